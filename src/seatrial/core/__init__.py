@@ -1,0 +1,1 @@
+"""The nouns that every part shares. Nothing here reads a file or opens a connection."""

@@ -1,0 +1,267 @@
+"""What a feature is: entities, views over a source, aggregations, request-time functions.
+
+A view names an entity, a source and, in its class body, the features to take from the source's rows. Two
+kinds of feature exist. *Last-value* features (`agg.last`, `agg.age`) look at the entity's latest row no
+older than the view's ttl. *Windowed* features (`agg.mean`, `agg.sum`, `agg.count`) count every row of a
+trailing window. Definitions are plain frozen values; nothing is read when they are made.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from seatrial.core.declared import declare
+from seatrial.core.errors import NotInThisVersion, UsageError, did_you_mean, listed
+from seatrial.core.identity import value_digest
+from seatrial.core.windows import duration_text, duration_us
+from seatrial.data.sources import Source
+
+Function = Literal["mean", "sum", "count", "last", "age"]
+WINDOWED: tuple[Function, ...] = ("mean", "sum", "count")
+LATER = ("min", "max", "std", "count_distinct")
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9]*(_[A-Za-z0-9]+)*")
+
+
+class BadDefinition(UsageError):
+    """An entity, view, feature or model is declared in a way that cannot work."""
+
+    code = "definition.bad"
+
+
+@dataclass(frozen=True)
+class Entity:
+    """A thing that features describe, and the column or columns that name it.
+
+    keys: the join columns, in order; by default one column named like the entity.
+    """
+
+    name: str
+    keys: tuple[str, ...] = ()
+    description: str = ""
+
+    def __init__(self, name: str, keys: Sequence[str] | str = (), description: str = "") -> None:
+        check_name("entity", name)
+        columns = (keys,) if isinstance(keys, str) else tuple(keys)
+        object.__setattr__(self, "name", name)
+        object.__setattr__(self, "keys", columns or (name,))
+        object.__setattr__(self, "description", description)
+
+
+@dataclass(frozen=True)
+class Aggregation:
+    """One feature of a view: a function over one column of the rows that count.
+
+    column: the column read; None for `count` of rows and for `age`.
+    window_us: length of the trailing window in microseconds; None for last-value features.
+    scale: sums are kept as integers of value x scale, so that they do not depend on order; a power of ten.
+    unit_us: the unit of `age`, in microseconds.
+    """
+
+    function: Function
+    column: str | None = None
+    window_us: int | None = None
+    scale: int = 1
+    unit_us: int = 1
+
+    def describe(self) -> str:
+        """The aggregation as it was written, for lists and messages."""
+        window = f", window={duration_text(self.window_us)}" if self.window_us else ""
+        return f"{self.function}({self.column or '*'}{window})"
+
+
+class agg:
+    """The aggregations. Windows hold `at - window < event time <= at`; rows known later than `at` do not count."""
+
+    @staticmethod
+    def mean(column: str, *, window: str, resolution: float = 1e-6) -> Aggregation:
+        """Mean of the non-null values of `column` in the window; null when there are none.
+
+        resolution: values are rounded to it (a power of ten, at most 1) before they are added, exactly.
+        """
+        return Aggregation("mean", column, duration_us(window), _scale(resolution))
+
+    @staticmethod
+    def sum(column: str, *, window: str, resolution: float = 1e-6) -> Aggregation:
+        """Sum of the non-null values of `column` in the window; null when there are none."""
+        return Aggregation("sum", column, duration_us(window), _scale(resolution))
+
+    @staticmethod
+    def count(column: str | None = None, *, window: str) -> Aggregation:
+        """Number of rows in the window, or of the non-null values of `column`; 0 when there are none."""
+        return Aggregation("count", column, duration_us(window))
+
+    @staticmethod
+    def last(column: str) -> Aggregation:
+        """Value of `column` in the entity's latest row within the view's ttl; null stays null."""
+        return Aggregation("last", column)
+
+    @staticmethod
+    def age(*, unit: str = "1h") -> Aggregation:
+        """Time from the event of the entity's latest row to `at`, in `unit`s (hours); null without a row in ttl."""
+        return Aggregation("age", unit_us=duration_us(unit))
+
+    def __class_getitem__(cls, name: str) -> Any:
+        raise TypeError("agg is a namespace of functions: agg.mean(...), not agg[...]")
+
+
+def _later(name: str) -> Callable[..., Aggregation]:
+    def later(*_: object, **__: object) -> Aggregation:
+        raise NotInThisVersion(
+            f"agg.{name} is not in this version.",
+            expected="mean, sum, count (over a window), last and age are.",
+        )
+
+    return later
+
+
+for _name in LATER:
+    setattr(agg, _name, staticmethod(_later(_name)))
+
+
+@dataclass(frozen=True)
+class FeatureView:
+    """Features of one entity from one source.
+
+    ttl_us: how old the latest row may be for last-value features; None: any age. Windows have their own length.
+    features: name -> aggregation, in the order of the class body.
+    """
+
+    name: str
+    entity: Entity
+    source: Source
+    features: dict[str, Aggregation]
+    ttl_us: int | None = None
+    owner: str = ""
+    description: str = ""
+    tags: tuple[str, ...] = ()
+    _digest: str = field(default="", repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_digest", value_digest(self.as_plain()))
+        declare(self)
+
+    def __hash__(self) -> int:
+        return hash(self._digest)
+
+    @property
+    def digest(self) -> str:
+        """Digest of what determines the values: entity keys, source, ttl and features; not owner or words."""
+        return self._digest
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The feature columns `view__feature`, in order."""
+        return tuple(f"{self.name}__{feature}" for feature in self.features)
+
+    @property
+    def windowed(self) -> dict[str, Aggregation]:
+        return {name: a for name, a in self.features.items() if a.function in WINDOWED}
+
+    @property
+    def last_value(self) -> dict[str, Aggregation]:
+        return {name: a for name, a in self.features.items() if a.function not in WINDOWED}
+
+    @property
+    def longest_window_us(self) -> int:
+        return max((a.window_us or 0 for a in self.features.values()), default=0)
+
+    def as_plain(self) -> dict[str, Any]:
+        """The definition as plain values, as it is frozen in releases."""
+        return {
+            "name": self.name,
+            "keys": list(self.entity.keys),
+            "source": self.source.as_plain(),
+            "ttl_us": self.ttl_us,
+            "features": {
+                name: {
+                    "function": a.function,
+                    "column": a.column,
+                    "window_us": a.window_us,
+                    "scale": a.scale,
+                    "unit_us": a.unit_us,
+                }
+                for name, a in self.features.items()
+            },
+        }
+
+
+def feature_view(
+    *,
+    entity: Entity,
+    source: Source,
+    ttl: str | None = None,
+    owner: str = "",
+    tags: Sequence[str] = (),
+) -> Callable[[type], FeatureView]:
+    """Make the decorated class body a `FeatureView`: its name, its docstring, its aggregations.
+
+    Raises BadDefinition when the body holds anything but aggregations, or none, or the source lacks a time.
+    """
+
+    def make(body: type) -> FeatureView:
+        name = body.__name__
+        check_name("view", name)
+        features = {}
+        for feature, value in vars(body).items():
+            if feature.startswith("__"):
+                continue
+            if not isinstance(value, Aggregation):
+                raise BadDefinition(
+                    f"'{feature}' of view '{name}' is {type(value).__name__}, not an aggregation.",
+                    expected="A feature is written as agg.mean('column', window='24h'), agg.last('column'), ...",
+                )
+            check_name("feature", feature)
+            features[feature] = value
+        if not features:
+            raise BadDefinition(
+                f"view '{name}' has no feature.",
+                expected="At least one line such as mean_24h = agg.mean('column', window='24h') is expected.",
+            )
+        if source.event_timestamp is None:
+            raise BadDefinition(
+                f"view '{name}' reads source '{source.name}', which names no event_timestamp.",
+                expected="A view needs to know when each row happened.",
+                next=f"Give event_timestamp= to the source '{source.name}'.",
+            )
+        return FeatureView(
+            name=name,
+            entity=entity,
+            source=source,
+            features=features,
+            ttl_us=duration_us(ttl) if ttl else None,
+            owner=owner,
+            description=(body.__doc__ or "").strip(),
+            tags=tuple(tags),
+        )
+
+    return make
+
+
+def check_name(what: str, name: str) -> None:
+    """Names are letters, digits and single underscores: `view__feature` must split one way."""
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise BadDefinition(
+            f"{name!r} is not a name for {'an' if what[0] in 'aeiou' else 'a'} {what}.",
+            expected="Letters, digits and single underscores are expected, starting with a letter.",
+        )
+
+
+def unknown_view(name: str, known: Sequence[str]) -> BadDefinition:
+    """The error for a view that nobody declared."""
+    return BadDefinition(
+        f"no view is named '{name}'.",
+        expected=f"Declared are {listed(known)}. {did_you_mean(name, known)}".strip(),
+    )
+
+
+def _scale(resolution: float) -> int:
+    for digits in range(13):
+        if resolution == float(f"1e-{digits}"):
+            return int(10**digits)
+    raise BadDefinition(
+        f"the resolution {resolution!r} is not a power of ten from 1 down to 1e-12.",
+        expected="For example 1, 0.01 or 1e-6.",
+    )

@@ -1,0 +1,281 @@
+"""The packed row: everything that one view knows of one entity, as bytes, and what it says at an instant.
+
+A row keeps two things. For last-value features: the latest row that counts now, and rows that will count
+later. For windowed features: the tail of events up to the longest window, as columns of 64-bit integers, from
+which sums are taken at read time. Values are the same integers that the offline join adds, so both say the
+same, bit by bit.
+
+Layout, MessagePack: [format, pruned_to_us, newest_known_us, [[event_us, known_us, [event key], [values]], ...],
+rows, tail]. `tail` is `4 + len(sum_columns)` little-endian int64 columns of `rows` values each: event_us,
+known_us, superseded_us, event key (a 64-bit hash), and value x scale per column (NULL for null), sorted by
+event_us.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from seatrial.core.errors import Failed
+from seatrial.features.events import NEVER_US, age
+from seatrial.features.plan import ViewPlan
+
+FORMAT = 1
+NULL = -(2**63)
+SLACK_US = 3_600_000_000  # events stay this much longer than the longest window, for requests that lag behind
+EVENT, KNOWN, SUPERSEDED, KEY, VALUES = 0, 1, 2, 3, 4
+
+Status = Literal["present", "missing", "expired"]
+Int64 = NDArray[np.int64]
+
+
+class PackedRowTooNew(Failed):
+    """An online row was written by a newer version."""
+
+    code = "online.row_too_new"
+
+
+class PackedRowDamaged(Failed):
+    """An online row cannot be read."""
+
+    code = "online.row_damaged"
+
+
+class AskedBeforeTail(Failed):
+    """A window was asked for an instant so early that its events have been dropped from the online store."""
+
+    code = "online.asked_before_tail"
+
+
+class LastRow(msgspec.Struct, array_like=True, frozen=True):
+    """One source row for last-value features. key: its event key; values: in the order of `last_columns`."""
+
+    event_us: int
+    known_us: int
+    key: tuple[Any, ...]
+    values: tuple[Any, ...]
+
+    @property
+    def start_us(self) -> int:
+        return max(self.event_us, self.known_us)
+
+    def order(self) -> tuple[Any, ...]:
+        """What decides between two rows: event time, known time, event key, content; null sorts first."""
+        return (
+            self.event_us,
+            self.known_us,
+            *((part is not None, part) for part in self.key),
+            *((value is not None, value) for value in self.values),
+        )
+
+
+@dataclass(frozen=True)
+class Packed:
+    """A decoded row. tail: int64 [4 + columns, rows], sorted by event time."""
+
+    last: tuple[LastRow, ...] = ()
+    tail: Int64 = field(default_factory=lambda: np.empty((VALUES, 0), dtype=np.int64))
+    pruned_to_us: int = NULL
+    newest_known_us: int = NULL
+
+
+@dataclass(frozen=True)
+class Looked:
+    """What a view said: its features by bare name, whether there was a row, and the time of its latest event.
+
+    status: "present" (the latest row counts), "expired" (only rows older than ttl or window), "missing" (none).
+    """
+
+    values: dict[str, Any]
+    status: Status
+    event_us: int | None
+
+
+def key_hash(key: Sequence[Any]) -> int:
+    """The 64-bit hash, signed, by which a tail tells event keys apart."""
+    hashed = hashlib.blake2b(msgspec.msgpack.encode(list(key)), digest_size=8).digest()
+    return int.from_bytes(hashed, "little", signed=True)
+
+
+def pack(row: Packed) -> bytes:
+    """The row as bytes."""
+    tail = np.ascontiguousarray(row.tail, dtype="<i8")
+    return msgspec.msgpack.encode(
+        [FORMAT, row.pruned_to_us, row.newest_known_us, row.last, tail.shape[1], tail.tobytes()]
+    )
+
+
+def unpack(data: bytes, columns: int) -> Packed:
+    """The row of `data`, whose tail has `columns` value columns.
+
+    Raises PackedRowTooNew or PackedRowDamaged.
+    """
+    try:
+        number, pruned_to_us, newest_known_us, last, rows, tail = msgspec.msgpack.decode(data, type=_WIRE)
+        if number > FORMAT:
+            raise PackedRowTooNew(f"an online row has format {number}; this version reads up to {FORMAT}.")
+        matrix = np.frombuffer(tail, dtype="<i8").reshape(VALUES + columns, rows)
+    except (msgspec.MsgspecError, ValueError):
+        raise PackedRowDamaged(
+            "an online row cannot be read.", next="Run `seatrial materialize` after moving the online store away."
+        ) from None
+    return Packed(last, matrix, pruned_to_us, newest_known_us)
+
+
+def merge(old: Packed | None, last: Sequence[LastRow], tail: Int64, *, longest_window_us: int) -> tuple[Packed, int]:
+    """The row with new source rows taken in, and how many of them changed it.
+
+    last: rows for last-value features; tail: int64 [4 + columns, rows], superseded_us being NEVER_US.
+    Taking in a row twice changes nothing; an older row never displaces a newer one. Rows that have left the
+    longest window by more than SLACK_US are dropped.
+    """
+    known = [row.known_us for row in last] + tail[KNOWN].tolist()
+    if old is None:
+        old = Packed(tail=np.empty((tail.shape[0], 0), dtype=np.int64))
+    newest_known_us = max([old.newest_known_us, *known])
+    last_rows, changed_last = _merge_last(old.last, last, newest_known_us)
+    tail_rows, changed_tail, pruned_to_us = _merge_tail(old, tail, newest_known_us, longest_window_us)
+    return Packed(last_rows, tail_rows, pruned_to_us, newest_known_us), max(changed_last, changed_tail)
+
+
+def look(plan: ViewPlan, row: Packed | None, at_us: int) -> Looked:
+    """What the view says of the entity at `at_us`.
+
+    Raises AskedBeforeTail when a window reaches back to events that have been dropped.
+    """
+    if row is None:
+        empty = {name: 0.0 if a.function == "count" else None for name, a in plan.features.items()}
+        return Looked(empty, "missing", None)
+    values: dict[str, Any] = {}
+    event_us, fresh = None, False
+    if plan.keeps_last:
+        event_us, fresh = _look_last(plan, row.last, at_us, values)
+    if plan.longest_window_us:
+        latest, inside = _look_windows(plan, row, at_us, values)
+        fresh = fresh or inside
+        event_us = max((us for us in (event_us, latest) if us is not None), default=None)
+    status: Status = "present" if fresh else "expired" if event_us is not None or row.tail.size else "missing"
+    return Looked({name: values[name] for name in plan.features}, status, event_us)
+
+
+_WIRE = tuple[int, int, int, tuple[LastRow, ...], int, bytes]
+
+
+def _merge_last(
+    old: tuple[LastRow, ...], new: Sequence[LastRow], newest_known_us: int
+) -> tuple[tuple[LastRow, ...], int]:
+    """Keep the winner among rows that count by `newest_known_us`, and every row that will count later."""
+    if not new:
+        return old, 0
+    rows = {row.order(): row for row in (*old, *new)}
+    counting = [order for order, row in rows.items() if row.start_us <= newest_known_us]
+    winner = max(counting, default=None)
+    kept = tuple(rows[order] for order in sorted(rows) if order == winner or rows[order].start_us > newest_known_us)
+    return kept, len(set(kept) - set(old))
+
+
+def _merge_tail(old: Packed, new: Int64, newest_known_us: int, longest_window_us: int) -> tuple[Int64, int, int]:
+    """The tail with `new` taken in and pruned, how many rows were new, and up to where it is pruned."""
+    if not longest_window_us or new.shape[1] == 0:
+        return old.tail, 0, old.pruned_to_us
+    pruned_to_us = max(old.pruned_to_us, newest_known_us - longest_window_us - SLACK_US)
+    restated = np.isin(old.tail[KEY], new[KEY])
+    versions = np.concatenate([old.tail[:, restated], new], axis=1)
+    _, first = np.unique(np.delete(versions, SUPERSEDED, axis=0), axis=1, return_index=True)
+    versions = versions[:, np.sort(first)]
+    before = versions[SUPERSEDED].copy()
+    # a version that was superseded stays so, even when the row that superseded it has been pruned
+    versions[SUPERSEDED] = np.minimum(before, _superseded(versions))
+    arrived = np.arange(versions.shape[1]) >= int(restated.sum())
+    changed = int(((arrived | (versions[SUPERSEDED] != before)) & (versions[EVENT] > pruned_to_us)).sum())
+    if not changed:
+        return old.tail, 0, old.pruned_to_us
+    versions = versions[:, np.argsort(versions[EVENT], kind="stable")]
+    others = old.tail[:, ~restated]
+    rows = np.insert(others, np.searchsorted(others[EVENT], versions[EVENT], side="right"), versions, axis=1)
+    return rows[:, int(np.searchsorted(rows[EVENT], pruned_to_us, side="right")) :], changed, pruned_to_us
+
+
+def _superseded(rows: Int64) -> Int64:
+    """For each event, when the next version of its key was known; NEVER_US for the newest.
+
+    Versions are ordered by known time, event time, then content, null first (NULL is the least int64).
+    """
+    order = np.lexsort((*rows[:KEY:-1], rows[EVENT], rows[KNOWN], rows[KEY]))
+    key, known = rows[KEY][order], rows[KNOWN][order]
+    following = np.full(len(order), NEVER_US, dtype=np.int64)
+    same = key[1:] == key[:-1]
+    following[:-1][same] = known[1:][same]
+    superseded = np.empty_like(following)
+    superseded[order] = following
+    return superseded
+
+
+def _look_last(
+    plan: ViewPlan, rows: tuple[LastRow, ...], at_us: int, values: dict[str, Any]
+) -> tuple[int | None, bool]:
+    counting = [row for row in rows if row.start_us <= at_us]
+    best = max(counting, key=LastRow.order, default=None)
+    fresh = best is not None and (plan.ttl_us is None or at_us - best.event_us <= plan.ttl_us)
+    columns = plan.last_columns
+    for name, aggregation in plan.features.items():
+        if aggregation.windowed:
+            continue
+        if best is None or not fresh:
+            values[name] = None
+        elif aggregation.function == "age":
+            values[name] = age(at_us, best.event_us, aggregation.unit_us)
+        else:
+            values[name] = best.values[columns.index(aggregation.column or "")]
+    return (best.event_us if best is not None else None), fresh
+
+
+def _look_windows(plan: ViewPlan, row: Packed, at_us: int, values: dict[str, Any]) -> tuple[int | None, bool]:
+    events = row.tail[EVENT]
+    end = int(np.searchsorted(events, at_us, side="right"))
+    start = int(np.searchsorted(events, at_us - plan.longest_window_us, side="right"))
+    if at_us - plan.longest_window_us < row.pruned_to_us:
+        raise AskedBeforeTail(
+            f"view '{plan.name}' was asked for an instant before its oldest kept window.",
+            expected="The online store answers for the present and the last hour.",
+        )
+    tail = row.tail[:, start:end]
+    counts = (tail[KNOWN] <= at_us) & (tail[SUPERSEDED] > at_us)
+    if not counts.all():
+        tail = tail[:, counts]
+    events = tail[EVENT]
+    firsts: dict[int, int] = {}
+    sums: dict[tuple[int, int], tuple[int, int]] = {}
+    for name, aggregation in plan.features.items():
+        window_us = aggregation.window_us
+        if window_us is None:
+            continue
+        if window_us not in firsts:
+            firsts[window_us] = int(np.searchsorted(events, at_us - window_us, side="right"))
+        first = firsts[window_us]
+        if aggregation.column is None:
+            values[name] = float(len(events) - first)
+            continue
+        position = plan.sum_columns.index(aggregation.column)
+        if (position, first) not in sums:
+            column = tail[VALUES + position, first:]
+            present = column[column != NULL]
+            sums[position, first] = (int(present.sum()), len(present))
+        total, count = sums[position, first]
+        values[name] = _finish(aggregation.function, total, count, plan.scales[position])
+    return (int(events[-1]) if len(events) else None), len(events) > 0
+
+
+def _finish(function: str, total: int, count: int, scale: int) -> float | None:
+    """`events.finish` for one row."""
+    if function == "count":
+        return float(count)
+    if count == 0:
+        return None
+    return float(total) / float(scale if function == "sum" else count * scale)

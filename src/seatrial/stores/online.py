@@ -1,0 +1,167 @@
+"""The online store on SQLite: one packed row of bytes per (view digest, entity), read in one round trip.
+
+What is in the bytes is the business of `features.packed`; this module keeps them. A write reads the rows that
+it changes and writes them back in one transaction, so two writers never lose each other's rows. Reads see
+the last committed state and never wait for a writer (WAL).
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from seatrial.core.errors import Failed, Unavailable
+
+FORMAT = 1
+
+Key = tuple[str, bytes]
+"""(view digest, canonical entity key)."""
+
+
+class OnlineStoreUnavailable(Unavailable):
+    """The online store did not answer in time."""
+
+    code = "online.unavailable"
+
+
+class OnlineStoreDamaged(Failed):
+    """The online store's file is not what it should be."""
+
+    code = "online.damaged"
+
+
+class OnlineStoreTooNew(Failed):
+    """The online store was written by a newer version."""
+
+    code = "online.too_new"
+
+
+class SqliteOnlineStore:
+    """Packed rows in one SQLite file.
+
+    One instance may be used by many threads; each has its own connection. A reader or writer that waits longer
+    than `busy_seconds` for another gets OnlineStoreUnavailable.
+    """
+
+    def __init__(self, path: Path, *, busy_seconds: float = 30.0, read_only: bool = False) -> None:
+        self._path = path
+        self._busy_seconds = busy_seconds
+        self._read_only = read_only
+        self._local = threading.local()
+        self._opened: list[sqlite3.Connection] = []
+        if not read_only:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._create()
+        self._check_format()
+
+    def get(self, keys: Sequence[Key]) -> list[bytes | None]:
+        """The packed row of each key, in order; None where there is none. One statement, one consistent state."""
+        if not keys:
+            return []
+        marks = ",".join(["(?,?)"] * len(keys))
+        flat = [part for key in keys for part in key]
+        try:
+            rows = self._connection().execute(
+                f"SELECT view, entity, packed FROM rows WHERE (view, entity) IN (VALUES {marks})", flat
+            )
+            found = {(view, entity): packed for view, entity, packed in rows}
+        except sqlite3.Error as error:
+            raise self._explained(error) from None
+        return [found.get(key) for key in keys]
+
+    def update(
+        self, view: str, change: Callable[[bytes, bytes | None], bytes | None], entities: Sequence[bytes]
+    ) -> None:
+        """Replace rows of one view in one transaction: all of them or none.
+
+        change(entity, packed): the new row, or None to leave it as it is; packed is None where there is none.
+        """
+        connection = self._connection()
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                for entity in entities:
+                    row = connection.execute(
+                        "SELECT packed FROM rows WHERE view = ? AND entity = ?", (view, entity)
+                    ).fetchone()
+                    packed = change(entity, row[0] if row else None)
+                    if packed is not None:
+                        connection.execute(
+                            "INSERT INTO rows (view, entity, packed) VALUES (?, ?, ?) "
+                            "ON CONFLICT (view, entity) DO UPDATE SET packed = excluded.packed",
+                            (view, entity, packed),
+                        )
+            except BaseException:
+                connection.execute("ROLLBACK")
+                raise
+            connection.execute("COMMIT")
+        except sqlite3.Error as error:
+            raise self._explained(error) from None
+
+    def count(self, view: str) -> int:
+        """Number of entities of a view."""
+        try:
+            row = self._connection().execute("SELECT count(*) FROM rows WHERE view = ?", (view,)).fetchone()
+        except sqlite3.Error as error:
+            raise self._explained(error) from None
+        return int(row[0])
+
+    def close(self) -> None:
+        """Close the connections of every thread."""
+        for connection in self._opened:
+            connection.close()
+        self._opened.clear()
+        self._local = threading.local()
+
+    def _connection(self) -> sqlite3.Connection:
+        connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
+        if connection is None:
+            where = f"{self._path.resolve().as_uri()}?mode={'ro' if self._read_only else 'rwc'}"
+            connection = sqlite3.connect(
+                where, uri=True, timeout=self._busy_seconds, isolation_level=None, check_same_thread=False
+            )
+            self._local.connection = connection
+            self._opened.append(connection)
+            # a row can be rebuilt from its source, so a commit need not wait for the disk
+            connection.execute("PRAGMA synchronous=NORMAL")
+            connection.execute("PRAGMA mmap_size=268435456")
+        return connection
+
+    def _create(self) -> None:
+        try:
+            connection = self._connection()
+            connection.execute("PRAGMA journal_mode=WAL")
+            connection.execute("BEGIN IMMEDIATE")
+            if connection.execute("PRAGMA user_version").fetchone()[0] == 0:
+                connection.execute(
+                    "CREATE TABLE IF NOT EXISTS rows (view TEXT, entity BLOB, packed BLOB NOT NULL, "
+                    "PRIMARY KEY (view, entity)) WITHOUT ROWID"
+                )
+                connection.execute(f"PRAGMA user_version={FORMAT}")
+            connection.execute("COMMIT")
+        except sqlite3.Error as error:
+            raise self._explained(error) from None
+
+    def _check_format(self) -> None:
+        try:
+            found = self._connection().execute("PRAGMA user_version").fetchone()[0]
+        except sqlite3.Error as error:
+            raise self._explained(error) from None
+        if found > FORMAT:
+            raise OnlineStoreTooNew(
+                f"the online store {self._path.name} has format {found}; this version reads up to {FORMAT}.",
+                next="Update seatrial.",
+            )
+
+    def _explained(self, error: sqlite3.Error) -> Failed | Unavailable:
+        if isinstance(error, sqlite3.OperationalError) and not isinstance(error, sqlite3.IntegrityError):
+            return OnlineStoreUnavailable(
+                f"the online store {self._path.name} did not answer: {error}.",
+                next="Try again; if it stays so, see `seatrial doctor`.",
+            )
+        return OnlineStoreDamaged(
+            f"the online store {self._path.name} cannot be read: {error}.",
+            next="Move the file away and run `seatrial materialize`; it is rebuilt from the sources.",
+        )

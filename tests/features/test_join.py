@@ -1,0 +1,173 @@
+"""The point-in-time join against the rules written as loops, on histories made to be nasty."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from seatrial.data.sources import FrameSource
+from seatrial.features import join, lookup, materialize
+from seatrial.features.definitions import Entity, FeatureView, agg, feature_view
+from seatrial.features.plan import FeaturePlan, plan_view
+from seatrial.stores.online import SqliteOnlineStore
+from tests.features import brute_force
+
+HOUR = 3_600_000_000
+START = 1_362_873_600_000_000  # 2013-03-10T00:00Z, the day on which New York's clocks go forward
+
+# few distinct times and keys, so that ties, repeats and exact window edges are the rule and not the exception
+moments = st.one_of(st.integers(0, 12).map(lambda h: START + h * HOUR), st.integers(0, 12 * HOUR).map(START.__add__))
+nudges = st.sampled_from([-1, 0, 0, 0, 1])
+events = st.fixed_dictionaries(
+    {
+        "event": st.builds(int.__add__, moments, nudges),
+        "known": st.none() | st.builds(int.__add__, moments, nudges),
+        "carrier": st.sampled_from(["AA", "UA", None]),
+        "origin": st.sampled_from(["EWR", "JFK"]),
+        "flight": st.integers(0, 3),
+        "delay": st.none() | st.floats(-60, 900).map(lambda x: round(x, 2)) | st.integers(-5, 5).map(float),
+        "status": st.none() | st.sampled_from(["late", "on time"]),
+    }
+)
+histories = st.lists(events, max_size=25)
+questions = st.lists(
+    st.fixed_dictionaries(
+        {
+            "at": st.builds(int.__add__, moments, nudges),
+            "carrier": st.sampled_from(["AA", "UA", "never seen", None]),
+            "origin": st.sampled_from(["EWR", "JFK"]),
+        }
+    ),
+    max_size=12,
+)
+
+
+def event_table(rows):
+    times = pa.timestamp("us", tz="UTC")
+    return pa.table(
+        {
+            "event": pa.array([r["event"] for r in rows], times),
+            "known": pa.array([r["known"] for r in rows], times),
+            "carrier": pa.array([r["carrier"] for r in rows], pa.string()),
+            "origin": pa.array([r["origin"] for r in rows], pa.string()),
+            "flight": pa.array([r["flight"] for r in rows], pa.int64()),
+            "delay": pa.array([r["delay"] for r in rows], pa.float64()),
+            "status": pa.array([r["status"] for r in rows], pa.string()),
+        }
+    )
+
+
+def question_table(rows):
+    return pa.table(
+        {
+            "at": pa.array([r["at"] for r in rows], pa.timestamp("us", tz="UTC")),
+            "carrier": pa.array([r["carrier"] for r in rows], pa.string()),
+            "origin": pa.array([r["origin"] for r in rows], pa.string()),
+        }
+    )
+
+
+def view_of(keys=("carrier",), event_key=("flight",), ttl="3h") -> FeatureView:
+    source = FrameSource(None, name="flights", event_timestamp="event", known_at="known", event_key=event_key)
+
+    @feature_view(entity=Entity("thing", keys=keys), source=source, ttl=ttl)
+    class delays:
+        mean_2h = agg.mean("delay", window="2h")
+        sum_2h = agg.sum("delay", window="2h")
+        count_2h = agg.count("delay", window="2h")
+        rows_5h = agg.count(window="5h")
+        mean_5h = agg.mean("delay", window="5h")
+        last_delay = agg.last("delay")
+        last_status = agg.last("status")
+        hours_since = agg.age()
+
+    return delays
+
+
+def joined(view, history, asked, threads=1):
+    return join.as_of(question_table(asked), {"delays": view}, {"delays": event_table(history)}, threads=threads)
+
+
+@settings(max_examples=150, deadline=None)
+@given(histories, questions, st.sampled_from([("carrier",), ("carrier", "origin")]), st.sampled_from([(), ("flight",)]))
+def test_every_feature_equals_the_rules_written_as_loops(history, asked, keys, event_key):
+    view = view_of(keys, event_key)
+    result = joined(view, history, asked).to_pylist()
+    for question, row in zip(asked, result, strict=True):
+        expected = brute_force.features(view, history, question, question["at"])
+        assert {name: row[f"delays__{name}"] for name in view.features} == expected
+
+
+@settings(max_examples=60, deadline=None)
+@given(histories, questions, st.randoms(use_true_random=False))
+def test_the_order_of_the_history_and_the_number_of_threads_change_nothing(history, asked, random):
+    view = view_of()
+    before = joined(view, history, asked)
+    random.shuffle(history)
+    assert joined(view, history, asked, threads=2).equals(before)
+
+
+@settings(max_examples=60, deadline=None)
+@given(histories, questions)
+def test_rows_come_back_in_number_and_order_as_they_were_given(history, asked):
+    result = joined(view_of(), history, asked)
+    assert result.select(["at", "carrier", "origin"]).equals(question_table(asked))
+
+
+@settings(max_examples=100, deadline=None)
+@given(histories, questions, st.sampled_from([("carrier",), ("carrier", "origin")]), st.integers(1, 4))
+def test_pushed_as_they_become_known_online_equals_offline_bit_by_bit(tmp_path_factory, history, asked, keys, repeats):
+    view = view_of(keys)
+    history = [row for row in history if row["known"] is not None]
+    store = SqliteOnlineStore(tmp_path_factory.mktemp("online") / "online.db")
+    follow = lookup.Lookup(FeaturePlan(views=(plan_view(view),)), store)
+    offline = joined(view, history, asked).to_pylist()
+    waiting = sorted(history, key=lambda row: row["known"])
+    for position in sorted(range(len(asked)), key=lambda i: asked[i]["at"]):
+        question = asked[position]
+        known = [row for row in waiting if row["known"] <= question["at"]]
+        waiting = waiting[len(known) :]
+        for batch in (known[i : i + repeats] for i in range(0, len(known), repeats)):
+            materialize.write(view, event_table(batch), store)
+            assert materialize.write(view, event_table(batch), store).written == 0  # a repeated push changes nothing
+        online = follow.assemble(question, question["at"]).columns
+        for column in view.columns:
+            assert online[column] == offline[position][column]
+    store.close()
+
+
+@settings(max_examples=60, deadline=None)
+@given(histories, questions, moments)
+def test_materialized_up_to_an_instant_online_equals_offline_at_that_instant(tmp_path_factory, history, asked, at):
+    view = view_of()
+    store = SqliteOnlineStore(tmp_path_factory.mktemp("online") / "online.db")
+    first = materialize.write(view, event_table(history), store, known_by_us=at)
+    again = materialize.write(view, event_table(history), store, known_by_us=at)
+    assert (first.rows, again.written, again.unknown) == (len(history), 0, first.unknown)
+    follow = lookup.Lookup(FeaturePlan(views=(plan_view(view),)), store)
+    asked = [question | {"at": at} for question in asked]
+    for question, row in zip(asked, joined(view, history, asked).to_pylist(), strict=True):
+        online = follow.assemble(question, at).columns
+        assert {column: online[column] for column in view.columns} == {column: row[column] for column in view.columns}
+    store.close()
+
+
+def test_of_a_thousand_restated_entities_the_latest_known_version_wins():
+    versions = [
+        {"event": START, "known": START + v * HOUR, "carrier": f"c{e}", "origin": "EWR", "flight": 1, "delay": float(v), "status": None}
+        for e in range(1000)
+        for v in (3, 1, 2, 0)
+    ]
+    asked = [{"at": START + 4 * HOUR, "carrier": f"c{e}", "origin": "EWR"} for e in range(1000)]
+    result = joined(view_of(ttl=None), versions, asked)
+    assert result["delays__last_delay"].to_pylist() == [3.0] * 1000
+    assert result["delays__mean_5h"].to_pylist() == [3.0] * 1000
+
+
+def test_a_key_of_another_type_is_an_error_that_names_it():
+    rows = pa.table({"at": pa.array([START], pa.timestamp("us", tz="UTC")), "carrier": [17]})
+    history = [{"event": START, "known": START, "carrier": "17", "origin": "EWR", "flight": 1, "delay": 1.0, "status": None}]
+    with pytest.raises(join.KeyMissing, match="'carrier' is integer in the rows and string"):
+        join.as_of(rows, {"delays": view_of()}, {"delays": event_table(history)})
