@@ -1,0 +1,1 @@
+"""Raw data to snapshot: sources, expectations, content-addressed snapshots."""

@@ -1,0 +1,648 @@
+"""Expectations: do the rows of a source hold what they should, and which rows do not?
+
+A source lists expectations, made with `expect.between(...)`, `expect.unique(...)` and so on. `check` tries
+all of them and reports; it changes nothing and never stops at the first. A report that did not pass becomes a
+`DataRefused`, which names the rows and the `SetAside` rule that would take them out: rows leave a source only
+by such a rule, with a reason and a count.
+
+A missing value (null) breaks `not_null` and nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+from typing import TYPE_CHECKING, Any, ClassVar, get_args
+
+from seatrial.core.clock import as_utc, iso, parse_time
+from seatrial.core.errors import Failed, UsageError, did_you_mean, listed
+from seatrial.core.types import Dtype
+from seatrial.data.session import ROW, in_one_line, is_one_select, literal, quoted, session, with_row_numbers
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from seatrial.data.reading import Removed
+    from seatrial.data.sources import Source
+
+EXAMPLES = 5
+MOST_LISTED = 20  # values that a proposed rule spells out
+FORMAT = 1
+
+
+class BadExpectation(UsageError):
+    """An expectation is declared in a way that cannot work."""
+
+    code = "data.bad_expectation"
+
+
+class DataRefused(Failed):
+    """The rows of a source break an expectation. `facts["report"]` is the report."""
+
+    code = "data.refused"
+
+
+@dataclass(frozen=True)
+class SetAside:
+    """A rule that takes rows out of a source when it is read, counted and kept beside it.
+
+    where: SQL condition over the source's columns, with times in UTC; rows for which it is true go.
+    reason: why these rows are wrong, for whoever asks later.
+    """
+
+    where: str
+    reason: str
+
+    def __post_init__(self) -> None:
+        for name, value in (("where", self.where), ("reason", self.reason)):
+            if not isinstance(value, str) or not value.strip():
+                raise BadExpectation(
+                    f"a SetAside rule has no {name}.",
+                    expected='For example SetAside(where="wind_speed > 150", reason="sensor fault").',
+                )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Expectation:
+    """Something that must hold for the rows of a source; made by `expect`.
+
+    tolerated: rows that may break it: a count (int), or a share of the rows (float from 0 to 1).
+    """
+
+    tolerated: int | float = 0
+
+    def __post_init__(self) -> None:
+        is_share = isinstance(self.tolerated, float)
+        if isinstance(self.tolerated, bool) or self.tolerated < 0 or (is_share and self.tolerated > 1):
+            raise BadExpectation(
+                f"'{self.text}' tolerates {self.tolerated!r}.",
+                expected="at_most= is a number of rows (int) or a share of the rows (float from 0 to 1).",
+            )
+
+    @property
+    def text(self) -> str:
+        """The expectation in words, as it stands in reports."""
+        raise NotImplementedError
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns that it reads."""
+        return ()
+
+    def failing(self, rows: pa.Table, others: Mapping[str, pa.Table], /) -> Sequence[int]:
+        """Positions of the rows that break it, ascending. Raises CannotCheck when it cannot be tried."""
+        raise NotImplementedError
+
+    def remedy(self, broken: pa.Table, /) -> str:
+        """The SQL condition that would take the broken rows out, or an empty string when none can."""
+        del broken
+        return ""
+
+
+class CannotCheck(Exception):
+    """An expectation does not apply to the rows as they are; the words say why. Never leaves `check`."""
+
+
+@dataclass(frozen=True)
+class Between(Expectation):
+    column: str
+    low: Any
+    high: Any
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        bounds = [_bound(bound) for bound in (self.low, self.high) if bound is not None]
+        if not bounds or (len(bounds) == 2 and not bounds[0] <= bounds[1]):
+            raise BadExpectation(
+                f"expect.between({self.column!r}, {self.low!r}, {self.high!r}) holds for no value or for every value.",
+                expected="A low bound not above the high bound is expected; one of them may be None.",
+            )
+
+    @property
+    def text(self) -> str:
+        if self.low is None:
+            return f"{self.column} at most {_shown(self.high)}"
+        if self.high is None:
+            return f"{self.column} at least {_shown(self.low)}"
+        return f"{self.column} between {_shown(self.low)} and {_shown(self.high)}"
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        return (self.column,)
+
+    def failing(self, rows: pa.Table, _others: Mapping[str, pa.Table], /) -> Sequence[int]:
+        import pyarrow.compute as pc
+
+        below, above = self._sides(rows)
+        return _positions(pc.or_(below, above))
+
+    def remedy(self, broken: pa.Table, /) -> str:
+        import pyarrow.compute as pc
+
+        below, above = self._sides(broken)
+        sides = []
+        if pc.any(below).as_py():
+            sides.append(f"{quoted(self.column)} < {_sql(_bound(self.low))}")
+        if pc.any(above).as_py():
+            sides.append(f"{quoted(self.column)} > {_sql(_bound(self.high))}")
+        return " OR ".join(sides)
+
+    def _sides(self, rows: pa.Table) -> tuple[pa.ChunkedArray, pa.ChunkedArray]:
+        """Whether each value is below the low bound, and above the high one; null where the value is."""
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        values = rows[self.column]
+        kind = values.type
+        if pa.types.is_decimal(kind):
+            values = values.cast(pa.float64())
+        elif not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_timestamp(kind)):
+            raise CannotCheck(f"{self.column} is {kind}, and only numbers and times can be compared")
+        never = pc.and_(values.is_valid(), False)
+        try:
+            below = never if self.low is None else pc.less(values, pa.scalar(_bound(self.low)))
+            above = never if self.high is None else pc.greater(values, pa.scalar(_bound(self.high)))
+        except (pa.ArrowException, TypeError):
+            raise CannotCheck(f"{self.column} is {kind}, which cannot be compared with the bounds") from None
+        return below, above
+
+
+@dataclass(frozen=True)
+class NotNull(Expectation):
+    column: str
+
+    @property
+    def text(self) -> str:
+        return f"{self.column} not null"
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        return (self.column,)
+
+    def failing(self, rows: pa.Table, _others: Mapping[str, pa.Table], /) -> Sequence[int]:
+        import pyarrow.compute as pc
+
+        return _positions(pc.is_null(rows[self.column], nan_is_null=True))
+
+    def remedy(self, _broken: pa.Table, /) -> str:
+        return f"{quoted(self.column)} IS NULL"
+
+
+@dataclass(frozen=True)
+class Unique(Expectation):
+    keys: tuple[str, ...]
+
+    @property
+    def text(self) -> str:
+        return f"{', '.join(self.keys)} unique"
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        return self.keys
+
+    def failing(self, rows: pa.Table, _others: Mapping[str, pa.Table], /) -> Sequence[int]:
+        """Every row whose key stands in an earlier row. Keys with a null are not compared."""
+        keys = ", ".join(_always_quoted(key) for key in self.keys)
+        full = " AND ".join(f"{_always_quoted(key)} IS NOT NULL" for key in self.keys)
+        with session({"rows": with_row_numbers(rows.select(list(dict.fromkeys(self.keys))))}) as connection:
+            repeated = connection.sql(
+                f"SELECT {ROW} FROM (SELECT {ROW}, min({ROW}) OVER (PARTITION BY {keys}) AS first FROM rows "
+                f"WHERE {full}) WHERE {ROW} > first ORDER BY {ROW}"
+            ).to_arrow_table()
+        return _numbers(repeated[ROW])
+
+
+@dataclass(frozen=True)
+class OneOf(Expectation):
+    column: str
+    values: tuple[Any, ...]
+
+    @property
+    def text(self) -> str:
+        return f"{self.column} one of {listed([_shown(value) for value in self.values])}"
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        return (self.column,)
+
+    def failing(self, rows: pa.Table, _others: Mapping[str, pa.Table], /) -> Sequence[int]:
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        column = rows[self.column]
+        try:
+            known = pa.array(self.values, type=column.type)
+        except (pa.ArrowException, TypeError, ValueError, OverflowError):
+            raise CannotCheck(f"{self.column} is {column.type}, which the listed values are not") from None
+        return _positions(pc.and_(column.is_valid(), pc.invert(pc.is_in(column, value_set=known))))
+
+    def remedy(self, _broken: pa.Table, /) -> str:
+        return f"{quoted(self.column)} NOT IN ({', '.join(_sql(value) for value in self.values)})"
+
+
+@dataclass(frozen=True)
+class Rows(Expectation):
+    at_least: int | None
+    at_most: int | None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.at_least is None and self.at_most is None:
+            raise BadExpectation("expect.rows() says nothing.", expected="at_least= or at_most= is expected.")
+
+    @property
+    def text(self) -> str:
+        bounds = (("at least", self.at_least), ("at most", self.at_most))
+        return " and ".join(f"{words} {bound:,}" for words, bound in bounds if bound is not None) + " rows"
+
+    def failing(self, rows: pa.Table, _others: Mapping[str, pa.Table], /) -> Sequence[int]:
+        count = rows.num_rows
+        if count < (self.at_least or 0) or (self.at_most is not None and count > self.at_most):
+            raise CannotCheck(f"there are {count:,}")
+        return []
+
+
+@dataclass(frozen=True)
+class References(Expectation):
+    column: str
+    source: Source
+    to: str
+
+    @property
+    def text(self) -> str:
+        return f"{self.column} found in {self.source.name}.{self.to}"
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        return (self.column,)
+
+    def failing(self, rows: pa.Table, others: Mapping[str, pa.Table], /) -> Sequence[int]:
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        if self.source.name not in others:
+            raise CannotCheck(f"source '{self.source.name}' was not read")
+        other = others[self.source.name]
+        if self.to not in other.column_names:
+            known = other.column_names
+            near = did_you_mean(self.to, known)
+            raise CannotCheck(f"source '{self.source.name}' has no column '{self.to}'. {near}".strip())
+        column = rows[self.column]
+        try:
+            known_values = pc.unique(other[self.to]).cast(column.type)
+        except pa.ArrowException:
+            types = f"{self.column} is {column.type}, {self.source.name}.{self.to} is {other[self.to].type}"
+            raise CannotCheck(types) from None
+        return _positions(pc.and_(column.is_valid(), pc.invert(pc.is_in(column, value_set=known_values))))
+
+    def remedy(self, broken: pa.Table, /) -> str:
+        import pyarrow.compute as pc
+
+        values = pc.unique(broken[self.column]).to_pylist()
+        if len(values) > MOST_LISTED:
+            return ""
+        return f"{quoted(self.column)} IN ({', '.join(_sql(value) for value in sorted(values))})"
+
+
+@dataclass(frozen=True)
+class Sql(Expectation):
+    condition: str
+    name: str
+
+    @property
+    def text(self) -> str:
+        return self.name or self.condition
+
+    def failing(self, rows: pa.Table, _others: Mapping[str, pa.Table], /) -> Sequence[int]:
+        import duckdb
+
+        sql = f"SELECT {ROW} FROM rows WHERE NOT (\n{self.condition}\n)"
+        try:
+            if not is_one_select(sql):
+                raise CannotCheck(f"its condition {self.condition!r} is not one condition")
+            with session({"rows": with_row_numbers(rows)}) as connection:
+                found = _numbers(connection.sql(sql).to_arrow_table()[ROW])
+        except duckdb.Error as error:
+            raise CannotCheck(f"its condition {self.condition!r} failed: {in_one_line(error)}") from None
+        return sorted(found)
+
+    def remedy(self, _broken: pa.Table, /) -> str:
+        return f"NOT ({self.condition})"
+
+
+@dataclass(frozen=True)
+class Columns(Expectation):
+    types: tuple[tuple[str, Dtype], ...]
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name, dtype in self.types:
+            if dtype not in get_args(Dtype):
+                raise BadExpectation(
+                    f"expect.columns() gives '{name}' the type {dtype!r}.",
+                    expected=f"One of {', '.join(get_args(Dtype))} is expected. "
+                    f"{did_you_mean(str(dtype), get_args(Dtype))}".strip(),
+                )
+
+    @property
+    def text(self) -> str:
+        return f"columns {listed([f'{name} {dtype}' for name, dtype in self.types])}"
+
+    def failing(self, rows: pa.Table, _others: Mapping[str, pa.Table], /) -> Sequence[int]:
+        wrong = []
+        for name, dtype in self.types:
+            if name not in rows.column_names:
+                wrong.append(f"no column '{name}'. {did_you_mean(name, rows.column_names)}".strip())
+            elif not _holds(rows[name].type, dtype):
+                wrong.append(f"{name} is {rows[name].type}, not {dtype}")
+        if wrong:
+            raise CannotCheck("; ".join(wrong))
+        return []
+
+
+class expect:
+    """The expectations. `at_most=` tolerates that many rows (int), or that share of the rows (float)."""
+
+    @staticmethod
+    def between(column: str, low: Any = None, high: Any = None, *, at_most: int | float = 0) -> Expectation:
+        """Every value lies from `low` to `high`, both included: numbers, or times with a zone (also as ISO text)."""
+        return Between(column, low, high, tolerated=at_most)
+
+    @staticmethod
+    def not_null(column: str, *, at_most: int | float = 0) -> Expectation:
+        """Every row has a value (NaN is none)."""
+        return NotNull(column, tolerated=at_most)
+
+    @staticmethod
+    def unique(columns: str | Iterable[str], *, at_most: int | float = 0) -> Expectation:
+        """No two rows have equal values in all of `columns`; a row counts when an earlier one has its key."""
+        keys = (columns,) if isinstance(columns, str) else tuple(columns)
+        if not keys:
+            raise BadExpectation("expect.unique() names no column.", expected="At least one column is expected.")
+        return Unique(keys, tolerated=at_most)
+
+    @staticmethod
+    def one_of(column: str, values: Iterable[Any], *, at_most: int | float = 0) -> Expectation:
+        """Every value is among `values`."""
+        if isinstance(values, str) or not (known := tuple(values)):
+            raise BadExpectation(
+                f"expect.one_of({column!r}, {values!r}) lists no values.", expected="A list of values is expected."
+            )
+        return OneOf(column, known, tolerated=at_most)
+
+    @staticmethod
+    def rows(*, at_least: int | None = None, at_most: int | None = None) -> Expectation:
+        """The source has so many rows, after set-aside rules."""
+        return Rows(at_least, at_most)
+
+    @staticmethod
+    def references(column: str, source: Source, to: str, *, at_most: int | float = 0) -> Expectation:
+        """Every value is a value of column `to` of another source."""
+        return References(column, source, to, tolerated=at_most)
+
+    @staticmethod
+    def sql(condition: str, name: str = "", *, at_most: int | float = 0) -> Expectation:
+        """The SQL condition is not false for any row; `name` says it in words."""
+        if not condition.strip():
+            raise BadExpectation("expect.sql() has no condition.", expected="An SQL condition is expected.")
+        return Sql(condition, name, tolerated=at_most)
+
+    @staticmethod
+    def columns(types: Mapping[str, Dtype]) -> Expectation:
+        """The source has these columns of these types; other columns may be there. An int is accepted for float."""
+        return Columns(tuple(types.items()))
+
+
+@dataclass(frozen=True)
+class Example:
+    """One row that breaks an expectation. row: its position in the source as read, from 0.
+
+    values: the checked columns. at: the source's event key and event time.
+    """
+
+    row: int
+    values: Mapping[str, Any]
+    at: Mapping[str, Any]
+
+    def __str__(self) -> str:
+        values = ", ".join(f"{name} {_shown(value)}" for name, value in self.values.items())
+        where = " ".join(_shown(value) for value in self.at.values()) or f"row {self.row}"
+        return f"{values} at {where}" if values else f"at {where}"
+
+
+@dataclass(frozen=True)
+class Result:
+    """What came of one expectation.
+
+    failing: rows that break it; None when it is not about single rows, or could not be tried (then `detail` says why).
+    remedy: SQL condition of a SetAside rule that would take these rows out; empty when passed or when none can.
+    """
+
+    expectation: str
+    passed: bool
+    failing: int | None
+    detail: str = ""
+    examples: tuple[Example, ...] = ()
+    remedy: str = ""
+
+    def __str__(self) -> str:
+        if self.failing is None:
+            return f"{self.expectation}: {self.detail}"
+        return f"{self.expectation}: {_counted(self.failing, 'row')}"
+
+    def as_plain(self) -> dict[str, Any]:
+        return {
+            "expectation": self.expectation,
+            "passed": self.passed,
+            "failing": self.failing,
+            "detail": self.detail,
+            "examples": [str(example) for example in self.examples],
+            "remedy": self.remedy,
+        }
+
+
+@dataclass(frozen=True)
+class ValidationReport:
+    """What came of every expectation of one source. set_aside: what its rules had taken out before."""
+
+    source: str
+    rows: int
+    results: tuple[Result, ...]
+    set_aside: tuple[Removed, ...] = ()
+    format: ClassVar[int] = FORMAT
+
+    @property
+    def passed(self) -> bool:
+        return all(result.passed for result in self.results)
+
+    @property
+    def failures(self) -> tuple[Result, ...]:
+        return tuple(result for result in self.results if not result.passed)
+
+    def require(self) -> None:
+        """Raise DataRefused unless the report passed."""
+        if not self.passed:
+            raise refused(self)
+
+    def as_plain(self) -> dict[str, Any]:
+        """The report as plain values for JSON."""
+        return {
+            "format": self.format,
+            "source": self.source,
+            "rows": self.rows,
+            "passed": self.passed,
+            "results": [result.as_plain() for result in self.results],
+            "set_aside": [removed.as_plain() for removed in self.set_aside],
+        }
+
+
+def check(
+    source: Source,
+    table: pa.Table,
+    others: Mapping[str, pa.Table] | None = None,
+    *,
+    removed: Sequence[Removed] = (),
+) -> ValidationReport:
+    """Try every expectation of `source` on `table`, its rows as read.
+
+    others: rows of the sources that `references` name (`referenced(source)`), by name.
+    removed: what reading had taken out by set-aside rules, for the report.
+    """
+    results = tuple(_result(source, expectation, table, others or {}) for expectation in source.expectations)
+    return ValidationReport(source.name, table.num_rows, results, tuple(removed))
+
+
+def referenced(source: Source) -> list[Source]:
+    """The sources that the expectations of `source` refer to."""
+    return [e.source for e in source.expectations if isinstance(e, References)]
+
+
+def refused(*reports: ValidationReport) -> DataRefused:
+    """The error for the reports that did not pass, at least one: what broke, where, and the rules that would help."""
+    broken = [report for report in reports if not report.passed]
+    failures = [(report, result) for report in broken for result in report.failures]
+    lines = []
+    for report, result in failures:
+        lines.append(f"  {report.source}: {result}" + (f" of {report.rows:,}" if result.failing else ""))
+        lines += [f"    {example}" for example in result.examples]
+    for report in broken:
+        rules = [_rule(result.remedy) for result in report.failures if result.remedy]
+        if rules:
+            lines.append(f"To set these rows aside, add to set_aside=[...] of source '{report.source}' in project.py:")
+            lines += [f"  {rule}," for rule in rules]
+    name = broken[0].source if len(broken) == 1 else ""
+    tried = sum(len(report.results) for report in broken)
+    return DataRefused(
+        f"{_counted(len(failures), 'expectation')} of {tried} failed for "
+        f"{'source' if name else 'sources'} {', '.join(repr(report.source) for report in broken)}.",
+        expected="\n".join(lines),
+        next=f"Correct the data or the project, then run `{f'seatrial validate {name}'.strip()}` again.",
+        source=broken[0].source,
+        report=broken[0],
+        reports=tuple(reports),
+    )
+
+
+def _rule(where: str) -> str:
+    text = f'"{where}"' if '"' not in where and "\\" not in where else repr(where)
+    return f'SetAside(where={text}, reason="why these rows are wrong")'
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
+
+
+def _result(source: Source, expectation: Expectation, table: pa.Table, others: Mapping[str, pa.Table]) -> Result:
+    try:
+        for column in expectation.columns:
+            if column not in table.column_names:
+                raise CannotCheck(f"no column '{column}'. {did_you_mean(column, table.column_names)}".strip())
+        failing = expectation.failing(table, others)
+    except CannotCheck as why:
+        return Result(expectation.text, passed=False, failing=None, detail=str(why))
+    allowed = expectation.tolerated
+    if isinstance(allowed, float):
+        allowed = allowed * table.num_rows
+    if isinstance(expectation, Rows | Columns):
+        return Result(expectation.text, passed=True, failing=None, detail="as expected")
+    passed = len(failing) <= allowed
+    examples = tuple(_example(source, expectation, table, row) for row in failing[:EXAMPLES])
+    remedy = "" if passed else expectation.remedy(table.take(list(failing)))
+    return Result(expectation.text, passed, len(failing), examples=examples, remedy=remedy)
+
+
+def _example(source: Source, expectation: Expectation, table: pa.Table, row: int) -> Example:
+    where = [*source.event_key, *([source.event_timestamp] if source.event_timestamp else [])]
+    at = {name: table[name][row].as_py() for name in dict.fromkeys(where) if name in table.column_names}
+    values = {name: table[name][row].as_py() for name in expectation.columns if name not in at}
+    return Example(int(row), values, at)
+
+
+def _positions(mask: pa.ChunkedArray) -> Sequence[int]:
+    """Positions at which a column of booleans is true; null is not."""
+    import numpy as np
+    import pyarrow.compute as pc
+
+    # not pc.indices_nonzero, which crashes the interpreter on a column without chunks (pyarrow 25)
+    positions: Sequence[int] = np.flatnonzero(pc.fill_null(mask, False).to_numpy()).tolist()
+    return positions
+
+
+def _numbers(column: Any) -> Sequence[int]:
+    numbers: Sequence[int] = column.to_numpy().tolist()
+    return numbers
+
+
+def _bound(value: Any) -> Any:
+    """A bound as it is compared: numbers as they are, times aware and in UTC."""
+    if isinstance(value, bool) or not isinstance(value, int | float | datetime | str):
+        raise BadExpectation(f"{value!r} is no bound.", expected="A number or a time with a zone is expected.")
+    if isinstance(value, str):
+        return parse_time(value, name="bound")
+    return as_utc(value, name="bound") if isinstance(value, datetime) else value
+
+
+def _holds(kind: pa.DataType, dtype: Dtype) -> bool:
+    import pyarrow as pa
+
+    types = pa.types
+    if types.is_dictionary(kind):
+        kind = kind.value_type
+    text = types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind)
+    match dtype:
+        case "float":
+            return bool(types.is_floating(kind) or types.is_integer(kind) or types.is_decimal(kind))
+        case "int":
+            return bool(types.is_integer(kind))
+        case "bool":
+            return bool(types.is_boolean(kind))
+        case "string" | "category":
+            return bool(text)
+        case "timestamp":
+            return bool(types.is_timestamp(kind))
+
+
+def _sql(value: Any) -> str:
+    """A Python value as an SQL literal."""
+    if isinstance(value, datetime):
+        return f"TIMESTAMPTZ {literal(as_utc(value).isoformat(' '))}"
+    if isinstance(value, str):
+        return literal(value)
+    if isinstance(value, float) and value in (float("inf"), float("-inf")):
+        return f"'{value}'::DOUBLE"
+    return str(value)
+
+
+def _shown(value: Any) -> str:
+    """A value for people: times in UTC to the minute when they have no seconds, text as it is."""
+    if isinstance(value, datetime) and value.tzinfo is not None:
+        text = iso(value)
+        return text.removesuffix(":00Z") + "Z" if text.endswith(":00Z") else text
+    if isinstance(value, date):
+        return value.isoformat()
+    return "null" if value is None else str(value)
+
+
+def _always_quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'

@@ -1,0 +1,574 @@
+"""Snapshots: which data was it, exactly, and what changed since?
+
+A snapshot's id is a digest of its content: the number of rows, and for each column, in order, its name, type
+and values. How the table happens to lie in memory or on disk does not count: chunks, slices, row groups,
+dictionary encoding, string or large_string, bytes under nulls, -0.0 or 0.0, which NaN. Everything else does: a
+change of 1e-12 in one cell, int32 instead of int64, the order of rows and of columns, a null for a zero.
+
+Each column has its own digest, so two snapshots tell which column changed without their data at hand.
+
+The hash, tag `c1:`. A column's digest is BLAKE3 over the JSON array of tag, type and row count, followed by the
+BLAKE3 digests (32 bytes each) of three streams: validity (one byte a row, 1 = present), lengths (text, bytes and
+lists: int64 a row, 0 under null) and values (fixed-width: little-endian with 0 under null; text and bytes: the
+bytes of the present values; booleans: one byte a row). Lists and structs follow with the digests of their
+children: a list's child holds the elements of all present lists, a struct's child is null where the struct is.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import msgspec
+
+from seatrial.core.errors import Failed
+from seatrial.core.identity import canonical_json, content_id
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+FORMAT = 1
+HASH = "c1"
+METADATA_KEY = b"seatrial.snapshot"
+BLOCK_ROWS = 1 << 16  # a block of float64 stays in the processor's cache
+ROW_GROUP_ROWS = 1 << 17
+EXAMPLES = 5
+
+
+class ColumnTypeUnsupported(Failed):
+    """A column has a type that no snapshot can hold."""
+
+    code = "data.column_type_unsupported"
+
+
+class SnapshotDamaged(Failed):
+    """A snapshot file does not hold the content that its id promises."""
+
+    code = "data.snapshot_damaged"
+
+
+class SnapshotTooNew(Failed):
+    """A snapshot was written in a format that this version does not know."""
+
+    code = "data.snapshot_too_new"
+
+
+@dataclass(frozen=True)
+class ColumnDigest:
+    """digest: `c1:` and 64 hex digits over the column's type and values; the name is not part of it."""
+
+    name: str
+    type: str
+    digest: str
+
+
+@dataclass(frozen=True)
+class Content:
+    """What a table holds, without the table."""
+
+    rows: int
+    columns: tuple[ColumnDigest, ...]
+    format: ClassVar[int] = FORMAT
+
+    @cached_property
+    def id(self) -> str:
+        """`snap_` and 32 hex digits: equal content, equal id."""
+        columns = [[column.name, column.type, column.digest] for column in self.columns]
+        return content_id("snap", canonical_json({"hash": HASH, "rows": self.rows, "columns": columns}))
+
+    def as_plain(self) -> dict[str, Any]:
+        """The content as plain values for JSON."""
+        columns = [{"name": c.name, "type": c.type, "digest": c.digest} for c in self.columns]
+        return {"format": self.format, "id": self.id, "rows": self.rows, "columns": columns}
+
+    @classmethod
+    def from_plain(cls, plain: Mapping[str, Any]) -> Content:
+        """The content that `as_plain` described. Raises SnapshotTooNew, SnapshotDamaged."""
+        try:
+            number = int(plain["format"])
+            if number <= FORMAT:
+                columns = tuple(
+                    ColumnDigest(str(c["name"]), str(c["type"]), str(c["digest"])) for c in plain["columns"]
+                )
+                content = cls(int(plain["rows"]), columns)
+                promised = plain["id"]
+        except (KeyError, TypeError, ValueError):
+            raise SnapshotDamaged("the description of a snapshot cannot be read.") from None
+        if number > FORMAT:
+            raise SnapshotTooNew(
+                f"a snapshot has format {number}.",
+                expected=f"This version of seatrial reads formats up to {FORMAT}.",
+                next="Install a newer seatrial.",
+                format=number,
+            )
+        if content.id != promised:
+            raise SnapshotDamaged(f"the description of snapshot {promised} has the content of {content.id}.")
+        return content
+
+
+@dataclass(frozen=True)
+class ColumnChange:
+    """A column whose values differ. cells: how many, of the rows that both have; None when not compared.
+
+    examples: (row from 0, before, after) of the first cells that differ.
+    """
+
+    name: str
+    cells: int | None = None
+    examples: tuple[tuple[int, Any, Any], ...] = ()
+
+
+@dataclass(frozen=True)
+class SnapshotDiff:
+    """What is different in `after`. Columns are compared by name.
+
+    retyped: (name, type before, type after). reordered: the common columns stand in another order.
+    compared: rows whose cells were compared, position by position; None when no tables were given.
+    """
+
+    before: str
+    after: str
+    rows_before: int
+    rows_after: int
+    added: tuple[str, ...] = ()
+    removed: tuple[str, ...] = ()
+    retyped: tuple[tuple[str, str, str], ...] = ()
+    changed: tuple[ColumnChange, ...] = ()
+    reordered: bool = False
+    compared: int | None = None
+    format: ClassVar[int] = FORMAT
+
+    @property
+    def same(self) -> bool:
+        return self.before == self.after
+
+    def __str__(self) -> str:
+        if self.same:
+            return f"{self.before}: no difference."
+        lines = [f"{self.before} -> {self.after}"]
+        if self.rows_before != self.rows_after:
+            lines.append(f"rows: {self.rows_before:,} -> {self.rows_after:,}")
+        lines += [f"removed: {name}" for name in self.removed]
+        lines += [f"added: {name}" for name in self.added]
+        lines += [f"retyped: {name}, {before} -> {after}" for name, before, after in self.retyped]
+        for change in self.changed:
+            cells = "" if change.cells is None else f", {change.cells:,} of {self.compared:,} cells"
+            lines.append(f"changed: {change.name}{cells}")
+            lines += [f"  row {row}: {before!r} -> {after!r}" for row, before, after in change.examples]
+        if self.reordered:
+            lines.append("the columns stand in another order")
+        return "\n".join(lines)
+
+    def as_plain(self) -> dict[str, Any]:
+        """The difference as plain values for JSON; examples as text."""
+        return {
+            "format": self.format,
+            "before": self.before,
+            "after": self.after,
+            "same": self.same,
+            "rows_before": self.rows_before,
+            "rows_after": self.rows_after,
+            "added": list(self.added),
+            "removed": list(self.removed),
+            "retyped": [{"name": name, "before": old, "after": new} for name, old, new in self.retyped],
+            "changed": [
+                {
+                    "name": change.name,
+                    "cells": change.cells,
+                    "examples": [
+                        {"row": row, "before": repr(old), "after": repr(new)} for row, old, new in change.examples
+                    ],
+                }
+                for change in self.changed
+            ],
+            "reordered": self.reordered,
+            "compared": self.compared,
+        }
+
+
+def content(table: pa.Table) -> Content:
+    """The content of `table`. Reads it in blocks, one column after another.
+
+    Raises ColumnTypeUnsupported for a union, or for a type unknown to this version.
+    """
+    columns = []
+    for name, column in zip(table.column_names, table.columns, strict=True):
+        stream = _stream(name, column.type)
+        for chunk in column.chunks:
+            for start in range(0, len(chunk), BLOCK_ROWS):
+                stream.feed(chunk.slice(start, BLOCK_ROWS))
+        columns.append(ColumnDigest(name, stream.type, f"{HASH}:{stream.digest().hex()}"))
+    return Content(table.num_rows, tuple(columns))
+
+
+def write(content: Content, table: pa.Table, path: Path) -> None:
+    """Write `table`, whose content is `content`, as Parquet; nothing half-written is ever at `path`.
+
+    The file holds the plain layout and, as its only metadata, the content's description: tables of equal content
+    give equal bytes with one version of Arrow. Raises OSError when the disk refuses.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    schema = pa.schema([pa.field(field.name, _plain_type(field.type)) for field in table.schema])
+    schema = schema.with_metadata({METADATA_KEY: canonical_json(content.as_plain())})
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        with partial.open("wb") as file:
+            with pq.ParquetWriter(file, schema, compression="zstd", version="2.6") as writer:
+                for start in range(0, table.num_rows, ROW_GROUP_ROWS):
+                    rows = table.slice(start, ROW_GROUP_ROWS)
+                    columns = [_plain(column) for column in rows.columns]
+                    writer.write_table(pa.table(columns, schema=schema), row_group_size=ROW_GROUP_ROWS)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def load(path: Path) -> tuple[Content, pa.Table]:
+    """The snapshot in a file that `write` made, with every value checked against its digest.
+
+    Raises SnapshotDamaged, SnapshotTooNew; FileNotFoundError when it is not there.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with pq.ParquetFile(path) as file:
+            described = msgspec.json.decode((file.schema_arrow.metadata or {})[METADATA_KEY])
+            promised = Content.from_plain(described)
+            table = file.read().replace_schema_metadata(None)
+    except FileNotFoundError:
+        raise
+    except (pa.ArrowException, OSError, KeyError, msgspec.DecodeError, TypeError) as error:
+        raise SnapshotDamaged(f"the file {path.name} is no readable snapshot: {' '.join(str(error).split())}") from None
+    found = content(table)
+    if found != promised:
+        broken = ", ".join(change.name for change in diff(promised, found).changed) or "its columns"
+        raise SnapshotDamaged(
+            f"the file {path.name} of snapshot {promised.id} holds other data: {broken} changed.",
+            next="Make the snapshot again from its sources, or take the file from a backup.",
+            snapshot=promised.id,
+        )
+    return promised, table
+
+
+def diff(
+    before: Content, after: Content, table_before: pa.Table | None = None, table_after: pa.Table | None = None
+) -> SnapshotDiff:
+    """What is different in `after`; with both tables also which cells.
+
+    Cells are compared position by position in the rows that both have, by the hash's own equality: null equals
+    null, NaN equals NaN, -0.0 equals 0.0. Rows put in front of others therefore change every cell.
+    """
+    old = {column.name: column for column in before.columns}
+    new = {column.name: column for column in after.columns}
+    common = [name for name in old if name in new]
+    same_type = [name for name in common if old[name].type == new[name].type]
+    changed = [name for name in same_type if old[name].digest != new[name].digest]
+    compared = min(before.rows, after.rows) if table_before is not None and table_after is not None else None
+    return SnapshotDiff(
+        before=before.id,
+        after=after.id,
+        rows_before=before.rows,
+        rows_after=after.rows,
+        added=tuple(name for name in new if name not in old),
+        removed=tuple(name for name in old if name not in new),
+        retyped=tuple((name, old[name].type, new[name].type) for name in common if name not in same_type),
+        changed=tuple(
+            ColumnChange(name)
+            if compared is None
+            else _changed_cells(name, table_before[name], table_after[name], compared)  # type: ignore[index]
+            for name in changed
+        ),
+        reordered=common != [name for name in new if name in old],
+        compared=compared,
+    )
+
+
+def _changed_cells(name: str, before: pa.ChunkedArray, after: pa.ChunkedArray, rows: int) -> ColumnChange:
+    cells = 0
+    examples: list[tuple[int, Any, Any]] = []
+    for start in range(0, rows, BLOCK_ROWS):
+        length = min(BLOCK_ROWS, rows - start)
+        old = _plain(before.slice(start, length))
+        new = _plain(after.slice(start, length))
+        differing = _differing(old, new)
+        cells += len(differing)
+        for position in differing[: EXAMPLES - len(examples)]:
+            examples.append((start + position, old[position].as_py(), new[position].as_py()))
+    return ColumnChange(name, cells, tuple(examples))
+
+
+def _differing(old: pa.Array, new: pa.Array) -> list[int]:
+    """Positions at which two plain arrays of one type and length differ."""
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if pa.types.is_nested(old.type):
+        values = zip(old.to_pylist(), new.to_pylist(), strict=True)
+        return [position for position, (a, b) in enumerate(values) if repr(a) != repr(b)]
+    if pa.types.is_null(old.type):
+        return []
+    differ = pc.fill_null(pc.not_equal(old, new), False).to_numpy(zero_copy_only=False)
+    if pa.types.is_floating(old.type):
+        both_nan = pc.and_(pc.is_nan(old), pc.is_nan(new))
+        differ = differ & ~pc.fill_null(both_nan, False).to_numpy(zero_copy_only=False)
+    one_null = old.is_null().to_numpy(zero_copy_only=False) != new.is_null().to_numpy(zero_copy_only=False)
+    positions: list[int] = np.flatnonzero(differ | one_null).tolist()
+    return positions
+
+
+# The hash
+
+
+@dataclass
+class _Stream:
+    """Takes the blocks of one column, or of one child of a nested column, in order.
+
+    kind: how values are fed.
+    """
+
+    type: str
+    kind: Literal["null", "fixed", "bool", "bytes", "list", "map", "struct"]
+    children: list[_Stream] = field(default_factory=list)
+    rows: int = 0
+
+    def __post_init__(self) -> None:
+        import blake3
+
+        self._validity, self._lengths, self._values = (blake3.blake3() for _ in range(3))
+
+    def digest(self) -> bytes:
+        import blake3
+
+        whole = blake3.blake3(canonical_json([HASH, self.type, self.rows]))
+        for part in (self._validity, self._lengths, self._values):
+            whole.update(part.digest())
+        for child in self.children:
+            whole.update(child.digest())
+        return whole.digest()
+
+    def feed(self, block: pa.Array) -> None:
+        if not len(block):
+            return
+        block = _decoded(block)
+        self.rows += len(block)
+        present = None if self.kind == "null" or not block.null_count else _present(block)
+        self._validity.update(_ones(len(block)) if present is None else present)
+        match self.kind:
+            case "fixed":
+                self._values.update(_fixed(block, present))
+            case "bool":
+                self._values.update(_bits(block, present))
+            case "bytes":
+                self._feed_bytes(block, present)
+            case "list":
+                self._feed_list(block)
+            case "map":
+                self._feed_list(block.cast(_entries_type(block.type)))
+            case "struct":
+                for child, values in zip(self.children, block.flatten(), strict=True):
+                    child.feed(values)
+
+    def _feed_bytes(self, block: pa.Array, present: Any) -> None:
+        import numpy as np
+        import pyarrow as pa
+
+        types = pa.types
+        if types.is_string_view(block.type) or types.is_binary_view(block.type):
+            block = block.cast(pa.large_binary())
+        lengths, start, stop = _spans(block)
+        if present is not None and lengths[present == 0].any():  # bytes lie under nulls
+            block = block.drop_null()
+            _, start, stop = _spans(block)
+            lengths = np.multiply(lengths, present)
+        self._lengths.update(lengths.view(np.uint8))
+        if stop > start:
+            self._values.update(memoryview(block.buffers()[2])[start:stop])
+
+    def _feed_list(self, block: pa.Array) -> None:
+        import numpy as np
+        import pyarrow.compute as pc
+
+        lengths = pc.list_value_length(block).fill_null(0).to_numpy().astype(np.int64)
+        self._lengths.update(lengths.view(np.uint8))
+        elements = block.flatten()
+        for start in range(0, len(elements), BLOCK_ROWS):
+            self.children[0].feed(elements.slice(start, BLOCK_ROWS))
+
+
+def _stream(name: str, kind: pa.DataType) -> _Stream:
+    """An empty stream for a column of this type. The type's text leaves out what is only layout."""
+    import pyarrow as pa
+
+    types = pa.types
+    if isinstance(kind, pa.BaseExtensionType):
+        inner = _stream(name, kind.storage_type)
+        inner.type = f"{kind.extension_name}<{inner.type}>"
+        return inner
+    if types.is_dictionary(kind) or types.is_run_end_encoded(kind):
+        return _stream(name, kind.value_type)
+    if types.is_null(kind):
+        return _Stream("null", "null")
+    if types.is_boolean(kind):
+        return _Stream("bool", "bool")
+    if types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind):
+        return _Stream("string", "bytes")
+    if types.is_binary(kind) or types.is_large_binary(kind) or types.is_binary_view(kind):
+        return _Stream("binary", "bytes")
+    if types.is_map(kind):
+        entry = _stream(name, _entries_type(kind).value_type)
+        return _Stream(f"map<{entry.type}>", "map", [entry])
+    if types.is_fixed_size_list(kind):
+        item = _stream(name, kind.value_type)
+        return _Stream(f"list<{item.type}>[{kind.list_size}]", "list", [item])
+    if types.is_list(kind) or types.is_large_list(kind) or types.is_list_view(kind) or types.is_large_list_view(kind):
+        item = _stream(name, kind.value_type)
+        return _Stream(f"list<{item.type}>", "list", [item])
+    if types.is_struct(kind):
+        members = [_stream(name, member.type) for member in kind.fields]
+        names = [canonical_json(member.name).decode() for member in kind.fields]
+        text = ", ".join(f"{key}: {member.type}" for key, member in zip(names, members, strict=True))
+        return _Stream(f"struct<{text}>", "struct", members)
+    if types.is_primitive(kind) or types.is_decimal(kind) or types.is_fixed_size_binary(kind):
+        return _Stream(str(kind), "fixed")
+    raise ColumnTypeUnsupported(
+        f"column '{name}' is {kind}, which no snapshot can hold.",
+        expected="Numbers, text, bytes, booleans, times, decimals, lists and structs of these are expected.",
+        column=name,
+        type=str(kind),
+    )
+
+
+def _entries_type(kind: pa.DataType) -> pa.DataType:
+    """The list of key-value structs that a map is."""
+    import pyarrow as pa
+
+    return pa.list_(pa.struct([pa.field("key", kind.key_type), pa.field("value", kind.item_type)]))
+
+
+def _decoded(block: pa.Array) -> pa.Array:
+    """The block without dictionary, run-end or extension dress."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if isinstance(block, pa.ExtensionArray):
+        return _decoded(block.storage)
+    if isinstance(block, pa.DictionaryArray):
+        return _decoded(block.dictionary_decode())
+    if isinstance(block, pa.RunEndEncodedArray):
+        return _decoded(pc.run_end_decode(block))
+    return block
+
+
+def _fixed(block: pa.Array, present: Any) -> Any:
+    """The bytes of a fixed-width block: 0 under nulls, -0.0 as 0.0, one NaN. uint8 [rows * width]."""
+    import numpy as np
+
+    return _canonical_values(block, present).reshape(-1).view(np.uint8)
+
+
+def _canonical_values(block: pa.Array, present: Any) -> Any:
+    """A fixed-width block's values as numpy: floats as floats, the rest as unsigned integers or rows of bytes."""
+    import numpy as np
+    import pyarrow as pa
+
+    width = block.type.bit_width // 8
+    if width in (1, 2, 4, 8):
+        values = _view(block, np.dtype(f"u{width}"))
+    else:
+        values = _view(block, np.dtype("u1"), width).reshape(-1, width)
+    if present is not None:
+        values = values * (present if values.ndim == 1 else present[:, None])
+    if not pa.types.is_floating(block.type):
+        return values
+    floats = values.view(f"f{width}")
+    with np.errstate(invalid="ignore"):
+        floats = floats + floats.dtype.type(0)  # -0.0 + 0.0 is 0.0
+        if np.isnan(floats.min()):
+            floats[np.isnan(floats)] = np.nan
+    return floats
+
+
+def _bits(block: pa.Array, present: Any) -> Any:
+    values = _unpacked(block.buffers()[1], block.offset, len(block))
+    return values if present is None else values * present
+
+
+def _present(block: pa.Array) -> Any:
+    """1 for each row that has a value, else 0; uint8 [rows]. The block has at least one null."""
+    return _unpacked(block.buffers()[0], block.offset, len(block))
+
+
+def _unpacked(bitmap: pa.Buffer, offset: int, rows: int) -> Any:
+    """Bits `offset` to `offset + rows` of an Arrow bitmap as bytes; uint8 [rows]."""
+    import numpy as np
+
+    first, skip = divmod(offset, 8)
+    packed = np.frombuffer(bitmap, np.uint8, count=(skip + rows + 7) // 8, offset=first)
+    return np.unpackbits(packed, count=skip + rows, bitorder="little")[skip:]
+
+
+def _spans(block: pa.Array) -> tuple[Any, int, int]:
+    """The byte lengths (int64 [rows]) of a block of text or bytes, and where its bytes begin and end."""
+    import numpy as np
+    import pyarrow as pa
+
+    if not len(block):
+        return np.zeros(0, np.int64), 0, 0
+    large = pa.types.is_large_string(block.type) or pa.types.is_large_binary(block.type)
+    dtype = np.dtype(np.int64 if large else np.int32)
+    offsets = np.frombuffer(block.buffers()[1], dtype, count=len(block) + 1, offset=block.offset * dtype.itemsize)
+    return np.subtract(offsets[1:], offsets[:-1], dtype=np.int64), int(offsets[0]), int(offsets[-1])
+
+
+def _view(block: pa.Array, dtype: Any, per_row: int = 1) -> Any:
+    import numpy as np
+
+    start = block.offset * dtype.itemsize * per_row
+    return np.frombuffer(block.buffers()[1], dtype, count=len(block) * per_row, offset=start)
+
+
+def _ones(rows: int) -> memoryview:
+    return memoryview(_ALL_PRESENT)[:rows]
+
+
+_ALL_PRESENT = b"\x01" * BLOCK_ROWS
+
+
+# The plain layout of a file
+
+
+def _plain_type(kind: pa.DataType) -> pa.DataType:
+    import pyarrow as pa
+
+    types = pa.types
+    if types.is_dictionary(kind) or types.is_run_end_encoded(kind):
+        return _plain_type(kind.value_type)
+    if types.is_large_string(kind) or types.is_string_view(kind):
+        return pa.string()
+    if types.is_large_binary(kind) or types.is_binary_view(kind):
+        return pa.binary()
+    return kind
+
+
+def _plain(column: pa.ChunkedArray) -> pa.Array:
+    """The column in one piece, as its digest sees it: decoded, one layout of text and bytes, one zero, one NaN."""
+    import pyarrow as pa
+
+    kind = _plain_type(column.type)
+    if pa.types.is_dictionary(column.type) or pa.types.is_run_end_encoded(column.type):
+        column = pa.chunked_array([_decoded(chunk) for chunk in column.chunks], column.type.value_type)
+    block = column.cast(kind).combine_chunks()
+    if pa.types.is_floating(kind) and len(block):
+        present = _present(block) if block.null_count else None
+        return pa.array(_canonical_values(block, present), mask=None if present is None else present == 0)
+    return block

@@ -1,0 +1,146 @@
+"""Where rows come from: files, frames and queries, declared once and read through one adapter.
+
+A `Source` is a frozen description; nothing is opened until a stage reads it (`data.reading`). Every kind
+becomes one Arrow table, in which types, zones and nulls mean the same whatever the format.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import PurePath
+from typing import TYPE_CHECKING, Any
+
+from seatrial.core.errors import Failed, did_you_mean, listed
+from seatrial.data.expectations import Expectation, SetAside
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+class ColumnMissing(Failed):
+    """A declaration names a column that the source does not have."""
+
+    code = "data.column_missing"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """A table of rows.
+
+    name: by default the stem of the path.
+    event_timestamp: column with the time at which the row's event happened.
+    known_at: column with the time from which the row could be known; None: known when it happened.
+    event_key: columns that name the event; rows with equal keys are restatements of one event.
+    label_known_at: for label sources, column with the time at which the label could be known; null: never.
+    timezone: the zone of time columns that carry none; None: UTC, with one warning that names the column.
+    expectations: what must hold for the rows; set_aside: rules that take rows out, with a reason.
+    """
+
+    name: str = ""
+    event_timestamp: str | None = None
+    known_at: str | None = None
+    event_key: Sequence[str] = ()
+    label_known_at: str | None = None
+    timezone: str | None = None
+    expectations: Sequence[Expectation] = ()
+    set_aside: Sequence[SetAside] = ()
+
+    def as_plain(self) -> dict[str, Any]:
+        """What determines the rows and their times, as plain values for digests; not expectations."""
+        return {
+            "kind": type(self).__name__,
+            "event_timestamp": self.event_timestamp,
+            "known_at": self.known_at,
+            "event_key": list(self.event_key),
+            "label_known_at": self.label_known_at,
+            "timezone": self.timezone,
+            "set_aside": [rule.where for rule in self.set_aside],
+        }
+
+
+@dataclass(frozen=True)
+class ParquetSource(Source):
+    """A Parquet file, or a glob of files with one schema; a relative path starts at the project's folder."""
+
+    path: str
+
+    def __post_init__(self) -> None:
+        if not self.name:
+            object.__setattr__(self, "name", PurePath(self.path).stem)
+
+    def as_plain(self) -> dict[str, Any]:
+        return super().as_plain() | {"path": self.path}
+
+
+@dataclass(frozen=True)
+class CsvSource(Source):
+    """A CSV file in UTF-8 with a header (also .gz), separated by commas, semicolons, tabs or bars.
+
+    nulls: texts that mean null; types: column -> DuckDB type where guessing (from every row) is wrong.
+    """
+
+    path: str
+    nulls: Sequence[str] = ("",)
+    types: Mapping[str, str] | None = None
+
+    def __post_init__(self) -> None:
+        if not self.name:
+            object.__setattr__(self, "name", PurePath(self.path).stem)
+
+    def as_plain(self) -> dict[str, Any]:
+        return super().as_plain() | {"path": self.path, "nulls": list(self.nulls), "types": dict(self.types or {})}
+
+
+@dataclass(frozen=True)
+class QuerySource(Source):
+    """A DuckDB query over other sources, named in `tables`. It reads nothing else.
+
+    Its rows come in the order of the query; one without ORDER BY runs on one thread and repeats its order.
+    """
+
+    sql: str
+    tables: Mapping[str, Source]
+
+    def as_plain(self) -> dict[str, Any]:
+        tables = {name: table.as_plain() for name, table in self.tables.items()}
+        return super().as_plain() | {"sql": self.sql, "tables": tables}
+
+
+@dataclass(frozen=True, eq=False)
+class FrameSource(Source):
+    """A table in memory: Arrow, pandas or polars (anything with the Arrow C stream interface).
+
+    Two of them are equal only when they are the same object. `as_plain` does not hold the rows.
+    """
+
+    frame: Any = field(repr=False)
+
+
+def raw_sources(source: Source) -> list[Source]:
+    """The sources that a source is read from: itself, or those below a query, each once, in order."""
+    if not isinstance(source, QuerySource):
+        return [source]
+    found: list[Source] = []
+    for table in source.tables.values():
+        found += [leaf for leaf in raw_sources(table) if all(leaf is not known for known in found)]
+    return found
+
+
+def require_columns(source: Source, rows: pa.Table, columns: Iterable[str]) -> None:
+    """Raise ColumnMissing for the first of `columns` that `rows`, read from `source`, does not have."""
+    for column in columns:
+        if column not in rows.column_names:
+            raise column_missing(source.name, column, rows.column_names)
+
+
+def column_missing(source: str, column: str, known: Sequence[str]) -> ColumnMissing:
+    """The error for a column that a source does not have."""
+    return ColumnMissing(
+        f"source '{source}' has no column '{column}'.",
+        expected=f"It has {listed(known)}. {did_you_mean(column, known)}".strip(),
+        next=f"Correct the declaration that names it, or run `seatrial validate {source}` to see every mismatch.",
+        source=source,
+        column=column,
+        known=list(known),
+    )
