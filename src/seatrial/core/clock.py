@@ -75,14 +75,21 @@ def monotonic() -> float:
 def as_utc(at: datetime, *, name: str = "at") -> datetime:
     """`at` in UTC.
 
-    Raises NaiveTime when it has no zone: an argument never gets a guessed one.
+    Raises NaiveTime when it has no zone: an argument never gets a guessed one. Raises BadTime when it is, in UTC,
+    before the year 1 or after 9999.
     """
     if at.tzinfo is None:
         raise NaiveTime(
             f"the time '{name}' is {at.isoformat()}, which has no zone.",
             expected=f"A zone is needed, for example {at.isoformat()}+00:00 or {at.isoformat()}Z.",
         )
-    return at.astimezone(UTC)
+    try:
+        return at.astimezone(UTC)
+    except OverflowError:
+        raise BadTime(
+            f"the time '{name}' is {at.isoformat()}, which lies outside of the years 1 to 9999 in UTC.",
+            expected="An instant between 0001-01-01T00:00:00Z and 9999-12-31T23:59:59Z is expected.",
+        ) from None
 
 
 def parse_time(text: str, *, name: str = "at") -> datetime:

@@ -20,6 +20,9 @@ DIGEST_ALGORITHM = "blake3"
 
 _lock = threading.Lock()
 _last = 0
+_POOL_BYTES = 2048
+_pool = bytearray()
+os.register_at_fork(after_in_child=_pool.clear)  # a child must not make its parent's ids
 
 
 def digest(data: bytes) -> str:
@@ -61,7 +64,10 @@ def uuid7() -> str:
     stamp = (us // 1000 << 12) | (us % 1000 * 4096 // 1000)
     with _lock:
         _last = stamp = max(stamp, _last + 1)
-    random = int.from_bytes(os.urandom(8), "big") & ((1 << 62) - 1)
+        if len(_pool) < 8:
+            _pool.extend(os.urandom(_POOL_BYTES))  # one call for many ids: each prediction makes one
+        random = int.from_bytes(_pool[-8:], "big") & ((1 << 62) - 1)
+        del _pool[-8:]
     value = (stamp >> 12) << 80 | 0x7 << 76 | (stamp & 0xFFF) << 64 | 0b10 << 62 | random
     text = f"{value:032x}"
     return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"

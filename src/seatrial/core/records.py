@@ -10,6 +10,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from seatrial.core.identity import canonical_json, digest, value_digest
+
+GENESIS = "0" * 64
+"""What the first event names as its predecessor's hash."""
+
 
 @dataclass(frozen=True)
 class Record:
@@ -39,7 +44,10 @@ class Event:
     subject: the id of the record that it is about, or a (kind/name) such as "deployment/late".
     actor: who; `asserted` is true while identities are not proved.
     at_us: domain time, record time is `recorded_at_us`; microseconds since 1970 (UTC).
-    previous, hash: the chain: hash = digest(previous hash and this event's canonical JSON).
+    previous, hash: the chain, see `event_hash`.
+    records: id -> `record_digest` of the records that came with the event: those added in its transaction since the
+        event before, and the one that `subject` names; so that a record edited later shows.
+    format: the number of the format of the event; readers refuse newer ones.
     """
 
     seq: int
@@ -52,6 +60,8 @@ class Event:
     previous: str
     hash: str
     asserted: bool = True
+    records: dict[str, str] = field(default_factory=dict)
+    format: int = 1
 
 
 @dataclass(frozen=True)
@@ -62,3 +72,34 @@ class Head:
     name: str
     record_id: str
     generation: int
+
+
+def record_digest(record: Record) -> str:
+    """The digest of everything in a record: 64 hex digits."""
+    return value_digest(
+        {
+            "body": record.body,
+            "format": record.format,
+            "id": record.id,
+            "inputs": record.inputs,
+            "kind": record.kind,
+            "name": record.name,
+        }
+    )
+
+
+def event_hash(event: Event) -> str:
+    """The hash that `event` must have: the digest of `previous` and the canonical JSON of all else but `hash`."""
+    fields = {
+        "actor": event.actor,
+        "asserted": event.asserted,
+        "at_us": event.at_us,
+        "body": event.body,
+        "format": event.format,
+        "kind": event.kind,
+        "recorded_at_us": event.recorded_at_us,
+        "records": event.records,
+        "seq": event.seq,
+        "subject": event.subject,
+    }
+    return digest(event.previous.encode() + canonical_json(fields))

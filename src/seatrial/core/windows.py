@@ -22,7 +22,7 @@ _UNITS = {
     "d": 86_400_000_000,
     "w": 7 * 86_400_000_000,
 }
-_DURATION = re.compile(r"(\d+)(us|ms|s|m|h|d|w)")
+_DURATION = re.compile(r"([0-9]{1,15})(us|ms|s|m|h|d|w)")
 
 
 class BadDuration(UsageError):
@@ -106,4 +106,4 @@ def parse_window(text: str) -> Window:
 
 
 def _midnight(text: str) -> str:
-    return f"{text}T00:00:00Z" if re.fullmatch(r"\d{4}-\d{2}-\d{2}", text) else text
+    return f"{text}T00:00:00Z" if re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", text) else text

@@ -1,0 +1,88 @@
+"""Settings: what runs where. `seatrial.toml`, then its `[env.NAME]`, then `SEATRIAL_*` variables.
+
+Settings say where things are kept; what exists (models, features, deployments) is Python and never stands here.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import msgspec
+
+from seatrial.core.errors import UsageError, did_you_mean, listed
+
+LOCAL = "local"
+
+
+class BadSettings(UsageError):
+    """seatrial.toml cannot be read, or names something that does not exist."""
+
+    code = "settings.bad"
+
+
+class Stores(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Where bytes live. Relative paths start at the project's folder."""
+
+    metadata: str = "sqlite:///.seatrial/metadata.db"
+    objects: str = ".seatrial/objects"
+    online: str = "sqlite:///.seatrial/online.db"
+    log: str = ".seatrial/log"
+    mlflow: str = "sqlite:///.seatrial/mlflow.db"
+
+
+class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A project's settings in one environment.
+
+    name: the project's name. threads: threads for reading, joining and fitting; 0: one.
+    log_fsync: when the prediction log waits for the disk: "never", "group" or "always".
+    """
+
+    name: str = ""
+    threads: int = 1
+    log_fsync: Literal["never", "group", "always"] = "never"
+    stores: Stores = Stores()
+
+
+def read_settings(text: str, *, env: str, variables: Mapping[str, str]) -> Settings:
+    """The settings of environment `env`.
+
+    text: the content of seatrial.toml; variables: the process's environment variables. SEATRIAL_THREADS sets
+    `threads`, SEATRIAL_STORES_ONLINE sets `stores.online`, and so on.
+    Raises BadSettings with what was found and what is known.
+    """
+    try:
+        found = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise BadSettings(f"seatrial.toml is not TOML: {error}.") from None
+    environments = found.pop("env", {})
+    if env != LOCAL and env not in environments:
+        raise BadSettings(
+            f"no environment is named '{env}'.",
+            expected=f"Known are {listed([LOCAL, *environments])}. {did_you_mean(env, environments)}".strip(),
+            next=f"Add [env.{env}] to seatrial.toml.",
+        )
+    merged = _merge(found, environments.get(env, {}))
+    for field in Stores.__struct_fields__:
+        value = variables.get(f"SEATRIAL_STORES_{field.upper()}")
+        if value is not None:
+            merged = _merge(merged, {"stores": {field: value}})
+    if "SEATRIAL_THREADS" in variables:
+        merged = merged | {"threads": variables["SEATRIAL_THREADS"]}
+    try:
+        return msgspec.convert(merged, Settings, strict=False)
+    except msgspec.ValidationError as error:
+        known = [*Settings.__struct_fields__, "env"]
+        raise BadSettings(
+            f"seatrial.toml does not fit: {error}.",
+            expected=f"Known are {listed(known)}; under [stores]: {listed(Stores.__struct_fields__)}.",
+        ) from None
+
+
+def _merge(below: dict[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(below)
+    for key, value in above.items():
+        old = merged.get(key)
+        merged[key] = _merge(old, value) if isinstance(old, dict) and isinstance(value, Mapping) else value
+    return merged

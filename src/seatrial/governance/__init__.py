@@ -1,0 +1,1 @@
+"""Who did what, and what came from what: the audit log and lineage."""

@@ -1,0 +1,260 @@
+"""The object store: snapshots, bundles and other files, by key, as they were when they were put there.
+
+A folder. A key is a relative name ("snapshots/snap_0a1b.parquet"); what is kept under it never changes. A reader sees
+an object whole or not at all: it is written under `.incoming/`, given to the disk, and then renamed to its place. A
+process that dies on the way leaves a file there that no key names.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+import blake3
+
+from seatrial.core.errors import Conflict, Failed, SeatrialError, Unavailable, UsageError, did_you_mean
+from seatrial.core.identity import uuid7
+
+_KEY = re.compile(r"[A-Za-z0-9_=@+-][A-Za-z0-9_=@+.-]{0,199}(/[A-Za-z0-9_=@+-][A-Za-z0-9_=@+.-]{0,199})*")
+_LONGEST = 1000
+_BLOCK = 2**20
+
+
+class BadKey(UsageError):
+    """A key that is no safe relative name."""
+
+    code = "objects.bad_key"
+
+
+class ObjectMissing(Failed):
+    """Nothing is kept under this key."""
+
+    code = "objects.missing"
+
+
+class ObjectDiffers(Conflict):
+    """Something else is kept under this key."""
+
+    code = "objects.differs"
+
+
+class ObjectSourceUnreadable(Failed):
+    """The file to be kept cannot be read."""
+
+    code = "objects.source_unreadable"
+
+
+class ObjectsUnwritable(Unavailable):
+    """The folder does not take a file: the disk is full or failing, or rights are missing."""
+
+    code = "objects.unwritable"
+
+
+class ObjectsUnreadable(Unavailable):
+    """An object is there, but cannot be read: rights are missing, or the disk is failing."""
+
+    code = "objects.unreadable"
+
+
+class ObjectStore:
+    """Immutable objects in the folder `root`, which is made when the first is put there.
+
+    Keys are letters, digits and `_ = @ + - .`, in parts separated by `/`; no part starts with a dot. Any number of
+    threads and processes may use one folder.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def put(self, key: str, data: bytes) -> str:
+        """Keep bytes under a key; returns their digest (BLAKE3, 64 hex digits). Equal bytes again: nothing happens.
+
+        Raises ObjectDiffers when other bytes are there, BadKey, ObjectsUnwritable.
+        """
+        hashed = blake3.blake3(data).hexdigest()
+
+        def write(file: BinaryIO) -> str:
+            file.write(data)
+            return hashed
+
+        return self._keep(key, write, hashed)
+
+    def put_file(self, key: str, path: Path) -> str:
+        """Keep a copy of a file under a key; else as `put`. Raises ObjectSourceUnreadable too."""
+        place = self._place(key)
+        try:
+            with path.open("rb") as source:
+                if place.is_file() and place.stat().st_size == os.fstat(source.fileno()).st_size:
+                    return self._same(key, place, _hash(source))
+                return self._keep(key, lambda file: _copy(source, file), None)
+        except OSError as error:
+            raise ObjectSourceUnreadable(
+                f"the file {path} cannot be read: {error.strerror}.", expected="A readable file is expected."
+            ) from None
+
+    def read(self, key: str) -> bytes:
+        """The bytes under a key. Raises ObjectMissing, BadKey."""
+        with self._explaining(key, ObjectsUnreadable):
+            return self.path(key).read_bytes()
+
+    def path(self, key: str) -> Path:
+        """The file under a key, to read only. Raises ObjectMissing, BadKey."""
+        place = self._place(key)
+        if not place.is_file():
+            folder, _, _ = key.rpartition("/")
+            known = self.keys(f"{folder}/" if folder else "")
+            raise ObjectMissing(
+                f"nothing is kept under '{key}' in {self.root}.",
+                expected=did_you_mean(key, known),
+                key=key,
+            )
+        return place
+
+    def exists(self, key: str) -> bool:
+        """Whether something is kept under a key. Raises BadKey."""
+        return self._place(key).is_file()
+
+    def keys(self, prefix: str = "") -> list[str]:
+        """Keys that start with `prefix`, sorted. A prefix that no key can have finds none."""
+        folder, _, _ = prefix.rpartition("/")
+        if folder and not _KEY.fullmatch(folder):
+            return []
+        top = self.root / folder
+        with self._explaining(prefix, ObjectsUnreadable):
+            return sorted(key for key in _walk(top, f"{folder}/" if folder else "") if key.startswith(prefix))
+
+    # Writing
+
+    def _keep(self, key: str, write: Callable[[BinaryIO], str], hashed: str | None) -> str:
+        place = self._place(key)
+        if hashed is not None and place.is_file():
+            return self._same(key, place, hashed)
+        incoming = self.root / ".incoming"
+        unfinished = incoming / uuid7()
+        with self._explaining(key, ObjectsUnwritable):
+            _make_folder(incoming)
+            try:
+                with unfinished.open("xb") as file:
+                    hashed = write(file)
+                    file.flush()
+                    os.fchmod(file.fileno(), os.fstat(file.fileno()).st_mode & 0o555)
+                    os.fsync(file.fileno())
+                _make_folder(place.parent)
+                new = self._publish(unfinished, place)
+            finally:
+                unfinished.unlink(missing_ok=True)
+        return hashed if new else self._same(key, place, hashed)
+
+    def _publish(self, unfinished: Path, place: Path) -> bool:
+        """Rename into place. False when something is there: a rename would replace it, so looking needs the lock."""
+        with (self.root / ".incoming" / "lock").open("ab") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if place.exists():
+                return False
+            unfinished.rename(place)
+            _sync_folder(place.parent)
+            return True
+
+    def _same(self, key: str, place: Path, hashed: str) -> str:
+        if place.is_dir():
+            raise self._in_the_way(key)
+        with self._explaining(key, ObjectsUnreadable), place.open("rb") as file:
+            there = _hash(file)
+        if there != hashed:
+            raise ObjectDiffers(
+                f"other bytes are kept under '{key}' in {self.root}: their digest is {there}, not {hashed}.",
+                expected="An object never changes; other bytes need another key.",
+                key=key,
+                there=there,
+                given=hashed,
+            )
+        return hashed
+
+    def _place(self, key: str) -> Path:
+        if len(key) > _LONGEST or not _KEY.fullmatch(key):
+            raise BadKey(
+                f"{key[:100]!r} is no key.",
+                expected="Letters, digits and _ = @ + - . are expected, in parts between slashes, none .hidden.",
+            )
+        place = self.root / key
+        if not place.resolve().is_relative_to(self.root.resolve()):
+            raise BadKey(f"'{key}' leads out of {self.root} by a symbolic link.", expected="Nothing may point outside.")
+        return place
+
+    def _in_the_way(self, key: str) -> ObjectDiffers:
+        return ObjectDiffers(
+            f"'{key}' cannot be kept in {self.root}: a key may not go on where another one ends.",
+            expected="Choose another key.",
+            key=key,
+        )
+
+    @contextmanager
+    def _explaining(self, key: str, kind: type[SeatrialError]) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            if error.errno in (errno.ENOTDIR, errno.EISDIR, errno.EEXIST) and self.root.is_dir():
+                raise self._in_the_way(key) from None
+            verb = "kept" if kind is ObjectsUnwritable else "read"
+            raise kind(
+                f"'{key}' cannot be {verb} in {self.root}: {error.strerror}.",
+                next="Make room on the disk or correct the rights, then try again.",
+            ) from None
+
+
+def _walk(folder: Path, prefix: str) -> Iterator[str]:
+    try:
+        entries = list(os.scandir(folder))
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    for entry in entries:
+        if entry.name.startswith("."):
+            continue
+        if entry.is_dir(follow_symlinks=False):
+            yield from _walk(Path(entry.path), f"{prefix}{entry.name}/")
+        else:
+            yield prefix + entry.name
+
+
+def _hash(file: BinaryIO) -> str:
+    hasher = blake3.blake3()
+    while block := file.read(_BLOCK):
+        hasher.update(block)
+    return hasher.hexdigest()
+
+
+def _copy(source: BinaryIO, target: BinaryIO) -> str:
+    """Copy and hash in one go, so that the digest is that of what was written."""
+    hasher = blake3.blake3()
+    while block := source.read(_BLOCK):
+        hasher.update(block)
+        target.write(block)
+    return hasher.hexdigest()
+
+
+def _make_folder(folder: Path) -> None:
+    """Make a folder and those above it, each known to the disk by name."""
+    if folder.is_dir():
+        return
+    _make_folder(folder.parent)
+    try:
+        folder.mkdir()
+    except FileExistsError:
+        if not folder.is_dir():
+            raise
+        return
+    _sync_folder(folder.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
