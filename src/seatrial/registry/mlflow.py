@@ -1,0 +1,285 @@
+"""The mirror: runs, versions and aliases as MLflow sees them, written after they were committed here.
+
+Our store owns everything; MLflow is told from the outbox (topic "mlflow") and never asked. Telling twice is the
+same as telling once, so a crash between the two stores mends itself at the next call. When MLflow does not
+answer, the messages stay in the outbox and the caller gets a report, never an error. This is the only module
+that imports mlflow, and only when there is something to tell.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from seatrial.core.errors import Failed
+from seatrial.stores.metadata import MetadataStore
+
+TOPIC = "mlflow"
+FORMAT = 1
+
+RUN_TAG = "seatrial.run_id"
+VERSION_TAG = "seatrial.version"
+VERSION_ID_TAG = "seatrial.version_id"
+ARTIFACT_FOLDER = "model"
+BATCH = 100  # MLflow takes at most 100 params and 100 tags at a time
+LONGEST = 6000  # characters of a parameter's value
+
+SETTINGS = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "DO_NOT_TRACK": "true",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+}
+"""Environment variables for MLflow, where the user has not set them: no telemetry, no minutes of waiting."""
+
+
+class MessageTooNew(Failed):
+    """A message in the outbox was written by a newer version."""
+
+    code = "mlflow.message_too_new"
+
+
+@dataclass(frozen=True)
+class Mirrored:
+    """What a call to `mirror` did.
+
+    written: messages that MLflow holds now. pending: messages that still wait. problem: why, or empty.
+    """
+
+    written: int
+    pending: int
+    problem: str = ""
+
+
+def run_message(
+    run_id: str,
+    *,
+    experiment: str,
+    name: str,
+    started_us: int,
+    ended_us: int,
+    params: Mapping[str, Any],
+    metrics: Mapping[str, float | None],
+    tags: Mapping[str, str] | None = None,
+    artifacts: Mapping[str, str] | None = None,
+    failed: bool = False,
+) -> dict[str, Any]:
+    """The outbox message for one run; `Registry.create` adds version and aliases.
+
+    artifacts: name in MLflow -> path of the file to copy. Metrics that are None are left out.
+    """
+    return {
+        "format": FORMAT,
+        "kind": "run",
+        "run_id": run_id,
+        "experiment": experiment,
+        "name": name,
+        "started_us": started_us,
+        "ended_us": ended_us,
+        "params": {key: str(value)[:LONGEST] for key, value in params.items()},
+        "metrics": {key: value for key, value in metrics.items() if value is not None},
+        "tags": dict(tags or {}),
+        "artifacts": dict(artifacts or {}),
+        "failed": failed,
+    }
+
+
+def alias_message(model: str, alias: str, version: int, version_id: str) -> dict[str, Any]:
+    """The outbox message for an alias that moved."""
+    return {
+        "format": FORMAT,
+        "kind": "alias",
+        "model": model,
+        "alias": alias,
+        "version": version,
+        "version_id": version_id,
+    }
+
+
+def mirror(metadata: MetadataStore, tracking_uri: str, artifact_root: Path | None = None) -> Mirrored:
+    """Tell MLflow what waits in the outbox, oldest first; stop at the first message that it does not take.
+
+    tracking_uri: "sqlite:///path" (made on first use, which takes seconds) or a server's http(s) address.
+    artifact_root: where artifacts of new experiments go; None: where the server says.
+    What MLflow raises, or a message of a newer format, ends up in `problem`; nothing is raised for it. While another
+    process mirrors into the same artifact_root, returns at once.
+    """
+    if not metadata.pending(TOPIC):
+        return Mirrored(0, 0)
+    written = 0
+    try:
+        with _alone(artifact_root) as alone:
+            if not alone:
+                return Mirrored(0, len(metadata.pending(TOPIC)), "another process is writing to MLflow just now")
+            with _client(tracking_uri) as client:
+                for seq, message in _waiting(metadata):
+                    _tell(client, message, artifact_root)
+                    metadata.done(TOPIC, seq)
+                    written += 1
+    except Exception as error:  # whatever MLflow, its database or its server raises
+        return Mirrored(written, len(metadata.pending(TOPIC)), _words(error))
+    return Mirrored(written, 0)
+
+
+def _waiting(metadata: MetadataStore) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Messages as they wait, also those that arrive meanwhile."""
+    while pending := metadata.pending(TOPIC):
+        yield from pending
+
+
+def _tell(client: Any, message: Mapping[str, Any], artifact_root: Path | None) -> None:
+    if message["format"] > FORMAT:
+        raise MessageTooNew(
+            f"a message for MLflow has the format {message['format']}.",
+            expected=f"This version writes up to format {FORMAT}.",
+            state="It stays in the outbox.",
+            next="Upgrade seatrial.",
+        )
+    if message["kind"] == "alias":
+        _tell_alias(client, message, message["alias"])
+        return
+    mlflow_run = _run(client, message, artifact_root)
+    _log(client, mlflow_run.info.run_id, message)
+    for name, path in message["artifacts"].items():
+        _log_artifact(client, mlflow_run.info.run_id, name, Path(path))
+    status = "FAILED" if message["failed"] else "FINISHED"
+    client.set_terminated(mlflow_run.info.run_id, status, message["ended_us"] // 1000)
+    if message.get("version") is not None:
+        _version(client, message, mlflow_run)
+        for alias in message["aliases"]:
+            _tell_alias(client, message, alias)
+
+
+def _run(client: Any, message: Mapping[str, Any], artifact_root: Path | None) -> Any:
+    """MLflow's run for ours; made when it is not there."""
+    experiment = client.get_experiment_by_name(message["experiment"])
+    if experiment is None:
+        location = None if artifact_root is None else (artifact_root.resolve() / message["experiment"]).as_uri()
+        experiment_id = client.create_experiment(message["experiment"], artifact_location=location)
+    else:
+        experiment_id = experiment.experiment_id
+    found = client.search_runs([experiment_id], f"tags.`{RUN_TAG}` = '{message['run_id']}'", max_results=1)
+    if found:
+        return found[0]
+    tags = {**message["tags"], RUN_TAG: message["run_id"]}
+    return client.create_run(experiment_id, message["started_us"] // 1000, tags, message["name"])
+
+
+def _log(client: Any, run_id: str, message: Mapping[str, Any]) -> None:
+    from mlflow.entities import Metric, Param
+
+    stamp = message["ended_us"] // 1000
+    metrics = [Metric(key, float(value), stamp, 0) for key, value in message["metrics"].items()]
+    params = [Param(key, value) for key, value in message["params"].items()]
+    for start in range(0, max(len(metrics), len(params)), BATCH):
+        client.log_batch(run_id, metrics[start : start + BATCH], params[start : start + BATCH])
+
+
+def _log_artifact(client: Any, run_id: str, name: str, path: Path) -> None:
+    """Copy one file under the name it shall have, without loading or inspecting it."""
+    if path.name == name:
+        client.log_artifact(run_id, str(path), ARTIFACT_FOLDER)
+        return
+    import shutil
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as folder:
+        renamed = Path(folder) / name
+        shutil.copyfile(path, renamed)
+        client.log_artifact(run_id, str(renamed), ARTIFACT_FOLDER)
+
+
+def _version(client: Any, message: Mapping[str, Any], mlflow_run: Any) -> None:
+    """MLflow's version for ours; MLflow gives the number, our number is its tag."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        client.get_registered_model(message["model"])
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        client.create_registered_model(message["model"])
+    if _find_version(client, message) is None:
+        client.create_model_version(
+            message["model"],
+            f"{mlflow_run.info.artifact_uri}/{ARTIFACT_FOLDER}",
+            run_id=mlflow_run.info.run_id,
+            tags={VERSION_TAG: str(message["version"]), VERSION_ID_TAG: message["version_id"]},
+        )
+
+
+def _tell_alias(client: Any, message: Mapping[str, Any], alias: str) -> None:
+    version = _find_version(client, message)
+    if version is None:
+        return  # made before the mirror was switched on: MLflow never heard of it
+    client.set_registered_model_alias(message["model"], alias, version)
+
+
+def _find_version(client: Any, message: Mapping[str, Any]) -> str | None:
+    """MLflow's number of our version, newest first; numbers differ when somebody else writes to the model there."""
+    quoted = message["model"].replace("'", "")
+    for found in client.search_model_versions(f"name = '{quoted}'", order_by=["version_number DESC"]):
+        if found.tags.get(VERSION_ID_TAG) == message["version_id"]:
+            return str(found.version)
+    return None
+
+
+@contextmanager
+def _client(tracking_uri: str) -> Iterator[Any]:
+    """A client that keeps quiet: no telemetry, no warnings, no log lines below errors."""
+    for name, value in SETTINGS.items():
+        os.environ.setdefault(name, value)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from mlflow.tracking import MlflowClient
+
+        loggers = [logging.getLogger(name) for name in ("mlflow", "alembic")]
+        levels = [logger.level for logger in loggers]
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        try:
+            yield MlflowClient(tracking_uri, tracking_uri)
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)
+
+
+@contextmanager
+def _alone(artifact_root: Path | None) -> Iterator[bool]:
+    """Whether no other process of this machine mirrors into `artifact_root` now."""
+    if artifact_root is None:
+        yield True
+        return
+    import fcntl
+
+    artifact_root.mkdir(parents=True, exist_ok=True)
+    with (artifact_root / ".mirror.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+            return
+        yield True
+
+
+def _words(error: BaseException) -> str:
+    """The first line of what was raised, short enough for a status line."""
+    lines = str(error).strip().splitlines() or [""]
+    return f"{type(error).__name__}: {lines[0]}"[:300]
+
+
+def main(arguments: list[str]) -> None:
+    """`python -m seatrial.registry.mlflow METADATA URI [ARTIFACTS]`: tell MLflow what waits, and end."""
+    path, uri, *root = arguments
+    mirror(MetadataStore(Path(path)), uri, Path(root[0]) if root else None)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

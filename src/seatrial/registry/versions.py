@@ -1,0 +1,340 @@
+"""Model versions and aliases: which versions does a model have, and which one does a name mean?
+
+Versions of a model are the integers 1, 2, 3, ... in the order in which they were made, one for each run; nobody
+gets a number twice and none is left out, also when many processes train at once. An alias ("late@candidate") names
+one version; every move is an event with actor, time and reason. Nothing is ever deleted here.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from seatrial.core.errors import Conflict, UsageError, did_you_mean, listed
+from seatrial.core.identity import new_id
+from seatrial.core.records import Record
+from seatrial.registry.mlflow import TOPIC, alias_message
+from seatrial.stores.metadata import MetadataStore, Transaction
+
+FORMAT = 1
+CANDIDATE = "candidate"
+PREFIX = "ver"
+_ALIAS = re.compile(r"[a-z][a-z0-9]*([_-][a-z0-9]+)*")
+
+
+class UnknownModel(UsageError):
+    """No version of a model by that name exists."""
+
+    code = "registry.unknown_model"
+
+
+class UnknownVersion(UsageError):
+    """The model has no such version."""
+
+    code = "registry.unknown_version"
+
+
+class UnknownAlias(UsageError):
+    """The model has no such alias."""
+
+    code = "registry.unknown_alias"
+
+
+class BadAlias(UsageError):
+    """An alias is spelled in a way that could be mistaken for something else."""
+
+    code = "registry.bad_alias"
+
+
+class VersionExists(Conflict):
+    """The run was made a version before."""
+
+    code = "registry.version_exists"
+
+
+@dataclass(frozen=True)
+class AliasMove:
+    """One move of an alias. from_version is None for the first. Times in microseconds since 1970 (UTC)."""
+
+    model: str
+    alias: str
+    from_version: int | None
+    to_version: int
+    actor: str
+    asserted: bool
+    reason: str
+    at_us: int
+    recorded_at_us: int
+
+
+class Registry:
+    """Versions and aliases in the metadata store.
+
+    mirrored: whether alias moves are put into the outbox for MLflow.
+    """
+
+    def __init__(self, metadata: MetadataStore, *, mirrored: bool = False) -> None:
+        self._metadata = metadata
+        self._mirrored = mirrored
+
+    def create(
+        self,
+        run: Record,
+        *,
+        actor: str,
+        at_us: int,
+        body: Mapping[str, Any] | None = None,
+        aliases: Sequence[str] = (CANDIDATE,),
+        message: Mapping[str, Any] | None = None,
+        within: Transaction | None = None,
+    ) -> Record:
+        """The next version of model `run.name`, made from `run`, with `aliases` moved to it.
+
+        The run is kept too if it was not yet. body: more plain values for the version's record.
+        message: what MLflow shall be told, from `registry.mlflow.run_message`; sent to the outbox with the version.
+        within: a transaction to take part in; by default one of its own. All is written, or nothing.
+        Raises VersionExists when this run is a version already.
+        """
+        for alias in aliases:
+            _check_alias(run.name, alias)
+        if within is not None:
+            return self._create(within, run, actor, at_us, body or {}, aliases, message)
+        with self._metadata.transaction() as transaction:
+            return self._create(transaction, run, actor, at_us, body or {}, aliases, message)
+
+    def models(self) -> list[str]:
+        """Names of the models that have versions, sorted."""
+        return sorted(head.name for head in self._metadata.heads("version"))
+
+    def versions(self, model: str) -> list[Record]:
+        """Every version of the model, oldest first. Raises UnknownModel when there is none."""
+        found = self._metadata.records("version", model)
+        if not found:
+            raise self._unknown_model(model)
+        return sorted(found, key=version_number)
+
+    def version_of(self, run_id: str) -> Record | None:
+        """The version that was made from the run, if any."""
+        head = self._metadata.head("run_version", run_id)
+        return None if head is None else self._metadata.record(head.record_id)
+
+    def aliases(self, model: str) -> dict[str, Record]:
+        """The model's aliases and the versions they name now, sorted by alias."""
+        found = {}
+        for head in self._metadata.heads("alias"):
+            name, _, alias = head.name.partition("@")
+            record = self._metadata.record(head.record_id) if name == model else None
+            if record is not None:
+                found[alias] = record
+        return dict(sorted(found.items()))
+
+    def set_alias(
+        self,
+        model: str,
+        alias: str,
+        version: str | int,
+        *,
+        actor: str,
+        at_us: int,
+        reason: str = "",
+        expected: int | None = None,
+        within: Transaction | None = None,
+    ) -> Record:
+        """Let `model@alias` name the version; returns the version's record. No event when it does already.
+
+        version: a number, or any reference to a version of this model.
+        expected: the alias's generation that the caller saw (0: there was none); raises HeadMoved when it is another.
+        """
+        _check_alias(model, alias)
+        record = self.resolve(f"{model}:{version}" if str(version).isdigit() else str(version))
+        if record.name != model:
+            raise UnknownVersion(
+                f"{version!r} is version {version_number(record)} of model '{record.name}', not of '{model}'.",
+                expected=f"A version of '{model}' is expected.",
+            )
+        if within is not None:
+            self._move(within, record, alias, actor, at_us, reason, expected, mirrored=self._mirrored)
+        else:
+            with self._metadata.transaction() as transaction:
+                self._move(transaction, record, alias, actor, at_us, reason, expected, mirrored=self._mirrored)
+        return record
+
+    def history(self, model: str, alias: str) -> list[AliasMove]:
+        """Every move of the alias, oldest first; empty when it never was."""
+        return [
+            AliasMove(
+                model=model,
+                alias=alias,
+                from_version=event.body["from"],
+                to_version=event.body["to"],
+                actor=event.actor,
+                asserted=event.asserted,
+                reason=event.body["reason"],
+                at_us=event.at_us,
+                recorded_at_us=event.recorded_at_us,
+            )
+            for event in self._metadata.events(subject=_subject(model, alias), kind="alias.moved")
+        ]
+
+    def resolve(self, reference: str) -> Record:
+        """The version that a reference means.
+
+        reference: "late@candidate" (alias), "late:3" (number), "late" (the newest), a version id, or the start of
+        one that only one version has.
+        Raises UnknownModel, UnknownVersion or UnknownAlias, each naming what there is.
+        """
+        model, at, alias = reference.partition("@")
+        if at:
+            return self._by_alias(model, alias)
+        model, colon, number = reference.partition(":")
+        if colon:
+            return self._by_number(model, number)
+        if reference.startswith(f"{PREFIX}_"):
+            return self._by_id(reference)
+        head = self._metadata.head("version", reference)
+        record = None if head is None else self._metadata.record(head.record_id)
+        if record is None:
+            raise self._unknown_model(reference)
+        return record
+
+    def _create(
+        self,
+        transaction: Transaction,
+        run: Record,
+        actor: str,
+        at_us: int,
+        body: Mapping[str, Any],
+        aliases: Sequence[str],
+        message: Mapping[str, Any] | None,
+    ) -> Record:
+        taken = transaction.head("run_version", run.id)
+        if taken is not None:
+            raise VersionExists(
+                f"run '{run.id}' of model '{run.name}' is version '{taken.record_id}' already.",
+                expected="One run makes one version.",
+                version=taken.record_id,
+            )
+        newest = transaction.head("version", run.name)
+        number = newest.generation + 1 if newest else 1
+        version = Record(
+            id=new_id(PREFIX),
+            kind="version",
+            name=run.name,
+            inputs=(run.id,),
+            body={**body, "version": number, "run": run.id},
+            format=FORMAT,
+        )
+        transaction.add(run)
+        transaction.add(version)
+        transaction.move("version", run.name, version.id, expected=number - 1)
+        transaction.move("run_version", run.id, version.id, expected=0)
+        transaction.event(
+            "version.created",
+            version.id,
+            actor=actor,
+            at_us=at_us,
+            body={"model": run.name, "version": number, "run": run.id},
+        )
+        for alias in aliases:
+            self._move(transaction, version, alias, actor, at_us, "new version", None, mirrored=False)
+        if message is not None:
+            told = {"model": run.name, "version": number, "version_id": version.id, "aliases": list(aliases)}
+            transaction.enqueue(TOPIC, {**message, **told})
+        return version
+
+    def _move(
+        self,
+        transaction: Transaction,
+        record: Record,
+        alias: str,
+        actor: str,
+        at_us: int,
+        reason: str,
+        expected: int | None,
+        *,
+        mirrored: bool,
+    ) -> None:
+        name = f"{record.name}@{alias}"
+        before = transaction.head("alias", name)
+        if before is not None and before.record_id == record.id and expected in (None, before.generation):
+            return
+        former = self._metadata.record(before.record_id) if before else None
+        transaction.move("alias", name, record.id, expected=expected)
+        transaction.event(
+            "alias.moved",
+            _subject(record.name, alias),
+            actor=actor,
+            at_us=at_us,
+            body={
+                "from": None if former is None else version_number(former),
+                "to": version_number(record),
+                "version": record.id,
+                "reason": reason,
+            },
+        )
+        if mirrored:
+            transaction.enqueue(TOPIC, alias_message(record.name, alias, version_number(record), record.id))
+
+    def _by_alias(self, model: str, alias: str) -> Record:
+        head = self._metadata.head("alias", f"{model}@{alias}")
+        record = None if head is None else self._metadata.record(head.record_id)
+        if record is None:
+            self.versions(model)  # an unknown model is the better answer
+            known = self.aliases(model)
+            raise UnknownAlias(
+                f"model '{model}' has no alias '{alias}'.",
+                expected=f"It has {listed(known)}. {did_you_mean(alias, known)}".strip(),
+                next=f"seatrial models show {model}",
+            )
+        return record
+
+    def _by_number(self, model: str, number: str) -> Record:
+        versions = self.versions(model)
+        for record in versions:
+            if str(version_number(record)) == number:
+                return record
+        raise UnknownVersion(
+            f"model '{model}' has no version {number!r}.",
+            expected=f"It has the versions 1 to {len(versions)}.",
+            next=f"seatrial models show {model}",
+        )
+
+    def _by_id(self, start: str) -> Record:
+        found = [self._metadata.record(record_id) for record_id in self._metadata.find(start)]
+        versions = [record for record in found if record is not None and record.kind == "version"]
+        exact = [record for record in versions if record.id == start]
+        if len(exact or versions) == 1:
+            return (exact or versions)[0]
+        raise UnknownVersion(
+            f"{len(versions) or 'no'} version ids start with '{start}'.",
+            expected=f"The id of one version is expected. Found: {listed(record.id for record in versions)}.",
+            next="seatrial models list",
+        )
+
+    def _unknown_model(self, model: str) -> UnknownModel:
+        known = self.models()
+        return UnknownModel(
+            f"no model named '{model}' has a version.",
+            expected=f"There are versions of {listed(known)}. {did_you_mean(model, known)}".strip(),
+            next=f"seatrial train {model}" if model else "",
+        )
+
+
+def version_number(version: Record) -> int:
+    """The integer of a version's record."""
+    return int(version.body["version"])
+
+
+def _subject(model: str, alias: str) -> str:
+    return f"alias/{model}@{alias}"
+
+
+def _check_alias(model: str, alias: str) -> None:
+    if not _ALIAS.fullmatch(alias) or alias == "latest":
+        raise BadAlias(
+            f"{alias!r} is no alias for model '{model}'.",
+            expected="Small letters, digits, '-' and '_' are expected, starting with a letter; 'latest' is not taken, "
+            "because the bare name of a model means its newest version.",
+        )

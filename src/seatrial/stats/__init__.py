@@ -1,0 +1,1 @@
+"""The mathematics, pure: numbers in, numbers out."""

@@ -1,0 +1,294 @@
+"""Metrics of predictions against labels: how good are these scores on these rows?
+
+Every function takes two one-dimensional arrays of one length, n >= 1: what happened, and what was predicted.
+For binary targets labels are 0 and 1 and scores are P(positive); decisions are `score >= threshold`. A metric
+that the rows cannot define (an area under the curve without negatives) raises `MetricUndefined` instead of
+returning a number. Nothing here knows of models, splits or gates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from seatrial.core.errors import Failed, UsageError
+from seatrial.core.signature import Task
+
+Vector = NDArray[Any]
+
+
+class MetricUndefined(Failed):
+    """The rows do not define the metric: one class only, no positives, or no variance."""
+
+    code = "metrics.undefined"
+
+
+class BadScores(UsageError):
+    """Labels and scores do not fit together, or hold values that cannot be measured."""
+
+    code = "metrics.bad_scores"
+
+
+def roc_auc(labels: Vector, scores: Vector) -> float:
+    """Probability that a random positive scores above a random negative, ties counting one half.
+
+    The Mann-Whitney form (Hanley and McNeil 1982): (R - p(p + 1)/2) / (p q), with R the sum of the mid-ranks of
+    the p positives among all p + q scores. Scores may be of any scale.
+    Raises MetricUndefined when labels hold one class.
+
+    >>> roc_auc(np.array([0, 0, 1, 1]), np.array([0.1, 0.4, 0.35, 0.8]))
+    0.75
+    """
+    labels, scores = _binary(labels, scores)
+    positives = float(labels.sum())
+    negatives = labels.size - positives
+    if not positives or not negatives:
+        raise _one_class("roc_auc", labels)
+    _, place, counts = np.unique(scores, return_inverse=True, return_counts=True)
+    mid_ranks = np.cumsum(counts) - (counts - 1) / 2
+    ranks = float(mid_ranks[place][labels == 1].sum())
+    return (ranks - positives * (positives + 1) / 2) / (positives * negatives)
+
+
+def average_precision(labels: Vector, scores: Vector) -> float:
+    """Precision averaged over the recall gained at each distinct score, from the highest down.
+
+    Sum over thresholds of (recall_i - recall_{i-1}) x precision_i, without interpolation.
+    Raises MetricUndefined without positives.
+
+    >>> round(average_precision(np.array([0, 0, 1, 1]), np.array([0.1, 0.4, 0.35, 0.8])), 6)
+    0.833333
+    """
+    labels, scores = _binary(labels, scores)
+    if not labels.any():
+        raise _one_class("average_precision", labels)
+    order = np.argsort(-scores, kind="stable")
+    last_of_tie = np.append(np.flatnonzero(np.diff(scores[order])), labels.size - 1)
+    found = np.cumsum(labels[order])[last_of_tie]
+    gained = np.diff(found / found[-1], prepend=0.0)
+    return float(np.sum(gained * found / (last_of_tie + 1)))
+
+
+def log_loss(labels: Vector, scores: Vector) -> float:
+    """Mean of -(y ln p + (1 - y) ln(1 - p)), in nats; lower is better. Defined for one class too.
+
+    Probabilities are kept 2.2e-16 (the float64 epsilon) away from 0 and 1, so that one sure mistake costs 36
+    nats instead of infinity. Raises BadScores for scores outside [0, 1].
+
+    >>> round(log_loss(np.array([1, 0]), np.array([0.5, 0.5])), 6)
+    0.693147
+    """
+    labels, scores = _probabilities(labels, scores)
+    epsilon = float(np.finfo(np.float64).eps)
+    clipped = np.clip(scores, epsilon, 1 - epsilon)
+    return float(-np.mean(np.where(labels == 1, np.log(clipped), np.log1p(-clipped))))
+
+
+def brier(labels: Vector, scores: Vector) -> float:
+    """Mean of (p - y)^2 (Brier 1950, for the positive class); lower is better.
+
+    >>> brier(np.array([1, 0]), np.array([0.5, 0.5]))
+    0.25
+    """
+    labels, scores = _probabilities(labels, scores)
+    return float(np.mean((scores - labels) ** 2))
+
+
+def expected_calibration_error(labels: Vector, scores: Vector, *, bins: int = 10) -> float:
+    """Mean gap between predicted and observed rate, over `bins` equal-width bins weighted by their rows.
+
+    Sum over bins of (n_b / n) |mean score_b - positive rate_b| (Guo et al. 2017); a bin holds its upper edge.
+
+    >>> round(expected_calibration_error(np.array([0, 0, 0, 1]), np.full(4, 0.3)), 6)
+    0.05
+    """
+    labels, scores = _probabilities(labels, scores)
+    edges = np.linspace(0, 1, bins + 1)
+    place = np.searchsorted(edges[1:-1], scores)
+    gaps = np.bincount(place, weights=scores - labels, minlength=bins)
+    return float(np.abs(gaps).sum() / labels.size)
+
+
+def accuracy(labels: Vector, scores: Vector, *, threshold: float = 0.5) -> float:
+    """Share of rows whose decision is right.
+
+    >>> accuracy(np.array([0, 1, 1]), np.array([0.2, 0.5, 0.1])) == 2 / 3
+    True
+    """
+    _, false_alarms, misses, rows = _decisions(labels, scores, threshold)
+    return (rows - false_alarms - misses) / rows
+
+
+def precision(labels: Vector, scores: Vector, *, threshold: float = 0.5) -> float:
+    """Share of positive decisions that are right; by convention 0 when none is positive.
+
+    >>> precision(np.array([0, 1, 1]), np.array([0.9, 0.5, 0.1]))
+    0.5
+    """
+    hits, false_alarms, _, _ = _decisions(labels, scores, threshold)
+    return hits / (hits + false_alarms) if hits + false_alarms else 0.0
+
+
+def recall(labels: Vector, scores: Vector, *, threshold: float = 0.5) -> float:
+    """Share of positives that are found. Raises MetricUndefined without positives.
+
+    >>> recall(np.array([0, 1, 1]), np.array([0.9, 0.5, 0.1]))
+    0.5
+    """
+    hits, _, misses, _ = _decisions(labels, scores, threshold)
+    if not hits + misses:
+        raise _one_class("recall", labels)
+    return hits / (hits + misses)
+
+
+def f1(labels: Vector, scores: Vector, *, threshold: float = 0.5) -> float:
+    """Harmonic mean of precision and recall: 2 TP / (2 TP + FP + FN). Raises MetricUndefined without positives.
+
+    >>> f1(np.array([0, 1, 1]), np.array([0.9, 0.5, 0.1]))
+    0.5
+    """
+    hits, false_alarms, misses, _ = _decisions(labels, scores, threshold)
+    if not hits + misses:
+        raise _one_class("f1", labels)
+    return 2 * hits / (2 * hits + false_alarms + misses)
+
+
+def mae(labels: Vector, scores: Vector) -> float:
+    """Mean absolute error, in the target's unit; lower is better.
+
+    >>> mae(np.array([1.0, 3.0]), np.array([2.0, 5.0]))
+    1.5
+    """
+    labels, scores = _numbers(labels, scores)
+    return float(np.mean(np.abs(scores - labels)))
+
+
+def rmse(labels: Vector, scores: Vector) -> float:
+    """Root of the mean squared error, in the target's unit; lower is better.
+
+    >>> rmse(np.array([0.0, 0.0]), np.array([3.0, -3.0]))
+    3.0
+    """
+    labels, scores = _numbers(labels, scores)
+    return float(np.sqrt(np.mean((scores - labels) ** 2)))
+
+
+def r2(labels: Vector, scores: Vector) -> float:
+    """Share of the labels' variance that is explained: 1 - SS_residual / SS_total; negative when worse than the mean.
+
+    Raises MetricUndefined when the labels do not vary.
+
+    >>> r2(np.array([1.0, 2.0, 3.0]), np.array([1.0, 2.0, 3.0]))
+    1.0
+    """
+    labels, scores = _numbers(labels, scores)
+    total = float(np.sum((labels - labels.mean()) ** 2))
+    if total == 0:
+        raise MetricUndefined(
+            f"r2 is not defined: all {labels.size} labels are {labels[0]:g}.",
+            expected="At least two different labels are needed.",
+            metric="r2",
+        )
+    return 1 - float(np.sum((scores - labels) ** 2)) / total
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A metric by name, and which way is better."""
+
+    name: str
+    function: Callable[[Vector, Vector], float]
+    better: Literal["higher", "lower"]
+
+
+METRICS: dict[Task, dict[str, Metric]] = {
+    "binary": {
+        metric.name: metric
+        for metric in (
+            Metric("roc_auc", roc_auc, "higher"),
+            Metric("average_precision", average_precision, "higher"),
+            Metric("log_loss", log_loss, "lower"),
+            Metric("brier", brier, "lower"),
+            Metric("expected_calibration_error", expected_calibration_error, "lower"),
+            Metric("accuracy", accuracy, "higher"),
+            Metric("precision", precision, "higher"),
+            Metric("recall", recall, "higher"),
+            Metric("f1", f1, "higher"),
+        )
+    },
+    "regression": {
+        metric.name: metric
+        for metric in (Metric("r2", r2, "higher"), Metric("mae", mae, "lower"), Metric("rmse", rmse, "lower"))
+    },
+}
+
+MAIN: dict[Task, str] = {"binary": "roc_auc", "regression": "r2"}
+"""The metric whose spread over folds and whose gap to the test part the gates look at."""
+
+
+def measure(task: Task, labels: Vector, scores: Vector) -> dict[str, float | None]:
+    """Every metric of the task; None where the rows do not define it."""
+    measured: dict[str, float | None] = {}
+    for name, metric in METRICS[task].items():
+        try:
+            measured[name] = metric.function(labels, scores)
+        except MetricUndefined:
+            measured[name] = None
+    return measured
+
+
+def _numbers(labels: Vector, scores: Vector) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    labels, scores = (np.asarray(values).astype(np.float64) for values in (labels, scores))
+    if labels.ndim != 1 or labels.shape != scores.shape or not labels.size:
+        raise BadScores(
+            f"labels have the shape {labels.shape} and scores {scores.shape}.",
+            expected="Two one-dimensional arrays of one length, at least 1, are expected.",
+        )
+    for what, values in (("label", labels), ("score", scores)):
+        bad = ~np.isfinite(values)
+        if bad.any():
+            raise BadScores(
+                f"{int(bad.sum())} of {bad.size} {what}s are missing or infinite, the first at {int(np.argmax(bad))}.",
+                expected="Leave rows without a label or a score out before measuring.",
+            )
+    return labels, scores
+
+
+def _binary(labels: Vector, scores: Vector) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    labels, scores = _numbers(labels, scores)
+    other = (labels != 0) & (labels != 1)
+    if other.any():
+        raise BadScores(f"a label is {labels[np.argmax(other)]:g}.", expected="Binary labels are 0 and 1.")
+    return labels, scores
+
+
+def _probabilities(labels: Vector, scores: Vector) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    labels, scores = _binary(labels, scores)
+    if scores.min() < 0 or scores.max() > 1:
+        raise BadScores(
+            f"scores reach from {scores.min():g} to {scores.max():g}.",
+            expected="Probabilities in [0, 1] are expected.",
+        )
+    return labels, scores
+
+
+def _decisions(labels: Vector, scores: Vector, threshold: float) -> tuple[int, int, int, int]:
+    """True positives, false positives, false negatives, rows."""
+    labels, scores = _binary(labels, scores)
+    positive, decided = labels == 1, scores >= threshold
+    hits = int((positive & decided).sum())
+    return hits, int(decided.sum()) - hits, int(positive.sum()) - hits, labels.size
+
+
+def _one_class(metric: str, labels: Vector) -> MetricUndefined:
+    only = int(labels[0])
+    return MetricUndefined(
+        f"{metric} is not defined: all {labels.size} labels are {only}.",
+        expected="Rows of both classes are needed.",
+        metric=metric,
+        only=only,
+    )

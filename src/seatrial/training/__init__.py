@@ -1,0 +1,1 @@
+"""Training set to run: split, fit, evaluation, gates."""

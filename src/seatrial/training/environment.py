@@ -1,0 +1,167 @@
+"""In which environment was this model trained, and from which code?
+
+Everything that can move a fit and is not data or parameters: interpreter, processor, BLAS build, threads, packages,
+commit, uncommitted changes, and the source of the definitions. Facts are plain values; nothing is changed.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import os
+import platform
+import re
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from seatrial.core.errors import Failed
+from seatrial.core.identity import digest, value_digest
+from seatrial.training.estimator import thread_variables
+
+FORMAT = 1
+LOCK = "requirements.lock"
+DIFF = ("diff", "--binary", "--no-color", "--no-ext-diff", "--no-textconv")
+
+
+class DefinitionUnreadable(Failed):
+    """A file of the project's definitions could not be read while the run was recorded."""
+
+    code = "training.definition_unreadable"
+
+
+@dataclass(frozen=True)
+class Environment:
+    """facts: plain values, see `describe`. patch: the uncommitted changes as git would apply them; may be empty."""
+
+    facts: dict[str, Any]
+    patch: bytes
+
+
+def describe(folder: Path, definition_files: Sequence[Path], threads: int, *, seed: int | None = None) -> Environment:
+    """The environment of a run made now, in `folder`.
+
+    definition_files: every file of the project that was read to make the definitions.
+    The facts hold `python platform cpu blas threads thread_variables hash_seed seed packages lock code`; without
+    git, `code.commit` is None and `code.dirty` too. `lock.digest` covers every installed package and version.
+    Raises DefinitionUnreadable.
+    """
+    packages = _packages()
+    lock_file = folder / LOCK
+    code, patch = _code(folder, definition_files)
+    facts = {
+        "format": FORMAT,
+        "python": f"{platform.python_implementation()} {platform.python_version()}",
+        "platform": " ".join(filter(None, (platform.system(), platform.machine(), *platform.libc_ver()))),
+        "cpu": _cpu(),
+        "blas": _blas(),
+        "threads": threads,
+        "thread_variables": thread_variables(),
+        "hash_seed": os.environ.get("PYTHONHASHSEED"),
+        "seed": seed,
+        "packages": packages,
+        "lock": {
+            "digest": value_digest(packages),
+            "file": digest(lock_file.read_bytes()) if lock_file.is_file() else None,
+        },
+        "code": code,
+    }
+    return Environment(facts, patch)
+
+
+def definitions_digest(folder: Path, files: Sequence[Path]) -> str:
+    """Digest of the definitions' sources: each file's place in the folder and its bytes, whatever their order.
+
+    Raises DefinitionUnreadable.
+    """
+    found = {}
+    for file in files:
+        path = folder / file
+        try:
+            place = path.resolve().relative_to(folder.resolve()).as_posix()
+        except ValueError:
+            place = path.name
+        try:
+            found[place] = digest(path.read_bytes())
+        except OSError as error:
+            raise DefinitionUnreadable(
+                f"the definition file '{file}' could not be read: {error.strerror}.",
+                expected="Every file that the definitions come from must stay in place while training.",
+            ) from error
+    return value_digest(found)
+
+
+def _code(folder: Path, files: Sequence[Path]) -> tuple[dict[str, Any], bytes]:
+    source = definitions_digest(folder, files)
+    commit = (_git(folder, "rev-parse", "--verify", "--quiet", "HEAD") or b"").decode().strip() or None
+    status = _git(folder, "status", "--porcelain", "--untracked-files=normal", "--", ".")
+    dirty = None if status is None else bool(status.strip())
+    patch = b""
+    if commit and dirty:
+        patch = _git(folder, *DIFF, "--relative", "HEAD", "--", ".") or b""
+        patch += b"".join(_as_new(folder, file) for file in files)
+    return {
+        "definitions": source,
+        "commit": commit,
+        "dirty": dirty,
+        "patch": digest(patch) if patch else None,
+    }, patch
+
+
+def _as_new(folder: Path, file: Path) -> bytes:
+    """The patch that adds a definition file which git does not track; empty for tracked ones."""
+    place = os.path.relpath(folder / file, folder)
+    if _git(folder, "ls-files", "--error-unmatch", "--", place) is not None:
+        return b""
+    return _git(folder, *DIFF, "--no-index", "--", "/dev/null", place, codes=(0, 1)) or b""
+
+
+def _git(folder: Path, *arguments: str, codes: tuple[int, ...] = (0,)) -> bytes | None:
+    """What git answers, or None when there is no git, no repository or no answer. It takes no lock and runs no hook."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    command = ["git", "-c", "core.fsmonitor=false", "-C", str(folder), *arguments]
+    try:
+        answer = subprocess.run(
+            command,
+            env=environment | {"GIT_OPTIONAL_LOCKS": "0", "LC_ALL": "C"},
+            capture_output=True,
+            check=False,
+            timeout=60,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return answer.stdout if answer.returncode in codes else None
+
+
+def _packages() -> list[str]:
+    """Installed packages as sorted name==version, each once."""
+    found: dict[str, str] = {}
+    for distribution in importlib.metadata.distributions():
+        name = distribution.metadata["Name"]
+        if name:  # a damaged install may have none
+            found.setdefault(re.sub(r"[-_.]+", "-", name).lower(), distribution.version)
+    return sorted(f"{name}=={version}" for name, version in found.items())
+
+
+def _cpu() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        lines = []
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return models[0] if models else platform.processor() or platform.machine()
+
+
+def _blas() -> list[dict[str, Any]]:
+    """The BLAS libraries of numpy and scipy: which, version, architecture; empty without the train extra."""
+    try:
+        importlib.import_module("scipy.linalg")  # the list must not depend on what was loaded before
+        import threadpoolctl
+    except ModuleNotFoundError:
+        return []
+    kept = ("internal_api", "version", "architecture", "threading_layer")
+    pools = [pool for pool in threadpoolctl.threadpool_info() if pool["user_api"] == "blas"]
+    found = [{name: pool.get(name) for name in kept} for pool in pools]
+    return sorted(found, key=lambda pool: [str(value) for value in pool.values()])

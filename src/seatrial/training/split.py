@@ -1,0 +1,166 @@
+"""Which rows are learned from, and which are held back to judge the fit?
+
+By time, the last rows are the test part; a training row whose label became known only after the test part's first
+instant is purged, because at that instant nobody could have learned from it. Rows of one instant are never torn
+apart. Cross-validation folds the training part only, by the same rule: each fold learns from the past and is
+tested on what came next. Everything is a function of the rows and the seed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from seatrial.core.clock import from_us, iso
+from seatrial.core.signature import Task
+from seatrial.training.model import Model
+from seatrial.training.rows import Indices, OneClass, TooFewRows, TrainingRefused, TrainingRows
+
+SplitKind = Literal["time", "stratified", "random"]
+
+
+class SplitImpossible(TrainingRefused):
+    """The rows cannot be split in the way that the model asks for."""
+
+    code = "training.split_impossible"
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Indices into the training rows, ascending; no index is in two parts.
+
+    purged: rows before the test part whose label was not known when it began.
+    """
+
+    train: Indices
+    test: Indices
+    purged: Indices
+
+
+def split_kind(model: Model, rows: TrainingRows) -> SplitKind:
+    """How this model's rows are split: as declared; else by time, by class, or at random."""
+    if model.split.kind is not None:
+        return model.split.kind
+    if rows.at_us is not None:
+        return "time"
+    return "stratified" if model.task == "binary" else "random"
+
+
+def split(model: Model, rows: TrainingRows) -> Parts:
+    """The training and the test part.
+
+    Raises SplitImpossible, TooFewRows or OneClass with what is missing.
+    """
+    kind = split_kind(model, rows)
+    everything = np.arange(rows.size)
+    if kind == "time":
+        at_us, known_us = _times(model, rows)
+        start = rows.size - round(rows.size * model.split.test_size)
+        parts = _forward(at_us, known_us, everything, min(start, rows.size - 1), rows.size)
+    else:
+        fold = _shuffled_folds(rows.labels, everything, kind, model.split.test_size, model.seed)
+        parts = Parts(np.flatnonzero(fold != 0), np.flatnonzero(fold == 0), everything[:0])
+    _check_parts(model.task, rows.labels, parts, "the test part")
+    return parts
+
+
+def folds(model: Model, rows: TrainingRows, train: Indices) -> list[Parts]:
+    """`model.cv_folds` splits of the training part, in order.
+
+    By time, the training part is cut into folds + 1 blocks; fold i learns from the first i and is tested on the
+    next. Otherwise every row is tested once.
+    Raises SplitImpossible, TooFewRows or OneClass with the fold that cannot be made.
+    """
+    kind = split_kind(model, rows)
+    made: list[Parts] = []
+    if kind == "time":
+        at_us, known_us = _times(model, rows)
+        bounds = [round(train.size * block / (model.cv_folds + 1)) for block in range(model.cv_folds + 2)]
+        for start, end in pairwise(bounds[1:]):
+            made.append(_forward(at_us, known_us, train, start, end))
+    else:
+        fold = _shuffled_folds(rows.labels, train, kind, 1 / model.cv_folds, model.seed)
+        for number in range(model.cv_folds):
+            made.append(Parts(train[fold != number], train[fold == number], train[:0]))
+    for number, parts in enumerate(made, start=1):
+        _check_parts(model.task, rows.labels, parts, f"fold {number} of {model.cv_folds}")
+    return made
+
+
+def summary(model: Model, rows: TrainingRows, parts: Parts) -> dict[str, Any]:
+    """The split in plain values: how, counts, times and label means of both parts, rows left out and why."""
+    plain: dict[str, Any] = {
+        "kind": split_kind(model, rows),
+        "rows": dict(rows.counts),
+        "train": _part(rows, parts.train),
+        "test": _part(rows, parts.test),
+        "purged": int(parts.purged.size),
+    }
+    return plain
+
+
+def _part(rows: TrainingRows, indices: Indices) -> dict[str, Any]:
+    plain: dict[str, Any] = {"rows": int(indices.size), "label_mean": float(rows.labels[indices].mean())}
+    if rows.at_us is not None:
+        plain["first_at"] = iso(from_us(int(rows.at_us[indices].min())))
+        plain["last_at"] = iso(from_us(int(rows.at_us[indices].max())))
+    return plain
+
+
+def _times(model: Model, rows: TrainingRows) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    if rows.at_us is None or rows.known_us is None:
+        raise SplitImpossible(
+            f"model '{model.name}' asks for a split by time, but its labels have none.",
+            expected="Give the label source event_timestamp=, or choose Split('stratified') or Split('random').",
+        )
+    return rows.at_us, rows.known_us
+
+
+def _forward(at_us: NDArray[np.int64], known_us: NDArray[np.int64], order: Indices, start: int, end: int) -> Parts:
+    """Test on order[start:end], learn from what was known before it; both borders move back to whole instants.
+
+    order: indices ascending in time.
+    """
+    at = at_us[order]
+    start = int(np.searchsorted(at, at[start], side="left"))
+    if end < order.size:
+        end = int(np.searchsorted(at, at[end], side="left"))
+    before = order[:start]
+    known = known_us[before] <= at[start]
+    return Parts(before[known], order[start:end], before[~known])
+
+
+def _shuffled_folds(
+    labels: NDArray[np.float64], indices: Indices, kind: SplitKind, share: float, seed: int
+) -> NDArray[np.intp]:
+    """For each index the number of its fold, every fold holding `share` of the rows (of each class, if stratified)."""
+    random = np.random.default_rng(seed)
+    fold = np.empty(indices.size, dtype=np.intp)
+    classes = labels[indices] if kind == "stratified" else np.zeros(indices.size)
+    for value in np.unique(classes):
+        members = random.permutation(np.flatnonzero(classes == value))
+        positions = np.arange(members.size)
+        fold[members] = np.floor(positions / max(members.size * share, 1) + 1e-9).astype(np.intp)
+    return fold
+
+
+def _check_parts(task: Task, labels: NDArray[np.float64], parts: Parts, where: str) -> None:
+    purged = f" ({parts.purged.size} rows were purged)" if parts.purged.size else ""
+    for name, indices in (("training", parts.train), ("test", parts.test)):
+        if indices.size < 2:
+            raise TooFewRows(
+                f"{where} leaves {indices.size} {name} rows{purged}.",
+                expected="At least 2 are needed.",
+                next="Give more rows, or change the model's split or cv_folds.",
+            )
+        found = labels[indices]
+        if task == "binary" and found.min() == found.max():
+            raise OneClass(
+                f"{where} leaves {indices.size} {name} rows that are all {found[0]:g}{purged}.",
+                expected="Both classes are needed in training and test.",
+                next="Give more rows, or change the model's split or cv_folds.",
+            )

@@ -1,0 +1,144 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from seatrial.core.clock import to_us
+from seatrial.training.model import Split
+from seatrial.training.rows import OneClass, TooFewRows, TrainingRows, training_rows
+from seatrial.training.split import SplitImpossible, folds, split, split_kind, summary
+from tests.training.factories import HOUR, START, model, put, table
+
+
+def known(declared, given):
+    return training_rows(declared, given, cutoff_us=None)
+
+
+@st.composite
+def timed_rows(draw):
+    """Rows with many ties in time, and labels that arrive late in any order."""
+    count = draw(st.integers(30, 80))
+    at = np.sort(draw(st.lists(st.integers(0, 30), min_size=count, max_size=count)))
+    lags = np.array(draw(st.lists(st.integers(0, 8), min_size=count, max_size=count)))
+    return TrainingRows(
+        table=None, labels=np.arange(count) * 1.0, columns={}, at_us=at, known_us=at + lags, integers=(), counts={}
+    )
+
+
+def check_leaks_nothing(rows, parts):
+    """By brute force: whatever is learned from was known when the first test row was predicted."""
+    first = rows.at_us[parts.test].min()
+    before = [index for index in range(rows.size) if rows.at_us[index] < first]
+    assert set(parts.train) <= {index for index in before if rows.known_us[index] <= first}
+    assert set(parts.purged) <= {index for index in before if rows.known_us[index] > first}
+    return before
+
+
+@settings(max_examples=80, deadline=None)
+@given(timed_rows(), st.floats(0.1, 0.5))
+def test_the_test_part_is_the_last_rows_and_nothing_learned_was_known_later(rows, share):
+    declared = model(task="regression", split=Split(test_size=share))
+    try:
+        parts = split(declared, rows)
+    except TooFewRows:
+        return
+    before = check_leaks_nothing(rows, parts)
+    assert sorted([*parts.train, *parts.purged]) == before
+    assert sorted([*before, *parts.test]) == list(range(rows.size))
+    assert parts.test.size >= round(rows.size * share)
+
+
+@settings(max_examples=80, deadline=None)
+@given(timed_rows(), st.integers(2, 5))
+def test_forward_folds_learn_from_the_past_and_stay_within_the_training_part(rows, count):
+    declared = model(task="regression", cv_folds=count)
+    try:
+        train = split(declared, rows).train
+        made = folds(declared, rows, train)
+    except TooFewRows:
+        return
+    assert len(made) == count
+    tested = []
+    for parts in made:
+        check_leaks_nothing(rows, parts)
+        assert set(parts.train) | set(parts.test) | set(parts.purged) <= set(train)
+        tested += list(parts.test)
+    assert len(tested) == len(set(tested))
+    assert max(train) in tested
+
+
+def test_the_default_follows_the_data():
+    assert split_kind(model(), known(model(), table())) == "time"
+    untimed = model(timed=False)
+    assert split_kind(untimed, known(untimed, table(timed=False))) == "stratified"
+    values = model(timed=False, task="regression")
+    assert split_kind(values, known(values, table(timed=False, task="regression"))) == "random"
+    chosen = model(split=Split("random"))
+    assert split_kind(chosen, known(chosen, table())) == "random"
+
+
+def test_the_summary_counts_and_dates_both_parts():
+    declared = model(split=Split(test_size=0.25))
+    rows = known(declared, table(100, lag=3 * HOUR))
+    told = summary(declared, rows, split(declared, rows))
+    assert told["kind"] == "time"
+    assert (told["train"]["rows"], told["purged"], told["test"]["rows"]) == (73, 2, 25)
+    assert told["test"]["first_at"] == "2013-01-04T03:00:00Z"
+    assert told["train"]["last_at"] == "2013-01-04T00:00:00Z"
+    assert told["rows"]["given"] == 100
+
+
+@pytest.mark.parametrize("kind", ["stratified", "random"])
+def test_shuffled_parts_are_exact_and_repeatable(kind):
+    declared = model(timed=False, split=Split(kind, 0.2), cv_folds=5)
+    rows = known(declared, table(300, timed=False))
+    parts, again = split(declared, rows), split(declared, rows)
+    assert (parts.test == again.test).all()
+    assert parts.test.size == pytest.approx(60, abs=1)
+    assert sorted([*parts.train, *parts.test]) == list(range(300))
+    made = folds(declared, rows, parts.train)
+    assert sorted(index for fold in made for index in fold.test) == parts.train.tolist()
+    assert max(fold.test.size for fold in made) - min(fold.test.size for fold in made) <= 2
+    other = split(model(timed=False, split=Split(kind, 0.2), seed=7), rows)
+    assert (other.test.size != parts.test.size) or (other.test != parts.test).any()
+
+
+def test_stratified_parts_keep_the_share_of_positives():
+    declared = model(timed=False, cv_folds=4)
+    rows = known(declared, put(table(200, timed=False), "late", [True] * 20 + [False] * 180))
+    parts = split(declared, rows)
+    assert rows.labels[parts.test].sum() == 4
+    assert [rows.labels[fold.test].sum() for fold in folds(declared, rows, parts.train)] == [4, 4, 4, 4]
+
+
+def test_a_split_by_time_without_times_is_refused():
+    declared = model(timed=False, split=Split("time"))
+    with pytest.raises(SplitImpossible, match="its labels have none"):
+        split(declared, known(declared, table(timed=False)))
+
+
+def test_rows_of_one_instant_cannot_be_split_by_time():
+    rows = table(40)
+    rows = put(rows, "at", [START] * 40, rows.schema.field("at").type)
+    with pytest.raises(TooFewRows, match="0 training rows"):
+        split(model(), known(model(), rows))
+
+
+def test_a_part_with_one_class_is_refused():
+    given = put(table(100), "late", [True, False] * 40 + [False] * 20)
+    with pytest.raises(OneClass, match="test part leaves 20 test rows that are all 0"):
+        split(model(), known(model(), given))
+
+
+def test_a_fold_with_one_class_is_refused_by_number():
+    declared = model(cv_folds=4)
+    rows = known(declared, put(table(100), "late", [False] * 20 + [True, False] * 40))
+    with pytest.raises(OneClass, match="fold 1 of 4"):
+        folds(declared, rows, split(declared, rows).train)
+
+
+def test_when_every_label_comes_too_late_the_refusal_counts_the_purged():
+    rows = known(model(), table(40, lag=1000 * HOUR))
+    assert rows.known_us.min() > to_us(START + 40 * HOUR)
+    with pytest.raises(TooFewRows, match="32 rows were purged"):
+        split(model(), rows)
