@@ -1,0 +1,1 @@
+"""Version to release: export with parity, manifest, signed bundle, runtime."""

@@ -1,0 +1,132 @@
+"""From a run to a bundle: export, parity, golden rows, manifest, in this order; pure but for what it computes.
+
+The same run, rows and previous release give the same bytes. Whoever calls keeps them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from seatrial.core.records import Record
+from seatrial.core.signature import Signature
+from seatrial.features.plan import FeaturePlan
+from seatrial.releases import golden, parity
+from seatrial.releases.bundle import GOLDEN, LOCK, MODEL, PROFILE, open_bundle, pack
+from seatrial.releases.manifest import Lineage, Manifest, file_entries, next_version, release_id
+from seatrial.releases.native import NativeModel
+from seatrial.releases.onnx_export import to_onnx
+from seatrial.releases.runtime import Runtime
+from seatrial.releases.signing import SigningKey
+
+THRESHOLD = 0.5
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Built:
+    """A bundle that was packed, opened again and replayed. data: its bytes."""
+
+    id: str
+    manifest: Manifest
+    data: bytes
+
+
+def build(
+    run: Record,
+    version: int,
+    native: NativeModel,
+    rows: NDArray[np.float32],
+    *,
+    profile: bytes,
+    previous: Manifest | None,
+    key: SigningKey,
+    facts: Mapping[str, Any],
+    progress: Progress | None = None,
+) -> Built:
+    """The release of a run.
+
+    run: its record, as training wrote it. version: the model version's number.
+    rows: float32 [n, k] on which parity is shown; golden rows are chosen among them.
+    previous: the manifest of the release of the version before, for the semantic version.
+    facts: further plain values for the lineage.
+    Raises ExportFailed, ParityRefused, GoldenMismatch.
+    """
+    signature = msgspec.convert(run.body["signature"], Signature)
+    threshold = THRESHOLD if signature.task == "binary" else None
+    tell = progress or _silent
+    tell("export", 0, 4)
+    model = to_onnx(native, len(signature.inputs))
+    tell("parity", 1, 4)
+    found = parity.compare(native, model, rows, signature, threshold=THRESHOLD)
+    parity.require(found, run.name)
+    tell("golden rows", 2, 4)
+    refused = [signature.inputs.index(name) for name in found.refuses_missing]
+    files = {
+        MODEL: model,
+        GOLDEN: golden.record(signature.task, rows, Runtime(model, no_missing=refused)),
+        PROFILE: profile,
+        LOCK: "".join(f"{line}\n" for line in run.body["environment"]["packages"]).encode(),
+    }
+    manifest = _manifest(run, version, signature, threshold, found, files, facts)
+    number, explanation = next_version(previous, manifest)
+    manifest = msgspec.structs.replace(manifest, semantic_version=number, explanation=explanation)
+    tell("pack", 3, 4)
+    data = pack(manifest, files, key)
+    bundle = open_bundle(data, {key.keyid: key.public})
+    golden.replay(bundle, bundle.runtime())
+    tell("pack", 4, 4)
+    return Built(release_id(manifest), manifest, data)
+
+
+def _silent(what: str, done: int, total: int) -> None:
+    del what, done, total
+
+
+def _manifest(
+    run: Record,
+    version: int,
+    signature: Signature,
+    threshold: float | None,
+    found: parity.Parity,
+    files: Mapping[str, bytes],
+    facts: Mapping[str, Any],
+) -> Manifest:
+    body = run.body
+    definition, code, lock = body["definition"], body["environment"]["code"], body["environment"]["lock"]
+    training_set, *snapshots = run.inputs
+    return Manifest(
+        model=run.name,
+        version=version,
+        semantic_version="",
+        explanation="",
+        signature=signature,
+        plan=msgspec.convert(body["plan"], FeaturePlan),
+        threshold=threshold,
+        estimator=definition["estimator"],
+        parameters=definition["params"],
+        parity=found,
+        metrics=body["metrics"],
+        gates=tuple(body["gates"]),
+        lineage=Lineage(
+            run=run.id,
+            training_set=training_set,
+            snapshots=tuple(snapshots),
+            definitions=code["definitions"],
+            commit=code["commit"] or "",
+            dirty=code["patch"] or "",
+            lock=lock["digest"],
+            more={"cutoff_us": body["cutoff_us"], "seed": body["seed"], "threads": body["threads"], **facts},
+        ),
+        files=file_entries(files),
+        owner=definition["owner"],
+        on_call=definition["on_call"],
+        runbook=definition["runbook"],
+        description=definition["description"],
+    )

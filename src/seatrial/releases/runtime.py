@@ -1,0 +1,127 @@
+"""Scores from an exported model: what the server runs, and what parity and golden rows are checked against.
+
+It imports numpy and onnxruntime, and nothing that trains. A score that is not a finite number is never returned.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from seatrial.core.errors import Failed, UsageError
+
+_INPUT, _OUTPUT = "input", "score"
+_FATAL = 4
+
+
+class ModelUnreadable(Failed):
+    """The bytes are no ONNX model of seatrial's shape, or this runtime is too old for them."""
+
+    code = "runtime.model_unreadable"
+
+
+class WrongShape(UsageError):
+    """Rows do not have the number of columns that the model takes."""
+
+    code = "runtime.wrong_shape"
+
+
+class MissingNotAccepted(Failed):
+    """A row lacks a value that the estimator never accepted as missing; a score for it would be invented."""
+
+    code = "runtime.missing_not_accepted"
+
+
+class ScoreNotFinite(Failed):
+    """The model answered with NaN or an infinity; no answer is better than that one."""
+
+    code = "runtime.score_not_finite"
+    http_status = 500
+
+
+class Runtime:
+    """One loaded model; `score` may be called from several threads.
+
+    model: the bytes that `onnx_export.to_onnx` made.
+    threads: threads for one call; 1 is fastest for single rows and makes sums repeatable.
+    no_missing: positions of inputs for which NaN is refused, because the estimator itself refuses it
+        (`Parity.refuses_missing`).
+    """
+
+    def __init__(self, model: bytes, threads: int = 1, *, no_missing: Sequence[int] = ()) -> None:
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = _FATAL  # failures are raised; what it logs besides is not for users
+        try:
+            self._session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        except Exception as error:
+            raise ModelUnreadable(
+                f"onnxruntime {onnxruntime.__version__} cannot load the model: {' '.join(str(error).split())[:200]}",
+                expected="The file model.onnx of a release is expected.",
+                state="Nothing was loaded.",
+            ) from error
+        self.inputs = self._check_shape()
+        self.no_missing = np.array(sorted(no_missing), dtype=np.intp)
+        # The wrapper's own run() costs more than a small model; it is the documented way, so it stays as fallback.
+        self._run = getattr(getattr(self._session, "_sess", None), "run", None) or self._session.run
+
+    def score(self, rows: NDArray[np.float32]) -> NDArray[np.float64]:
+        """P(positive) or the value of each row.
+
+        rows: float32 [n, k] in the order of the signature's inputs, NaN for missing; n may be 0.
+        Returns float64 [n], all finite.
+        Raises WrongShape, MissingNotAccepted and ScoreNotFinite; then no row has a score.
+        """
+        if rows.dtype != np.float32 or rows.ndim != 2 or rows.shape[1] != self.inputs:
+            raise WrongShape(
+                f"rows are {rows.dtype} {list(rows.shape)}.", expected=f"float32 [n, {self.inputs}] is expected."
+            )
+        if not len(rows):
+            return np.empty(0)
+        if self.no_missing.size:
+            self._refuse_missing(rows)
+        scores: NDArray[np.float64] = self._run([_OUTPUT], {_INPUT: rows}, None)[0].astype(np.float64)
+        if not (math.isfinite(scores[0]) if len(scores) == 1 else np.isfinite(scores).all()):
+            bad = ~np.isfinite(scores)
+            raise ScoreNotFinite(
+                f"the model's score of row {int(bad.argmax())} is not a finite number ({int(bad.sum())} such rows).",
+                expected="A model without an imputer gives NaN when an input is missing.",
+                next="Send the missing value, or train with an imputer.",
+                state="No score was given.",
+            )
+        return scores
+
+    def _check_shape(self) -> int:
+        given, answered = self._session.get_inputs(), self._session.get_outputs()
+        shape = given[0].shape if given else []
+        fits = (
+            [(i.name, i.type) for i in given] == [(_INPUT, "tensor(float)")]
+            and [(o.name, o.type) for o in answered] == [(_OUTPUT, "tensor(float)")]
+            and len(shape) == 2
+            and isinstance(shape[1], int)
+        )
+        if not fits:
+            raise ModelUnreadable(
+                f"the model takes {[i.name for i in given]} and gives {[o.name for o in answered]}.",
+                expected="One input 'input', float32 [n, k], and one output 'score', float32 [n], are expected.",
+                state="Nothing was loaded.",
+            )
+        return int(shape[1])
+
+    def _refuse_missing(self, rows: NDArray[np.float32]) -> None:
+        missing = np.isnan(rows[:, self.no_missing])
+        if missing.any():
+            row, place = np.unravel_index(int(missing.argmax()), missing.shape)
+            position = int(self.no_missing[place])
+            raise MissingNotAccepted(
+                f"input {position} of row {int(row)} is missing, and the estimator accepts no missing value there.",
+                expected="It was fitted without missing values and has no imputer.",
+                next="Send the value, or train with an imputer.",
+                state="No score was given.",
+                input=position,
+            )

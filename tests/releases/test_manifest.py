@@ -1,0 +1,94 @@
+import json
+
+import msgspec
+import pytest
+
+from seatrial.core.types import Field
+from seatrial.features.plan import FeaturePlan, FunctionPlan, ViewPlan
+from seatrial.releases.manifest import (
+    ManifestTooNew,
+    ManifestUnreadable,
+    next_version,
+    read_manifest,
+    release_id,
+    write_manifest,
+)
+from tests.releases.factories import BINARY, manifest_and_files
+
+MANIFEST, _ = manifest_and_files()
+replace = msgspec.structs.replace
+
+
+def test_a_manifest_read_again_is_the_same_release():
+    again = read_manifest(write_manifest(MANIFEST))
+    assert release_id(again) == release_id(MANIFEST)
+    assert write_manifest(again) == write_manifest(MANIFEST)
+
+
+def test_the_id_follows_from_every_part_of_the_manifest():
+    ids = {release_id(MANIFEST)}
+    for change in ({"version": 4}, {"owner": "x"}, {"threshold": 0.4}, {"metrics": {}}, {"files": {}}):
+        ids.add(release_id(replace(MANIFEST, **change)))
+    assert len(ids) == 6
+
+
+def test_a_newer_format_is_refused_by_its_number():
+    newer = json.loads(write_manifest(MANIFEST)) | {"format": 2, "something": "else"}
+    with pytest.raises(ManifestTooNew, match="format 2"):
+        read_manifest(json.dumps(newer).encode())
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda data: data[:-1],
+        lambda data: b"[]",
+        lambda data: b" " + data,
+        lambda data: data.replace(b'"owner":"flight-ops"', b'"owner":1'),
+        lambda data: data.replace(b'"format":1', b'"format":1,"extra":1', 1),
+        lambda data: data.replace(b'"signature":{', b'"signature":{"extra":1,', 1),
+    ],
+)
+def test_a_manifest_that_this_version_would_not_write_is_refused(damage):
+    with pytest.raises(ManifestUnreadable):
+        read_manifest(damage(write_manifest(MANIFEST)))
+
+
+def test_the_first_release_is_1_0_0():
+    assert next_version(None, MANIFEST) == ("1.0.0", "First release.")
+
+
+VIEW = ViewPlan("carrier_delay", "digest-1", ("carrier",), None, {})
+
+
+@pytest.mark.parametrize(
+    ("change", "version", "word"),
+    [
+        ({}, "1.4.3", "only data"),
+        ({"metrics": {"roc_auc": 0.8}, "files": {}, "version": 9}, "1.4.3", "only data"),
+        ({"owner": "others", "description": "x"}, "1.4.3", "only data"),
+        ({"parameters": {"C": 2, "tags": ("a", "b")}}, "1.5.0", "parameter 'C'"),
+        ({"parameters": {"C": 1}}, "1.5.0", "parameter 'tags'"),
+        ({"estimator": "x.Other"}, "1.5.0", "the estimator"),
+        ({"threshold": 0.4}, "1.5.0", "the decision threshold"),
+        ({"lineage": replace(MANIFEST.lineage, definitions="d2")}, "1.5.0", "the definitions' code"),
+        ({"plan": FeaturePlan((VIEW,), MANIFEST.plan.functions)}, "1.5.0", "view 'carrier_delay'"),
+        ({"plan": FeaturePlan((), (FunctionPlan("double", ("dose",), "other"),))}, "1.5.0", "function 'double'"),
+        ({"signature": replace(BINARY, task="regression")}, "2.0.0", "the task"),
+        ({"signature": replace(BINARY, inputs=BINARY.inputs[::-1])}, "2.0.0", "the inputs"),
+        ({"signature": replace(BINARY, request=BINARY.request[1:])}, "2.0.0", "the request fields"),
+        ({"signature": replace(BINARY, request=(Field("age", "float", description="in years"), *BINARY.request[1:]))},
+         "1.4.3", "only data"),
+    ],
+)  # fmt: skip
+def test_the_version_says_what_changed(change, version, word):
+    previous = read_manifest(write_manifest(replace(MANIFEST, semantic_version="1.4.2")))
+    found, explanation = next_version(previous, replace(MANIFEST, **change))
+    assert found == version
+    assert word in explanation
+
+
+def test_categories_learnt_from_data_do_not_change_the_signature():
+    previous = replace(MANIFEST, signature=replace(BINARY, categories={"age": ("a", "b")}))
+    new = replace(MANIFEST, signature=replace(BINARY, categories={"age": ("a", "b", "c")}))
+    assert next_version(previous, new)[0] == "1.0.1"
