@@ -34,7 +34,7 @@ def _last(view: FeatureView, a: Any, rows: Sequence[Row], at_us: int) -> Any:
     columns = [b.column for b in view.last_value.values() if b.column]
 
     def order(row: Row) -> tuple[Any, ...]:
-        content = [row[k] for k in view.source.event_key] + [row[c] for c in dict.fromkeys(columns)]
+        content = [row[k] for k in view.source.event_key] + [row[c] for c in sorted(set(columns))]
         return (row["event"], row["known"], *((value is not None, value) for value in content))
 
     best = max(rows, key=order, default=None)
@@ -44,7 +44,7 @@ def _last(view: FeatureView, a: Any, rows: Sequence[Row], at_us: int) -> Any:
 
 
 def _version(view: FeatureView, row: Row) -> tuple[Any, ...]:
-    columns = dict.fromkeys(a.column for a in view.windowed.values() if a.column)
+    columns = sorted({a.column for a in view.windowed.values() if a.column})
     content = [(row[c] is not None, 0 if row[c] is None else round(row[c] * 10**6)) for c in columns]
     return (row["known"], row["event"], *content)
 

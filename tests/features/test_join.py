@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import msgspec
 import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from seatrial.core.identity import canonical_json
 from seatrial.data.sources import FrameSource
 from seatrial.features import join, lookup, materialize
 from seatrial.features.definitions import Entity, FeatureView, agg, feature_view
@@ -154,13 +156,19 @@ def test_materialized_up_to_an_instant_online_equals_offline_at_that_instant(tmp
     store.close()
 
 
+def event(carrier, *, known=START, delay=1.0):
+    """An event of flight 1 at the start."""
+    times = {"event": START, "known": known}
+    return times | {"carrier": carrier, "origin": "EWR", "flight": 1, "delay": delay, "status": None}
+
+
 def test_of_a_thousand_restated_entities_the_latest_known_version_wins():
     versions = [
-        {"event": START, "known": START + v * HOUR, "carrier": f"c{e}", "origin": "EWR", "flight": 1, "delay": float(v), "status": None}
-        for e in range(1000)
-        for v in (3, 1, 2, 0)
+        event(f"c{entity}", known=START + version * HOUR, delay=float(version))
+        for entity in range(1000)
+        for version in (3, 1, 2, 0)
     ]
-    asked = [{"at": START + 4 * HOUR, "carrier": f"c{e}", "origin": "EWR"} for e in range(1000)]
+    asked = [{"at": START + 4 * HOUR, "carrier": f"c{entity}", "origin": "EWR"} for entity in range(1000)]
     result = joined(view_of(ttl=None), versions, asked)
     assert result["delays__last_delay"].to_pylist() == [3.0] * 1000
     assert result["delays__mean_5h"].to_pylist() == [3.0] * 1000
@@ -168,6 +176,19 @@ def test_of_a_thousand_restated_entities_the_latest_known_version_wins():
 
 def test_a_key_of_another_type_is_an_error_that_names_it():
     rows = pa.table({"at": pa.array([START], pa.timestamp("us", tz="UTC")), "carrier": [17]})
-    history = [{"event": START, "known": START, "carrier": "17", "origin": "EWR", "flight": 1, "delay": 1.0, "status": None}]
     with pytest.raises(join.KeyMissing, match="'carrier' is integer in the rows and string"):
-        join.as_of(rows, {"delays": view_of()}, {"delays": event_table(history)})
+        join.as_of(rows, {"delays": view_of()}, {"delays": event_table([event("17")])})
+
+
+def test_a_plan_says_the_same_after_it_went_through_a_release(tmp_path):
+    """JSON keeps no order of an object's names; an online row's columns must not hang on it."""
+    view = view_of()
+    store = SqliteOnlineStore(tmp_path / "online.db")
+    materialize.write(view, event_table([event("UA", delay=7.0)]), store)
+    plan = FeaturePlan(views=(plan_view(view),))
+    carried = msgspec.json.decode(canonical_json(plan), type=FeaturePlan)
+    question = {"carrier": "UA", "origin": "EWR"}
+    answers = [lookup.Lookup(one, store).assemble(question, START + HOUR).columns for one in (plan, carried)]
+    assert answers[0] == answers[1]
+    assert answers[1]["delays__last_delay"] == 7.0
+    store.close()

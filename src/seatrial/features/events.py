@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seatrial.core.errors import Failed
+from seatrial.data.sources import require_columns
 from seatrial.features.plan import plan_view
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ def view_events(view: FeatureView, rows: pa.Table) -> pa.Table:
 
     plan = plan_view(view)
     source = view.source
-    # require_columns(source, rows, [*plan.keys, *plan.last_columns, *plan.sum_columns])
+    require_columns(source, rows, [*plan.keys, *plan.last_columns, *plan.sum_columns])
     keyed = None
     for key in plan.keys:
         valid = pc.is_valid(rows[key])

@@ -119,7 +119,7 @@ def _register(
         CREATE OR REPLACE TEMP TABLE e AS
             SELECT b.entity, a.* EXCLUDE ({names}), greatest(a.known_us, a.event_us) AS start_us
             FROM right_rows a JOIN entities b ON {equal}
-            WHERE a.known_us < {NEVER_US};
+            WHERE a.known_us < {NEVER_US} AND start_us <= (SELECT max(at_us) FROM left_rows);
         """
     )
     connection.unregister("left_rows")
@@ -210,9 +210,12 @@ def _window(
         table = connection.sql(
             f"""
             WITH active AS (SELECT *, {end} AS end_us FROM {superseded}),
+            counting AS (
+                SELECT * FROM active WHERE start_us < end_us AND end_us > (SELECT min(at_us) FROM l)
+            ),
             sides AS (
-                SELECT *, start_us AS t, 1 AS side FROM active WHERE start_us < end_us
-                UNION ALL SELECT *, end_us AS t, -1 AS side FROM active WHERE start_us < end_us
+                SELECT *, start_us AS t, 1 AS side FROM counting
+                UNION ALL SELECT *, end_us AS t, -1 AS side FROM counting
             ),
             changes AS (SELECT entity, t, sum(side) AS n{sums} FROM sides GROUP BY entity, t),
             steps AS (

@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from seatrial.features.packed import Looked, look, unpack
+from seatrial.features.packed import Looked, ViewReader
 from seatrial.features.plan import FeaturePlan
 from seatrial.features.request_time import evaluate, load
 from seatrial.stores.online import SqliteOnlineStore
@@ -39,7 +39,10 @@ class Lookup:
     """Follows one feature plan against one store. A plan without views needs no store."""
 
     def __init__(self, plan: FeaturePlan, store: SqliteOnlineStore | None) -> None:
-        self._views = [(view, len(view.sum_columns)) for view in plan.views]
+        self._views = [
+            (view, ViewReader(view), [(feature, f"{view.name}__{feature}") for feature in view.features])
+            for view in plan.views
+        ]
         self._functions = load_functions(plan)
         self._store = store
 
@@ -51,13 +54,13 @@ class Lookup:
         columns: dict[str, Any] = dict(fields)
         views: dict[str, Looked] = {}
         if self._views and self._store is not None:
-            keys = [(view.digest, entity_key([fields.get(key) for key in view.keys])) for view, _ in self._views]
-            for (view, sums), packed in zip(self._views, self._store.get(keys), strict=True):
-                known = packed is not None and all(fields.get(key) is not None for key in view.keys)
-                looked = look(view, unpack(packed, sums) if known and packed is not None else None, at_us)
+            # a null in a key finds nothing: no event has one
+            keys = [(view.digest, entity_key([fields.get(key) for key in view.keys])) for view, _, _ in self._views]
+            for (view, reader, named), packed in zip(self._views, self._store.get(keys), strict=True):
+                looked = reader.look(packed, at_us)
                 views[view.name] = looked
-                for feature, value in looked.values.items():
-                    columns[f"{view.name}__{feature}"] = value
+                for feature, column in named:
+                    columns[column] = looked.values[feature]
         for name, args, function in self._functions:
             value = float(evaluate(function, [_one(columns.get(arg)) for arg in args])[0])
             columns[name] = None if value != value else value

@@ -6,17 +6,31 @@ idempotent: a row that is already there, or that is older than what is there, ch
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from seatrial.core.errors import UsageError
 from seatrial.features.events import NEVER_US, view_events
 from seatrial.features.lookup import entity_key
-from seatrial.features.packed import KEY, VALUES, LastRow, key_hash, merge, pack, unpack
-from seatrial.features.packed import NULL as NULL_SUM
+from seatrial.features.packed import (
+    EVENT,
+    KEY,
+    KNOWN,
+    NULL,
+    SUPERSEDED,
+    VALUES,
+    Int64,
+    LastRow,
+    key_hash,
+    merge,
+    pack,
+    unpack,
+)
 from seatrial.features.plan import ViewPlan, plan_view
 from seatrial.stores.online import SqliteOnlineStore
 
@@ -80,69 +94,116 @@ def write(
     # a row may be pushed before its event happens, but is materialized only when it counts
     known = pc.less_equal(events["known_us"] if known_by_us is None else start_us, pa.scalar(limit, pa.int64()))
     taken = events.filter(known)
-    written = entities = 0
-    groups = list(_by_entity(plan, taken, len(view.source.event_key), latest_only=known_by_us is not None))
-    for start in range(0, len(groups), BATCH):
-        batch = dict(groups[start : start + BATCH])
-        written += _write_batch(plan, batch, store)
-        entities += len(batch)
-        if progress:
-            progress(view.name, entities, len(groups))
+    prepared = _Events(plan, taken, len(view.source.event_key))
+    written, entities = _take(prepared, 0, prepared.size, store, latest_only=known_by_us is not None, progress=progress)
     return Written(view.name, len(rows), written, len(taken) - written, len(events) - len(taken), entities)
 
 
-def _write_batch(plan: ViewPlan, batch: dict[bytes, tuple[list[LastRow], Any]], store: SqliteOnlineStore) -> int:
+class Stream:
+    """A view's events in the order in which they became known, taken into the store as time goes on.
+
+    rows: columns of the view's source; those known by `since_us` are taken to be in the store already.
+    """
+
+    def __init__(self, view: FeatureView, rows: pa.Table, store: SqliteOnlineStore, *, since_us: int) -> None:
+        import pyarrow.compute as pc
+
+        events = view_events(view, rows)
+        events = events.filter(pc.greater(events["known_us"], since_us)).sort_by("known_us")
+        self._known_us: NDArray[np.int64] = events["known_us"].to_numpy()
+        self._events = _Events(plan_view(view), events, len(view.source.event_key))
+        self._store = store
+        self._next = 0
+
+    def up_to(self, at_us: int) -> int:
+        """Take every event that became known by `at_us` and was not taken yet; how many."""
+        start, end = self._next, int(np.searchsorted(self._known_us, at_us, side="right"))
+        if end <= start:
+            return 0
+        _take(self._events, start, end, self._store)
+        self._next = end
+        return end - start
+
+
+class _Events:
+    """Events as arrays, ready to be handed out by entity.
+
+    entities: the canonical key of each entity; codes: for each event its entity's place in it.
+    tail: int64 [4 + sum columns, events], as a packed row holds it; without windowed features it has no columns.
+    """
+
+    def __init__(self, plan: ViewPlan, events: pa.Table, id_columns: int) -> None:
+        self.plan = plan
+        self.size = len(events)
+        keys = [events[f"key_{i}"].to_pylist() for i in range(len(plan.keys))]
+        places: dict[tuple[Any, ...], int] = {}
+        codes = [places.setdefault(key, len(places)) for key in zip(*keys, strict=True)]
+        self.codes = np.array(codes, dtype=np.int64)
+        self.entities = [entity_key(key) for key in places]
+        self.event_us: NDArray[np.int64] = events["event_us"].to_numpy()
+        self._known_us: NDArray[np.int64] = events["known_us"].to_numpy()
+        ids = [events[f"id_{i}"].to_pylist() for i in range(id_columns)]
+        self._ids: list[tuple[Any, ...]] = list(zip(*ids, strict=True)) if ids else [()] * self.size
+        self._values = [events[f"last_{column}"].to_pylist() for column in plan.last_columns]
+        self.tail = self._make_tail(events)
+
+    def groups(self, start: int, end: int, *, latest_only: bool) -> dict[bytes, tuple[list[LastRow], Int64]]:
+        """Of the events from `start` to `end`: by entity the rows that matter for last values, and their tail.
+
+        latest_only: every event counts already, so only those with the greatest event time can be the latest.
+        """
+        order = start + np.argsort(self.codes[start:end], kind="stable")
+        edges = np.flatnonzero(np.diff(self.codes[order], prepend=-1, append=-1)).tolist()
+        found = {}
+        for first, last in pairwise(edges):
+            mine = order[first:last]
+            rows: list[LastRow] = []
+            if self.plan.keeps_last:
+                times = self.event_us[mine]
+                rows = [self._row(int(i)) for i in (mine[times == times.max()] if latest_only else mine)]
+            found[self.entities[int(self.codes[mine[0]])]] = (rows, self.tail[:, mine])
+        return found
+
+    def _row(self, i: int) -> LastRow:
+        values = tuple(column[i] for column in self._values)
+        return LastRow(int(self.event_us[i]), int(self._known_us[i]), self._ids[i], values)
+
+    def _make_tail(self, events: pa.Table) -> Int64:
+        if not self.plan.longest_window_us:
+            return np.empty((VALUES, self.size), dtype=np.int64)
+        tail = np.empty((VALUES + len(self.plan.sum_columns), self.size), dtype=np.int64)
+        tail[EVENT], tail[KNOWN], tail[SUPERSEDED] = self.event_us, self._known_us, NEVER_US
+        tail[KEY] = [key_hash(key) for key in self._ids]
+        for position, column in enumerate(self.plan.sum_columns):
+            tail[VALUES + position] = events[f"sum_{column}"].fill_null(NULL).to_numpy()
+        return tail
+
+
+def _take(
+    events: _Events,
+    start: int,
+    end: int,
+    store: SqliteOnlineStore,
+    *,
+    latest_only: bool = False,
+    progress: Progress | None = None,
+) -> tuple[int, int]:
+    """Write events in transactions of BATCH entities; how many events changed the store, and of how many entities."""
+    plan = events.plan
+    columns = len(plan.sum_columns)
+    groups = list(events.groups(start, end, latest_only=latest_only).items())
     written = 0
 
     def change(entity: bytes, packed: bytes | None) -> bytes | None:
         nonlocal written
-        old = unpack(packed, len(plan.sum_columns)) if packed is not None else None
-        last, tail = batch[entity]
-        row, changed = merge(old, last, tail, longest_window_us=plan.longest_window_us)
+        old = None if packed is None else unpack(packed, columns)
+        row, changed = merge(old, *batch[entity], longest_window_us=plan.longest_window_us)
         written += changed
         return pack(row) if changed or packed is None else None
 
-    store.update(plan.digest, change, list(batch))
-    return written
-
-
-def _by_entity(
-    plan: ViewPlan, events: pa.Table, id_columns: int, *, latest_only: bool
-) -> Iterator[tuple[bytes, tuple[list[LastRow], np.ndarray[Any, Any]]]]:
-    """Per entity: its canonical key, the rows that matter for last values, and its part of the tail."""
-    if not len(events):
-        return
-    names = [events[f"key_{i}"].to_pylist() for i in range(len(plan.keys))]
-    entities: dict[tuple[Any, ...], int] = {}
-    codes = np.array([entities.setdefault(key, len(entities)) for key in zip(*names, strict=True)])
-    ids: list[tuple[Any, ...]] = [()] * len(events)
-    if id_columns:
-        ids = list(zip(*(events[f"id_{i}"].to_pylist() for i in range(id_columns)), strict=True))
-    event_us, known_us = events["event_us"].to_numpy(), events["known_us"].to_numpy()
-    order = np.lexsort((event_us, codes))
-    bounds = np.searchsorted(codes[order], np.arange(len(entities) + 1))
-    tail = _tail(plan, events, ids)
-    values = [events[f"last_{column}"].to_pylist() for column in plan.last_columns]
-    for key, code in entities.items():
-        mine = order[bounds[code] : bounds[code + 1]]
-        last: list[LastRow] = []
-        if plan.keeps_last:
-            # when every row counts already, only those with the greatest event time can be the latest
-            candidates = mine[event_us[mine] == event_us[mine[-1]]] if latest_only else mine
-            last = [
-                LastRow(int(event_us[i]), int(known_us[i]), ids[i], tuple(column[i] for column in values))
-                for i in candidates
-            ]
-        yield entity_key(key), (last, tail[:, mine] if plan.longest_window_us else tail[:, :0])
-
-
-def _tail(plan: ViewPlan, events: pa.Table, ids: list[tuple[Any, ...]]) -> np.ndarray[Any, Any]:
-    rows = len(events)
-    tail = np.empty((VALUES + len(plan.sum_columns), rows if plan.longest_window_us else 0), dtype=np.int64)
-    if not plan.longest_window_us:
-        return tail
-    tail[0], tail[1], tail[2] = events["event_us"].to_numpy(), events["known_us"].to_numpy(), NEVER_US
-    tail[KEY] = [key_hash(key) for key in ids]
-    for position, column in enumerate(plan.sum_columns):
-        tail[VALUES + position] = events[f"sum_{column}"].fill_null(NULL_SUM).to_numpy()
-    return tail
+    for first in range(0, len(groups), BATCH):
+        batch = dict(groups[first : first + BATCH])
+        store.update(plan.digest, change, list(batch))
+        if progress:
+            progress(plan.name, first + len(batch), len(groups))
+    return written, len(groups)

@@ -63,7 +63,8 @@ class LastRow(msgspec.Struct, array_like=True, frozen=True):
 
     @property
     def start_us(self) -> int:
-        return max(self.event_us, self.known_us)
+        """When the row begins to count: it has happened and is known."""
+        return self.known_us if self.known_us > self.event_us else self.event_us
 
     def order(self) -> tuple[Any, ...]:
         """What decides between two rows: event time, known time, event key, content; null sorts first."""
@@ -144,24 +145,82 @@ def merge(old: Packed | None, last: Sequence[LastRow], tail: Int64, *, longest_w
     return Packed(last_rows, tail_rows, pruned_to_us, newest_known_us), max(changed_last, changed_tail)
 
 
-def look(plan: ViewPlan, row: Packed | None, at_us: int) -> Looked:
-    """What the view says of the entity at `at_us`.
+class ViewReader:
+    """Says what one view knows of an entity at an instant; made once per plan, used for every request."""
 
-    Raises AskedBeforeTail when a window reaches back to events that have been dropped.
-    """
-    if row is None:
-        empty = {name: 0.0 if a.function == "count" else None for name, a in plan.features.items()}
-        return Looked(empty, "missing", None)
-    values: dict[str, Any] = {}
-    event_us, fresh = None, False
-    if plan.keeps_last:
-        event_us, fresh = _look_last(plan, row.last, at_us, values)
-    if plan.longest_window_us:
-        latest, inside = _look_windows(plan, row, at_us, values)
-        fresh = fresh or inside
-        event_us = max((us for us in (event_us, latest) if us is not None), default=None)
-    status: Status = "present" if fresh else "expired" if event_us is not None or row.tail.size else "missing"
-    return Looked({name: values[name] for name in plan.features}, status, event_us)
+    def __init__(self, plan: ViewPlan) -> None:
+        self._name = plan.name
+        self._names = tuple(plan.features)
+        self._ttl_us = plan.ttl_us
+        self._longest_us = plan.longest_window_us
+        self._keeps_last = plan.keeps_last
+        self._columns = len(plan.sum_columns)
+        self._last = [
+            (name, a.unit_us if a.function == "age" else 0, plan.last_columns.index(a.column) if a.column else -1)
+            for name, a in plan.features.items()
+            if not a.windowed
+        ]
+        self._windows: dict[int, list[tuple[str, str, int, int]]] = {}
+        for name, a in plan.features.items():
+            if a.window_us is not None:
+                place = plan.sum_columns.index(a.column) if a.column else -1
+                scale = plan.scales[place] if a.column else 1
+                self._windows.setdefault(a.window_us, []).append((name, a.function, place, scale))
+        self._nothing = {name: 0.0 if a.function == "count" else None for name, a in plan.features.items()}
+
+    def look(self, packed: bytes | None, at_us: int) -> Looked:
+        """What the view says at `at_us`; packed: the entity's row, None when there is none.
+
+        Raises AskedBeforeTail when a window reaches back to events that have been dropped, and what `unpack` raises.
+        """
+        if packed is None:
+            return Looked(self._nothing, "missing", None)
+        row = unpack(packed, self._columns)
+        values: dict[str, Any] = dict.fromkeys(self._names)
+        event_us, fresh = None, False
+        if self._keeps_last:
+            event_us, fresh = self._look_last(row.last, at_us, values)
+        if self._longest_us:
+            latest, inside = self._look_windows(row, at_us, values)
+            fresh = fresh or inside
+            event_us = latest if event_us is None or (latest is not None and latest > event_us) else event_us
+        status: Status = "present" if fresh else "expired" if event_us is not None or row.tail.size else "missing"
+        return Looked(values, status, event_us)
+
+    def _look_last(self, rows: tuple[LastRow, ...], at_us: int, values: dict[str, Any]) -> tuple[int | None, bool]:
+        best = max((row for row in rows if row.start_us <= at_us), key=LastRow.order, default=None)
+        if best is None:
+            return None, False
+        if self._ttl_us is not None and at_us - best.event_us > self._ttl_us:
+            return best.event_us, False
+        for name, unit_us, place in self._last:
+            values[name] = age(at_us, best.event_us, unit_us) if unit_us else best.values[place]
+        return best.event_us, True
+
+    def _look_windows(self, row: Packed, at_us: int, values: dict[str, Any]) -> tuple[int | None, bool]:
+        if at_us - self._longest_us < row.pruned_to_us:
+            raise AskedBeforeTail(
+                f"view '{self._name}' was asked for an instant before its oldest kept window.",
+                expected="The online store answers for the present and the last hour.",
+            )
+        events = row.tail[EVENT]
+        start = int(events.searchsorted(at_us - self._longest_us, "right"))
+        tail = row.tail[:, start : int(events.searchsorted(at_us, "right"))]
+        if tail.shape[1] and (tail[KNOWN].max() > at_us or tail[SUPERSEDED].min() <= at_us):
+            tail = tail[:, (tail[KNOWN] <= at_us) & (tail[SUPERSEDED] > at_us)]
+        events = tail[EVENT]
+        rows = len(events)
+        for window_us, features in self._windows.items():
+            first = int(events.searchsorted(at_us - window_us, "right"))
+            sums: dict[int, tuple[int, int]] = {}
+            for name, function, place, scale in features:
+                if place < 0:
+                    values[name] = float(rows - first)
+                    continue
+                if place not in sums:
+                    sums[place] = _sum(tail[VALUES + place, first:])
+                values[name] = _finish(function, *sums[place], scale)
+        return (int(events[-1]), True) if rows else (None, False)
 
 
 _WIRE = tuple[int, int, int, tuple[LastRow, ...], int, bytes]
@@ -185,6 +244,9 @@ def _merge_tail(old: Packed, new: Int64, newest_known_us: int, longest_window_us
     if not longest_window_us or new.shape[1] == 0:
         return old.tail, 0, old.pruned_to_us
     pruned_to_us = max(old.pruned_to_us, newest_known_us - longest_window_us - SLACK_US)
+    if new.shape[1] == 1 and new[EVENT, 0] > pruned_to_us and not (old.tail[KEY] == new[KEY, 0]).any():
+        rows = _inserted(old.tail, new)  # one event that is news: what a push mostly brings
+        return rows[:, int(np.searchsorted(rows[EVENT], pruned_to_us, side="right")) :], 1, pruned_to_us
     restated = np.isin(old.tail[KEY], new[KEY])
     versions = np.concatenate([old.tail[:, restated], new], axis=1)
     _, first = np.unique(np.delete(versions, SUPERSEDED, axis=0), axis=1, return_index=True)
@@ -197,9 +259,15 @@ def _merge_tail(old: Packed, new: Int64, newest_known_us: int, longest_window_us
     if not changed:
         return old.tail, 0, old.pruned_to_us
     versions = versions[:, np.argsort(versions[EVENT], kind="stable")]
-    others = old.tail[:, ~restated]
-    rows = np.insert(others, np.searchsorted(others[EVENT], versions[EVENT], side="right"), versions, axis=1)
+    rows = _inserted(old.tail[:, ~restated], versions)
     return rows[:, int(np.searchsorted(rows[EVENT], pruned_to_us, side="right")) :], changed, pruned_to_us
+
+
+def _inserted(rows: Int64, new: Int64) -> Int64:
+    """Both, sorted by event time; each is."""
+    if not rows.shape[1] or new[EVENT, 0] >= rows[EVENT, -1]:
+        return np.concatenate([rows, new], axis=1)
+    return np.insert(rows, np.searchsorted(rows[EVENT], new[EVENT], side="right"), new, axis=1)
 
 
 def _superseded(rows: Int64) -> Int64:
@@ -217,59 +285,13 @@ def _superseded(rows: Int64) -> Int64:
     return superseded
 
 
-def _look_last(
-    plan: ViewPlan, rows: tuple[LastRow, ...], at_us: int, values: dict[str, Any]
-) -> tuple[int | None, bool]:
-    counting = [row for row in rows if row.start_us <= at_us]
-    best = max(counting, key=LastRow.order, default=None)
-    fresh = best is not None and (plan.ttl_us is None or at_us - best.event_us <= plan.ttl_us)
-    columns = plan.last_columns
-    for name, aggregation in plan.features.items():
-        if aggregation.windowed:
-            continue
-        if best is None or not fresh:
-            values[name] = None
-        elif aggregation.function == "age":
-            values[name] = age(at_us, best.event_us, aggregation.unit_us)
-        else:
-            values[name] = best.values[columns.index(aggregation.column or "")]
-    return (best.event_us if best is not None else None), fresh
-
-
-def _look_windows(plan: ViewPlan, row: Packed, at_us: int, values: dict[str, Any]) -> tuple[int | None, bool]:
-    events = row.tail[EVENT]
-    end = int(np.searchsorted(events, at_us, side="right"))
-    start = int(np.searchsorted(events, at_us - plan.longest_window_us, side="right"))
-    if at_us - plan.longest_window_us < row.pruned_to_us:
-        raise AskedBeforeTail(
-            f"view '{plan.name}' was asked for an instant before its oldest kept window.",
-            expected="The online store answers for the present and the last hour.",
-        )
-    tail = row.tail[:, start:end]
-    counts = (tail[KNOWN] <= at_us) & (tail[SUPERSEDED] > at_us)
-    if not counts.all():
-        tail = tail[:, counts]
-    events = tail[EVENT]
-    firsts: dict[int, int] = {}
-    sums: dict[tuple[int, int], tuple[int, int]] = {}
-    for name, aggregation in plan.features.items():
-        window_us = aggregation.window_us
-        if window_us is None:
-            continue
-        if window_us not in firsts:
-            firsts[window_us] = int(np.searchsorted(events, at_us - window_us, side="right"))
-        first = firsts[window_us]
-        if aggregation.column is None:
-            values[name] = float(len(events) - first)
-            continue
-        position = plan.sum_columns.index(aggregation.column)
-        if (position, first) not in sums:
-            column = tail[VALUES + position, first:]
-            present = column[column != NULL]
-            sums[position, first] = (int(present.sum()), len(present))
-        total, count = sums[position, first]
-        values[name] = _finish(aggregation.function, total, count, plan.scales[position])
-    return (int(events[-1]) if len(events) else None), len(events) > 0
+def _sum(column: Int64) -> tuple[int, int]:
+    """The exact sum of the values that are not null, and how many they are."""
+    if not len(column):
+        return 0, 0
+    if column.min() == NULL:
+        column = column[column != NULL]
+    return int(column.sum()), len(column)
 
 
 def _finish(function: str, total: int, count: int, scale: int) -> float | None:

@@ -31,7 +31,8 @@ class AggregationPlan(msgspec.Struct, frozen=True, omit_defaults=True):
 class ViewPlan(msgspec.Struct, frozen=True):
     """One view: whose digest names the rows of the online store, and what is read from them.
 
-    last_columns, sum_columns: the columns kept in an online row, in the order in which it keeps them.
+    last_columns, sum_columns: the columns kept in an online row, in the order in which it keeps them: sorted by name,
+    so that it does not hang on the order of the features, which JSON does not keep.
     """
 
     name: str
@@ -147,4 +148,4 @@ def _check_feature(view: FeatureView | None, arg: str, function: RequestFunction
 
 def _columns(view: ViewPlan, *functions: str) -> tuple[str, ...]:
     columns = [a.column for a in view.features.values() if a.function in functions and a.column is not None]
-    return tuple(dict.fromkeys(columns))
+    return tuple(sorted(set(columns)))

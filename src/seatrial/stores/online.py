@@ -60,12 +60,14 @@ class SqliteOnlineStore:
         """The packed row of each key, in order; None where there is none. One statement, one consistent state."""
         if not keys:
             return []
+        # a join from the keys looks each of them up; an IN over pairs would read the whole table
         marks = ",".join(["(?,?)"] * len(keys))
-        flat = [part for key in keys for part in key]
+        query = (
+            f"WITH wanted(view, entity) AS (VALUES {marks}) SELECT rows.view, rows.entity, rows.packed "
+            "FROM wanted CROSS JOIN rows ON rows.view = wanted.view AND rows.entity = wanted.entity"
+        )
         try:
-            rows = self._connection().execute(
-                f"SELECT view, entity, packed FROM rows WHERE (view, entity) IN (VALUES {marks})", flat
-            )
+            rows = self._connection().execute(query, [part for key in keys for part in key])
             found = {(view, entity): packed for view, entity, packed in rows}
         except sqlite3.Error as error:
             raise self._explained(error) from None
