@@ -1,0 +1,85 @@
+"""seatrial takes a tabular model from a notebook to a production service that can be trusted.
+
+The public names, each loaded when it is first used: `import seatrial` by itself loads nothing else.
+"""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False  # type checkers take it for typing.TYPE_CHECKING, whose import would cost every start
+if TYPE_CHECKING:
+    from seatrial.core.errors import SeatrialError as SeatrialError
+    from seatrial.data.expectations import SetAside as SetAside
+    from seatrial.data.expectations import expect as expect
+    from seatrial.data.sources import CsvSource as CsvSource
+    from seatrial.data.sources import FrameSource as FrameSource
+    from seatrial.data.sources import ParquetSource as ParquetSource
+    from seatrial.data.sources import QuerySource as QuerySource
+    from seatrial.deployment.definition import BlueGreen as BlueGreen
+    from seatrial.deployment.definition import Deployment as Deployment
+    from seatrial.features.definitions import Entity as Entity
+    from seatrial.features.definitions import agg as agg
+    from seatrial.features.definitions import feature_view as feature_view
+    from seatrial.features.request_time import on_request as on_request
+    from seatrial.project import Project as Project
+    from seatrial.stores.prediction_log import PredictionLog as PredictionLog
+    from seatrial.training.gates import Gate as Gate
+    from seatrial.training.model import Model as Model
+    from seatrial.training.model import Split as Split
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "BlueGreen": "seatrial.deployment.definition",
+    "CsvSource": "seatrial.data.sources",
+    "Deployment": "seatrial.deployment.definition",
+    "Entity": "seatrial.features.definitions",
+    "FrameSource": "seatrial.data.sources",
+    "Gate": "seatrial.training.gates",
+    "Model": "seatrial.training.model",
+    "ParquetSource": "seatrial.data.sources",
+    "PredictionLog": "seatrial.stores.prediction_log",
+    "Project": "seatrial.project",
+    "QuerySource": "seatrial.data.sources",
+    "SeatrialError": "seatrial.core.errors",
+    "SetAside": "seatrial.data.expectations",
+    "Split": "seatrial.training.model",
+    "agg": "seatrial.features.definitions",
+    "expect": "seatrial.data.expectations",
+    "feature_view": "seatrial.features.definitions",
+    "on_request": "seatrial.features.request_time",
+}
+
+__all__ = [
+    "BlueGreen",
+    "CsvSource",
+    "Deployment",
+    "Entity",
+    "FrameSource",
+    "Gate",
+    "Model",
+    "ParquetSource",
+    "PredictionLog",
+    "Project",
+    "QuerySource",
+    "SeatrialError",
+    "SetAside",
+    "Split",
+    "agg",
+    "expect",
+    "feature_view",
+    "on_request",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOME:
+        raise AttributeError(f"module 'seatrial' has no attribute {name!r}")
+    from importlib import import_module
+
+    value = getattr(import_module(_HOME[name]), name)
+    globals()[name] = value  # the next use does not come here
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

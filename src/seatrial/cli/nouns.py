@@ -1,0 +1,197 @@
+"""The nouns: commands that read what is kept. `seatrial NOUN` alone lists."""
+
+from __future__ import annotations
+
+import click
+
+from seatrial.cli import catalogue
+from seatrial.cli.door import Invocation, Noun
+
+NOUNS: dict[str, Noun] = {
+    name: Noun(name, short_help=purpose, help=f"{purpose}. `seatrial {name}` alone lists.")
+    for name, purpose in catalogue.NOUNS
+}
+
+
+@NOUNS["snapshots"].command("list")
+@click.argument("source", required=False)
+@click.pass_obj
+def snapshots_list(call: Invocation, source: str | None) -> None:
+    """List snapshots, all or those of SOURCE, oldest first."""
+    from seatrial.cli import render
+
+    with call.project() as project:
+        call.answer(project.snapshots(source), render.listing)
+
+
+@NOUNS["snapshots"].command("show")
+@click.argument("id")
+@click.pass_obj
+def snapshots_show(call: Invocation, id: str) -> None:
+    """Show one snapshot: its columns, their digests, what was set aside."""
+    from seatrial.cli import render
+
+    with call.project() as project:
+        call.answer(project.snapshot_show(id), render.details)
+
+
+@NOUNS["snapshots"].command("diff")
+@click.argument("a")
+@click.argument("b")
+@click.pass_obj
+def snapshots_diff(call: Invocation, a: str, b: str) -> None:
+    """Name the columns in which two snapshots differ."""
+    from seatrial.cli import render
+
+    with call.project() as project:
+        found = project.snapshots_diff(a, b)
+        call.answer(found, lambda _: render.lines(str(found).splitlines()))
+
+
+@NOUNS["features"].command("list")
+@click.pass_obj
+def features_list(call: Invocation) -> None:
+    """List every feature with its view, source, owner and rows online."""
+    from seatrial.cli import render
+
+    with call.project() as project:
+        call.answer(project.features(), render.listing)
+
+
+@NOUNS["features"].command("show")
+@click.argument("name")
+@click.pass_obj
+def features_show(call: Invocation, name: str) -> None:
+    """Show the features of the view NAME, or one feature by the name of its column."""
+    from seatrial.cli import render
+
+    with call.project() as project:
+        features = project.features()
+        chosen = [one for one in features if name in (one.view, one.column)]
+        if not chosen:
+            from seatrial.features.definitions import unknown_view
+
+            raise unknown_view(name, sorted({one.view for one in features}))
+        call.answer(chosen, render.listing)
+
+
+@NOUNS["runs"].command("list")
+@click.argument("model", required=False)
+@click.pass_obj
+def runs_list(call: Invocation, model: str | None) -> None:
+    """List trainings, all or those of MODEL, oldest first."""
+    from seatrial.cli import render
+
+    with call.project() as project:
+        call.answer(project.runs(model), render.listing)
+
+
+@NOUNS["runs"].command("show")
+@click.argument("id")
+@click.pass_obj
+def runs_show(call: Invocation, id: str) -> None:
+    """Show one training: data, split, parameters, metrics, gates, environment."""
+    from seatrial.cli import render
+
+    with call.project() as project:
+        call.answer(project.run_show(id), render.details)
+
+
+@NOUNS["models"].command("list")
+@click.pass_obj
+def models_list(call: Invocation) -> None:
+    """List models with their versions and aliases."""
+    from seatrial.cli import render
+
+    with call.project() as project:
+        call.answer(project.models(), render.listing)
+
+
+@NOUNS["releases"].command("list")
+@click.argument("model", required=False)
+@click.pass_obj
+def releases_list(call: Invocation, model: str | None) -> None:
+    """List releases, all or those of MODEL, oldest first."""
+    from seatrial.cli import render
+
+    with call.project() as project:
+        call.answer(project.releases(model), render.listing)
+
+
+@NOUNS["releases"].command("show")
+@click.argument("id")
+@click.pass_obj
+def releases_show(call: Invocation, id: str) -> None:
+    """Show one release: signature, evidence, files, lineage."""
+    from seatrial.cli import render
+
+    with call.project() as project:
+        call.answer(project.release_show(id), render.details)
+
+
+@NOUNS["releases"].command("verify")
+@click.argument("release")
+@click.pass_obj
+def releases_verify(call: Invocation, release: str) -> None:
+    """Check signature, digests and golden rows of RELEASE, an id or a bundle file."""
+    from seatrial.cli import render
+
+    with call.project() as project:
+        call.answer(project.release_verify(release), render.details)
+
+
+@NOUNS["deployments"].command("list")
+@click.pass_obj
+def deployments_list(call: Invocation) -> None:
+    """List deployments: what is live, since when."""
+    from seatrial.cli import render
+
+    with call.project() as project:
+        call.answer(project.deployments(), render.deployments)
+
+
+@NOUNS["deployments"].command("show")
+@click.argument("name")
+@click.pass_obj
+def deployments_show(call: Invocation, name: str) -> None:
+    """Show one deployment and its history: also the releases that it could return to."""
+    from seatrial.cli import render
+
+    with call.project() as project:
+        call.answer(project.deployment_show(name), render.deployment)
+
+
+@NOUNS["audit"].command("list")
+@click.option("--limit", default=50, show_default=True, type=click.IntRange(1), help="So many of the newest events.")
+@click.pass_obj
+def audit_list(call: Invocation, limit: int) -> None:
+    """List who did what and when, newest last."""
+    from seatrial.cli import render
+
+    with call.project() as project:
+        call.answer(project.audit_list(limit), render.events)
+
+
+@NOUNS["audit"].command("show")
+@click.argument("seq", type=click.IntRange(1))
+@click.pass_obj
+def audit_show(call: Invocation, seq: int) -> None:
+    """Show the event of this number."""
+    from seatrial.cli import render
+
+    with call.project() as project:
+        call.answer(project.audit_show(seq), render.details)
+
+
+@NOUNS["audit"].command("verify")
+@click.pass_obj
+def audit_verify(call: Invocation) -> None:
+    """Recompute the log's chain of hashes; name the first event that does not fit."""
+    from seatrial.cli import render
+    from seatrial.governance.audit import refusal
+
+    with call.project() as project:
+        report = project.audit_verify()
+        call.answer(report, render.audited)
+    if not report.intact:
+        raise refusal(report)

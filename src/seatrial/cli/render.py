@@ -1,0 +1,439 @@
+"""Rendering: how do results look? Aligned text in a pipe, the same with colour on a terminal, or JSON.
+
+A result becomes plain values first (`plain`), which are also what --json prints. A function per kind of result
+turns them into blocks, lines and tables; `write` prints blocks. Only a terminal loads rich.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TextIO
+
+import msgspec
+
+Plain = dict[str, Any]
+Cell = str | int | float | bool | None
+Style = Literal["", "bold", "green", "red", "dim"]
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of text."""
+
+    text: str = ""
+    style: Style = ""
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows under column names. True and False are shown as ✓ and ✗, None as a dash, numbers to the right."""
+
+    columns: Sequence[str]
+    rows: Sequence[Sequence[Cell]]
+
+
+Block = Line | Table
+
+MAIN_METRICS = ("roc_auc", "log_loss", "f1", "rmse", "mae", "r2")
+
+
+# Plain values and output
+
+
+def plain(result: Any) -> Any:
+    """The result as JSON values: dicts, lists, text, numbers, true, false, null. NaN and infinities are null."""
+    if hasattr(result, "as_plain"):
+        result = result.as_plain()
+    elif isinstance(result, (list, tuple)):
+        return [plain(one) for one in result]
+    return msgspec.json.decode(msgspec.json.encode(result, enc_hook=_unknown_plain))
+
+
+def write_json(value: Any, out: TextIO | None = None) -> None:
+    """One JSON document and a line end."""
+    print(msgspec.json.format(msgspec.json.encode(value), indent=2).decode(), file=out or sys.stdout)
+
+
+def write(blocks: Iterable[Block], out: TextIO | None = None) -> None:
+    """Print blocks: through rich on a terminal, as aligned text elsewhere."""
+    out = out or sys.stdout
+    if out.isatty():
+        _write_rich(blocks, out)
+    else:
+        for block in blocks:
+            print(text(block), file=out)
+
+
+def text(block: Block) -> str:
+    """A block without colour: columns are aligned and two spaces apart."""
+    if isinstance(block, Line):
+        return block.text
+    cells = [list(block.columns), *([shown(cell) for cell in row] for row in block.rows)]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(block.columns))]
+    right = _right_aligned(block)
+    return "\n".join(
+        "  ".join(
+            cell.rjust(width) if at_right else cell.ljust(width)
+            for cell, width, at_right in zip(row, widths, right, strict=True)
+        ).rstrip()
+        for row in cells
+    )
+
+
+def shown(cell: Cell) -> str:
+    """One value for people: five significant digits, thousands separated.
+
+    >>> shown(77827), shown(0.72561234), shown(True), shown(None)
+    ('77,827', '0.72561', '✓', '-')
+    """
+    match cell:
+        case None:
+            return "-"
+        case bool():
+            return "✓" if cell else "✗"
+        case int():
+            return f"{cell:,}"
+        case float():
+            return f"{cell:.5g}"
+    return cell.replace("\n", " ")
+
+
+def _write_rich(blocks: Iterable[Block], out: TextIO) -> None:
+    from rich.console import Console
+    from rich.table import Table as RichTable
+    from rich.text import Text
+
+    console = Console(file=out, highlight=False, soft_wrap=False, no_color=bool(os.environ.get("NO_COLOR")) or None)
+    for block in blocks:
+        if isinstance(block, Line):
+            console.print(Text(block.text, style=block.style), soft_wrap=True)
+            continue
+        table = RichTable(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+        for name, at_right in zip(block.columns, _right_aligned(block), strict=True):
+            table.add_column(name, justify="right" if at_right else "left", overflow="fold")
+        for row in block.rows:
+            table.add_row(*(Text(shown(cell), style=_mark_style(cell)) for cell in row))
+        console.print(table)
+
+
+def _right_aligned(table: Table) -> list[bool]:
+    columns = zip(*table.rows, strict=True) if table.rows else [()] * len(table.columns)
+    return [
+        any(isinstance(cell, (int, float)) for cell in column)
+        and all(cell is None or (isinstance(cell, (int, float)) and not isinstance(cell, bool)) for cell in column)
+        for column in columns
+    ]
+
+
+def _mark_style(cell: Cell) -> Style:
+    if isinstance(cell, bool):
+        return "green" if cell else "red"
+    return ""
+
+
+def _unknown_plain(value: Any) -> Any:
+    return value.as_plain() if hasattr(value, "as_plain") else str(value)
+
+
+# Results of verbs
+
+
+def initialised(result: Plain) -> list[Block]:
+    """Files that `init` wrote, and the next step."""
+    enter = f"cd {result['folder']} && " if result["folder"] != "." else ""
+    return [
+        *(Line(f"  {name}") for name in result["files"]),
+        Line(f"✓ {len(result['files'])} files written to {result['folder']}.", "green"),
+        Line(f"Next: {enter}seatrial validate"),
+    ]
+
+
+def validated(reports: list[Plain]) -> list[Block]:
+    """Per source its expectations; for those that failed the reason and the first rows."""
+    blocks: list[Block] = []
+    for report in reports:
+        aside = sum(removed.get("rows", 0) for removed in report["set_aside"])
+        words = f"{report['source']}: {report['rows']:,} rows" + (f", {aside:,} set aside by rule" if aside else "")
+        blocks.append(Line(words, "bold"))
+        if not report["results"]:
+            blocks.append(Line("  nothing is expected of it", "dim"))
+        for result in report["results"]:
+            failing = f": {result['failing']:,} rows" if result["failing"] and not result["passed"] else ""
+            detail = f": {result['detail']}" if result["detail"] and not result["passed"] else ""
+            mark = shown(result["passed"])
+            blocks.append(Line(f"  {mark} {result['expectation']}{failing}{detail}", "" if result["passed"] else "red"))
+            if not result["passed"]:
+                blocks += [Line(f"      {example}") for example in result["examples"]]
+    return blocks
+
+
+def snapshotted(taken: list[Plain]) -> list[Block]:
+    """One row per source: its id, and whether its content is new."""
+    rows = [
+        (
+            one["source"],
+            one["id"],
+            one["rows"],
+            one["columns"],
+            sum(one["set_aside"].values()) or None,
+            "new" if one["new"] else "same as before",
+            ", ".join(one["changed_columns"]) or None,
+        )
+        for one in taken
+    ]
+    return [Table(("source", "snapshot", "rows", "columns", "set aside", "content", "changed columns"), rows)]
+
+
+def written(views: list[Plain]) -> list[Block]:
+    """What materialize or push did, one row per view."""
+    columns = ("view", "rows", "written", "unchanged", "unknown", "entities")
+    return [Table(columns, [[one[column] for column in columns] for one in views])]
+
+
+def trained(run: Plain) -> list[Block]:
+    """The gates first, then the metrics, then what came of it."""
+    gates = [
+        (one["passed"], one["gate"], one["value"], one["threshold"], one.get("reason", "")) for one in run["gates"]
+    ]
+    blocks: list[Block] = [Line(f"Model {run['model']}, run {run['run']}", "bold")]
+    blocks.append(Line(split_words(run["rows"])))
+    baseline = run.get("baseline") or {}
+    metrics = [(name, value, baseline.get(name)) for name, value in run["metrics"].items()]
+    blocks += [Line(), Table(("metric", "test", "constant"), metrics)] if metrics else []
+    blocks += [Line(), Table(("", "gate", "value", "threshold", "reason"), gates)] if gates else []
+    blocks.append(Line())
+    if run["passed"]:
+        blocks.append(Line(f"✓ Version {run['version']} of {run['model']} is the candidate.", "green"))
+        blocks.append(Line(f"Next: seatrial release {run['model']}"))
+    else:
+        blocks.append(Line("✗ A gate said no: the run is kept, no version was made.", "red"))
+    return blocks
+
+
+def split_words(split: Plain) -> str:
+    """Which rows were used for what, in words."""
+    rows = split["rows"]
+    left_out = [(rows["unlabelled"], "without label"), (rows["label_not_known"], "not known by the cut-off")]
+    left_out.append((split["purged"], "purged"))
+    words = [f"{shown(count)} {what}" for count, what in left_out if count]
+    return (
+        f"{shown(rows['given'])} rows: {shown(split['train']['rows'])} to train, {shown(split['test']['rows'])} to test"
+        f" ({split['kind']}){''.join(f', {one}' for one in words)}"
+    )
+
+
+def released(release: Plain) -> list[Block]:
+    """What was packed, why this number, and how near the packed model is to the trained one."""
+    state = "packed" if release["new"] else "was packed before, with the same content"
+    size = f"{release['bytes'] / 1000:,.0f} kB"
+    return [
+        Line(f"✓ {release['model']} {release['semantic_version']} ({release['id']}) {state}.", "green"),
+        Line(f"  Version   {release['version']} of {release['model']}; {release['explanation']}"),
+        Line(f"  Parity    {parity_words(release['parity'])}"),
+        Line(f"  Bundle    {release['path']}  ({release['format']}, {size})"),
+        Line(f"Next: seatrial deploy {release['model']} --release {release['id']}"),
+    ]
+
+
+def parity_words(parity: Plain) -> str:
+    """How near the packed model is to the trained one, in words."""
+    if not parity:
+        return "not compared"
+    words = f"{shown(parity.get('rows'))} rows, largest difference {shown(parity.get('largest'))}"
+    tolerance = parity.get("tolerance")
+    return f"{words} (at most {tolerance:g} is allowed)" if tolerance is not None else words
+
+
+def deployed(done: Plain) -> list[Block]:
+    """What is live now, what was before, and the command that serves it."""
+    return [
+        Line(f"✓ {done['deployment']}: version {done['version']} is live ({done['live']}).", "green"),
+        Line(f"  Before      {done['previous'] or 'nothing was live'}"),
+        Line(f"  Generation  {done['generation']}, {done['strategy'].replace('_', '-')}"),
+        Line("Next: seatrial serve"),
+    ]
+
+
+def predicted(answers: list[Plain]) -> list[Block]:
+    """One row per prediction."""
+    columns = ("prediction", "probability", "model_version", "request_id", "prediction_id", "latency_ms")
+    return [_table(answers, columns)]
+
+
+def replayed(done: Plain) -> list[Block]:
+    """How much history went through the service, and how good the answers were where the label is known."""
+    blocks: list[Block] = [
+        Line(f"✓ {done['predictions']:,} predictions of {done['model']} over {done['window']}.", "green"),
+        Line(f"  Pushed    {done['pushed']:,} rows, as they became known"),
+        Line(f"  Took      {done['seconds']:.1f} s ({done['per_second']:,.0f} a second)"),
+        Line(f"  Labelled  {done['labelled']:,} of them"),
+    ]
+    if done["metrics"]:
+        blocks += [Line(), Table(("metric", "value"), list(done["metrics"].items()))]
+    return blocks
+
+
+def audited(report: Plain) -> list[Block]:
+    """Whether the audit log is what was written, and the anchor to keep elsewhere."""
+    bad, head = report["first_bad"], report["head"]
+    if bad:
+        return [Line(f"✗ {report['events']:,} events; event {bad['seq']} is bad: {bad['reason']}.", "red")]
+    return [
+        Line(f"✓ {report['events']:,} events, each as it was written.", "green"),
+        Line(f"  To notice a tail that is cut off later, keep this elsewhere: {head['seq']} {head['hash']}"),
+    ]
+
+
+def checked(checks: list[Plain]) -> list[Block]:
+    """What doctor looked at; the next step only where something is wrong."""
+    rows = [(c["passed"], c["name"], c["found"], "" if c["passed"] else c["next"]) for c in checks]
+    return [Table(("", "check", "found", "next"), rows)]
+
+
+def statuses(models: list[Plain]) -> list[Block]:
+    """A card per model: what is live, the data, parameters, performance, owner, and the next step."""
+    if not models:
+        return [Line("The project declares no model."), Line("Next: declare a Model in project.py")]
+    blocks: list[Block] = []
+    for model in models:
+        live = "nothing"
+        if model["live"]:
+            live = f"version {model['live']}, {model['release']}, since {model['since']}"
+        performance = {name: value for name, value in model["performance"].items() if name in MAIN_METRICS}
+        card = {
+            "live": live,
+            "candidate": f"version {model['candidate']}" if model["candidate"] else None,
+            "data": ", ".join([*([model["training_set"]] if model["training_set"] else []), *model["snapshots"]]),
+            "parameters": inline(model["parameters"]),
+            "performance": inline(performance),
+            "owner": model["owner"],
+        }
+        blocks.append(Line(model["model"], "bold"))
+        blocks += [Line(f"  {name:<12}  {value}") for name, value in card.items() if value]
+        blocks += [Line(f"  Next: {model['next']}"), Line()]
+    return blocks[:-1]
+
+
+def exported(result: Plain) -> list[Block]:
+    """The files that were written."""
+    return [
+        *(Line(f"  {name}") for name in result["files"]),
+        Line(f"✓ {len(result['files'])} files written to {result['folder']}.", "green"),
+    ]
+
+
+def lines(texts: Iterable[str]) -> list[Block]:
+    """Text that is made elsewhere, line by line."""
+    return [Line(text) for text in texts]
+
+
+# Lists and single things
+
+
+def listing(things: list[Plain]) -> list[Block]:
+    """A table of things of one kind: every field but those that hold things themselves."""
+    if not things:
+        return [Line("None yet.", "dim")]
+    names = dict.fromkeys(name for thing in things for name in thing)
+    return [_table(things, [name for name in names if not any(_nested(thing.get(name)) for thing in things)])]
+
+
+def deployments(things: list[Plain]) -> list[Block]:
+    """A table of deployments: what is live, since when, by whom."""
+    if not things:
+        return [Line("Nothing is deployed yet.", "dim")]
+    rows = []
+    for thing in things:
+        last = thing["history"][-1] if thing["history"] else {}
+        arms = ", ".join(_arm(arm) for arm in thing["arms"])
+        rows.append((thing["deployment"], arms, thing["generation"], last.get("at"), last.get("actor")))
+    return [Table(("deployment", "live", "generation", "since", "actor"), rows)]
+
+
+def deployment(thing: Plain) -> list[Block]:
+    """One deployment and the decisions that led here, newest last; a release to return to is among them."""
+    history = [
+        (
+            one["at"],
+            one["kind"],
+            ", ".join(arm["release"] for arm in one.get("arms", [])) or None,
+            one.get("generation"),
+            one["actor"],
+            one.get("reason") or None,
+        )
+        for one in thing["history"]
+    ]
+    return [
+        Line(f"{thing['deployment']}: {', '.join(_arm(arm) for arm in thing['arms'])}", "bold"),
+        Line(f"  generation {thing['generation']}, {thing['strategy'].replace('_', '-')}"),
+        Line(),
+        Table(("at", "what", "release", "generation", "actor", "reason"), history),
+    ]
+
+
+def events(things: list[Plain]) -> list[Block]:
+    """A table of audit events, newest last."""
+    rows = [
+        (str(one["seq"]), _instant(one["recorded_at_us"]), one["kind"], one["subject"], one["actor"]) for one in things
+    ]
+    return [Table(("number", "recorded at", "what", "about", "actor"), rows)]
+
+
+def details(thing: Plain) -> list[Block]:
+    """Every field of one thing under its own name, nested ones indented."""
+    return [Line(line) for line in _detail_lines(thing, 1)]
+
+
+def inline(value: Any) -> str:
+    """A value on one line: mappings as "name value" pairs."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {inline(one)}" for name, one in value.items())
+    if isinstance(value, list):
+        return ", ".join(inline(one) for one in value)
+    return shown(value)
+
+
+def _table(things: Sequence[Plain], columns: Sequence[str]) -> Table:
+    """The given columns, as far as any of the things has them."""
+    present = [column for column in columns if any(thing.get(column) is not None for thing in things)]
+    rows = [[_cell(thing.get(column)) for column in present] for thing in things]
+    return Table([column.replace("_", " ") for column in present], rows)
+
+
+def _cell(value: Any) -> Cell:
+    return value if value is None or isinstance(value, (str, int, float, bool)) else inline(value)
+
+
+def _nested(value: Any) -> bool:
+    return isinstance(value, Mapping) or (isinstance(value, list) and any(isinstance(one, Mapping) for one in value))
+
+
+def _arm(arm: Plain) -> str:
+    """A release and, when it is not alone, its share."""
+    share = arm["share"] / 100
+    return arm["release"] if share == 100 else f"{arm['release']} {share:g} %"
+
+
+def _instant(us: int) -> str:
+    from seatrial.core.clock import from_us, iso
+
+    return iso(from_us(us))
+
+
+def _detail_lines(value: Mapping[str, Any], depth: int) -> Iterable[str]:
+    indent = "  " * depth
+    width = max((len(name) for name in value), default=0)
+    for name, one in value.items():
+        if isinstance(one, Mapping) and one:
+            yield f"{indent}{name}"
+            yield from _detail_lines(one, depth + 1)
+        elif _nested(one):
+            yield f"{indent}{name}"
+            yield from (f"{indent}  - {inline(inner)}" for inner in one)
+        else:
+            is_instant = name.endswith(("at_us", "cutoff_us")) and isinstance(one, int)
+            words = _instant(one) if is_instant else inline(one)
+            yield f"{indent}{name:<{width}}  {words or '-'}"

@@ -1,0 +1,87 @@
+"""Talk: everything that goes to stderr. Progress, notes, warnings and problems; never data."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from typing import Any, TextIO
+
+from seatrial.core.clock import monotonic
+from seatrial.core.errors import SeatrialError
+
+BOLD_RED, DIM, RESET = "\x1b[1;31m", "\x1b[2m", "\x1b[0m"
+
+
+def say(text: str) -> None:
+    """One note for the person in front of the terminal."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def warned(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
+    """A Python warning as a note; takes the place of `warnings.showwarning`."""
+    say(_coloured(f"note: {message}" if issubclass(category, UserWarning) else f"{category.__name__}: {message}", DIM))
+
+
+def problem(error: SeatrialError, *, as_json: bool) -> None:
+    """An error, for people: its first line stands out on a terminal. For programs: one JSON document."""
+    if as_json:
+        say(json.dumps(document(error), indent=2, ensure_ascii=False, default=str))
+        return
+    first, *rest = str(error).split("\n")
+    say("\n".join([_coloured(first, BOLD_RED), *rest]))
+
+
+def document(error: SeatrialError) -> dict[str, object]:
+    """The RFC 9457 problem of the error, with what only the command line adds: state, next step, exit code."""
+    return error.as_problem() | {"state": error.state, "next": error.next, "exit_code": error.exit_code}
+
+
+class Progress:
+    """A line on the terminal that says what is being done and how far it is; silent without a terminal.
+
+    Called with (what, done, total); total 0 means that it is not known. Use as a context manager, so that the
+    line is gone when the result is printed.
+    """
+
+    def __init__(self, stream: TextIO | None = None) -> None:
+        self._stream = stream or sys.stderr
+        self._shown = self._stream.isatty()
+        self._last = -1.0
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._shown and self._last >= 0:
+            self._stream.write("\r\x1b[K")
+            self._stream.flush()
+
+    def __call__(self, what: str, done: int = 0, total: int = 0) -> None:
+        if not self._shown:
+            return
+        now = monotonic()
+        if done not in (0, total) and now - self._last < 0.1:
+            return
+        self._last = now
+        width = os.get_terminal_size(self._stream.fileno()).columns or 80  # 0: the terminal does not say
+        self._stream.write(f"\r\x1b[K{progress_line(what, done, total)[: width - 1]}")
+        self._stream.flush()
+
+
+def progress_line(what: str, done: int, total: int, *, width: int = 24) -> str:
+    """What is done, a bar and the counts.
+
+    >>> progress_line("reading", 5, 10, width=4)
+    'reading  [##  ] 5 of 10'
+    """
+    if total <= 1:  # no length, or nothing between the start and the end
+        return f"{what}  {done:,}" if done else what
+    filled = width * min(done, total) // total
+    return f"{what}  [{'#' * filled}{' ' * (width - filled)}] {done:,} of {total:,}"
+
+
+def _coloured(text: str, colour: str) -> str:
+    if not sys.stderr.isatty() or os.environ.get("NO_COLOR"):
+        return text
+    return f"{colour}{text}{RESET}"

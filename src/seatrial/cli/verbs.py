@@ -1,0 +1,362 @@
+"""The verbs: commands that act, in the order of the path. Each calls the verb of the same name of `Project`."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import sys
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from seatrial.cli import catalogue, talk
+from seatrial.cli.door import BadCommandLine, Invocation, Noun, Verb, as_time, as_window
+from seatrial.core.errors import Failed, UsageError
+
+if TYPE_CHECKING:
+    from seatrial.core.windows import Window
+
+VERBS: dict[str, click.Command] = {}
+
+
+class BadRequestRows(UsageError):
+    """The rows to predict for cannot be read."""
+
+    code = "usage.bad_rows"
+
+
+class NotFit(Failed):
+    """`doctor` found something that has to be mended first."""
+
+    code = "doctor.not_fit"
+
+
+def verb(name: str) -> Callable[[Callable[..., None]], click.Command]:
+    """Make the function the verb `name`; its docstring follows the catalogue's line in the help."""
+
+    def make(function: Callable[..., None]) -> click.Command:
+        purpose = catalogue.purpose(name)
+        more = inspect.cleandoc(function.__doc__ or "")
+        command = click.command(name, cls=Verb, short_help=purpose, help=f"{purpose}.\n\n{more}")(function)
+        VERBS[name] = command
+        return command
+
+    return make
+
+
+@verb("init")
+@click.argument("folder", default=".", type=click.Path(file_okay=False, path_type=Path))
+@click.option("--template", type=click.Choice(["empty", "flights"]), default="empty", show_default=True)
+@click.pass_obj
+def init(call: Invocation, folder: Path, template: str) -> None:
+    """FOLDER is made when it is not there. `empty` is a definition file with comments, to be filled in;
+    `flights` is a whole project on real data. No file that is there already is overwritten."""
+    from seatrial.cli import render
+    from seatrial.scaffold import init as write_project
+
+    files = write_project(folder, template)
+    call.answer({"folder": str(folder), "template": template, "files": files}, render.initialised)
+
+
+@verb("validate")
+@click.argument("sources", nargs=-1)
+@click.pass_obj
+def validate(call: Invocation, sources: tuple[str, ...]) -> None:
+    """Reads the raw tables, all or those named, and shows for each expectation whether it holds, with the rows
+    that break it. Writes nothing. Ends with 1 when anything failed."""
+    from seatrial.cli import render
+    from seatrial.data.expectations import refused
+
+    with call.project() as project:
+        reports = project.validate(*sources)
+        call.answer(reports, render.validated)
+        if not all(report.passed for report in reports):
+            raise refused(*reports)
+
+
+@verb("snapshot")
+@click.argument("sources", nargs=-1)
+@click.pass_obj
+def snapshot(call: Invocation, sources: tuple[str, ...]) -> None:
+    """Validates the raw tables first, all or those named; nothing is kept when one is refused. Equal content
+    has an equal id."""
+    from seatrial.cli import render
+
+    with call.project() as project:
+        with talk.Progress() as progress:
+            taken = project.snapshot(*sources, progress=progress)
+        call.answer(taken, render.snapshotted)
+
+
+@verb("materialize")
+@click.argument("views", nargs=-1)
+@click.pass_obj
+def materialize(call: Invocation, views: tuple[str, ...]) -> None:
+    """Takes every row known by --at (default: now) for all views, or those named. Repeating it is safe."""
+    from seatrial.cli import render
+
+    with call.project() as project:
+        with talk.Progress() as progress:
+            done = project.materialize(*views, at=call.at, progress=progress)
+        call.answer(done, render.written)
+
+
+@verb("push")
+@click.argument("name")
+@click.argument("rows", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.pass_obj
+def push(call: Invocation, name: str, rows: Path) -> None:
+    """NAME is a feature view or a source. ROWS is a .parquet, .csv or .jsonl file with the source's columns.
+    Rows that are there already change nothing."""
+    from seatrial.cli import render
+
+    with call.project() as project:
+        call.answer(project.push(name, rows), render.written)
+
+
+@verb("train")
+@click.argument("model", required=False)
+@click.option(
+    "--cutoff", callback=as_time, metavar="TIME", help="Use only labels known by then (default: all known now)."
+)
+@click.pass_obj
+def train(call: Invocation, model: str | None, cutoff: datetime | None) -> None:
+    """MODEL may be left out when the project has one. When every gate passes, the run becomes the next version
+    with the alias "candidate"; else the run is kept as evidence and the command ends with 3."""
+    from seatrial.cli import render
+
+    with call.project() as project:
+        with talk.Progress() as progress:
+            run = project.train(model, cutoff=cutoff, progress=progress)
+        call.answer(run, render.trained)
+    if not run.passed:
+        from seatrial.training.gates import GatesNotPassed
+
+        failed = [gate for gate in run.gates if not gate["passed"]]
+        raise GatesNotPassed(
+            f"{len(failed)} of {len(run.gates)} gates of model '{run.model}' said no.",
+            expected="\n".join(f"  {gate['gate']}: {gate['reason']}" for gate in failed),
+            state=f"Run {run.run} is kept, no version was made.",
+            next="Change the data, the features or the parameters, and train again.",
+        )
+
+
+@verb("release")
+@click.argument("name", required=False)
+@click.option(
+    "--parity-window",
+    callback=as_window,
+    metavar="START/END",
+    help="Compare the packed model with the trained one on every row of this window too.",
+)
+@click.pass_obj
+def release(call: Invocation, name: str | None, parity_window: Window | None) -> None:
+    """NAME is a model (its candidate), MODEL@ALIAS, MODEL:VERSION or the id of a run. The bundle is refused when
+    the packed model answers differently from the trained one. The same run gives the same id."""
+    from seatrial.cli import render
+
+    with call.project() as project:
+        with talk.Progress() as progress:
+            done = project.release(name, parity_window=parity_window, progress=progress)
+        call.answer(done, render.released)
+
+
+@verb("deploy")
+@click.argument("model", required=False)
+@click.option("--release", "release_id", metavar="ID", help="The release (default: the newest of the model).")
+@click.option("--reason", default="", metavar="TEXT", help="Why, for the audit log; needed without owner or runbook.")
+@click.pass_obj
+def deploy(call: Invocation, model: str | None, release_id: str | None, reason: str) -> None:
+    """Moves all traffic at once; running services follow by themselves. To return to an earlier release,
+    deploy that one."""
+    from seatrial.cli import render
+
+    with call.project() as project:
+        call.answer(project.deploy(model, release=release_id, reason=reason), render.deployed)
+
+
+@verb("serve")
+@click.option("--host", default="127.0.0.1", show_default=True)
+@click.option("--port", default=8000, show_default=True, type=click.IntRange(0, 65535), help="0: any free port.")
+@click.option("--replay", is_flag=True, help="Let requests say at which time they are made, for replaying history.")
+@click.option(
+    "--bundle",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Serve this one release file; no project file is needed, only the signer's key in .seatrial/keys/trusted/.",
+)
+@click.pass_obj
+def serve(call: Invocation, host: str, port: int, replay: bool, bundle: Path | None) -> None:
+    """Serves every deployment of the project until it is stopped with Ctrl-C or SIGTERM. Every answer is in the
+    prediction log before it leaves."""
+
+    def ready(url: str) -> None:
+        talk.say(f"Serving at {url}; documentation at {url}/docs. Stop with Ctrl-C.")
+        if call.json:
+            call.answer({"url": url}, lambda _: [])
+
+    with call.project() as project:
+        if bundle is None:
+            project.serve(host=host, port=port, replay=replay, on_ready=ready)
+            return
+        from seatrial.releases.signing import trusted_keys
+        from seatrial.serving import service
+
+        serving = service.from_bundle(bundle, trusted_keys=trusted_keys(project.keys), log=project.log, replay=replay)
+        service.run(serving, host=host, port=port, started=ready)
+
+
+@verb("predict")
+@click.argument("model", required=False)
+@click.option("--request", metavar="JSON", help="One row: an object of the model's request fields.")
+@click.option("--file", "file", metavar="FILE", help="Rows as JSON lines; - reads stdin.")
+@click.option("--url", metavar="URL", help="A running service; without it the prediction is made in this process.")
+@click.option(
+    "--replay", "window", callback=as_window, metavar="START/END", help="Replay this window of the labels' rows."
+)
+@click.pass_obj
+def predict(
+    call: Invocation, model: str | None, request: str | None, file: str | None, url: str | None, window: Window | None
+) -> None:
+    """Give rows with --request or --file, or --replay a window of history through a service started with
+    `seatrial serve --replay`. Predictions are logged, wherever they are made."""
+    from seatrial.cli import render
+
+    if [request, file, window].count(None) != 2:
+        raise BadCommandLine(
+            "predict takes one of --request, --file and --replay.",
+            expected="""For example `seatrial predict --request '{"distance": 500}'`.""",
+            state="Nothing was done.",
+        )
+    if window is not None:
+        if url is None:
+            raise BadCommandLine(
+                "--replay needs --url, the address of a service started with `seatrial serve --replay`.",
+                state="Nothing was done.",
+            )
+        with call.project() as project:
+            with talk.Progress() as progress:
+                done = project.replay(model, window, url=url, progress=progress)
+            call.answer(done, render.replayed)
+        return
+    rows = read_rows(request, file)
+    with call.project() as project:
+        call.answer(project.predict(model, rows, at=call.at, url=url), render.predicted)
+
+
+@verb("lineage")
+@click.argument("id")
+@click.pass_obj
+def lineage(call: Invocation, id: str) -> None:
+    """ID is of anything that seatrial keeps (a prediction, release, version, run, training set, snapshot), or the
+    start of one."""
+    from seatrial.cli import render
+    from seatrial.governance.lineage import as_tree
+
+    with call.project() as project:
+        found = project.lineage(id)
+        call.answer(found, lambda _: render.lines(as_tree(found)))
+
+
+@verb("status")
+@click.pass_obj
+def status(call: Invocation) -> None:
+    """Release, data, parameters, performance and owner of each model, and what to do next."""
+    from seatrial.cli import render
+
+    with call.project() as project:
+        call.answer(project.status(), render.statuses)
+
+
+@verb("doctor")
+@click.pass_obj
+def doctor(call: Invocation) -> None:
+    """Looks at Python, packages, the disk, the stores and the clock. Ends with 1 when something must be mended."""
+    from seatrial.cli import render
+
+    with call.project() as project:
+        checks = project.doctor()
+        call.answer(checks, render.checked)
+    failed = [check for check in checks if not check.passed]
+    if failed:
+        raise NotFit(
+            f"{len(failed)} of {len(checks)} checks failed: {', '.join(check.name for check in failed)}.",
+            next="\n".join(f"  {check.name}: {check.next}" for check in failed),
+            state="Nothing was changed.",
+        )
+
+
+@verb("demo")
+@click.argument("folder", default="seatrial-demo", type=click.Path(file_okay=False, path_type=Path))
+@click.pass_obj
+def demo(call: Invocation, folder: Path) -> None:
+    """Makes the flights project in FOLDER (it must not exist, or be an earlier demo) and runs every step from raw
+    data to a served and logged prediction. About a minute."""
+    from seatrial.cli import demo as demonstration
+
+    demonstration.run(folder, as_json=call.json)
+
+
+export = Noun("export", short_help=catalogue.purpose("export"), help=f"{catalogue.purpose('export')}: docker so far.")
+VERBS["export"] = export
+
+
+@export.command("docker")
+@click.argument("release")
+@click.option("--to", "folder", required=True, type=click.Path(file_okay=False, path_type=Path), metavar="DIR")
+@click.pass_obj
+def export_docker(call: Invocation, release: str, folder: Path) -> None:
+    """Write Dockerfile, pinned requirements and bundle of RELEASE to a folder."""
+    from seatrial.cli import render
+
+    with call.project() as project:
+        files = project.export_docker(release, folder)
+        call.answer({"folder": str(folder), "release": release, "files": files}, render.exported)
+
+
+def read_rows(request: str | None, file: str | None) -> list[dict[str, Any]]:
+    """The rows of --request (one JSON object) or --file (JSON lines; - is stdin).
+
+    Raises BadRequestRows with the line that is not a JSON object. Values are checked by the model's signature.
+    """
+    if request is not None:
+        return [_row(request, "--request")]
+    assert file is not None
+    if file == "-":
+        return _rows(sys.stdin.read(), "stdin")
+    try:
+        content = Path(file).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise BadRequestRows(f"the file {file} cannot be read: {reason}.", expected="JSON lines in UTF-8.") from None
+    return _rows(content, file)
+
+
+def _rows(content: str, where: str) -> list[dict[str, Any]]:
+    rows = [
+        _row(line, f"line {number} of {where}") for number, line in enumerate(content.split("\n"), 1) if line.strip()
+    ]
+    if not rows:
+        raise BadRequestRows(f"{where} holds no rows.", expected="One JSON object a line.")
+    return rows
+
+
+def _row(line: str, where: str) -> dict[str, Any]:
+    try:
+        row = json.loads(line, parse_constant=_no_constant)
+    except (ValueError, RecursionError) as error:
+        reason = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
+        raise BadRequestRows(
+            f"{where} is not JSON: {reason}.", expected='An object such as {"distance": 500} is expected.'
+        ) from None
+    if not isinstance(row, dict):
+        raise BadRequestRows(
+            f"{where} is JSON, but not an object.", expected='An object such as {"distance": 500} is expected.'
+        )
+    return row
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is not a JSON number")

@@ -1,0 +1,80 @@
+"""History: the past of a project's data, sent through a running service at its own pace."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from seatrial.core.clock import iso
+from seatrial.core.errors import UsageError
+from seatrial.core.windows import Window
+from seatrial.inputs import instant
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pyarrow as pa
+    from numpy.typing import NDArray
+
+    from seatrial.data.sources import Source
+    from seatrial.features.definitions import FeatureView
+    from seatrial.stores.online import SqliteOnlineStore
+    from seatrial.training.model import Model
+
+
+class Feed:
+    """The events of a window, pushed as they become known."""
+
+    def __init__(
+        self, views: Sequence[FeatureView], tables: Mapping[str, pa.Table], window: Window, online: SqliteOnlineStore
+    ) -> None:
+        from seatrial.features.materialize import Stream
+
+        self.rows = 0
+        self._streams = [Stream(view, tables[view.source.name], online, since_us=window.start_us) for view in views]
+
+    def up_to(self, at_us: int) -> int:
+        """Push what became known by `at_us`; how many rows."""
+        pushed = sum(stream.up_to(at_us) for stream in self._streams)
+        self.rows += pushed
+        return pushed
+
+
+def in_window(rows: pa.Table, source: Source, window: Window) -> pa.Table:
+    """The rows whose event time is in the window, in its order."""
+    import pyarrow.compute as pc
+
+    if source.event_timestamp is None:
+        raise UsageError(f"label source '{source.name}' has no event_timestamp, so it has no history to replay.")
+    at = rows[source.event_timestamp]
+    inside = pc.and_(pc.greater_equal(at, instant(window.start_us)), pc.less(at, instant(window.end_us)))
+    return rows.filter(inside).sort_by(source.event_timestamp)
+
+
+def times_us(rows: pa.Table, column: str | None) -> NDArray[np.int64]:
+    import pyarrow as pa
+
+    times: NDArray[np.int64] = rows[column].cast(pa.int64()).to_numpy()
+    return times
+
+
+def business_keys(rows: pa.Table, model: Model) -> list[str]:
+    """A request id per row: the model's key in one text, or the row's place when it has no key."""
+    if not model.key:
+        return [f"{model.name}-{place}" for place in range(rows.num_rows)]
+    columns = [rows[name].to_pylist() for name in model.key]
+    return ["|".join(iso(v) if isinstance(v, datetime) else str(v) for v in key) for key in zip(*columns, strict=True)]
+
+
+def measured(model: Model, rows: pa.Table, scores: Sequence[float]) -> tuple[int, dict[str, float | None]]:
+    """How many rows have a label, and the metrics of their scores."""
+    import numpy as np
+    import pyarrow as pa
+
+    from seatrial.stats.metrics import measure
+
+    labels = rows[model.target].cast(pa.float64()).to_numpy()
+    known = ~np.isnan(labels)
+    if not known.any():
+        return 0, {}
+    return int(known.sum()), measure(model.task, labels[known], np.asarray(scores)[known])

@@ -1,0 +1,308 @@
+"""Inputs: from declared sources to tables, through validation and snapshots, to the rows that a model learns from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from seatrial.core.clock import monotonic, parse_time
+from seatrial.core.errors import Failed, UsageError, did_you_mean, listed
+from seatrial.core.records import Record
+from seatrial.core.types import Dtype, Field
+from seatrial.core.windows import Window
+from seatrial.loading import UnknownName
+from seatrial.results import Progress, Taken
+from seatrial.workspace import Workspace
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from seatrial.data.expectations import ValidationReport
+    from seatrial.data.reading import Reading
+    from seatrial.data.snapshot import Content, SnapshotDiff
+    from seatrial.data.sources import Source
+    from seatrial.features.definitions import FeatureView
+    from seatrial.features.plan import FeaturePlan
+    from seatrial.training.model import Model
+
+
+class BadRows(Failed):
+    """Rows handed to a verb cannot be read."""
+
+    code = "project.bad_rows"
+
+
+class Inputs:
+    """Reads the sources of a workspace's definitions."""
+
+    def __init__(self, workspace: Workspace) -> None:
+        self._workspace = workspace
+
+    def raw(self, names: Sequence[str]) -> dict[str, Source]:
+        raw = self._workspace.definitions.raw
+        for name in names:
+            if name not in raw:
+                raise UnknownName(
+                    f"no raw source is named '{name}'.",
+                    expected=f"There is {listed(raw)}. {did_you_mean(name, raw)}".strip(),
+                )
+        return {name: raw[name] for name in names or raw}
+
+    def read_raw(self, sources: Mapping[str, Source]) -> dict[str, Reading]:
+        from seatrial.data.reading import read
+
+        folder, threads = self._workspace.folder, self._workspace.settings.threads
+        return {name: read(source, folder=folder, threads=threads) for name, source in sources.items()}
+
+    def check(self, source: Source, readings: dict[str, Reading]) -> ValidationReport:
+        """The report of one source; sources that it refers to are read when they have not been."""
+        from seatrial.data.expectations import check, referenced
+
+        readings |= self.read_raw({o.name: o for o in referenced(source) if o.name not in readings})
+        others = {name: reading.table for name, reading in readings.items()}
+        reading = readings[source.name]
+        return check(source, reading.table, others, removed=reading.set_aside)
+
+    def snapshots(
+        self, sources: Mapping[str, Source], progress: Progress | None
+    ) -> tuple[list[Taken], dict[str, pa.Table]]:
+        """Read, check and keep raw sources: what was taken, and the rows by source name."""
+        from seatrial.data import snapshot
+        from seatrial.data.expectations import refused
+
+        readings: dict[str, Reading] = {}
+        for done, (name, source) in enumerate(sources.items()):
+            if progress:
+                progress(f"read {name}", done, len(sources))
+            readings |= self.read_raw({name: source})
+        reports = [self.check(source, readings) for source in sources.values()]
+        if not all(report.passed for report in reports):
+            raise refused(*reports)
+        taken = []
+        for name in sources:
+            started = monotonic()
+            reading = readings[name]
+            content = snapshot.content(reading.table)
+            before = self._snapshot_of(name)
+            new = before is None or before.id != content.id
+            if new:
+                self._keep_snapshot(name, content, reading)
+            changed = [] if before is None or not new else _changed_columns(snapshot.diff(before, content))
+            taken.append(
+                Taken(
+                    source=name,
+                    id=content.id,
+                    rows=content.rows,
+                    columns=len(content.columns),
+                    new=new,
+                    set_aside={removed.rule.where: removed.count for removed in reading.set_aside},
+                    changed_columns=changed,
+                    seconds=round(monotonic() - started, 3),
+                )
+            )
+        return taken, {name: readings[name].table for name in sources}
+
+    def _snapshot_of(self, source: str) -> Content | None:
+        """The content of a source's newest snapshot."""
+        from seatrial.data.snapshot import Content
+
+        head = self._workspace.metadata.head("snapshot", source)
+        record = self._workspace.metadata.record(head.record_id) if head else None
+        return Content.from_plain(record.body["content"]) if record else None
+
+    def _keep_snapshot(self, source: str, content: Content, reading: Reading) -> None:
+        from seatrial.data.snapshot import write
+
+        key = f"snapshots/{content.id}.parquet"
+        self._workspace.keep_file(key, lambda path: write(content, reading.table, path))
+        removed = [part for part in reading.set_aside if part.count]
+        body = {
+            "source": source,
+            "files": [msgspec.to_builtins(file) for file in reading.files],
+            "set_aside": [part.as_plain() for part in removed],
+            "truncated": dict(reading.truncated),
+        }
+        record = Record(content.id, "snapshot", "", (), {"content": content.as_plain(), "object": key})
+        with self._workspace.metadata.transaction() as transaction:
+            transaction.add(record)
+            transaction.move("snapshot", source, content.id, expected=None)
+            self._workspace.event(transaction, "snapshot.taken", content.id, body)
+
+    def view(self, name: str) -> FeatureView:
+        views = self._workspace.definitions.views
+        if name not in views:
+            raise UnknownName(
+                f"no view is named '{name}'.",
+                expected=f"There is {listed(views)}. {did_you_mean(name, views)}".strip(),
+            )
+        return views[name]
+
+    def tables(self, sources: Sequence[Source], progress: Progress | None) -> tuple[dict[str, pa.Table], list[str]]:
+        """The rows of sources, raw or derived, by name, read through fresh snapshots; and the snapshots' ids."""
+        from seatrial.data.reading import read
+        from seatrial.data.sources import raw_sources
+
+        raw = {one.name: one for source in sources for one in raw_sources(source)}
+        taken, tables = self.snapshots(raw, progress)
+        for source in sources:
+            if source.name not in tables:
+                tables[source.name] = read(source, folder=self._workspace.folder, tables=tables).table
+        return tables, [one.id for one in taken]
+
+    def events(self, views: Sequence[FeatureView], progress: Progress | None) -> tuple[dict[str, pa.Table], list[str]]:
+        tables, snapshots = self.tables([view.source for view in views], progress)
+        return {view.name: tables[view.source.name] for view in views}, snapshots
+
+    def given(self, source: Source, rows: object) -> pa.Table:
+        """Rows handed to a verb, as a table with the columns of `source`, times in UTC."""
+
+        from seatrial.data.reading import read
+        from seatrial.data.sources import CsvSource, FrameSource, ParquetSource
+
+        shared = {
+            name: getattr(source, name)
+            for name in ("name", "event_timestamp", "known_at", "event_key", "label_known_at", "timezone")
+        }
+        if isinstance(rows, str | Path):
+            path = Path(rows)
+            if path.suffix == ".jsonl":
+                rows = _json_lines(path)
+            else:
+                kind = ParquetSource if path.suffix == ".parquet" else CsvSource
+                return read(kind(str(path), **shared), folder=Path.cwd()).table
+        if isinstance(rows, list):
+            rows = _table_of(rows, source)
+        return read(replace(FrameSource(rows), **shared), folder=self._workspace.folder).table
+
+    def rows(
+        self,
+        model: Model,
+        *,
+        known_by_us: int | None = None,
+        window: Window | None = None,
+        progress: Progress | None = None,
+    ) -> tuple[pa.Table, FeaturePlan, tuple[Field, ...], list[str]]:
+        """The rows of a model's labels with every feature, the plan, the request's fields, the snapshots used.
+
+        known_by_us: only rows whose label was known by then; window: only rows predicted in it, labelled or not.
+        """
+        import pyarrow.compute as pc
+
+        from seatrial.data.sources import require_columns
+        from seatrial.features import training_set
+        from seatrial.features.plan import make_plan
+
+        plan = make_plan(model.features, self._workspace.definitions.views)
+        views = {
+            view.name: self._workspace.definitions.views.get(view.name) or _own(model, view.name) for view in plan.views
+        }
+        tables, snapshots = self.tables([model.labels, *(view.source for view in views.values())], progress)
+        labels = tables[model.labels.name]
+        names = list(dict.fromkeys([*plan.request_columns, *model.request_features]))
+        require_columns(model.labels, labels, [*model.key, *names, model.target])
+        if plan.views and model.labels.event_timestamp is None:
+            raise UsageError(
+                f"model '{model.name}' uses feature views, but its label source '{model.labels.name}' has no times.",
+                expected="Features are looked up as of an instant.",
+                next="Give event_timestamp= to the label source.",
+            )
+        times = {
+            training_set.AT: model.labels.event_timestamp,
+            training_set.LABEL_KNOWN_AT: model.labels.label_known_at,
+        }
+        rows = training_set.select(labels, [*model.key, *names, model.target], times)
+        if known_by_us is not None:
+            known_at = training_set.LABEL_KNOWN_AT if model.labels.label_known_at else training_set.AT
+            known = pc.less_equal(rows[known_at], instant(known_by_us))
+            rows = rows.filter(pc.and_(known, pc.is_valid(rows[model.target])))
+        if window is not None:
+            at = rows[training_set.AT]
+            rows = rows.filter(
+                pc.and_(pc.greater_equal(at, instant(window.start_us)), pc.less(at, instant(window.end_us)))
+            )
+        if progress:
+            progress("join features", 0, 1)
+        events = {name: tables[view.source.name] for name, view in views.items()}
+        joined = training_set.build(rows, plan, views, events, threads=self._workspace.settings.threads)
+        request = tuple(_field(name, labels[name], model) for name in names)
+        return joined, plan, request, snapshots
+
+
+def _changed_columns(diff: SnapshotDiff) -> list[str]:
+    names = [*diff.added, *diff.removed, *(name for name, _, _ in diff.retyped), *(c.name for c in diff.changed)]
+    return list(dict.fromkeys(names))
+
+
+def _own(model: Model, name: str) -> FeatureView:
+    return next(view for view in model.views if view.name == name)
+
+
+def instant(us: int) -> pa.Scalar:
+    import pyarrow as pa
+
+    return pa.scalar(us, pa.int64()).cast(pa.timestamp("us", tz="UTC"))
+
+
+def _field(name: str, column: pa.ChunkedArray, model: Model) -> Field:
+    """A request field, typed as the label source's column."""
+    import pyarrow as pa
+
+    kind = column.type
+    dtype: Dtype
+    if pa.types.is_boolean(kind):
+        dtype = "bool"
+    elif pa.types.is_integer(kind):
+        dtype = "int"
+    elif pa.types.is_floating(kind) or pa.types.is_decimal(kind):
+        dtype = "float"
+    elif pa.types.is_string(kind):
+        dtype = "category" if name in model.request_features else "string"
+    else:
+        raise UsageError(
+            f"column '{name}' of label source '{model.labels.name}' is {kind}; a request cannot carry it.",
+            expected="Numbers, booleans and strings are expected; of a time take parts or differences.",
+        )
+    return Field(name, dtype, nullable=column.null_count > 0)
+
+
+def _json_lines(path: Path) -> list[dict[str, Any]]:
+    try:
+        rows = [msgspec.json.decode(line) for line in path.read_bytes().splitlines() if line.strip()]
+    except OSError as error:
+        raise BadRows(f"the file '{path}' cannot be read: {error.strerror}.") from None
+    except msgspec.DecodeError as error:
+        raise BadRows(f"the file '{path}' is not JSON, a line a row: {error}.") from None
+    if not all(isinstance(row, dict) for row in rows):
+        raise BadRows(f"the file '{path}' has lines that are no JSON objects.")
+    return rows
+
+
+def _table_of(rows: list[dict[str, Any]], source: Source) -> pa.Table:
+    """Dicts as a table; ISO times of the source's time columns become times."""
+    import pyarrow as pa
+
+    times = {source.event_timestamp, source.known_at, source.label_known_at}
+    try:
+        parsed = [
+            {k: parse_time(v, name=k) if k in times and isinstance(v, str) else v for k, v in row.items()}
+            for row in rows
+        ]
+        return pa.Table.from_pylist(parsed)
+    except (pa.ArrowException, AttributeError, TypeError) as error:
+        raise BadRows(f"the rows for source '{source.name}' do not form a table: {error}.") from None
+
+
+def columns(rows: pa.Table, names: Sequence[str]) -> dict[str, Any]:
+    """Columns as `core.signature.encode` takes them: numbers as float64 with NaN, strings as objects."""
+    import pyarrow as pa
+
+    found: dict[str, Any] = {}
+    for name in names:
+        column = rows[name]
+        text = pa.types.is_string(column.type)
+        found[name] = column.to_pylist() if text else column.cast(pa.float64()).to_numpy()
+    return found

@@ -1,0 +1,189 @@
+"""Loading: what does this folder's project file define?
+
+Definitions are Python, `project.py` or every module of `definitions/`, run by path and never imported by name, so
+that two projects in one process do not meet. They do no I/O of their own; what they define is collected.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+import traceback
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from seatrial.core.declared import collecting
+from seatrial.core.errors import Failed, SeatrialError, UsageError, did_you_mean, listed
+from seatrial.core.identity import digest
+from seatrial.data.sources import QuerySource, Source, raw_sources
+from seatrial.deployment.definition import Deployment
+from seatrial.features.definitions import BadDefinition, FeatureView
+from seatrial.training.model import Model
+
+Thing = TypeVar("Thing")
+
+
+class NotAProject(UsageError):
+    """The folder holds no project file."""
+
+    code = "project.not_a_project"
+
+
+class BrokenProject(Failed):
+    """The project file cannot be run."""
+
+    code = "project.broken"
+
+
+class UnknownName(UsageError):
+    """No model, view, source or deployment has this name."""
+
+    code = "project.unknown_name"
+
+
+@dataclass(frozen=True)
+class Definitions:
+    """Everything that a project file defines, by name.
+
+    sources: every source that a model or view reads, and every one bound to a name in the file, raw and derived.
+    code_digest: digest of the files' bytes; files: their paths.
+    """
+
+    models: dict[str, Model]
+    views: dict[str, FeatureView]
+    deployments: dict[str, Deployment]
+    sources: dict[str, Source]
+    files: tuple[Path, ...] = ()
+    code_digest: str = ""
+
+    @property
+    def raw(self) -> dict[str, Source]:
+        """The sources that are read from outside, in the order of the file."""
+        return {name: source for name, source in self.sources.items() if not isinstance(source, QuerySource)}
+
+    def model(self, name: str | None) -> Model:
+        """The model of that name; without a name, the only one."""
+        return _pick("model", self.models, name)
+
+    def deployment(self, name: str | None) -> Deployment:
+        return _pick("deployment", self.deployments, name)
+
+
+def load_definitions(folder: Path) -> Definitions:
+    """Run the folder's project file and collect what it defines.
+
+    Raises NotAProject when there is none, BrokenProject with file, line and reason when it fails.
+    """
+    files = _files(folder)
+    with collecting() as declared:
+        for file in files:
+            declared += [value for value in vars(_run(file)).values() if isinstance(value, Source)]
+    return collect(declared, files=files)
+
+
+def collect(declared: Iterable[object], *, files: Sequence[Path] = ()) -> Definitions:
+    """Definitions from the objects themselves.
+
+    Raises BadDefinition when two things of one kind share a name.
+    """
+    models: dict[str, Model] = {}
+    views: dict[str, FeatureView] = {}
+    deployments: dict[str, Deployment] = {}
+    sources: dict[str, Source] = {}
+    things = list(declared)
+    for thing in things:
+        if isinstance(thing, FeatureView):
+            _add("view", views, thing.name, thing)
+            _add_source(sources, thing.source)
+        elif isinstance(thing, Model):
+            _add("model", models, thing.name, thing)
+            _add_source(sources, thing.labels)
+            for view in thing.views:
+                _add("view", views, view.name, view)
+                _add_source(sources, view.source)
+        elif isinstance(thing, Deployment):
+            _add("deployment", deployments, thing.name, thing)
+        elif isinstance(thing, Source):
+            _add_source(sources, thing)
+    code = b"\0".join(file.name.encode() + b"\0" + file.read_bytes() for file in files)
+    return Definitions(models, views, deployments, sources, tuple(files), digest(code))
+
+
+def _add(kind: str, things: dict[str, Thing], name: str, thing: Thing) -> None:
+    known = things.get(name)
+    if known is not None and known is not thing:
+        raise BadDefinition(f"two {kind}s are named '{name}'.", expected="Names are unique within a project.")
+    things[name] = thing
+
+
+def _add_source(sources: dict[str, Source], source: Source) -> None:
+    for one in (*raw_sources(source), source):
+        known = sources.get(one.name)
+        if known is not None and known is not one and known.as_plain() != one.as_plain():
+            raise BadDefinition(
+                f"two sources are named '{one.name}'.", expected="Give one of them another name=.", source=one.name
+            )
+        sources.setdefault(one.name, one)
+
+
+def _pick(kind: str, things: dict[str, Thing], name: str | None) -> Thing:
+    if name is None:
+        if len(things) == 1:
+            return next(iter(things.values()))
+        raise UnknownName(
+            f"the project has {len(things)} {kind}s, and none was named.",
+            expected=f"They are {listed(things)}." if things else f"It needs one: see {kind.capitalize()}(...).",
+        )
+    if name not in things:
+        raise UnknownName(
+            f"no {kind} is named '{name}'.",
+            expected=f"There is {listed(things)}. {did_you_mean(name, things)}".strip(),
+        )
+    return things[name]
+
+
+def _files(folder: Path) -> list[Path]:
+    package = folder / "definitions"
+    if (folder / "project.py").is_file():
+        return [folder / "project.py"]
+    if package.is_dir():
+        return sorted(package.glob("*.py"))
+    raise NotAProject(
+        f"{folder} holds no project.py and no definitions/.",
+        expected="A seatrial project has one of them.",
+        next="Run `seatrial init`, or name the folder with --project.",
+    )
+
+
+def _run(file: Path) -> object:
+    """The module of a project file, run under a name of its own."""
+    name = f"seatrial_project_{digest(str(file.resolve()).encode())[:12]}"
+    spec = importlib.util.spec_from_file_location(name, file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # inspect, which reads a function's source, looks here
+    write_bytecode, sys.dont_write_bytecode = sys.dont_write_bytecode, True
+    try:
+        spec.loader.exec_module(module)
+    except SeatrialError as error:
+        error.found = f"{file.name}:{_line(error, file)}: {error.found}"
+        raise
+    except (Exception, SystemExit) as error:
+        line = error.lineno if isinstance(error, SyntaxError) else _line(error, file)
+        raise BrokenProject(
+            f"{file.name}:{line}: {type(error).__name__}: {error}",
+            expected="The project file must run from top to bottom without an error.",
+            next=f"Correct {file.name}, line {line}.",
+        ) from error
+    finally:
+        sys.dont_write_bytecode = write_bytecode
+    return module
+
+
+def _line(error: BaseException, file: Path) -> int:
+    """The last line of `file` that the error passed through."""
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(file)]
+    return lines[-1] if lines and lines[-1] is not None else 1

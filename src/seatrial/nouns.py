@@ -1,0 +1,280 @@
+"""What is there: every list and show of the plural nouns, and how each model stands. Reads only."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from seatrial.core.clock import from_us, iso
+from seatrial.core.errors import UsageError
+from seatrial.core.records import Event, Record
+from seatrial.core.windows import duration_text
+from seatrial.results import FeatureInfo, ModelStatus
+from seatrial.workspace import Workspace
+
+if TYPE_CHECKING:
+    from seatrial.data.snapshot import SnapshotDiff
+    from seatrial.governance.audit import Anchor, AuditReport
+    from seatrial.governance.lineage import Lineage
+    from seatrial.training.model import Model
+
+
+class NoRelease(UsageError):
+    """The model, version or alias has no release yet."""
+
+    code = "project.no_release"
+
+
+class Nouns(Workspace):
+    """The reading half of a project."""
+
+    def status(self) -> list[ModelStatus]:
+        """For each model: what is live since when, from which data, how good it was, who owns it, what to do next."""
+        return [self._status(model) for model in self.definitions.models.values()]
+
+    def features(self) -> list[FeatureInfo]:
+        """Every feature of every view."""
+        return [
+            FeatureInfo(
+                view=view.name,
+                feature=name,
+                column=f"{view.name}__{name}",
+                entity=view.entity.name,
+                definition=aggregation.describe(),
+                source=view.source.name,
+                ttl=duration_text(view.ttl_us) if view.ttl_us else "",
+                owner=view.owner,
+                description=view.description,
+                online_rows=self.online.count(view.digest),
+            )
+            for view in self.definitions.views.values()
+            for name, aggregation in view.features.items()
+        ]
+
+    def snapshots(self, source: str | None = None) -> list[dict[str, Any]]:
+        """Every snapshot that was taken, oldest first."""
+        taken = self.metadata.events(kind="snapshot.taken")
+        return [
+            {
+                "source": event.body["source"],
+                "id": event.subject,
+                "rows": self.record(event.subject).body["content"]["rows"],
+                "taken_at": iso(from_us(event.recorded_at_us)),
+                "actor": event.actor,
+            }
+            for event in taken
+            if source in (None, event.body["source"])
+        ]
+
+    def snapshot_show(self, id: str) -> dict[str, Any]:
+        """One snapshot: its columns, files and what was set aside."""
+        record = self.resolved(id, "snapshot")
+        events = self.metadata.events(subject=record.id, kind="snapshot.taken")
+        return {"id": record.id, **record.body["content"], "taken": [event.body for event in events]}
+
+    def snapshots_diff(self, a: str, b: str) -> SnapshotDiff:
+        """What is different in `b`, by column and by cell. Each is a snapshot's id, its start, or a source's name."""
+        from seatrial.data.snapshot import diff, load
+
+        first, second = (load(self.objects.path(self._snapshot_record(name).body["object"])) for name in (a, b))
+        return diff(first[0], second[0], first[1], second[1])
+
+    def runs(self, model: str | None = None) -> list[dict[str, Any]]:
+        """Every run, oldest first: when, passed or not, its metrics."""
+        return [
+            {
+                "run": record.id,
+                "model": record.name,
+                "passed": record.body["passed"],
+                "cutoff": iso(from_us(record.body["cutoff_us"])) if record.body["cutoff_us"] is not None else None,
+                **{
+                    name: record.body["metrics"].get(name)
+                    for name in ("roc_auc", "log_loss", "rmse", "r2")
+                    if name in record.body["metrics"]
+                },
+            }
+            for record in self.metadata.records("run", model)
+        ]
+
+    def run_show(self, id: str) -> dict[str, Any]:
+        """One run's record."""
+        record = self.resolved(id, "run")
+        return {"id": record.id, "model": record.name, "inputs": list(record.inputs), **record.body}
+
+    def models(self) -> list[dict[str, Any]]:
+        """Every version of every model, with its aliases and its release."""
+        found = []
+        for model in self.registry.models():
+            aliases = self.registry.aliases(model)
+            for record in self.registry.versions(model):
+                release = self.release_of(record.id)
+                found.append(
+                    {
+                        "model": model,
+                        "version": record.body["version"],
+                        "aliases": [alias for alias, named in aliases.items() if named.id == record.id],
+                        "run": record.body["run"],
+                        "release": release.id if release else None,
+                        "id": record.id,
+                    }
+                )
+        return found
+
+    def releases(self, model: str | None = None) -> list[dict[str, Any]]:
+        """Every release, oldest first."""
+        live = {head.name: self.record(head.record_id).inputs for head in self.metadata.heads("deployment")}
+        return [
+            {
+                "release": record.id,
+                "model": record.name,
+                "version": record.body["version"],
+                "semantic_version": record.body["semantic_version"],
+                "live": [name for name, inputs in live.items() if record.id in inputs],
+                "bytes": record.body["bytes"],
+            }
+            for record in self.metadata.records("release", model)
+        ]
+
+    def release_show(self, id: str) -> dict[str, Any]:
+        """One release: its manifest, where its bundle lies, and an example of a request."""
+        from seatrial.releases.bundle import open_bundle
+        from seatrial.serving.release import example
+
+        record = self.chosen_release(None, id)
+        path = self.objects.path(record.body["object"])
+        shown = {"id": record.id, "path": str(path), **record.body["manifest"]}
+        return shown | {"example": example(open_bundle(path, self.trusted))}
+
+    def release_verify(self, id: str) -> dict[str, Any]:
+        """Open a bundle (a release's id, or a path), check signature and every digest, replay its golden rows."""
+        from seatrial.releases.bundle import open_bundle
+        from seatrial.releases.golden import replay
+
+        path = Path(id)
+        if not path.is_file():
+            path = self.objects.path(self.chosen_release(None, id).body["object"])
+        bundle = open_bundle(path, self.trusted)
+        rows = replay(bundle, bundle.runtime())
+        return {"release": bundle.id, "signed_by": bundle.keyid, "files": len(bundle.files), "golden_rows": rows}
+
+    def deployments(self) -> list[dict[str, Any]]:
+        """What every deployment answers with."""
+        return [self.deployment_show(head.name) for head in self.metadata.heads("deployment")]
+
+    def deployment_show(self, name: str) -> dict[str, Any]:
+        """One deployment: its arms, its generation and the decisions that led here."""
+        from seatrial.deployment.deploy import live, nothing_deployed
+
+        found = live(self.metadata, name)
+        if found is None:
+            raise nothing_deployed(name)
+        events = self.metadata.events(subject=f"deployment/{name}")
+        return {
+            "deployment": name,
+            "generation": found.head.generation,
+            "strategy": found.record.body["strategy"],
+            "arms": found.record.body["arms"],
+            "history": [
+                {"at": iso(from_us(event.at_us)), "kind": event.kind, "actor": event.actor, **event.body}
+                for event in events
+            ],
+        }
+
+    def lineage(self, id: str) -> Lineage:
+        """What a record, or a prediction, was made from, down to files, commit and environment; and what came of it.
+
+        id: a record's id or its start, a prediction's id, or a request's.
+        """
+        from seatrial.governance.lineage import LineageStart, UnknownId, both, upstream
+
+        try:
+            return both(self.metadata, id)
+        except UnknownId:
+            found = self.log.find(id)
+            if not found:
+                raise
+        row = found[0]
+        facts = {
+            name: row[name] for name in ("request_id", "model", "version", "arm", "prediction", "probability", "caller")
+        }
+        facts["at"] = iso(row["at"])
+        return upstream(self.metadata, LineageStart(row["prediction_id"], (row["release"],), facts=facts))
+
+    def audit_verify(self, anchors: Sequence[Anchor] = ()) -> AuditReport:
+        """Check the chain of events. anchors: events that were kept elsewhere, for example by `deploy`'s answer."""
+        from seatrial.governance.audit import verify
+
+        return verify(self.metadata, anchors)
+
+    def audit_list(self, limit: int = 50) -> list[Event]:
+        """The newest events, newest last."""
+        from seatrial.governance.audit import newest
+
+        return newest(self.metadata, limit)
+
+    def audit_show(self, seq: int) -> Event:
+        """One event by its number."""
+        from seatrial.governance.audit import show
+
+        return show(self.metadata, seq)
+
+    def _snapshot_record(self, name: str) -> Record:
+        head = self.metadata.head("snapshot", name)
+        return self.record(head.record_id) if head else self.resolved(name, "snapshot")
+
+    def release_of(self, version_id: str) -> Record | None:
+        head = self.metadata.head("version_release", version_id)
+        return self.record(head.record_id) if head else None
+
+    def chosen_release(self, model: str | None, name: str | None) -> Record:
+        """A release by its id or the start of it, by a model, `model@alias` or `model:3`; by default the newest."""
+        if name is not None and name.startswith("rel_"):
+            return self.resolved(name, "release")
+        if name is None:
+            name = model or self.definitions.model(None).name
+        if name.isdigit() and model:
+            name = f"{model}:{name}"
+        plain = "@" not in name and ":" not in name
+        head = self.metadata.head("release", name) if plain else None
+        record = self.record(head.record_id) if head else None
+        if record is None and not plain:
+            record = self.release_of(self.registry.resolve(name).id)
+        if record is None:
+            raise NoRelease(
+                f"'{name}' has no release.",
+                state="Nothing was changed.",
+                next=f"Run `seatrial release {name}` first; `seatrial releases list` shows those there are.",
+            )
+        return record
+
+    def _status(self, model: Model) -> ModelStatus:
+        head = self.metadata.head("deployment", model.name)
+        versions = self.metadata.records("version", model.name)
+        candidate = self.metadata.head("alias", f"{model.name}@candidate")
+        release = self.record(self.record(head.record_id).inputs[0]) if head else None
+        run = self.record(release.inputs[1]) if release else None
+        if run is None and versions:
+            run = self.record(max(versions, key=lambda record: int(record.body["version"])).body["run"])
+        since = self.metadata.events(subject=f"deployment/{model.name}")
+        packed = self.metadata.head("release", model.name)
+        if not versions:
+            following = f"seatrial train {model.name}"
+        elif packed is None:
+            following = f"seatrial release {model.name}"
+        else:
+            following = f"seatrial deploy {model.name}" if head is None else "seatrial serve"
+        return ModelStatus(
+            model=model.name,
+            owner=model.owner,
+            live=str(release.body["version"]) if release else None,
+            release=f"{release.body['semantic_version']} {release.id}" if release else None,
+            since=iso(from_us(since[-1].at_us)) if since else None,
+            generation=head.generation if head else None,
+            candidate=self.record(candidate.record_id).body["version"] if candidate else None,
+            snapshots=list(run.inputs[1:]) if run else [],
+            training_set=run.inputs[0] if run else None,
+            parameters=dict(run.body["definition"]["params"]) if run else {},
+            performance=dict(run.body["metrics"]) if run else {},
+            next=following,
+        )

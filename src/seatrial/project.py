@@ -1,0 +1,670 @@
+"""The project: one folder, its stores, and every verb.
+
+This is the only place where parts are wired together. A verb reads what it needs from the stores, calls the
+stage that does the work, and writes the outcome in one transaction: records, the event that says who did it,
+and the head that now points at it. Objects are written before the transaction that names them, so a crash
+leaves at most an object that nobody names.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from functools import cached_property, partial
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from seatrial.core.clock import as_utc, iso, machine_us, monotonic, to_us
+from seatrial.core.errors import Conflict, UsageError, did_you_mean, listed
+from seatrial.core.identity import canonical_json, content_id, new_id
+from seatrial.core.records import Record
+from seatrial.core.windows import Window, parse_window
+from seatrial.inputs import Inputs, columns
+from seatrial.loading import UnknownName
+from seatrial.nouns import Nouns
+from seatrial.results import Deployed, Progress, Released, Replayed, Taken, Trained
+from seatrial.workspace import SQLITE, STATE
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pyarrow as pa
+    from numpy.typing import NDArray
+
+    from seatrial.data.expectations import ValidationReport
+    from seatrial.deployment.definition import Deployment
+    from seatrial.doctor import Check
+    from seatrial.features.materialize import Written
+    from seatrial.registry.mlflow import Mirrored
+    from seatrial.releases.build import Built
+    from seatrial.releases.manifest import Manifest
+    from seatrial.serving.predictor import Answer
+    from seatrial.serving.service import Service
+    from seatrial.training.model import Model
+    from seatrial.training.pipeline import ChampionScores, Fitted
+
+MLFLOW = "mlflow"  # the outbox topic, as registry.mlflow names it
+
+
+class AlreadyReleased(Conflict):
+    """The version has a release, and this pack is not the same."""
+
+    code = "project.already_released"
+
+
+class PredictionRefused(UsageError):
+    """A row could not be predicted. facts: `problem`, the problem document."""
+
+    code = "project.prediction_refused"
+
+
+class Project(Nouns):
+    """A folder with a project file, opened: every verb. See `Workspace` for the arguments."""
+
+    _mirroring: subprocess.Popen[bytes] | None = None
+
+    @staticmethod
+    def init(folder: str | Path, template: str = "empty") -> Project:
+        """Write a new project's files into `folder`, overwriting none, and open it. template: "empty" or "flights"."""
+        from seatrial.scaffold import init
+
+        init(Path(folder), template)
+        return Project(folder)
+
+    def __enter__(self) -> Project:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @cached_property
+    def _inputs(self) -> Inputs:
+        return Inputs(self)
+
+    def validate(self, *sources: str) -> list[ValidationReport]:
+        """Check the expectations of the raw sources (all, or those named). Reads only; writes nothing."""
+        chosen = self._inputs.raw(sources)
+        readings = self._inputs.read_raw(chosen)
+        return [self._inputs.check(chosen[name], readings) for name in chosen]
+
+    def snapshot(self, *sources: str, progress: Progress | None = None) -> list[Taken]:
+        """Keep the rows of the raw sources (all, or those named), by content.
+
+        Raises DataRefused, and writes nothing, when any of them breaks an expectation.
+        """
+        taken, _ = self._inputs.snapshots(self._inputs.raw(sources), progress)
+        return taken
+
+    def materialize(self, *views: str, at: datetime | None = None, progress: Progress | None = None) -> list[Written]:
+        """Bring the online store up to `at` (default: now) for all views, or those named. Repeating it is safe."""
+        from seatrial.features.materialize import write
+
+        at_us = to_us(as_utc(at)) if at else self.now_us
+        chosen = [self._inputs.view(name) for name in views] or list(self.definitions.views.values())
+        events, snapshots = self._inputs.events(chosen, progress)
+        written = [write(view, events[view.name], self.online, known_by_us=at_us, progress=progress) for view in chosen]
+        with self.metadata.transaction() as transaction:
+            for report in written:
+                body = msgspec.to_builtins(report) | {"through_us": at_us, "snapshots": snapshots}
+                self.event(transaction, "features.materialized", f"view/{report.view}", body)
+        return written
+
+    def push(self, name: str, rows: object) -> list[Written]:
+        """Take rows into the online store, now.
+
+        name: a view, or a source: then every view over it takes them. rows: a path (.parquet, .csv, .jsonl), an
+        Arrow table or other frame, or a list of dicts with the source's columns. A row that is there already
+        changes nothing.
+        """
+        from seatrial.features.materialize import write
+
+        views = [view for view in self.definitions.views.values() if name in (view.name, view.source.name)]
+        if not views:
+            known = [*self.definitions.views, *(view.source.name for view in self.definitions.views.values())]
+            raise UnknownName(
+                f"no view and no view's source is named '{name}'.",
+                expected=f"There is {listed(dict.fromkeys(known))}. {did_you_mean(name, known)}".strip(),
+            )
+        table = self._inputs.given(views[0].source, rows)
+        return [write(view, table, self.online) for view in views]
+
+    def train(
+        self, model: str | None = None, *, cutoff: datetime | None = None, progress: Progress | None = None
+    ) -> Trained:
+        """Fit a model on what was known at `cutoff` (default: now), judge it, and make it a version if its gates pass.
+
+        The run is recorded either way; `passed` and `version` say how it ended. The version gets the alias
+        `candidate`.
+        """
+        from seatrial.training.environment import describe
+        from seatrial.training.pipeline import fit
+
+        started, started_us = monotonic(), machine_us()
+        declared = self.definitions.model(model)
+        timed = declared.labels.event_timestamp is not None
+        cutoff_us = to_us(as_utc(cutoff, name="cutoff") if cutoff else self.clock.now()) if timed else None
+        environment = describe(self.folder, self.definitions.files, declared.threads, seed=declared.seed)
+        rows, plan, request, snapshots = self._inputs.rows(declared, known_by_us=cutoff_us, progress=progress)
+        training_set = self._keep_training_set(declared, rows, snapshots, cutoff_us)
+        fitted = fit(
+            declared,
+            rows,
+            plan,
+            request,
+            cutoff_us=cutoff_us,
+            champion=self._champion(declared),
+            progress=progress,
+        )
+        run = new_id("run")
+        files = self._keep_run_files(run, fitted, environment.patch)
+        body = fitted.as_plain() | {
+            "cutoff_us": cutoff_us,
+            "environment": environment.facts,
+            "signature": msgspec.to_builtins(fitted.signature),
+            "plan": msgspec.to_builtins(plan),
+            "files": files,
+            "definition": _definition(declared),
+        }
+        record = Record(run, "run", declared.name, (training_set, *snapshots), body)
+        version = self._keep_run(record, fitted, started_us)
+        return Trained(
+            model=declared.name,
+            run=run,
+            version=version,
+            passed=fitted.passed,
+            metrics=fitted.metrics,
+            baseline=fitted.baseline,
+            cv=body["cv"],
+            gates=body["gates"],
+            rows=fitted.split,
+            training_set=training_set,
+            snapshots=snapshots,
+            seconds=round(monotonic() - started, 3),
+        )
+
+    def release(
+        self, name: str | None = None, *, parity_window: Window | None = None, progress: Progress | None = None
+    ) -> Released:
+        """Pack a model version as a signed release: ONNX, proved to answer like the native model.
+
+        name: a model (its newest version), `model@alias`, `model:3` or a version's id.
+        parity_window: label rows predicted in it (labelled or not) are compared too. Packing the same version again
+        gives the same release; with another parity window it is refused, since the evidence is part of a release.
+        """
+        from seatrial.releases.build import build
+        from seatrial.releases.native import NativeModel
+
+        version = self.registry.resolve(name or self.definitions.model(None).name)
+        run = self.record(version.body["run"])
+        known = self.release_of(version.id)
+        if known is not None and parity_window is None and known.body["parity_window"]:
+            parity_window = parse_window(known.body["parity_window"])
+        files = run.body["files"]
+        kind = next(key.removeprefix("native.") for key in files if key.startswith("native."))
+        native = NativeModel(kind, self.objects.read(files[f"native.{kind}"]), run.body["task"])
+        rows = self._parity_rows(run, parity_window, progress)
+        built = build(
+            run,
+            version.body["version"],
+            native,
+            rows,
+            profile=self.objects.read(files["profile.json"]),
+            previous=self._manifest_before(version),
+            key=self.signing_key,
+            facts={"parity_window": str(parity_window) if parity_window else ""},
+            progress=progress,
+        )
+        if known is not None and known.id != built.id:
+            raise AlreadyReleased(
+                f"version {version.body['version']} of '{run.name}' is release {known.id}; this pack is {built.id}.",
+                expected="A version has one release, and evidence or environment of this pack differ from it.",
+                next=f"Use {known.id}, or train a new version.",
+            )
+        key = f"releases/{built.id}.seatrial"
+        if known is None:
+            self.objects.put(key, built.data)
+            self._keep_release(built, version, run, key, parity_window)
+        manifest = built.manifest
+        return Released(
+            id=built.id,
+            model=run.name,
+            version=manifest.version,
+            semantic_version=manifest.semantic_version,
+            explanation=manifest.explanation,
+            format=manifest.model_format,
+            parity=msgspec.to_builtins(manifest.parity),
+            path=str(self.objects.path(key)),
+            bytes=len(built.data),
+            new=known is None,
+        )
+
+    def deploy(
+        self,
+        model: str | None = None,
+        *,
+        release: str | None = None,
+        reason: str = "",
+        expected: int | None = None,
+    ) -> Deployed:
+        """Give a deployment's traffic to a release (default: the model's newest).
+
+        model: the deployment's name. release: an id or its start, or what `release` takes as a name.
+        reason: why, in words; needed for a model without owner or runbook.
+        expected: the generation that the caller saw; raises HeadMoved when somebody deployed since.
+        """
+        from seatrial.deployment.deploy import Traffic, deploy, live
+        from seatrial.governance.audit import anchor
+
+        deployment = self._deployment(model)
+        chosen = self.chosen_release(deployment.model, release)
+        before = live(self.metadata, deployment.name)
+        sign, verify = self.signer
+        done = deploy(
+            self.metadata,
+            self.routes,
+            deployment,
+            [Traffic(chosen, chosen.body["object"])],
+            sign=sign,
+            verify=verify,
+            actor=self.actor,
+            at_us=self.now_us,
+            expected=expected,
+            reason=reason,
+        )
+        return Deployed(
+            deployment=deployment.name,
+            generation=done.head.generation,
+            live=chosen.id,
+            version=str(chosen.body["version"]),
+            previous=before.record.inputs[0] if before else None,
+            strategy=deployment.strategy.kind,
+            audit=anchor(self.metadata),
+        )
+
+    def serve(
+        self,
+        *,
+        host: str = "127.0.0.1",
+        port: int = 8000,
+        replay: bool = False,
+        on_ready: Callable[[str], None] | None = None,
+    ) -> None:
+        """Answer predictions over HTTP until SIGTERM or SIGINT. replay: requests may carry their own `at`."""
+        from seatrial.serving.service import run
+
+        self.reconcile()
+        service = self._service(replay=replay)
+        service.refresh()
+        run(service, host=host, port=port, started=on_ready or _nobody)
+
+    def reconcile(self) -> list[str]:
+        """Write the route file of every deployment whose decision was kept but not yet told to serving."""
+        from seatrial.deployment.deploy import reconcile
+
+        sign, verify = self.signer
+        return reconcile(self.metadata, self.routes, sign=sign, verify=verify)
+
+    def predict(
+        self,
+        model: str | None,
+        rows: Sequence[Mapping[str, Any]],
+        *,
+        at: datetime | None = None,
+        url: str | None = None,
+    ) -> list[dict[str, Any]]:
+        """Predict rows of request fields, in this process or through the service at `url`; logged either way.
+
+        at: the instant as of which features are looked up (default: now); through a service only if it replays.
+        """
+        from seatrial.serving.client import Client
+
+        name = self._deployment(model).name
+        if url is not None:
+            with Client(url, caller=self.actor) as client:
+                return [client.predict(row, model=name, at=at) for row in rows]
+        service = self._service(replay=True, only=[name])
+        service.refresh()
+        try:
+            moment = iso(as_utc(at) if at else self.clock.now())
+            predictor = service.predictor(name)
+            return [_answered(predictor.handle(_request(row, moment), self.actor)) for row in rows]
+        finally:
+            service.close()
+
+    def replay(
+        self,
+        model: str | None,
+        window: Window,
+        *,
+        url: str,
+        push: bool = True,
+        progress: Progress | None = None,
+    ) -> Replayed:
+        """Send the label rows predicted in `window` to a service that replays, each at its own instant, in order.
+
+        push: before each instant, push the events that had become known since the last one. Labels that the source
+        holds are then compared with the answers.
+        """
+        from seatrial.features.plan import make_plan
+        from seatrial.history import Feed, business_keys, in_window, measured, times_us
+        from seatrial.serving.client import Client
+        from seatrial.serving.replay import Asked, replay
+
+        deployment = self._deployment(model)
+        declared = self.definitions.model(deployment.model)
+        plan = make_plan(declared.features, self.definitions.views)
+        views = [self.definitions.views[view.name] for view in plan.views]
+        started = monotonic()
+        tables, _ = self._inputs.tables([declared.labels, *(view.source for view in views)], progress)
+        rows = in_window(tables[declared.labels.name], declared.labels, window)
+        names = list(dict.fromkeys([*plan.request_columns, *declared.request_features]))
+        fields = rows.select(names).to_pylist()
+        ids = business_keys(rows, declared)
+        at_us = times_us(rows, declared.labels.event_timestamp).tolist()
+        asked = [Asked(at, row, key) for at, row, key in zip(at_us, fields, ids, strict=True)]
+        feed = Feed(views if push else [], tables, window, self.online)
+        positions = {id(one): position for position, one in enumerate(asked)}
+        probabilities = [float("nan")] * len(asked)
+        tell = progress or _silent
+        with Client(url, caller=self.actor) as client:
+            done = replay(client, deployment.name, asked, feed.up_to, progress=lambda n, of: tell("replay", n, of))
+            for one, answer in done:
+                score = answer["probability"] if declared.task == "binary" else answer["prediction"]
+                probabilities[positions[id(one)]] = score
+        seconds = monotonic() - started
+        labelled, metrics = measured(declared, rows, probabilities)
+        return Replayed(
+            model=declared.name,
+            window=str(window),
+            predictions=len(asked),
+            pushed=feed.rows,
+            labelled=labelled,
+            metrics=metrics,
+            seconds=round(seconds, 3),
+            per_second=round(len(asked) / seconds, 1) if asked else 0.0,
+        )
+
+    def export_docker(self, release: str | None, folder: str | Path) -> list[str]:
+        """Write a folder from which Docker builds a server for one release; the names of the files."""
+        from seatrial.export.docker import export
+
+        chosen = self.chosen_release(None, release)
+        target = Path(folder)
+        written = export(self.objects.path(chosen.body["object"]), target, trusted=self.trusted)
+        with self.metadata.transaction() as transaction:
+            self.event(transaction, "release.exported", chosen.id, {"form": "docker"})
+        return written
+
+    def doctor(self) -> list[Check]:
+        """Whether this machine and folder are fit."""
+        from seatrial.doctor import checks
+
+        return checks(self.folder)
+
+    def mirror(self) -> Mirrored:
+        """Tell MLflow what it has not been told. Its outage changes nothing here; what waits is told next time."""
+        from seatrial.registry.mlflow import Mirrored, mirror
+
+        target = self._mlflow()
+        if target is None:
+            pending = len(self.metadata.pending(MLFLOW))
+            return Mirrored(0, pending, "no tracking server is set, or mlflow is not installed")
+        return mirror(self.metadata, *target)
+
+    def close(self) -> None:
+        """Close every store that was opened, and wait for the mirror to have been told what was trained."""
+        if self._mirroring is not None:
+            self._mirroring.wait()
+            self._mirroring = None
+        super().close()
+
+    def _mlflow(self) -> tuple[str, Path | None] | None:
+        """Where the mirror is: its address, and the folder of its artifacts when it is a file of ours."""
+        uri = self.settings.stores.mlflow
+        if not uri or find_spec("mlflow") is None:
+            return None
+        if not uri.startswith(SQLITE):
+            return uri, None
+        path = self.sqlite_path("mlflow")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return f"{SQLITE}{path}", path.parent / "mlflow-artifacts"
+
+    def _start_mirror(self) -> None:
+        """Tell MLflow in a process of its own: importing it alone takes seconds that no verb should wait for."""
+        target = self._mlflow()
+        if target is None or self._mirroring is not None:
+            return
+        uri, artifacts = target
+        command = [sys.executable, "-m", "seatrial.registry.mlflow", str(self.sqlite_path("metadata")), uri]
+        self._mirroring = subprocess.Popen(
+            [*command, *([str(artifacts)] if artifacts else [])],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+
+    def _keep_training_set(self, model: Model, rows: pa.Table, snapshots: list[str], cutoff_us: int | None) -> str:
+        """Keep the training set by content; returns its id."""
+        from seatrial.data import snapshot
+
+        content = snapshot.content(rows)
+        identity = content_id("tset", content.id.encode())
+        key = f"training_sets/{identity}.parquet"
+        self.keep_file(key, lambda path: snapshot.write(content, rows, path))
+        body = {"content": content.as_plain(), "object": key}
+        happened = {"model": model.name, "cutoff_us": cutoff_us, "snapshots": snapshots, "rows": rows.num_rows}
+        with self.metadata.transaction() as transaction:
+            transaction.add(Record(identity, "training_set", "", tuple(snapshots), body))
+            self.event(transaction, "training_set.built", identity, happened)
+        return identity
+
+    def _keep_run_files(self, run: str, fitted: Fitted, patch: bytes) -> dict[str, str]:
+        """Keep what a run's record does not hold itself: name -> object key."""
+        import numpy as np
+        import pyarrow as pa
+
+        files = {"profile.json": canonical_json(fitted.profile)}
+        if patch:
+            files["uncommitted.patch"] = patch
+        if fitted.native is not None:
+            files[f"native.{fitted.native.format}"] = fitted.native.data
+        kept = {}
+        for name, data in files.items():
+            kept[name] = f"runs/{run}/{name}"
+            self.objects.put(kept[name], data)
+        columns = [np.ascontiguousarray(column) for column in fitted.parity_rows.T]
+        parity = pa.table(columns, names=list(fitted.signature.inputs))
+        for name, table in (("parity_rows.parquet", parity), ("test_scores.parquet", fitted.test_scores)):
+            key = f"runs/{run}/{name}"
+            self.keep_file(key, partial(_write_parquet, table))
+            kept[name] = key
+        return kept
+
+    def _keep_run(self, record: Record, fitted: Fitted, started_us: int) -> int | None:
+        """Record the run and, when its gates passed, make it a version; then tell MLflow. Returns the version."""
+        from seatrial.registry.mlflow import run_message
+        from seatrial.registry.versions import Registry, version_number
+
+        at_us = self.now_us
+        message = run_message(
+            record.id,
+            experiment=self.name,
+            name=f"{record.name} {iso(self.clock.now())}",
+            started_us=started_us,
+            ended_us=machine_us(),
+            params={**fitted.estimator.get("params", {}), "estimator": fitted.estimator.get("class", "")},
+            metrics={f"test_{name}": value for name, value in fitted.metrics.items()},
+            tags={"model": record.name, "passed": str(fitted.passed).lower(), "training_set": record.inputs[0]},
+            artifacts={name: str(self.objects.path(key)) for name, key in record.body["files"].items()},
+        )
+        version = None
+        with self.metadata.transaction() as transaction:
+            transaction.add(record)
+            self.event(transaction, "run.recorded", record.id, {"model": record.name, "passed": fitted.passed})
+            if fitted.passed:
+                created = Registry(self.metadata, mirrored=True).create(
+                    record, actor=self.actor, at_us=at_us, message=message, within=transaction
+                )
+                version = version_number(created)
+            else:
+                transaction.enqueue(MLFLOW, message)
+        self._start_mirror()
+        return version
+
+    def _champion(self, model: Model) -> ChampionScores | None:
+        """The live release of the model, as the gate that compares with it wants it; None when nothing is live.
+
+        It scores the challenger's own test rows, so every column that it reads must be among theirs.
+        """
+        from seatrial.core.signature import encode
+        from seatrial.releases.bundle import open_bundle
+        from seatrial.training.pipeline import ChampionNotComparable, ChampionScores
+
+        names = [d.name for d in self.definitions.deployments.values() if d.model == model.name] or [model.name]
+        head = self.metadata.head("deployment", names[0])
+        if head is None:
+            return None
+        release = self.record(self.record(head.record_id).inputs[0])
+        bundle = open_bundle(self.objects.path(release.body["object"]), self.trusted)
+        signature, runtime = bundle.manifest.signature, bundle.runtime(model.threads)
+
+        def score(rows: pa.Table) -> NDArray[np.float64]:
+            missing = [name for name in signature.inputs if name not in rows.column_names]
+            if missing:
+                raise ChampionNotComparable(
+                    f"the champion, version {bundle.manifest.version}, reads {listed(missing)}, "
+                    f"which the new training set of '{model.name}' does not have.",
+                    expected="The gate not_worse_than_champion compares both on the same rows.",
+                    next="Keep these features in the model until the champion is replaced, or drop the gate.",
+                )
+            inputs, _ = encode(signature, columns(rows, signature.inputs))
+            return runtime.score(inputs)
+
+        return ChampionScores(f"{model.name} {bundle.manifest.version}", score)
+
+    def _parity_rows(self, run: Record, window: Window | None, progress: Progress | None) -> NDArray[np.float32]:
+        """The rows on which a release must answer like the native model: those of the run, and those of a window."""
+        import numpy as np
+        import pyarrow.parquet as pq
+
+        from seatrial.core.signature import Signature, encode
+
+        table = pq.read_table(self.objects.path(run.body["files"]["parity_rows.parquet"]))
+        rows = np.column_stack([column.to_numpy() for column in table.columns]).astype(np.float32)
+        if window is None:
+            return rows
+        signature = msgspec.convert(run.body["signature"], Signature)
+        model = self.definitions.model(run.name)
+        joined, _, _, _ = self._inputs.rows(model, window=window, progress=progress)
+        more, _ = encode(signature, columns(joined, signature.inputs))
+        return np.concatenate([rows, more])
+
+    def _manifest_before(self, version: Record) -> Manifest | None:
+        """The manifest of the newest release of an earlier version of the model."""
+        from seatrial.releases.manifest import Manifest
+
+        earlier = [
+            record
+            for record in self.metadata.records("release", version.name)
+            if record.body["version"] < version.body["version"]
+        ]
+        newest = max(earlier, key=lambda record: int(record.body["version"]), default=None)
+        return msgspec.convert(newest.body["manifest"], Manifest) if newest else None
+
+    def _keep_release(self, built: Built, version: Record, run: Record, key: str, window: Window | None) -> None:
+        manifest = built.manifest
+        body = {
+            "model": run.name,
+            "version": manifest.version,
+            "semantic_version": manifest.semantic_version,
+            "owner": manifest.owner,
+            "on_call": manifest.on_call,
+            "runbook": manifest.runbook,
+            "object": key,
+            "bytes": len(built.data),
+            "parity_window": str(window) if window else "",
+            "manifest": msgspec.to_builtins(manifest),
+        }
+        with self.metadata.transaction() as transaction:
+            transaction.add(Record(built.id, "release", run.name, (version.id, run.id), body))
+            transaction.move("version_release", version.id, built.id, expected=0)
+            transaction.move("release", run.name, built.id, expected=None)
+            facts = {name: body[name] for name in ("model", "version", "semantic_version", "bytes")}
+            self.event(transaction, "release.packed", built.id, facts)
+
+    def _deployment(self, name: str | None) -> Deployment:
+        """The deployment of that name; a model that declares none is deployed under its own name."""
+        from seatrial.deployment.definition import Deployment
+
+        declared = self.definitions
+        if name is None and not declared.deployments:
+            return Deployment(declared.model(None).name)
+        if name is not None and name not in declared.deployments and name in declared.models:
+            return Deployment(name)
+        return declared.deployment(name)
+
+    def _service(self, *, replay: bool, only: Sequence[str] | None = None) -> Service:
+        from seatrial.serving.service import load
+
+        return load(
+            routes=self.folder / STATE / "routes",
+            read_bundle=self.objects.read,
+            trusted_keys=self.trusted,
+            online=self.online,
+            log=self.log,
+            replay=replay,
+            only=only,
+        )
+
+
+def _definition(model: Model) -> dict[str, Any]:
+    """The model's declaration as plain values, for records."""
+    return {
+        "task": model.task,
+        "target": model.target,
+        "key": list(model.key),
+        "labels": model.labels.as_plain(),
+        "estimator": model.estimator if isinstance(model.estimator, str) else type(model.estimator).__name__,
+        "params": {name: repr(value) for name, value in model.params.items()},
+        "gates": [str(gate) for gate in model.gates],
+        "split": {"kind": model.split.kind, "test_size": model.split.test_size},
+        "cv_folds": model.cv_folds,
+        "seed": model.seed,
+        "threads": model.threads,
+        "owner": model.owner,
+        "on_call": model.on_call,
+        "runbook": model.runbook,
+        "description": model.description,
+    }
+
+
+def _request(row: Mapping[str, Any], at: str) -> bytes:
+    try:
+        return msgspec.json.encode({"features": row, "at": at})
+    except (TypeError, ValueError) as error:
+        raise PredictionRefused(f"a row cannot be written as JSON: {error}.", state="Nothing was predicted.") from None
+
+
+def _answered(answer: Answer) -> dict[str, Any]:
+    body: dict[str, Any] = msgspec.json.decode(answer.body)
+    if answer.status != 200:
+        raise PredictionRefused(str(body.get("detail", "the row was refused.")), state="", problem=body)
+    return body
+
+
+def _write_parquet(table: pa.Table, path: Path) -> None:
+    import pyarrow.parquet as pq
+
+    pq.write_table(table, path, compression="zstd")
+
+
+def _nobody(url: str) -> None:
+    del url
+
+
+def _silent(what: str, done: int, total: int) -> None:
+    del what, done, total

@@ -1,0 +1,119 @@
+"""What verbs answer with: plain frozen values, the same in Python, on the command line and as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from seatrial.governance.audit import Anchor
+
+Progress = Callable[[str, int, int], None]
+"""Called with (what, done, total) while a verb works."""
+
+
+class Taken(msgspec.Struct, frozen=True):
+    """A snapshot that was taken. new: its content was not known; set_aside: rows taken out, by rule."""
+
+    source: str
+    id: str
+    rows: int
+    columns: int
+    new: bool
+    set_aside: dict[str, int]
+    changed_columns: list[str]
+    seconds: float
+
+
+class Trained(msgspec.Struct, frozen=True):
+    """A training run. version: None when a gate said no. rows: counts of the split."""
+
+    model: str
+    run: str
+    version: int | None
+    passed: bool
+    metrics: dict[str, float | None]
+    baseline: dict[str, float | None]
+    cv: dict[str, Any] | None
+    gates: list[dict[str, Any]]
+    rows: dict[str, Any]
+    training_set: str
+    snapshots: list[str]
+    seconds: float
+
+
+class Released(msgspec.Struct, frozen=True):
+    """A release that was packed. new: it was not known before; path: its bundle; explanation: of the version."""
+
+    id: str
+    model: str
+    version: int
+    semantic_version: str
+    explanation: str
+    format: str
+    parity: dict[str, Any]
+    path: str
+    bytes: int
+    new: bool
+
+
+class Deployed(msgspec.Struct, frozen=True):
+    """A deployment after it moved.
+
+    version: of the live model. previous: the release that was live before.
+    audit: the newest event of the audit log; kept elsewhere, it shows whether the log was cut since.
+    """
+
+    deployment: str
+    generation: int
+    live: str
+    version: str
+    previous: str | None
+    strategy: str
+    audit: Anchor
+
+
+class Replayed(msgspec.Struct, frozen=True):
+    """A replay of history. pushed: rows taken into the online store; metrics: of the answers that have labels."""
+
+    model: str
+    window: str
+    predictions: int
+    pushed: int
+    labelled: int
+    metrics: dict[str, float | None]
+    seconds: float
+    per_second: float
+
+
+class FeatureInfo(msgspec.Struct, frozen=True):
+    """One feature of a view. online_rows: entities that the online store knows of."""
+
+    view: str
+    feature: str
+    column: str
+    entity: str
+    definition: str
+    source: str
+    ttl: str
+    owner: str
+    description: str
+    online_rows: int
+
+
+class ModelStatus(msgspec.Struct, frozen=True):
+    """How a model stands. live: the version that answers; next: the command that would bring it further."""
+
+    model: str
+    owner: str
+    live: str | None
+    release: str | None
+    since: str | None
+    generation: int | None
+    candidate: int | None
+    snapshots: list[str]
+    training_set: str | None
+    parameters: dict[str, str]
+    performance: dict[str, float | None]
+    next: str

@@ -1,0 +1,185 @@
+"""The workspace: one folder, its settings, its definitions and its stores, each opened when it is first needed."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import tempfile
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from seatrial.core.clock import Clock, MachineClock, to_us
+from seatrial.core.errors import NotInThisVersion
+from seatrial.core.records import Event, Record
+from seatrial.core.settings import LOCAL, Settings, read_settings
+from seatrial.loading import Definitions, UnknownName, collect, load_definitions
+
+if TYPE_CHECKING:
+    from seatrial.registry.versions import Registry
+    from seatrial.releases.signing import SigningKey
+    from seatrial.stores.metadata import MetadataStore, Transaction
+    from seatrial.stores.objects import ObjectStore
+    from seatrial.stores.online import SqliteOnlineStore
+    from seatrial.stores.prediction_log import PredictionLog
+    from seatrial.stores.routes import RouteStore, Sign, Verify
+
+STATE = ".seatrial"
+SQLITE = "sqlite:///"
+
+
+class Workspace:
+    """A folder with a project file, opened.
+
+    clock: where domain time comes from; the machine's by default. env: the environment of seatrial.toml.
+    actor: who acts; by default SEATRIAL_ACTOR or the user of the operating system (recorded as asserted).
+    definitions: the project's objects, instead of its project file.
+
+    Opening reads seatrial.toml and nothing else.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path = ".",
+        *,
+        clock: Clock | None = None,
+        env: str | None = None,
+        actor: str | None = None,
+        definitions: Sequence[object] | None = None,
+    ) -> None:
+        self.folder = Path(folder).resolve()
+        self.clock: Clock = clock or MachineClock()
+        self.env = env or os.environ.get("SEATRIAL_ENV", LOCAL)
+        self.actor = actor or os.environ.get("SEATRIAL_ACTOR") or getpass.getuser()
+        self.settings = self._read_settings()
+        self._given = definitions
+
+    def close(self) -> None:
+        """Close every store that was opened."""
+        for name in ("metadata", "online"):
+            store = self.__dict__.pop(name, None)
+            if store is not None:
+                store.close()
+
+    @cached_property
+    def definitions(self) -> Definitions:
+        """What the project file defines. Raises NotAProject or BrokenProject."""
+        return collect(self._given) if self._given is not None else load_definitions(self.folder)
+
+    @cached_property
+    def metadata(self) -> MetadataStore:
+        from seatrial.stores.metadata import MetadataStore
+
+        return MetadataStore(self.sqlite_path("metadata"))
+
+    @cached_property
+    def objects(self) -> ObjectStore:
+        from seatrial.stores.objects import ObjectStore
+
+        return ObjectStore(self.folder / self.settings.stores.objects)
+
+    @cached_property
+    def online(self) -> SqliteOnlineStore:
+        from seatrial.stores.online import SqliteOnlineStore
+
+        return SqliteOnlineStore(self.sqlite_path("online"))
+
+    @cached_property
+    def log(self) -> PredictionLog:
+        from seatrial.stores.prediction_log import PredictionLog
+
+        return PredictionLog(self.folder / self.settings.stores.log, fsync=self.settings.log_fsync)
+
+    @cached_property
+    def registry(self) -> Registry:
+        from seatrial.registry.versions import Registry
+
+        return Registry(self.metadata, mirrored=True)
+
+    @cached_property
+    def routes(self) -> RouteStore:
+        from seatrial.stores.routes import RouteStore
+
+        return RouteStore(self.folder / STATE / "routes")
+
+    @property
+    def keys(self) -> Path:
+        """The folder of the signing key and of the keys that are trusted."""
+        return self.folder / STATE / "keys"
+
+    @property
+    def name(self) -> str:
+        """The project's name: of seatrial.toml, or the folder's."""
+        return self.settings.name or self.folder.name
+
+    @property
+    def signing_key(self) -> SigningKey:
+        """The project's key: of SEATRIAL_SIGNING_KEY, or a file that is made on first use."""
+        from seatrial.releases.signing import signing_key
+
+        return signing_key(self.keys, os.environ.get("SEATRIAL_SIGNING_KEY"))
+
+    @property
+    def trusted(self) -> dict[str, bytes]:
+        """The public keys whose releases and routes count: those in keys/trusted, and the project's own."""
+        from seatrial.releases.signing import trusted_keys
+
+        key = self.signing_key
+        return trusted_keys(self.keys) | {key.keyid: key.public}
+
+    @property
+    def signer(self) -> tuple[Sign, Verify]:
+        """How route files are signed, and how their signatures are checked."""
+        from seatrial.releases.signing import is_signed
+
+        trusted = self.trusted
+        return self.signing_key.sign, lambda data, signature: is_signed(data, signature, trusted)
+
+    @property
+    def now_us(self) -> int:
+        """The domain's present, in microseconds since 1970 (UTC)."""
+        return to_us(self.clock.now())
+
+    def event(self, transaction: Transaction, kind: str, subject: str, body: dict[str, Any]) -> Event:
+        """Append what this workspace's actor did to the audit log, in `transaction`, after the records it is about."""
+        return transaction.event(kind, subject, actor=self.actor, at_us=self.now_us, body=body)
+
+    def record(self, id: str) -> Record:
+        """The record of an id that is known to exist."""
+        record = self.metadata.record(id)
+        if record is None:
+            raise UnknownName(f"no record '{id}' is kept.", state="Nothing was changed.")
+        return record
+
+    def resolved(self, id: str, kind: str) -> Record:
+        """The record of a kind that a person means: its id, or the start of it."""
+        from seatrial.governance.lineage import resolve
+
+        record = resolve(self.metadata, id)
+        if record.kind != kind:
+            raise UnknownName(f"'{record.id}' is a {record.kind}, not a {kind}.", state="Nothing was changed.")
+        return record
+
+    def keep_file(self, key: str, write: Callable[[Path], None]) -> None:
+        """Put what `write` makes under `key`, unless it is there."""
+        if self.objects.exists(key):
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "object"
+            write(path)
+            self.objects.put_file(key, path)
+
+    def _read_settings(self) -> Settings:
+        file = self.folder / "seatrial.toml"
+        text = file.read_text(encoding="utf-8") if file.is_file() else ""
+        return read_settings(text, env=self.env, variables=os.environ)
+
+    def sqlite_path(self, store: str) -> Path:
+        """The file of a store that is kept in SQLite."""
+        url: str = getattr(self.settings.stores, store)
+        if not url.startswith(SQLITE):
+            raise NotInThisVersion(
+                f"the {store} store is '{url}'.", expected=f"{SQLITE}PATH is expected; other stores are planned."
+            )
+        return self.folder / url.removeprefix(SQLITE)

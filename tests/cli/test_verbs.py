@@ -1,0 +1,242 @@
+"""The commands on a real project: what each prints, and with which code it ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+import urllib.error
+import urllib.request
+
+import pytest
+
+from seatrial.cli import run
+
+ROW = '{"size": 0.25, "weight": 0.5}'
+PROJECT = """
+    from seatrial import CsvSource, Deployment, Gate, Model, expect
+
+    things = CsvSource("things.csv", event_key=["id"], expectations=[
+        expect.unique(["id"]), expect.between("size", 0, 1),
+    ])
+    Model(
+        "heavy", task="binary", target="heavy", labels=things, key=["id"],
+        features=["request:size", "request:weight"],
+        estimator="lightgbm.LGBMClassifier", params={"n_estimators": 5}, cv_folds=2,
+        gates=[Gate.at_least("roc_auc", 0.6)], owner="tests", on_call="tests", runbook="none",
+    )
+    Deployment("heavy")
+"""
+
+
+def make(folder, *, weight=lambda i: i / 400, project=PROJECT):
+    """A project of 400 rows in `folder`; a thing is heavy when i % 400 is above 200."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "project.py").write_text(textwrap.dedent(project))
+    (folder / "seatrial.toml").write_text('[stores]\nmlflow = ""\n')
+    rows = [f"{i},{(i * 7 % 400) / 400},{weight(i)},{i > 200}" for i in range(400)]
+    (folder / "things.csv").write_text("id,size,weight,heavy\n" + "\n".join(rows) + "\n")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A project whose model is live."""
+    made = make(tmp_path_factory.mktemp("cli") / "project")
+    for verb in ("train", "release", "deploy"):
+        assert run([verb, "--project", str(made)]) == 0
+    return made
+
+
+@pytest.fixture
+def told(folder, capsys):
+    """Run a command on the live project: its JSON document, after it ended with 0 and said nothing."""
+
+    def tell(*words):
+        assert run([*words, "--project", str(folder), "--json"]) == 0
+        out = capsys.readouterr()
+        assert out.err == ""
+        return json.loads(out.out)
+
+    return tell
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "doctor", "status", "validate", "snapshot", "snapshots list", "snapshots list things",
+        "snapshots show snap_", "snapshots diff things things", "features list", "runs list", "runs list heavy",
+        "runs show run_", "models list", "releases list", "releases show rel_", "releases verify rel_",
+        "deployments list", "deployments show heavy", "audit list", "audit list --limit 2", "audit show 1",
+        "audit verify", "lineage rel_", "materialize", "release heavy",
+    ],
+)  # fmt: skip
+def test_every_command_answers_in_text_and_in_one_json_document(told, folder, capsys, words):
+    assert told(*words.split()) is not None
+    assert run([*words.split(), "--project", str(folder)]) == 0
+    out = capsys.readouterr()
+    assert out.out.strip() or words == "materialize"
+    assert "\x1b" not in out.out
+    assert out.err == ""
+
+
+def test_a_noun_alone_lists(told):
+    assert told("releases") == told("releases", "list")
+    assert len(told("snapshots")) == 1
+
+
+def test_status_says_what_is_live_and_what_to_do_next(told):
+    (card,) = told("status")
+    assert (card["model"], card["live"], card["owner"], card["next"]) == ("heavy", "1", "tests", "seatrial serve")
+
+
+def test_a_second_release_of_the_same_run_is_the_same(told):
+    (known,) = told("releases")
+    again = told("release")
+    assert (again["id"], again["new"]) == (known["release"], False)
+
+
+def test_deploying_a_release_again_is_the_way_back(told, folder):
+    (known,) = told("releases")
+    before = told("deployments", "show", "heavy")["generation"]
+    done = told("deploy", "heavy", "--release", known["release"], "--reason", "back to it")
+    assert done["generation"] == before + 1
+    assert told("deployments", "show", "heavy")["history"][-1]["reason"] == "back to it"
+
+
+def test_one_row_is_predicted_and_can_be_followed_to_its_data(told):
+    (answer,) = told("predict", "--request", ROW)
+    assert 0 <= answer["probability"] <= 1
+    kinds = [node["kind"] for node in told("lineage", answer["prediction_id"])["nodes"]]
+    assert kinds[0] == "prediction"
+    assert {"release", "run", "training_set", "snapshot"} <= set(kinds)
+
+
+def test_rows_come_from_a_file_or_from_stdin(told, tmp_path, monkeypatch):
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text(f"{ROW}\n\n{ROW}\n")
+    from_file = told("predict", "heavy", "--file", str(rows))
+    with rows.open() as stream:
+        monkeypatch.setattr("sys.stdin", stream)
+        from_stdin = told("predict", "heavy", "--file", "-")
+    assert [one["probability"] for one in from_file] == [one["probability"] for one in from_stdin]
+    assert len(from_file) == 2
+
+
+def test_at_is_the_time_of_the_project(told):
+    (answer,) = told("predict", "--request", ROW, "--at", "2013-04-01T02:00:00+02:00")
+    assert told("lineage", answer["prediction_id"])["nodes"][0]["facts"]["at"] == "2013-04-01T00:00:00Z"
+
+
+def test_the_actor_is_kept(told):
+    told("deploy", "--actor", "ann", "--reason", "x")
+    assert told("audit", "list", "--limit", "1")[0]["actor"] == "ann"
+
+
+def test_a_row_that_the_model_does_not_take_is_a_usage_error(folder, capsys):
+    assert run(["predict", "--project", str(folder), "--request", '{"size": "big", "weight": 1.0}']) == 2
+    out = capsys.readouterr()
+    assert "big" not in out.err.split("\n")[0]
+    assert out.out == ""
+
+
+def test_docker_export_lists_its_files(told, tmp_path):
+    done = told("export", "docker", "heavy", "--to", str(tmp_path / "image"))
+    assert "Dockerfile" in done["files"]
+    assert (tmp_path / "image" / "Dockerfile").is_file()
+
+
+@pytest.mark.parametrize("words", ["snapshots show snap_x", "runs show run_x", "lineage x", "audit show 9999"])
+def test_an_unknown_id_is_a_usage_error(folder, capsys, words):
+    assert run([*words.split(), "--project", str(folder)]) == 2
+    assert capsys.readouterr().out == ""
+
+
+def test_data_that_breaks_an_expectation_ends_with_1_and_shows_the_rows(tmp_path, capsys):
+    folder = make(tmp_path)
+    things = folder / "things.csv"
+    things.write_text(things.read_text() + "400,1048,0.5,True\n")
+    assert run(["validate", "--project", str(folder), "--json"]) == 1
+    out = capsys.readouterr()
+    (report,) = json.loads(out.out)
+    assert [result["failing"] for result in report["results"]] == [0, 1]
+    assert json.loads(out.err)["code"] == "data.refused"
+    assert run(["validate", "--project", str(folder)]) == 1
+    out = capsys.readouterr()
+    assert "size 1048" in out.out
+    assert out.err.startswith("DataRefused [data.refused]: ")
+    assert run(["snapshot", "--project", str(folder)]) == 1
+    assert not list((folder / ".seatrial" / "objects").rglob("*.parquet"))
+
+
+def test_a_gate_that_says_no_ends_with_3_and_keeps_the_run(tmp_path, capsys):
+    folder = make(tmp_path, weight=lambda i: 1, project=PROJECT.replace('"roc_auc", 0.6', '"roc_auc", 0.99'))
+    assert run(["train", "--project", str(folder), "--json"]) == 3
+    out = capsys.readouterr()
+    assert json.loads(out.out)["version"] is None
+    assert json.loads(out.err)["code"] == "gate.not_passed"
+    assert run(["runs", "--project", str(folder)]) == 0
+    assert run(["models", "--project", str(folder)]) == 0
+    assert capsys.readouterr().out.endswith("None yet.\n")
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "exit_code"),
+    [
+        (None, "project.not_a_project", 2),
+        ("from seatrial import Nothing", "project.broken", 1),
+        ("def", "project.broken", 1),
+        ("raise SystemExit(0)", "project.broken", 1),
+        ("from seatrial import Entity\nEntity('two words')", "definition.bad", 2),
+    ],
+)
+def test_a_folder_without_a_sound_project_file_says_so(tmp_path, capsys, text, code, exit_code):
+    if text is not None:
+        (tmp_path / "project.py").write_text(text)
+    assert run(["status", "--project", str(tmp_path), "--json"]) == exit_code
+    out = capsys.readouterr()
+    assert json.loads(out.err)["code"] == code
+    assert out.out == ""
+    assert not (tmp_path / ".seatrial").exists()
+
+
+def test_an_environment_that_does_not_exist_is_a_usage_error(folder, capsys):
+    assert run(["status", "--project", str(folder), "--env", "produktion", "--json"]) == 2
+    assert json.loads(capsys.readouterr().err)["code"] == "settings.bad"
+
+
+def wait_until_ready(url, seconds=20):
+    for _ in range(seconds * 20):
+        try:
+            with urllib.request.urlopen(f"{url}/ready"):
+                return
+        except urllib.error.URLError:
+            time.sleep(0.05)
+    raise AssertionError(f"{url} did not become ready")
+
+
+@pytest.mark.parametrize("bundled", [False, True])
+def test_a_served_model_answers_and_stops_on_sigterm(folder, told, tmp_path, bundled):
+    words = ["serve", "--port", "0", "--json"]
+    if bundled:
+        words += ["--bundle", told("releases", "show", "rel_")["path"]]
+    env = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    code = "from seatrial.cli import main; main()"
+    with subprocess.Popen(
+        [sys.executable, "-c", code, *words, "--project", str(folder)], stdout=subprocess.PIPE, env=env, text=True
+    ) as service:
+        assert service.stdout is not None
+        try:
+            url = json.loads("".join(iter(service.stdout.readline, "}\n")) + "}")["url"]
+            wait_until_ready(url)
+            (answer,) = told("predict", "--request", ROW, "--url", url)
+            (alone,) = told("predict", "--request", ROW)
+        finally:
+            service.send_signal(signal.SIGTERM)
+        assert service.wait(30) == 0
+    assert answer["probability"] == alone["probability"]
+    assert told("lineage", answer["prediction_id"])["nodes"][0]["kind"] == "prediction"

@@ -1,0 +1,55 @@
+"""What every test run has in common: it ends by saying which tests could not run, and for want of what.
+
+A test that talks to a real server or program names it: `@pytest.mark.needs("redis-server")`. Where the program is
+missing the test is skipped and listed at the end; with CI=true that makes the run fail.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections import defaultdict
+from pathlib import Path
+
+import pytest
+
+NOT_RUN = pytest.StashKey[dict[str, list[str]]]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "needs(program): a program of the system that the test talks to")
+    config.stash[NOT_RUN] = defaultdict(list)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    missing = [name for mark in item.iter_markers("needs") for name in mark.args if not _found(name)]
+    if missing:
+        for name in missing:
+            item.config.stash[NOT_RUN][name].append(item.nodeid)
+        pytest.skip(f"needs {', '.join(missing)}")
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    if session.config.stash[NOT_RUN] and _in_ci() and exitstatus == pytest.ExitCode.OK:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    for name, tests in sorted(config.stash[NOT_RUN].items()):
+        terminalreporter.section(f"not run: {len(tests)} for want of {name}", sep="-", red=_in_ci(), yellow=True)
+        for test in tests:
+            terminalreporter.line(test)
+    if config.stash[NOT_RUN]:
+        verdict = "with CI=true that is a failure" if _in_ci() else "`make services` installs it (Debian, root)"
+        terminalreporter.line(f"Not everything was tested: {verdict}.")
+
+
+def _found(program: str) -> bool:
+    """Whether the program is on the path or beside the interpreter (wheels bring some)."""
+    places = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
+    return shutil.which(program, path=places) is not None
+
+
+def _in_ci() -> bool:
+    return os.environ.get("CI", "").lower() == "true"
