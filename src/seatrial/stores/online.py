@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from seatrial.core.errors import Failed, Unavailable
@@ -18,6 +18,9 @@ FORMAT = 1
 
 Key = tuple[str, bytes]
 """(view digest, canonical entity key)."""
+
+Change = Callable[[bytes | None], bytes | None]
+"""From a packed row (None where there is none) to the new one, or to None to leave it as it is."""
 
 
 class OnlineStoreUnavailable(Unavailable):
@@ -73,27 +76,20 @@ class SqliteOnlineStore:
             raise self._explained(error) from None
         return [found.get(key) for key in keys]
 
-    def update(
-        self, view: str, change: Callable[[bytes, bytes | None], bytes | None], entities: Sequence[bytes]
-    ) -> None:
-        """Replace rows of one view in one transaction: all of them or none.
-
-        change(entity, packed): the new row, or None to leave it as it is; packed is None where there is none.
-        """
+    def update(self, changes: Iterable[tuple[Key, Change]]) -> None:
+        """Replace rows in one transaction: all of them or none. Each change is given what the one before left."""
         connection = self._connection()
         try:
             connection.execute("BEGIN IMMEDIATE")
             try:
-                for entity in entities:
-                    row = connection.execute(
-                        "SELECT packed FROM rows WHERE view = ? AND entity = ?", (view, entity)
-                    ).fetchone()
-                    packed = change(entity, row[0] if row else None)
+                for key, change in changes:
+                    row = connection.execute("SELECT packed FROM rows WHERE view = ? AND entity = ?", key).fetchone()
+                    packed = change(row[0] if row else None)
                     if packed is not None:
                         connection.execute(
                             "INSERT INTO rows (view, entity, packed) VALUES (?, ?, ?) "
                             "ON CONFLICT (view, entity) DO UPDATE SET packed = excluded.packed",
-                            (view, entity, packed),
+                            (*key, packed),
                         )
             except BaseException:
                 connection.execute("ROLLBACK")

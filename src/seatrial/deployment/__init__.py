@@ -1,0 +1,1 @@
+"""Release to traffic: which release answers which request."""

@@ -1,0 +1,1 @@
+"""Request to prediction to log: the predictor and the HTTP service around it."""

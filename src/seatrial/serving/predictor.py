@@ -1,0 +1,537 @@
+"""From the bytes of a request to the bytes of its answer: read, route, look up, score, log, count.
+
+`Predictor.handle` knows nothing of HTTP and is all that happens to a request between two sockets; any server, or
+another service's own code, can call it. Nothing is answered that is not in the log.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from math import isfinite, isnan
+from typing import Any, ClassVar, NamedTuple
+
+import msgspec
+import numpy as np
+from msgspec import UNSET, UnsetType
+from numpy.typing import NDArray
+
+from seatrial.core.clock import machine_us, monotonic
+from seatrial.core.errors import Failed, SeatrialError, Unavailable, UsageError
+from seatrial.core.identity import uuid7
+from seatrial.core.routing import BUCKETS, bucket, choose
+from seatrial.core.signature import Signature
+from seatrial.core.types import Field
+from seatrial.features.lookup import Lookup
+from seatrial.features.plan import FeaturePlan
+from seatrial.releases.runtime import MissingNotAccepted, ScoreNotFinite
+from seatrial.serving.metrics import Counted, Metrics
+from seatrial.serving.requests import Request, RequestReader
+from seatrial.serving.row import RowEncoder
+from seatrial.stores.online import OnlineStoreDamaged, OnlineStoreUnavailable, SqliteOnlineStore
+from seatrial.stores.prediction_log import LoggedPrediction, LogSchema, PredictionLog, log_schema
+from seatrial.stores.routes import OnStoreFailure
+
+Score = Callable[[NDArray[np.float32]], NDArray[np.floating[Any]]]
+"""float32 [n, k] -> n probabilities of the positive class, or n values."""
+
+ONLINE_STORE = "online_store"
+
+
+class NoScore(Failed):
+    """The model has no finite answer for a row."""
+
+    code = "serving.no_score"
+
+
+class ArmsDiffer(UsageError):
+    """Two arms of a deployment want one request field with two types, or split by a field that is not there."""
+
+    code = "serving.arms_differ"
+
+
+class NoOnlineStore(Failed):
+    """A release looks features up, and the server was given no online store."""
+
+    code = "serving.no_online_store"
+    http_status: ClassVar[int] = 503
+
+
+class ServerFailed(SeatrialError):
+    """The server failed at something that is no fault of the request."""
+
+    code = "serving.failed"
+
+
+class StoreDown(Unavailable):
+    """The online store did not answer, and the deployment answers nothing without it."""
+
+    code = "serving.online_store_down"
+
+
+@dataclass(frozen=True)
+class Release:
+    """A release as it is served: verified, its golden rows replayed.
+
+    threshold: the probability from which a binary prediction is 1.
+    no_missing: positions of the inputs without which the model has no answer.
+    example: a sound row of request fields, for the documentation; may be empty.
+    """
+
+    id: str
+    model: str
+    version: str
+    signature: Signature
+    plan: FeaturePlan
+    score: Score
+    threshold: float = 0.5
+    no_missing: tuple[int, ...] = ()
+    description: str = ""
+    example: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Share:
+    """A release's part of a deployment's traffic, of 10,000."""
+
+    name: str
+    release: Release
+    share: int = BUCKETS
+
+
+class Answer(NamedTuple):
+    """An HTTP status and a JSON body: a prediction when it is 200, else a problem document (RFC 9457)."""
+
+    status: int
+    body: bytes
+
+
+class Row(msgspec.Struct, omit_defaults=True):
+    """One row of a request that held many, answered."""
+
+    prediction: float | int
+    probability: float | None
+    model_version: str
+    prediction_id: str
+    release: str
+    degraded: tuple[str, ...] | UnsetType = UNSET
+    features: dict[str, Any] | UnsetType = UNSET
+
+
+class One(msgspec.Struct, omit_defaults=True):
+    """A request of one row, answered."""
+
+    prediction: float | int
+    probability: float | None
+    model_version: str
+    request_id: str
+    prediction_id: str
+    latency_ms: float
+    release: str
+    degraded: tuple[str, ...] | UnsetType = UNSET
+    features: dict[str, Any] | UnsetType = UNSET
+
+
+class Many(msgspec.Struct):
+    """A request of many rows, answered in order."""
+
+    predictions: list[Row]
+    request_id: str
+    latency_ms: float
+
+
+class _Scored(NamedTuple):
+    """A row on its way: what went in, and what came out."""
+
+    inputs: tuple[Any, ...]
+    fields: tuple[Any, ...]
+    views: tuple[tuple[str, int | None], ...]
+    degraded: tuple[str, ...]
+    prediction: float | int
+    probability: float | None
+
+
+class Predictor:
+    """One deployment in service. Never changes: a new route is a new predictor. May be used by many threads.
+
+    shares: the arms, adding up to 10,000. salt, route_by: see `stores.routes.RouteFile`.
+    online: the online store; needed when a release looks features up.
+    log: where answers are written before they leave; None: they are not logged.
+    replay: requests may say `at`. now_us: the domain's clock for those that do not.
+    """
+
+    def __init__(
+        self,
+        deployment: str,
+        shares: Sequence[Share],
+        *,
+        metrics: Metrics,
+        log: PredictionLog | None,
+        online: SqliteOnlineStore | None = None,
+        salt: str = "",
+        route_by: str | None = None,
+        on_store_failure: OnStoreFailure = "refuse",
+        replay: bool = False,
+        now_us: Callable[[], int] = machine_us,
+        max_rows: int = 1000,
+    ) -> None:
+        self.deployment = deployment
+        self.shares = tuple(shares)
+        self.replay = replay
+        self.max_rows = max_rows
+        fields = _common_fields(deployment, [share.release.signature for share in shares])
+        names = [field.name for field in fields]
+        exact = {name for share in shares for name in share.release.signature.integers}
+        self.reader = RequestReader(fields, exact=exact, replay=replay, max_rows=max_rows)
+        if route_by is not None and route_by not in names:
+            raise ArmsDiffer(
+                f"deployment '{deployment}' splits its traffic by '{route_by}', which is no field of its requests.",
+                expected=f"Requests hold {', '.join(names)}.",
+                state="Nothing was changed.",
+            )
+        self._arms = [_Arm(deployment, share, fields, online, on_store_failure, metrics) for share in shares]
+        self._only = self._arms[0] if len(self._arms) == 1 else None
+        self._cuts = [share.share for share in shares]
+        self._salt = salt
+        self._route_position = None if route_by is None else names.index(route_by)
+        self._log = log
+        self._metrics = metrics
+        self._model = shares[0].release.model
+        self._now_us = now_us
+        self._encode = msgspec.json.Encoder().encode
+
+    def handle(self, body: bytes, caller: str = "") -> Answer:
+        """Answer one request. Never raises; what goes wrong is a problem document that repeats none of the input.
+
+        caller: who asks, for the log; at most 200 characters of it are kept.
+        """
+        start = monotonic()
+        try:
+            request = self.reader.read(body)
+            arm = self._only
+            if arm is None or request.many:
+                return self._answer_many(request, caller, start)
+            return self._answer_one(arm, request, caller, start)
+        except SeatrialError as error:
+            return self.refuse(error)
+        except Exception:
+            return self.refuse(ServerFailed("the server failed at this request."))
+
+    def refuse(self, error: SeatrialError) -> Answer:
+        """The answer that reports `error`, counted."""
+        self._metrics.failed(self._model, error.code)
+        return problem(error)
+
+    def _answer_one(self, arm: _Arm, request: Request, caller: str, start: float) -> Answer:
+        """The short way for what most requests are: one row, one arm."""
+        at_us = self._now_us() if request.at_us is None else request.at_us
+        scored = arm.score_one(request.rows[0], at_us, request.bounded)
+        prediction_id = uuid7()
+        request_id = request.request_id or prediction_id
+        latency = round((monotonic() - start) * 1000, 3)
+        answer = self._encode(
+            One(
+                scored.prediction,
+                scored.probability,
+                arm.version,
+                request_id,
+                prediction_id,
+                latency,
+                arm.release.id,
+                scored.degraded or UNSET,
+                dict(zip(arm.inputs, scored.inputs, strict=True)) if request.return_features else UNSET,
+            )
+        )
+        if self._log is not None:
+            row = arm.logged(scored, prediction_id, request_id, 0, caller, at_us, latency)
+            self._log.append(arm.schema, row)
+        arm.counted.answered(1, monotonic() - start)
+        return Answer(200, answer)
+
+    def _answer_many(self, request: Request, caller: str, start: float) -> Answer:
+        at_us = self._now_us() if request.at_us is None else request.at_us
+        request_id = request.request_id or uuid7()
+        by_arm: dict[int, list[int]] = {}
+        for number, fields in enumerate(request.rows):
+            by_arm.setdefault(self._route(fields, request_id), []).append(number)
+        scored: list[tuple[_Arm, _Scored]] = [(self._arms[0], _NOTHING)] * len(request.rows)
+        for position, numbers in by_arm.items():
+            arm = self._arms[position]
+            results = arm.score([request.rows[number] for number in numbers], at_us, request.bounded)
+            for number, result in zip(numbers, results, strict=True):
+                scored[number] = (arm, result)
+        ids = [uuid7() for _ in scored]
+        latency = round((monotonic() - start) * 1000, 3)
+        rows = [
+            Row(
+                result.prediction,
+                result.probability,
+                arm.version,
+                prediction_id,
+                arm.release.id,
+                result.degraded or UNSET,
+                dict(zip(arm.inputs, result.inputs, strict=True)) if request.return_features else UNSET,
+            )
+            for (arm, result), prediction_id in zip(scored, ids, strict=True)
+        ]
+        if request.many:
+            answer = self._encode(Many(rows, request_id, latency))
+        else:
+            row = rows[0]
+            answer = self._encode(
+                One(
+                    row.prediction,
+                    row.probability,
+                    row.model_version,
+                    request_id,
+                    row.prediction_id,
+                    latency,
+                    row.release,
+                    row.degraded,
+                    row.features,
+                )
+            )
+        if self._log is not None:
+            logged = [
+                (arm.schema, arm.logged(result, prediction_id, request_id, number, caller, at_us, latency))
+                for number, ((arm, result), prediction_id) in enumerate(zip(scored, ids, strict=True))
+            ]
+            self._log.append_all(logged)
+        for position, numbers in by_arm.items():
+            self._arms[position].counted.rows += len(numbers)
+        self._arms[0].counted.answered(0, monotonic() - start)
+        return Answer(200, answer)
+
+    def _route(self, row: tuple[Any, ...], request_id: str) -> int:
+        if self._only is not None:
+            return 0
+        key = request_id if self._route_position is None else str(row[self._route_position])
+        return choose(self._cuts, bucket(self._salt, key))
+
+
+class _Arm:
+    """One release, ready to score rows of the deployment's fields."""
+
+    def __init__(
+        self,
+        deployment: str,
+        share: Share,
+        fields: Sequence[Field],
+        online: SqliteOnlineStore | None,
+        on_store_failure: OnStoreFailure,
+        metrics: Metrics,
+    ) -> None:
+        release = share.release
+        signature = release.signature
+        if release.plan.views and online is None and on_store_failure == "refuse":
+            raise NoOnlineStore(
+                f"release {release.id} of model '{release.model}' looks up "
+                f"{', '.join(view.name for view in release.plan.views)}, and there is no online store.",
+                state="It is not served.",
+                next="Give the server the project's folder or the online store's address.",
+            )
+        self.name = share.name
+        self.release = release
+        self.version = release.version
+        self.inputs = signature.inputs
+        self.counted: Counted = metrics.of_release(release.model, release.version)
+        self._metrics = metrics
+        self._score = release.score
+        self._no_missing = release.no_missing
+        self._binary = signature.task == "binary"
+        self._threshold = release.threshold
+        self._names = tuple(field.name for field in fields)
+        self._encoder = RowEncoder(signature)
+        self._missing_allowed = on_store_failure == "missing"
+        self._views = tuple(view.name for view in release.plan.views)
+        self._lookup = Lookup(release.plan, online) if release.plan.views or release.plan.functions else None
+        self._without_store = Lookup(FeaturePlan((), release.plan.functions), None)
+        self._no_store = bool(self._views) and online is None
+        # where each input stands among the request's fields; only a release without look-ups and functions has it
+        self._positions = None if self._lookup else tuple(self._names.index(name) for name in signature.inputs)
+        self._as_they_come = self._positions == tuple(range(len(fields)))
+        whole = {field.name for field in fields if field.dtype == "int"}
+        self._bounded = self._lookup is None and whole.issuperset(signature.integers)
+        self.schema: LogSchema = log_schema(
+            model=release.model,
+            version=release.version,
+            release=release.id,
+            deployment=deployment,
+            inputs=signature.inputs,
+            categories=signature.categories,
+            fields=[(field.name, field.dtype) for field in fields],
+            views=self._views,
+        )
+
+    def score_one(self, row: tuple[Any, ...], at_us: int, bounded: bool) -> _Scored:
+        """One row scored; `score` without its loops. Raises the same."""
+        if self._positions is None or self._encoder.unseen:
+            return self.score([row], at_us, bounded)[0]
+        inputs = row if self._as_they_come else self._gather(row, at_us)[0]
+        tensor = self._encoder.tensor((self._encoder.pack(inputs, bounded=bounded and self._bounded),))
+        value = self._run(tensor).item()
+        if not isfinite(value):
+            raise self._no_score(0, 1)
+        if self._binary:
+            return _Scored(inputs, row, (), (), 1 if value >= self._threshold else 0, value)
+        return _Scored(inputs, row, (), (), value, None)
+
+    def score(self, rows: Sequence[tuple[Any, ...]], at_us: int, bounded: bool) -> list[_Scored]:
+        """Every row scored. Raises NoScore, MissingNotAccepted, InputNotExact or StoreDown; then nothing was scored."""
+        encoder = self._encoder
+        bounded = bounded and self._bounded
+        unseen = dict(encoder.unseen) if encoder.unseen else None
+        gathered = [self._gather(row, at_us) for row in rows]
+        packed = [encoder.pack(inputs, bounded=bounded) for inputs, _, _ in gathered]
+        values = self._run(encoder.tensor(packed)).tolist()
+        if unseen is not None and unseen != encoder.unseen:
+            self._count_unseen(unseen)
+        scored = []
+        degraded_rows = 0
+        for number, (row, (inputs, views, degraded), value) in enumerate(zip(rows, gathered, values, strict=True)):
+            if not isfinite(value):
+                raise self._no_score(number, len(rows))
+            degraded_rows += bool(degraded)
+            if self._binary:
+                scored.append(_Scored(inputs, row, views, degraded, int(value >= self._threshold), value))
+            else:
+                scored.append(_Scored(inputs, row, views, degraded, value, None))
+        if degraded_rows:
+            self._metrics.degraded(self.release.model, self.version, degraded_rows)
+        return scored
+
+    def _run(self, tensor: NDArray[np.float32]) -> NDArray[np.floating[Any]]:
+        # the sum of squares is NaN exactly when a value is; it costs a tenth of looking at the positions
+        if self._no_missing and isnan(np.vdot(tensor, tensor)):
+            self._refuse_missing(tensor)
+        try:
+            return self._score(tensor)
+        except ScoreNotFinite:
+            raise self._no_score(None, len(tensor)) from None
+
+    def _refuse_missing(self, tensor: NDArray[np.float32]) -> None:
+        for number, row in enumerate(tensor):
+            for position in self._no_missing:
+                if isnan(row[position]):
+                    raise MissingNotAccepted(
+                        f"input '{self.inputs[position]}'{f' of row {number}' if len(tensor) > 1 else ''} is missing, "
+                        "or a category that was never seen, and this model was fitted without missing values there.",
+                        state="Nothing was predicted.",
+                        next="Send the value.",
+                        row=number if len(tensor) > 1 else None,
+                    )
+
+    def _no_score(self, number: int | None, rows: int) -> NoScore:
+        where = f" for row {number}" if number is not None and rows > 1 else ""
+        return NoScore(
+            f"the model has no finite answer{where}.",
+            expected="Most often a value is missing or far outside of what this model was trained on.",
+            state="Nothing was predicted.",
+            row=number if rows > 1 else None,
+        )
+
+    def logged(
+        self,
+        scored: _Scored,
+        prediction_id: str,
+        request_id: str,
+        row: int,
+        caller: str,
+        at_us: int,
+        latency_ms: float,
+    ) -> LoggedPrediction:
+        """The record of one scored row."""
+        return LoggedPrediction(
+            self.schema.id,
+            prediction_id,
+            request_id,
+            row,
+            caller[:200],
+            self.name,
+            at_us,
+            machine_us(),
+            scored.inputs,
+            scored.fields,
+            scored.views,
+            scored.prediction,
+            scored.probability,
+            latency_ms,
+            scored.degraded,
+        )
+
+    def _gather(
+        self, row: tuple[Any, ...], at_us: int
+    ) -> tuple[tuple[Any, ...], tuple[tuple[str, int | None], ...], tuple[str, ...]]:
+        """The row's inputs, what its views said, and what could not be asked."""
+        if self._positions is not None:
+            return row if self._as_they_come else tuple([row[p] for p in self._positions]), (), ()
+        fields = dict(zip(self._names, row, strict=True))
+        if not self._no_store and self._lookup is not None:
+            try:
+                found = self._lookup.assemble(fields, at_us)
+            except (OnlineStoreUnavailable, OnlineStoreDamaged):
+                if not self._missing_allowed:
+                    raise StoreDown(
+                        "the online store does not answer.",
+                        expected="This model's features are looked up there.",
+                        state="Nothing was predicted.",
+                        next="Try again.",
+                    ) from None
+            else:
+                columns = found.columns
+                views = tuple([(looked.status, looked.event_us) for looked in found.views.values()])
+                return tuple([columns[name] for name in self.inputs]), views, ()
+        columns = self._without_store.assemble(fields, at_us).columns
+        views = tuple(("missing", None) for _ in self._views)
+        return tuple([columns.get(name) for name in self.inputs]), views, (ONLINE_STORE,)
+
+    def _count_unseen(self, before: dict[str, int]) -> None:
+        for name, count in self._encoder.unseen.items():
+            if count > before[name]:
+                self._metrics.unseen(self.release.model, self.version, name, count - before[name])
+
+
+_NOTHING = _Scored((), (), (), (), 0, None)
+
+
+def problem(error: SeatrialError) -> Answer:
+    """An error as a problem document. What went wrong inside the server is not told, only its code."""
+    document = error.as_problem()
+    if error.http_status >= 500 and not isinstance(error, StoreDown):
+        document["detail"] = "The server could not answer; this is not a fault of the request. Nothing was predicted."
+    for name in ("field", "row"):
+        if error.facts.get(name) is not None:
+            document[name] = error.facts[name]
+    return Answer(error.http_status, msgspec.json.encode(document))
+
+
+def _common_fields(deployment: str, signatures: Sequence[Signature]) -> list[Field]:
+    """What a request to the deployment holds: the fields of every arm, since a caller cannot know its arm.
+
+    A field is needed when any arm needs it, and takes null when every arm that has it does.
+    Raises ArmsDiffer when two arms want one field with two types.
+    """
+    fields: dict[str, Field] = {}
+    for signature in signatures:
+        for field in signature.request:
+            other = fields.get(field.name)
+            if other is None:
+                fields[field.name] = field
+                continue
+            if other.dtype != field.dtype:
+                raise ArmsDiffer(
+                    f"the arms of deployment '{deployment}' want field '{field.name}' "
+                    f"as {other.dtype} and as {field.dtype}.",
+                    expected="One request must suit every arm.",
+                    state="Nothing was changed.",
+                )
+            fields[field.name] = Field(
+                field.name,
+                field.dtype,
+                nullable=field.nullable and other.nullable,
+                optional=field.optional and other.optional,
+                description=other.description or field.description,
+            )
+    # inputs in the first arm's order come first: then a row is often its input as it stands
+    first = [name for name in signatures[0].inputs if name in fields]
+    return [fields[name] for name in dict.fromkeys([*first, *fields])]

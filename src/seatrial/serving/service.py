@@ -1,0 +1,455 @@
+"""A running service: which releases does it answer with, and how does it take up new ones?
+
+`load` serves the deployments of a folder of route files, with bundles from an object store; `from_bundle` serves one
+bundle file. A route or release that cannot be verified or does not replay its golden rows is not taken, and what was
+served before goes on being served. The process needs neither the project's code nor anything that trains.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import signal
+import socket
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from seatrial.core.clock import machine_us
+from seatrial.core.errors import Failed, SeatrialError, Unavailable, UsageError, did_you_mean, listed
+from seatrial.core.routing import BUCKETS
+from seatrial.releases.signing import TrustedKeys, is_signed
+from seatrial.serving.http import Front, NotFound, NotReady, WhichModel
+from seatrial.serving.metrics import Metrics
+from seatrial.serving.predictor import Predictor, Release, Share
+from seatrial.serving.release import open_release
+from seatrial.stores.online import SqliteOnlineStore
+from seatrial.stores.prediction_log import PredictionLog
+from seatrial.stores.routes import RouteFile, RouteStore, Verify
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+    import uvicorn
+
+WATCH_SECONDS = 0.5
+KEEP_ALIVE_SECONDS = 65
+HEAD_SECONDS = 20.0
+DRAIN_SECONDS = 25
+
+ReadBundle = Callable[[str], bytes]
+"""The bytes of the bundle with this key."""
+OpenRelease = Callable[[bytes], Release]
+"""A verified release whose golden rows agree; raises a SeatrialError otherwise."""
+
+
+class PortInUse(Unavailable):
+    """Another process listens on the port."""
+
+    code = "serving.port_in_use"
+
+
+class CannotListen(UsageError):
+    """The address cannot be listened on."""
+
+    code = "serving.cannot_listen"
+
+
+class RouteOlder(Failed):
+    """A route file has a lower generation than the one in use."""
+
+    code = "route.older"
+
+
+class ReleaseMismatch(Failed):
+    """A bundle is not the release, or not of the model, that the route names."""
+
+    code = "serving.release_mismatch"
+
+
+class Service:
+    """The deployments that one process serves.
+
+    refresh() takes up what changed and never raises for a single deployment; `state()` says what was refused and why.
+    """
+
+    def __init__(
+        self,
+        *,
+        routes: RouteStore | None = None,
+        verify: Verify | None = None,
+        read_bundle: ReadBundle | None = None,
+        open_release: OpenRelease | None = None,
+        online: SqliteOnlineStore | None = None,
+        log: PredictionLog | None = None,
+        replay: bool = False,
+        now_us: Callable[[], int] = machine_us,
+        max_rows: int = 1000,
+        only: Sequence[str] | None = None,
+    ) -> None:
+        self.metrics = Metrics()
+        self.predictors: dict[str, Predictor] = {}
+        self.draining = False
+        self._default: Predictor | None = None
+        self._routes = routes
+        self._verify = verify
+        self._read_bundle = read_bundle
+        self._open_release = open_release
+        self._online = online
+        self._log = log
+        self._replay = replay
+        self._now_us = now_us
+        self._max_rows = max_rows
+        self._only = None if only is None else frozenset(only)
+        self._seen: dict[str, tuple[int, int, int]] = {}
+        self._taken: dict[str, RouteFile] = {}
+        self._releases: dict[str, Release] = {}
+        self._refused: dict[str, SeatrialError] = {}
+        self._proved = False
+
+    # -- answering
+
+    def predictor(self, name: str | None) -> Predictor:
+        """The deployment's predictor; without a name the only one there is.
+
+        Raises NotReady, NotFound or WhichModel.
+        """
+        found = self._default if name is None else self.predictors.get(name)
+        if found is not None:
+            return found
+        if not self.predictors:
+            raise NotReady("nothing can be predicted yet.", expected=self._reason(), state="", next="Ask /ready.")
+        if name is not None:
+            raise NotFound(
+                "no deployment has this name.",
+                expected=f"There are {listed(sorted(self.predictors))}. {did_you_mean(name, self.predictors)}".strip(),
+                state="",
+            )
+        raise WhichModel(
+            "several models are served here.",
+            expected=f"Name one of {listed(sorted(self.predictors))}: POST /models/NAME/predict.",
+            state="",
+        )
+
+    def state(self) -> dict[str, Any]:
+        """Whether everything is served, why not, and what is served."""
+        reason = self._reason()
+        return {
+            "ready": not reason,
+            "live": True,
+            "reason": reason,
+            "deployments": {
+                name: {
+                    "generation": self._taken[name].generation if name in self._taken else 0,
+                    "arms": [
+                        {
+                            "name": share.name,
+                            "model": share.release.model,
+                            "version": share.release.version,
+                            "release": share.release.id,
+                            "share": share.share,
+                        }
+                        for share in predictor.shares
+                    ],
+                }
+                for name, predictor in sorted(self.predictors.items())
+            },
+            "refused": {name: error.code for name, error in sorted(self._refused.items())},
+        }
+
+    def _reason(self) -> str:
+        if self.draining:
+            return "The server is shutting down."
+        if not self._proved:
+            return "Releases are being loaded and their golden rows replayed."
+        missing = sorted(self._refused.keys() - self.predictors.keys())
+        if missing:
+            return f"Deployment '{missing[0]}' is not served ({self._refused[missing[0]].code})."
+        return "" if self.predictors else "Nothing is deployed."
+
+    # -- taking up what changed
+
+    async def watch(self) -> None:
+        """Take up changed routes as long as the task runs. Files are only looked at until one has changed."""
+        while True:
+            if not self._proved or self._changed():
+                await asyncio.to_thread(self.refresh)
+            await asyncio.sleep(WATCH_SECONDS)
+
+    def refresh(self) -> None:
+        """Take up every route that is new or changed."""
+        if self._routes is not None:
+            for name in self._names():
+                stamp = self._stamp(name)
+                if stamp is not None and stamp != self._seen.get(name):
+                    self._take_up(name)
+                    self._seen[name] = stamp
+        self._proved = True
+        self._settle()
+
+    def serve(self, name: str, predictor: Predictor) -> None:
+        """Answer for `name` with `predictor` from now on; requests under way end with the one before."""
+        self.predictors = self.predictors | {name: predictor}
+        self._refused.pop(name, None)
+        self._settle()
+
+    def prove(self) -> None:
+        """Say that all there is to serve was given with `serve`."""
+        self._proved = True
+        self._settle()
+
+    def drain(self) -> None:
+        """Be no longer ready, and go on answering."""
+        self.draining = True
+        self._settle()
+
+    def close(self) -> None:
+        """Close the prediction log's segment, so that it can be compacted."""
+        if self._log is not None:
+            self._log.close()
+
+    def make_predictor(self, name: str, shares: Sequence[Share], route: RouteFile | None = None) -> Predictor:
+        """A predictor over this service's stores."""
+        return Predictor(
+            name,
+            shares,
+            metrics=self.metrics,
+            log=self._log,
+            online=self._online,
+            salt=route.salt if route else "",
+            route_by=route.route_by if route else None,
+            on_store_failure=route.on_store_failure if route else "refuse",
+            replay=self._replay,
+            now_us=self._now_us,
+            max_rows=self._max_rows,
+        )
+
+    def _names(self) -> list[str]:
+        names = self._routes.names() if self._routes is not None else []
+        return [name for name in names if self._only is None or name in self._only]
+
+    def _changed(self) -> bool:
+        return any(self._stamp(name) != self._seen.get(name) for name in self._names())
+
+    def _stamp(self, name: str) -> tuple[int, int, int] | None:
+        if self._routes is None:
+            return None
+        try:
+            status = self._routes.path(name).stat()
+        except OSError:
+            return None
+        return status.st_mtime_ns, status.st_ino, status.st_size
+
+    def _take_up(self, name: str) -> None:
+        try:
+            route = self._read(name)
+            if route is not None:
+                shares = [
+                    Share(arm.name, self._release(arm.release, arm.bundle, route.model), arm.share)
+                    for arm in route.arms
+                ]
+                self.serve(name, self.make_predictor(name, shares, route))
+                self._taken[name] = route
+                self.metrics.took_up(name, route.generation)
+        except SeatrialError as error:
+            self._refused[name] = error
+            self.metrics.refused(name, error.code)
+        # releases that no route uses any more give their memory back
+        used = {arm.release for route in self._taken.values() for arm in route.arms}
+        self._releases = {release: loaded for release, loaded in self._releases.items() if release in used}
+
+    def _read(self, name: str) -> RouteFile | None:
+        if self._routes is None or self._verify is None:
+            return None
+        route = self._routes.read(name, self._verify)
+        taken = self._taken.get(name)
+        if route is not None and taken is not None and route.generation < taken.generation:
+            raise RouteOlder(
+                f"the route file of '{name}' has generation {route.generation}, in use is {taken.generation}.",
+                state="It was not taken.",
+                next=f"Deploy '{name}' again.",
+            )
+        return route
+
+    def _release(self, release_id: str, bundle: str, model: str) -> Release:
+        loaded = self._releases.get(release_id)
+        if loaded is None:
+            if self._read_bundle is None or self._open_release is None:
+                raise NotReady("this service has no object store.", state="")
+            loaded = self._open_release(self._read_bundle(bundle))
+            if loaded.id != release_id or loaded.model != model:
+                raise ReleaseMismatch(
+                    f"bundle {bundle} is {loaded.id} of model '{loaded.model}', the route names {release_id} "
+                    f"of '{model}'.",
+                    state="It was not taken.",
+                )
+            self._releases[release_id] = loaded
+        return loaded
+
+    def _settle(self) -> None:
+        self._default = next(iter(self.predictors.values())) if len(self.predictors) == 1 else None
+        self.metrics.ready.set(0 if self._reason() else 1)
+
+
+def load(
+    *,
+    routes: Path,
+    read_bundle: ReadBundle,
+    trusted_keys: TrustedKeys,
+    online: SqliteOnlineStore | None,
+    log: PredictionLog | None,
+    replay: bool = False,
+    now_us: Callable[[], int] = machine_us,
+    only: Sequence[str] | None = None,
+) -> Service:
+    """The service of a folder of route files. Releases are loaded by the first `refresh`, which `run` calls.
+
+    routes: the folder of route files. trusted_keys: the keys whose routes and bundles are taken.
+    read_bundle: where bundles come from, usually `ObjectStore.read`.
+    only: these deployments, not every one that has a route.
+    """
+    return Service(
+        routes=RouteStore(routes),
+        verify=lambda data, signature: is_signed(data, signature, trusted_keys),
+        read_bundle=read_bundle,
+        open_release=lambda data: open_release(data, trusted_keys),
+        online=online,
+        log=log,
+        replay=replay,
+        now_us=now_us,
+        only=only,
+    )
+
+
+def from_bundle(
+    path: Path,
+    *,
+    trusted_keys: TrustedKeys,
+    log: PredictionLog | None,
+    online: SqliteOnlineStore | None = None,
+    replay: bool = False,
+) -> Service:
+    """The service of one bundle file, ready to answer.
+
+    Raises what `open_release` raises, and NoOnlineStore when the release looks features up and `online` is None.
+    """
+    release = open_release(path, trusted_keys)
+    service = Service(online=online, log=log, replay=replay)
+    service.serve(release.model, service.make_predictor(release.model, [Share("live", release, BUCKETS)]))
+    service.prove()
+    return service
+
+
+def run(
+    service: Service,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8080,
+    started: Callable[[str], None] | None = None,
+    front: Front | None = None,
+) -> None:
+    """Serve until SIGTERM or SIGINT, then answer what has come in and return.
+
+    port: 0 takes a free one. started: called once with the service's address when it listens.
+    Raises PortInUse or CannotListen.
+    """
+    import uvicorn
+
+    listening = _listen(host, port)
+    config = uvicorn.Config(
+        front or Front(service),
+        http=_guarded_protocol(),
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        log_level="error",
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=DRAIN_SECONDS,
+        backlog=2048,
+    )
+    server = _server(config, service)
+    # uvicorn raises the signal again after draining; these handlers let `run` return instead of dying by it
+    previous = {number: signal.signal(number, _ignore) for number in (signal.SIGTERM, signal.SIGINT)}
+    address = listening.getsockname()
+    shown = f"[{address[0]}]" if ":" in address[0] else address[0]
+    if started is not None:
+        started(f"http://{shown}:{address[1]}")
+    try:
+        with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
+            runner.run(server.serve(sockets=[listening]))
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+        listening.close()
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listening = socket.socket(family, kind, protocol)
+    except OSError as error:
+        raise CannotListen(f"the address {host}:{port} cannot be used: {error.strerror}.", state="") from None
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listening.bind(address)
+        listening.listen(2048)  # a connection that comes before the loop runs waits instead of being refused
+    except OSError as error:
+        listening.close()
+        if error.errno == errno.EADDRINUSE:
+            raise PortInUse(
+                f"port {port} of {host} is used by another process.",
+                state="Nothing was started.",
+                next="Stop that process, or choose another port with --port.",
+            ) from None
+        raise CannotListen(
+            f"{host}:{port} cannot be listened on: {error.strerror}.",
+            state="Nothing was started.",
+            next="Choose another --host or --port.",
+        ) from None
+    return listening
+
+
+def _ignore(_number: int, _frame: FrameType | None) -> None:
+    return None
+
+
+def _server(config: uvicorn.Config, service: Service) -> uvicorn.Server:
+    import uvicorn
+
+    class DrainingServer(uvicorn.Server):
+        def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+            service.drain()
+            super().handle_exit(sig, frame)
+
+    return DrainingServer(config)
+
+
+def _guarded_protocol() -> type[asyncio.Protocol]:
+    """uvicorn's protocol that closes connections on which a request's head does not arrive."""
+    from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+    class GuardedProtocol(HttpToolsProtocol):
+        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+            super().connection_made(transport)
+            self._last_cycle: object = None
+            self._check = self.loop.call_later(HEAD_SECONDS, self._close_when_stuck)
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            self._check.cancel()
+            super().connection_lost(exc)
+
+        def _close_when_stuck(self) -> None:
+            # between two looks no request has begun and none is under way, and no idle timer runs:
+            # what has come of the next request's head is all that will come
+            idle = self.timeout_keep_alive_task is not None
+            waiting = self.cycle is None or self.cycle.response_complete
+            if waiting and not idle and self.cycle is self._last_cycle:
+                self.transport.close()
+                return
+            self._last_cycle = self.cycle
+            self._check = self.loop.call_later(HEAD_SECONDS, self._close_when_stuck)
+
+    return GuardedProtocol

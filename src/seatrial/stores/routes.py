@@ -1,0 +1,211 @@
+"""Route files: which releases does a deployment answer with, and who gets which?
+
+One signed file per deployment, replaced as a whole, with a generation that only rises. Deploying writes it, serving
+reads it; they share nothing else. What is signed is the exact bytes of the route; how bytes are signed and whose
+signature is trusted is the caller's business.
+"""
+
+from __future__ import annotations
+
+import base64
+import fcntl
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal
+from urllib.parse import quote, unquote
+
+import msgspec
+
+from seatrial.core.errors import Failed
+from seatrial.core.identity import canonical_json
+from seatrial.core.routing import BUCKETS
+
+FORMAT = 1
+
+Sign = Callable[[bytes], bytes]
+"""The signature of some bytes."""
+Verify = Callable[[bytes, bytes], bool]
+"""(bytes, signature): is it the signature of a trusted key?"""
+OnStoreFailure = Literal["refuse", "missing"]
+
+
+class RouteDamaged(Failed):
+    """A route file cannot be read, or its shares do not add up."""
+
+    code = "route.damaged"
+
+
+class RouteNotTrusted(Failed):
+    """A route file is not signed by a trusted key."""
+
+    code = "route.not_trusted"
+
+
+class RouteTooNew(Failed):
+    """A route file was written by a newer version."""
+
+    code = "route.too_new"
+
+
+class Arm(msgspec.Struct, frozen=True):
+    """One release that takes part of the traffic.
+
+    share: of 10,000. bundle: the key of the release's bundle in the object store.
+    """
+
+    name: str
+    release: str
+    share: int
+    bundle: str
+
+
+class RouteFile(msgspec.Struct, frozen=True):
+    """What a deployment answers with.
+
+    generation: rises by one with every change. salt: makes the split independent of other deployments.
+    route_by: the request field whose value decides the arm; None: the request id does, so that one caller may
+        meet several arms.
+    on_store_failure: "refuse" answers 503 while the online store is down, "missing" answers with its features
+        missing and says so in `degraded`.
+    """
+
+    deployment: str
+    generation: int
+    model: str
+    salt: str
+    arms: tuple[Arm, ...]
+    route_by: str | None = None
+    on_store_failure: OnStoreFailure = "refuse"
+
+
+class _Signed(msgspec.Struct, frozen=True):
+    format: int
+    route: msgspec.Raw
+    signature: str
+
+
+class _Format(msgspec.Struct):
+    format: int
+
+
+class RouteStore:
+    """A folder of route files, one per deployment."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def names(self) -> list[str]:
+        """The deployments that have a route file, sorted."""
+        return sorted(unquote(path.stem) for path in self.folder.glob("*.json"))
+
+    def path(self, deployment: str) -> Path:
+        return self.folder / f"{quote(deployment, safe='')}.json"
+
+    def read(self, deployment: str, verify: Verify) -> RouteFile | None:
+        """The deployment's route; None when it has none.
+
+        Raises RouteDamaged, RouteNotTrusted or RouteTooNew.
+        """
+        try:
+            data = self.path(deployment).read_bytes()
+        except FileNotFoundError:
+            return None
+        return read_route(deployment, data, verify)
+
+    def write(self, route: RouteFile, sign: Sign, verify: Verify) -> bool:
+        """Replace the deployment's route file. False when it already has this or a later generation.
+
+        A file that is damaged or not trusted is replaced.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with self._locked():
+            try:
+                old = self.read(route.deployment, verify)
+            except (RouteDamaged, RouteNotTrusted):
+                old = None
+            if old is not None and old.generation >= route.generation:
+                return False
+            _replace(self.path(route.deployment), write_route(route, sign))
+            return True
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        with (self.folder / ".lock").open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+
+def write_route(route: RouteFile, sign: Sign) -> bytes:
+    """The bytes of a route file. Raises RouteDamaged when the route is not sound."""
+    _check(route.deployment, route)
+    body = canonical_json(route)
+    return write_signed(body, sign(body))
+
+
+def write_signed(body: bytes, signature: bytes) -> bytes:
+    """The bytes of a route file around a route's bytes and their signature."""
+    return msgspec.json.encode(_Signed(FORMAT, msgspec.Raw(body), base64.b64encode(signature).decode())) + b"\n"
+
+
+def read_route(deployment: str, data: bytes, verify: Verify) -> RouteFile:
+    """The route in a route file's bytes, for the deployment that the file is named after."""
+    try:
+        number = msgspec.json.decode(data, type=_Format).format
+        if number > FORMAT:
+            raise RouteTooNew(
+                f"the route file of '{deployment}' has format {number}; this version reads up to {FORMAT}.",
+                state="Nothing was changed.",
+                next="Update seatrial.",
+            )
+        signed = msgspec.json.decode(data, type=_Signed)
+        signature = base64.b64decode(signed.signature, validate=True)
+        if write_signed(signed.route, signature) != data:
+            raise _damaged(deployment, "is not as it was written")
+        trusted = verify(bytes(signed.route), signature)
+        route = msgspec.json.decode(signed.route, type=RouteFile)
+    except (msgspec.MsgspecError, ValueError):
+        raise _damaged(deployment, "is not a route file") from None
+    if not trusted:
+        raise RouteNotTrusted(
+            f"the route file of '{deployment}' is not signed by a trusted key.",
+            state="It was not taken; what was served before goes on being served.",
+            next=f"Deploy '{deployment}' again, or add the signer's public key to the trusted keys.",
+        )
+    _check(deployment, route)
+    return route
+
+
+def _check(deployment: str, route: RouteFile) -> None:
+    names = [arm.name for arm in route.arms]
+    if route.deployment != deployment:
+        raise _damaged(deployment, "is of another deployment")
+    if sum(arm.share for arm in route.arms) != BUCKETS or any(arm.share < 0 for arm in route.arms):
+        raise _damaged(deployment, f"has shares that do not add up to {BUCKETS}")
+    if len(set(names)) != len(names):
+        raise _damaged(deployment, "names an arm twice")
+    if route.generation < 1:
+        raise _damaged(deployment, "has no generation")
+
+
+def _damaged(deployment: str, what: str) -> RouteDamaged:
+    return RouteDamaged(
+        f"the route file of '{deployment}' {what}.",
+        state="It was not taken; what was served before goes on being served.",
+        next=f"Deploy '{deployment}' again.",
+    )
+
+
+def _replace(path: Path, data: bytes) -> None:
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    with aside.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    aside.replace(path)
+    fd = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

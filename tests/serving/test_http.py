@@ -1,0 +1,315 @@
+"""The HTTP door of a server in a process of its own, with real sockets."""
+
+from __future__ import annotations
+
+import html.parser
+import json
+import re
+import signal
+import socket
+import time
+from urllib.parse import urlsplit
+
+import pytest
+
+from seatrial.serving.client import BadUrl, Client, ServerRefused, ServerUnable, ServerUnreachable
+from seatrial.serving.service import PortInUse, Service, run
+from seatrial.stores.prediction_log import PredictionLog
+from tests.serving.test_requests import BAD
+from tests.serving.worlds import GOOD, Keys, bundle, predictor, release, server
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    home = tmp_path_factory.mktemp("home")
+    keys = Keys(home / "keys")
+    (home / "late.seatrial").write_bytes(bundle(keys.key))
+    return home
+
+
+@pytest.fixture(scope="module")
+def url(home):
+    with server(home, bundle=str(home / "late.seatrial"), slow_seconds=1.0) as (_, url):
+        yield url
+
+
+@pytest.fixture
+def client(url):
+    with Client(url) as client:
+        yield client
+
+
+def raw(url: str, data: bytes, *, wait: float = 10.0) -> bytes:
+    """Everything that the server sends for some bytes until it stops or closes."""
+    parts = urlsplit(url)
+    with socket.create_connection((parts.hostname, parts.port), wait) as connection:
+        connection.sendall(data)
+        answer = connection.recv(65536)
+        head, _, body = answer.partition(b"\r\n\r\n")
+        length = int(re.search(rb"content-length: (\d+)", head)[1])
+        while len(body) < length:
+            more = connection.recv(65536)
+            answer, body = answer + more, body + more
+    return answer
+
+
+def post(body: bytes, *headers: str, path: str = "/predict", length: int | None = None) -> bytes:
+    lines = [f"POST {path} HTTP/1.1", "host: x", f"content-length: {len(body) if length is None else length}", *headers]
+    return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
+
+
+def problem(answer: bytes) -> tuple[int, dict]:
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert b"application/problem+json" in head
+    return int(head[9:12]), json.loads(body)
+
+
+def test_a_prediction_over_http_is_in_the_log(client, home):
+    found = client.predict(GOOD, request_id="over http")
+    (row,) = PredictionLog(home / "log").find("over http")
+    assert row["prediction_id"] == found["prediction_id"]
+    assert row["probability"] == found["probability"]
+
+
+def test_a_model_is_asked_by_name_or_alone(client):
+    one = client.predict(GOOD)
+    assert client.predict(GOOD, model="late")["probability"] == one["probability"]
+    many = client.predict_many([GOOD, GOOD], model="late", return_features=True)
+    assert many["predictions"][1]["features"]["distance"] == 544.0
+    for name in ("nope", "../late", "late/x", "%2e%2e", "\x00", "a" * 4000):
+        with pytest.raises(ServerRefused) as error:
+            client.predict(GOOD, model=name)
+        assert error.value.facts["code"] == "http.not_found"
+
+
+@pytest.mark.parametrize("content", ["application/json; charset=utf-8", "text/plain", "x"])
+def test_the_content_type_does_not_matter(url, content):
+    assert raw(url, post(json.dumps({"features": GOOD}).encode(), f"content-type: {content}"))[9:12] == b"200"
+
+
+def test_bad_bodies_are_problem_documents_and_the_server_goes_on(url, client):
+    for data, _ in BAD.values():
+        if len(data) < 2**20:
+            status, found = problem(raw(url, post(data)))
+            assert 400 <= status < 500
+            assert found["status"] == status
+            assert found["code"].startswith("request.")
+            assert "4711" not in json.dumps(found)
+    assert client.predict(GOOD)["prediction"] in (0, 1)
+
+
+class TestBodies:
+    def test_a_body_that_claims_too_much_is_refused_before_it_comes(self, url):
+        for claim in (2**20 + 1, 99 * 10**9):
+            assert problem(raw(url, post(b"{", length=claim)))[1]["code"] == "http.body_too_large"
+        assert raw(url, post(b"{", length=10**30))[9:12] == b"400"
+
+    def test_a_body_that_says_nothing_of_its_length_is_counted(self, url):
+        chunk = b"%x\r\n%b\r\n" % (2**16, b" " * 2**16)
+        data = b"POST /predict HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n" + chunk * 17
+        status, found = problem(raw(url, data))
+        assert (status, found["code"]) == (413, "http.body_too_large")
+
+    def test_a_chunked_body_is_read(self, url):
+        body = json.dumps({"features": GOOD}).encode()
+        data = b"POST /predict HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n"
+        data += b"".join(b"1\r\n%c\r\n" % byte for byte in body) + b"0\r\n\r\n"
+        assert raw(url, data)[9:12] == b"200"
+
+    def test_a_body_that_does_not_come_is_given_up(self, url, client):
+        status, found = problem(raw(url, post(b'{"features"', length=500)))
+        assert (status, found["code"]) == (408, "http.body_too_slow")
+        assert client.predict(GOOD)
+
+    def test_a_compressed_body_is_refused(self, url):
+        status, found = problem(raw(url, post(b"\x1f\x8b" + bytes(50), "content-encoding: gzip")))
+        assert (status, found["code"]) == (415, "http.body_encoded")
+
+    def test_two_hundred_half_sent_requests_do_not_keep_a_good_one_waiting(self, url, client):
+        parts = urlsplit(url)
+        half_open = []
+        try:
+            for number in range(200):
+                connection = socket.create_connection((parts.hostname, parts.port), 5)
+                connection.sendall(b"POST /predict HTTP/1.1\r\nhost" if number % 2 else post(b"{", length=500))
+                half_open.append(connection)
+            assert client.predict(GOOD)["prediction"] in (0, 1)
+        finally:
+            for connection in half_open:
+                connection.close()
+
+    def test_what_is_no_http_is_a_400(self, url):
+        parts = urlsplit(url)
+        with socket.create_connection((parts.hostname, parts.port), 5) as connection:
+            connection.sendall(b"\x16\x03\x01 secret-4711\r\n\r\n")
+            answer = connection.recv(65536)
+        assert answer[9:12] == b"400"
+        assert b"4711" not in answer
+
+
+def test_other_methods_and_paths_are_problem_documents(url):
+    assert problem(raw(url, b"GET /predict HTTP/1.1\r\nhost: x\r\n\r\n"))[1]["code"] == "http.method_not_allowed"
+    assert problem(raw(url, b"DELETE /models/late/predict HTTP/1.1\r\nhost: x\r\n\r\n"))[0] == 405
+    status, found = problem(raw(url, b"GET /secret-4711 HTTP/1.1\r\nhost: x\r\n\r\n"))
+    assert (status, found["code"]) == (404, "http.not_found")
+    assert "4711" not in json.dumps(found)
+    assert problem(raw(url, b"POST /health HTTP/1.1\r\nhost: x\r\ncontent-length: 0\r\n\r\n"))[0] == 405
+
+
+class TestPages:
+    def test_health_and_readiness(self, client):
+        assert json.loads(client.get("/health")) == {"live": True}
+        state = client.ready()
+        assert state["ready"]
+        assert state["deployments"]["late"]["arms"][0]["version"] == "1"
+
+    def test_metrics_count_what_was_asked(self, client):
+        def count() -> float:
+            text = client.get("/metrics").decode()
+            found = re.search(r'model_predictions_total\{model_name="late",model_version="1"\} ([\d.]+)', text)
+            return float(found[1])
+
+        before = count()
+        for _ in range(3):
+            client.predict(GOOD)
+        assert count() == before + 3
+        assert (
+            'model_prediction_latency_seconds_bucket{le="0.001",model_name="late"}' in client.get("/metrics").decode()
+        )
+
+    def test_the_api_document_tells_the_fields_of_the_model_and_its_example_is_answered(self, client):
+        document = json.loads(client.get("/openapi.json"))
+        row = document["components"]["schemas"]["late_row"]
+        assert row["required"] == ["distance", "seats", "carrier", "night"]
+        assert row["properties"]["distance"]["type"] == ["number", "null"]
+        assert row["properties"]["seats"] == {"type": "integer", "minimum": -(2**24), "maximum": 2**24}
+        assert row["additionalProperties"] is False
+        for path in ("/predict", "/models/late/predict"):
+            operation = document["paths"][path]["post"]
+            assert {"200", "400", "413", "422", "503"} <= operation["responses"].keys()
+            examples = operation["requestBody"]["content"]["application/json"]["examples"]
+            assert client.predict(examples["one"]["value"]["features"])
+            assert client.predict_many(examples["many"]["value"]["instances"])
+        assert {"/health", "/ready", "/metrics"} <= document["paths"].keys()
+        references = set(re.findall(r'"#/components/schemas/(\w+)"', json.dumps(document)))
+        assert references <= document["components"]["schemas"].keys()
+
+    @pytest.mark.parametrize("path", ["/", "/docs"])
+    def test_pages_for_people_fetch_nothing_and_run_nothing(self, client, path):
+        text = client.get(path).decode()
+        found: list[tuple[str, dict]] = []
+
+        class Tags(html.parser.HTMLParser):
+            def handle_starttag(self, tag, attrs):
+                found.append((tag, dict(attrs)))
+
+        Tags().feed(text)
+        assert not {"script", "link", "img", "iframe"} & {tag for tag, _ in found}
+        assert all(attrs.get("href", "/").startswith("/") for _, attrs in found)
+        assert "late" in text
+
+
+class TestClient:
+    def test_a_refusal_carries_what_the_server_named(self, client):
+        with pytest.raises(ServerRefused) as error:
+            client.predict(GOOD | {"seats": "x"})
+        assert error.value.facts == {"status": 422, "code": "request.bad_field", "field": "seats"}
+        assert "'seats'" in str(error.value)
+
+    def test_no_server_is_unavailable(self):
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        with pytest.raises(ServerUnreachable, match="does not answer"):
+            Client(f"http://127.0.0.1:{port}").predict(GOOD)
+
+    def test_what_is_no_address_is_a_usage_error(self):
+        for url in ("127.0.0.1:80", "https://x", "ftp://x"):
+            with pytest.raises(BadUrl):
+                Client(url)
+
+    def test_a_connection_that_was_closed_in_the_meantime_is_opened_again(self, home):
+        with server(home, bundle=str(home / "late.seatrial")) as (process, url), Client(url) as client:
+            client.predict(GOOD)
+            process.kill()
+            process.wait()
+            port = urlsplit(url).port
+            with server(home, bundle=str(home / "late.seatrial"), port=port) as (_, again):
+                assert again == url
+                assert client.predict(GOOD)
+
+
+def test_the_server_process_reaches_nothing_that_trains(home):
+    with server(home, bundle=str(home / "late.seatrial"), modules=True) as (process, url):
+        with Client(url) as client:
+            client.predict(GOOD)
+            client.get("/docs")
+            client.get("/metrics")
+        process.send_signal(signal.SIGTERM)
+        modules = json.loads(process.stdout.readline())
+        assert process.wait(10) == 0
+    reached = {name.partition(".")[0] for name in modules}
+    assert not reached & {"mlflow", "sklearn", "pandas", "lightgbm", "onnx", "skl2onnx", "skops", "duckdb", "pyarrow"}
+
+
+def test_a_terminated_server_answers_what_has_come_in_and_closes_its_segment(home, tmp_path):
+    (tmp_path / "keys").symlink_to(home / "keys")
+    with server(tmp_path, bundle=str(home / "late.seatrial")) as (process, url), Client(url) as client:
+        parts = urlsplit(url)
+        body = json.dumps({"features": GOOD, "request_id": "the last"}).encode()
+        with socket.create_connection((parts.hostname, parts.port), 5) as connection:
+            connection.sendall(post(body[:10], length=len(body)))
+            client.get("/health")
+            process.send_signal(signal.SIGTERM)
+            time.sleep(0.2)
+            connection.sendall(body[10:])
+            assert connection.recv(65536)[9:12] == b"200"
+        assert process.wait(10) == 0
+    log = PredictionLog(tmp_path / "log")
+    assert len(log.find("the last")) == 1
+    assert [(report.closed, report.records, report.torn) for report in log.verify()] == [(True, 1, 0)]
+
+
+def test_killing_the_server_under_load_loses_no_answer(home):
+    answered = []
+    for _ in range(3):
+        with server(home, bundle=str(home / "late.seatrial")) as (process, url), Client(url) as client:
+            for number in range(150):
+                answered.append(client.predict(GOOD, request_id=f"load {number}")["prediction_id"])
+            process.kill()
+            process.wait()
+    found = PredictionLog(home / "log").rows(columns=["prediction_id"])["prediction_id"].to_pylist()
+    assert set(answered) <= set(found)
+    assert len(found) == len(set(found))
+
+
+def test_a_replaying_server_takes_the_instant_from_the_request(home):
+    with server(home, bundle=str(home / "late.seatrial"), replay=True) as (_, url), Client(url) as client:
+        from datetime import UTC, datetime
+
+        found = client.predict(GOOD, at=datetime(2013, 4, 1, 5, tzinfo=UTC))
+    (row,) = PredictionLog(home / "log").find(found["prediction_id"])
+    assert row["at"] == datetime(2013, 4, 1, 5, tzinfo=UTC)
+    with Client("http://127.0.0.1:1") as client, pytest.raises(Exception, match="no zone"):
+        client.predict(GOOD, at=datetime(2013, 4, 1, 5))
+
+
+def test_a_port_in_use_is_a_clear_error():
+    service = Service()
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        with pytest.raises(PortInUse) as error:
+            run(service, port=taken.getsockname()[1])
+    assert error.value.exit_code == 6
+    assert "--port" in str(error.value)
+
+
+def test_a_server_with_several_models_asks_which(tmp_path):
+    service = Service()
+    service.serve("late", predictor(release()))
+    assert service.predictor(None) is service.predictor("late")
+    service.serve("fare", predictor(release(model="fare")))
+    with pytest.raises(Exception, match="several models"):
+        service.predictor(None)
+    assert ServerUnable.exit_code == 6
