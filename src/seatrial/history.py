@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
     from seatrial.data.sources import Source
     from seatrial.features.definitions import FeatureView
-    from seatrial.stores.online import SqliteOnlineStore
+    from seatrial.stores.online import Change, Key, SqliteOnlineStore
     from seatrial.training.model import Model
 
 
 class Feed:
-    """The events of a window, pushed as they become known."""
+    """The events of a window, pushed as they become known: every view at once, in one transaction."""
 
     def __init__(
         self, views: Sequence[FeatureView], tables: Mapping[str, pa.Table], window: Window, online: SqliteOnlineStore
@@ -31,13 +31,18 @@ class Feed:
         from seatrial.features.materialize import Stream
 
         self.rows = 0
-        self._streams = [Stream(view, tables[view.source.name], online, since_us=window.start_us) for view in views]
+        self._online = online
+        self._streams = [Stream(view, tables[view.source.name], since_us=window.start_us) for view in views]
 
-    def up_to(self, at_us: int) -> int:
-        """Push what became known by `at_us`; how many rows."""
-        pushed = sum(stream.up_to(at_us) for stream in self._streams)
-        self.rows += pushed
-        return pushed
+    def up_to(self, at_us: int) -> None:
+        """Push what became known by `at_us`."""
+        changes: list[tuple[Key, Change]] = []
+        for stream in self._streams:
+            rows, fresh = stream.up_to(at_us)
+            self.rows += rows
+            changes += fresh
+        if changes:
+            self._online.update(changes)
 
 
 def in_window(rows: pa.Table, source: Source, window: Window) -> pa.Table:

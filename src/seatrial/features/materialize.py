@@ -7,6 +7,7 @@ idempotent: a row that is already there, or that is older than what is there, ch
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -32,7 +33,7 @@ from seatrial.features.packed import (
     unpack,
 )
 from seatrial.features.plan import ViewPlan, plan_view
-from seatrial.stores.online import SqliteOnlineStore
+from seatrial.stores.online import Change, Key, SqliteOnlineStore
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -95,38 +96,41 @@ def write(
     known = pc.less_equal(events["known_us"] if known_by_us is None else start_us, pa.scalar(limit, pa.int64()))
     taken = events.filter(known)
     prepared = _Events(plan, taken, len(view.source.event_key))
-    written, entities = _take(prepared, 0, prepared.size, store, latest_only=known_by_us is not None, progress=progress)
-    return Written(view.name, len(rows), written, len(taken) - written, len(events) - len(taken), entities)
+    changes = prepared.changes(0, prepared.size, latest_only=known_by_us is not None)
+    for first in range(0, len(changes), BATCH):
+        store.update(changes[first : first + BATCH])
+        if progress:
+            progress(view.name, min(first + BATCH, len(changes)), len(changes))
+    written = prepared.written
+    return Written(view.name, len(rows), written, len(taken) - written, len(events) - len(taken), len(changes))
 
 
 class Stream:
-    """A view's events in the order in which they became known, taken into the store as time goes on.
+    """A view's events in the order in which they became known, to be taken into a store as time goes on.
 
     rows: columns of the view's source; those known by `since_us` are taken to be in the store already.
     """
 
-    def __init__(self, view: FeatureView, rows: pa.Table, store: SqliteOnlineStore, *, since_us: int) -> None:
+    def __init__(self, view: FeatureView, rows: pa.Table, *, since_us: int) -> None:
         import pyarrow.compute as pc
 
         events = view_events(view, rows)
         events = events.filter(pc.greater(events["known_us"], since_us)).sort_by("known_us")
         self._known_us: NDArray[np.int64] = events["known_us"].to_numpy()
         self._events = _Events(plan_view(view), events, len(view.source.event_key))
-        self._store = store
         self._next = 0
 
-    def up_to(self, at_us: int) -> int:
-        """Take every event that became known by `at_us` and was not taken yet; how many."""
-        start, end = self._next, int(np.searchsorted(self._known_us, at_us, side="right"))
+    def up_to(self, at_us: int) -> tuple[int, list[tuple[Key, Change]]]:
+        """How many events became known by `at_us` since the last call, and the changes that take them in."""
+        start, end = self._next, int(self._known_us.searchsorted(at_us, "right"))
         if end <= start:
-            return 0
-        _take(self._events, start, end, self._store)
+            return 0, []
         self._next = end
-        return end - start
+        return end - start, self._events.changes(start, end)
 
 
 class _Events:
-    """Events as arrays, ready to be handed out by entity.
+    """Events as arrays, ready to be taken in by entity.
 
     entities: the canonical key of each entity; codes: for each event its entity's place in it.
     tail: int64 [4 + sum columns, events], as a packed row holds it; without windowed features it has no columns.
@@ -135,6 +139,9 @@ class _Events:
     def __init__(self, plan: ViewPlan, events: pa.Table, id_columns: int) -> None:
         self.plan = plan
         self.size = len(events)
+        self.written = 0
+        self._columns = len(plan.sum_columns)
+        self._longest_us = plan.longest_window_us
         keys = [events[f"key_{i}"].to_pylist() for i in range(len(plan.keys))]
         places: dict[tuple[Any, ...], int] = {}
         codes = [places.setdefault(key, len(places)) for key in zip(*keys, strict=True)]
@@ -147,22 +154,31 @@ class _Events:
         self._values = [events[f"last_{column}"].to_pylist() for column in plan.last_columns]
         self.tail = self._make_tail(events)
 
-    def groups(self, start: int, end: int, *, latest_only: bool) -> dict[bytes, tuple[list[LastRow], Int64]]:
-        """Of the events from `start` to `end`: by entity the rows that matter for last values, and their tail.
+    def changes(self, start: int, end: int, *, latest_only: bool = False) -> list[tuple[Key, Change]]:
+        """For each entity of the events from `start` to `end`: its row's key, and the change that takes them in.
 
         latest_only: every event counts already, so only those with the greatest event time can be the latest.
+        `written` counts the events that changed a row.
         """
-        order = start + np.argsort(self.codes[start:end], kind="stable")
-        edges = np.flatnonzero(np.diff(self.codes[order], prepend=-1, append=-1)).tolist()
-        found = {}
-        for first, last in pairwise(edges):
+        order = start + self.codes[start:end].argsort(kind="stable")
+        codes = self.codes[order]
+        edges = [0, *(np.flatnonzero(codes[1:] != codes[:-1]) + 1).tolist(), len(order)]
+        found: list[tuple[Key, Change]] = []
+        for first, last in pairwise(edges) if len(order) else ():
             mine = order[first:last]
             rows: list[LastRow] = []
             if self.plan.keeps_last:
                 times = self.event_us[mine]
                 rows = [self._row(int(i)) for i in (mine[times == times.max()] if latest_only else mine)]
-            found[self.entities[int(self.codes[mine[0]])]] = (rows, self.tail[:, mine])
+            key = (self.plan.digest, self.entities[int(codes[first])])
+            found.append((key, partial(self._change, rows, self.tail[:, mine])))
         return found
+
+    def _change(self, rows: list[LastRow], tail: Int64, packed: bytes | None) -> bytes | None:
+        old = None if packed is None else unpack(packed, self._columns)
+        row, changed = merge(old, rows, tail, longest_window_us=self._longest_us)
+        self.written += changed
+        return pack(row) if changed or packed is None else None
 
     def _row(self, i: int) -> LastRow:
         values = tuple(column[i] for column in self._values)
@@ -177,33 +193,3 @@ class _Events:
         for position, column in enumerate(self.plan.sum_columns):
             tail[VALUES + position] = events[f"sum_{column}"].fill_null(NULL).to_numpy()
         return tail
-
-
-def _take(
-    events: _Events,
-    start: int,
-    end: int,
-    store: SqliteOnlineStore,
-    *,
-    latest_only: bool = False,
-    progress: Progress | None = None,
-) -> tuple[int, int]:
-    """Write events in transactions of BATCH entities; how many events changed the store, and of how many entities."""
-    plan = events.plan
-    columns = len(plan.sum_columns)
-    groups = list(events.groups(start, end, latest_only=latest_only).items())
-    written = 0
-
-    def change(entity: bytes, packed: bytes | None) -> bytes | None:
-        nonlocal written
-        old = None if packed is None else unpack(packed, columns)
-        row, changed = merge(old, *batch[entity], longest_window_us=plan.longest_window_us)
-        written += changed
-        return pack(row) if changed or packed is None else None
-
-    for first in range(0, len(groups), BATCH):
-        batch = dict(groups[first : first + BATCH])
-        store.update(plan.digest, change, list(batch))
-        if progress:
-            progress(plan.name, first + len(batch), len(groups))
-    return written, len(groups)
