@@ -20,6 +20,8 @@ NOT_RUN = pytest.StashKey[dict[str, list[str]]]()
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "needs(program): a program of the system that the test talks to")
     config.stash[NOT_RUN] = defaultdict(list)
+    # the mirror costs seconds of every training; the tests that are about it switch it on
+    os.environ.setdefault("SEATRIAL_STORES_MLFLOW", "")
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -35,6 +35,7 @@ class Nouns(Workspace):
 
     def features(self) -> list[FeatureInfo]:
         """Every feature of every view."""
+        online = self.sqlite_path("online").exists()
         return [
             FeatureInfo(
                 view=view.name,
@@ -46,7 +47,7 @@ class Nouns(Workspace):
                 ttl=duration_text(view.ttl_us) if view.ttl_us else "",
                 owner=view.owner,
                 description=view.description,
-                online_rows=self.online.count(view.digest),
+                online_rows=self.online.count(view.digest) if online else 0,
             )
             for view in self.definitions.views.values()
             for name, aggregation in view.features.items()
@@ -68,8 +69,8 @@ class Nouns(Workspace):
         ]
 
     def snapshot_show(self, id: str) -> dict[str, Any]:
-        """One snapshot: its columns, files and what was set aside."""
-        record = self.resolved(id, "snapshot")
+        """One snapshot (its id, the start of it, or a source's name): its columns, files and what was set aside."""
+        record = self._snapshot_record(id)
         events = self.metadata.events(subject=record.id, kind="snapshot.taken")
         return {"id": record.id, **record.body["content"], "taken": [event.body for event in events]}
 

@@ -607,6 +607,10 @@ class Project(Nouns):
             return Deployment(name)
         return declared.deployment(name)
 
+    def _looks_up(self) -> bool:
+        """Whether any release looks features up: a project without views makes no online store."""
+        return any(record.body["manifest"]["plan"]["views"] for record in self.metadata.records("release"))
+
     def _service(self, *, replay: bool, only: Sequence[str] | None = None) -> Service:
         from seatrial.serving.service import load
 
@@ -614,7 +618,7 @@ class Project(Nouns):
             routes=self.folder / STATE / "routes",
             read_bundle=self.objects.read,
             trusted_keys=self.trusted,
-            online=self.online,
+            online=self.online if self._looks_up() else None,
             log=self.log,
             replay=replay,
             only=only,

@@ -57,8 +57,8 @@ class Story:
         """One step; the function it gives tells a line about its outcome."""
         started = monotonic()
         self.lines = []
-        if not self.quiet:
-            talk.say(f"  … {command}") if not sys.stderr.isatty() else None
+        if not self.quiet and not sys.stderr.isatty():
+            talk.say(f"  … {command}")  # where no progress is shown
         yield self.lines.append
         seconds = monotonic() - started
         self.steps.append({"step": name, "command": command, "seconds": round(seconds, 2), "outcome": self.lines})
@@ -237,7 +237,7 @@ def _server(folder: Path) -> Iterator[str]:
         with suppress(subprocess.TimeoutExpired):
             process.wait(30)
         process.kill()
-        process.wait()
+        process.communicate()
 
 
 def _address(process: subprocess.Popen[str]) -> str:

@@ -204,7 +204,13 @@ def serve(call: Invocation, host: str, port: int, replay: bool, bundle: Path | N
         from seatrial.releases.signing import trusted_keys
         from seatrial.serving import service
 
-        serving = service.from_bundle(bundle, trusted_keys=trusted_keys(project.keys), log=project.log, replay=replay)
+        serving = service.from_bundle(
+            bundle,
+            trusted_keys=trusted_keys(project.keys),
+            log=project.log,
+            online=lambda: project.online,
+            replay=replay,
+        )
         service.run(serving, host=host, port=port, started=ready)
 
 

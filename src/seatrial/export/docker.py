@@ -191,6 +191,18 @@ A server for release `{bundle.id}` (model version {manifest.version}), signed by
 It answers `POST /predict`, `GET /health` and `GET /metrics` on port {PORT}; `/docs` shows a request. It runs as user
 10001 and writes its prediction log below `/app/.seatrial`: mount a volume there to keep it, with the key from
 `{KEYS}/` copied to `keys/trusted/` in it.
+{_features_words(bundle)}"""
+
+
+def _features_words(bundle: Bundle) -> str:
+    """What the server needs to look features up; empty for a release that does not."""
+    views = [view.name for view in bundle.manifest.plan.views]
+    if not views:
+        return ""
+    return f"""
+It looks up {listed(views)} in the online store `/app/.seatrial/online.db`, which `seatrial materialize` and `push`
+keep up to date: mount the project's there, or name another path with SEATRIAL_STORES_ONLINE=sqlite:////PATH. In an
+empty store every feature is missing, and the log says so.
 """
 
 

@@ -326,15 +326,18 @@ def from_bundle(
     *,
     trusted_keys: TrustedKeys,
     log: PredictionLog | None,
-    online: SqliteOnlineStore | None = None,
+    online: Callable[[], SqliteOnlineStore] | None = None,
     replay: bool = False,
 ) -> Service:
     """The service of one bundle file, ready to answer.
 
-    Raises what `open_release` raises, and NoOnlineStore when the release looks features up and `online` is None.
+    online: opens the online store; called only for a release that looks features up.
+    Raises what opening the bundle raises, GoldenMismatch when its golden rows disagree, NoOnlineStore when it looks
+    features up and `online` is None.
     """
     release = open_release(path, trusted_keys)
-    service = Service(online=online, log=log, replay=replay)
+    store = online() if online is not None and release.plan.views else None
+    service = Service(online=store, log=log, replay=replay)
     service.serve(release.model, service.make_predictor(release.model, [Share("live", release, BUCKETS)]))
     service.prove()
     return service
