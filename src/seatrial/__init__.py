@@ -71,7 +71,31 @@ __all__ = [
 ]
 
 
+# names of the reference architecture, for code that was written against them; see docs/migration.md
+_SURFACE = frozenset(
+    {
+        "ABTestConfig",
+        "DriftAlert",
+        "FeatureDefinition",
+        "FeatureStore",
+        "MLTrainingPipeline",
+        "ModelMonitor",
+        "ModelServer",
+        "PredictionRequest",
+        "PredictionResponse",
+        "ProductionFeatureStore",
+        "TrainingConfig",
+        "TrainingPipeline",
+        "TrainingResult",
+    }
+)
+
+
 def __getattr__(name: str) -> object:
+    if name in _SURFACE:
+        from seatrial import surface
+
+        return getattr(surface, name)
     if name not in _HOME:
         raise AttributeError(f"module 'seatrial' has no attribute {name!r}")
     from importlib import import_module

@@ -214,7 +214,15 @@ class Inputs:
             training_set.AT: model.labels.event_timestamp,
             training_set.LABEL_KNOWN_AT: model.labels.label_known_at,
         }
-        rows = training_set.select(labels, [*model.key, *names, model.target], times)
+        kept = [*model.key, *names, model.target]
+        taken = {training_set.AT, training_set.LABEL_KNOWN_AT} & set(kept)
+        if any(times[name] != name for name in taken):
+            raise UsageError(
+                f"model '{model.name}' uses a column named '{min(taken)}' of source '{model.labels.name}'.",
+                expected="The names 'at' and 'label_known_at' stand for the times of a training set.",
+                next="Name the column otherwise in the source.",
+            )
+        rows = training_set.select(labels, kept, times)
         if known_by_us is not None:
             known_at = training_set.LABEL_KNOWN_AT if model.labels.label_known_at else training_set.AT
             known = pc.less_equal(rows[known_at], instant(known_by_us))

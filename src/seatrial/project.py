@@ -458,7 +458,7 @@ class Project(Nouns):
         body = {"content": content.as_plain(), "object": key}
         happened = {"model": model.name, "cutoff_us": cutoff_us, "snapshots": snapshots, "rows": rows.num_rows}
         with self.metadata.transaction() as transaction:
-            transaction.add(Record(identity, "training_set", "", tuple(snapshots), body))
+            transaction.add(Record(identity, "training_set", "", (), body))  # content only: the run names its snapshots
             self.event(transaction, "training_set.built", identity, happened)
         return identity
 
@@ -467,7 +467,10 @@ class Project(Nouns):
         import numpy as np
         import pyarrow as pa
 
-        files = {"profile.json": canonical_json(fitted.profile)}
+        files = {
+            "profile.json": canonical_json(fitted.profile),
+            "feature_importance.json": msgspec.json.encode(fitted.importance),  # in its order, which is by weight
+        }
         if patch:
             files["uncommitted.patch"] = patch
         if fitted.native is not None:
@@ -484,13 +487,11 @@ class Project(Nouns):
             kept[name] = key
         return kept
 
-    def _keep_run(self, record: Record, fitted: Fitted, started_us: int) -> int | None:
-        """Record the run and, when its gates passed, make it a version; then tell MLflow. Returns the version."""
+    def _run_message(self, record: Record, fitted: Fitted, started_us: int) -> dict[str, Any]:
+        """What MLflow is told of a run."""
         from seatrial.registry.mlflow import run_message
-        from seatrial.registry.versions import Registry, version_number
 
-        at_us = self.now_us
-        message = run_message(
+        return run_message(
             record.id,
             experiment=self.name,
             name=f"{record.name} {iso(self.clock.now())}",
@@ -501,13 +502,19 @@ class Project(Nouns):
             tags={"model": record.name, "passed": str(fitted.passed).lower(), "training_set": record.inputs[0]},
             artifacts={name: str(self.objects.path(key)) for name, key in record.body["files"].items()},
         )
+
+    def _keep_run(self, record: Record, fitted: Fitted, started_us: int) -> int | None:
+        """Record the run and, when its gates passed, make it a version; then tell MLflow. Returns the version."""
+        from seatrial.registry.versions import version_number
+
+        message = self._run_message(record, fitted, started_us)
         version = None
         with self.metadata.transaction() as transaction:
             transaction.add(record)
             self.event(transaction, "run.recorded", record.id, {"model": record.name, "passed": fitted.passed})
             if fitted.passed:
-                created = Registry(self.metadata, mirrored=True).create(
-                    record, actor=self.actor, at_us=at_us, message=message, within=transaction
+                created = self.registry.create(
+                    record, actor=self.actor, at_us=self.now_us, message=message, within=transaction
                 )
                 version = version_number(created)
             else:
@@ -632,7 +639,7 @@ def _definition(model: Model) -> dict[str, Any]:
         "target": model.target,
         "key": list(model.key),
         "labels": model.labels.as_plain(),
-        "estimator": model.estimator if isinstance(model.estimator, str) else type(model.estimator).__name__,
+        "estimator": _estimator_name(model.estimator),
         "params": {name: repr(value) for name, value in model.params.items()},
         "gates": [str(gate) for gate in model.gates],
         "split": {"kind": model.split.kind, "test_size": model.split.test_size},
@@ -644,6 +651,14 @@ def _definition(model: Model) -> dict[str, Any]:
         "runbook": model.runbook,
         "description": model.description,
     }
+
+
+def _estimator_name(estimator: object) -> str:
+    """An import path as it is; a class or function by its path; an instance by its class's."""
+    if isinstance(estimator, str):
+        return estimator
+    named = estimator if hasattr(estimator, "__qualname__") else type(estimator)
+    return f"{named.__module__}.{named.__qualname__}"
 
 
 def _request(row: Mapping[str, Any], at: str) -> bytes:

@@ -418,7 +418,9 @@ def _frame(source: FrameSource) -> pa.Table:
         if type(frame).__module__.partition(".")[0] == "pandas" and hasattr(frame, "columns"):
             _check_names(source, [str(name) for name in frame.columns])
             named = any(name is not None for name in frame.index.names)
-            table = pa.Table.from_pandas(frame, preserve_index=named)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # pyarrow reads pandas' columns in a way that pandas will change
+                table = pa.Table.from_pandas(frame, preserve_index=named)
         elif hasattr(frame, "__arrow_c_stream__") or hasattr(frame, "__arrow_c_array__"):
             table = pa.table(frame)
         else:

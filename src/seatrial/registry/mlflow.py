@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from seatrial.core.errors import Failed
+from seatrial.core.identity import digest
 from seatrial.stores.metadata import MetadataStore
 
 TOPIC = "mlflow"
@@ -161,7 +162,9 @@ def _run(client: Any, message: Mapping[str, Any], artifact_root: Path | None) ->
     """MLflow's run for ours; made when it is not there."""
     experiment = client.get_experiment_by_name(message["experiment"])
     if experiment is None:
-        location = None if artifact_root is None else (artifact_root.resolve() / message["experiment"]).as_uri()
+        # an experiment's name is text, and may look like a path to somewhere else
+        folder = digest(message["experiment"].encode())[:16]
+        location = None if artifact_root is None else (artifact_root.resolve() / folder).as_uri()
         experiment_id = client.create_experiment(message["experiment"], artifact_location=location)
     else:
         experiment_id = experiment.experiment_id

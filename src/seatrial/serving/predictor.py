@@ -6,6 +6,7 @@ another service's own code, can call it. Nothing is answered that is not in the 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import isfinite, isnan
@@ -36,6 +37,7 @@ Score = Callable[[NDArray[np.float32]], NDArray[np.floating[Any]]]
 """float32 [n, k] -> n probabilities of the positive class, or n values."""
 
 ONLINE_STORE = "online_store"
+_LOGGER = logging.getLogger("seatrial.serving")
 
 
 class NoScore(Failed):
@@ -215,6 +217,7 @@ class Predictor:
         except SeatrialError as error:
             return self.refuse(error)
         except Exception:
+            _LOGGER.exception("a request could not be answered")  # the trace names code, never the request
             return self.refuse(ServerFailed("the server failed at this request."))
 
     def refuse(self, error: SeatrialError) -> Answer:

@@ -1,0 +1,42 @@
+"""One name for one thing: verbs and nouns are called the same in Python and on the command line."""
+
+from __future__ import annotations
+
+import click
+import pytest
+
+from seatrial import Project
+from seatrial.cli import catalogue
+from seatrial.cli.nouns import NOUNS
+from seatrial.cli.verbs import VERBS
+
+COMMANDS = [name for lines in catalogue.VERBS.values() for name, _ in lines]
+ONLY_COMMANDS = {"demo"}  # a program of verbs, not a verb
+
+
+@pytest.mark.parametrize("name", sorted(set(COMMANDS) - ONLY_COMMANDS - {"export"}))
+def test_every_command_is_a_method_of_project(name):
+    assert callable(getattr(Project, name))
+
+
+@pytest.mark.parametrize("form", VERBS["export"].commands if isinstance(VERBS["export"], click.Group) else [])
+def test_every_form_of_export_is_a_method_of_project(form):
+    assert callable(getattr(Project, f"export_{form}"))
+
+
+@pytest.mark.parametrize(
+    ("noun", "word"), [(noun, word) for noun, group in sorted(NOUNS.items()) for word in sorted(group.commands)]
+)
+def test_every_noun_is_read_by_a_method_of_project(noun, word):
+    singular = noun.removesuffix("s")
+    names = {f"{noun}_{word}", f"{singular}_{word}", *([noun] if word == "list" else [])}
+    known = {name for name in names if callable(getattr(Project, name, None))}
+    filtered = {"features_show"} if (noun, word) == ("features", "show") else set()  # the list, for one view
+    assert known or filtered
+
+
+def test_every_public_verb_of_project_is_a_command():
+    verbs = {name for name, value in vars(Project).items() if callable(value) and not name.startswith("_")}
+    helpers = {"close", "mirror", "reconcile", "replay"}  # part of other verbs; replay is `predict --replay`
+    commands = {*COMMANDS, *(f"export_{form}" for form in VERBS["export"].commands)}
+    assert verbs - helpers - {"init"} <= commands
