@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from seatrial import Project
 from seatrial.cli import demo
 from seatrial.core.windows import parse_window
 
@@ -32,7 +33,16 @@ def test_it_goes_the_whole_path_and_says_how_to_open_the_service(told):
     assert any("1048.36" in line for line in account["steps"][1]["outcome"])
     assert account["predictions"] > 900
     assert account["open"] == f"cd {folder} && seatrial serve --replay"
-    assert account["commit"]
+
+
+def test_lineage_names_the_commit_and_the_files_of_the_data(told):
+    folder, account = told
+    with Project(folder) as project:
+        nodes = project.lineage(account["release"]).nodes
+    (run,) = (node for node in nodes if node.kind == "run")
+    assert run.facts["code.commit"] == account["commit"]
+    snapshots = [node for node in nodes if node.kind == "snapshot"]
+    assert any("data/flights.csv" in str(node.events) for node in snapshots)
 
 
 def test_it_replaces_an_earlier_demo_and_nothing_else(told, tmp_path):

@@ -11,14 +11,18 @@ if TYPE_CHECKING:
     from seatrial.testing.clock import FakeClock as FakeClock
     from seatrial.testing.metadata_suite import MetadataSuite as MetadataSuite
     from seatrial.testing.object_suite import ObjectSuite as ObjectSuite
+    from seatrial.testing.online_suite import OnlineStoreSuite as OnlineStoreSuite
+    from seatrial.testing.prediction_log_suite import PredictionLogSuite as PredictionLogSuite
 
 _HOME = {
     "FakeClock": "seatrial.testing.clock",
     "MetadataSuite": "seatrial.testing.metadata_suite",
     "ObjectSuite": "seatrial.testing.object_suite",
+    "OnlineStoreSuite": "seatrial.testing.online_suite",
+    "PredictionLogSuite": "seatrial.testing.prediction_log_suite",
 }
 
-__all__ = ["FakeClock", "MetadataSuite", "ObjectSuite"]
+__all__ = ["FakeClock", "MetadataSuite", "ObjectSuite", "OnlineStoreSuite", "PredictionLogSuite"]
 
 
 def __getattr__(name: str) -> object:
