@@ -32,7 +32,8 @@ class Feed:
 
         self.rows = 0
         self._online = online
-        self._streams = [Stream(view, tables[view.source.name], since_us=window.start_us) for view in views]
+        span = {"since_us": window.start_us, "until_us": window.end_us}
+        self._streams = [Stream(view, tables[view.source.name], **span) for view in views]
 
     def up_to(self, at_us: int) -> None:
         """Push what became known by `at_us`."""

@@ -108,14 +108,17 @@ def write(
 class Stream:
     """A view's events in the order in which they became known, to be taken into a store as time goes on.
 
-    rows: columns of the view's source; those known by `since_us` are taken to be in the store already.
+    rows: columns of the view's source; those known by `since_us` are taken to be in the store already, and time
+    ends at `until_us`.
     """
 
-    def __init__(self, view: FeatureView, rows: pa.Table, *, since_us: int) -> None:
+    def __init__(self, view: FeatureView, rows: pa.Table, *, since_us: int, until_us: int) -> None:
         import pyarrow.compute as pc
 
         events = view_events(view, rows)
-        events = events.filter(pc.greater(events["known_us"], since_us)).sort_by("known_us")
+        known = events["known_us"]
+        during = pc.and_(pc.greater(known, since_us), pc.less_equal(known, until_us))
+        events = events.filter(during).sort_by("known_us")
         self._known_us: NDArray[np.int64] = events["known_us"].to_numpy()
         self._events = _Events(plan_view(view), events, len(view.source.event_key))
         self._next = 0
