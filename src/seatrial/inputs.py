@@ -43,14 +43,34 @@ class Inputs:
         self._workspace = workspace
 
     def raw(self, names: Sequence[str]) -> dict[str, Source]:
+        """The raw sources of these names, or all of them."""
         raw = self._workspace.definitions.raw
-        for name in names:
-            if name not in raw:
-                raise UnknownName(
-                    f"no raw source is named '{name}'.",
-                    expected=f"There is {listed(raw)}. {did_you_mean(name, raw)}".strip(),
-                )
-        return {name: raw[name] for name in names or raw}
+        return {name: raw[self._known(name, raw)] for name in names or raw}
+
+    def reports(self, names: Sequence[str]) -> list[ValidationReport]:
+        """What came of the expectations of these sources, raw or derived; by default of every one that matters."""
+        from seatrial.data.reading import read
+        from seatrial.data.sources import raw_sources
+
+        known = self._workspace.definitions.sources
+        chosen = [known[self._known(name, known)] for name in names]
+        if not names:
+            raw = self._workspace.definitions.raw
+            chosen = [source for name, source in known.items() if name in raw or source.expectations]
+        readings = self.read_raw({one.name: one for source in chosen for one in raw_sources(source)})
+        for source in chosen:
+            if source.name not in readings:
+                tables = {name: reading.table for name, reading in readings.items()}
+                readings[source.name] = read(source, folder=self._workspace.folder, tables=tables)
+        return [self.check(source, readings) for source in chosen]
+
+    def _known(self, name: str, sources: Mapping[str, Source]) -> str:
+        if name not in sources:
+            raise UnknownName(
+                f"no source is named '{name}'.",
+                expected=f"There is {listed(sources)}. {did_you_mean(name, sources)}".strip(),
+            )
+        return name
 
     def read_raw(self, sources: Mapping[str, Source]) -> dict[str, Reading]:
         from seatrial.data.reading import read
@@ -143,6 +163,7 @@ class Inputs:
 
     def tables(self, sources: Sequence[Source], progress: Progress | None) -> tuple[dict[str, pa.Table], list[str]]:
         """The rows of sources, raw or derived, by name, read through fresh snapshots; and the snapshots' ids."""
+        from seatrial.data.expectations import refused
         from seatrial.data.reading import read
         from seatrial.data.sources import raw_sources
 
@@ -150,7 +171,11 @@ class Inputs:
         taken, tables = self.snapshots(raw, progress)
         for source in sources:
             if source.name not in tables:
-                tables[source.name] = read(source, folder=self._workspace.folder, tables=tables).table
+                reading = read(source, folder=self._workspace.folder, tables=tables)
+                report = self.check(source, {source.name: reading})
+                if not report.passed:
+                    raise refused(report)
+                tables[source.name] = reading.table
         return tables, [one.id for one in taken]
 
     def events(self, views: Sequence[FeatureView], progress: Progress | None) -> tuple[dict[str, pa.Table], list[str]]:

@@ -86,10 +86,8 @@ class Project(Nouns):
         return Inputs(self)
 
     def validate(self, *sources: str) -> list[ValidationReport]:
-        """Check the expectations of the raw sources (all, or those named). Reads only; writes nothing."""
-        chosen = self._inputs.raw(sources)
-        readings = self._inputs.read_raw(chosen)
-        return [self._inputs.check(chosen[name], readings) for name in chosen]
+        """Check the expectations of the sources (all, or those named). Reads only; writes nothing."""
+        return self._inputs.reports(sources)
 
     def snapshot(self, *sources: str, progress: Progress | None = None) -> list[Taken]:
         """Keep the rows of the raw sources (all, or those named), by content.
