@@ -195,7 +195,9 @@ class Project(Nouns):
         """
         from seatrial.releases.build import build
         from seatrial.releases.native import NativeModel
+        from seatrial.training.estimator import require_extra
 
+        require_extra()
         version = self.registry.resolve(name or self.definitions.model(None).name)
         run = self.record(version.body["run"])
         known = self.release_of(version.id)
@@ -324,6 +326,7 @@ class Project(Nouns):
         if url is not None:
             with Client(url, caller=self.actor) as client:
                 return [client.predict(row, model=name, at=at) for row in rows]
+        self.reconcile()
         service = self._service(replay=True, only=[name])
         service.refresh()
         try:

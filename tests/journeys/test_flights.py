@@ -292,6 +292,11 @@ def test_killing_the_server_loses_no_answer(journey):
     assert set(answered) <= set(logged)
 
 
+def test_an_answer_says_which_views_had_nothing_fresh_to_say(journey):
+    (answer,) = journey.project.predict("late", [REQUEST | {"tailnum": "nobody"}], at=APRIL.end)
+    assert answer["views"] == {"plane_arrival": "missing"}
+
+
 @pytest.mark.parametrize(
     ("verb", "code"),
     [
@@ -304,6 +309,7 @@ def test_killing_the_server_loses_no_answer(journey):
         (lambda p: p.push("nothing", []), "project.unknown_name"),
         (lambda p: p.lineage("nothing"), "lineage.unknown_id"),
         (lambda p: p.predict("late", [{"carrier": 7}]), "project.prediction_refused"),
+        (lambda p: p.predict("late", [REQUEST], at=MIDNIGHT), "project.prediction_refused"),  # its tails are gone
     ],
 )
 def test_a_wrong_call_is_answered_by_one_clear_error(journey, verb, code):

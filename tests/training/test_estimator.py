@@ -216,3 +216,8 @@ def test_the_description_is_plain_and_the_same_twice():
     booster = describe(build(LIGHTGBM, params={"n_estimators": 7}))
     assert booster["class"] == f"{lightgbm.LGBMClassifier.__module__}.LGBMClassifier"
     assert booster["params"]["n_estimators"] == 7
+
+
+def test_a_classifier_is_not_taken_for_a_regression():
+    with pytest.raises(found.BadEstimator, match="RandomForestClassifier, which is not for regression"):
+        build(estimator="sklearn.ensemble.RandomForestClassifier", task="regression")

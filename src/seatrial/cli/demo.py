@@ -260,6 +260,7 @@ def _clear(folder: Path) -> None:
             expected="An empty folder, or one that does not exist.",
             next="Name another one: seatrial demo FOLDER.",
         )
+    talk.say(f"The earlier demo in {folder} is replaced.")
     shutil.rmtree(folder)
 
 

@@ -199,6 +199,8 @@ def serve(call: Invocation, host: str, port: int, replay: bool, bundle: Path | N
 
     with call.project() as project:
         if bundle is None:
+            if not project.deployments():
+                talk.say("Nothing is deployed yet: requests are answered with 503 until `seatrial deploy` was run.")
             project.serve(host=host, port=port, replay=replay, on_ready=ready)
             return
         from seatrial.releases.signing import trusted_keys

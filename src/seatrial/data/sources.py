@@ -139,7 +139,7 @@ def column_missing(source: str, column: str, known: Sequence[str]) -> ColumnMiss
     return ColumnMissing(
         f"source '{source}' has no column '{column}'.",
         expected=f"It has {listed(known)}. {did_you_mean(column, known)}".strip(),
-        next=f"Correct the declaration that names it, or run `seatrial validate {source}` to see every mismatch.",
+        next="Correct the declaration that names it.",
         source=source,
         column=column,
         known=list(known),

@@ -22,6 +22,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from seatrial.core.clock import from_us, iso
 from seatrial.core.errors import Failed
 from seatrial.features.events import NEVER_US, age
 from seatrial.features.plan import ViewPlan
@@ -200,8 +201,12 @@ class ViewReader:
     def _look_windows(self, row: Packed, at_us: int, values: dict[str, Any]) -> tuple[int | None, bool]:
         if at_us - self._longest_us < row.pruned_to_us:
             raise AskedBeforeTail(
-                f"view '{self._name}' was asked for an instant before its oldest kept window.",
-                expected="The online store answers for the present and the last hour.",
+                f"view '{self._name}' was asked for {iso(from_us(at_us))}, and its windows are kept from "
+                f"{iso(from_us(row.pruned_to_us + self._longest_us))} on.",
+                expected="The online store goes forward with the events that it is given, and keeps its longest window "
+                "and an hour.",
+                state="Nothing was predicted.",
+                next="To replay an earlier time, move the online store away and run `seatrial materialize --at TIME`.",
             )
         events = row.tail[EVENT]
         start = int(events.searchsorted(at_us - self._longest_us, "right"))

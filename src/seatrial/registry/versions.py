@@ -286,7 +286,7 @@ class Registry:
             raise UnknownAlias(
                 f"model '{model}' has no alias '{alias}'.",
                 expected=f"It has {listed(known)}. {did_you_mean(alias, known)}".strip(),
-                next=f"seatrial models show {model}",
+                next="Run `seatrial models list`.",
             )
         return record
 
@@ -298,7 +298,7 @@ class Registry:
         raise UnknownVersion(
             f"model '{model}' has no version {number!r}.",
             expected=f"It has the versions 1 to {len(versions)}.",
-            next=f"seatrial models show {model}",
+            next="Run `seatrial models list`.",
         )
 
     def _by_id(self, start: str) -> Record:
@@ -310,15 +310,15 @@ class Registry:
         raise UnknownVersion(
             f"{len(versions) or 'no'} version ids start with '{start}'.",
             expected=f"The id of one version is expected. Found: {listed(record.id for record in versions)}.",
-            next="seatrial models list",
+            next="Run `seatrial models list`.",
         )
 
     def _unknown_model(self, model: str) -> UnknownModel:
         known = self.models()
         return UnknownModel(
             f"no model named '{model}' has a version.",
-            expected=f"There are versions of {listed(known)}. {did_you_mean(model, known)}".strip(),
-            next=f"seatrial train {model}" if model else "",
+            expected=f"There are versions of {listed(known)}. {did_you_mean(model, known)}".strip() if known else "",
+            next=f"Run `seatrial train {model}`." if model else "",
         )
 
 

@@ -189,6 +189,12 @@ def _schemas(name: str, predictor: Predictor) -> Schema:
     whole = {"request_id": {"type": "string"}, "latency_ms": {"type": "number", "minimum": 0}}
     optional = {
         "degraded": {"type": "array", "items": {"type": "string"}},
+        "views": {
+            "type": "object",
+            "description": "The views that had nothing fresh to say of the request's entities; "
+            "with return_features every view.",
+            "additionalProperties": {"enum": ["present", "missing", "expired"]},
+        },
         "features": {"type": "object"},
     }
     rows = {"type": "array", "items": row_ref, "minItems": 1, "maxItems": predictor.max_rows}

@@ -117,6 +117,7 @@ class Row(msgspec.Struct, omit_defaults=True):
     prediction_id: str
     release: str
     degraded: tuple[str, ...] | UnsetType = UNSET
+    views: dict[str, str] | UnsetType = UNSET
     features: dict[str, Any] | UnsetType = UNSET
 
 
@@ -131,6 +132,7 @@ class One(msgspec.Struct, omit_defaults=True):
     latency_ms: float
     release: str
     degraded: tuple[str, ...] | UnsetType = UNSET
+    views: dict[str, str] | UnsetType = UNSET
     features: dict[str, Any] | UnsetType = UNSET
 
 
@@ -242,6 +244,7 @@ class Predictor:
                 latency,
                 arm.release.id,
                 scored.degraded or UNSET,
+                arm.views_told(scored, every=request.return_features),
                 dict(zip(arm.inputs, scored.inputs, strict=True)) if request.return_features else UNSET,
             )
         )
@@ -273,6 +276,7 @@ class Predictor:
                 prediction_id,
                 arm.release.id,
                 result.degraded or UNSET,
+                arm.views_told(result, every=request.return_features),
                 dict(zip(arm.inputs, result.inputs, strict=True)) if request.return_features else UNSET,
             )
             for (arm, result), prediction_id in zip(scored, ids, strict=True)
@@ -291,6 +295,7 @@ class Predictor:
                     latency,
                     row.release,
                     row.degraded,
+                    row.views,
                     row.features,
                 )
             )
@@ -432,6 +437,17 @@ class _Arm:
             state="Nothing was predicted.",
             row=number if rows > 1 else None,
         )
+
+    def views_told(self, scored: _Scored, *, every: bool) -> dict[str, str] | UnsetType:
+        """What the caller is told of the views: those that had nothing fresh to say, or every one."""
+        if not every and all(status == "present" for status, _ in scored.views):
+            return UNSET
+        found = {
+            name: status
+            for name, (status, _) in zip(self._views, scored.views, strict=True)
+            if every or status != "present"
+        }
+        return found or UNSET
 
     def logged(
         self,

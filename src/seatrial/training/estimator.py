@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 import importlib
+import importlib.util
 import inspect
 import os
 import random
@@ -78,9 +79,31 @@ def make_estimator(model: Model) -> Any:
                 expected=f"A {model.task} model needs fit(X, y) and {method}(X). {hint}".strip(),
                 estimator=type(estimator).__name__,
             )
+    _check_kind(estimator, model)
     for step in _steps(estimator):
         _settle(step, model)
     return estimator
+
+
+def _check_kind(estimator: Any, model: Model) -> None:
+    """A classifier has predict(), too, and would learn a regression's values as classes."""
+    if not hasattr(estimator, "__sklearn_tags__"):
+        return  # it does not say what it is
+    base = _of_the_extra("sklearn.base")
+    wrong = base.is_classifier(estimator) if model.task == "regression" else base.is_regressor(estimator)
+    if wrong:
+        raise BadEstimator(
+            f"the estimator of model '{model.name}' is {type(estimator).__name__}, which is not for {model.task}.",
+            expected="A regressor is expected." if model.task == "regression" else "A classifier is expected.",
+            estimator=type(estimator).__name__,
+        )
+
+
+def require_extra() -> None:
+    """Raise TrainExtraMissing unless what fits and exports models is installed."""
+    for name in ("sklearn", "skops", "onnx", "skl2onnx", "onnxmltools"):
+        if importlib.util.find_spec(name) is None:
+            raise _extra_missing(name)
 
 
 def describe(estimator: Any) -> dict[str, Any]:
@@ -213,10 +236,14 @@ def _of_the_extra(name: str) -> Any:
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
-        raise TrainExtraMissing(
-            f"training needs the package '{name}', which is not installed.",
-            next="Run pip install 'seatrial[train]'.",
-        ) from error
+        raise _extra_missing(name) from error
+
+
+def _extra_missing(name: str) -> TrainExtraMissing:
+    return TrainExtraMissing(
+        f"training and releasing need the package '{name}', which is not installed.",
+        next="Install seatrial with its extra: pip install 'seatrial[train]'.",
+    )
 
 
 def _find(path: str, model: str) -> Any:

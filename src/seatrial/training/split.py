@@ -148,6 +148,12 @@ def _shuffled_folds(
     return fold
 
 
+_ADVICE = (
+    "Rows whose label became known only after the next part begins are purged: labels that come late need rows over a "
+    "longer time, or fewer cv_folds (0 turns cross-validation off). See docs/training.md."
+)
+
+
 def _check_parts(task: Task, labels: NDArray[np.float64], parts: Parts, where: str) -> None:
     purged = f" ({parts.purged.size} rows were purged)" if parts.purged.size else ""
     for name, indices in (("training", parts.train), ("test", parts.test)):
@@ -155,12 +161,12 @@ def _check_parts(task: Task, labels: NDArray[np.float64], parts: Parts, where: s
             raise TooFewRows(
                 f"{where} leaves {indices.size} {name} rows{purged}.",
                 expected="At least 2 are needed.",
-                next="Give more rows, or change the model's split or cv_folds.",
+                next=_ADVICE,
             )
         found = labels[indices]
         if task == "binary" and found.min() == found.max():
             raise OneClass(
                 f"{where} leaves {indices.size} {name} rows that are all {found[0]:g}{purged}.",
                 expected="Both classes are needed in training and test.",
-                next="Give more rows, or change the model's split or cv_folds.",
+                next=_ADVICE,
             )
