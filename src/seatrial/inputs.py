@@ -109,7 +109,7 @@ class Inputs:
             content = snapshot.content(reading.table)
             before = self._snapshot_of(name)
             new = before is None or before.id != content.id
-            if new:
+            if new or not self._workspace.objects.exists(_snapshot_key(content)):
                 self._keep_snapshot(name, content, reading)
             changed = [] if before is None or not new else _changed_columns(snapshot.diff(before, content))
             taken.append(
@@ -137,7 +137,7 @@ class Inputs:
     def _keep_snapshot(self, source: str, content: Content, reading: Reading) -> None:
         from seatrial.data.snapshot import write
 
-        key = f"snapshots/{content.id}.parquet"
+        key = _snapshot_key(content)
         self._workspace.keep_file(key, lambda path: write(content, reading.table, path))
         removed = [part for part in reading.set_aside if part.count]
         body = {
@@ -190,7 +190,7 @@ class Inputs:
 
         shared = {
             name: getattr(source, name)
-            for name in ("name", "event_timestamp", "known_at", "event_key", "label_known_at", "timezone")
+            for name in ("name", "event_timestamp", "known_at", "event_key", "label_known_at", "timezone", "set_aside")
         }
         if isinstance(rows, str | Path):
             path = Path(rows)
@@ -198,6 +198,8 @@ class Inputs:
                 rows = _json_lines(path)
             else:
                 kind = ParquetSource if path.suffix == ".parquet" else CsvSource
+                if isinstance(source, kind):  # with what it says of nulls and types
+                    return read(replace(source, path=str(path)), folder=Path.cwd()).table
                 return read(kind(str(path), **shared), folder=Path.cwd()).table
         if isinstance(rows, list):
             rows = _table_of(rows, source)
@@ -229,6 +231,16 @@ class Inputs:
         labels = tables[model.labels.name]
         names = list(dict.fromkeys([*plan.request_columns, *model.request_features]))
         require_columns(model.labels, labels, [*model.key, *names, model.target])
+        if model.target in names:
+            raise UsageError(
+                f"model '{model.name}' would be given its own target '{model.target}' with every request.",
+                expected="A feature, a key or an argument of a request-time function cannot be what is predicted.",
+            )
+        if window is not None and model.labels.event_timestamp is None:
+            raise UsageError(
+                f"the labels of model '{model.name}' have no times, so no window of them can be taken.",
+                next="Leave the window out.",
+            )
         if plan.views and model.labels.event_timestamp is None:
             raise UsageError(
                 f"model '{model.name}' uses feature views, but its label source '{model.labels.name}' has no times.",
@@ -263,6 +275,10 @@ class Inputs:
         joined = training_set.build(rows, plan, views, events, threads=self._workspace.settings.threads)
         request = tuple(_field(name, labels[name], model) for name in names)
         return joined, plan, request, snapshots
+
+
+def _snapshot_key(content: Content) -> str:
+    return f"snapshots/{content.id}.parquet"
 
 
 def _changed_columns(diff: SnapshotDiff) -> list[str]:

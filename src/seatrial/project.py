@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from seatrial.core.clock import as_utc, iso, machine_us, monotonic, to_us
+from seatrial.core.clock import MachineClock, as_utc, iso, machine_us, monotonic, to_us
 from seatrial.core.errors import Conflict, UsageError, did_you_mean, listed
 from seatrial.core.identity import canonical_json, content_id, new_id
 from seatrial.core.records import Record
@@ -128,7 +128,7 @@ class Project(Nouns):
                 expected=f"There is {listed(dict.fromkeys(known))}. {did_you_mean(name, known)}".strip(),
             )
         table = self._inputs.given(views[0].source, rows)
-        return [write(view, table, self.online) for view in views]
+        return [write(view, table, self.online, now_us=self.now_us) for view in views]
 
     def train(
         self, model: str | None = None, *, cutoff: datetime | None = None, progress: Progress | None = None
@@ -225,8 +225,8 @@ class Project(Nouns):
                 next=f"Use {known.id}, or train a new version.",
             )
         key = f"releases/{built.id}.seatrial"
+        self.objects.put(key, built.data)  # also when it is known: a lost bundle is there again
         if known is None:
-            self.objects.put(key, built.data)
             self._keep_release(built, version, run, key, parity_window)
         manifest = built.manifest
         return Released(
@@ -261,7 +261,10 @@ class Project(Nouns):
 
         deployment = self._deployment(model)
         chosen = self.chosen_release(deployment.model, release)
+        self._check_servable(chosen, deployment)
         before = live(self.metadata, deployment.name)
+        if expected is None:
+            expected = before.head.generation if before else 0
         sign, verify = self.signer
         done = deploy(
             self.metadata,
@@ -284,6 +287,21 @@ class Project(Nouns):
             strategy=deployment.strategy.kind,
             audit=anchor(self.metadata),
         )
+
+    def _check_servable(self, release: Record, deployment: Deployment) -> None:
+        """Raise unless the release's bundle is whole and trusted, replays, and has what the deployment splits by."""
+        from seatrial.releases.bundle import open_bundle
+        from seatrial.releases.golden import replay
+
+        bundle = open_bundle(self.objects.path(release.body["object"]), self.trusted)
+        replay(bundle, bundle.runtime())
+        names = bundle.manifest.signature.request_names
+        if deployment.route_by is not None and deployment.route_by not in names:
+            raise UsageError(
+                f"deployment '{deployment.name}' splits by '{deployment.route_by}', which is no field of a request.",
+                expected=f"Requests have {listed(names)}. {did_you_mean(deployment.route_by, names)}".strip(),
+                state="Nothing was deployed.",
+            )
 
     def serve(
         self,
@@ -568,6 +586,15 @@ class Project(Nouns):
         signature = msgspec.convert(run.body["signature"], Signature)
         model = self.definitions.model(run.name)
         joined, _, _, _ = self._inputs.rows(model, window=window, progress=progress)
+        missing = [name for name in signature.inputs if name not in joined.column_names]
+        if missing or not joined.num_rows:
+            raise UsageError(
+                f"the window {window} has no rows of labels."
+                if not missing
+                else f"the project no longer has {listed(missing)}, which run {run.id} was trained with.",
+                state="No release was written.",
+                next="Name a window that has rows, or leave it out." if not missing else "Leave the window out.",
+            )
         more, _ = encode(signature, columns(joined, signature.inputs))
         return np.concatenate([rows, more])
 
@@ -629,6 +656,7 @@ class Project(Nouns):
             online=self.online if self._looks_up() else None,
             log=self.log,
             replay=replay,
+            now_us=machine_us if isinstance(self.clock, MachineClock) else lambda: self.now_us,
             only=only,
         )
 

@@ -32,6 +32,12 @@ class NoData(Failed):
     code = "init.no_data"
 
 
+class NotWritten(Failed):
+    """The files of a new project could not be written."""
+
+    code = "init.not_written"
+
+
 def init(folder: Path, template: str = "empty") -> list[str]:
     """Write a new project into `folder`; the names of the files written, sorted.
 
@@ -51,10 +57,17 @@ def init(folder: Path, template: str = "empty") -> list[str]:
             expected="A folder without them; nothing is overwritten.",
             next="Choose another folder.",
         )
-    for name, source in files.items():
-        target = folder / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(source, target)
+    try:
+        for name, source in files.items():
+            target = folder / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source, target)
+    except OSError as error:
+        raise NotWritten(
+            f"the files cannot be written into {folder}: {error.strerror}.",
+            state="Some of them may be there already.",
+            next="Choose a folder that can be written to.",
+        ) from None
     if GET_DATA in files:
         _get_data(folder)
     return sorted(files)

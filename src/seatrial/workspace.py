@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from seatrial.core.clock import Clock, MachineClock, to_us
-from seatrial.core.errors import NotInThisVersion
+from seatrial.core.errors import NotInThisVersion, UsageError
 from seatrial.core.records import Event, Record
-from seatrial.core.settings import LOCAL, Settings, read_settings
+from seatrial.core.settings import LOCAL, BadSettings, Settings, read_settings
 from seatrial.loading import Definitions, UnknownName, collect, load_definitions
 
 if TYPE_CHECKING:
@@ -27,6 +27,12 @@ if TYPE_CHECKING:
 
 STATE = ".seatrial"
 SQLITE = "sqlite:///"
+
+
+class NoFolder(UsageError):
+    """The project's folder does not exist."""
+
+    code = "project.no_folder"
 
 
 class Workspace:
@@ -49,9 +55,11 @@ class Workspace:
         definitions: Sequence[object] | None = None,
     ) -> None:
         self.folder = Path(folder).resolve()
+        if not self.folder.is_dir():
+            raise NoFolder(f"the folder {folder} does not exist.", next="Name the project's folder, or make it.")
         self.clock: Clock = clock or MachineClock()
-        self.env = env or os.environ.get("SEATRIAL_ENV", LOCAL)
-        self.actor = actor or os.environ.get("SEATRIAL_ACTOR") or getpass.getuser()
+        self.env = env or os.environ.get("SEATRIAL_ENV") or LOCAL
+        self.actor = actor or os.environ.get("SEATRIAL_ACTOR") or _os_user()
         self.settings = self._read_settings()
         self._given = definitions
 
@@ -77,7 +85,7 @@ class Workspace:
     def objects(self) -> ObjectStore:
         from seatrial.stores.objects import ObjectStore
 
-        return ObjectStore(self.folder / self.settings.stores.objects)
+        return ObjectStore(self._folder_of("objects"))
 
     @cached_property
     def online(self) -> SqliteOnlineStore:
@@ -89,7 +97,7 @@ class Workspace:
     def log(self) -> PredictionLog:
         from seatrial.stores.prediction_log import PredictionLog
 
-        return PredictionLog(self.folder / self.settings.stores.log, fsync=self.settings.log_fsync)
+        return PredictionLog(self._folder_of("log"), fsync=self.settings.log_fsync)
 
     @cached_property
     def registry(self) -> Registry:
@@ -172,14 +180,36 @@ class Workspace:
 
     def _read_settings(self) -> Settings:
         file = self.folder / "seatrial.toml"
-        text = file.read_text(encoding="utf-8") if file.is_file() else ""
+        try:
+            text = file.read_text(encoding="utf-8") if file.is_file() else ""
+        except (OSError, UnicodeDecodeError) as error:
+            raise BadSettings(f"seatrial.toml cannot be read: {error}.", expected="UTF-8 text is expected.") from None
         return read_settings(text, env=self.env, variables=os.environ)
 
     def sqlite_path(self, store: str) -> Path:
         """The file of a store that is kept in SQLite."""
         url: str = getattr(self.settings.stores, store)
         if not url.startswith(SQLITE):
-            raise NotInThisVersion(
-                f"the {store} store is '{url}'.", expected=f"{SQLITE}PATH is expected; other stores are planned."
-            )
+            raise _not_yet(store, url, f"{SQLITE}PATH")
         return self.folder / url.removeprefix(SQLITE)
+
+    def _folder_of(self, store: str) -> Path:
+        """The folder of a store that is kept in files."""
+        url: str = getattr(self.settings.stores, store)
+        if "://" in url:
+            raise _not_yet(store, url, "a folder")
+        return self.folder / url
+
+
+def _not_yet(store: str, url: str, what: str) -> NotInThisVersion:
+    """The error for a store of a kind that is planned; an address may hold a password, so only its kind is told."""
+    kind = url.partition("://")[0]
+    return NotInThisVersion(f"the {store} store is of the kind '{kind}'.", expected=f"{what} is expected.")
+
+
+def _os_user() -> str:
+    """The user of the operating system, or its number where it has no name, as in many containers."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return f"uid-{os.getuid()}"

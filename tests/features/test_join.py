@@ -12,6 +12,8 @@ from seatrial.core.identity import canonical_json
 from seatrial.data.sources import FrameSource
 from seatrial.features import join, lookup, materialize
 from seatrial.features.definitions import Entity, FeatureView, agg, feature_view
+from seatrial.features.events import EventKeyMissing, SumTooLarge
+from seatrial.features.packed import AskedBeforeTail
 from seatrial.features.plan import FeaturePlan, plan_view
 from seatrial.stores.online import SqliteOnlineStore
 from tests.features import brute_force
@@ -192,3 +194,70 @@ def test_a_plan_says_the_same_after_it_went_through_a_release(tmp_path):
     assert answers[0] == answers[1]
     assert answers[1]["delays__last_delay"] == 7.0
     store.close()
+
+
+def test_a_row_known_only_in_the_future_waits_and_disturbs_nothing(tmp_path):
+    view = view_of(ttl=None)
+    store = SqliteOnlineStore(tmp_path / "online.db")
+    now = START + 2 * HOUR
+    materialize.write(view, event_table([event("UA", delay=7.0)]), store, known_by_us=now)
+    later = event("UA", known=START + 10_000 * HOUR, delay=9.0) | {"event": START + 10_000 * HOUR, "flight": 2}
+    materialize.write(view, event_table([later]), store, now_us=now)
+    follow = lookup.Lookup(FeaturePlan(views=(plan_view(view),)), store)
+    answer = follow.assemble({"carrier": "UA", "origin": "EWR"}, now).columns
+    assert (answer["delays__last_delay"], answer["delays__rows_5h"]) == (7.0, 1.0)
+    after = follow.assemble({"carrier": "UA", "origin": "EWR"}, START + 10_000 * HOUR).columns
+    assert (after["delays__last_delay"], after["delays__rows_5h"]) == (9.0, 1.0)
+    store.close()
+
+
+def test_a_latest_row_that_is_gone_is_refused_and_not_answered_with_null(tmp_path):
+    view = view_of(ttl=None)
+    store = SqliteOnlineStore(tmp_path / "online.db")
+    history = [event("UA", delay=1.0), event("UA", known=START + 8 * HOUR, delay=2.0) | {"event": START + 8 * HOUR}]
+    materialize.write(view, event_table(history), store, known_by_us=START + 9 * HOUR)
+    follow = lookup.Lookup(FeaturePlan(views=(plan_view(view),)), store)
+    assert follow.assemble({"carrier": "UA", "origin": "EWR"}, START + 9 * HOUR).columns["delays__last_delay"] == 2.0
+    with pytest.raises(AskedBeforeTail, match="kept from 2013-03-10T08:00:00Z on"):
+        follow.assemble({"carrier": "UA", "origin": "EWR"}, START + 7 * HOUR)
+    store.close()
+
+
+def test_a_request_just_behind_a_push_is_answered_as_of_its_own_instant(tmp_path):
+    view = view_of(ttl=None)
+    store = SqliteOnlineStore(tmp_path / "online.db")
+    for hours, delay in ((0, 1.0), (1, 2.0)):
+        moment = START + hours * HOUR
+        row = event("UA", known=moment, delay=delay) | {"event": moment, "flight": hours}
+        materialize.write(view, event_table([row]), store)
+    follow = lookup.Lookup(FeaturePlan(views=(plan_view(view),)), store)
+    behind = follow.assemble({"carrier": "UA", "origin": "EWR"}, START + HOUR - 1).columns
+    assert behind["delays__last_delay"] == 1.0
+    store.close()
+
+
+def test_a_value_does_not_hang_on_the_other_rows_that_are_asked():
+    first = event("UA") | {"event": START + 9 * HOUR, "known": START + 9 * HOUR}
+    restated = first | {"event": START + 20 * HOUR, "known": START + 10 * HOUR}
+    asked = {"at": START + 12 * HOUR, "carrier": "UA", "origin": "EWR"}
+    alone = joined(view_of(), [first, restated], [asked])["delays__rows_5h"].to_pylist()
+    both = joined(view_of(), [first, restated], [asked, asked | {"at": START + 23 * HOUR}])
+    assert alone == [0.0] == both["delays__rows_5h"].to_pylist()[:1]
+
+
+def test_a_sum_beyond_64_bits_is_refused_online_and_offline(tmp_path):
+    view = view_of()
+    rows = [event("UA", delay=2.8e8) | {"flight": number} for number in range(33_000)]
+    asked = [{"at": START, "carrier": "UA", "origin": "EWR"}]
+    with pytest.raises(SumTooLarge):
+        joined(view, rows, asked)
+    store = SqliteOnlineStore(tmp_path / "online.db")
+    materialize.write(view, event_table(rows), store)
+    with pytest.raises(SumTooLarge):
+        lookup.Lookup(FeaturePlan(views=(plan_view(view),)), store).assemble(asked[0], START)
+    store.close()
+
+
+def test_rows_without_an_event_key_are_refused():
+    with pytest.raises(EventKeyMissing, match="'flight'"):
+        joined(view_of(), [event("UA") | {"flight": None}], [])

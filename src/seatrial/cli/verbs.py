@@ -57,6 +57,8 @@ def init(call: Invocation, folder: Path, template: str) -> None:
     from seatrial.cli import render
     from seatrial.scaffold import init as write_project
 
+    if folder == Path():  # none was named
+        folder = Path(call.project_folder)
     files = write_project(folder, template)
     call.answer({"folder": str(folder), "template": template, "files": files}, render.initialised)
 

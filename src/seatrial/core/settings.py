@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -35,12 +35,12 @@ class Stores(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A project's settings in one environment.
 
-    name: the project's name. threads: threads for reading, joining and fitting; 0: one.
+    name: the project's name. threads: threads for reading and joining.
     log_fsync: when the prediction log waits for the disk: "never", "group" or "always".
     """
 
     name: str = ""
-    threads: int = 1
+    threads: Annotated[int, msgspec.Meta(ge=1, le=256)] = 1
     log_fsync: Literal["never", "group", "always"] = "never"
     stores: Stores = Stores()
 
@@ -57,6 +57,8 @@ def read_settings(text: str, *, env: str, variables: Mapping[str, str]) -> Setti
     except tomllib.TOMLDecodeError as error:
         raise BadSettings(f"seatrial.toml is not TOML: {error}.") from None
     environments = found.pop("env", {})
+    if not isinstance(environments, dict) or not all(isinstance(one, dict) for one in environments.values()):
+        raise BadSettings("'env' in seatrial.toml is no table of tables.", expected="[env.NAME] is expected.")
     if env != LOCAL and env not in environments:
         raise BadSettings(
             f"no environment is named '{env}'.",

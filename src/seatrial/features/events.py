@@ -37,6 +37,18 @@ class ValueTooLarge(Failed):
     code = "features.value_too_large"
 
 
+class SumTooLarge(Failed):
+    """A window's exact sum does not fit into 64 bits."""
+
+    code = "features.sum_too_large"
+
+
+class EventKeyMissing(Failed):
+    """Rows of a view's source have no event key, so they cannot be told from one another."""
+
+    code = "features.event_key_missing"
+
+
 class ValueNotNumeric(Failed):
     """A windowed feature or an age is asked of a column that holds no numbers."""
 
@@ -64,7 +76,7 @@ def view_events(view: FeatureView, rows: pa.Table) -> pa.Table:
         keyed = valid if keyed is None else pc.and_(keyed, valid)
     if keyed is not None and not pc.all(keyed).as_py():
         rows = rows.filter(keyed)
-    columns: dict[str, Any] = {f"key_{i}": rows[key] for i, key in enumerate(plan.keys)}
+    columns: dict[str, Any] = {f"key_{i}": _plain(rows[key]) for i, key in enumerate(plan.keys)}
     assert source.event_timestamp is not None
     event_us = _microseconds(rows[source.event_timestamp])
     if event_us.null_count:
@@ -77,6 +89,12 @@ def view_events(view: FeatureView, rows: pa.Table) -> pa.Table:
     known = _microseconds(rows[source.known_at]) if source.known_at else event_us
     columns["known_us"] = pc.fill_null(known, NEVER_US)
     for i, column in enumerate(source.event_key):
+        if rows[column].null_count:
+            raise EventKeyMissing(
+                f"{rows[column].null_count} of {len(rows)} rows of source '{source.name}' have no '{column}'.",
+                expected="It is part of the event_key: rows with equal keys are versions of one event.",
+                next=f"Set such rows aside: SetAside(where='{column} IS NULL', reason='...').",
+            )
         columns[f"id_{i}"] = _plain(rows[column])
     for column in plan.last_columns:
         columns[f"last_{column}"] = _plain(rows[column])
@@ -134,6 +152,8 @@ def _fixed(view: FeatureView, column: str, values: pa.ChunkedArray, scale: int) 
     import pyarrow as pa
 
     kind = values.type
+    if pa.types.is_null(kind):  # a pushed row may hold nothing but nulls
+        kind = pa.float64()
     if not (
         pa.types.is_integer(kind)
         or pa.types.is_floating(kind)

@@ -21,9 +21,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from seatrial.core.errors import Failed, UsageError
+from seatrial.core.errors import UsageError
 from seatrial.core.windows import duration_text
-from seatrial.features.events import NEVER_US, age, finish, view_events
+from seatrial.features.events import NEVER_US, SumTooLarge, age, finish, view_events
 from seatrial.features.plan import ViewPlan, plan_view
 
 if TYPE_CHECKING:
@@ -37,12 +37,6 @@ class KeyMissing(UsageError):
     """The rows to be joined lack an entity key column, or it has another type than the view's."""
 
     code = "features.key_missing"
-
-
-class SumTooLarge(Failed):
-    """A window's exact sum does not fit into 64 bits."""
-
-    code = "features.sum_too_large"
 
 
 def as_of(
@@ -119,7 +113,7 @@ def _register(
         CREATE OR REPLACE TEMP TABLE e AS
             SELECT b.entity, a.* EXCLUDE ({names}), greatest(a.known_us, a.event_us) AS start_us
             FROM right_rows a JOIN entities b ON {equal}
-            WHERE a.known_us < {NEVER_US} AND start_us <= (SELECT max(at_us) FROM left_rows);
+            WHERE a.known_us < {NEVER_US} AND a.known_us <= (SELECT max(at_us) FROM left_rows);
         """
     )
     connection.unregister("left_rows")
@@ -199,7 +193,7 @@ def _window(
         )"""
         end = f"least({end}, next_us)"
     sums = "".join(
-        f', sum("sum_{c}" * side) AS s{i}, sum(("sum_{c}" IS NOT NULL)::BIGINT * side) AS n{i}'
+        f', sum(("sum_{c}" * side)::HUGEINT) AS s{i}, sum(("sum_{c}" IS NOT NULL)::BIGINT * side) AS n{i}'
         for i, c in enumerate(columns)
     )
     running = "".join(

@@ -72,11 +72,13 @@ def write(
     store: SqliteOnlineStore,
     *,
     known_by_us: int | None = None,
+    now_us: int | None = None,
     progress: Progress | None = None,
 ) -> Written:
     """Take a source's rows into the online store.
 
-    rows: columns of the view's source. known_by_us: rows known later are left out and counted.
+    rows: columns of the view's source. known_by_us: rows known later are left out and counted. now_us: the present
+    (default: known_by_us, else the newest row's); rows known later wait in the store until then.
     Raises EventKeyNeeded for a windowed view whose source names no event_key, and what `view_events` raises.
     """
     import pyarrow as pa
@@ -90,13 +92,11 @@ def write(
             next="Give event_key=[...] to the source.",
         )
     events = view_events(view, rows)
-    start_us = pc.max_element_wise(events["event_us"], events["known_us"])
     limit = NEVER_US - 1 if known_by_us is None else known_by_us
-    # a row may be pushed before its event happens, but is materialized only when it counts
-    known = pc.less_equal(events["known_us"] if known_by_us is None else start_us, pa.scalar(limit, pa.int64()))
-    taken = events.filter(known)
+    taken = events.filter(pc.less_equal(events["known_us"], pa.scalar(limit, pa.int64())))
     prepared = _Events(plan, taken, len(view.source.event_key))
-    changes = prepared.changes(0, prepared.size, latest_only=known_by_us is not None)
+    present_us = known_by_us if now_us is None else now_us
+    changes = prepared.changes(0, prepared.size, now_us=present_us, latest_by_us=known_by_us)
     for first in range(0, len(changes), BATCH):
         store.update(changes[first : first + BATCH])
         if progress:
@@ -129,7 +129,7 @@ class Stream:
         if end <= start:
             return 0, []
         self._next = end
-        return end - start, self._events.changes(start, end)
+        return end - start, self._events.changes(start, end, now_us=at_us)
 
 
 class _Events:
@@ -157,11 +157,13 @@ class _Events:
         self._values = [events[f"last_{column}"].to_pylist() for column in plan.last_columns]
         self.tail = self._make_tail(events)
 
-    def changes(self, start: int, end: int, *, latest_only: bool = False) -> list[tuple[Key, Change]]:
+    def changes(
+        self, start: int, end: int, *, now_us: int | None = None, latest_by_us: int | None = None
+    ) -> list[tuple[Key, Change]]:
         """For each entity of the events from `start` to `end`: its row's key, and the change that takes them in.
 
-        latest_only: every event counts already, so only those with the greatest event time can be the latest.
-        `written` counts the events that changed a row.
+        now_us: the present, see `packed.merge`. latest_by_us: of the events that count by then only the latest are
+        taken for last-value features. `written` counts the events that changed a row.
         """
         order = start + self.codes[start:end].argsort(kind="stable")
         codes = self.codes[order]
@@ -169,17 +171,29 @@ class _Events:
         found: list[tuple[Key, Change]] = []
         for first, last in pairwise(edges) if len(order) else ():
             mine = order[first:last]
-            rows: list[LastRow] = []
-            if self.plan.keeps_last:
-                times = self.event_us[mine]
-                rows = [self._row(int(i)) for i in (mine[times == times.max()] if latest_only else mine)]
+            chosen = mine if latest_by_us is None else mine[self._may_be_latest(mine, latest_by_us)]
+            rows = [self._row(int(i)) for i in chosen] if self.plan.keeps_last else []
             key = (self.plan.digest, self.entities[int(codes[first])])
-            found.append((key, partial(self._change, rows, self.tail[:, mine])))
+            partly = len(chosen) < len(mine)
+            found.append((key, partial(self._change, rows, self.tail[:, mine], now_us, partly)))
         return found
 
-    def _change(self, rows: list[LastRow], tail: Int64, packed: bytes | None) -> bytes | None:
+    def _may_be_latest(self, mine: NDArray[np.intp], by_us: int) -> NDArray[np.bool_]:
+        """Which events are the latest by then, or count only later."""
+        times = self.event_us[mine]
+        counts = np.maximum(times, self._known_us[mine]) <= by_us
+        newest = times[counts].max() if counts.any() else 0
+        result: NDArray[np.bool_] = ~counts | (times == newest)
+        return result
+
+    def _change(
+        self, rows: list[LastRow], tail: Int64, now_us: int | None, partly: bool, packed: bytes | None
+    ) -> bytes | None:
         old = None if packed is None else unpack(packed, self._columns)
-        row, changed = merge(old, rows, tail, longest_window_us=self._longest_us)
+        present_us = NEVER_US if now_us is None else now_us
+        row, changed = merge(
+            old, rows, tail, longest_window_us=self._longest_us, now_us=present_us, partial=partly and bool(rows)
+        )
         self.written += changed
         return pack(row) if changed or packed is None else None
 

@@ -6,7 +6,7 @@ which sums are taken at read time. Values are the same integers that the offline
 same, bit by bit.
 
 Layout, MessagePack: [format, pruned_to_us, newest_known_us, [[event_us, known_us, [event key], [values]], ...],
-rows, tail]. `tail` is `4 + len(sum_columns)` little-endian int64 columns of `rows` values each: event_us,
+rows, tail, dropped]. `tail` is `4 + len(sum_columns)` little-endian int64 columns of `rows` values each: event_us,
 known_us, superseded_us, event key (a 64-bit hash), and value x scale per column (NULL for null), sorted by
 event_us.
 """
@@ -24,12 +24,14 @@ from numpy.typing import NDArray
 
 from seatrial.core.clock import from_us, iso
 from seatrial.core.errors import Failed
-from seatrial.features.events import NEVER_US, age
+from seatrial.features.events import LARGEST_SUM, NEVER_US, SumTooLarge, age
 from seatrial.features.plan import ViewPlan
 
 FORMAT = 1
 NULL = -(2**63)
 SLACK_US = 3_600_000_000  # events stay this much longer than the longest window, for requests that lag behind
+FITS = 2**63 // LARGEST_SUM - 1  # so many values cannot add up beyond 64 bits
+MOST_LAST_ROWS = 1000  # of one entity; a busier one answers for less than the slack
 EVENT, KNOWN, SUPERSEDED, KEY, VALUES = 0, 1, 2, 3, 4
 
 Status = Literal["present", "missing", "expired"]
@@ -79,12 +81,13 @@ class LastRow(msgspec.Struct, array_like=True, frozen=True):
 
 @dataclass(frozen=True)
 class Packed:
-    """A decoded row. tail: int64 [4 + columns, rows], sorted by event time."""
+    """A decoded row. tail: int64 [4 + columns, rows], sorted by event time. dropped: older last-value rows are gone."""
 
     last: tuple[LastRow, ...] = ()
     tail: Int64 = field(default_factory=lambda: np.empty((VALUES, 0), dtype=np.int64))
     pruned_to_us: int = NULL
     newest_known_us: int = NULL
+    dropped: bool = False
 
 
 @dataclass(frozen=True)
@@ -109,7 +112,7 @@ def pack(row: Packed) -> bytes:
     """The row as bytes."""
     tail = np.ascontiguousarray(row.tail, dtype="<i8")
     return msgspec.msgpack.encode(
-        [FORMAT, row.pruned_to_us, row.newest_known_us, row.last, tail.shape[1], tail.tobytes()]
+        [FORMAT, row.pruned_to_us, row.newest_known_us, row.last, tail.shape[1], tail.tobytes(), row.dropped]
     )
 
 
@@ -119,7 +122,7 @@ def unpack(data: bytes, columns: int) -> Packed:
     Raises PackedRowTooNew or PackedRowDamaged.
     """
     try:
-        number, pruned_to_us, newest_known_us, last, rows, tail = msgspec.msgpack.decode(data, type=_WIRE)
+        number, pruned_to_us, newest_known_us, last, rows, tail, dropped = msgspec.msgpack.decode(data, type=_WIRE)
         if number > FORMAT:
             raise PackedRowTooNew(f"an online row has format {number}; this version reads up to {FORMAT}.")
         matrix = np.frombuffer(tail, dtype="<i8").reshape(VALUES + columns, rows)
@@ -127,23 +130,34 @@ def unpack(data: bytes, columns: int) -> Packed:
         raise PackedRowDamaged(
             "an online row cannot be read.", next="Run `seatrial materialize` after moving the online store away."
         ) from None
-    return Packed(last, matrix, pruned_to_us, newest_known_us)
+    return Packed(last, matrix, pruned_to_us, newest_known_us, dropped)
 
 
-def merge(old: Packed | None, last: Sequence[LastRow], tail: Int64, *, longest_window_us: int) -> tuple[Packed, int]:
+def merge(
+    old: Packed | None,
+    last: Sequence[LastRow],
+    tail: Int64,
+    *,
+    longest_window_us: int,
+    now_us: int = NEVER_US,
+    partial: bool = False,
+) -> tuple[Packed, int]:
     """The row with new source rows taken in, and how many of them changed it.
 
     last: rows for last-value features; tail: int64 [4 + columns, rows], superseded_us being NEVER_US.
+    now_us: the present; rows known later wait in the row and move nothing. partial: older rows for last-value features
+    were left out of `last`.
     Taking in a row twice changes nothing; an older row never displaces a newer one. Rows that have left the
-    longest window by more than SLACK_US are dropped.
+    longest window, or were displaced as the latest, by more than SLACK_US are dropped.
     """
-    known = [row.known_us for row in last] + tail[KNOWN].tolist()
+    known = [us for us in (*(row.known_us for row in last), *tail[KNOWN].tolist()) if us <= now_us]
     if old is None:
         old = Packed(tail=np.empty((tail.shape[0], 0), dtype=np.int64))
     newest_known_us = max([old.newest_known_us, *known])
-    last_rows, changed_last = _merge_last(old.last, last, newest_known_us)
+    last_rows, changed_last, dropped = _merge_last(old.last, last, newest_known_us)
     tail_rows, changed_tail, pruned_to_us = _merge_tail(old, tail, newest_known_us, longest_window_us)
-    return Packed(last_rows, tail_rows, pruned_to_us, newest_known_us), max(changed_last, changed_tail)
+    merged = Packed(last_rows, tail_rows, pruned_to_us, newest_known_us, old.dropped or dropped or partial)
+    return merged, max(changed_last, changed_tail)
 
 
 class ViewReader:
@@ -180,7 +194,7 @@ class ViewReader:
         values: dict[str, Any] = dict.fromkeys(self._names)
         event_us, fresh = None, False
         if self._keeps_last:
-            event_us, fresh = self._look_last(row.last, at_us, values)
+            event_us, fresh = self._look_last(row, at_us, values)
         if self._longest_us:
             latest, inside = self._look_windows(row, at_us, values)
             fresh = fresh or inside
@@ -188,8 +202,10 @@ class ViewReader:
         status: Status = "present" if fresh else "expired" if event_us is not None or row.tail.size else "missing"
         return Looked(values, status, event_us)
 
-    def _look_last(self, rows: tuple[LastRow, ...], at_us: int, values: dict[str, Any]) -> tuple[int | None, bool]:
-        best = max((row for row in rows if row.start_us <= at_us), key=LastRow.order, default=None)
+    def _look_last(self, row: Packed, at_us: int, values: dict[str, Any]) -> tuple[int | None, bool]:
+        best = max((one for one in row.last if one.start_us <= at_us), key=LastRow.order, default=None)
+        if best is None and row.dropped and row.last:
+            raise self._too_early(at_us, row.last[0].start_us)
         if best is None:
             return None, False
         if self._ttl_us is not None and at_us - best.event_us > self._ttl_us:
@@ -198,16 +214,19 @@ class ViewReader:
             values[name] = age(at_us, best.event_us, unit_us) if unit_us else best.values[place]
         return best.event_us, True
 
+    def _too_early(self, at_us: int, from_here_us: int) -> AskedBeforeTail:
+        return AskedBeforeTail(
+            f"view '{self._name}' was asked for {iso(from_us(at_us))}, and its rows are kept from "
+            f"{iso(from_us(from_here_us))} on.",
+            expected="The online store goes forward with the events that it is given, and keeps its longest window and "
+            "an hour.",
+            state="Nothing was predicted.",
+            next="To replay an earlier time, move the online store away and run `seatrial materialize --at TIME`.",
+        )
+
     def _look_windows(self, row: Packed, at_us: int, values: dict[str, Any]) -> tuple[int | None, bool]:
         if at_us - self._longest_us < row.pruned_to_us:
-            raise AskedBeforeTail(
-                f"view '{self._name}' was asked for {iso(from_us(at_us))}, and its windows are kept from "
-                f"{iso(from_us(row.pruned_to_us + self._longest_us))} on.",
-                expected="The online store goes forward with the events that it is given, and keeps its longest window "
-                "and an hour.",
-                state="Nothing was predicted.",
-                next="To replay an earlier time, move the online store away and run `seatrial materialize --at TIME`.",
-            )
+            raise self._too_early(at_us, row.pruned_to_us + self._longest_us)
         events = row.tail[EVENT]
         start = int(events.searchsorted(at_us - self._longest_us, "right"))
         tail = row.tail[:, start : int(events.searchsorted(at_us, "right"))]
@@ -228,20 +247,34 @@ class ViewReader:
         return (int(events[-1]), True) if rows else (None, False)
 
 
-_WIRE = tuple[int, int, int, tuple[LastRow, ...], int, bytes]
+_WIRE = tuple[int, int, int, tuple[LastRow, ...], int, bytes, bool]
 
 
 def _merge_last(
     old: tuple[LastRow, ...], new: Sequence[LastRow], newest_known_us: int
-) -> tuple[tuple[LastRow, ...], int]:
-    """Keep the winner among rows that count by `newest_known_us`, and every row that will count later."""
+) -> tuple[tuple[LastRow, ...], int, bool]:
+    """The rows that are, or will be, the latest at some instant from SLACK_US before the newest known one on.
+
+    Also how many of `new` are among them, and whether an older one was dropped.
+    """
     if not new:
-        return old, 0
+        return old, 0, False
     rows = {row.order(): row for row in (*old, *new)}
-    counting = [order for order, row in rows.items() if row.start_us <= newest_known_us]
-    winner = max(counting, default=None)
-    kept = tuple(rows[order] for order in sorted(rows) if order == winner or rows[order].start_us > newest_known_us)
-    return kept, len(set(kept) - set(old))
+    horizon = newest_known_us - SLACK_US
+    kept: list[LastRow] = []
+    best: tuple[Any, ...] | None = None
+    dropped = False
+    for order, row in sorted(rows.items(), key=lambda item: (item[1].start_us, item[0])):
+        if best is not None and order < best:
+            continue  # something that began to count earlier wins over it for ever
+        if kept and row.start_us <= horizon:
+            kept.clear()  # the row before is not the latest at any instant that is still answered
+            dropped = True
+        kept.append(row)
+        best = order
+    if len(kept) > MOST_LAST_ROWS:
+        kept, dropped = kept[-MOST_LAST_ROWS:], True
+    return tuple(kept), len(set(kept) - set(old)), dropped
 
 
 def _merge_tail(old: Packed, new: Int64, newest_known_us: int, longest_window_us: int) -> tuple[Int64, int, int]:
@@ -296,7 +329,12 @@ def _sum(column: Int64) -> tuple[int, int]:
         return 0, 0
     if column.min() == NULL:
         column = column[column != NULL]
-    return int(column.sum()), len(column)
+    if len(column) <= FITS:
+        return int(column.sum()), len(column)
+    total = (int((column >> 32).sum()) << 32) + int((column & 0xFFFFFFFF).sum())
+    if abs(total) >= 2**63:
+        raise SumTooLarge("a window's exact sum does not fit into 64 bits.", next="Give a coarser resolution=.")
+    return total, len(column)
 
 
 def _finish(function: str, total: int, count: int, scale: int) -> float | None:

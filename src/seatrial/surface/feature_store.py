@@ -163,6 +163,7 @@ class FeatureStore:
     ) -> None:
         _check_online(online_store_config)
         self._clock = clock
+        Path(repo_path).mkdir(parents=True, exist_ok=True)
         self.project = Project(repo_path, clock=clock, definitions=())
         self._built: dict[str, Registered] = {}  # by the id of their record
 
