@@ -6,6 +6,7 @@ that two projects in one process do not meet. They do no I/O of their own; what 
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import sys
 import traceback
@@ -167,11 +168,14 @@ def _run(file: Path) -> object:
     sys.modules[name] = module  # inspect, which reads a function's source, looks here
     write_bytecode, sys.dont_write_bytecode = sys.dont_write_bytecode, True
     try:
-        spec.loader.exec_module(module)
+        with contextlib.redirect_stdout(sys.stderr):  # stdout is a verb's answer
+            spec.loader.exec_module(module)
     except SeatrialError as error:
         error.found = f"{file.name}:{_line(error, file)}: {error.found}"
         raise
-    except (Exception, SystemExit) as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # whatever a file raises, it is the file that is broken
         line = error.lineno if isinstance(error, SyntaxError) else _line(error, file)
         raise BrokenProject(
             f"{file.name}:{line}: {type(error).__name__}: {error}",

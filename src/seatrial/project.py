@@ -8,6 +8,7 @@ leaves at most an object that nobody names.
 
 from __future__ import annotations
 
+import math
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -691,6 +692,13 @@ def _estimator_name(estimator: object) -> str:
 
 
 def _request(row: Mapping[str, Any], at: str) -> bytes:
+    endless = [name for name, value in row.items() if isinstance(value, float) and math.isinf(value)]
+    if endless:
+        raise PredictionRefused(
+            f"field '{endless[0]}' is infinite.",
+            expected="A number or null is expected.",
+            state="Nothing was predicted.",
+        )
     try:
         return msgspec.json.encode({"features": row, "at": at})
     except (TypeError, ValueError) as error:
