@@ -62,6 +62,13 @@ def test_a_project_file_that_does_not_run_is_named_with_its_line(tmp_path, cause
         opened.validate()
 
 
+def test_a_run_is_released_by_its_id(tmp_path):
+    with project(tmp_path, at_most=8) as sound:
+        trained = sound.train()
+        released = sound.release(trained.run)
+        assert (released.version, released.id) == (1, sound.release("heavy").id)
+
+
 def test_an_infinite_number_is_refused_and_not_taken_for_missing(tmp_path):
     with project(tmp_path, at_most=8) as sound:
         sound.train()

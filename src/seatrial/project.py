@@ -190,7 +190,7 @@ class Project(Nouns):
     ) -> Released:
         """Pack a model version as a signed release: ONNX, proved to answer like the native model.
 
-        name: a model (its newest version), `model@alias`, `model:3` or a version's id.
+        name: a model (its newest version), `model@alias`, `model:3`, a version's id, or a run's.
         parity_window: label rows predicted in it (labelled or not) are compared too. Packing the same version again
         gives the same release; with another parity window it is refused, since the evidence is part of a release.
         """
@@ -199,7 +199,7 @@ class Project(Nouns):
         from seatrial.training.estimator import require_extra
 
         require_extra()
-        version = self.registry.resolve(name or self.definitions.model(None).name)
+        version = self._version(name or self.definitions.model(None).name)
         run = self.record(version.body["run"])
         known = self.release_of(version.id)
         if known is not None and parity_window is None and known.body["parity_window"]:
@@ -242,6 +242,20 @@ class Project(Nouns):
             bytes=len(built.data),
             new=known is None,
         )
+
+    def _version(self, name: str) -> Record:
+        """The version that a name means; a run's id means the version that the run was made."""
+        if not name.startswith("run_"):
+            return self.registry.resolve(name)
+        run = self.resolved(name, "run")
+        version = self.registry.version_of(run.id)
+        if version is None:
+            raise UsageError(
+                f"run '{run.id}' of model '{run.name}' was made no version: its gates said no.",
+                state="No release was written.",
+                next=f"Run `seatrial runs show {run.id}` to see why.",
+            )
+        return version
 
     def deploy(
         self,

@@ -156,7 +156,7 @@ def train(call: Invocation, model: str | None, cutoff: datetime | None) -> None:
 )
 @click.pass_obj
 def release(call: Invocation, name: str | None, parity_window: Window | None) -> None:
-    """NAME is a model (its candidate), MODEL@ALIAS, MODEL:VERSION or the id of a run. The bundle is refused when
+    """NAME is a model (its newest version), MODEL@ALIAS, MODEL:VERSION or the id of a run. The bundle is refused when
     the packed model answers differently from the trained one. The same run gives the same id."""
     from seatrial.cli import render
 
