@@ -121,7 +121,7 @@ def load(name: str, source: str) -> Callable[..., Any]:
     function: Callable[..., Any] = namespace[name]
     try:
         evaluate(function, [np.ones(1)] * len(tree.body[0].args.args))
-    except Exception as error:
+    except Exception as error:  # whatever the arithmetic raises
         raise BadRequestFunction(f"request-time function '{name}' cannot be computed: {error}.") from None
     return function
 

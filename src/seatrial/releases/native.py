@@ -198,7 +198,7 @@ def _dump_skops(estimator: Any) -> bytes:
         raise _not_fitted(estimator) from None
     try:
         return bytes(skops.io.dumps(estimator, compression=zipfile.ZIP_DEFLATED))
-    except Exception as error:
+    except Exception as error:  # a converter or loader raises what it likes
         raise NotCaptured(
             f"{_name(estimator)} cannot be written as skops: {one_line(error)}",
             expected="Lambdas, local functions and open handles cannot be kept; use scikit-learn's own transformers.",
@@ -212,7 +212,7 @@ def _load_skops(data: bytes) -> Any:
         unknown = [name for name in skops.io.get_untrusted_types(data=data) if name not in TRUSTED_TYPES]
         if not unknown:
             return skops.io.loads(data, trusted=list(TRUSTED_TYPES))
-    except Exception as error:
+    except Exception as error:  # a converter or loader raises what it likes
         raise NativeDamaged(
             f"{len(data)} bytes cannot be read as a skops file: {one_line(error)}",
             expected="The bytes that training kept are expected.",

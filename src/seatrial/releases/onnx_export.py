@@ -58,7 +58,7 @@ def to_onnx(native: NativeModel, inputs: int) -> bytes:
             return finished(graph, native.task)
     except ExportFailed:
         raise
-    except Exception as error:
+    except Exception as error:  # a converter or loader raises what it likes
         raise _failed(name, f"{type(error).__name__}: {one_line(error)}") from error
 
 

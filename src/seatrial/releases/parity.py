@@ -82,7 +82,7 @@ def compare(
     comparison = _Comparison(native.task, runtime.score, threshold)
     try:
         wanted = scorer(rows)
-    except Exception as error:
+    except Exception as error:  # a native model raises what it likes
         raise ParityRefused(
             f"the native model cannot score the rows to compare on: {one_line(error)}",
             expected="Rows like those it was trained on are expected.",
@@ -223,7 +223,7 @@ def _with_missing(scorer: Scorer, rows: Rows, positions: Sequence[int]) -> tuple
     holed[:, positions] = np.nan
     try:
         return holed, scorer(holed)
-    except Exception:
+    except Exception:  # a native model raises what it likes
         return None
 
 

@@ -59,7 +59,7 @@ class Runtime:
         options.log_severity_level = _FATAL  # failures are raised; what it logs besides is not for users
         try:
             self._session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-        except Exception as error:
+        except Exception as error:  # a converter or loader raises what it likes
             raise ModelUnreadable(
                 f"onnxruntime {onnxruntime.__version__} cannot load the model: {' '.join(str(error).split())[:200]}",
                 expected="The file model.onnx of a release is expected.",

@@ -149,7 +149,7 @@ def fit_estimator(model: Model, inputs: NDArray[np.float32], labels: NDArray[np.
     target = labels.astype(np.int64) if model.task == "binary" else labels
     try:
         estimator.fit(inputs, target)
-    except Exception as error:
+    except Exception as error:  # an estimator raises what it likes
         raise _explain(model, error, inputs, names, "fitted") from error
     return estimator
 
@@ -162,7 +162,7 @@ def score(model: Model, estimator: Any, inputs: NDArray[np.float32], names: Sequ
             scores = answer[:, list(estimator.classes_).index(1)]
         else:
             scores = np.asarray(estimator.predict(inputs), dtype=np.float64).reshape(-1)
-    except Exception as error:
+    except Exception as error:  # an estimator raises what it likes
         raise _explain(model, error, inputs, names, "asked for scores") from error
     if scores.shape != (len(inputs),) or not np.isfinite(scores).all():
         raise EstimatorFailed(
@@ -210,7 +210,7 @@ def _make(model: Model) -> Any:
         return maker(**model.params)
     except TypeError as error:
         raise _bad_params(model, maker, error) from error
-    except Exception as error:
+    except Exception as error:  # an estimator raises what it likes
         raise EstimatorFailed(
             f"{_name(maker)} of model '{model.name}' could not be made: {type(error).__name__}: {error}",
             expected=f"It was called with {dict(model.params)!r}.",
@@ -266,7 +266,7 @@ def _find(path: str, model: str) -> Any:
             next=install,
             module=error.name,
         ) from error
-    except Exception as error:
+    except Exception as error:  # an estimator raises what it likes
         raise EstimatorNotFound(
             f"the estimator of model '{model}' is {path!r}, but importing '{module_name}' failed: "
             f"{type(error).__name__}: {error}",
