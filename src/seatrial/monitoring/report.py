@@ -1,0 +1,193 @@
+"""What a monitoring report says: plain frozen values, the same in Python, as JSON, in the terminal and as a page.
+
+A number that the rows do not define is None, and then `note` says why ("not enough data: 12 of 200 rows").
+Times are ISO 8601 in UTC; shares lie in [0, 1].
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+FORMAT = 1
+
+Verdict = Literal["ok", "watch", "act", "unknown"]
+"""ok: nothing found. watch: something moved, no harm shown. act: harm is shown, or data are broken. unknown: too
+little to say."""
+
+Severity = Literal["low", "medium", "high"]
+
+
+class Check(msgspec.Struct, frozen=True):
+    """One finding of data quality. column: empty for the table as a whole."""
+
+    name: str
+    column: str
+    passed: bool
+    found: str
+    expected: str
+
+
+class ColumnDrift(msgspec.Struct, frozen=True):
+    """How far one column has moved from the reference.
+
+    kind: "number" or "category". rows, reference_rows: values looked at, missing ones not counted.
+    distance: "ks" (Kolmogorov-Smirnov) for numbers, "tv" (total variation) for categories; value: in [0, 1].
+    p_value: of the hypothesis that nothing moved. tolerated: the distance that counts as nothing, the largest that
+        whole weeks of the reference itself show when they are known, at least 0.05.
+    missing, reference_missing: shares. unseen: share of values that the reference does not have (categories), or
+        outside its range (numbers).
+    drifted: beyond what is tolerated and significant across all columns together.
+    mean, reference_mean: of numbers.
+    """
+
+    name: str
+    kind: Literal["number", "category"]
+    rows: int
+    reference_rows: int
+    distance: Literal["ks", "tv"]
+    value: float | None
+    p_value: float | None
+    tolerated: float
+    drifted: bool
+    missing: float
+    reference_missing: float
+    unseen: float
+    mean: float | None = None
+    reference_mean: float | None = None
+    note: str = ""
+
+
+class Drift(msgspec.Struct, frozen=True):
+    """Columns, furthest first. prediction: the same of the scores. note: why there is none, or what to know."""
+
+    reference: str
+    columns: list[ColumnDrift]
+    prediction: ColumnDrift | None
+    note: str = ""
+
+
+class Day(msgspec.Struct, frozen=True):
+    """One day (24 hours from the window's start) of predictions. observed: mean label of those that have one."""
+
+    start: str
+    rows: int
+    labelled: int
+    mean_score: float | None
+    mean_score_labelled: float | None
+    observed: float | None
+
+
+class Bin(msgspec.Struct, frozen=True):
+    """One bin of a calibration curve: labelled rows whose score lies in [low, high)."""
+
+    low: float
+    high: float
+    rows: int
+    mean_score: float
+    observed: float
+
+
+class Performance(msgspec.Struct, frozen=True):
+    """How right the predictions were, with the labels known so far.
+
+    metrics: of the labelled rows; constant: the same for the rows' own mean label as every prediction (the floor
+        that a model must beat); training: of the release's test part, for comparison.
+    mean_score, observed, gap: over labelled rows; gap = mean_score - observed.
+    labels: what became of the labels that were told, see `monitoring.labels`.
+    """
+
+    rows: int
+    labelled: int
+    metrics: dict[str, float | None]
+    constant: dict[str, float | None]
+    training: dict[str, float | None]
+    mean_score: float | None
+    observed: float | None
+    gap: float | None
+    bins: list[Bin]
+    days: list[Day]
+    labels: dict[str, int]
+    note: str = ""
+
+
+class System(msgspec.Struct, frozen=True):
+    """How the service did. Latencies in milliseconds; degraded: share of answers given with something missing.
+
+    error_rate: share of requests refused or failed on our side (5xx); None when nobody counted.
+    """
+
+    rows: int
+    p50_ms: float | None
+    p95_ms: float | None
+    p99_ms: float | None
+    degraded: float | None
+    error_rate: float | None
+    note: str = ""
+
+
+class AlarmResult(msgspec.Struct, frozen=True):
+    """One alarm looked at. state: fired, quiet, or not enough data (then `note` says how much is missing)."""
+
+    name: str
+    state: Literal["fired", "quiet", "not_enough_data"]
+    severity: Severity
+    metric: str
+    value: float | None
+    threshold: float
+    window: str
+    rows: int
+    labelled: int
+    evidence: str
+    action: str
+    alert: str = ""
+    note: str = ""
+
+
+class Mark(msgspec.Struct, frozen=True):
+    """Something that happened, for pictures over time."""
+
+    at: str
+    kind: Literal["release", "rollback", "alert", "resolved", "proposal"]
+    words: str
+
+
+class Point(msgspec.Struct, frozen=True):
+    """One earlier report in the metric history: its window's end, and numbers by name."""
+
+    at: str
+    window: str
+    metrics: dict[str, float | None]
+
+
+class Report(msgspec.Struct, frozen=True):
+    """One window of one model.
+
+    id: of the record when the report was kept. as_of: what was known then counts, nothing later.
+    headline: one sentence that a product manager understands; next: what to do, a command where there is one.
+    releases: rows by release (id or version).
+    """
+
+    format: int
+    id: str
+    model: str
+    task: str
+    window: str
+    as_of: str
+    rows: int
+    releases: dict[str, int]
+    verdict: Verdict
+    headline: str
+    findings: list[str]
+    next: str
+    quality: list[Check]
+    drift: Drift
+    performance: Performance
+    system: System
+    alarms: list[AlarmResult]
+    marks: list[Mark]
+    history: list[Point]
+    owner: str = ""
+    on_call: str = ""
+    runbook: str = ""
