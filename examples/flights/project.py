@@ -4,8 +4,6 @@ Raw tables become events with the time at which each could be known; features lo
 instant of the prediction. All times are UTC inside; the local clocks of the raw tables are converted here.
 """
 
-from numpy import pi, sin
-
 from seatrial import (
     CsvSource,
     Deployment,
@@ -152,8 +150,14 @@ class carrier_departures:
     delay_2h = agg.mean("dep_delay", window="2h", resolution=1)
     delayed_share_2h = agg.mean("delayed", window="2h", resolution=1)
     count_2h = agg.count(window="2h")
-    delay_24h = agg.mean("dep_delay", window="24h", resolution=1)
     count_24h = agg.count(window="24h")
+
+
+@feature_view(entity=carrier, source=departures, owner="flight-ops")
+class carrier_day:
+    """What `carrier_excess` compares with the airport; no input of the model by itself."""
+
+    delay_24h = agg.mean("dep_delay", window="24h", resolution=1)
 
 
 @feature_view(entity=route, source=arrivals, owner="flight-ops")
@@ -188,9 +192,9 @@ class airport_weather:
 
 
 @on_request
-def hour_sin(sched_hour: float, sched_minute: float) -> float:
-    """Where the scheduled departure stands in the day: 0 at midnight and noon, 1 at six in the morning."""
-    return sin(2 * pi * (sched_hour + sched_minute / 60) / 24)
+def carrier_excess(carrier_day__delay_24h: float, origin_departures__delay_24h: float) -> float:
+    """How much later this carrier has been leaving than its airport as a whole, over a day, in minutes."""
+    return carrier_day__delay_24h - origin_departures__delay_24h
 
 
 # --- the model ----------------------------------------------------------------------------------------------------
@@ -217,7 +221,7 @@ late = Model(
         route_arrivals,
         plane_arrival,
         airport_weather,
-        hour_sin,
+        carrier_excess,
     ],
     estimator="lightgbm.LGBMClassifier",
     params={"n_estimators": 200, "num_leaves": 31, "learning_rate": 0.05},

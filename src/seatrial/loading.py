@@ -21,6 +21,8 @@ from seatrial.core.identity import digest
 from seatrial.data.sources import QuerySource, Source, raw_sources
 from seatrial.deployment.definition import Deployment
 from seatrial.features.definitions import BadDefinition, FeatureView
+from seatrial.monitoring.definition import Monitor
+from seatrial.retraining.definition import Retrain
 from seatrial.training.model import Model
 
 Thing = TypeVar("Thing")
@@ -55,6 +57,8 @@ class Definitions:
     models: dict[str, Model]
     views: dict[str, FeatureView]
     deployments: dict[str, Deployment]
+    monitors: dict[str, Monitor]
+    retrains: dict[str, Retrain]
     sources: dict[str, Source]
     files: tuple[Path, ...] = ()
     code_digest: str = ""
@@ -92,6 +96,8 @@ def collect(declared: Iterable[object], *, files: Sequence[Path] = ()) -> Defini
     models: dict[str, Model] = {}
     views: dict[str, FeatureView] = {}
     deployments: dict[str, Deployment] = {}
+    monitors: dict[str, Monitor] = {}
+    retrains: dict[str, Retrain] = {}
     sources: dict[str, Source] = {}
     things = list(declared)
     for thing in things:
@@ -106,10 +112,14 @@ def collect(declared: Iterable[object], *, files: Sequence[Path] = ()) -> Defini
                 _add_source(sources, view.source)
         elif isinstance(thing, Deployment):
             _add("deployment", deployments, thing.name, thing)
+        elif isinstance(thing, Monitor):
+            _add("monitor", monitors, thing.model, thing)
+        elif isinstance(thing, Retrain):
+            _add("retrain", retrains, thing.model, thing)
         elif isinstance(thing, Source):
             _add_source(sources, thing)
     code = b"\0".join(file.name.encode() + b"\0" + file.read_bytes() for file in files)
-    return Definitions(models, views, deployments, sources, tuple(files), digest(code))
+    return Definitions(models, views, deployments, monitors, retrains, sources, tuple(files), digest(code))
 
 
 def _add(kind: str, things: dict[str, Thing], name: str, thing: Thing) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from seatrial.governance.audit import Anchor
+from seatrial.retraining.proposal import Proposal
 
 Progress = Callable[[str, int, int], None]
 """Called with (what, done, total) while a verb works."""
@@ -117,3 +118,52 @@ class ModelStatus(msgspec.Struct, frozen=True):
     parameters: dict[str, str]
     performance: dict[str, float | None]
     next: str
+
+
+class Labelled(msgspec.Struct, frozen=True):
+    """Labels that were told, and how all labels of the model stand beside its predictions.
+
+    told: rows of this telling. matched: predictions with a label; unmatched: labels that no prediction fits;
+    duplicate: told again; contradicting: told otherwise before or after; before: known before their prediction.
+    """
+
+    model: str
+    told: int
+    predictions: int
+    matched: int
+    unmatched: int
+    duplicate: int
+    contradicting: int
+    before: int
+    seconds: float
+
+
+class Scored(msgspec.Struct, frozen=True):
+    """Rows of history that were scored in batch and logged. metrics: of those that have a label in the source."""
+
+    model: str
+    window: str
+    release: str
+    predictions: int
+    labelled: int
+    metrics: dict[str, float | None]
+    seconds: float
+
+
+class Retrained(msgspec.Struct, frozen=True):
+    """One step of a retraining. words: what happened; next: the command that would bring it further."""
+
+    model: str
+    words: str
+    proposal: Proposal | None
+    next: str
+
+
+class RolledBack(msgspec.Struct, frozen=True):
+    """A deployment after a roll-back. settled: the metadata store knows; False: it was away and is told later."""
+
+    deployment: str
+    generation: int
+    live: str
+    settled: bool
+    seconds: float

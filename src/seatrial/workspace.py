@@ -19,6 +19,7 @@ from seatrial.loading import Definitions, UnknownName, collect, load_definitions
 if TYPE_CHECKING:
     from seatrial.registry.versions import Registry
     from seatrial.releases.signing import SigningKey
+    from seatrial.stores.labels import LabelStore
     from seatrial.stores.metadata import MetadataStore, Transaction
     from seatrial.stores.objects import ObjectStore
     from seatrial.stores.online import SqliteOnlineStore
@@ -98,6 +99,23 @@ class Workspace:
         from seatrial.stores.prediction_log import PredictionLog
 
         return PredictionLog(self._folder_of("log"), fsync=self.settings.log_fsync)
+
+    @cached_property
+    def labels(self) -> LabelStore:
+        from seatrial.stores.labels import LabelStore
+
+        return LabelStore(self._folder_of("log") / "labels")
+
+    @property
+    def webhooks(self) -> dict[str, str]:
+        """Where alerts are sent, by name; an address that a variable should hold, but does not, is left out."""
+        found = {}
+        for name, url in self.settings.webhooks.items():
+            variable = url.removeprefix("${").removesuffix("}") if url.startswith("${") else ""
+            value = os.environ.get(variable, "") if variable else url
+            if value:
+                found[name] = value
+        return found
 
     @cached_property
     def registry(self) -> Registry:

@@ -27,7 +27,18 @@ VERBS: dict[str, tuple[Line, ...]] = {
         ("serve", "Answer prediction requests over HTTP"),
         ("predict", "Predict for given rows, or replay history"),
     ),
+    "From a prediction to a decision": (
+        ("label", "Tell what really happened"),
+        ("monitor", "Report on data, drift, performance and alarms"),
+        ("retrain", "Propose, train and compare a challenger"),
+        ("approve", "Say yes to a release going live"),
+        ("reject", "Say no to a release"),
+        ("promote", "Make the approved challenger the live release"),
+        ("rollback", "Return to the previous release, at once"),
+    ),
     "Looking back": (
+        ("explain", "Explain one prediction"),
+        ("review", "Name each model's red flags"),
         ("lineage", "Show what an id was made from, and what from it"),
         ("status", "Show for each model what is live"),
     ),
@@ -45,26 +56,19 @@ NOUNS: tuple[Line, ...] = (
     ("models", "Models, their versions and aliases: list"),
     ("releases", "Packed versions: list, show, verify"),
     ("deployments", "What is live: list, show"),
+    ("alerts", "What fired: list, show, acknowledge, resolve"),
+    ("proposals", "Proposed retrainings: list, show"),
     ("audit", "Who did what: list, show, verify"),
 )
 
 LATER: tuple[Line, ...] = (
-    ("label", "Tell what really happened"),
-    ("monitor", "Report on drift and performance"),
-    ("alerts", "Alerts: list, show"),
-    ("retrain", "Propose and make a challenger"),
-    ("approve", "Approve a challenger"),
-    ("reject", "Reject a challenger"),
-    ("promote", "Give a release more traffic"),
-    ("rollback", "Return to the previous release"),
-    ("explain", "Explain one prediction"),
     ("reproduce", "Make a run again and compare"),
-    ("review", "Name each model's red flags"),
     ("import", "Take in a release from elsewhere"),
     ("backup", "Copy the project's state"),
     ("restore", "Put a copy back"),
     ("up", "Run everything in one command"),
 )
+
 
 GLOBAL_OPTIONS: tuple[Line, ...] = (
     ("--project DIR", "Folder of the project (default: this one)"),

@@ -186,6 +186,7 @@ class Root(click.Group):
 
     def get_command(self, _ctx: click.Context, name: str) -> click.Command | None:
         from seatrial.cli.nouns import NOUNS
+        from seatrial.cli import steering  # noqa: F401  its verbs and nouns register themselves
         from seatrial.cli.verbs import VERBS
 
         if name in dict(catalogue.LATER):

@@ -32,17 +32,31 @@ class Stores(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     mlflow: str = "sqlite:///.seatrial/mlflow.db"
 
 
+class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What needs a second person.
+
+    approval: "required": a release goes live only after somebody else than who packed or proposed it approved it;
+        "none": whoever may deploy decides alone.
+    """
+
+    approval: Literal["required", "none"] = "required"
+
+
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A project's settings in one environment.
 
     name: the project's name. threads: threads for reading and joining.
     log_fsync: when the prediction log waits for the disk: "never", "group" or "always".
+    webhooks: name -> address that alerts are sent to, for a model's on_call="webhook:NAME"; "${VAR}" is taken from
+        the environment, so that no secret stands in the file.
     """
 
     name: str = ""
     threads: Annotated[int, msgspec.Meta(ge=1, le=256)] = 1
     log_fsync: Literal["never", "group", "always"] = "never"
     stores: Stores = Stores()
+    policy: Policy = Policy()
+    webhooks: dict[str, str] = {}
 
 
 def read_settings(text: str, *, env: str, variables: Mapping[str, str]) -> Settings:
@@ -70,6 +84,8 @@ def read_settings(text: str, *, env: str, variables: Mapping[str, str]) -> Setti
         value = variables.get(f"SEATRIAL_STORES_{field.upper()}")
         if value is not None:
             merged = _merge(merged, {"stores": {field: value}})
+    if "SEATRIAL_POLICY_APPROVAL" in variables:
+        merged = _merge(merged, {"policy": {"approval": variables["SEATRIAL_POLICY_APPROVAL"]}})
     if "SEATRIAL_THREADS" in variables:
         merged = merged | {"threads": variables["SEATRIAL_THREADS"]}
     try:
@@ -78,7 +94,8 @@ def read_settings(text: str, *, env: str, variables: Mapping[str, str]) -> Setti
         known = [*Settings.__struct_fields__, "env"]
         raise BadSettings(
             f"seatrial.toml does not fit: {error}.",
-            expected=f"Known are {listed(known)}; under [stores]: {listed(Stores.__struct_fields__)}.",
+            expected=f"Known are {listed(known)}; under [stores]: {listed(Stores.__struct_fields__)}; "
+            f"under [policy]: {listed(Policy.__struct_fields__)}.",
         ) from None
 
 

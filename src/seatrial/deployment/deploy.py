@@ -103,7 +103,8 @@ def deploy(
     for part in traffic:
         _check_release(deployment, part.release, reason)
     with metadata.transaction() as transaction:
-        old = _live(transaction, metadata, deployment.name)
+        head = transaction.head(KIND, deployment.name)
+        old = metadata.record(head.record_id) if head else None
         body = {
             "model": deployment.model,
             "strategy": deployment.strategy.kind,
@@ -113,6 +114,7 @@ def deploy(
             "salt": old.body["salt"] if old else os.urandom(8).hex(),
             "arms": [msgspec.to_builtins(Arm(part.name, part.release.id, part.share, part.bundle)) for part in traffic],
             "replaces": old.id if old else None,
+            "replaces_generation": head.generation if head else None,
             "reason": reason,
         }
         inputs = tuple(part.release.id for part in traffic)
@@ -139,21 +141,41 @@ def roll_back(
     Raises NothingDeployed, NothingToRollBackTo, or HeadMoved when somebody else deployed first.
     """
     with metadata.transaction() as transaction:
-        current = _live(transaction, metadata, name)
-        if current is None:
+        head = transaction.head(KIND, name)
+        if head is None:
             raise nothing_deployed(name)
-        target = metadata.record(current.body["replaces"]) if current.body["replaces"] else None
-        if target is None:
-            raise NothingToRollBackTo(
-                f"nothing was live in deployment '{name}' before its first release.",
-                state="Nothing was changed.",
-                next=f"Deploy another release: `seatrial deploy {name}`.",
-            )
-        body = target.body | {"reason": reason, "rolled_back": current.id}
-        record, head = _decide(transaction, "rollback", name, target.inputs, body, actor, at_us, expected)
+        expect = head.generation if expected is None else expected
+        moved = Head(KIND, name, head.record_id, expect)
+        record, head = roll_back_within(transaction, metadata, name, moved, actor, at_us, reason)
     route = route_of(record, head)
     routes.write(route, sign, verify)
     return Deployed(record, head, route)
+
+
+def roll_back_within(
+    transaction: Transaction,
+    metadata: MetadataStore,
+    name: str,
+    head: Head,
+    actor: str,
+    at_us: int,
+    reason: str,
+    facts: dict[str, Any] | None = None,
+) -> tuple[Record, Head]:
+    """The decision to return to what was live before `head`, in a transaction of the caller's.
+
+    head: as the caller saw it; its generation is compared and swapped. facts: more to keep in the record.
+    """
+    current = metadata.record(head.record_id)
+    target = metadata.record(current.body["replaces"]) if current and current.body["replaces"] else None
+    if current is None or target is None:
+        raise NothingToRollBackTo(
+            f"nothing was live in deployment '{name}' before its first release.",
+            state="Nothing was changed.",
+            next=f"Deploy another release: `seatrial deploy {name}`.",
+        )
+    body = target.body | {"reason": reason, "rolled_back": current.id} | (facts or {})
+    return _decide(transaction, "rollback", name, target.inputs, body, actor, at_us, head.generation)
 
 
 def live(metadata: MetadataStore, name: str) -> Deployed | None:
@@ -188,6 +210,7 @@ def route_of(record: Record, head: Head) -> RouteFile:
         arms=tuple(Arm(**arm) for arm in record.body["arms"]),
         route_by=record.body["route_by"],
         on_store_failure=record.body["on_store_failure"],
+        replaces=record.body.get("replaces_generation"),
     )
 
 
@@ -215,11 +238,6 @@ def _decide(
     facts = {"record": record.id, "generation": head.generation, "arms": body["arms"], "reason": body["reason"]}
     transaction.event(kind, f"{KIND}/{name}", actor=actor, at_us=at_us, body=facts)
     return record, head
-
-
-def _live(transaction: Transaction, metadata: MetadataStore, name: str) -> Record | None:
-    head = transaction.head(KIND, name)
-    return metadata.record(head.record_id) if head else None
 
 
 def _check_shares(name: str, traffic: Sequence[Traffic]) -> None:

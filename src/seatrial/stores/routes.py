@@ -69,6 +69,7 @@ class RouteFile(msgspec.Struct, frozen=True):
         meet several arms.
     on_store_failure: "refuse" answers 503 while the online store is down, "missing" answers with its features
         missing and says so in `degraded`.
+    replaces: the generation that a roll-back returns to; None: nothing was live before.
     """
 
     deployment: str
@@ -78,6 +79,7 @@ class RouteFile(msgspec.Struct, frozen=True):
     arms: tuple[Arm, ...]
     route_by: str | None = None
     on_store_failure: OnStoreFailure = "refuse"
+    replaces: int | None = None
 
 
 class _Signed(msgspec.Struct, frozen=True):
@@ -91,7 +93,11 @@ class _Format(msgspec.Struct):
 
 
 class RouteStore:
-    """A folder of route files, one per deployment."""
+    """A folder of route files, one per deployment; below it what they were, by generation.
+
+    NAME.json                    what the deployment answers with
+    history/NAME/GENERATION.json every route file of this host, as it was signed
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -114,6 +120,14 @@ class RouteStore:
             return None
         return read_route(deployment, data, verify)
 
+    def earlier(self, deployment: str, generation: int, verify: Verify) -> RouteFile | None:
+        """The deployment's route of a generation, as this host had it; None when it never did. Raises as `read` does."""
+        try:
+            data = self._kept(deployment, generation).read_bytes()
+        except FileNotFoundError:
+            return None
+        return read_route(deployment, data, verify)
+
     def write(self, route: RouteFile, sign: Sign, verify: Verify) -> bool:
         """Replace the deployment's route file. False when it already has this or a later generation.
 
@@ -127,8 +141,15 @@ class RouteStore:
                 old = None
             if old is not None and old.generation >= route.generation:
                 return False
-            _replace(self.path(route.deployment), write_route(route, sign))
+            data = write_route(route, sign)
+            kept = self._kept(route.deployment, route.generation)
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            _replace(kept, data)  # first: a roll-back must find what it was told of
+            _replace(self.path(route.deployment), data)
             return True
+
+    def _kept(self, deployment: str, generation: int) -> Path:
+        return self.folder / "history" / quote(deployment, safe="") / f"{generation}.json"
 
     @contextmanager
     def _locked(self) -> Iterator[None]:

@@ -1,0 +1,149 @@
+"""Rendering of what comes after a prediction: labels, retraining, decisions, one prediction explained."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from seatrial.cli.render import Block, Line, Plain, Table
+
+if TYPE_CHECKING:
+    from seatrial.governance.explain import Explained
+
+
+def labelled(done: Plain) -> list[Block]:
+    """What was told, and how all labels stand."""
+    blocks: list[Block] = [
+        Line(f"{done['told']:,} labels of '{done['model']}' told in {done['seconds']:.1f} s", "bold"),
+        Line(f"{done['matched']:,} of {done['predictions']:,} predictions have a label"),
+    ]
+    odd = {
+        "unmatched": "fit no prediction",
+        "duplicate": "were told again",
+        "contradicting": "contradict another; the one known last counts",
+        "before": "were known before their prediction, and do not count",
+    }
+    return blocks + [Line(f"{done[name]:,} labels {words}") for name, words in odd.items() if done[name]]
+
+
+def retrained(done: Plain) -> list[Block]:
+    """What the step did, where the proposal stands, what is next."""
+    blocks: list[Block] = [Line(f"{done['model']}: {done['words']}", "bold")]
+    if done["proposal"]:
+        blocks += proposal(done["proposal"])
+    elif done["next"]:
+        blocks.append(Line(f"next: {done['next']}"))
+    return blocks
+
+
+def proposals(things: list[Plain]) -> list[Block]:
+    if not things:
+        return [Line("no retraining was ever proposed")]
+    rows = [
+        [one["id"], one["model"], one["opened_at"][:10], one["state"], one["trigger"], one["challenger"]]
+        for one in things
+    ]
+    return [Table(["proposal", "model", "opened", "state", "trigger", "challenger"], rows)]
+
+
+def proposal(one: Plain) -> list[Block]:
+    blocks: list[Block] = [
+        Line(f"proposal {one['id']}, {one['state']}"),
+        Line(f"  why        {one['reason']}"),
+        Line(f"  proposed   {one['opened_at'][:10]} by {', '.join(one['proposers'])} (asserted)"),
+        Line(f"  champion   {one['champion']}, generation {one['generation']} of '{one['deployment']}'"),
+        Line(f"  challenger {one['challenger'] or 'none yet'}"),
+    ]
+    blocks += [Line(f"  look       {look}") for look in one["looks"]]
+    if one["next"]:
+        blocks.append(Line(f"next: {one['next']}"))
+    return blocks
+
+
+def decided(done: Plain) -> list[Block]:
+    """An approval or a rejection."""
+    style = "green" if done["decision"] == "approved" else "red"
+    return [
+        Line(f"{done['decision']}: release {done['release']} for '{done['deployment']}'", style),
+        Line(f"  by         {done['actor']} (asserted), not by {', '.join(done['proposers']) or 'nobody'}"),
+        Line(f"  because    {done['reason']}"),
+        Line(f"  binds      generation {done['generation']} and {len(done['evidence'])} records of evidence"),
+    ]
+
+
+def rolled_back(done: Plain) -> list[Block]:
+    blocks: list[Block] = [
+        Line(f"'{done['deployment']}' answers with {done['live']} again, generation {done['generation']}", "green"),
+        Line(f"  in {done['seconds']:.3f} s"),
+    ]
+    if not done["settled"]:
+        words = "The metadata store is away: this host alone was rolled back; the store is told when it is back."
+        blocks.append(Line(words, "red"))
+    return blocks
+
+
+def alerts(things: list[Plain]) -> list[Block]:
+    if not things:
+        return [Line("no open alert")]
+    rows = [
+        [one["id"], one["model"], one["alarm"], one["severity"], one["state"], one["opened_at"][:16], one["owner"]]
+        for one in things
+    ]
+    return [Table(["alert", "model", "alarm", "severity", "state", "opened", "owner"], rows)]
+
+
+def reviewed(models: list[Plain]) -> list[Block]:
+    """Each model and its red flags."""
+    blocks: list[Block] = []
+    for model in models:
+        live = f"version {model['live']} is live" if model["live"] else "nothing is live"
+        blocks.append(Line(f"{model['model']}: {live}, {len(model['flags'])} red flags", "bold"))
+        blocks += [Line(f"  ✗ {flag['name']}: {flag['evidence']}", "red") for flag in model["flags"]]
+        if model["next"]:
+            blocks.append(Line(f"  next: {model['next']}"))
+    return blocks or [Line("the project has no model")]
+
+
+def explained(one: Explained) -> list[Block]:
+    """One prediction, top to bottom: what was said, from what, by whom, and whether it was right."""
+    from seatrial.governance.explain import as_lines
+
+    score = "no score" if one.score is None else f"{one.score:.4f}"
+    happened = f"what happened: {one.label['label']:g}, known {one.label['known_at']}" if one.label else "no label yet"
+    blocks: list[Block] = [
+        Line(f"prediction {one.prediction_id}: {score}; {happened}", "bold"),
+        Line(f"  request {one.request_id} at {one.at}, {one.model} version {one.version}, caller {one.caller or '?'}"),
+    ]
+    if one.degraded:
+        blocks.append(Line(f"  degraded: {', '.join(one.degraded)}", "red"))
+    blocks.append(Line())
+    rows: list[list[Any]] = [
+        [i.name, _value(i.served), _value(i.recomputed) if i.known else "?", i.equal, i.status, _age(i.age_s)]
+        for i in one.inputs
+    ]
+    blocks.append(Table(["input", "as served", "recomputed", "equal", "look-up", "age"], rows))
+    words = f"{one.different} of {len(one.inputs)} inputs differ from the recomputation as of that instant"
+    blocks += [Line(one.note or words, "red" if one.different or one.note else "green"), Line()]
+    for replay in one.replays:
+        said = replay.note or f"{replay.score:.4f}"
+        same = {True: ", as logged", False: ", NOT as logged", None: ""}[replay.same]
+        blocks.append(Line(f"{replay.role}: version {replay.version} ({replay.release}) answers {said}{same}"))
+    blocks += [
+        Line(f"{said['decision']} by {said['actor']} (asserted) at {said['at']}: {said['reason']}")
+        for said in one.approvals
+    ]
+    if not one.approvals:
+        blocks.append(Line("no second person approved this release", "red"))
+    return [*blocks, Line(), *(Line(line) for line in as_lines(one.lineage))]
+
+
+def _value(value: Any) -> str:
+    if value is None:
+        return "missing"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _age(seconds: float | None) -> str:
+    if seconds is None:
+        return ""
+    hours = seconds / 3600
+    return f"{hours:.1f} h" if hours >= 1 else f"{seconds / 60:.0f} min"

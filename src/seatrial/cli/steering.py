@@ -1,0 +1,305 @@
+"""The verbs after the prediction: labels, reports, retraining, decisions, and a close look at one prediction."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from seatrial.cli import talk
+from seatrial.cli.door import BadCommandLine, Invocation, as_window
+from seatrial.cli.nouns import NOUNS
+from seatrial.cli.verbs import verb
+from seatrial.core.errors import Failed
+
+if TYPE_CHECKING:
+    from seatrial.core.windows import Window
+    from seatrial.monitoring.report import Report
+
+EXPECT = click.option(
+    "--expect", "expected", type=click.IntRange(min=0), metavar="GENERATION", help="Only if this is still the present."
+)
+
+
+class AlarmsFired(Failed):
+    """`monitor --fail-on` saw an alarm of that severity, or a higher one."""
+
+    code = "monitor.alarms_fired"
+
+
+class PageUnwritable(Failed):
+    """The report's page cannot be written where it was asked for."""
+
+    code = "monitor.page_unwritable"
+
+
+@verb("label")
+@click.argument("model", required=False)
+@click.argument("rows", required=False, type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.pass_obj
+def label(call: Invocation, model: str | None, rows: Path | None) -> None:
+    """ROWS is a .parquet, .csv or .jsonl file with prediction_id, request_id or the model's key, and the target.
+    Without it, what the model's label source holds that is known by now and was not told yet is told."""
+    from seatrial.cli import outcome
+
+    if rows is None and model is not None and Path(model).suffix in (".parquet", ".csv", ".jsonl"):
+        model, rows = None, Path(model)
+    with call.project() as project:
+        with talk.Progress() as progress:
+            told = project.label(model, rows, progress=progress)
+        call.answer(told, outcome.labelled)
+
+
+@verb("monitor")
+@click.argument("model", required=False)
+@click.option("--window", callback=as_window, metavar="START/END", help="Predictions of it (default: the last 7 days).")
+@click.option("--html", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="Write a page as well.")
+@click.option("--dry-run", is_flag=True, help="Report only: keep nothing, open and resolve no alert.")
+@click.option("--fail-on", type=click.Choice(["low", "medium", "high"]), help="End with 1 when such an alarm fired.")
+@click.option("--log", type=click.Path(path_type=Path), help="A log from elsewhere; no project is needed.")
+@click.option("--map", "mapping", type=click.Path(path_type=Path), help="With --log: which columns mean what (TOML).")
+@click.option("--reference", type=click.Path(path_type=Path), help="With --log: rows to compare with.")
+@click.option("--labels", type=click.Path(path_type=Path), help="With --log: labels that lie in another file.")
+@click.pass_obj
+def monitor(
+    call: Invocation,
+    model: str | None,
+    window: Window | None,
+    html: Path | None,
+    dry_run: bool,
+    fail_on: str | None,
+    log: Path | None,
+    mapping: Path | None,
+    reference: Path | None,
+    labels: Path | None,
+) -> None:
+    """Data quality, drift, performance with the labels known so far, calibration, latency, alarms. Compares with the
+    training rows of the release. Alerts are opened, continued and resolved.
+
+    With --log and --map the same for a model that is served elsewhere: `--log` is a Parquet or CSV file, or a log
+    folder that `PredictionLog(...).write(...)` made."""
+    from seatrial.cli import report as rendering
+
+    if log is not None:
+        report = _elsewhere(call, log, mapping, reference, labels, window)
+    else:
+        if mapping or reference or labels:
+            raise BadCommandLine("--map, --reference and --labels go with --log.", state="Nothing was done.")
+        with call.project() as project:
+            report = project.monitor(model, window=window, keep=not dry_run)
+    if html is not None:
+        from seatrial.monitoring.page import html as page
+
+        _write(html, page(report))
+    call.answer(report, lambda _: rendering.monitor_lines(report))
+    if html is not None:
+        talk.say(f"The report as a page: {html}")
+    _fail(report, fail_on)
+
+
+def _elsewhere(
+    call: Invocation,
+    log: Path,
+    mapping: Path | None,
+    reference: Path | None,
+    labels: Path | None,
+    window: Window | None,
+) -> Report:
+    from seatrial.core.clock import machine_us, to_us
+    from seatrial.monitoring.imported import monitor_log
+
+    if mapping is None:
+        raise BadCommandLine(
+            "--log needs --map, a TOML file that says which column is the time, the score and so on.",
+            next="See docs/monitoring.md, or examples/adopt/monitor_only.",
+            state="Nothing was done.",
+        )
+    as_of_us = to_us(call.at) if call.at else machine_us()
+    return monitor_log(log, mapping, reference, as_of_us=as_of_us, window=window, labels=labels)
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise PageUnwritable(
+            f"the page {path} cannot be written: {error.strerror}.", state="The report itself was made."
+        ) from None
+
+
+def _fail(report: Report, fail_on: str | None) -> None:
+    order = ("low", "medium", "high")
+    if fail_on is None:
+        return
+    fired = [
+        one for one in report.alarms if one.state == "fired" and order.index(one.severity) >= order.index(fail_on)
+    ]
+    if fired:
+        raise AlarmsFired(
+            f"{len(fired)} alarms of severity {fail_on} or higher fired: {', '.join(one.name for one in fired)}.",
+            state="The report was made.",
+        )
+
+
+@verb("retrain")
+@click.argument("model", required=False)
+@click.argument("step", type=click.Choice(["propose", "train", "compare"]), default="propose")
+@click.option("--reason", default="", metavar="TEXT", help="Why; with it a person may propose without a trigger.")
+@click.pass_obj
+def retrain(call: Invocation, model: str | None, step: str, reason: str) -> None:
+    """STEP propose asks the triggers and only proposes; train fits, judges and packs the challenger of the open
+    proposal; compare looks at it beside the champion once more. Nothing goes live: see approve and promote."""
+    from seatrial.cli import outcome
+
+    if model in ("train", "compare", "propose"):
+        model, step = None, model
+    with call.project() as project:
+        with talk.Progress() as progress:
+            done = project.retrain(model, step, reason=reason, progress=progress)
+        call.answer(done, outcome.retrained)
+
+
+@verb("approve")
+@click.argument("name", required=False)
+@click.option("--reason", required=True, metavar="TEXT", help="Why, for whoever asks later.")
+@click.option("--seen", metavar="ID", help="The comparison that you looked at; refused when there is a newer one.")
+@click.pass_obj
+def approve(call: Invocation, name: str | None, reason: str, seen: str | None) -> None:
+    """NAME is a release, a model (its open challenger, else its newest release) or a proposal. Who proposed or packed
+    it cannot approve it; say who you are with --actor. Names are asserted: this is four eyes, not authentication."""
+    from seatrial.cli import outcome
+
+    with call.project() as project:
+        call.answer(project.approve(name, reason=reason, seen=seen), outcome.decided)
+
+
+@verb("reject")
+@click.argument("name", required=False)
+@click.option("--reason", required=True, metavar="TEXT", help="Why, for whoever asks later.")
+@click.pass_obj
+def reject(call: Invocation, name: str | None, reason: str) -> None:
+    """NAME as for approve. A proposal of the release is ended."""
+    from seatrial.cli import outcome
+
+    with call.project() as project:
+        call.answer(project.reject(name, reason=reason), outcome.decided)
+
+
+@verb("promote")
+@click.argument("model", required=False)
+@click.option("--reason", default="", metavar="TEXT")
+@EXPECT
+@click.pass_obj
+def promote(call: Invocation, model: str | None, reason: str, expected: int | None) -> None:
+    """Makes the approved challenger of MODEL the live release."""
+    from seatrial.cli import render
+
+    with call.project() as project:
+        call.answer(project.promote(model, reason=reason, expected=expected), render.deployed)
+
+
+@verb("rollback")
+@click.argument("model", required=False)
+@click.option("--reason", default="", metavar="TEXT")
+@EXPECT
+@click.pass_obj
+def rollback(call: Invocation, model: str | None, reason: str, expected: int | None) -> None:
+    """One command, at once; also while the metadata store is away, which is told when it is back."""
+    from seatrial.cli import outcome
+
+    with call.project() as project:
+        call.answer(project.rollback(model, reason=reason, expected=expected), outcome.rolled_back)
+
+
+@verb("explain")
+@click.argument("id")
+@click.pass_obj
+def explain(call: Invocation, id: str) -> None:
+    """ID is a prediction's or a request's. Inputs as served beside the same recomputed as of that instant, what other
+    releases answer for them, who approved the release, and what it was made from."""
+    from seatrial.cli import outcome
+
+    with call.project() as project:
+        with talk.Progress() as progress:
+            found = project.explain(id, progress=progress)
+        call.answer(found, lambda _: outcome.explained(found))
+
+
+@verb("review")
+@click.pass_obj
+def review(call: Invocation) -> None:
+    """No owner, no monitor, no labels, not reproducible, a manual step: each with evidence and the next step."""
+    from seatrial.cli import outcome
+
+    with call.project() as project:
+        call.answer(project.review(), outcome.reviewed)
+
+
+@NOUNS["alerts"].command("list")
+@click.argument("model", required=False)
+@click.option("--every", is_flag=True, help="Resolved ones too.")
+@click.pass_obj
+def alerts_list(call: Invocation, model: str | None, every: bool) -> None:
+    """List alerts that are open or acknowledged, all or those of MODEL."""
+    from seatrial.cli import outcome
+
+    with call.project() as project:
+        call.answer(project.alerts(model, every=every), outcome.alerts)
+
+
+@NOUNS["alerts"].command("show")
+@click.argument("id")
+@click.pass_obj
+def alerts_show(call: Invocation, id: str) -> None:
+    """Show one alert: evidence, what to do, who was told."""
+    from seatrial.cli import render
+
+    with call.project() as project:
+        call.answer(project.alert_show(id), render.details)
+
+
+@NOUNS["alerts"].command("acknowledge")
+@click.argument("id")
+@click.option("--reason", default="", metavar="TEXT")
+@click.pass_obj
+def alerts_acknowledge(call: Invocation, id: str, reason: str) -> None:
+    """Say that somebody looks at it."""
+    from seatrial.cli import outcome
+
+    with call.project() as project:
+        call.answer([project.alert_acknowledge(id, reason)], outcome.alerts)
+
+
+@NOUNS["alerts"].command("resolve")
+@click.argument("id")
+@click.option("--reason", default="", metavar="TEXT")
+@click.pass_obj
+def alerts_resolve(call: Invocation, id: str, reason: str) -> None:
+    """Say that it is over."""
+    from seatrial.cli import outcome
+
+    with call.project() as project:
+        call.answer([project.alert_resolve(id, reason)], outcome.alerts)
+
+
+@NOUNS["proposals"].command("list")
+@click.argument("model", required=False)
+@click.pass_obj
+def proposals_list(call: Invocation, model: str | None) -> None:
+    """List proposed retrainings, all or those of MODEL, oldest first."""
+    from seatrial.cli import outcome
+
+    with call.project() as project:
+        call.answer(project.proposals(model), outcome.proposals)
+
+
+@NOUNS["proposals"].command("show")
+@click.argument("id")
+@click.pass_obj
+def proposals_show(call: Invocation, id: str) -> None:
+    """Show one proposed retraining with every look at its challenger."""
+    from seatrial.cli import outcome
+
+    with call.project() as project:
+        call.answer(project.proposal_show(id), outcome.proposal)

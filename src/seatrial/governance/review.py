@@ -1,0 +1,112 @@
+"""Review: which red flags does each model show, on what evidence, and what is the next single step?"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+STALE_LABELS_DAYS = 30
+
+
+class Flag(msgspec.Struct, frozen=True):
+    """One red flag. evidence: what was seen; next: the step that would take the flag down."""
+
+    name: str
+    evidence: str
+    next: str
+
+
+class Reviewed(msgspec.Struct, frozen=True):
+    """A model and its red flags, the gravest first; none is a good sign, and no proof."""
+
+    model: str
+    live: str | None
+    flags: list[Flag]
+    next: str
+
+
+class Facts(msgspec.Struct, frozen=True):
+    """What a review looks at.
+
+    monitored_at: instant of the newest report, or None; predictions, labels: how many are known of the model.
+    run: body of the run behind the live (or newest) release, or None. approved_by: who approved the live release.
+    """
+
+    model: str
+    owner: str
+    on_call: str
+    runbook: str
+    live: str | None
+    live_release: str | None
+    declared_monitor: bool
+    monitored_at: str | None
+    predictions: int
+    labels: int
+    run: dict[str, Any] | None
+    approved_by: str | None
+    open_alerts: int
+    retrain_declared: bool
+
+
+def review(facts: Facts) -> Reviewed:
+    """The flags that the facts raise."""
+    flags = [flag for flag in (check(facts) for check in _CHECKS) if flag is not None]
+    return Reviewed(facts.model, facts.live, flags, flags[0].next if flags else "")
+
+
+def _alerts(facts: Facts) -> Flag | None:
+    if not facts.open_alerts:
+        return None
+    return Flag("open alerts", f"{facts.open_alerts} alerts are open", f"seatrial alerts list {facts.model}")
+
+
+def _owner(facts: Facts) -> Flag | None:
+    missing = [name for name in ("owner", "on_call", "runbook") if not getattr(facts, name)]
+    if not missing:
+        return None
+    words = f"Model('{facts.model}') has no {', no '.join(missing)}"
+    return Flag("nobody to call", words, f"Give {', '.join(f'{name}=' for name in missing)} to the model.")
+
+
+def _monitor(facts: Facts) -> Flag | None:
+    if facts.live is None:
+        return None
+    if facts.monitored_at is None:
+        return Flag("not monitored", "no report was ever made", f"seatrial monitor {facts.model}")
+    if not facts.declared_monitor:
+        words = f"reports are made (last {facts.monitored_at}), but no Monitor is declared"
+        return Flag("default monitor", words, f"Declare Monitor('{facts.model}', alarms=[...]) in the project file.")
+    return None
+
+
+def _labels(facts: Facts) -> Flag | None:
+    if not facts.predictions or facts.labels:
+        return None
+    words = f"{facts.predictions} predictions, no label"
+    return Flag("no labels", words, f"seatrial label {facts.model}")
+
+
+def _reproducible(facts: Facts) -> Flag | None:
+    code = ((facts.run or {}).get("environment") or {}).get("code") or {}
+    if facts.run is None or (code.get("commit") and not code.get("dirty")):
+        return None
+    words = "trained from code with uncommitted changes" if code.get("commit") else "trained outside a git repository"
+    return Flag("not reproducible", words, "Commit the project, then train again.")
+
+
+def _approval(facts: Facts) -> Flag | None:
+    if facts.live_release is None or facts.approved_by is not None:
+        return None
+    words = f"{facts.live_release} is live without a second person's approval"
+    return Flag("not approved", words, 'Set [policy] approval = "required" in seatrial.toml.')
+
+
+def _manual(facts: Facts) -> Flag | None:
+    if facts.live is None or facts.retrain_declared:
+        return None
+    words = "nothing proposes a retraining: somebody has to remember it"
+    return Flag("manual step", words, f"Declare Retrain('{facts.model}') in the project file.")
+
+
+_CHECKS = (_alerts, _owner, _monitor, _labels, _approval, _reproducible, _manual)

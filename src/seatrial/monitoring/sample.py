@@ -1,0 +1,182 @@
+"""The predictions of one model with the labels known so far: what every report looks at, whatever served them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from seatrial.core.signature import Task
+from seatrial.core.windows import Window
+from seatrial.monitoring.labels import LabelCounts, join
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pyarrow as pa
+    from numpy.typing import NDArray
+
+FEATURE = "feature_"
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Predictions and their labels.
+
+    rows: one row per prediction, ordered by `at`, with the columns
+
+        prediction_id (string), request_id (string or null), at (timestamp[us, UTC]), release, version (string),
+        score       float64: P(positive), or the value of a regression; null when there was none
+        latency_ms  float64 or null
+        degraded    bool or null: answered with something missing
+        label       float64 or null
+        label_known_at  timestamp[us, UTC] or null
+        feature_NAME    float64 or string, one per input of the model; null is missing
+
+    and, when labels were joined, label_duplicates and label_contradictions (int64): how often the row's label was
+    told again, and how many other values were told.
+    labels: what became of the labels; see `LabelCounts`.
+    """
+
+    model: str
+    task: Task
+    rows: pa.Table = field(repr=False, compare=False)
+    labels: LabelCounts = field(default_factory=LabelCounts)
+
+    @property
+    def features(self) -> list[str]:
+        """The names of the model's inputs, without `feature_`."""
+        return [name.removeprefix(FEATURE) for name in self.rows.column_names if name.startswith(FEATURE)]
+
+    def within(self, window: Window) -> Sample:
+        """The predictions whose `at` lies in the window. Labels that nobody could match stay counted."""
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        start, end = (pa.scalar(us, pa.timestamp("us", tz="UTC")) for us in (window.start_us, window.end_us))
+        at = self.rows["at"]
+        rows = self.rows.filter(pc.and_(pc.greater_equal(at, start), pc.less(at, end)))
+        known = rows["label_known_at"]
+        labels = replace(
+            self.labels,
+            matched=len(rows) - rows["label"].null_count,
+            duplicate=_total(rows, "label_duplicates", self.labels.duplicate),
+            contradicting=_total(rows, "label_contradictions", self.labels.contradicting),
+            late=int(pc.sum(pc.greater_equal(known, end)).as_py() or 0),
+        )
+        return replace(self, rows=rows, labels=labels)
+
+    def scores(self) -> NDArray[np.float64]:
+        """(n,) scores; NaN where there is none."""
+        return _floats(self.rows["score"])
+
+    def label_values(self) -> NDArray[np.float64]:
+        """(n,) labels; NaN where there is none."""
+        return _floats(self.rows["label"])
+
+    def at_us(self) -> NDArray[np.int64]:
+        """(n,) instants that the predictions are for, in microseconds since 1970, ascending."""
+        import pyarrow as pa
+
+        at: NDArray[np.int64] = self.rows["at"].cast(pa.int64()).to_numpy()
+        return at
+
+
+def from_log(
+    log_table: pa.Table,
+    labels: pa.Table | None,
+    *,
+    model: str,
+    task: Task,
+    key: Sequence[str] = (),
+    window: Window | None = None,
+    as_of_us: int,
+) -> Sample:
+    """The sample of a prediction log.
+
+    log_table: what `PredictionLog.rows` gives, of one model: also predictions outside of the window, because a label
+        without a prediction among them counts as unmatched.
+    labels: what `LabelStore.read` gives; None: nobody told any. Only those known at `as_of_us` or before count.
+    key: the columns of the model's business key.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    count = log_table.num_rows
+    source = "probability" if task == "binary" else "prediction"
+    degraded = pa.nulls(count, pa.bool_())
+    if "degraded" in log_table.column_names and not pa.types.is_null(log_table["degraded"].type):
+        degraded = pc.greater(pc.list_value_length(log_table["degraded"]), 0)
+    instant = pa.timestamp("us", tz="UTC")
+    columns: dict[str, pa.ChunkedArray] = {
+        "prediction_id": _column(log_table, "prediction_id", pa.string()),
+        "request_id": _column(log_table, "request_id", pa.string()),
+        "at": _column(log_table, "at", instant),
+        "release": _column(log_table, "release", pa.string()),
+        "version": _column(log_table, "version", pa.string()),
+        "score": _column(log_table, source, pa.float64()),
+        "latency_ms": _column(log_table, "latency_ms", pa.float64()),
+        "degraded": degraded,
+    }
+    columns |= {name: log_table[name] for name in log_table.column_names if name.startswith(FEATURE)}
+    return joined(
+        Sample(model, task, pa.table(columns)), log_table, labels, key=key, window=window, as_of_us=as_of_us
+    )
+
+
+def joined(
+    sample: Sample,
+    predictions: pa.Table,
+    labels: pa.Table | None,
+    *,
+    key: Sequence[str] = (),
+    window: Window | None = None,
+    as_of_us: int,
+) -> Sample:
+    """`sample` with its labels, ordered by `at`, cut to the window.
+
+    predictions: row by row those of the sample, with the columns that `monitoring.labels.join` reads.
+    """
+    import numpy as np
+    import pyarrow as pa
+
+    found = join(predictions, labels, key, as_of_us)
+    rows = sample.rows
+    for name, column in (
+        ("label", pa.array(found.label, from_pandas=True)),
+        ("label_known_at", _instants(found.known_at_us, ~np.isnan(found.label))),
+        ("label_duplicates", pa.array(found.duplicates)),
+        ("label_contradictions", pa.array(found.contradictions)),
+    ):
+        rows = rows.drop_columns([name]) if name in rows.column_names else rows
+        rows = rows.append_column(name, column)
+    rows = rows.sort_by([("at", "ascending"), ("prediction_id", "ascending")])
+    whole = replace(sample, rows=rows, labels=found.counts)
+    return whole if window is None else whole.within(window)
+
+
+def _instants(us: NDArray[np.int64], valid: NDArray[np.bool_]) -> pa.Array:
+    import pyarrow as pa
+
+    return pa.array(us, pa.int64(), mask=~valid).cast(pa.timestamp("us", tz="UTC"))
+
+
+def _column(table: pa.Table, name: str, kind: pa.DataType) -> pa.ChunkedArray:
+    """The column in the wanted type, null when the table has none."""
+    import pyarrow as pa
+
+    if name not in table.column_names:
+        return pa.chunked_array([pa.nulls(table.num_rows, kind)])
+    return table[name].cast(kind)
+
+
+def _floats(column: pa.ChunkedArray) -> NDArray[np.float64]:
+    import pyarrow as pa
+
+    values: NDArray[np.float64] = column.cast(pa.float64()).to_numpy(zero_copy_only=False)
+    return values
+
+
+def _total(rows: pa.Table, name: str, otherwise: int) -> int:
+    import pyarrow.compute as pc
+
+    return int(pc.sum(rows[name]).as_py() or 0) if name in rows.column_names else otherwise

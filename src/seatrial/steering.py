@@ -1,0 +1,761 @@
+"""Steering: from the log back to the next release. Labels, reports, alerts, approvals, promotion and roll-back.
+
+Like every verb: it reads what it needs from the stores, calls the stage that does the work, and writes the outcome
+in one transaction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from seatrial.core.clock import from_us, iso, monotonic
+from seatrial.core.errors import SeatrialError, Unavailable, UsageError
+from seatrial.core.identity import new_id
+from seatrial.core.records import Record
+from seatrial.core.windows import Window, duration_us
+from seatrial.project import Project as Building
+from seatrial.results import Deployed, Labelled, Progress, Retrained, RolledBack
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from seatrial.core.signature import Signature
+    from seatrial.governance.explain import Explained
+    from seatrial.governance.review import Reviewed
+    from seatrial.monitoring.alerts import Alert
+    from seatrial.monitoring.definition import Monitor
+    from seatrial.monitoring.reference import Reference
+    from seatrial.monitoring.report import Mark, Point, Report
+    from seatrial.monitoring.sample import Sample
+    from seatrial.releases.bundle import Bundle
+    from seatrial.retraining.approval import Approval, Decision
+    from seatrial.retraining.comparison import Comparison
+    from seatrial.retraining.definition import Retrain
+    from seatrial.retraining.proposal import Proposal
+    from seatrial.training.model import Model
+
+DAY_US = 86_400_000_000
+SHADOW = "shadow"
+ROLLBACK_BUSY_SECONDS = 0.3
+"""How long a roll-back waits for the metadata store before it is made without it."""
+
+
+class Project(Building):
+    """A folder with a project file, opened: every verb. See `Workspace` for the arguments."""
+
+    # -- labels
+
+    def label(self, model: str | None = None, rows: object = None, *, progress: Progress | None = None) -> Labelled:
+        """Tell what really happened.
+
+        rows: a path (.parquet, .csv, .jsonl), a table or a list of dicts, each with `prediction_id`, `request_id` or
+        the model's key, and the target; without it, what the model's label source holds that is known by now and was
+        not told before. A label is never changed: one that is told again is counted as a duplicate, one that
+        contradicts as such, and the one known last counts.
+        """
+        from seatrial.monitoring.labels import parse
+
+        declared = self.definitions.model(model)
+        started = monotonic()
+        through = None
+        if rows is None:
+            table, through = self._known_labels(declared, progress)
+        else:
+            table = self._inputs.as_table(rows)
+        told = parse(table, declared, now_us=self.now_us)
+        if told:
+            self.labels.append(declared.name, told)
+        with self.metadata.transaction() as transaction:
+            body = {"rows": len(told), "through_us": through}
+            self.event(transaction, "labels.told", f"model/{declared.name}", body)
+        counts = self._sample(declared, None).labels
+        return Labelled(
+            model=declared.name,
+            told=len(told),
+            predictions=counts.predictions,
+            matched=counts.matched,
+            unmatched=counts.unmatched,
+            duplicate=counts.duplicate,
+            contradicting=counts.contradicting,
+            before=counts.before,
+            seconds=round(monotonic() - started, 3),
+        )
+
+    def _known_labels(self, model: Model, progress: Progress | None) -> tuple[pa.Table, int]:
+        """The rows of the label source whose label is known by now and was not told yet; and through which instant."""
+        import pyarrow.compute as pc
+
+        from seatrial.inputs import instant
+
+        source = model.labels
+        if source.event_timestamp is None:
+            raise UsageError(
+                f"the labels of model '{model.name}' have no times, so what is known by now cannot be told.",
+                next=f"Give the rows: `seatrial label {model.name} FILE`.",
+            )
+        tables, _ = self._inputs.tables([source], progress)
+        rows = tables[source.name]
+        known = rows[source.label_known_at or source.event_timestamp]
+        told = self.metadata.events(subject=f"model/{model.name}", kind="labels.told")
+        since = max((event.body["through_us"] for event in told if event.body["through_us"] is not None), default=None)
+        fresh = pc.and_(pc.less_equal(known, instant(self.now_us)), pc.is_valid(rows[model.target]))
+        if since is not None:
+            fresh = pc.and_(fresh, pc.greater(known, instant(since)))
+        return rows.filter(pc.fill_null(fresh, False)), self.now_us
+
+    # -- reports and alerts
+
+    def monitor(
+        self, model: str | None = None, *, window: Window | None = None, keep: bool = True
+    ) -> Report:
+        """Report on a window (default: the monitor's trailing one) with what is known now; settle the model's alerts.
+
+        keep: keep the report in the metric history and open, continue or resolve alerts; without it nothing is
+        written.
+        """
+        from seatrial.monitoring.monitor import make_report
+
+        declared = self.definitions.model(model)
+        monitor = self._monitor(declared.name)
+        now_us = self.now_us
+        chosen = window or Window(now_us - duration_us(monitor.window), now_us)
+        sample = self._sample(declared, self._reach(monitor, chosen))
+        release = self._watched(declared.name, sample.within(chosen))
+        report = make_report(
+            sample,
+            window=chosen,
+            as_of_us=now_us,
+            monitor=monitor,
+            reference=self._reference(release),
+            training=dict(release.body["manifest"]["metrics"]) if release else {},
+            marks=self._marks(declared.name),
+            history=self._history(declared.name),
+            id=new_id("rep"),
+            owner=declared.owner,
+            on_call=declared.on_call,
+            runbook=declared.runbook,
+        )
+        return self._keep_report(report, release) if keep else report
+
+    def _keep_report(self, report: Report, release: Record | None) -> Report:
+        from seatrial.monitoring.alerts import deliver, settle
+
+        body = msgspec.to_builtins(report) | {"marks": [], "history": []}
+        record = Record(report.id, "report", report.model, (release.id,) if release else (), body)
+        with self.metadata.transaction() as transaction:
+            transaction.add(record)
+            facts = {"verdict": report.verdict, "headline": report.headline, "window": report.window}
+            self.event(transaction, "report.made", report.id, facts)
+        alerts = settle(self.metadata, report, actor=self.actor, at_us=self.now_us)
+        deliver(self.metadata, self.webhooks)
+        named = {alert.alarm: alert.id for alert in alerts}
+        alarms = [msgspec.structs.replace(one, alert=named.get(one.name, "")) for one in report.alarms]
+        return msgspec.structs.replace(report, alarms=alarms)
+
+    def alerts(self, model: str | None = None, *, every: bool = False) -> list[Alert]:
+        """Alerts that are open or acknowledged; with `every`, resolved ones too. Oldest first."""
+        from seatrial.monitoring.alerts import alerts
+
+        found = alerts(self.metadata, model)
+        return [alert for alert in found if every or alert.state != "resolved"]
+
+    def alert_show(self, id: str) -> Alert:
+        """One alert with its evidence and what happened to it."""
+        from seatrial.monitoring.alerts import alerts
+
+        record = self.resolved(id, "alert")
+        return next(alert for alert in alerts(self.metadata, record.name.partition("/")[0]) if alert.id == record.id)
+
+    def alert_acknowledge(self, id: str, reason: str = "") -> Alert:
+        """Say that somebody looks at it."""
+        from seatrial.monitoring.alerts import acknowledge
+
+        record = self.resolved(id, "alert")
+        return acknowledge(self.metadata, record.id, actor=self.actor, at_us=self.now_us, reason=reason)
+
+    def alert_resolve(self, id: str, reason: str = "") -> Alert:
+        """Say that it is over."""
+        from seatrial.monitoring.alerts import deliver, resolve
+
+        record = self.resolved(id, "alert")
+        alert = resolve(self.metadata, record.id, actor=self.actor, at_us=self.now_us, reason=reason)
+        deliver(self.metadata, self.webhooks)
+        return alert
+
+    # -- retraining
+
+    def retrain(
+        self, model: str | None = None, step: str = "propose", *, reason: str = "", progress: Progress | None = None
+    ) -> Retrained:
+        """Take a model's retraining one step further.
+
+        step: "propose" asks the triggers, and only proposes; "train" fits, judges and packs the challenger of the
+        open proposal, or, with a `reason`, of one that it opens by hand; "compare" looks at the challenger once more
+        beside the champion, on rows that neither was trained on.
+        Raises DataRefused when the data break their rules, OverBudget, NothingProposed.
+        """
+        steps = {"propose": self._propose, "train": self._train_challenger, "compare": self._compare}
+        if step not in steps:
+            raise UsageError(f"retrain has no step '{step}'.", expected="propose, train or compare is expected.")
+        declared = self.definitions.model(model)
+        return steps[step](declared, reason, progress)
+
+    def _propose(self, model: Model, reason: str, _: Progress | None) -> Retrained:
+        from seatrial.retraining.proposal import ENDED, newest, refusal
+        from seatrial.retraining.triggers import look
+
+        under_way = newest(self.metadata, model.name)
+        if under_way is not None and under_way.state not in ENDED:
+            return self._retrained(model, f"a proposal is under way since {under_way.opened_at[:10]}", under_way)
+        retrain = self._retrain(model.name)
+        alerts = [(one.id, one.headline) for one in self.alerts(model.name) if one.severity == "high"]
+        reasons = look(retrain.triggers, lambda: self._labelled(model), alerts, self.now_us)
+        fired = [one for one in reasons if one.fired]
+        if not fired and not reason:
+            words = "; ".join(one.words for one in reasons) or "no trigger is declared"
+            return self._retrained(model, f"nothing to propose: {words}", None)
+        refused = refusal(self.metadata, retrain, self.now_us)
+        if refused is not None:
+            raise refused
+        return self._retrained(model, "proposed", self._open(model, fired, reason))
+
+    def _open(self, model: Model, fired: Sequence[Any], reason: str) -> Proposal:
+        from seatrial.deployment.deploy import live
+        from seatrial.retraining.proposal import NothingProposed, newest, open_proposal
+
+        deployment = self._deployment(model.name)
+        now = live(self.metadata, deployment.name)
+        if now is None:
+            raise NothingProposed(
+                f"nothing of model '{model.name}' is live, so there is no champion to challenge.",
+                state="Nothing was proposed.",
+                next=f"Train, release and deploy '{model.name}' first.",
+            )
+        with self.metadata.transaction() as transaction:
+            open_proposal(
+                transaction,
+                model=model.name,
+                reasons=fired,
+                words=reason,
+                champion=now.record.inputs[0],
+                deployment=deployment.name,
+                generation=now.head.generation,
+                actor=self.actor,
+                at_us=self.now_us,
+            )
+        opened = newest(self.metadata, model.name)
+        assert opened is not None, "it was opened above"
+        return opened
+
+    def _train_challenger(self, model: Model, reason: str, progress: Progress | None) -> Retrained:
+        from seatrial.retraining.proposal import ENDED, NothingProposed, newest, refusal
+
+        proposal = newest(self.metadata, model.name)
+        if proposal is None or proposal.state in ENDED:
+            if not reason:
+                raise NothingProposed(
+                    f"no retraining of '{model.name}' is proposed.",
+                    state="Nothing was trained.",
+                    next=f'Run `seatrial retrain {model.name}`, or say why: `... train --reason "..."`.',
+                )
+            proposal = None
+        elif proposal.state != "open":
+            raise NothingProposed(
+                f"the proposal {proposal.id} has its challenger already; it is {proposal.state}.",
+                state="Nothing was trained.",
+                next=proposal.next or f"Look at `seatrial proposals show {proposal.id}`.",
+            )
+        refused = refusal(self.metadata, self._retrain(model.name), self.now_us)
+        if refused is not None:
+            raise refused
+        if proposal is None:
+            from seatrial.retraining.proposal import manual
+
+            proposal = self._open(model, manual(reason), reason)
+        trained = self.train(model.name, progress=progress)
+        released = self.release(trained.run, progress=progress) if trained.passed else None
+        with self.metadata.transaction() as transaction:
+            body = {"run": trained.run, "release": released.id if released else None}
+            self.event(transaction, "proposal.trained", proposal.id, body)
+        now = newest(self.metadata, model.name)
+        failed = [gate["reason"] for gate in trained.gates if not gate["passed"]]
+        words = f"gates refused: {'; '.join(failed)}" if failed else f"challenger {released.id if released else ''} packed"
+        return self._retrained(model, words, now)
+
+    def _compare(self, model: Model, _: str, progress: Progress | None) -> Retrained:
+        from seatrial.retraining.proposal import NothingProposed, keep_comparison, newest
+
+        proposal = newest(self.metadata, model.name)
+        if proposal is None or proposal.challenger is None or proposal.state not in ("judging", "better", "worse"):
+            raise NothingProposed(
+                f"no challenger of '{model.name}' is being judged"
+                + (f"; the newest proposal is {proposal.state}." if proposal else "."),
+                state="Nothing was compared.",
+            )
+        comparison = self._comparison(model, proposal, progress)
+        with self.metadata.transaction() as transaction:
+            keep_comparison(transaction, proposal, comparison, actor=self.actor, at_us=self.now_us)
+        return self._retrained(model, comparison.words, newest(self.metadata, model.name))
+
+    def _comparison(self, model: Model, proposal: Proposal, progress: Progress | None) -> Comparison:
+        """Both releases on the label rows after both cut-offs, as a shadow in batch."""
+        import numpy as np
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        from seatrial.features import training_set
+        from seatrial.history import times_us
+        from seatrial.inputs import instant
+        from seatrial.retraining.comparison import compare
+
+        assert proposal.challenger is not None, "the caller has looked"
+        retrain = self._retrain(model.name)
+        releases = [self.record(id) for id in (proposal.champion, proposal.challenger)]
+        start_us = max(int(self.record(one.inputs[1]).body["cutoff_us"] or 0) for one in releases)
+        window = Window(start_us, max(self.now_us, start_us + 1))
+        rows, _, _, _ = self._inputs.rows(model, window=window, progress=progress)
+        known_at = rows[training_set.LABEL_KNOWN_AT if model.labels.label_known_at else training_set.AT]
+        known = pc.fill_null(pc.less_equal(known_at, instant(self.now_us)), False)
+        labels = pc.if_else(known, rows[model.target].cast(pa.float64()), None)
+        champion, challenger = (self._scores(one, rows) for one in releases)
+        return compare(
+            model=model.name,
+            task=model.task,
+            champion=proposal.champion,
+            challenger=proposal.challenger,
+            at_us=times_us(rows, training_set.AT),
+            labels=np.asarray(labels.to_numpy(), dtype=np.float64),
+            champion_scores=champion,
+            challenger_scores=challenger,
+            start_us=start_us,
+            as_of_us=self.now_us,
+            min_days=retrain.min_days,
+            judge_for_us=duration_us(retrain.judge_for),
+        )
+
+    def proposals(self, model: str | None = None) -> list[Proposal]:
+        """Every proposed retraining and how it stands, oldest first."""
+        from seatrial.retraining.proposal import proposals
+
+        return proposals(self.metadata, model)
+
+    def proposal_show(self, id: str) -> Proposal:
+        """One proposal with every look at its challenger."""
+        from seatrial.retraining.proposal import standing
+
+        return standing(self.metadata, self.resolved(id, "proposal"))
+
+    # -- decisions
+
+    def approve(self, name: str | None = None, *, reason: str, seen: str | None = None) -> Approval:
+        """Say yes to a release going live. See `retraining.approval` for what it binds and when it is refused.
+
+        name: a release (its id, or what `deploy` takes), or a proposal's id. seen: the comparison that was looked at.
+        """
+        return self._decide("approved", name, reason, seen)
+
+    def reject(self, name: str | None = None, *, reason: str) -> Approval:
+        """Say no to a release; a proposal of it is ended."""
+        return self._decide("rejected", name, reason, None)
+
+    def _decide(self, decision: Decision, name: str | None, reason: str, seen: str | None) -> Approval:
+        from seatrial.retraining.approval import decide
+
+        release, proposal = self._decided_on(name)
+        deployment = self._deployment(release.name).name
+        with self.metadata.transaction() as transaction:
+            return decide(
+                self.metadata,
+                transaction,
+                decision,
+                release=release,
+                proposal=proposal,
+                proposers=self._proposers(release, proposal),
+                deployment=deployment,
+                reason=reason,
+                actor=self.actor,
+                at_us=self.now_us,
+                seen=seen,
+            )
+
+    def _decided_on(self, name: str | None) -> tuple[Record, Proposal | None]:
+        from seatrial.retraining.proposal import ENDED, NothingProposed, newest, proposals
+
+        if name is not None and name.startswith("prop_"):
+            proposal = self.proposal_show(name)
+            if proposal.challenger is None:
+                raise NothingProposed(f"proposal {proposal.id} has no challenger; it is {proposal.state}.")
+            return self.record(proposal.challenger), proposal
+        if name is None or name in self.definitions.models:
+            found = newest(self.metadata, self.definitions.model(name).name)
+            if found is not None and found.challenger is not None and found.state not in ENDED:
+                return self.record(found.challenger), found
+        release = self.chosen_release(None, name)
+        of_it = [one for one in proposals(self.metadata, release.name) if one.challenger == release.id]
+        return release, of_it[-1] if of_it else None
+
+    def _proposers(self, release: Record, proposal: Proposal | None) -> list[str]:
+        packed = [event.actor for event in self.metadata.events(subject=release.id, kind="release.packed")]
+        return [*packed, *(proposal.proposers if proposal else [])]
+
+    def deploy(
+        self, model: str | None = None, *, release: str | None = None, reason: str = "", expected: int | None = None
+    ) -> Deployed:
+        """Give a deployment's traffic to a release (default: the model's newest).
+
+        model: the deployment's name. release: an id or its start, or what `release` takes as a name.
+        reason: why, in words; needed for a model without owner or runbook.
+        expected: the generation that the caller saw; raises HeadMoved when somebody deployed since.
+        Raises NotApproved unless a second person approved the release, it was live here before, or policy asks for
+        no approval.
+        """
+        from seatrial.deployment.deploy import live
+        from seatrial.retraining.approval import require
+
+        deployment = self._deployment(model)
+        chosen = self.chosen_release(deployment.model, release)
+        if self.settings.policy.approval == "required" and not self._was_live(deployment.name, chosen.id):
+            now = live(self.metadata, deployment.name)
+            require(self.metadata, deployment.name, chosen.id, now.head.generation if now else 0)
+        done = super().deploy(model, release=chosen.id, reason=reason, expected=expected)
+        self._end_proposal(deployment.model, chosen.id)
+        return done
+
+    def promote(self, model: str | None = None, *, reason: str = "", expected: int | None = None) -> Deployed:
+        """Make the approved challenger the live release. expected: the generation that the caller saw.
+
+        Raises NotApproved, StaleEvidence, VerdictRefuses, NothingProposed, HeadMoved.
+        """
+        from seatrial.retraining.approval import VerdictRefuses
+        from seatrial.retraining.proposal import NothingProposed, newest
+
+        declared = self.definitions.model(model)
+        proposal = newest(self.metadata, declared.name)
+        if proposal is None or proposal.challenger is None or proposal.state in ("live", "rejected", "gates refused"):
+            raise NothingProposed(
+                f"'{declared.name}' has no challenger to promote"
+                + (f"; the newest proposal is {proposal.state}." if proposal else "."),
+                state="Nothing was deployed.",
+                next=f"Run `seatrial retrain {declared.name}` first.",
+            )
+        if proposal.comparison is None or proposal.comparison.verdict != "better":
+            said = proposal.comparison.words if proposal.comparison else "it was not compared yet"
+            raise VerdictRefuses(
+                f"challenger {proposal.challenger} of '{declared.name}' cannot be promoted: {said}.",
+                expected="Only a challenger that is shown to be better goes live.",
+                state="Nothing was deployed.",
+            )
+        return self.deploy(proposal.deployment, release=proposal.challenger, reason=reason, expected=expected)
+
+    def rollback(self, model: str | None = None, *, reason: str = "", expected: int | None = None) -> RolledBack:
+        """Return to the release that was live before, at once.
+
+        While the metadata store is away it is done on this host alone and told later (`deployment.emergency`).
+        expected: the generation that the caller saw; raises HeadMoved when somebody deployed since.
+        """
+        from seatrial.deployment.deploy import roll_back
+        from seatrial.deployment.emergency import roll_back_here
+        from seatrial.stores.metadata import MetadataDamaged, MetadataStore, MetadataUnreachable, NotMetadata
+
+        started = monotonic()
+        name = self._deployed_name(model)
+        sign, verify = self.signer
+        facts = {"actor": self.actor, "at_us": self.now_us, "reason": reason}
+        path = self.sqlite_path("metadata")
+        settled = True
+        try:
+            if not path.exists() and self.routes.names():
+                raise MetadataUnreachable(f"the metadata store {path.name} is not there.")
+            metadata = MetadataStore(path, busy_seconds=ROLLBACK_BUSY_SECONDS)
+            try:
+                done = roll_back(
+                    metadata, self.routes, name, sign=sign, verify=verify, expected=expected, **facts
+                )  # type: ignore[arg-type]
+            finally:
+                metadata.close()
+            route = done.route
+        except (Unavailable, MetadataDamaged, MetadataUnreachable, NotMetadata):
+            route = roll_back_here(self.routes, name, sign=sign, verify=verify, **facts)  # type: ignore[arg-type]
+            settled = False
+        return RolledBack(
+            deployment=name,
+            generation=route.generation,
+            live=route.arms[0].release,
+            settled=settled,
+            seconds=round(monotonic() - started, 3),
+        )
+
+    def _deployed_name(self, model: str | None) -> str:
+        """The deployment meant, from the route files alone when there is no doubt: an emergency reads no project."""
+        names = self.routes.names()
+        if model in names:
+            return str(model)
+        if model is None and len(names) == 1:
+            return names[0]
+        return self._deployment(model).name
+
+    def reconcile(self) -> list[str]:
+        """Tell the metadata store of roll-backs made without it, then write every route file that is behind."""
+        from seatrial.deployment.emergency import settle
+
+        sign, verify = self.signer
+        settle(self.metadata, self.routes, sign=sign, verify=verify)
+        return super().reconcile()
+
+    def _was_live(self, deployment: str, release: str) -> bool:
+        return any(release in record.inputs for record in self.metadata.records("deployment", deployment))
+
+    def _end_proposal(self, model: str, release: str) -> None:
+        from seatrial.retraining.proposal import newest
+
+        proposal = newest(self.metadata, model)
+        if proposal is not None and proposal.challenger == release and proposal.state != "live":
+            with self.metadata.transaction() as transaction:
+                self.event(transaction, "proposal.live", proposal.id, {"release": release})
+
+    # -- looking closely
+
+    def explain(self, id: str, *, progress: Progress | None = None) -> Explained:
+        """One prediction (its id, or its request's): inputs as served beside the as-of recomputation, replays, lineage."""
+        from seatrial.governance.explain import Explained, inputs_of, replay
+
+        found = self.log.find(id)
+        lineage = self.lineage(id)
+        if not found:
+            raise UsageError(f"'{id}' is no prediction.", expected="A prediction's or a request's id is expected.")
+        row = found[0]
+        release = self.record(row["release"])
+        bundle = self._bundle(release)
+        manifest = bundle.manifest
+        logged = row["probability"] if row["probability"] is not None else row["prediction"]
+        recomputed, note = self._recomputed(manifest.model, row, manifest.signature, progress)
+        inputs = inputs_of(row, manifest.signature.inputs, recomputed)
+        replays = [replay("answered", bundle, row, logged)]
+        before = self._release_before(row["deployment"], release.id)
+        if before is not None:
+            replays.append(replay("live before", self._bundle(before), row, logged))
+        return Explained(
+            prediction_id=row["prediction_id"],
+            request_id=row["request_id"],
+            model=row["model"],
+            version=row["version"],
+            release=release.id,
+            at=iso(row["at"]),
+            caller=row["caller"],
+            score=logged,
+            latency_ms=row["latency_ms"],
+            degraded=list(row["degraded"] or ()),
+            label=self._label_of(row),
+            inputs=inputs,
+            different=sum(not one.equal for one in inputs),
+            replays=replays,
+            approvals=[
+                event.body | {"actor": event.actor, "asserted": event.asserted, "at": iso(from_us(event.at_us))}
+                for event in self.metadata.events(subject=release.id)
+                if event.kind in ("release.approved", "release.rejected")
+            ],
+            lineage=lineage,
+            note=note,
+        )
+
+    def _recomputed(
+        self, model: str, row: dict[str, Any], signature: Signature, progress: Progress | None
+    ) -> tuple[dict[str, Any] | None, str]:
+        """The model's inputs for a logged row, joined as of its instant from the tables as they are now."""
+        import pyarrow as pa
+
+        from seatrial.features import training_set
+        from seatrial.features.plan import make_plan
+
+        declared = self.definitions.models.get(model)
+        if declared is None:
+            return None, f"the project no longer defines model '{model}', so nothing was recomputed"
+        plan = make_plan(declared.features, self.definitions.views)
+        if not set(signature.inputs) <= {*plan.feature_columns, *signature.request_names}:
+            return None, "the project's features are no longer those of this release, so nothing was recomputed"
+        fields = {name: [row.get(f"field_{name}")] for name in signature.request_names}
+        table = pa.table({training_set.AT: pa.array([row["at"]], pa.timestamp("us", tz="UTC")), **fields})
+        views = {view.name: self.definitions.views[view.name] for view in plan.views}
+        tables, _ = self._inputs.tables([view.source for view in views.values()], progress)
+        events = {name: tables[view.source.name] for name, view in views.items()}
+        joined = training_set.build(table, plan, views, events, threads=self.settings.threads)
+        return {name: joined[name][0].as_py() for name in signature.inputs}, ""
+
+    def _label_of(self, row: dict[str, Any]) -> dict[str, Any] | None:
+        declared = self.definitions.models.get(row["model"])
+        if declared is None:
+            return None
+        at_us = int(row["at"].timestamp() * 1_000_000)
+        sample = self._sample(declared, Window(at_us, at_us + 1))
+        for one in sample.rows.select(["prediction_id", "label", "label_known_at"]).to_pylist():
+            if one["prediction_id"] == row["prediction_id"] and one["label"] is not None:
+                return {"label": one["label"], "known_at": iso(one["label_known_at"])}
+        return None
+
+    def _release_before(self, deployment: str, release: str) -> Record | None:
+        """The release that was live in the deployment before `release` first was."""
+        before: Record | None = None
+        for record in self.metadata.records("deployment", deployment):
+            if release in record.inputs:
+                break
+            before = self.record(record.inputs[0])
+        return before
+
+    def review(self) -> list[Reviewed]:
+        """Each model's red flags, with evidence and the next single step."""
+        from seatrial.deployment.deploy import live
+        from seatrial.governance.review import Facts, review
+        from seatrial.retraining.approval import approval_of
+
+        reviewed = []
+        for model in self.definitions.models.values():
+            deployment = self._deployment(model.name)
+            now = live(self.metadata, deployment.name)
+            release = self.record(now.record.inputs[0]) if now else None
+            runs = self.metadata.records("run", model.name)
+            run = self.record(release.inputs[1]) if release else (runs[-1] if runs else None)
+            reports = self.metadata.records("report", model.name)
+            approval = approval_of(self.metadata, deployment.name, release.id) if release else None
+            labels = self._sample(model, None).labels
+            facts = Facts(
+                model=model.name,
+                owner=model.owner,
+                on_call=model.on_call,
+                runbook=model.runbook,
+                live=str(release.body["version"]) if release else None,
+                live_release=release.id if release else None,
+                declared_monitor=model.name in self.definitions.monitors,
+                monitored_at=reports[-1].body["as_of"] if reports else None,
+                predictions=labels.predictions,
+                labels=labels.matched,
+                run=run.body if run else None,
+                approved_by=approval.actor if approval and approval.decision == "approved" else None,
+                open_alerts=len(self.alerts(model.name)),
+                retrain_declared=model.name in self.definitions.retrains,
+            )
+            reviewed.append(review(facts))
+        return reviewed
+
+    # -- what the verbs share
+
+    def _retrained(self, model: Model, words: str, proposal: Proposal | None) -> Retrained:
+        return Retrained(
+            model=model.name,
+            words=words,
+            proposal=proposal,
+            next=proposal.next if proposal else "",
+        )
+
+    def _sample(self, model: Model, window: Window | None) -> Sample:
+        """The model's answered predictions (shadows apart) of a window, with the labels known by now."""
+        import pyarrow.compute as pc
+
+        from seatrial.monitoring.sample import from_log
+
+        rows = self.log.rows(model=model.name, window=window)
+        if rows.num_rows:
+            rows = rows.filter(pc.not_equal(rows["arm"], SHADOW))
+        return from_log(
+            rows,
+            self.labels.read(model.name),
+            model=model.name,
+            task=model.task,
+            key=model.key,
+            window=window,
+            as_of_us=self.now_us,
+        )
+
+    def _labelled(self, model: Model) -> Any:
+        """What triggers look at: predictions of the live release with their labels."""
+        import numpy as np
+        import pyarrow as pa
+
+        from seatrial.deployment.deploy import live
+        from seatrial.retraining.triggers import Labelled as Rows
+
+        now = live(self.metadata, self._deployment(model.name).name)
+        sample = self._sample(model, None)
+        known = sample.rows["label_known_at"].cast(pa.int64()).to_numpy(zero_copy_only=False).astype(np.float64)
+        ours = np.array(sample.rows["release"].to_pylist(), dtype=object) == (now.record.inputs[0] if now else "")
+        at = sample.rows["at"].cast(pa.int64()).to_numpy()
+        return Rows(at[ours], known[ours], sample.scores()[ours], sample.label_values()[ours])
+
+    def _monitor(self, model: str) -> Monitor:
+        from seatrial.monitoring.definition import Monitor
+
+        return self.definitions.monitors.get(model) or Monitor(model)
+
+    def _retrain(self, model: str) -> Retrain:
+        from seatrial.retraining.definition import Retrain
+
+        return self.definitions.retrains.get(model) or Retrain(model)
+
+    def _reach(self, monitor: Monitor, window: Window) -> Window:
+        """The window and as far back as the widest alarm looks, with a day before it to know that it is full."""
+        widest = max((duration_us(alarm.window) for alarm in monitor.every_alarm), default=0)
+        return Window(min(window.start_us, self.now_us - widest) - DAY_US, max(window.end_us, self.now_us))
+
+    def _watched(self, model: str, sample: Sample) -> Record | None:
+        """The release that a report compares with: the one that answered most of the window, else the live one."""
+        counts: dict[str, int] = {}
+        for release in sample.rows["release"].to_pylist():
+            counts[release] = counts.get(release, 0) + 1
+        for release in sorted(counts, key=lambda one: -counts[one]):
+            record = self.metadata.record(release)
+            if record is not None:
+                return record
+        head = self.metadata.head("release", model)
+        return self.record(head.record_id) if head else None
+
+    def _reference(self, release: Record | None) -> Reference | None:
+        """What the inputs and scores looked like in training; None when the release says nothing of it."""
+        from seatrial.monitoring.reference import Reference
+
+        if release is None:
+            return None
+        files = self._bundle(release).files
+        profile = files.get("profile.json")
+        return Reference.from_profile(msgspec.json.decode(profile)) if profile else None
+
+    def _bundle(self, release: Record) -> Bundle:
+        from seatrial.releases.bundle import open_bundle
+
+        return open_bundle(self.objects.path(release.body["object"]), self.trusted)
+
+    def _scores(self, release: Record, rows: pa.Table) -> Any:
+        from seatrial.core.signature import encode
+        from seatrial.inputs import columns
+
+        bundle = self._bundle(release)
+        signature = bundle.manifest.signature
+        inputs, _ = encode(signature, columns(rows, signature.inputs))
+        return bundle.runtime(self.settings.threads).score(inputs)
+
+    def _marks(self, model: str) -> list[Mark]:
+        """What happened to the model, oldest first: releases, roll-backs, alerts, proposals."""
+        from seatrial.monitoring.report import Mark
+
+        kinds = {"deploy": "release", "rollback": "rollback"}
+        marks = []
+        for event in self.metadata.events(subject=f"deployment/{self._deployment(model).name}"):
+            if event.kind in kinds:
+                release = self.metadata.record(event.body["arms"][0]["release"])
+                version = f"v{release.body['version']}" if release else event.body["arms"][0]["release"]
+                marks.append(Mark(iso(from_us(event.at_us)), kinds[event.kind], version))  # type: ignore[arg-type]
+        for alert in self.alerts(model, every=True):
+            marks.append(Mark(alert.opened_at, "alert", alert.alarm))
+            if alert.resolved_at:
+                marks.append(Mark(alert.resolved_at, "resolved", alert.alarm))
+        marks += [Mark(one.opened_at, "proposal", one.trigger) for one in self.proposals(model)]
+        return sorted(marks, key=lambda mark: mark.at)
+
+    def _history(self, model: str) -> list[Point]:
+        from seatrial.monitoring.monitor import point
+
+        return [point(record.body) for record in self.metadata.records("report", model)]
+
+
