@@ -40,7 +40,7 @@ def test_a_gap_of_either_sign_counts():
 
 
 def test_a_look_counts_only_labels_known_by_then():
-    rows = predictions([0.2] * 7 + [0.9] * 7, lag_us=7 * DAY_US)
+    rows = predictions([0.2] * 7 + [0.9] * 7, lag_us=7 * DAY_US + 1)
     gap, labelled, _ = trailing_gap(rows, NOW_US, 14 * DAY_US)
     assert gap == pytest.approx(0.0)
     assert labelled == 7 * PER_DAY
