@@ -118,9 +118,7 @@ def from_log(
         "degraded": degraded,
     }
     columns |= {name: log_table[name] for name in log_table.column_names if name.startswith(FEATURE)}
-    return joined(
-        Sample(model, task, pa.table(columns)), log_table, labels, key=key, window=window, as_of_us=as_of_us
-    )
+    return joined(Sample(model, task, pa.table(columns)), log_table, labels, key=key, window=window, as_of_us=as_of_us)
 
 
 def joined(

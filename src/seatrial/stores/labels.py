@@ -167,7 +167,7 @@ def _locked(folder: Path, how: int) -> Iterator[None]:
 
 
 def _names(folder: Path) -> list[str]:
-    return sorted(name for name in os.listdir(folder) if name.endswith(".parquet") and not name.startswith("."))
+    return sorted(path.name for path in folder.glob("*.parquet") if path.name[0] != ".")
 
 
 def _standing(folder: Path) -> dict[str, pa.Table]:
