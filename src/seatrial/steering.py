@@ -18,7 +18,7 @@ from seatrial.core.identity import new_id
 from seatrial.core.records import Record
 from seatrial.core.windows import Window, duration_us
 from seatrial.project import Project as Building
-from seatrial.results import Deployed, Labelled, Progress, Retrained, RolledBack
+from seatrial.results import Deployed, Labelled, Progress, Retrained, RolledBack, Scored
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -46,6 +46,55 @@ ROLLBACK_BUSY_SECONDS = 0.3
 
 class Project(Building):
     """A folder with a project file, opened: every verb. See `Workspace` for the arguments."""
+
+    # -- history in batch
+
+    def predict_batch(
+        self,
+        model: str | None,
+        window: Window,
+        *,
+        release: str | None = None,
+        progress: Progress | None = None,
+    ) -> Scored:
+        """Score the label rows predicted in `window` from the features as of each row's instant, and log them.
+
+        release: default the live one. The log then holds what the service would have answered, marked as batch.
+        """
+        from seatrial.features import training_set
+        from seatrial.history import business_keys, measured, times_us
+        from seatrial.serving import batch
+
+        deployment = self._deployment(model)
+        declared = self.definitions.model(deployment.model)
+        chosen = self._live_release(deployment.name) if release is None else self.chosen_release(declared.name, release)
+        started = monotonic()
+        bundle = self._bundle(chosen)
+        rows, _, _, _ = self._inputs.rows(declared, window=window, progress=progress)
+        scores = batch.score(bundle, rows, threads=self.settings.threads)
+        ids = business_keys(rows, declared)
+        at_us = times_us(rows, training_set.AT).tolist()
+        kept = batch.keep(
+            self.log, bundle, rows, scores, at_us=at_us, request_ids=ids, deployment=deployment.name, caller=self.actor
+        )
+        labelled, metrics = measured(declared, rows, scores.tolist())
+        return Scored(
+            model=declared.name,
+            window=str(window),
+            release=chosen.id,
+            predictions=kept,
+            labelled=labelled,
+            metrics=metrics,
+            seconds=round(monotonic() - started, 3),
+        )
+
+    def _live_release(self, deployment: str) -> Record:
+        from seatrial.deployment.deploy import live, nothing_deployed
+
+        now = live(self.metadata, deployment)
+        if now is None:
+            raise nothing_deployed(deployment)
+        return self.record(now.record.inputs[0])
 
     # -- labels
 
@@ -311,6 +360,7 @@ class Project(Building):
         from seatrial.history import times_us
         from seatrial.inputs import instant
         from seatrial.retraining.comparison import compare
+        from seatrial.serving import batch
 
         assert proposal.challenger is not None, "the caller has looked"
         retrain = self._retrain(model.name)
@@ -321,7 +371,7 @@ class Project(Building):
         known_at = rows[training_set.LABEL_KNOWN_AT if model.labels.label_known_at else training_set.AT]
         known = pc.fill_null(pc.less_equal(known_at, instant(self.now_us)), False)
         labels = pc.if_else(known, rows[model.target].cast(pa.float64()), None)
-        champion, challenger = (self._scores(one, rows) for one in releases)
+        champion, challenger = (batch.score(self._bundle(one), rows, threads=self.settings.threads) for one in releases)
         return compare(
             model=model.name,
             task=model.task,
@@ -725,15 +775,6 @@ class Project(Building):
         from seatrial.releases.bundle import open_bundle
 
         return open_bundle(self.objects.path(release.body["object"]), self.trusted)
-
-    def _scores(self, release: Record, rows: pa.Table) -> Any:
-        from seatrial.core.signature import encode
-        from seatrial.inputs import columns
-
-        bundle = self._bundle(release)
-        signature = bundle.manifest.signature
-        inputs, _ = encode(signature, columns(rows, signature.inputs))
-        return bundle.runtime(self.settings.threads).score(inputs)
 
     def _marks(self, model: str) -> list[Mark]:
         """What happened to the model, oldest first: releases, roll-backs, alerts, proposals."""

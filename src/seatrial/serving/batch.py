@@ -1,0 +1,97 @@
+"""Batch: many rows whose features are there already, scored at once and logged like served ones.
+
+What comes out is what the service would have answered for the same inputs: the same release, the same encoding, the
+same decision threshold. Nobody waited for an answer, so such a record has no latency (NaN) and no look-ups.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from seatrial.core.clock import machine_us
+from seatrial.core.identity import uuid7
+from seatrial.core.signature import encode
+from seatrial.stores.prediction_log import LoggedPrediction, PredictionLog, log_schema
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from seatrial.releases.bundle import Bundle
+
+ARM = "batch"
+CHUNK = 2_000
+"""Rows in one write to the log."""
+
+
+def score(bundle: Bundle, rows: pa.Table, *, threads: int = 1) -> NDArray[np.float64]:
+    """(n,) P(positive), or the value of a regression, for rows that hold every input of the model."""
+    signature = bundle.manifest.signature
+    inputs, _ = encode(signature, {name: _values(rows, name) for name in signature.inputs})
+    return np.asarray(bundle.runtime(threads).score(inputs), dtype=np.float64)
+
+
+def keep(
+    log: PredictionLog,
+    bundle: Bundle,
+    rows: pa.Table,
+    scores: NDArray[np.float64],
+    *,
+    at_us: Sequence[int],
+    request_ids: Sequence[str],
+    deployment: str,
+    caller: str,
+) -> int:
+    """Log scored rows. rows: with the model's inputs and the request's fields; returns how many were logged.
+
+    Each chunk is logged whole or not at all; a crash leaves the chunks before it. Raises LogUnwritable.
+    """
+    manifest = bundle.manifest
+    signature = manifest.signature
+    schema = log_schema(
+        model=manifest.model,
+        version=str(manifest.version),
+        release=bundle.id,
+        deployment=deployment,
+        inputs=signature.inputs,
+        categories=signature.categories,
+        fields=[(field.name, field.dtype) for field in signature.request],
+    )
+    inputs = list(zip(*(rows[name].to_pylist() for name in signature.inputs), strict=True))
+    fields = list(zip(*(rows[name].to_pylist() for name in signature.request_names), strict=True))
+    for start in range(0, rows.num_rows, CHUNK):
+        now_us = machine_us()
+        chunk = []
+        for place in range(start, min(start + CHUNK, rows.num_rows)):
+            value = float(scores[place])
+            binary = manifest.threshold is not None
+            decided = float(value >= manifest.threshold) if manifest.threshold is not None else value
+            record = LoggedPrediction(
+                schema=schema.id,
+                prediction_id=uuid7(),
+                request_id=request_ids[place],
+                row=0,
+                caller=caller,
+                arm=ARM,
+                at_us=int(at_us[place]),
+                recorded_at_us=now_us,
+                inputs=inputs[place],
+                fields=fields[place],
+                views=(),
+                prediction=decided,
+                probability=value if binary else None,
+                latency_ms=float("nan"),
+            )
+            chunk.append((schema, record))
+        log.append_all(chunk)
+    return rows.num_rows
+
+
+def _values(rows: pa.Table, name: str) -> Any:
+    import pyarrow as pa
+
+    column = rows[name]
+    return column.to_pylist() if pa.types.is_string(column.type) else column.cast(pa.float64()).to_numpy()
