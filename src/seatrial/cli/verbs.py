@@ -196,12 +196,13 @@ def serve(call: Invocation, host: str, port: int, replay: bool, bundle: Path | N
 
     def ready(url: str) -> None:
         talk.say(f"Serving at {url}; documentation at {url}/docs. Stop with Ctrl-C.")
+        talk.release()
         if call.json:
             call.answer({"url": url}, lambda _: [])
 
     with call.project() as project:
         if bundle is None:
-            if not project.deployments():
+            if not project.routes.names():
                 talk.say("Nothing is deployed yet: requests are answered with 503 until `seatrial deploy` was run.")
             project.serve(host=host, port=port, replay=replay, on_ready=ready)
             return
@@ -212,7 +213,7 @@ def serve(call: Invocation, host: str, port: int, replay: bool, bundle: Path | N
             bundle,
             trusted_keys=trusted_keys(project.keys),
             log=project.log,
-            online=lambda: project.online,
+            online=project.online_for_serving,
             replay=replay,
         )
         service.run(serving, host=host, port=port, started=ready)
