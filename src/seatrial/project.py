@@ -358,8 +358,8 @@ class Project(Nouns):
         name = self._deployment(model).name
         if url is not None:
             with Client(url, caller=self.actor) as client:
-                return [client.predict(row, model=name, at=at) for row in rows]
-        self.reconcile()
+                return [client.predict(row, model=name, request_id=id, at=at) for row, id in asked]
+        self._reconcile_or_warn()
         service = self._service(replay=True, only=[name])
         service.refresh()
         try:
@@ -389,14 +389,17 @@ class Project(Nouns):
         from seatrial.serving.replay import Asked, replay
 
         deployment = self._deployment(model)
+        request_ids: Sequence[str | None] = (),
         declared = self.definitions.model(deployment.model)
         plan = make_plan(declared.features, self.definitions.views)
         views = [self.definitions.views[view.name] for view in plan.views]
         started = monotonic()
+        request_ids: the caller's own id of each row, or none at all.
         tables, _ = self._inputs.tables([declared.labels, *(view.source for view in views)], progress)
         rows = in_window(tables[declared.labels.name], declared.labels, window)
         names = list(dict.fromkeys([*plan.request_columns, *declared.request_features]))
         fields = rows.select(names).to_pylist()
+        asked = list(zip(rows, request_ids or [None] * len(rows), strict=True))
         ids = business_keys(rows, declared)
         at_us = times_us(rows, declared.labels.event_timestamp).tolist()
         asked = [Asked(at, row, key) for at, row, key in zip(at_us, fields, ids, strict=True)]
@@ -705,7 +708,7 @@ def _estimator_name(estimator: object) -> str:
     return f"{named.__module__}.{named.__qualname__}"
 
 
-def _request(row: Mapping[str, Any], at: str) -> bytes:
+def _request(row: Mapping[str, Any], request_id: str | None, at: str) -> bytes:
     endless = [name for name, value in row.items() if isinstance(value, float) and math.isinf(value)]
     if endless:
         raise PredictionRefused(
@@ -714,7 +717,9 @@ def _request(row: Mapping[str, Any], at: str) -> bytes:
             state="Nothing was predicted.",
         )
     try:
-        return msgspec.json.encode({"features": row, "at": at})
+        return msgspec.json.encode(
+            {"features": row, "at": at} | ({} if request_id is None else {"request_id": request_id})
+        )
     except (TypeError, ValueError) as error:
         raise PredictionRefused(f"a row cannot be written as JSON: {error}.", state="Nothing was predicted.") from None
 

@@ -127,6 +127,14 @@ def test_rows_come_from_a_file_or_from_stdin(told, tmp_path, monkeypatch):
     assert len(from_file) == 2
 
 
+def test_a_body_as_the_service_takes_it_is_understood(told):
+    (plain,) = told("predict", "--request", ROW)
+    (pasted,) = told("predict", "--request", f'{{"features": {ROW}, "request_id": "mine"}}')
+    assert (pasted["probability"], pasted["request_id"]) == (plain["probability"], "mine")
+    many = told("predict", "--request", f'{{"instances": [{ROW}, {ROW}]}}')
+    assert [one["probability"] for one in many] == [plain["probability"]] * 2
+
+
 def test_at_is_the_time_of_the_project(told):
     (answer,) = told("predict", "--request", ROW, "--at", "2013-04-01T02:00:00+02:00")
     assert told("lineage", answer["prediction_id"])["nodes"][0]["facts"]["at"] == "2013-04-01T00:00:00Z"
