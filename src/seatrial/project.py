@@ -348,18 +348,21 @@ class Project(Nouns):
         *,
         at: datetime | None = None,
         url: str | None = None,
+        request_ids: Sequence[str | None] = (),
     ) -> list[dict[str, Any]]:
         """Predict rows of request fields, in this process or through the service at `url`; logged either way.
 
         at: the instant as of which features are looked up (default: now); through a service only if it replays.
+        request_ids: the caller's own id of each row, or none at all.
         """
         from seatrial.serving.client import Client
 
         name = self._deployment(model).name
+        asked = list(zip(rows, request_ids or [None] * len(rows), strict=True))
         if url is not None:
             with Client(url, caller=self.actor) as client:
                 return [client.predict(row, model=name, request_id=id, at=at) for row, id in asked]
-        self._reconcile_or_warn()
+        self.reconcile()
         service = self._service(replay=True, only=[name])
         service.refresh()
         try:
@@ -389,17 +392,14 @@ class Project(Nouns):
         from seatrial.serving.replay import Asked, replay
 
         deployment = self._deployment(model)
-        request_ids: Sequence[str | None] = (),
         declared = self.definitions.model(deployment.model)
         plan = make_plan(declared.features, self.definitions.views)
         views = [self.definitions.views[view.name] for view in plan.views]
         started = monotonic()
-        request_ids: the caller's own id of each row, or none at all.
         tables, _ = self._inputs.tables([declared.labels, *(view.source for view in views)], progress)
         rows = in_window(tables[declared.labels.name], declared.labels, window)
         names = list(dict.fromkeys([*plan.request_columns, *declared.request_features]))
         fields = rows.select(names).to_pylist()
-        asked = list(zip(rows, request_ids or [None] * len(rows), strict=True))
         ids = business_keys(rows, declared)
         at_us = times_us(rows, declared.labels.event_timestamp).tolist()
         asked = [Asked(at, row, key) for at, row, key in zip(at_us, fields, ids, strict=True)]
