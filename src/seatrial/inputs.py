@@ -178,10 +178,6 @@ class Inputs:
                 tables[source.name] = reading.table
         return tables, [one.id for one in taken]
 
-    def events(self, views: Sequence[FeatureView], progress: Progress | None) -> tuple[dict[str, pa.Table], list[str]]:
-        tables, snapshots = self.tables([view.source for view in views], progress)
-        return {view.name: tables[view.source.name] for view in views}, snapshots
-
     def given(self, source: Source, rows: object) -> pa.Table:
         """Rows handed to a verb, as a table with the columns of `source`, times in UTC."""
 

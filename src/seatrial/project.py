@@ -99,13 +99,23 @@ class Project(Nouns):
         return taken
 
     def materialize(self, *views: str, at: datetime | None = None, progress: Progress | None = None) -> list[Written]:
-        """Bring the online store up to `at` (default: now) for all views, or those named. Repeating it is safe."""
+        """Bring the online store up to `at` (default: now) for all views, or those named. Repeating it is safe.
+
+        Views as live and candidate releases froze them are kept up too, where the project declares them otherwise now;
+        `problem` says of such a view that it cannot be, and a warning with it.
+        """
         from seatrial.features.materialize import write
+        from seatrial.upkeep import needed, write_needed
 
         at_us = to_us(as_utc(at)) if at else self.now_us
-        chosen = [self._inputs.view(name) for name in views] or list(self.definitions.views.values())
-        events, snapshots = self._inputs.events(chosen, progress)
-        written = [write(view, events[view.name], self.online, known_by_us=at_us, progress=progress) for view in chosen]
+        frozen = [one for one in needed(self) if not views or one.plan.name in views]
+        gone = {one.plan.name for one in frozen} - set(self.definitions.views)
+        chosen = [self._inputs.view(name) for name in views or self.definitions.views if name not in gone]
+        sources = [view.source for view in chosen] + [one.source for one in frozen if one.source]
+        tables, snapshots = self._inputs.tables(sources, progress)
+        how: dict[str, Any] = {"known_by_us": at_us, "progress": progress}
+        written = [write(view, tables[view.source.name], self.online, **how) for view in chosen]
+        written += write_needed(frozen, tables, self.online, **how)
         with self.metadata.transaction() as transaction:
             for report in written:
                 body = msgspec.to_builtins(report) | {"through_us": at_us, "snapshots": snapshots}
@@ -117,19 +127,23 @@ class Project(Nouns):
 
         name: a view, or a source: then every view over it takes them. rows: a path (.parquet, .csv, .jsonl), an
         Arrow table or other frame, or a list of dicts with the source's columns. A row that is there already
-        changes nothing.
+        changes nothing. Views as live and candidate releases froze them take the rows too.
         """
         from seatrial.features.materialize import write
+        from seatrial.upkeep import needed, write_needed
 
         views = [view for view in self.definitions.views.values() if name in (view.name, view.source.name)]
-        if not views:
+        frozen = [one for one in needed(self) if name in (one.plan.name, one.plan.source and one.plan.source.name)]
+        sources = [view.source for view in views] + [one.source for one in frozen if one.source]
+        if not views and not frozen:
             known = [*self.definitions.views, *(view.source.name for view in self.definitions.views.values())]
             raise UnknownName(
                 f"no view and no view's source is named '{name}'.",
                 expected=f"There is {listed(dict.fromkeys(known))}. {did_you_mean(name, known)}".strip(),
             )
-        table = self._inputs.given(views[0].source, rows)
-        return [write(view, table, self.online, now_us=self.now_us) for view in views]
+        tables = {source.name: self._inputs.given(source, rows) for source in sources[:1]}
+        written = [write(view, tables[view.source.name], self.online, now_us=self.now_us) for view in views]
+        return written + write_needed(frozen, tables, self.online, now_us=self.now_us)
 
     def train(
         self, model: str | None = None, *, cutoff: datetime | None = None, progress: Progress | None = None
@@ -390,13 +404,17 @@ class Project(Nouns):
         from seatrial.history import Feed, business_keys, in_window, measured, times_us
         from seatrial.serving.client import Client
         from seatrial.serving.replay import Asked, replay
+        from seatrial.upkeep import needed
 
         deployment = self._deployment(model)
         declared = self.definitions.model(deployment.model)
         plan = make_plan(declared.features, self.definitions.views)
-        views = [self.definitions.views[view.name] for view in plan.views]
+        frozen = [one for one in needed(self, declared.name) if one.source]
+        sources = [self.definitions.views[view.name].source for view in plan.views]
+        sources += [one.source for one in frozen if one.source]
+        views = [*plan.views, *(one.plan for one in frozen)]
         started = monotonic()
-        tables, _ = self._inputs.tables([declared.labels, *(view.source for view in views)], progress)
+        tables, _ = self._inputs.tables([declared.labels, *sources], progress)
         rows = in_window(tables[declared.labels.name], declared.labels, window)
         names = list(dict.fromkeys([*plan.request_columns, *declared.request_features]))
         fields = rows.select(names).to_pylist()

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seatrial.core.errors import Failed
-from seatrial.data.sources import require_columns
-from seatrial.features.plan import plan_view
+from seatrial.data.sources import column_missing
+from seatrial.features.plan import ViewPlan, plan_view
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -55,7 +55,7 @@ class ValueNotNumeric(Failed):
     code = "features.value_not_numeric"
 
 
-def view_events(view: FeatureView, rows: pa.Table) -> pa.Table:
+def view_events(view: FeatureView | ViewPlan, rows: pa.Table) -> pa.Table:
     """The events in `rows`, one per row with a full entity key, in the order of the rows.
 
     rows: columns of the view's source; times are timestamp[us, tz=UTC].
@@ -68,8 +68,12 @@ def view_events(view: FeatureView, rows: pa.Table) -> pa.Table:
     import pyarrow.compute as pc
 
     plan = plan_view(view)
-    source = view.source
-    require_columns(source, rows, [*plan.keys, *plan.last_columns, *plan.sum_columns])
+    source = plan.source
+    assert source is not None  # who has only a plan without one cannot come here
+    times = [source.event_timestamp, *([source.known_at] if source.known_at else [])]
+    for column in (*plan.keys, *times, *source.event_key, *plan.last_columns, *plan.sum_columns):
+        if column not in rows.column_names:
+            raise column_missing(source.name, column, rows.column_names)
     keyed = None
     for key in plan.keys:
         valid = pc.is_valid(rows[key])
@@ -77,7 +81,6 @@ def view_events(view: FeatureView, rows: pa.Table) -> pa.Table:
     if keyed is not None and not pc.all(keyed).as_py():
         rows = rows.filter(keyed)
     columns: dict[str, Any] = {f"key_{i}": _plain(rows[key]) for i, key in enumerate(plan.keys)}
-    assert source.event_timestamp is not None
     event_us = _microseconds(rows[source.event_timestamp])
     if event_us.null_count:
         raise EventTimeMissing(
@@ -99,7 +102,7 @@ def view_events(view: FeatureView, rows: pa.Table) -> pa.Table:
     for column in plan.last_columns:
         columns[f"last_{column}"] = _plain(rows[column])
     for column, scale in zip(plan.sum_columns, plan.scales, strict=True):
-        columns[f"sum_{column}"] = pa.chunked_array([_fixed(view, column, rows[column], scale)])
+        columns[f"sum_{column}"] = pa.chunked_array([_fixed(plan, column, rows[column], scale)])
     return pa.table(columns)
 
 
@@ -147,7 +150,7 @@ def _plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
     return column
 
 
-def _fixed(view: FeatureView, column: str, values: pa.ChunkedArray, scale: int) -> pa.Array:
+def _fixed(view: ViewPlan, column: str, values: pa.ChunkedArray, scale: int) -> pa.Array:
     """Values as int64 of value x scale, rounded half to even; null and NaN are null."""
     import pyarrow as pa
 
