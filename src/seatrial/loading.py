@@ -77,7 +77,7 @@ def load_definitions(folder: Path) -> Definitions:
 
     Raises NotAProject when there is none, BrokenProject with file, line and reason when it fails.
     """
-    files = _files(folder)
+    files = project_files(folder)
     with collecting() as declared:
         for file in files:
             declared += [value for value in vars(_run(file)).values() if isinstance(value, Source)]
@@ -145,7 +145,8 @@ def _pick(kind: str, things: dict[str, Thing], name: str | None) -> Thing:
     return things[name]
 
 
-def _files(folder: Path) -> list[Path]:
+def project_files(folder: Path) -> list[Path]:
+    """The files that define the folder's project. Raises NotAProject when there are none."""
     package = folder / "definitions"
     if (folder / "project.py").is_file():
         return [folder / "project.py"]

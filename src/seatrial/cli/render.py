@@ -281,6 +281,8 @@ def audited(report: Plain) -> list[Block]:
     bad, head = report["first_bad"], report["head"]
     if bad:
         return [Line(f"✗ {report['events']:,} events; event {bad['seq']} is bad: {bad['reason']}.", "red")]
+    if not report["events"]:
+        return [Line("The audit log has no events yet.", "dim")]
     return [
         Line(f"✓ {report['events']:,} events, each as it was written.", "green"),
         Line(f"  To notice a tail that is cut off later, keep this elsewhere: {head['seq']} {head['hash']}"),
