@@ -513,6 +513,16 @@ def check(
     return ValidationReport(source.name, table.num_rows, results, tuple(removed))
 
 
+def check_rows(source: Source, table: pa.Table) -> ValidationReport:
+    """Try on some rows of `source` what must hold for each of them; `unique` is tried among them.
+
+    What is about the source as a whole is left out: its size, its types, other sources, and all that tolerates rows.
+    """
+    kinds = (Between, NotNull, OneOf, Sql, Unique)
+    tried = [e for e in source.expectations if isinstance(e, kinds) and not e.tolerated]
+    return ValidationReport(source.name, table.num_rows, tuple(_result(source, e, table, {}) for e in tried))
+
+
 def referenced(source: Source) -> list[Source]:
     """The sources that the expectations of `source` refer to."""
     return [e.source for e in source.expectations if isinstance(e, References)]
