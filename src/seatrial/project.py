@@ -455,10 +455,10 @@ class Project(Nouns):
         return written
 
     def doctor(self) -> list[Check]:
-        """Whether this machine and folder are fit."""
+        """Whether this machine and folder are fit, and whether what is kept can be read and is whole."""
         from seatrial.doctor import checks
 
-        return checks(self.folder)
+        return checks(self)
 
     def mirror(self) -> Mirrored:
         """Tell MLflow what it has not been told. Its outage changes nothing here; what waits is told next time."""
