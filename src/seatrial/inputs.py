@@ -49,7 +49,10 @@ class Inputs:
         return {name: raw[self._known(name, raw)] for name in names or raw}
 
     def reports(self, names: Sequence[str]) -> list[ValidationReport]:
-        """What came of the expectations of these sources, raw or derived; by default of every one that matters."""
+        """What came of the expectations of these sources, raw or derived; by default of every one that matters.
+
+        Without names also a report of each view, model and deployment that names columns that are not there.
+        """
         from seatrial.data.reading import read
         from seatrial.data.sources import raw_sources
 
@@ -63,7 +66,26 @@ class Inputs:
             if source.name not in readings:
                 tables = {name: reading.table for name, reading in readings.items()}
                 readings[source.name] = read(source, folder=self._workspace.folder, tables=tables)
-        return [self.check(source, readings) for source in chosen]
+        reports = [self.check(source, readings) for source in chosen]
+        return reports if names else [*reports, *self._differing(readings)]
+
+    def _differing(self, readings: Mapping[str, Reading]) -> Sequence[ValidationReport]:
+        """Reports of the declarations that name columns which their sources, as read, do not have."""
+        from seatrial.data.reading import query_schema
+        from seatrial.data.sources import QuerySource
+        from seatrial.declarations import differing
+
+        schemas = {name: reading.table.schema for name, reading in readings.items()}
+
+        def schema(source: Source) -> pa.Schema:
+            if source.name not in schemas:
+                assert isinstance(source, QuerySource)  # every other one was read
+                below = {table.name: schema(table) for table in source.tables.values()}
+                schemas[source.name] = query_schema(source, below)
+            return schemas[source.name]
+
+        definitions = self._workspace.definitions
+        return differing(definitions, {name: schema(source).names for name, source in definitions.sources.items()})
 
     def _known(self, name: str, sources: Mapping[str, Source]) -> str:
         if name not in sources:

@@ -68,15 +68,21 @@ def init(call: Invocation, folder: Path, template: str) -> None:
 @click.pass_obj
 def validate(call: Invocation, sources: tuple[str, ...]) -> None:
     """Reads the raw tables, all or those named, and shows for each expectation whether it holds, with the rows
-    that break it. Writes nothing. Ends with 1 when anything failed."""
+    that break it; without names also every column that a model, view or deployment names and no source has. Writes
+    nothing. Ends with 1 when anything failed."""
     from seatrial.cli import render
     from seatrial.data.expectations import refused
+    from seatrial.declarations import DeclarationReport, differ
 
     with call.project() as project:
         reports = project.validate(*sources)
         call.answer(reports, render.validated)
-        if not all(report.passed for report in reports):
-            raise refused(*reports)
+    differing = [report for report in reports if isinstance(report, DeclarationReport)]
+    data = [report for report in reports if report not in differing]
+    if not all(report.passed for report in data):
+        raise refused(*data)
+    if differing:
+        raise differ(differing)
 
 
 @verb("snapshot")
