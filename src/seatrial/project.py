@@ -11,7 +11,9 @@ from __future__ import annotations
 import math
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from datetime import datetime
 from functools import cached_property, partial
 from importlib.util import find_spec
@@ -21,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from seatrial.core.clock import MachineClock, as_utc, iso, machine_us, monotonic, to_us
-from seatrial.core.errors import Conflict, UsageError, did_you_mean, listed
+from seatrial.core.errors import Conflict, SeatrialError, UsageError, did_you_mean, listed
 from seatrial.core.identity import canonical_json, content_id, new_id
 from seatrial.core.records import Record
 from seatrial.core.windows import Window, parse_window
@@ -29,7 +31,7 @@ from seatrial.inputs import Inputs, columns
 from seatrial.loading import UnknownName
 from seatrial.nouns import Nouns
 from seatrial.results import Deployed, Progress, Released, Replayed, Taken, Trained
-from seatrial.workspace import SQLITE, STATE
+from seatrial.workspace import SERVING_WAITS, SQLITE, STATE
 
 if TYPE_CHECKING:
     import numpy as np
@@ -61,6 +63,10 @@ class PredictionRefused(UsageError):
     """A row could not be predicted. facts: `problem`, the problem document."""
 
     code = "project.prediction_refused"
+
+
+class RoutesNotReconciled(UserWarning):
+    """Whether the route files say what was decided last could not be looked up; they are served as they are."""
 
 
 class Project(Nouns):
@@ -343,7 +349,7 @@ class Project(Nouns):
         """Answer predictions over HTTP until SIGTERM or SIGINT. replay: requests may carry their own `at`."""
         from seatrial.serving.service import run
 
-        self.reconcile()
+        self._reconcile_or_warn()
         service = self._service(replay=replay)
         service.refresh()
         run(service, host=host, port=port, started=on_ready or _nobody)
@@ -354,6 +360,27 @@ class Project(Nouns):
 
         sign, verify = self.signer
         return reconcile(self.metadata, self.routes, sign=sign, verify=verify)
+
+    def _reconcile_or_warn(self) -> None:
+        """`reconcile` for those who answer requests: they need the route files only, and wait for no metadata."""
+        from seatrial.deployment.deploy import reconcile
+        from seatrial.stores.metadata import MetadataStore
+
+        path = self.sqlite_path("metadata")
+        if not path.exists():
+            return
+        sign, verify = self.signer
+        try:
+            with closing(MetadataStore(path, busy_seconds=SERVING_WAITS)) as metadata:
+                reconcile(metadata, self.routes, sign=sign, verify=verify)
+        except (SeatrialError, OSError) as error:
+            why = error.found if isinstance(error, SeatrialError) else str(error)
+            warnings.warn(
+                f"{why} The route files are served as they are; a decision that was kept but not yet told to serving "
+                "waits until the metadata store answers again.",
+                RoutesNotReconciled,
+                stacklevel=3,
+            )
 
     def predict(
         self,
@@ -376,13 +403,13 @@ class Project(Nouns):
         if url is not None:
             with Client(url, caller=self.actor) as client:
                 return [client.predict(row, model=name, request_id=id, at=at) for row, id in asked]
-        self.reconcile()
+        self._reconcile_or_warn()
         service = self._service(replay=True, only=[name])
         service.refresh()
         try:
             moment = iso(as_utc(at) if at else self.clock.now())
             predictor = service.predictor(name)
-            return [_answered(predictor.handle(_request(row, moment), self.actor)) for row in rows]
+            return [_answered(predictor.handle(_request(row, id, moment), self.actor)) for row, id in asked]
         finally:
             service.close()
 
@@ -678,10 +705,6 @@ class Project(Nouns):
             return Deployment(name)
         return declared.deployment(name)
 
-    def _looks_up(self) -> bool:
-        """Whether any release looks features up: a project without views makes no online store."""
-        return any(record.body["manifest"]["plan"]["views"] for record in self.metadata.records("release"))
-
     def _service(self, *, replay: bool, only: Sequence[str] | None = None) -> Service:
         from seatrial.serving.service import load
 
@@ -689,7 +712,7 @@ class Project(Nouns):
             routes=self.folder / STATE / "routes",
             read_bundle=self.objects.read,
             trusted_keys=self.trusted,
-            online=self.online if self._looks_up() else None,
+            online=self.online_for_serving(),
             log=self.log,
             replay=replay,
             now_us=machine_us if isinstance(self.clock, MachineClock) else lambda: self.now_us,

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 STATE = ".seatrial"
 SQLITE = "sqlite:///"
+SERVING_WAITS = 0.1  # seconds for which a server waits for a store that another process holds
 
 
 class NoFolder(UsageError):
@@ -116,6 +117,12 @@ class Workspace:
         from seatrial.stores.online import SqliteOnlineStore
 
         return SqliteOnlineStore(self.sqlite_path("online"))
+
+    def online_for_serving(self) -> SqliteOnlineStore:
+        """The online store as a server asks it: opened by the first look-up, and not waited for."""
+        from seatrial.stores.online import SqliteOnlineStore
+
+        return SqliteOnlineStore(self.sqlite_path("online"), busy_seconds=SERVING_WAITS, lazy=True)
 
     @cached_property
     def log(self) -> PredictionLog:
