@@ -277,12 +277,15 @@ class Inputs:
 
         from seatrial.data.sources import require_columns
         from seatrial.features import training_set
+        from seatrial.features.materialize import require_event_key
         from seatrial.features.plan import make_plan
 
         plan = make_plan(model.features, self._workspace.definitions.views)
         views = {
             view.name: self._workspace.definitions.views.get(view.name) or _own(model, view.name) for view in plan.views
         }
+        for view in plan.views:
+            require_event_key(view)  # a model is of no use whose features cannot be kept online
         tables, snapshots = self.tables([model.labels, *(view.source for view in views.values())], progress)
         labels = tables[model.labels.name]
         names = list(dict.fromkeys([*plan.request_columns, *model.request_features]))

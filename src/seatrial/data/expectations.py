@@ -19,6 +19,7 @@ from seatrial.core.clock import as_utc, iso, parse_time
 from seatrial.core.errors import Failed, UsageError, did_you_mean, listed
 from seatrial.core.types import Dtype
 from seatrial.data.session import ROW, in_one_line, is_one_select, literal, quoted, session, with_row_numbers
+from seatrial.data.text import why_text
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -158,7 +159,8 @@ class Between(Expectation):
         if pa.types.is_decimal(kind):
             values = values.cast(pa.float64())
         elif not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_timestamp(kind)):
-            raise CannotCheck(f"{self.column} is {kind}, and only numbers and times can be compared")
+            why = f"{self.column} is {kind}, and only numbers and times can be compared. {why_text(values)}"
+            raise CannotCheck(why.strip())
         never = pc.and_(values.is_valid(), False)
         try:
             below = never if self.low is None else pc.less(values, pa.scalar(_bound(self.low)))
