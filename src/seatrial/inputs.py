@@ -132,7 +132,7 @@ class Inputs:
             content = snapshot.content(reading.table)
             before = self._snapshot_of(name)
             new = before is None or before.id != content.id
-            if new or not self._workspace.objects.exists(_snapshot_key(content)):
+            if new or not self._workspace.keeps_table(_snapshot_key(content)):
                 self._keep_snapshot(name, content, reading)
             changed = [] if before is None or not new else _changed_columns(snapshot.diff(before, content))
             taken.append(
@@ -161,7 +161,7 @@ class Inputs:
         from seatrial.data.snapshot import write
 
         key = _snapshot_key(content)
-        self._workspace.keep_file(key, lambda path: write(content, reading.table, path))
+        self._workspace.keep_table(key, lambda path: write(content, reading.table, path))
         removed = [part for part in reading.set_aside if part.count]
         body = {
             "source": source,
@@ -252,7 +252,7 @@ class Inputs:
         else:
             content = self._snapshot_of(source.name)
             key = _snapshot_key(content) if content else ""
-            if key and self._workspace.objects.exists(key):
+            if key and self._workspace.keeps_table(key):
                 return pq.read_schema(self._workspace.objects.path(key)).remove_metadata()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DataWarning)

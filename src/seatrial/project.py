@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from seatrial.core.clock import MachineClock, as_utc, iso, machine_us, monotonic, to_us
-from seatrial.core.errors import Conflict, SeatrialError, UsageError, did_you_mean, listed
+from seatrial.core.errors import Conflict, Failed, SeatrialError, UsageError, did_you_mean, listed
 from seatrial.core.identity import canonical_json, content_id, new_id
 from seatrial.core.records import Record
 from seatrial.core.windows import Window, parse_window
@@ -57,6 +57,12 @@ class AlreadyReleased(Conflict):
     """The version has a release, and this pack is not the same."""
 
     code = "project.already_released"
+
+
+class RunFileDamaged(Failed):
+    """A file that a training kept is not as it was written."""
+
+    code = "project.run_file_damaged"
 
 
 class PredictionRefused(UsageError):
@@ -240,15 +246,11 @@ class Project(Nouns):
             progress=progress,
         )
         if known is not None and known.id != built.id:
-            raise AlreadyReleased(
-                f"version {version.body['version']} of '{run.name}' is release {known.id}; this pack is {built.id}.",
-                expected="A version has one release, and evidence or environment of this pack differ from it.",
-                next=f"Use {known.id}, or train a new version.",
-            )
+            raise _already_released(version, known.id, built)
         key = f"releases/{built.id}.seatrial"
-        self.objects.put(key, built.data)  # also when it is known: a lost bundle is there again
-        if known is None:
-            self._keep_release(built, version, run, key, parity_window)
+        # also when it is known: a lost or damaged bundle is there again
+        self.objects.put(key, built.data, whole=partial(_is_bundle, id=built.id, trusted=self.trusted))
+        new = known is None and self._keep_release(built, version, run, key, parity_window)
         manifest = built.manifest
         return Released(
             id=built.id,
@@ -260,7 +262,7 @@ class Project(Nouns):
             parity=msgspec.to_builtins(manifest.parity),
             path=str(self.objects.path(key)),
             bytes=len(built.data),
-            new=known is None,
+            new=new,
         )
 
     def _version(self, name: str) -> Record:
@@ -536,7 +538,7 @@ class Project(Nouns):
         content = snapshot.content(rows)
         identity = content_id("tset", content.id.encode())
         key = f"training_sets/{identity}.parquet"
-        self.keep_file(key, lambda path: snapshot.write(content, rows, path))
+        self.keep_table(key, lambda path: snapshot.write(content, rows, path))
         body = {"content": content.as_plain(), "object": key}
         happened = {"model": model.name, "cutoff_us": cutoff_us, "snapshots": snapshots, "rows": rows.num_rows}
         with self.metadata.transaction() as transaction:
@@ -565,7 +567,7 @@ class Project(Nouns):
         parity = pa.table(columns, names=list(fitted.signature.inputs))
         for name, table in (("parity_rows.parquet", parity), ("test_scores.parquet", fitted.test_scores)):
             key = f"runs/{run}/{name}"
-            self.keep_file(key, partial(_write_parquet, table))
+            self.keep_table(key, partial(_write_parquet, table))
             kept[name] = key
         return kept
 
@@ -638,11 +640,21 @@ class Project(Nouns):
     def _parity_rows(self, run: Record, window: Window | None, progress: Progress | None) -> NDArray[np.float32]:
         """The rows on which a release must answer like the native model: those of the run, and those of a window."""
         import numpy as np
+        import pyarrow as pa
         import pyarrow.parquet as pq
 
         from seatrial.core.signature import Signature, encode
 
-        table = pq.read_table(self.objects.path(run.body["files"]["parity_rows.parquet"]))
+        key = run.body["files"]["parity_rows.parquet"]
+        try:
+            table = pq.read_table(self.objects.path(key))
+        except pa.ArrowException as error:
+            raise RunFileDamaged(
+                f"'{key}' in {self.objects.root} is damaged: {error}.",
+                expected=f"The rows on which a release of run {run.id} is compared with the trained model.",
+                state="No release was written.",
+                next=f"Put the file back from a backup, or run `seatrial train {run.name}` again.",
+            ) from None
         rows = np.column_stack([column.to_numpy() for column in table.columns]).astype(np.float32)
         if window is None:
             return rows
@@ -673,7 +685,8 @@ class Project(Nouns):
         newest = max(earlier, key=lambda record: int(record.body["version"]), default=None)
         return msgspec.convert(newest.body["manifest"], Manifest) if newest else None
 
-    def _keep_release(self, built: Built, version: Record, run: Record, key: str, window: Window | None) -> None:
+    def _keep_release(self, built: Built, version: Record, run: Record, key: str, window: Window | None) -> bool:
+        """Record the release. False when another process has recorded the same one meanwhile."""
         manifest = built.manifest
         body = {
             "model": run.name,
@@ -688,11 +701,17 @@ class Project(Nouns):
             "manifest": msgspec.to_builtins(manifest),
         }
         with self.metadata.transaction() as transaction:
+            there = transaction.head("version_release", version.id)
+            if there is not None and there.record_id != built.id:
+                raise _already_released(version, there.record_id, built)
+            if there is not None:
+                return False
             transaction.add(Record(built.id, "release", run.name, (version.id, run.id), body))
             transaction.move("version_release", version.id, built.id, expected=0)
             transaction.move("release", run.name, built.id, expected=None)
             facts = {name: body[name] for name in ("model", "version", "semantic_version", "bytes")}
             self.event(transaction, "release.packed", built.id, facts)
+        return True
 
     def _deployment(self, name: str | None) -> Deployment:
         """The deployment of that name; a model that declares none is deployed under its own name."""
@@ -718,6 +737,24 @@ class Project(Nouns):
             now_us=machine_us if isinstance(self.clock, MachineClock) else lambda: self.now_us,
             only=only,
         )
+
+
+def _already_released(version: Record, known: str, built: Built) -> AlreadyReleased:
+    return AlreadyReleased(
+        f"version {version.body['version']} of '{version.name}' is release {known}; this pack is {built.id}.",
+        expected="A version has one release, and evidence or environment of this pack differ from it.",
+        next=f"Use {known}, or train a new version.",
+    )
+
+
+def _is_bundle(path: Path, *, id: str, trusted: Mapping[str, bytes]) -> bool:
+    """Whether a file is the bundle of this release, whole."""
+    from seatrial.releases.bundle import open_bundle
+
+    try:
+        return open_bundle(path, trusted).id == id
+    except SeatrialError:
+        return False
 
 
 def _definition(model: Model) -> dict[str, Any]:

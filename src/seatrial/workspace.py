@@ -203,14 +203,18 @@ class Workspace:
             raise UnknownName(f"'{record.id}' is a {record.kind}, not a {kind}.", state="Nothing was changed.")
         return record
 
-    def keep_file(self, key: str, write: Callable[[Path], None]) -> None:
-        """Put what `write` makes under `key`, unless it is there."""
-        if self.objects.exists(key):
+    def keeps_table(self, key: str) -> bool:
+        """Whether a Parquet file is kept under `key`, whole: one that was cut off has lost its footer."""
+        return self.objects.exists(key) and _is_table(self.objects.path(key))
+
+    def keep_table(self, key: str, write: Callable[[Path], None]) -> None:
+        """Put the Parquet file that `write` makes under `key`, unless it is there, whole."""
+        if self.keeps_table(key):
             return
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "object"
             write(path)
-            self.objects.put_file(key, path)
+            self.objects.put_file(key, path, whole=_is_table)
 
     def _read_settings(self) -> Settings:
         file = self.folder / "seatrial.toml"
@@ -239,6 +243,18 @@ def _not_yet(store: str, url: str, what: str) -> NotInThisVersion:
     """The error for a store of a kind that is planned; an address may hold a password, so only its kind is told."""
     kind = url.partition("://")[0]
     return NotInThisVersion(f"the {store} store is of the kind '{kind}'.", expected=f"{what} is expected.")
+
+
+def _is_table(path: Path) -> bool:
+    """Whether a file is a Parquet file to its end."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        pq.read_metadata(path)
+    except pa.ArrowInvalid:
+        return False
+    return True
 
 
 def _os_user() -> str:
