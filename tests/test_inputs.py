@@ -2,11 +2,28 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, time, timedelta
+
 import pyarrow as pa
 import pytest
 
-from seatrial import FrameSource, Model, Project, QuerySource, expect
+from seatrial import (
+    CsvSource,
+    Entity,
+    FrameSource,
+    Model,
+    ParquetSource,
+    Project,
+    QuerySource,
+    Split,
+    agg,
+    expect,
+    feature_view,
+)
 from seatrial.data.expectations import DataRefused
+from seatrial.features.definitions import BadDefinition
+from seatrial.features.events import TypeNotKept, ValueNotNumeric
+from seatrial.features.materialize import EventKeyNeeded
 from seatrial.loading import BrokenProject, UnknownName
 from seatrial.project import PredictionRefused
 
@@ -76,3 +93,106 @@ def test_an_infinite_number_is_refused_and_not_taken_for_missing(tmp_path):
         sound.deploy(reason="a test")
         with pytest.raises(PredictionRefused, match="'size' is infinite"):
             sound.predict(None, [{"size": float("inf")}])
+
+
+LABELLED = pa.table(
+    {
+        "at": pa.array([datetime(2024, 1, 1, tzinfo=UTC)] * 40),
+        "shop": [f"s{i}" for i in range(40)],
+        "size": [i / 10 for i in range(40)],
+        "heavy": [i > 20 for i in range(40)],
+    }
+)
+
+
+def with_view(folder, features, column, *, event_key=("receipt",)):
+    """A project whose model uses one view: `features` of a source that has `column` beside its keys and times."""
+    (name, values), count = next(iter(column.items())), 40
+    rows = {"shop": LABELLED["shop"], "sold_at": LABELLED["at"], "receipt": pa.array(range(count)), name: values}
+    source = FrameSource(pa.table(rows), name="sales", event_timestamp="sold_at", event_key=event_key)
+    body = type("till", (), features)
+    till = feature_view(entity=Entity("shop"), source=source)(body)
+    model = Model(
+        "heavy",
+        task="binary",
+        target="heavy",
+        labels=FrameSource(LABELLED, name="labels", event_timestamp="at"),
+        features=[till],
+        estimator="sklearn.tree.DecisionTreeClassifier",
+        split=Split("stratified"),
+        cv_folds=0,
+    )
+    return Project(folder, definitions=[model])
+
+
+@pytest.mark.parametrize("name", ['we"ird', "it's", "select", "a b", "Größe", "x;y", "{c}"])
+def test_a_column_may_have_any_name(tmp_path, name):
+    features = {
+        "newest": agg.last(name),
+        "total": agg.sum(name, window="1d"),
+        "count": agg.count(name, window="2d"),
+    }
+    with with_view(tmp_path, features, {name: pa.array([float(i) for i in range(40)])}) as project:
+        assert project.train().passed
+        assert project.materialize()[0].written == 40
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        pa.array([[1.0]] * 40),
+        pa.array([{"a": 1}] * 40),
+        pa.array([timedelta(hours=1)] * 40),
+        pa.array([b"x"] * 40),
+        pa.array([time(12)] * 40),
+    ],
+)
+@pytest.mark.parametrize("feature", [agg.last("odd"), agg.sum("odd", window="1d"), agg.count("odd", window="1d")])
+@pytest.mark.parametrize("verb", ["train", "materialize"])
+def test_a_column_that_no_feature_can_hold_is_refused_by_name_and_type(tmp_path, values, feature, verb):
+    with (
+        with_view(tmp_path, {"f": feature}, {"odd": values}) as project,
+        pytest.raises((TypeNotKept, ValueNotNumeric), match=r"view 'till' .* column 'odd'"),
+    ):
+        getattr(project, verb)()
+
+
+def test_a_number_column_with_a_word_in_it_is_told_by_row_and_value(tmp_path):
+    values = pa.array(["1", "n/a", *["2"] * 38])
+    with (
+        with_view(tmp_path, {"f": agg.mean("n", window="1d")}, {"n": values}) as project,
+        pytest.raises(ValueNotNumeric, match="'n', whose type is string") as caught,
+    ):
+        project.materialize()
+    assert "Row 1 (counted from 0) has 'n/a'" in str(caught.value)
+    assert "nulls=" in str(caught.value)
+
+
+def test_windows_that_could_not_be_kept_online_are_refused_at_train(tmp_path):
+    features = {"f": agg.mean("n", window="1d")}
+    with (
+        with_view(tmp_path, features, {"n": pa.array([1.0] * 40)}, event_key=()) as project,
+        pytest.raises(EventKeyNeeded, match="'till' has windowed features, but source 'sales' names no event_key"),
+    ):
+        project.train()
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "words"),
+    [
+        (CsvSource("a.csv"), ParquetSource("b/a.parquet"), r"CsvSource\('a.csv'\) and ParquetSource\('b/a.parquet'\)"),
+        (CsvSource("a.csv"), CsvSource("a.csv", expectations=[expect.not_null("x")]), "differ in expectations"),
+        (CsvSource("a.csv"), CsvSource("a.csv", event_key=["x"]), "differ in event_key"),
+        (FrameSource(LABELLED, name="a"), FrameSource(LABELLED.slice(1), name="a"), "differ in frame"),
+    ],
+)
+def test_two_sources_of_one_name_are_refused_with_what_differs(tmp_path, one, other, words):
+    with Project(tmp_path, definitions=[one, other]) as project, pytest.raises(BadDefinition, match=words):
+        project.validate()
+
+
+def test_one_source_may_be_declared_twice_in_the_same_words(tmp_path):
+    (tmp_path / "a.csv").write_text("x\n1\n")
+    twice = [CsvSource("a.csv", event_key=["x"]), CsvSource("a.csv", event_key=("x",))]
+    with Project(tmp_path, definitions=twice) as project:
+        assert len(project.validate()) == 1

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import shutil
 import sqlite3
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from ctypes.util import find_library
 from importlib.util import find_spec
 from pathlib import Path
 
 import msgspec
 
+from seatrial.core.clock import from_us, iso, machine_us
+from seatrial.core.errors import SeatrialError
+from seatrial.workspace import Workspace
+
 FREE_BYTES = 1 << 30
+START_OF_2024_US = 1_704_067_200_000_000  # seatrial is younger: a clock that says less is not set
 OLDEST_PYTHON = (3, 11)
 NETWORK = {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "fuse.sshfs", "afs", "ceph"}
 TRAIN = ("sklearn", "lightgbm", "onnx", "skl2onnx", "onnxmltools", "skops", "mlflow")
@@ -28,12 +35,12 @@ class Check(msgspec.Struct, frozen=True):
     next: str = ""
 
 
-def checks(folder: Path) -> list[Check]:
-    """Every check, for a project in `folder`. Writes and removes one empty file."""
-    return list(_checks(folder))
+def checks(workspace: Workspace) -> list[Check]:
+    """Every check, for a project. Writes and removes one empty file; what is wrong is in the checks, nothing raises."""
+    return [*_machine(workspace.folder), *_state(workspace)]
 
 
-def _checks(folder: Path) -> Iterator[Check]:
+def _machine(folder: Path) -> Iterator[Check]:
     version = platform.python_version()
     yield Check("python", sys.version_info >= OLDEST_PYTHON, version, "Use Python 3.11 or newer.")
     yield _writable(folder)
@@ -53,6 +60,99 @@ def _checks(folder: Path) -> Iterator[Check]:
     yield Check("base packages", not missing, found, "Install seatrial again.")
     yield _train()
     yield _zones()
+
+
+def _state(workspace: Workspace) -> Iterator[Check]:
+    """What the project keeps: can it be read, is it whole?"""
+    yield _store(
+        "metadata store",
+        lambda: workspace.sqlite_path("metadata"),
+        lambda: workspace.metadata.last_event(),
+        "Keep the file, and put a backup in its place.",
+    )
+    yield _store(
+        "online store",
+        lambda: workspace.sqlite_path("online"),
+        lambda: _online(workspace),
+        "Move the file away and run `seatrial materialize`; it is rebuilt from the sources.",
+    )
+    yield _objects(workspace)
+    yield _clock(workspace)
+    yield _key(workspace.keys)
+
+
+def _store(name: str, place: Callable[[], Path], opened: Callable[[], object], next: str) -> Check:
+    """A store that is kept in SQLite: it opens, its format is known, and SQLite finds no damage in it."""
+    try:
+        path = place()
+        if not path.exists():
+            return Check(name, True, "not made yet")
+        opened()
+        with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as connection:
+            (format,) = connection.execute("PRAGMA user_version").fetchone()
+            damage = [row[0] for row in connection.execute("PRAGMA quick_check(3)") if row[0] != "ok"]
+    except SeatrialError as error:
+        return Check(name, False, error.found, error.next or next)
+    except sqlite3.OperationalError as error:
+        return Check(name, True, f"{path}: opens; SQLite may not look for damage without writing beside it ({error})")
+    except (sqlite3.Error, OSError) as error:
+        return Check(name, False, f"{path}: {error}", next)
+    if damage:
+        return Check(name, False, f"{path} is damaged: {'; '.join(damage)}", next)
+    return Check(name, True, f"format {format}, {path.stat().st_size / 1e6:,.1f} MB, no damage found")
+
+
+def _online(workspace: Workspace) -> None:
+    from seatrial.stores.online import SqliteOnlineStore
+
+    SqliteOnlineStore(workspace.sqlite_path("online"), read_only=True).close()
+
+
+def _objects(workspace: Workspace) -> Check:
+    try:
+        root = workspace.objects.root
+        if not root.exists():
+            return Check("objects", True, "not made yet")
+        if not root.is_dir() or not os.access(root, os.R_OK | os.W_OK | os.X_OK):
+            words = "may not be written to by this user" if root.is_dir() else "is no folder"
+            return Check("objects", False, f"{root} {words}", "Correct the rights, or stores.objects in seatrial.toml.")
+        free = shutil.disk_usage(root).free
+    except SeatrialError as error:
+        return Check("objects", False, error.found, error.next)
+    except OSError as error:
+        return Check("objects", False, str(error), "Correct the rights, or stores.objects in seatrial.toml.")
+    found = f"{root}, {free / 2**30:.1f} GiB free"
+    return Check("objects", free >= FREE_BYTES, found, "Free at least 1 GiB where the objects are.")
+
+
+def _clock(workspace: Workspace) -> Check:
+    """Record times order nothing, but a clock that runs behind makes every age and every audit entry wrong."""
+    now = machine_us()
+    if now < START_OF_2024_US:
+        return Check("clock", False, f"{iso(from_us(now))} is before 2024", "Set the machine's clock.")
+    try:
+        newest = workspace.metadata.last_event()
+    except (SeatrialError, OSError):  # told by the check of the store
+        newest = None
+    if newest is not None and newest.recorded_at_us > now:
+        found = f"{iso(from_us(now))} is before the newest event, number {newest.seq} of "
+        found += iso(from_us(newest.recorded_at_us))
+        return Check("clock", False, found, "Set the machine's clock; if it is right, it was ahead then.")
+    return Check("clock", True, iso(from_us(now)))
+
+
+def _key(keys: Path) -> Check:
+    path = keys / "signing.key"
+    if os.environ.get("SEATRIAL_SIGNING_KEY"):
+        return Check("signing key", True, "of SEATRIAL_SIGNING_KEY")
+    try:
+        mode = path.stat().st_mode & 0o777
+    except FileNotFoundError:
+        return Check("signing key", True, "not made yet")
+    except OSError as error:
+        return Check("signing key", False, f"{path}: {error.strerror}", "Correct the rights of the folder.")
+    next = f"Run `chmod 600 {path}`; if others have had access, make a new key."
+    return Check("signing key", mode == 0o600, f"{path}, mode {mode:o}", next)
 
 
 def filesystem(folder: Path) -> str:

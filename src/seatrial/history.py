@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from seatrial.data.sources import Source
-    from seatrial.features.definitions import FeatureView
+    from seatrial.features.plan import ViewPlan
     from seatrial.stores.online import Change, Key, SqliteOnlineStore
     from seatrial.training.model import Model
 
@@ -26,14 +26,14 @@ class Feed:
     """The events of a window, pushed as they become known: every view at once, in one transaction."""
 
     def __init__(
-        self, views: Sequence[FeatureView], tables: Mapping[str, pa.Table], window: Window, online: SqliteOnlineStore
+        self, views: Sequence[ViewPlan], tables: Mapping[str, pa.Table], window: Window, online: SqliteOnlineStore
     ) -> None:
         from seatrial.features.materialize import Stream
 
         self.rows = 0
         self._online = online
         span = {"since_us": window.start_us, "until_us": window.end_us}
-        self._streams = [Stream(view, tables[view.source.name], **span) for view in views]
+        self._streams = [Stream(view, tables[view.source.name], **span) for view in views if view.source]
 
     def up_to(self, at_us: int) -> None:
         """Push what became known by `at_us`."""

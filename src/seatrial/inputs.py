@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from seatrial.core.clock import monotonic, parse_time
+from seatrial.core.clock import monotonic
 from seatrial.core.errors import Failed, UsageError, did_you_mean, listed
 from seatrial.core.records import Record
 from seatrial.core.types import Dtype, Field
@@ -48,7 +49,10 @@ class Inputs:
         return {name: raw[self._known(name, raw)] for name in names or raw}
 
     def reports(self, names: Sequence[str]) -> list[ValidationReport]:
-        """What came of the expectations of these sources, raw or derived; by default of every one that matters."""
+        """What came of the expectations of these sources, raw or derived; by default of every one that matters.
+
+        Without names also a report of each view, model and deployment that names columns that are not there.
+        """
         from seatrial.data.reading import read
         from seatrial.data.sources import raw_sources
 
@@ -62,7 +66,26 @@ class Inputs:
             if source.name not in readings:
                 tables = {name: reading.table for name, reading in readings.items()}
                 readings[source.name] = read(source, folder=self._workspace.folder, tables=tables)
-        return [self.check(source, readings) for source in chosen]
+        reports = [self.check(source, readings) for source in chosen]
+        return reports if names else [*reports, *self._differing(readings)]
+
+    def _differing(self, readings: Mapping[str, Reading]) -> Sequence[ValidationReport]:
+        """Reports of the declarations that name columns which their sources, as read, do not have."""
+        from seatrial.data.reading import query_schema
+        from seatrial.data.sources import QuerySource
+        from seatrial.declarations import differing
+
+        schemas = {name: reading.table.schema for name, reading in readings.items()}
+
+        def schema(source: Source) -> pa.Schema:
+            if source.name not in schemas:
+                assert isinstance(source, QuerySource)  # every other one was read
+                below = {table.name: schema(table) for table in source.tables.values()}
+                schemas[source.name] = query_schema(source, below)
+            return schemas[source.name]
+
+        definitions = self._workspace.definitions
+        return differing(definitions, {name: schema(source).names for name, source in definitions.sources.items()})
 
     def _known(self, name: str, sources: Mapping[str, Source]) -> str:
         if name not in sources:
@@ -109,7 +132,7 @@ class Inputs:
             content = snapshot.content(reading.table)
             before = self._snapshot_of(name)
             new = before is None or before.id != content.id
-            if new or not self._workspace.objects.exists(_snapshot_key(content)):
+            if new or not self._workspace.keeps_table(_snapshot_key(content)):
                 self._keep_snapshot(name, content, reading)
             changed = [] if before is None or not new else _changed_columns(snapshot.diff(before, content))
             taken.append(
@@ -138,7 +161,7 @@ class Inputs:
         from seatrial.data.snapshot import write
 
         key = _snapshot_key(content)
-        self._workspace.keep_file(key, lambda path: write(content, reading.table, path))
+        self._workspace.keep_table(key, lambda path: write(content, reading.table, path))
         removed = [part for part in reading.set_aside if part.count]
         body = {
             "source": source,
@@ -178,32 +201,65 @@ class Inputs:
                 tables[source.name] = reading.table
         return tables, [one.id for one in taken]
 
-    def events(self, views: Sequence[FeatureView], progress: Progress | None) -> tuple[dict[str, pa.Table], list[str]]:
-        tables, snapshots = self.tables([view.source for view in views], progress)
-        return {view.name: tables[view.source.name] for view in views}, snapshots
-
     def given(self, source: Source, rows: object) -> pa.Table:
-        """Rows handed to a verb, as a table with the columns of `source`, times in UTC."""
+        """Rows handed to a verb, as a table with the columns of `source` and their types, times in UTC.
 
-        from seatrial.data.reading import read
-        from seatrial.data.sources import CsvSource, FrameSource, ParquetSource
+        Raises RowWrongType for a value that the source's column cannot hold, and DataRefused for rows that break an
+        expectation that each row must meet.
+        """
+        from seatrial.data.expectations import check_rows, refused
+        from seatrial.data.given import conform, table_of
+        from seatrial.data.reading import frame_table, read
+        from seatrial.data.sources import FrameSource
 
+        schema = self.schema(source)
+        if isinstance(rows, str | Path) and Path(rows).suffix == ".jsonl":
+            rows = _json_lines(Path(rows))
+        if isinstance(rows, list):
+            if not all(isinstance(row, Mapping) for row in rows):
+                raise BadRows(f"the rows for source '{source.name}' are not all objects with a value for each column.")
+            rows = table_of(rows, source, schema)
         shared = {
             name: getattr(source, name)
-            for name in ("name", "event_timestamp", "known_at", "event_key", "label_known_at", "timezone", "set_aside")
+            for name in ("name", "event_timestamp", "known_at", "event_key", "label_known_at", "timezone")
         }
         if isinstance(rows, str | Path):
-            path = Path(rows)
-            if path.suffix == ".jsonl":
-                rows = _json_lines(path)
-            else:
-                kind = ParquetSource if path.suffix == ".parquet" else CsvSource
-                if isinstance(source, kind):  # with what it says of nulls and types
-                    return read(replace(source, path=str(path)), folder=Path.cwd()).table
-                return read(kind(str(path), **shared), folder=Path.cwd()).table
-        if isinstance(rows, list):
-            rows = _table_of(rows, source)
-        return read(replace(FrameSource(rows), **shared), folder=self._workspace.folder).table
+            rows = read(_file_source(source, Path(rows), shared, schema), folder=Path.cwd()).table
+        if schema is not None:
+            rows = conform(frame_table(FrameSource(rows, name=source.name)), source, schema)
+        table = read(FrameSource(rows, set_aside=source.set_aside, **shared), folder=self._workspace.folder).table
+        report = check_rows(source, _with_nulls(table, schema))
+        if not report.passed:
+            error = refused(report)
+            error.next = "Correct the rows and push them again."
+            raise error
+        return table
+
+    def schema(self, source: Source) -> pa.Schema | None:
+        """The columns of a source's rows: of its newest snapshot, else of its rows; None while it has neither."""
+        import pyarrow.parquet as pq
+
+        from seatrial.data.reading import BadQuery, DataWarning, SourceEmpty, SourceMissing, query_schema, read
+        from seatrial.data.sources import QuerySource
+
+        if isinstance(source, QuerySource):
+            below = {table.name: self.schema(table) for table in source.tables.values()}
+            try:
+                known = {name: schema for name, schema in below.items() if schema is not None}
+                return query_schema(source, known) if len(known) == len(below) else None
+            except BadQuery:
+                pass  # the snapshots may be older than the query
+        else:
+            content = self._snapshot_of(source.name)
+            key = _snapshot_key(content) if content else ""
+            if key and self._workspace.keeps_table(key):
+                return pq.read_schema(self._workspace.objects.path(key)).remove_metadata()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DataWarning)
+            try:
+                return read(source, folder=self._workspace.folder).table.schema
+            except (SourceMissing, SourceEmpty):
+                return None
 
     def rows(
         self,
@@ -221,12 +277,15 @@ class Inputs:
 
         from seatrial.data.sources import require_columns
         from seatrial.features import training_set
+        from seatrial.features.materialize import require_event_key
         from seatrial.features.plan import make_plan
 
         plan = make_plan(model.features, self._workspace.definitions.views)
         views = {
             view.name: self._workspace.definitions.views.get(view.name) or _own(model, view.name) for view in plan.views
         }
+        for view in plan.views:
+            require_event_key(view)  # a model is of no use whose features cannot be kept online
         tables, snapshots = self.tables([model.labels, *(view.source for view in views.values())], progress)
         labels = tables[model.labels.name]
         names = list(dict.fromkeys([*plan.request_columns, *model.request_features]))
@@ -330,19 +389,30 @@ def _json_lines(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def _table_of(rows: list[dict[str, Any]], source: Source) -> pa.Table:
-    """Dicts as a table; ISO times of the source's time columns become times."""
+def _file_source(source: Source, path: Path, shared: dict[str, Any], schema: pa.Schema | None) -> Source:
+    """The file of rows for `source`, to be read with what it says of nulls and types."""
+    from seatrial.data.given import csv_types
+    from seatrial.data.reading import csv_header
+    from seatrial.data.sources import CsvSource, ParquetSource
+
+    if path.suffix == ".parquet":
+        return ParquetSource(str(path), **shared)
+    nulls = source.nulls if isinstance(source, CsvSource) else ("",)
+    types = source.types if isinstance(source, CsvSource) else None
+    file = CsvSource(str(path), nulls=nulls, types=types, **shared)
+    if schema is None or not path.is_file():
+        return file
+    return replace(file, types=csv_types(source, csv_header(file, path)[0], schema))
+
+
+def _with_nulls(table: pa.Table, schema: pa.Schema | None) -> pa.Table:
+    """`table` with the source's columns that it lacks, as nulls."""
     import pyarrow as pa
 
-    times = {source.event_timestamp, source.known_at, source.label_known_at}
-    try:
-        parsed = [
-            {k: parse_time(v, name=k) if k in times and isinstance(v, str) else v for k, v in row.items()}
-            for row in rows
-        ]
-        return pa.Table.from_pylist(parsed)
-    except (pa.ArrowException, AttributeError, TypeError) as error:
-        raise BadRows(f"the rows for source '{source.name}' do not form a table: {error}.") from None
+    for field in schema or ():
+        if field.name not in table.column_names:
+            table = table.append_column(field, pa.nulls(table.num_rows, field.type))
+    return table
 
 
 def columns(rows: pa.Table, names: Sequence[str]) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from typing import TypeVar
 from seatrial.core.declared import collecting
 from seatrial.core.errors import Failed, SeatrialError, UsageError, did_you_mean, listed
 from seatrial.core.identity import digest
-from seatrial.data.sources import QuerySource, Source, raw_sources
+from seatrial.data.sources import FrameSource, QuerySource, Source, raw_sources
 from seatrial.deployment.definition import Deployment
 from seatrial.features.definitions import BadDefinition, FeatureView
 from seatrial.monitoring.definition import Monitor
@@ -81,7 +81,7 @@ def load_definitions(folder: Path) -> Definitions:
 
     Raises NotAProject when there is none, BrokenProject with file, line and reason when it fails.
     """
-    files = _files(folder)
+    files = project_files(folder)
     with collecting() as declared:
         for file in files:
             declared += [value for value in vars(_run(file)).values() if isinstance(value, Source)]
@@ -132,11 +132,34 @@ def _add(kind: str, things: dict[str, Thing], name: str, thing: Thing) -> None:
 def _add_source(sources: dict[str, Source], source: Source) -> None:
     for one in (*raw_sources(source), source):
         known = sources.get(one.name)
-        if known is not None and known is not one and known.as_plain() != one.as_plain():
+        differ = _differences(known, one) if known is not None else []
+        if known is not None and differ:
             raise BadDefinition(
-                f"two sources are named '{one.name}'.", expected="Give one of them another name=.", source=one.name
+                f"two sources are named '{one.name}': {_described(known)} and {_described(one)}, "
+                f"which differ in {listed(differ)}.",
+                expected="A name stands for one source. Declare it once, or give one of them another name=.",
+                source=one.name,
             )
         sources.setdefault(one.name, one)
+
+
+def _differences(known: Source, other: Source) -> list[str]:
+    """What two declarations of one name say differently, also where it does not change the rows."""
+    if known is other:
+        return []
+    first, second = known.as_plain(), other.as_plain()
+    found = [what for what in {**first, **second} if first.get(what) != second.get(what)]
+    found += [
+        what for what in ("expectations", "set_aside") if list(getattr(known, what)) != list(getattr(other, what))
+    ]
+    if isinstance(known, FrameSource) and isinstance(other, FrameSource) and known.frame is not other.frame:
+        found.append("frame")
+    return list(dict.fromkeys(found))
+
+
+def _described(source: Source) -> str:
+    path = getattr(source, "path", None)
+    return f"{type(source).__name__}({path!r})" if path else f"a {type(source).__name__}"
 
 
 def _pick(kind: str, things: dict[str, Thing], name: str | None) -> Thing:
@@ -155,7 +178,8 @@ def _pick(kind: str, things: dict[str, Thing], name: str | None) -> Thing:
     return things[name]
 
 
-def _files(folder: Path) -> list[Path]:
+def project_files(folder: Path) -> list[Path]:
+    """The files that define the folder's project. Raises NotAProject when there are none."""
     package = folder / "definitions"
     if (folder / "project.py").is_file():
         return [folder / "project.py"]

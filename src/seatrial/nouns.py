@@ -153,7 +153,7 @@ class Nouns(Workspace):
         from seatrial.releases.golden import replay
 
         path = Path(id)
-        if not path.is_file():
+        if not _is_file(path):
             path = self.objects.path(self.chosen_release(None, id).body["object"])
         bundle = open_bundle(path, self.trusted)
         rows = replay(bundle, bundle.runtime())
@@ -243,9 +243,9 @@ class Nouns(Workspace):
             record = self.release_of(self.registry.resolve(name).id)
         if record is None:
             raise NoRelease(
-                f"'{name}' has no release.",
+                f"'{name[:100]}' has no release.",
                 state="Nothing was changed.",
-                next=f"Run `seatrial release {name}` first; `seatrial releases list` shows those there are.",
+                next=f"Run `seatrial release {name[:100]}` first; `seatrial releases list` shows those there are.",
             )
         return record
 
@@ -279,3 +279,11 @@ class Nouns(Workspace):
             performance=dict(run.body["metrics"]) if run else {},
             next=following,
         )
+
+
+def _is_file(path: Path) -> bool:
+    """Whether there is such a file; a name that no file can have is none."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False

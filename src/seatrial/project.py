@@ -11,7 +11,9 @@ from __future__ import annotations
 import math
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from datetime import datetime
 from functools import cached_property, partial
 from importlib.util import find_spec
@@ -21,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from seatrial.core.clock import MachineClock, as_utc, iso, machine_us, monotonic, to_us
-from seatrial.core.errors import Conflict, UsageError, did_you_mean, listed
+from seatrial.core.errors import Conflict, Failed, SeatrialError, UsageError, did_you_mean, listed
 from seatrial.core.identity import canonical_json, content_id, new_id
 from seatrial.core.records import Record
 from seatrial.core.windows import Window, parse_window
@@ -29,7 +31,7 @@ from seatrial.inputs import Inputs, columns
 from seatrial.loading import UnknownName
 from seatrial.nouns import Nouns
 from seatrial.results import Deployed, Progress, Released, Replayed, Taken, Trained
-from seatrial.workspace import SQLITE, STATE
+from seatrial.workspace import SERVING_WAITS, SQLITE, STATE
 
 if TYPE_CHECKING:
     import numpy as np
@@ -57,10 +59,20 @@ class AlreadyReleased(Conflict):
     code = "project.already_released"
 
 
+class RunFileDamaged(Failed):
+    """A file that a training kept is not as it was written."""
+
+    code = "project.run_file_damaged"
+
+
 class PredictionRefused(UsageError):
     """A row could not be predicted. facts: `problem`, the problem document."""
 
     code = "project.prediction_refused"
+
+
+class RoutesNotReconciled(UserWarning):
+    """Whether the route files say what was decided last could not be looked up; they are served as they are."""
 
 
 class Project(Nouns):
@@ -99,13 +111,23 @@ class Project(Nouns):
         return taken
 
     def materialize(self, *views: str, at: datetime | None = None, progress: Progress | None = None) -> list[Written]:
-        """Bring the online store up to `at` (default: now) for all views, or those named. Repeating it is safe."""
+        """Bring the online store up to `at` (default: now) for all views, or those named. Repeating it is safe.
+
+        Views as live and candidate releases froze them are kept up too, where the project declares them otherwise now;
+        `problem` says of such a view that it cannot be, and a warning with it.
+        """
         from seatrial.features.materialize import write
+        from seatrial.upkeep import needed, write_needed
 
         at_us = to_us(as_utc(at)) if at else self.now_us
-        chosen = [self._inputs.view(name) for name in views] or list(self.definitions.views.values())
-        events, snapshots = self._inputs.events(chosen, progress)
-        written = [write(view, events[view.name], self.online, known_by_us=at_us, progress=progress) for view in chosen]
+        frozen = [one for one in needed(self) if not views or one.plan.name in views]
+        gone = {one.plan.name for one in frozen} - set(self.definitions.views)
+        chosen = [self._inputs.view(name) for name in views or self.definitions.views if name not in gone]
+        sources = [view.source for view in chosen] + [one.source for one in frozen if one.source]
+        tables, snapshots = self._inputs.tables(sources, progress)
+        how: dict[str, Any] = {"known_by_us": at_us, "progress": progress}
+        written = [write(view, tables[view.source.name], self.online, **how) for view in chosen]
+        written += write_needed(frozen, tables, self.online, **how)
         with self.metadata.transaction() as transaction:
             for report in written:
                 body = msgspec.to_builtins(report) | {"through_us": at_us, "snapshots": snapshots}
@@ -117,19 +139,23 @@ class Project(Nouns):
 
         name: a view, or a source: then every view over it takes them. rows: a path (.parquet, .csv, .jsonl), an
         Arrow table or other frame, or a list of dicts with the source's columns. A row that is there already
-        changes nothing.
+        changes nothing. Views as live and candidate releases froze them take the rows too.
         """
         from seatrial.features.materialize import write
+        from seatrial.upkeep import needed, write_needed
 
         views = [view for view in self.definitions.views.values() if name in (view.name, view.source.name)]
-        if not views:
+        frozen = [one for one in needed(self) if name in (one.plan.name, one.plan.source and one.plan.source.name)]
+        sources = [view.source for view in views] + [one.source for one in frozen if one.source]
+        if not views and not frozen:
             known = [*self.definitions.views, *(view.source.name for view in self.definitions.views.values())]
             raise UnknownName(
                 f"no view and no view's source is named '{name}'.",
                 expected=f"There is {listed(dict.fromkeys(known))}. {did_you_mean(name, known)}".strip(),
             )
-        table = self._inputs.given(views[0].source, rows)
-        return [write(view, table, self.online, now_us=self.now_us) for view in views]
+        tables = {source.name: self._inputs.given(source, rows) for source in sources[:1]}
+        written = [write(view, tables[view.source.name], self.online, now_us=self.now_us) for view in views]
+        return written + write_needed(frozen, tables, self.online, now_us=self.now_us)
 
     def train(
         self, model: str | None = None, *, cutoff: datetime | None = None, progress: Progress | None = None
@@ -220,15 +246,11 @@ class Project(Nouns):
             progress=progress,
         )
         if known is not None and known.id != built.id:
-            raise AlreadyReleased(
-                f"version {version.body['version']} of '{run.name}' is release {known.id}; this pack is {built.id}.",
-                expected="A version has one release, and evidence or environment of this pack differ from it.",
-                next=f"Use {known.id}, or train a new version.",
-            )
+            raise _already_released(version, known.id, built)
         key = f"releases/{built.id}.seatrial"
-        self.objects.put(key, built.data)  # also when it is known: a lost bundle is there again
-        if known is None:
-            self._keep_release(built, version, run, key, parity_window)
+        # also when it is known: a lost or damaged bundle is there again
+        self.objects.put(key, built.data, whole=partial(_is_bundle, id=built.id, trusted=self.trusted))
+        new = known is None and self._keep_release(built, version, run, key, parity_window)
         manifest = built.manifest
         return Released(
             id=built.id,
@@ -240,7 +262,7 @@ class Project(Nouns):
             parity=msgspec.to_builtins(manifest.parity),
             path=str(self.objects.path(key)),
             bytes=len(built.data),
-            new=known is None,
+            new=new,
         )
 
     def _version(self, name: str) -> Record:
@@ -329,7 +351,7 @@ class Project(Nouns):
         """Answer predictions over HTTP until SIGTERM or SIGINT. replay: requests may carry their own `at`."""
         from seatrial.serving.service import run
 
-        self.reconcile()
+        self._reconcile_or_warn()
         service = self._service(replay=replay)
         service.refresh()
         run(service, host=host, port=port, started=on_ready or _nobody)
@@ -341,6 +363,27 @@ class Project(Nouns):
         sign, verify = self.signer
         return reconcile(self.metadata, self.routes, sign=sign, verify=verify)
 
+    def _reconcile_or_warn(self) -> None:
+        """`reconcile` for those who answer requests: they need the route files only, and wait for no metadata."""
+        from seatrial.deployment.deploy import reconcile
+        from seatrial.stores.metadata import MetadataStore
+
+        path = self.sqlite_path("metadata")
+        if not path.exists():
+            return
+        sign, verify = self.signer
+        try:
+            with closing(MetadataStore(path, busy_seconds=SERVING_WAITS)) as metadata:
+                reconcile(metadata, self.routes, sign=sign, verify=verify)
+        except (SeatrialError, OSError) as error:
+            why = error.found if isinstance(error, SeatrialError) else str(error)
+            warnings.warn(
+                f"{why} The route files are served as they are; a decision that was kept but not yet told to serving "
+                "waits until the metadata store answers again.",
+                RoutesNotReconciled,
+                stacklevel=3,
+            )
+
     def predict(
         self,
         model: str | None,
@@ -348,24 +391,27 @@ class Project(Nouns):
         *,
         at: datetime | None = None,
         url: str | None = None,
+        request_ids: Sequence[str | None] = (),
     ) -> list[dict[str, Any]]:
         """Predict rows of request fields, in this process or through the service at `url`; logged either way.
 
         at: the instant as of which features are looked up (default: now); through a service only if it replays.
+        request_ids: the caller's own id of each row, or none at all.
         """
         from seatrial.serving.client import Client
 
         name = self._deployment(model).name
+        asked = list(zip(rows, request_ids or [None] * len(rows), strict=True))
         if url is not None:
             with Client(url, caller=self.actor) as client:
-                return [client.predict(row, model=name, at=at) for row in rows]
-        self.reconcile()
+                return [client.predict(row, model=name, request_id=id, at=at) for row, id in asked]
+        self._reconcile_or_warn()
         service = self._service(replay=True, only=[name])
         service.refresh()
         try:
             moment = iso(as_utc(at) if at else self.clock.now())
             predictor = service.predictor(name)
-            return [_answered(predictor.handle(_request(row, moment), self.actor)) for row in rows]
+            return [_answered(predictor.handle(_request(row, id, moment), self.actor)) for row, id in asked]
         finally:
             service.close()
 
@@ -387,13 +433,17 @@ class Project(Nouns):
         from seatrial.history import Feed, business_keys, in_window, measured, times_us
         from seatrial.serving.client import Client
         from seatrial.serving.replay import Asked, replay
+        from seatrial.upkeep import needed
 
         deployment = self._deployment(model)
         declared = self.definitions.model(deployment.model)
         plan = make_plan(declared.features, self.definitions.views)
-        views = [self.definitions.views[view.name] for view in plan.views]
+        frozen = [one for one in needed(self, declared.name) if one.source]
+        sources = [self.definitions.views[view.name].source for view in plan.views]
+        sources += [one.source for one in frozen if one.source]
+        views = [*plan.views, *(one.plan for one in frozen)]
         started = monotonic()
-        tables, _ = self._inputs.tables([declared.labels, *(view.source for view in views)], progress)
+        tables, _ = self._inputs.tables([declared.labels, *sources], progress)
         rows = in_window(tables[declared.labels.name], declared.labels, window)
         names = list(dict.fromkeys([*plan.request_columns, *declared.request_features]))
         fields = rows.select(names).to_pylist()
@@ -434,10 +484,10 @@ class Project(Nouns):
         return written
 
     def doctor(self) -> list[Check]:
-        """Whether this machine and folder are fit."""
+        """Whether this machine and folder are fit, and whether what is kept can be read and is whole."""
         from seatrial.doctor import checks
 
-        return checks(self.folder)
+        return checks(self)
 
     def mirror(self) -> Mirrored:
         """Tell MLflow what it has not been told. Its outage changes nothing here; what waits is told next time."""
@@ -488,7 +538,7 @@ class Project(Nouns):
         content = snapshot.content(rows)
         identity = content_id("tset", content.id.encode())
         key = f"training_sets/{identity}.parquet"
-        self.keep_file(key, lambda path: snapshot.write(content, rows, path))
+        self.keep_table(key, lambda path: snapshot.write(content, rows, path))
         body = {"content": content.as_plain(), "object": key}
         happened = {"model": model.name, "cutoff_us": cutoff_us, "snapshots": snapshots, "rows": rows.num_rows}
         with self.metadata.transaction() as transaction:
@@ -517,7 +567,7 @@ class Project(Nouns):
         parity = pa.table(columns, names=list(fitted.signature.inputs))
         for name, table in (("parity_rows.parquet", parity), ("test_scores.parquet", fitted.test_scores)):
             key = f"runs/{run}/{name}"
-            self.keep_file(key, partial(_write_parquet, table))
+            self.keep_table(key, partial(_write_parquet, table))
             kept[name] = key
         return kept
 
@@ -590,11 +640,21 @@ class Project(Nouns):
     def _parity_rows(self, run: Record, window: Window | None, progress: Progress | None) -> NDArray[np.float32]:
         """The rows on which a release must answer like the native model: those of the run, and those of a window."""
         import numpy as np
+        import pyarrow as pa
         import pyarrow.parquet as pq
 
         from seatrial.core.signature import Signature, encode
 
-        table = pq.read_table(self.objects.path(run.body["files"]["parity_rows.parquet"]))
+        key = run.body["files"]["parity_rows.parquet"]
+        try:
+            table = pq.read_table(self.objects.path(key))
+        except pa.ArrowException as error:
+            raise RunFileDamaged(
+                f"'{key}' in {self.objects.root} is damaged: {error}.",
+                expected=f"The rows on which a release of run {run.id} is compared with the trained model.",
+                state="No release was written.",
+                next=f"Put the file back from a backup, or run `seatrial train {run.name}` again.",
+            ) from None
         rows = np.column_stack([column.to_numpy() for column in table.columns]).astype(np.float32)
         if window is None:
             return rows
@@ -625,7 +685,8 @@ class Project(Nouns):
         newest = max(earlier, key=lambda record: int(record.body["version"]), default=None)
         return msgspec.convert(newest.body["manifest"], Manifest) if newest else None
 
-    def _keep_release(self, built: Built, version: Record, run: Record, key: str, window: Window | None) -> None:
+    def _keep_release(self, built: Built, version: Record, run: Record, key: str, window: Window | None) -> bool:
+        """Record the release. False when another process has recorded the same one meanwhile."""
         manifest = built.manifest
         body = {
             "model": run.name,
@@ -640,11 +701,17 @@ class Project(Nouns):
             "manifest": msgspec.to_builtins(manifest),
         }
         with self.metadata.transaction() as transaction:
+            there = transaction.head("version_release", version.id)
+            if there is not None and there.record_id != built.id:
+                raise _already_released(version, there.record_id, built)
+            if there is not None:
+                return False
             transaction.add(Record(built.id, "release", run.name, (version.id, run.id), body))
             transaction.move("version_release", version.id, built.id, expected=0)
             transaction.move("release", run.name, built.id, expected=None)
             facts = {name: body[name] for name in ("model", "version", "semantic_version", "bytes")}
             self.event(transaction, "release.packed", built.id, facts)
+        return True
 
     def _deployment(self, name: str | None) -> Deployment:
         """The deployment of that name; a model that declares none is deployed under its own name."""
@@ -657,10 +724,6 @@ class Project(Nouns):
             return Deployment(name)
         return declared.deployment(name)
 
-    def _looks_up(self) -> bool:
-        """Whether any release looks features up: a project without views makes no online store."""
-        return any(record.body["manifest"]["plan"]["views"] for record in self.metadata.records("release"))
-
     def _service(self, *, replay: bool, only: Sequence[str] | None = None) -> Service:
         from seatrial.serving.service import load
 
@@ -668,12 +731,30 @@ class Project(Nouns):
             routes=self.folder / STATE / "routes",
             read_bundle=self.objects.read,
             trusted_keys=self.trusted,
-            online=self.online if self._looks_up() else None,
+            online=self.online_for_serving(),
             log=self.log,
             replay=replay,
             now_us=machine_us if isinstance(self.clock, MachineClock) else lambda: self.now_us,
             only=only,
         )
+
+
+def _already_released(version: Record, known: str, built: Built) -> AlreadyReleased:
+    return AlreadyReleased(
+        f"version {version.body['version']} of '{version.name}' is release {known}; this pack is {built.id}.",
+        expected="A version has one release, and evidence or environment of this pack differ from it.",
+        next=f"Use {known}, or train a new version.",
+    )
+
+
+def _is_bundle(path: Path, *, id: str, trusted: Mapping[str, bytes]) -> bool:
+    """Whether a file is the bundle of this release, whole."""
+    from seatrial.releases.bundle import open_bundle
+
+    try:
+        return open_bundle(path, trusted).id == id
+    except SeatrialError:
+        return False
 
 
 def _definition(model: Model) -> dict[str, Any]:
@@ -705,7 +786,7 @@ def _estimator_name(estimator: object) -> str:
     return f"{named.__module__}.{named.__qualname__}"
 
 
-def _request(row: Mapping[str, Any], at: str) -> bytes:
+def _request(row: Mapping[str, Any], request_id: str | None, at: str) -> bytes:
     endless = [name for name, value in row.items() if isinstance(value, float) and math.isinf(value)]
     if endless:
         raise PredictionRefused(
@@ -714,7 +795,9 @@ def _request(row: Mapping[str, Any], at: str) -> bytes:
             state="Nothing was predicted.",
         )
     try:
-        return msgspec.json.encode({"features": row, "at": at})
+        return msgspec.json.encode(
+            {"features": row, "at": at} | ({} if request_id is None else {"request_id": request_id})
+        )
     except (TypeError, ValueError) as error:
         raise PredictionRefused(f"a row cannot be written as JSON: {error}.", state="Nothing was predicted.") from None
 

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from seatrial.core.clock import Clock, MachineClock, to_us
-from seatrial.core.errors import NotInThisVersion, UsageError
+from seatrial.core.errors import Failed, NotInThisVersion, UsageError, listed
 from seatrial.core.records import Event, Record
 from seatrial.core.settings import LOCAL, BadSettings, Settings, read_settings
-from seatrial.loading import Definitions, UnknownName, collect, load_definitions
+from seatrial.loading import Definitions, UnknownName, collect, load_definitions, project_files
 
 if TYPE_CHECKING:
     from seatrial.registry.versions import Registry
@@ -28,12 +28,19 @@ if TYPE_CHECKING:
 
 STATE = ".seatrial"
 SQLITE = "sqlite:///"
+SERVING_WAITS = 0.1  # seconds for which a server waits for a store that another process holds
 
 
 class NoFolder(UsageError):
     """The project's folder does not exist."""
 
     code = "project.no_folder"
+
+
+class StateEmptied(Failed):
+    """The metadata store's file has lost its content, while what it told of is still there."""
+
+    code = "project.state_emptied"
 
 
 class Workspace:
@@ -80,7 +87,25 @@ class Workspace:
     def metadata(self) -> MetadataStore:
         from seatrial.stores.metadata import MetadataStore
 
-        return MetadataStore(self.sqlite_path("metadata"))
+        path = self.sqlite_path("metadata")
+        if not path.exists():
+            if self._given is None:
+                project_files(self.folder)
+        elif not path.stat().st_size:
+            self._refuse_emptied(path)
+        return MetadataStore(path, make=False)
+
+    def _refuse_emptied(self, path: Path) -> None:
+        places = (self._folder_of("objects"), self.folder / STATE / "routes")
+        left = [place for place in places if place.is_dir() and any(place.iterdir())]
+        if left:
+            raise StateEmptied(
+                f"the metadata store {path} is empty (0 bytes), but there is something in {listed(map(str, left))}.",
+                expected="Whatever is kept there was told of in the metadata store.",
+                state="Nothing was changed.",
+                next=f"Put a backup in the place of {path.name}. If there is none, move {path.parent} away and start "
+                "anew; what is live goes on being served until its route files are moved.",
+            )
 
     @cached_property
     def objects(self) -> ObjectStore:
@@ -93,6 +118,12 @@ class Workspace:
         from seatrial.stores.online import SqliteOnlineStore
 
         return SqliteOnlineStore(self.sqlite_path("online"))
+
+    def online_for_serving(self) -> SqliteOnlineStore:
+        """The online store as a server asks it: opened by the first look-up, and not waited for."""
+        from seatrial.stores.online import SqliteOnlineStore
+
+        return SqliteOnlineStore(self.sqlite_path("online"), busy_seconds=SERVING_WAITS, lazy=True)
 
     @cached_property
     def log(self) -> PredictionLog:
@@ -149,8 +180,10 @@ class Workspace:
     @property
     def trusted(self) -> dict[str, bytes]:
         """The public keys whose releases and routes count: those in keys/trusted, and the project's own."""
-        from seatrial.releases.signing import trusted_keys
+        from seatrial.releases.signing import KEY_FILE, trusted_keys
 
+        if not os.environ.get("SEATRIAL_SIGNING_KEY") and not os.access(self.keys / KEY_FILE, os.R_OK):
+            return trusted_keys(self.keys)  # whoever only reads needs no key of their own
         key = self.signing_key
         return trusted_keys(self.keys) | {key.keyid: key.public}
 
@@ -159,8 +192,9 @@ class Workspace:
         """How route files are signed, and how their signatures are checked."""
         from seatrial.releases.signing import is_signed
 
+        key = self.signing_key
         trusted = self.trusted
-        return self.signing_key.sign, lambda data, signature: is_signed(data, signature, trusted)
+        return key.sign, lambda data, signature: is_signed(data, signature, trusted)
 
     @property
     def now_us(self) -> int:
@@ -187,14 +221,18 @@ class Workspace:
             raise UnknownName(f"'{record.id}' is a {record.kind}, not a {kind}.", state="Nothing was changed.")
         return record
 
-    def keep_file(self, key: str, write: Callable[[Path], None]) -> None:
-        """Put what `write` makes under `key`, unless it is there."""
-        if self.objects.exists(key):
+    def keeps_table(self, key: str) -> bool:
+        """Whether a Parquet file is kept under `key`, whole: one that was cut off has lost its footer."""
+        return self.objects.exists(key) and _is_table(self.objects.path(key))
+
+    def keep_table(self, key: str, write: Callable[[Path], None]) -> None:
+        """Put the Parquet file that `write` makes under `key`, unless it is there, whole."""
+        if self.keeps_table(key):
             return
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "object"
             write(path)
-            self.objects.put_file(key, path)
+            self.objects.put_file(key, path, whole=_is_table)
 
     def _read_settings(self) -> Settings:
         file = self.folder / "seatrial.toml"
@@ -223,6 +261,18 @@ def _not_yet(store: str, url: str, what: str) -> NotInThisVersion:
     """The error for a store of a kind that is planned; an address may hold a password, so only its kind is told."""
     kind = url.partition("://")[0]
     return NotInThisVersion(f"the {store} store is of the kind '{kind}'.", expected=f"{what} is expected.")
+
+
+def _is_table(path: Path) -> bool:
+    """Whether a file is a Parquet file to its end."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        pq.read_metadata(path)
+    except pa.ArrowInvalid:
+        return False
+    return True
 
 
 def _os_user() -> str:

@@ -141,6 +141,10 @@ def test_json_is_exactly_one_document_with_null_for_what_is_not_a_number(answere
         (["predict", "--replay", "2013-05-01/2013-04-01", "--url", "http://localhost:1"], "usage.bad_window"),
         (["predict", "--request", '{"a": NaN}'], "usage.bad_rows"),
         (["predict", "--request", "[1]"], "usage.bad_rows"),
+        (["predict", "--request", '{"a": 1, "a": 2}'], "usage.bad_rows"),
+        (["predict", "--request", '{"features": {"a": 1, "a": 2}}'], "usage.bad_rows"),
+        (["predict", "--request", '{"features": {"a": 1}, "at": "2013-04-01T00:00:00Z"}'], "usage.bad_rows"),
+        (["predict", "--request", '{"features": {"a": 1}, "request_id": 1}'], "usage.bad_rows"),
         (["predict", "--file", "/nowhere/rows.jsonl"], "usage.bad_rows"),
         (["train", "--cutoff", "2013-04-01"], "usage.naive_time"),
         (["status", "--at", "2013-04-01T00:00:00"], "usage.naive_time"),
@@ -248,3 +252,125 @@ def test_no_command_has_a_parameter_by_the_name_of_a_global_option():
         command for verb in VERBS.values() if isinstance(verb, click.Group) for command in verb.commands.values()
     ]
     assert [(command.name, param.name) for command in commands for param in command.params if param.name in taken] == []
+
+
+CLOSED, FULL = "closed", "/dev/full"
+
+
+def seatrial(*words: str, out: str | None = None, err: str | None = None) -> tuple[int, bytes, bytes]:
+    """Run `seatrial WORDS...` with a stdout or stderr that is closed or full: (exit code, stdout, stderr)."""
+    close = [number for number, place in ((1, out), (2, err)) if place == CLOSED]
+    code = f"import os, sys; [os.close(n) for n in {close}]; os.execv(sys.executable, [sys.executable, *sys.argv[1:]])"
+    words = ("-m", "seatrial", *words)
+    full = open(FULL, "wb")  # noqa: SIM115, PTH123
+    with full:
+        streams = [full if place == FULL else subprocess.PIPE for place in (out, err)]
+        env = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+        command = [sys.executable, "-c", code, *words]
+        done = subprocess.run(command, stdout=streams[0], stderr=streams[1], env=env, check=False)
+    return done.returncode, done.stdout or b"", done.stderr or b""
+
+
+@pytest.mark.parametrize("words", ["--help", "--version", "train --help", "--help --json"])
+def test_a_closed_stdout_is_nobody_who_listens(words):
+    assert seatrial(*words.split(), out=CLOSED) == (0, b"", b"")
+
+
+@pytest.mark.parametrize("words", ["--help", "--version", "train --help"])
+@pytest.mark.parametrize("out", [None, CLOSED])
+def test_what_nobody_can_be_told_changes_nothing_about_how_a_command_ends(words, out):
+    for err in (CLOSED, FULL):
+        assert seatrial(*words.split(), out=out, err=err)[0] == 0
+        assert seatrial("trian", out=out, err=err)[0] == 2
+        assert seatrial("trian", "--json", "--debug", out=out, err=err)[0] == 2
+
+
+@pytest.mark.parametrize("words", ["--help", "--version", "train --help", "help --all"])
+def test_a_stdout_that_takes_nothing_is_told_with_6(words):
+    code, _, err = seatrial(*words.split(), out=FULL)
+    assert code == 6
+    assert err.startswith(b"OutputUnwritable [output.unwritable]: ")
+    assert b"Traceback" not in err
+    assert seatrial(*words.split(), out=FULL, err=FULL)[0] == 6
+
+
+def test_help_whose_reader_stopped_reading_ends_with_0():
+    for words in (["--help"], ["train", "--help"], ["--version"]):
+        command = [sys.executable, "-m", "seatrial", *words]
+        env = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=env) as process:
+            assert process.stdout is not None
+            assert process.stderr is not None
+            process.stdout.close()
+            assert (process.wait(), process.stderr.read()) == (0, b"")
+
+
+def test_a_file_that_is_opened_later_does_not_become_a_closed_stdout(tmp_path):
+    kept = tmp_path / "kept"
+    code = (
+        "import os; os.close(1); os.close(2)\nimport sys; sys.stdout = sys.stderr = None\n"
+        "from seatrial.cli import streams; streams.open_closed()\n"
+        f"file = open({str(kept)!r}, 'w'); sys.exit(file.fileno() <= 2)"
+    )
+    env = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    assert subprocess.run([sys.executable, "-c", code], env=env, check=False).returncode == 0
+
+
+def test_an_interruption_while_modules_are_loaded_is_quiet():
+    code = (
+        "import sys, signal\nfrom seatrial.cli import main\nname = sys.argv[1]\nclass Interrupting:\n"
+        "    def find_spec(self, wanted, *_):\n"
+        "        if wanted == name: signal.raise_signal(signal.SIGINT)\n"
+        "sys.meta_path.insert(0, Interrupting())\nsys.argv = ['seatrial', 'status']\nmain()"
+    )
+    env = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    for module in ("seatrial.cli.catalogue", "seatrial.cli.door", "seatrial.cli.nouns", "seatrial.project"):
+        command = [sys.executable, "-c", code, module]
+        done = subprocess.run(command, capture_output=True, env=env, check=False)
+        assert (done.returncode, done.stdout, done.stderr.strip()) == (INTERRUPTED, b"", b"")
+
+
+def test_an_error_that_a_library_made_of_an_interruption_is_an_interruption(answered):
+    def fail(call):
+        try:
+            raise KeyboardInterrupt
+        except KeyboardInterrupt:
+            raise ImportError("half a module")  # noqa: B904
+
+    assert answered(fail) == (INTERRUPTED, "", "")
+
+
+def test_with_json_the_notes_before_a_failure_are_in_its_document(answered):
+    def fail(call):
+        import warnings
+
+        from seatrial.cli import talk
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("always")
+            warnings.warn("column 'at' has no zone", stacklevel=1)
+        talk.say("half-way")
+        sys.stderr.write("printed by a project file\n")
+        raise Conflict("found.")
+
+    code, out, err = answered(fail, "--json")
+    assert (code, out) == (5, "")
+    assert json.loads(err)["notes"] == ["note: column 'at' has no zone", "half-way", "printed by a project file"]
+
+
+def test_with_json_the_notes_of_a_success_are_still_told(answered):
+    def succeed(call):
+        from seatrial.cli import talk
+
+        talk.say("half-way")
+        call.answer({}, lambda _: [])
+
+    assert answered(succeed, "--json") == (0, "{}\n", "half-way\n")
+
+
+def test_the_version_as_json_is_json(capsys):
+    from seatrial import __version__
+
+    for words in (["--version", "--json"], ["--json", "--version"]):
+        assert run(words) == 0
+        assert json.loads(capsys.readouterr().out) == {"version": __version__}

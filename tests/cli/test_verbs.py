@@ -11,9 +11,12 @@ import textwrap
 import time
 import urllib.error
 import urllib.request
+import warnings
+from pathlib import Path
 
 import pytest
 
+from seatrial import Project
 from seatrial.cli import run
 
 ROW = '{"size": 0.25, "weight": 0.5}'
@@ -127,6 +130,14 @@ def test_rows_come_from_a_file_or_from_stdin(told, tmp_path, monkeypatch):
     assert len(from_file) == 2
 
 
+def test_a_body_as_the_service_takes_it_is_understood(told):
+    (plain,) = told("predict", "--request", ROW)
+    (pasted,) = told("predict", "--request", f'{{"features": {ROW}, "request_id": "mine"}}')
+    assert (pasted["probability"], pasted["request_id"]) == (plain["probability"], "mine")
+    many = told("predict", "--request", f'{{"instances": [{ROW}, {ROW}]}}')
+    assert [one["probability"] for one in many] == [plain["probability"]] * 2
+
+
 def test_at_is_the_time_of_the_project(told):
     (answer,) = told("predict", "--request", ROW, "--at", "2013-04-01T02:00:00+02:00")
     assert told("lineage", answer["prediction_id"])["nodes"][0]["facts"]["at"] == "2013-04-01T00:00:00Z"
@@ -154,6 +165,48 @@ def test_docker_export_lists_its_files(told, tmp_path):
 def test_an_unknown_id_is_a_usage_error(folder, capsys, words):
     assert run([*words.split(), "--project", str(folder)]) == 2
     assert capsys.readouterr().out == ""
+
+
+def cut_off(path):
+    path.chmod(0o644)
+    path.write_bytes(path.read_bytes()[:-7])
+
+
+def test_an_object_that_was_cut_off_is_repaired_by_the_verb_that_made_it(told, folder, capsys):
+    known = told("release")
+    (snapshot,) = (folder / ".seatrial" / "objects" / "snapshots").iterdir()
+    for verb, path in (("release", Path(known["path"])), ("snapshot", snapshot)):
+        whole = path.read_bytes()
+        cut_off(path)
+        with warnings.catch_warnings():
+            warnings.simplefilter("always")
+            assert run([verb, "--project", str(folder)]) == 0
+        assert "was damaged, and is repaired" in capsys.readouterr().err
+        assert path.read_bytes() == whole
+        told(verb)
+
+
+def test_two_processes_that_release_one_version_get_the_same_release(tmp_path, capsys, monkeypatch):
+    folder = make(tmp_path)
+    assert run(["train", "--project", str(folder)]) == 0
+    with Project(folder) as project:
+        first = project.release()
+        monkeypatch.setattr(project, "release_of", lambda version: None)  # as the other saw it before the first ended
+        second = project.release()
+        assert (first.new, second.new, first.id) == (True, False, second.id)
+        assert len(project.releases()) == 1
+    (rows,) = (folder / ".seatrial" / "objects" / "runs").rglob("parity_rows.parquet")
+    cut_off(rows)
+    capsys.readouterr()
+    assert run(["release", "--project", str(folder), "--json"]) == 1
+    problem = json.loads(capsys.readouterr().err)
+    assert problem["code"] == "project.run_file_damaged"
+    assert "seatrial train heavy" in problem["next"]
+
+
+def test_a_name_that_no_file_can_have_is_an_unknown_release(folder, capsys):
+    assert run(["releases", "verify", "x" * 5000, "--project", str(folder)]) == 2
+    assert capsys.readouterr().err.startswith("NoRelease [project.no_release]: 'xxx")
 
 
 def test_data_that_breaks_an_expectation_ends_with_1_and_shows_the_rows(tmp_path, capsys):

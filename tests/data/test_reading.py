@@ -144,6 +144,30 @@ def test_csv_delimiters_are_found_in_the_header(tmp_path, delimiter):
     assert rows(source, tmp_path).to_pylist() == [{"a": 1, "b,;c": 'x "y" z'}]
 
 
+@pytest.mark.parametrize(
+    ("text", "kind", "words"),
+    [
+        ("n/a", "DOUBLE", ["line 3 of t.csv", "'n/a'", "column 'x'", "nulls=['', 'n/a']"]),
+        ("13/02/2013", "DATE", ["line 3 of t.csv", "'13/02/2013'", "column 'x'", "strptime(x"]),
+        ("13/02/2013", "TIMESTAMP", ["row 1", "'13/02/2013'", "column 'x'", "strptime(x"]),
+    ],
+)
+def test_a_csv_value_that_is_not_of_its_declared_type_is_named_with_its_place_and_what_to_do(
+    tmp_path, text, kind, words
+):
+    (tmp_path / "t.csv").write_text(f"id,x\n1,\n2,{text}\n")
+    with pytest.raises(ColumnWrongType) as caught:
+        read(CsvSource("t.csv", types={"x": kind}), folder=tmp_path)
+    assert [word for word in words if word not in str(caught.value)] == []
+
+
+def test_a_csv_time_that_is_not_iso_is_named_with_its_row_and_what_to_do(tmp_path):
+    (tmp_path / "t.csv").write_text("id,x\n1,2013-02-01\n2,13/02/2013\n")
+    with pytest.raises(ColumnWrongType, match=r"Row 1 .*'13/02/2013'") as caught:
+        read(CsvSource("t.csv", event_timestamp="x"), folder=tmp_path)
+    assert "strptime(x, '%d/%m/%Y')" in str(caught.value)
+
+
 def test_ambiguous_day_and_month_stay_text(tmp_path):
     found = rows(csv(tmp_path, "day,at\n01/02/2013,01/02/2013 10:00:00\n"), tmp_path)
     assert found.schema.types == [pa.string(), pa.string()]

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import html.parser
 import json
 import re
+import resource
 import signal
 import socket
+import threading
 import time
 from urllib.parse import urlsplit
 
@@ -145,6 +148,160 @@ class TestBodies:
             answer = connection.recv(65536)
         assert answer[9:12] == b"400"
         assert b"4711" not in answer
+
+
+def everything(url: str, data: bytes) -> bytes:
+    """All that the server sends for some bytes until it closes."""
+    parts = urlsplit(url)
+    with socket.create_connection((parts.hostname, parts.port), 10) as connection:
+        connection.sendall(data)
+        return b"".join(iter(lambda: connection.recv(65536), b""))
+
+
+class TestWhatIsNotHttp:
+    @pytest.mark.parametrize(
+        "data",
+        [
+            b"\x16\x03\x01 secret-4711\r\n\r\n",
+            b"FETCH /predict HTTP/1.1\r\n\r\n",
+            b"POST /predict HTTP/1.1\r\nconnection: upgrade\r\nupgrade: h2c\r\ncontent-length: 4\r\n\r\n4711",
+            b"POST /predict HTTP/9.9\r\nhost: x\r\n\r\n",
+            b"POST http://[::1 HTTP/1.1\r\nhost: x\r\n\r\n",
+            b"POST /pr\xffdict HTTP/1.1\r\nhost: x\r\n\r\n",
+            b"POST /predict HTTP/1.1\r\nsecret-4711\r\n\r\n",
+            b"POST /predict HTTP/1.1\r\ncontent-length: x4711\r\n\r\n",
+            b"POST /predict HTTP/1.1\r\ncontent-length: 3\r\ntransfer-encoding: chunked\r\n\r\n{}",
+            b"POST /predict HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\nsecret-4711\r\n",
+        ],
+    )
+    def test_it_is_a_problem_document_like_any_other_and_ends_the_connection(self, url, client, data):
+        answer = everything(url, data)
+        status, found = problem(answer)
+        assert (status, found["code"]) == (400, "http.not_http")
+        assert answer.count(b"HTTP/1.1") == 1
+        assert b"connection: close" in answer
+        assert b"4711" not in answer
+        assert client.predict(GOOD)
+        assert 'model_prediction_errors_total{code="http.not_http",model_name=""}' in client.get("/metrics").decode()
+
+    def test_a_head_that_does_not_end_is_given_up(self, url):
+        parts = urlsplit(url)
+        with socket.create_connection((parts.hostname, parts.port), 10) as connection:
+            connection.sendall(b"POST /predict HTTP/1.1\r\nhost: x\r\n")
+            answer = b""
+            for number in range(10_000):
+                connection.sendall(b"x-%d: 0\r\n" % number * 100)
+                connection.setblocking(False)
+                try:
+                    answer = connection.recv(65536)
+                except BlockingIOError:
+                    continue
+                finally:
+                    connection.setblocking(True)
+                break
+        assert problem(answer)[1]["code"] == "http.head_too_large"
+
+
+class TestOneConnection:
+    BODY = json.dumps({"features": GOOD}).encode()
+
+    def test_answers_come_in_the_order_of_requests_sent_at_once(self, url):
+        asked = [json.dumps({"features": GOOD, "request_id": f"piped {number}"}).encode() for number in range(40)]
+        data = b"".join(map(post, asked[:20])) + b"GET /health HTTP/1.1\r\nhost: x\r\n\r\n"
+        data += b"".join(map(post, asked[20:])) + post(b"{", "connection: close") + post(self.BODY)
+        answer = everything(url, data)
+        found = re.findall(rb'HTTP/1.1 (\d+)|"request_id":"piped (\d+)"|("live":true)', answer)
+        told = [b"".join(one).decode() for one in found]
+        first, then = ([word for n in numbers for word in ("200", str(n))] for numbers in (range(20), range(20, 40)))
+        expected = [*first, "200", '"live":true', *then, "400"]
+        assert told == expected
+
+    def test_a_body_is_asked_for_when_the_caller_wants_to_be(self, url):
+        parts = urlsplit(url)
+        with socket.create_connection((parts.hostname, parts.port), 10) as connection:
+            connection.sendall(post(b"", "expect: 100-continue", length=len(self.BODY)))
+            assert connection.recv(65536) == b"HTTP/1.1 100 Continue\r\n\r\n"
+            connection.sendall(self.BODY)
+            assert connection.recv(65536)[9:12] == b"200"
+            connection.sendall(post(b"", "expect: 100-continue", length=2**20 + 1))
+            assert connection.recv(65536)[9:12] == b"413"
+
+    def test_an_old_client_or_one_that_says_so_is_closed_after_its_answer(self, url):
+        for data in (post(self.BODY).replace(b"HTTP/1.1", b"HTTP/1.0"), post(self.BODY, "connection: close")):
+            answer = everything(url, data)
+            assert answer[9:12] == b"200"
+            assert b"connection: close" in answer
+
+    def test_a_caller_that_does_not_read_its_answers_keeps_nobody_else_waiting(self, url, client):
+        parts = urlsplit(url)
+        with socket.create_connection((parts.hostname, parts.port), 5) as greedy:
+            greedy.setblocking(False)
+            for _ in range(400):
+                with contextlib.suppress(BlockingIOError):
+                    greedy.send(post(self.BODY) * 100)
+                assert client.predict(GOOD)
+
+
+def test_fifty_connections_that_trickle_their_bytes_do_not_stop_other_answers(url):
+    parts = urlsplit(url)
+    body = json.dumps({"features": GOOD}).encode()
+    slow = [socket.create_connection((parts.hostname, parts.port), 5) for _ in range(50)]
+    done = threading.Event()
+
+    def trickle():
+        data = post(body, "x-a: 1", "x-b: 2")
+        for position in range(10**9):
+            for number, connection in enumerate(slow):
+                with contextlib.suppress(OSError):  # a server may be tired of some
+                    byte = (position + number * 7) % len(data) if position else 0
+                    connection.send(data[byte : byte + 1])
+            if done.wait(0.02):
+                return
+
+    trickling = threading.Thread(target=trickle)
+    trickling.start()
+    try:
+        with Client(url, timeout=10) as client:
+            for _ in range(500):
+                assert client.predict(GOOD)["prediction"] in (0, 1)
+    finally:
+        done.set()
+        trickling.join()
+        for connection in slow:
+            connection.close()
+
+
+class TestTheLogsDisk:
+    def test_an_answer_that_the_disk_does_not_take_is_a_503_and_in_no_log(self, home, tmp_path):
+        (tmp_path / "keys").symlink_to(home / "keys")
+        answered = []
+        with server(tmp_path, bundle=str(home / "late.seatrial")) as (process, url), Client(url) as client:
+            answered.append(client.predict(GOOD)["prediction_id"])
+            (segment,) = (tmp_path / "log" / "segments").glob("*.seg")
+            size = segment.stat().st_size
+            _, hard = resource.prlimit(process.pid, resource.RLIMIT_FSIZE)
+            resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (size + 100, hard))
+            for _ in range(3):
+                status, found = problem(raw(url, post(json.dumps({"features": GOOD, "request_id": "lost"}).encode())))
+                assert (status, found["code"]) == (503, "log.unwritable")
+            piped = post(json.dumps({"features": GOOD, "request_id": "lost"}).encode()) * 5
+            answer = everything(url, piped + b"GET / HTTP/1.0\r\n\r\n")
+            assert re.findall(rb"HTTP/1.1 (\d+)", answer) == [b"503"] * 5 + [b"200"]
+            resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (hard, hard))
+            answered.append(client.predict(GOOD)["prediction_id"])
+        log = PredictionLog(tmp_path / "log")
+        assert log.rows(columns=["prediction_id"])["prediction_id"].to_pylist() == answered
+        assert log.find("lost") == []
+
+    def test_a_file_in_the_way_of_the_log_is_the_same(self, home, tmp_path):
+        (tmp_path / "keys").symlink_to(home / "keys")
+        (tmp_path / "log").write_text("in the way")
+        with server(tmp_path, bundle=str(home / "late.seatrial")) as (_, url):
+            status, found = problem(raw(url, post(json.dumps({"features": GOOD}).encode())))
+            assert (status, found["code"]) == (503, "log.unwritable")
+            (tmp_path / "log").unlink()
+            with Client(url) as client:
+                assert client.predict(GOOD)
 
 
 def test_other_methods_and_paths_are_problem_documents(url):

@@ -12,7 +12,7 @@ import time
 import pytest
 
 from seatrial.core.errors import Unavailable
-from seatrial.stores.objects import BadKey, ObjectDiffers, ObjectStore, ObjectsUnwritable
+from seatrial.stores.objects import BadKey, ObjectDiffers, ObjectRepaired, ObjectStore, ObjectsUnwritable
 from seatrial.testing import ObjectSuite
 
 
@@ -112,3 +112,21 @@ def test_a_killed_writer_leaves_whole_objects_and_every_acknowledged_one(tmp_pat
     kept = {int(key.removeprefix("a/")) for key in store.keys("a/")}
     assert set(acknowledged) <= kept
     assert all(store.read(f"a/{number}") == number.to_bytes(4, "big") * 50_000 for number in kept)
+
+
+def test_what_is_damaged_under_a_key_of_its_content_is_repaired(tmp_path):
+    store = ObjectStore(tmp_path / "objects")
+    source = tmp_path / "file"
+    source.write_bytes(b"whole")
+    for put in (lambda **more: store.put("a", b"whole", **more), lambda **more: store.put_file("a", source, **more)):
+        put()
+        store.path("a").chmod(0o644)
+        store.path("a").write_bytes(b"who")
+        with pytest.raises(ObjectDiffers):
+            put()
+        with pytest.raises(ObjectDiffers):
+            put(whole=lambda path: True)
+        assert store.read("a") == b"who"
+        with pytest.warns(ObjectRepaired, match="'a' in .* was damaged, and is repaired"):
+            put(whole=lambda path: path.read_bytes() == b"whole")
+        assert store.read("a") == b"whole"

@@ -6,7 +6,6 @@ exactly one JSON document, and a problem is one on stderr. The exit code is the 
 
 from __future__ import annotations
 
-import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -16,16 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from seatrial.cli import catalogue, talk
-from seatrial.core.errors import NotInThisVersion, SeatrialError, UsageError, did_you_mean
+from seatrial.cli import INTERRUPTED, catalogue, streams, talk
+from seatrial.core.errors import NotInThisVersion, SeatrialError, Unavailable, UsageError, did_you_mean
 
 if TYPE_CHECKING:
     from seatrial.cli.render import Block
     from seatrial.core.windows import Window
     from seatrial.project import Project
-
-INTERRUPTED = 130
-"""The exit code after Ctrl-C, as shells have it."""
 
 
 class BadCommandLine(UsageError):
@@ -38,6 +34,12 @@ class UnknownCommand(UsageError):
     """No command has this name."""
 
     code = "usage.unknown_command"
+
+
+class OutputUnwritable(Unavailable):
+    """The answer could not be written to stdout."""
+
+    code = "output.unwritable"
 
 
 class InternalError(SeatrialError):
@@ -75,11 +77,12 @@ class Invocation:
         from seatrial.cli import render
 
         plain = render.plain(result)
-        with _pipe_may_close():
+        blocks = [] if self.json else shown(plain)
+        with streams.answering():
             if self.json:
                 render.write_json(plain)
             else:
-                render.write(shown(plain))
+                render.write(blocks)
 
 
 def as_time(_ctx: click.Context, param: click.Parameter, value: str | None) -> datetime | None:
@@ -108,9 +111,27 @@ def _keep_time(ctx: click.Context, param: click.Parameter, value: str | None) ->
 def _print_version(ctx: click.Context, _param: click.Parameter, value: bool) -> None:
     if value:
         from seatrial import __version__
+        from seatrial.cli.render import lines
 
-        click.echo(f"seatrial {__version__}")
+        ctx.ensure_object(Invocation).answer({"version": __version__}, lambda _: lines([f"seatrial {__version__}"]))
         ctx.exit()
+
+
+def _print_help(ctx: click.Context, _param: click.Parameter, value: bool) -> None:
+    if value:
+        with streams.answering():
+            sys.stdout.write(f"{ctx.get_help()}\n")
+        ctx.exit()
+
+
+class _Helping(click.Command):
+    """A command whose help is an answer like any other: click's own ends with 1 when its reader stops reading."""
+
+    def get_help_option(self, ctx: click.Context) -> click.Option | None:
+        option = super().get_help_option(ctx)
+        if option is not None:
+            option.callback = _print_help
+        return option
 
 
 def _global(*names: str, **settings: Any) -> click.Option:
@@ -130,7 +151,7 @@ GLOBAL_OPTIONS = (
 GLOBAL_HELP = "Anywhere: --project DIR, --env NAME, --actor NAME, --at TIME, --json, --debug (see seatrial --help)."
 
 
-class Verb(click.Command):
+class Verb(_Helping):
     """A command that takes the global options beside its own."""
 
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
@@ -142,7 +163,7 @@ class Verb(click.Command):
         formatter.write_text(GLOBAL_HELP)
 
 
-class Noun(click.Group):
+class Noun(_Helping, click.Group):
     """A group of commands about one kind of thing. Without a word of its own it lists."""
 
     command_class = Verb
@@ -175,7 +196,7 @@ class Noun(click.Group):
             ctx.invoke(self.commands["list"])
 
 
-class Root(click.Group):
+class Root(_Helping, click.Group):
     """`seatrial` itself: finds commands by name and loads them when they are named."""
 
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
@@ -220,26 +241,43 @@ def run(arguments: list[str]) -> int:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")  # a terminal without ✓ gets a ?, not a failure
-    with warnings.catch_warnings(), _pipe_may_close():
+    call = Invocation()
+    call.json = as_json
+    with warnings.catch_warnings(), talk.held(as_json) as notes:
         warnings.showwarning = talk.warned
         try:
-            ended = root.main(arguments, prog_name="seatrial", standalone_mode=False, obj=Invocation())
-            return ended if isinstance(ended, int) else 0
+            code = root.main(arguments, prog_name="seatrial", standalone_mode=False, obj=call)
+            with streams.answering():  # what a verb printed by itself
+                return code if isinstance(code, int) else 0
         except (click.Abort, KeyboardInterrupt):
             return INTERRUPTED
-        except SystemExit as ended:  # click's own answer to a reader of its help that stopped reading
-            return ended.code if isinstance(ended.code, int) else 0
-        except BrokenPipeError:
-            raise
+        except SystemExit as error:
+            return error.code if isinstance(error.code, int) else 1
         except Exception as error:
-            if debug:
-                import traceback
+            if _interrupted(error):
+                return INTERRUPTED
+            return ended(error, as_json=as_json, debug=debug, notes=notes.take())
 
-                traceback.print_exception(error)
-            explained = _explained(error)
-            talk.problem(explained, as_json=as_json)
-            return explained.exit_code
-    return 0
+
+def ended(error: Exception, *, as_json: bool = False, debug: bool = False, notes: Sequence[str] = ()) -> int:
+    """Tell why a command failed; the exit code."""
+    if debug:
+        import traceback
+
+        talk.say("".join(traceback.format_exception(error)).rstrip())
+    explained = _explained(error)
+    talk.problem(explained, as_json=as_json, notes=notes)
+    return explained.exit_code
+
+
+def _interrupted(error: BaseException) -> bool:
+    """Whether it came of Ctrl-C: a library whose import was interrupted may raise an error of its own."""
+    seen: list[BaseException | None] = [error]
+    while seen[-1] is not None and len(seen) < 50:
+        if isinstance(seen[-1], KeyboardInterrupt):
+            return True
+        seen.append(seen[-1].__cause__ or seen[-1].__context__)
+    return False
 
 
 def _explained(error: Exception) -> SeatrialError:
@@ -251,6 +289,12 @@ def _explained(error: Exception) -> SeatrialError:
         return BadCommandLine(f"{error.format_message()}", next=f"See `{command} --help`.", state="Nothing was done.")
     if isinstance(error, click.ClickException):
         return BadCommandLine(error.format_message(), state="Nothing was done.")
+    if isinstance(error, streams.StdoutFull):
+        return OutputUnwritable(
+            f"stdout does not take the answer: {error.strerror}.",
+            state="The command did its work; only its answer is lost.",
+            next="Make room where stdout goes to, or send it elsewhere; `seatrial status` says how things are.",
+        )
     return InternalError(
         f"{type(error).__name__}: {error}.",
         expected="This is a defect of seatrial, please report it; --debug shows the traceback.",
@@ -293,13 +337,3 @@ _INSTEAD = {
     "explain": "`seatrial lineage ID` shows what a prediction came from.",
     "up": "`seatrial serve` answers requests.",
 }
-
-
-@contextmanager
-def _pipe_may_close() -> Iterator[None]:
-    """A reader that has seen enough (`| head`) is no failure: what was done stays done."""
-    try:
-        yield
-        sys.stdout.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

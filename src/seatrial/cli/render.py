@@ -37,6 +37,7 @@ class Table:
 
 Block = Line | Table
 
+DECLARE = "declare a source and a Model in project.py; its comments show how"
 MAIN_METRICS = ("roc_auc", "log_loss", "f1", "rmse", "mae", "r2")
 
 
@@ -153,11 +154,13 @@ def initialised(result: Plain) -> list[Block]:
 
 def validated(reports: list[Plain]) -> list[Block]:
     """Per source its expectations; for those that failed the reason and the first rows."""
+    if not reports:
+        return [Line("The project reads no source yet."), Line(f"Next: {DECLARE}")]
     blocks: list[Block] = []
     for report in reports:
         aside = sum(removed.get("rows", 0) for removed in report["set_aside"])
         words = f"{report['source']}: {report['rows']:,} rows" + (f", {aside:,} set aside by rule" if aside else "")
-        blocks.append(Line(words, "bold"))
+        blocks.append(Line(report["source"] if report.get("kind") == "declaration" else words, "bold"))
         if not report["results"]:
             blocks.append(Line("  nothing is expected of it", "dim"))
         for result in report["results"]:
@@ -281,6 +284,8 @@ def audited(report: Plain) -> list[Block]:
     bad, head = report["first_bad"], report["head"]
     if bad:
         return [Line(f"✗ {report['events']:,} events; event {bad['seq']} is bad: {bad['reason']}.", "red")]
+    if not report["events"]:
+        return [Line("The audit log has no events yet.", "dim")]
     return [
         Line(f"✓ {report['events']:,} events, each as it was written.", "green"),
         Line(f"  To notice a tail that is cut off later, keep this elsewhere: {head['seq']} {head['hash']}"),

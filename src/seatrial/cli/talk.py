@@ -2,20 +2,73 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, TextIO
 
+from seatrial.cli.streams import discard
 from seatrial.core.clock import monotonic
 from seatrial.core.errors import SeatrialError
 
 BOLD_RED, DIM, RESET = "\x1b[1;31m", "\x1b[2m", "\x1b[0m"
 
 
+class Held(io.StringIO):
+    """Stands in for stderr under --json, where a failure is to be one document: what is said meanwhile is kept."""
+
+    def __init__(self, stderr: TextIO) -> None:
+        super().__init__()
+        self._stderr = stderr
+        self._released = False
+
+    def write(self, text: str) -> int:
+        return self._stderr.write(text) if self._released else super().write(text)
+
+    def take(self) -> list[str]:
+        """The lines that were kept; they are told elsewhere."""
+        lines = [line for line in self.getvalue().splitlines() if line.strip()]
+        self.seek(0)
+        self.truncate()
+        return lines
+
+    def release(self) -> None:
+        """Hand on what was kept, and from now on everything at once."""
+        lines = self.take()
+        self._released = True
+        sys.stderr = self._stderr
+        for line in lines:
+            say(line)
+
+
+@contextmanager
+def held(as_json: bool) -> Iterator[Held]:
+    """Keep what is said in the block until it ends or is released. as_json: False keeps nothing."""
+    before = sys.stderr
+    notes = Held(before)
+    if as_json:
+        sys.stderr = notes
+    try:
+        yield notes
+    finally:
+        notes.release()
+
+
+def release() -> None:
+    """Let what was said so far be seen now: a command that goes on for long is at work."""
+    if isinstance(sys.stderr, Held):
+        sys.stderr.release()
+
+
 def say(text: str) -> None:
-    """One note for the person in front of the terminal."""
-    print(text, file=sys.stderr, flush=True)
+    """One note for the person in front of the terminal. A stderr that takes nothing changes nothing."""
+    try:
+        print(text, file=sys.stderr, flush=True)
+    except (OSError, ValueError):
+        discard(sys.stderr)
 
 
 def warned(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
@@ -23,10 +76,10 @@ def warned(message: Warning | str, category: type[Warning], *_: Any, **__: Any) 
     say(_coloured(f"note: {message}" if issubclass(category, UserWarning) else f"{category.__name__}: {message}", DIM))
 
 
-def problem(error: SeatrialError, *, as_json: bool) -> None:
-    """An error, for people: its first line stands out on a terminal. For programs: one JSON document."""
+def problem(error: SeatrialError, *, as_json: bool, notes: Sequence[str] = ()) -> None:
+    """An error, for people: its first line stands out on a terminal. For programs: one JSON document, `notes` in it."""
     if as_json:
-        say(json.dumps(document(error), indent=2, ensure_ascii=False, default=str))
+        say(json.dumps(document(error) | {"notes": list(notes)}, indent=2, ensure_ascii=False, default=str))
         return
     first, *rest = str(error).split("\n")
     say("\n".join([_coloured(first, BOLD_RED), *rest]))

@@ -68,15 +68,21 @@ def init(call: Invocation, folder: Path, template: str) -> None:
 @click.pass_obj
 def validate(call: Invocation, sources: tuple[str, ...]) -> None:
     """Reads the raw tables, all or those named, and shows for each expectation whether it holds, with the rows
-    that break it. Writes nothing. Ends with 1 when anything failed."""
+    that break it; without names also every column that a model, view or deployment names and no source has. Writes
+    nothing. Ends with 1 when anything failed."""
     from seatrial.cli import render
     from seatrial.data.expectations import refused
+    from seatrial.declarations import DeclarationReport, differ
 
     with call.project() as project:
         reports = project.validate(*sources)
         call.answer(reports, render.validated)
-        if not all(report.passed for report in reports):
-            raise refused(*reports)
+    differing = [report for report in reports if isinstance(report, DeclarationReport)]
+    data = [report for report in reports if report not in differing]
+    if not all(report.passed for report in data):
+        raise refused(*data)
+    if differing:
+        raise differ(differing)
 
 
 @verb("snapshot")
@@ -196,12 +202,13 @@ def serve(call: Invocation, host: str, port: int, replay: bool, bundle: Path | N
 
     def ready(url: str) -> None:
         talk.say(f"Serving at {url}; documentation at {url}/docs. Stop with Ctrl-C.")
+        talk.release()
         if call.json:
             call.answer({"url": url}, lambda _: [])
 
     with call.project() as project:
         if bundle is None:
-            if not project.deployments():
+            if not project.routes.names():
                 talk.say("Nothing is deployed yet: requests are answered with 503 until `seatrial deploy` was run.")
             project.serve(host=host, port=port, replay=replay, on_ready=ready)
             return
@@ -212,7 +219,7 @@ def serve(call: Invocation, host: str, port: int, replay: bool, bundle: Path | N
             bundle,
             trusted_keys=trusted_keys(project.keys),
             log=project.log,
-            online=lambda: project.online,
+            online=project.online_for_serving,
             replay=replay,
         )
         service.run(serving, host=host, port=port, started=ready)
@@ -220,7 +227,9 @@ def serve(call: Invocation, host: str, port: int, replay: bool, bundle: Path | N
 
 @verb("predict")
 @click.argument("model", required=False)
-@click.option("--request", metavar="JSON", help="One row: an object of the model's request fields.")
+@click.option(
+    "--request", metavar="JSON", help="One row: an object of the request fields, or a body as POST /predict takes it."
+)
 @click.option("--file", "file", metavar="FILE", help="Rows as JSON lines; - reads stdin.")
 @click.option("--url", metavar="URL", help="A running service; without it the prediction is made in this process.")
 @click.option(
@@ -251,9 +260,9 @@ def predict(
                 done = project.replay(model, window, url=url, progress=progress)
             call.answer(done, render.replayed)
         return
-    rows = read_rows(request, file)
+    rows, ids = read_rows(request, file)
     with call.project() as project:
-        call.answer(project.predict(model, rows, at=call.at, url=url), render.predicted)
+        call.answer(project.predict(model, rows, at=call.at, url=url, request_ids=ids), render.predicted)
 
 
 @verb("lineage")
@@ -326,46 +335,77 @@ def export_docker(call: Invocation, release: str, folder: Path) -> None:
         call.answer({"folder": str(folder), "release": release, "files": files}, render.exported)
 
 
-def read_rows(request: str | None, file: str | None) -> list[dict[str, Any]]:
-    """The rows of --request (one JSON object) or --file (JSON lines; - is stdin).
+def read_rows(request: str | None, file: str | None) -> tuple[list[dict[str, Any]], list[str | None]]:
+    """The rows of --request (one JSON object) or --file (JSON lines; - is stdin), and the request id of each, if any.
 
-    Raises BadRequestRows with the line that is not a JSON object. Values are checked by the model's signature.
+    An object may be the row itself or a body as the service takes it: {"features": {...}, "request_id": "..."}.
+    Raises BadRequestRows with the line that is neither. Values are checked by the model's signature.
     """
     if request is not None:
-        return [_row(request, "--request")]
-    assert file is not None
-    if file == "-":
-        return _rows(sys.stdin.read(), "stdin")
-    try:
-        content = Path(file).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-        raise BadRequestRows(f"the file {file} cannot be read: {reason}.", expected="JSON lines in UTF-8.") from None
-    return _rows(content, file)
+        read = _row(request, "--request")
+    elif file == "-":
+        read = _rows(sys.stdin.read(), "stdin")
+    else:
+        assert file is not None
+        try:
+            content = Path(file).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+            raise BadRequestRows(
+                f"the file {file} cannot be read: {reason}.", expected="JSON lines in UTF-8."
+            ) from None
+        read = _rows(content, file)
+    return [row for row, _ in read], [request_id for _, request_id in read]
 
 
-def _rows(content: str, where: str) -> list[dict[str, Any]]:
-    rows = [
-        _row(line, f"line {number} of {where}") for number, line in enumerate(content.split("\n"), 1) if line.strip()
-    ]
-    if not rows:
+_Row = tuple[dict[str, Any], str | None]
+"""A row and its request id."""
+
+
+def _rows(content: str, where: str) -> list[_Row]:
+    lines = [(number, line) for number, line in enumerate(content.split("\n"), 1) if line.strip()]
+    if not lines:
         raise BadRequestRows(f"{where} holds no rows.", expected="One JSON object a line.")
-    return rows
+    return [row for number, line in lines for row in _row(line, f"line {number} of {where}")]
 
 
-def _row(line: str, where: str) -> dict[str, Any]:
+def _row(line: str, where: str) -> list[_Row]:
+    """The row in a line, or the rows when it is a body."""
     try:
-        row = json.loads(line, parse_constant=_no_constant)
+        found = json.loads(line, parse_constant=_no_constant, object_pairs_hook=_each_once)
     except (ValueError, RecursionError) as error:
         reason = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
         raise BadRequestRows(
             f"{where} is not JSON: {reason}.", expected='An object such as {"distance": 500} is expected.'
         ) from None
-    if not isinstance(row, dict):
+    if isinstance(found, dict) and isinstance(found.get("features"), dict):
+        rows = [found.pop("features")]
+    elif isinstance(found, dict) and isinstance(found.get("instances"), list):
+        rows = found.pop("instances")
+    else:
+        found, rows = {}, [found]
+    request_id = found.pop("request_id", None)
+    if found or not isinstance(request_id, str | None):
+        raise BadRequestRows(
+            f"{where} is a body with '{next(iter(found), 'request_id')}', which is not taken here.",
+            expected='Of a body "features" or "instances" is taken, and "request_id", a string.',
+            next="The time of a prediction is given with --at.",
+            state="Nothing was predicted.",
+        )
+    if not all(isinstance(row, dict) for row in rows):
         raise BadRequestRows(
             f"{where} is JSON, but not an object.", expected='An object such as {"distance": 500} is expected.'
         )
-    return row
+    return [(row, request_id) for row in rows]
+
+
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object; which of two values of one key is meant, nobody knows. The service refuses them too."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"the key '{next(name for name in names if names.count(name) > 1)}' comes twice")
+    return found
 
 
 def _no_constant(name: str) -> None:

@@ -19,6 +19,7 @@ from seatrial.core.clock import as_utc, iso, parse_time
 from seatrial.core.errors import Failed, UsageError, did_you_mean, listed
 from seatrial.core.types import Dtype
 from seatrial.data.session import ROW, in_one_line, is_one_select, literal, quoted, session, with_row_numbers
+from seatrial.data.text import why_text
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -158,7 +159,8 @@ class Between(Expectation):
         if pa.types.is_decimal(kind):
             values = values.cast(pa.float64())
         elif not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_timestamp(kind)):
-            raise CannotCheck(f"{self.column} is {kind}, and only numbers and times can be compared")
+            why = f"{self.column} is {kind}, and only numbers and times can be compared. {why_text(values)}"
+            raise CannotCheck(why.strip())
         never = pc.and_(values.is_valid(), False)
         try:
             below = never if self.low is None else pc.less(values, pa.scalar(_bound(self.low)))
@@ -511,6 +513,16 @@ def check(
     """
     results = tuple(_result(source, expectation, table, others or {}) for expectation in source.expectations)
     return ValidationReport(source.name, table.num_rows, results, tuple(removed))
+
+
+def check_rows(source: Source, table: pa.Table) -> ValidationReport:
+    """Try on some rows of `source` what must hold for each of them; `unique` is tried among them.
+
+    What is about the source as a whole is left out: its size, its types, other sources, and all that tolerates rows.
+    """
+    kinds = (Between, NotNull, OneOf, Sql, Unique)
+    tried = [e for e in source.expectations if isinstance(e, kinds) and not e.tolerated]
+    return ValidationReport(source.name, table.num_rows, tuple(_result(source, e, table, {}) for e in tried))
 
 
 def referenced(source: Source) -> list[Source]:

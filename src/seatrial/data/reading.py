@@ -17,10 +17,12 @@ from __future__ import annotations
 import csv
 import glob
 import gzip
+import re
 import warnings
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
@@ -152,7 +154,7 @@ def read(source: Source, *, folder: Path, tables: Mapping[str, pa.Table] | None 
     Raises SourceMissing, SourceEmpty, SourceUnreadable, ColumnMissing, ColumnWrongType, ColumnDuplicated,
     BadQuery, BadSetAside, UnknownTimezone. Warns with DataWarning, at most once a source.
     """
-    times = _Times(source)
+    times = Times(source)
     below: list[Reading] = []
     files: list[SourceFile] = []
     match source:
@@ -167,7 +169,7 @@ def read(source: Source, *, folder: Path, tables: Mapping[str, pa.Table] | None 
         case QuerySource():
             table = _query(source, folder, tables or {}, threads, below)
         case FrameSource():
-            table = _frame(source)
+            table = frame_table(source)
         case _:
             raise TypeError(f"{type(source).__name__} is not a kind of source that can be read")
     if not table.num_rows:
@@ -186,6 +188,22 @@ def read(source: Source, *, folder: Path, tables: Mapping[str, pa.Table] | None 
         naive=tuple(times.naive),
         files=(*files, *(file for reading in below for file in reading.files)),
     )
+
+
+def query_schema(source: QuerySource, tables: Mapping[str, pa.Schema]) -> pa.Schema:
+    """The columns of a query's rows without reading any. tables: the columns of the sources below, by name.
+
+    Raises BadQuery.
+    """
+    import pyarrow as pa
+
+    empty = {name: schema.empty_table() for name, schema in tables.items()}
+    found = _query(source, Path(), empty, 1, [])
+    fields = [
+        field.with_type(_utc_type()) if pa.types.is_timestamp(field.type) or pa.types.is_date(field.type) else field
+        for field in _plain_layout(found).schema
+    ]
+    return pa.schema(fields)
 
 
 # Files
@@ -280,11 +298,11 @@ def _schema_difference(first: pa.Schema, other: pa.Schema) -> str:
     return ", ".join(changed)
 
 
-def _csv(source: CsvSource, path: Path, times: _Times, threads: int) -> pa.Table:
+def _csv(source: CsvSource, path: Path, times: Times, threads: int) -> pa.Table:
     """The file as a table. Types are guessed from every row; times are parsed here, so that zones are seen."""
     import duckdb
 
-    names, delimiter = _csv_header(source, path)
+    names, delimiter = csv_header(source, path)
     _check_names(source, names)
     declared = dict(source.types or {})
     for name in declared:
@@ -307,12 +325,39 @@ def _csv(source: CsvSource, path: Path, times: _Times, threads: int) -> pa.Table
             table = connection.sql(
                 f"SELECT * FROM read_csv({options}, auto_detect = false, columns = {{{columns}}})"
             ).to_arrow_table()
+        except duckdb.ConversionException as error:
+            raise _wrong_text(source, path, error) from None
         except duckdb.Error as error:
             raise _unreadable(source, f"is not readable as CSV: {in_one_line(error)}", path) from None
     for name in timed:
         parsed = times.parse(name, table[name], must=name in declared)
         table = table.set_column(names.index(name), name, parsed)
     return table
+
+
+def _wrong_text(source: CsvSource, path: Path, error: Exception) -> Failed:
+    """The error for a text that is not of its column's declared type, by line, column and value."""
+    said = " ".join(str(error).split())
+    found = re.search(
+        r"Line: (\d+) .*converting column \"(.+?)\"\. Could not convert string \"(.*?)\" to '(.+?)'", said
+    )
+    if found is None:
+        return _unreadable(source, f"is not readable as CSV: {in_one_line(error)}", path)
+    line, column, value, kind = found.groups()
+    time = kind == "DATE" or kind.startswith("TIME")
+    return ColumnWrongType(
+        f"line {line} of {path.name} has {value!r} in column '{column}' of source '{source.name}', which is declared "
+        f"{kind}.",
+        expected="ISO 8601 is expected of a time."
+        if time
+        else f"A {kind} is expected, or what nulls= says is missing.",
+        next=f"Give it types={{{column!r}: 'VARCHAR'}}. {_to_time(column)}"
+        if time
+        else f"Give nulls={[*source.nulls, value]} to source '{source.name}', or correct types= or the file.",
+        source=source.name,
+        column=column,
+        value=value,
+    )
 
 
 def _csv_types(connection: Any, options: str, names: Sequence[str]) -> dict[str, str]:
@@ -328,7 +373,7 @@ def _csv_types(connection: Any, options: str, names: Sequence[str]) -> dict[str,
     return {name: column["type"] for name, column in zip(names, found, strict=True)}
 
 
-def _csv_header(source: CsvSource, path: Path) -> tuple[list[str], str]:
+def csv_header(source: CsvSource, path: Path) -> tuple[list[str], str]:
     """The column names, and the delimiter: the one that cuts the first rows alike, into the most columns."""
     try:
         with _open_text(path) as file:
@@ -410,7 +455,7 @@ def _without_huge_integers(table: pa.Table, columns: Sequence[str]) -> pa.Table:
     return table
 
 
-def _frame(source: FrameSource) -> pa.Table:
+def frame_table(source: FrameSource) -> pa.Table:
     import pyarrow as pa
 
     frame = source.frame
@@ -437,7 +482,7 @@ def _frame(source: FrameSource) -> pa.Table:
 # Times
 
 
-class _Times:
+class Times:
     """Turns the time columns of one source into UTC, and remembers what had to be assumed."""
 
     def __init__(self, source: Source) -> None:
@@ -477,9 +522,8 @@ class _Times:
             elif name in declared:
                 raise ColumnWrongType(
                     f"column '{name}' of source '{source.name}' is {kind}, and is declared as its {declared[name]}.",
-                    expected=f"A timestamp or a date is expected.{_first_value(column)}",
-                    next="Correct the declaration, or convert it in a QuerySource: "
-                    f"SELECT * REPLACE (CAST({quoted(name)} AS TIMESTAMPTZ) AS {quoted(name)}) FROM ...",
+                    expected=f"A timestamp, a date or, in CSV, ISO 8601 is expected.{_first_no_time(column)}",
+                    next=_to_time(name, text=pa.types.is_string(kind)),
                     source=source.name,
                     column=name,
                     type=str(kind),
@@ -491,6 +535,7 @@ class _Times:
 
         A column may mix times with and without a zone; those without are read like a naive column.
         """
+        import numpy as np
         import pyarrow as pa
         import pyarrow.compute as pc
 
@@ -507,13 +552,15 @@ class _Times:
         if at.null_count != texts.null_count:
             if not must:
                 return texts
-            wrong = texts.filter(pc.and_(at.is_null(), texts.is_valid()))
+            wrong = np.flatnonzero(pc.and_(at.is_null(), texts.is_valid()).to_numpy())
             raise ColumnWrongType(
-                f"column '{name}' of source '{self.source.name}' is declared a time, but {len(wrong)} of its "
-                f"{len(texts)} values are none, the first being {wrong[0].as_py()!r}.",
+                f"column '{name}' of source '{self.source.name}' is a time, but {len(wrong)} of its {len(texts)} "
+                f"values are none, first {texts[int(wrong[0])].as_py()!r} in row {wrong[0]} (counted from 0).",
                 expected="ISO 8601 is expected, for example 2013-04-01T00:00:00Z.",
+                next=_to_time(name),
                 source=self.source.name,
                 column=name,
+                row=int(wrong[0]),
             )
         cut = pc.sum(parsed["cut"]).as_py() or 0
         if cut:
@@ -605,9 +652,23 @@ def _utc_type() -> pa.DataType:
     return pa.timestamp("us", tz="UTC")
 
 
-def _first_value(column: pa.ChunkedArray) -> str:
-    values = column.drop_null()
-    return f" Its first value is {values[0].as_py()!r}." if len(values) else ""
+def _first_no_time(column: pa.ChunkedArray) -> str:
+    """The first value that is no ISO time, and its row."""
+    for row, value in enumerate(column.to_pylist()):
+        try:
+            known = value is None or bool(datetime.fromisoformat(value))
+        except (TypeError, ValueError):
+            known = False
+        if not known:
+            return f" Row {row} (counted from 0) has {value!r}."
+    return ""
+
+
+def _to_time(name: str, *, text: bool = True) -> str:
+    column = quoted(name)
+    made = f"strptime({column}, '%d/%m/%Y')" if text else f"CAST({column} AS TIMESTAMPTZ)"
+    how = ", in the format that it has" if text else ""
+    return f"Convert it in a QuerySource{how}: SELECT * REPLACE ({made} AS {column}) FROM ..."
 
 
 # The one form

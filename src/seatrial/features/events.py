@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seatrial.core.errors import Failed
-from seatrial.data.sources import require_columns
-from seatrial.features.plan import plan_view
+from seatrial.data.sources import column_missing
+from seatrial.data.text import why_text
+from seatrial.features.plan import ViewPlan, plan_view
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -49,27 +50,39 @@ class EventKeyMissing(Failed):
     code = "features.event_key_missing"
 
 
+class TypeNotKept(Failed):
+    """A view reads a column of a type that no key and no feature can have."""
+
+    code = "features.type_not_kept"
+
+
 class ValueNotNumeric(Failed):
     """A windowed feature or an age is asked of a column that holds no numbers."""
 
     code = "features.value_not_numeric"
 
 
-def view_events(view: FeatureView, rows: pa.Table) -> pa.Table:
+def view_events(view: FeatureView | ViewPlan, rows: pa.Table) -> pa.Table:
     """The events in `rows`, one per row with a full entity key, in the order of the rows.
 
     rows: columns of the view's source; times are timestamp[us, tz=UTC].
     Columns: `key_i` (entity keys, as they are), `event_us`, `known_us` (int64; NEVER_US where null),
     `id_i` (event key; timestamps as int64), `last_COLUMN` (as is; NaN is null; timestamps as int64) and
     `sum_COLUMN` (int64 of value x scale, null stays null).
-    Raises EventTimeMissing, ValueTooLarge, ValueNotNumeric; ColumnMissing for a column that is not there.
+    Raises EventTimeMissing, ValueTooLarge, ValueNotNumeric, TypeNotKept; ColumnMissing for a column that is not there.
     """
     import pyarrow as pa
     import pyarrow.compute as pc
 
     plan = plan_view(view)
-    source = view.source
-    require_columns(source, rows, [*plan.keys, *plan.last_columns, *plan.sum_columns])
+    source = plan.source
+    assert source is not None  # who has only a plan without one cannot come here
+    times = [source.event_timestamp, *([source.known_at] if source.known_at else [])]
+    for column in (*plan.keys, *times, *source.event_key, *plan.last_columns, *plan.sum_columns):
+        if column not in rows.column_names:
+            raise column_missing(source.name, column, rows.column_names)
+    for column in (*plan.keys, *source.event_key, *plan.last_columns):
+        _check_kept(plan, source.name, column, rows[column].type)
     keyed = None
     for key in plan.keys:
         valid = pc.is_valid(rows[key])
@@ -77,7 +90,6 @@ def view_events(view: FeatureView, rows: pa.Table) -> pa.Table:
     if keyed is not None and not pc.all(keyed).as_py():
         rows = rows.filter(keyed)
     columns: dict[str, Any] = {f"key_{i}": _plain(rows[key]) for i, key in enumerate(plan.keys)}
-    assert source.event_timestamp is not None
     event_us = _microseconds(rows[source.event_timestamp])
     if event_us.null_count:
         raise EventTimeMissing(
@@ -99,7 +111,7 @@ def view_events(view: FeatureView, rows: pa.Table) -> pa.Table:
     for column in plan.last_columns:
         columns[f"last_{column}"] = _plain(rows[column])
     for column, scale in zip(plan.sum_columns, plan.scales, strict=True):
-        columns[f"sum_{column}"] = pa.chunked_array([_fixed(view, column, rows[column], scale)])
+        columns[f"sum_{column}"] = pa.chunked_array([_fixed(plan, column, rows[column], scale)])
     return pa.table(columns)
 
 
@@ -147,7 +159,27 @@ def _plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
     return column
 
 
-def _fixed(view: FeatureView, column: str, values: pa.ChunkedArray, scale: int) -> pa.Array:
+def _check_kept(view: ViewPlan, source: str, column: str, kind: pa.DataType) -> None:
+    import pyarrow as pa
+
+    types = pa.types
+    if types.is_dictionary(kind):
+        kind = kind.value_type
+    known = (
+        types.is_null, types.is_boolean, types.is_integer, types.is_floating, types.is_decimal, types.is_timestamp,
+        types.is_date, types.is_string, types.is_large_string, types.is_string_view,
+    )  # fmt: skip
+    if not any(matches(kind) for matches in known):
+        raise TypeNotKept(
+            f"view '{view.name}' reads column '{column}' of source '{source}', whose type is {kind}.",
+            expected="Keys and last values are numbers, booleans, text or times.",
+            next="Take a part of it, or convert it, in a QuerySource.",
+            column=column,
+            type=str(kind),
+        )
+
+
+def _fixed(view: ViewPlan, column: str, values: pa.ChunkedArray, scale: int) -> pa.Array:
     """Values as int64 of value x scale, rounded half to even; null and NaN are null."""
     import pyarrow as pa
 
@@ -163,6 +195,7 @@ def _fixed(view: FeatureView, column: str, values: pa.ChunkedArray, scale: int) 
         raise ValueNotNumeric(
             f"view '{view.name}' adds up column '{column}', whose type is {kind}.",
             expected="mean, sum and count of a column need numbers or booleans.",
+            next=why_text(values),
         )
     numbers = values.cast(pa.float64()).combine_chunks()
     missing = np.asarray(numbers.is_null(nan_is_null=True))

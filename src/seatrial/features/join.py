@@ -23,6 +23,7 @@ import numpy as np
 
 from seatrial.core.errors import UsageError
 from seatrial.core.windows import duration_text
+from seatrial.data.session import quoted
 from seatrial.features.events import NEVER_US, SumTooLarge, age, finish, view_events
 from seatrial.features.plan import ViewPlan, plan_view
 
@@ -140,8 +141,8 @@ def _last_values(
 
     values = [f"last_{column}" for column in plan.last_columns]
     order = ["event_us", "known_us", *(f"id_{i}" for i in range(id_columns)), *values]
-    ranked = ", ".join(f'"{column}" NULLS FIRST' for column in order)
-    picked = "".join(f', e."{column}"' for column in values)
+    ranked = ", ".join(f"{quoted(column)} NULLS FIRST" for column in order)
+    picked = "".join(f", e.{quoted(column)}" for column in values)
     table = connection.sql(
         f"""
         WITH ranked AS (SELECT *, row_number() OVER (ORDER BY {ranked}) AS rank FROM e),
@@ -184,7 +185,7 @@ def _window(
     superseded = "e"
     if id_columns:
         keys = ", ".join(["entity", *(f"id_{i}" for i in range(id_columns))])
-        content = "".join(f', "sum_{column}" NULLS FIRST' for column in plan.sum_columns)
+        content = "".join(f", {quoted(f'sum_{column}')} NULLS FIRST" for column in plan.sum_columns)
         superseded = f"""(
             SELECT *, lead(known_us, 1, {NEVER_US}) OVER (
                 PARTITION BY {keys} ORDER BY known_us, event_us{content}
@@ -193,8 +194,8 @@ def _window(
         )"""
         end = f"least({end}, next_us)"
     sums = "".join(
-        f', sum(("sum_{c}" * side)::HUGEINT) AS s{i}, sum(("sum_{c}" IS NOT NULL)::BIGINT * side) AS n{i}'
-        for i, c in enumerate(columns)
+        f", sum(({column} * side)::HUGEINT) AS s{i}, sum(({column} IS NOT NULL)::BIGINT * side) AS n{i}"
+        for i, column in enumerate(quoted(f"sum_{column}") for column in columns)
     )
     running = "".join(
         f", (sum(s{i}) OVER w)::BIGINT AS s{i}, (sum(n{i}) OVER w)::BIGINT AS n{i}" for i in range(len(columns))

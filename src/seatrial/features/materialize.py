@@ -32,7 +32,7 @@ from seatrial.features.packed import (
     pack,
     unpack,
 )
-from seatrial.features.plan import ViewPlan, plan_view
+from seatrial.features.plan import SourcePlan, ViewPlan, plan_view
 from seatrial.stores.online import Change, Key, SqliteOnlineStore
 
 if TYPE_CHECKING:
@@ -56,6 +56,8 @@ class Written(msgspec.Struct, frozen=True):
 
     rows: rows taken; written: rows that changed the store; unchanged: rows that were there already, were older
     than what is there, or had left every window; unknown: rows not yet known at `at` (materialize only).
+    release: empty for the view as the project declares it; else the live or candidate release that looks it up as it
+    was frozen there. problem: why no row could be taken; empty when they were.
     """
 
     view: str
@@ -64,10 +66,12 @@ class Written(msgspec.Struct, frozen=True):
     unchanged: int
     unknown: int
     entities: int
+    release: str = ""
+    problem: str = ""
 
 
 def write(
-    view: FeatureView,
+    view: FeatureView | ViewPlan,
     rows: pa.Table,
     store: SqliteOnlineStore,
     *,
@@ -85,16 +89,11 @@ def write(
     import pyarrow.compute as pc
 
     plan = plan_view(view)
-    if plan.longest_window_us and not view.source.event_key:
-        raise EventKeyNeeded(
-            f"view '{view.name}' has windowed features, but source '{view.source.name}' names no event_key.",
-            expected="Without it a repeated row cannot be told from a second event.",
-            next="Give event_key=[...] to the source.",
-        )
+    source = require_event_key(plan)
     events = view_events(view, rows)
     limit = NEVER_US - 1 if known_by_us is None else known_by_us
     taken = events.filter(pc.less_equal(events["known_us"], pa.scalar(limit, pa.int64())))
-    prepared = _Events(plan, taken, len(view.source.event_key))
+    prepared = _Events(plan, taken, len(source.event_key))
     present_us = known_by_us if now_us is None else now_us
     changes = prepared.changes(0, prepared.size, now_us=present_us, latest_by_us=known_by_us)
     for first in range(0, len(changes), BATCH):
@@ -105,6 +104,20 @@ def write(
     return Written(view.name, len(rows), written, len(taken) - written, len(events) - len(taken), len(changes))
 
 
+def require_event_key(view: FeatureView | ViewPlan) -> SourcePlan:
+    """The source of a view that can be kept online. Raises EventKeyNeeded for windows over a source without a key."""
+    plan = plan_view(view)
+    source = plan.source
+    assert source is not None
+    if plan.longest_window_us and not source.event_key:
+        raise EventKeyNeeded(
+            f"view '{plan.name}' has windowed features, but source '{source.name}' names no event_key.",
+            expected="Without it a repeated row cannot be told from a second event, and the view not be kept online.",
+            next=f"Give event_key=[...] to the source '{source.name}'.",
+        )
+    return source
+
+
 class Stream:
     """A view's events in the order in which they became known, to be taken into a store as time goes on.
 
@@ -112,7 +125,7 @@ class Stream:
     ends at `until_us`.
     """
 
-    def __init__(self, view: FeatureView, rows: pa.Table, *, since_us: int, until_us: int) -> None:
+    def __init__(self, view: FeatureView | ViewPlan, rows: pa.Table, *, since_us: int, until_us: int) -> None:
         import pyarrow.compute as pc
 
         events = view_events(view, rows)
@@ -120,7 +133,8 @@ class Stream:
         during = pc.and_(pc.greater(known, since_us), pc.less_equal(known, until_us))
         events = events.filter(during).sort_by("known_us")
         self._known_us: NDArray[np.int64] = events["known_us"].to_numpy()
-        self._events = _Events(plan_view(view), events, len(view.source.event_key))
+        plan = plan_view(view)
+        self._events = _Events(plan, events, len(plan.source.event_key) if plan.source else 0)
         self._next = 0
 
     def up_to(self, at_us: int) -> tuple[int, list[tuple[Key, Change]]]:

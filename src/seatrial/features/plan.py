@@ -28,11 +28,21 @@ class AggregationPlan(msgspec.Struct, frozen=True, omit_defaults=True):
         return self.function in WINDOWED
 
 
-class ViewPlan(msgspec.Struct, frozen=True):
+class SourcePlan(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Where a view's rows come from and what their columns mean: what is needed to keep its online rows up."""
+
+    name: str
+    event_timestamp: str
+    known_at: str | None = None
+    event_key: tuple[str, ...] = ()
+
+
+class ViewPlan(msgspec.Struct, frozen=True, omit_defaults=True):
     """One view: whose digest names the rows of the online store, and what is read from them.
 
     last_columns, sum_columns: the columns kept in an online row, in the order in which it keeps them: sorted by name,
     so that it does not hang on the order of the features, which JSON does not keep.
+    source: None only in releases that were packed before plans held it.
     """
 
     name: str
@@ -40,6 +50,7 @@ class ViewPlan(msgspec.Struct, frozen=True):
     keys: tuple[str, ...]
     ttl_us: int | None
     features: dict[str, AggregationPlan]
+    source: SourcePlan | None = None
 
     @property
     def last_columns(self) -> tuple[str, ...]:
@@ -95,8 +106,11 @@ class FeaturePlan(msgspec.Struct, frozen=True):
         return tuple(dict.fromkeys(needed))
 
 
-def plan_view(view: FeatureView) -> ViewPlan:
-    """The plain form of one view."""
+def plan_view(view: FeatureView | ViewPlan) -> ViewPlan:
+    """The plain form of one view; a plan is its own."""
+    if isinstance(view, ViewPlan):
+        return view
+    source = view.source
     return msgspec.convert(
         {
             "name": view.name,
@@ -104,6 +118,12 @@ def plan_view(view: FeatureView) -> ViewPlan:
             "keys": view.entity.keys,
             "ttl_us": view.ttl_us,
             "features": view.as_plain()["features"],
+            "source": {
+                "name": source.name,
+                "event_timestamp": source.event_timestamp,
+                "known_at": source.known_at,
+                "event_key": tuple(source.event_key),
+            },
         },
         ViewPlan,
     )

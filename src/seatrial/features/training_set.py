@@ -9,6 +9,7 @@ import numpy as np
 
 from seatrial.core.errors import Failed
 from seatrial.core.signature import as_floats
+from seatrial.data.text import why_text
 from seatrial.features.join import as_of
 from seatrial.features.lookup import compute, load_functions
 from seatrial.features.plan import FeaturePlan
@@ -75,5 +76,6 @@ def _numbers(table: pa.Table, column: str, function: str) -> np.ndarray[tuple[in
         raise FeatureNotNumeric(
             f"request-time function '{function}' asks for '{column}', whose type is {kind}.",
             expected="Its arguments must be numbers or booleans.",
+            next=why_text(table[column]),
         )
     return as_floats(table[column].cast(pa.float64()).to_numpy())

@@ -1,28 +1,29 @@
 """The HTTP door: predictions by the shortest way, everything that people look at through FastAPI.
 
-One ASGI callable, `Front`, stands in front. It takes `POST /predict` and `POST /models/NAME/predict` itself, because a
-framework's route costs more than the whole prediction; the rest goes to one FastAPI application. Errors are problem
-documents (RFC 9457) on every route; none repeats any part of the input.
+One ASGI callable, `Front`, stands in front. `POST /predict` and `POST /models/NAME/predict` are answered by the
+connection itself (`serving.protocol`), or, under another server and for what the connection leaves, by `Front`; the
+rest goes to one FastAPI application. Errors are problem documents (RFC 9457) on every route; none repeats any part of
+the input.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import msgspec
 
-from seatrial.core.clock import monotonic
 from seatrial.core.errors import SeatrialError, Unavailable, UsageError, listed
 from seatrial.serving import pages
 from seatrial.serving.metrics import CONTENT_TYPE
-from seatrial.serving.predictor import Answer, ServerFailed, problem
+from seatrial.serving.predictor import Answer, Draft, ServerFailed, finish, problem
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
+    from seatrial.serving.protocol import Turn
     from seatrial.serving.service import Service
 
 Scope = MutableMapping[str, Any]
@@ -31,9 +32,8 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 MAX_BODY = 2**20
 SLOW_SECONDS = 20.0
-_SWEEP_SECONDS = 1.0
-_PROBLEM = b"application/problem+json"
-_JSON = b"application/json"
+PROBLEM = b"application/problem+json"
+JSON = b"application/json"
 _CLOSE = (b"connection", b"close")
 
 
@@ -56,6 +56,19 @@ class BodyEncoded(UsageError):
 
     code = "http.body_encoded"
     http_status = 415
+
+
+class HeadTooLarge(UsageError):
+    """A request's head is larger than this server takes."""
+
+    code = "http.head_too_large"
+    http_status = 431
+
+
+class NotHttp(UsageError):
+    """What came on a connection is no HTTP request."""
+
+    code = "http.not_http"
 
 
 class MethodNotAllowed(UsageError):
@@ -88,17 +101,16 @@ class WhichModel(UsageError):
 class Front:
     """The ASGI application of one service.
 
-    max_body: bytes; counted as they arrive, whatever the request claims. slow_seconds: from the first call for
-    a body to its last byte.
+    max_body: bytes; counted as they arrive, whatever the request claims. slow_seconds: from the end of a request's head
+    to the last byte of its body.
     """
 
     def __init__(self, service: Service, *, max_body: int = MAX_BODY, slow_seconds: float = SLOW_SECONDS) -> None:
         self.service = service
-        self._max_body = max_body
-        self._slow_seconds = slow_seconds
+        self.max_body = max_body
+        self.slow_seconds = slow_seconds
         self._others: FastAPI | None = None
-        self._arriving: dict[asyncio.Task[Any], float] = {}
-        self._late: set[asyncio.Task[Any]] = set()
+        self._turn: Turn | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
@@ -121,114 +133,108 @@ class Front:
             self._others = application(self.service)
         return self._others
 
-    async def _predict(self, scope: Scope, receive: Receive, send: Send, name: str | None) -> None:
+    def draft(self, name: str | None, body: bytes, caller: str) -> Draft:
+        """The answer of a deployment, not logged yet. name: None for the only deployment. Never raises."""
         try:
-            caller = self._check_head(scope)
-            body = await self._body(receive)
-            if body is None:
-                return  # the caller went away
             predictor = self.service.predictor(name)
         except SeatrialError as error:
             self.service.metrics.failed("", error.code)
-            close = isinstance(error, BodyTooLarge | BodyTooSlow | BodyEncoded | MethodNotAllowed)
-            await _send(send, problem(error), close=close)
-            return
-        await _send(send, predictor.handle(body, caller))
+            return Draft(problem(error))
+        return predictor.draft(body, caller)
 
-    def _check_head(self, scope: Scope) -> str:
-        """The caller's name. Raises when the request can be refused before its body is read."""
-        if scope["method"] != "POST":
-            raise MethodNotAllowed("predictions are asked for with POST.", state="Nothing was predicted.")
-        caller = ""
-        for name, value in scope["headers"]:
-            if name == b"content-length":
-                if len(value) > 18 or int(value) > self._max_body:
-                    raise self._too_large()
-            elif name == b"content-encoding":
-                if value.strip().lower() not in (b"", b"identity"):
-                    raise BodyEncoded(
-                        "the body is compressed.",
-                        expected="Predictions take plain JSON.",
-                        state="Nothing was predicted.",
-                    )
-            elif name == b"x-seatrial-caller":
-                caller = value.decode("latin-1")
-        return caller
+    def turn(self, loop: asyncio.AbstractEventLoop) -> Turn:
+        """What the connections of this server's loop share."""
+        if self._turn is None:
+            from seatrial.serving.protocol import Turn
+
+            self._turn = Turn(loop, self.service.log)
+        return self._turn
+
+    async def _predict(self, scope: Scope, receive: Receive, send: Send, name: str | None) -> None:
+        try:
+            caller = check_head(scope["method"], scope["headers"], self.max_body)
+            async with asyncio.timeout(self.slow_seconds):
+                body = await self._body(receive)
+        except TimeoutError:
+            refused: SeatrialError = body_too_slow(self.slow_seconds)
+        except SeatrialError as error:
+            refused = error
+        else:
+            if body is not None:  # None: the caller went away
+                await _send(send, finish(self.service.log, [self.draft(name, body, caller)])[0])
+            return
+        self.service.metrics.failed("", refused.code)
+        await _send(send, problem(refused), close=True)
 
     async def _body(self, receive: Receive) -> bytes | None:
-        """The whole body; None when the caller went away. Raises BodyTooLarge or BodyTooSlow."""
-        task = asyncio.current_task()
-        if task is None:
-            raise ServerFailed("a request came outside of a task.")
-        self._arriving[task] = monotonic() + self._slow_seconds
-        try:
+        """The whole body; None when the caller went away. Raises BodyTooLarge."""
+        parts: list[bytes] = []
+        size, more = 0, True
+        while more:
             message = await receive()
             if message["type"] != "http.request":
                 return None
-            first: bytes = message.get("body", b"")
-            if not message.get("more_body", False):
-                if len(first) > self._max_body:
-                    raise self._too_large()
-                return first
-            parts = [first]
-            size = len(first)
-            while message.get("more_body", False):
-                message = await receive()
-                if message["type"] != "http.request":
-                    return None
-                parts.append(message.get("body", b""))
-                size += len(parts[-1])
-                if size > self._max_body:
-                    raise self._too_large()
-            return b"".join(parts)
-        except asyncio.CancelledError:
-            if task not in self._late:
-                raise
-            task.uncancel()
-            raise BodyTooSlow(
-                f"the body was not complete after {self._slow_seconds:g} seconds.",
-                state="Nothing was predicted; the connection is closed.",
-            ) from None
-        finally:
-            del self._arriving[task]
-            self._late.discard(task)
-
-    def _too_large(self) -> BodyTooLarge:
-        return BodyTooLarge(
-            "the body is too large.",
-            expected=f"At most {self._max_body} bytes are taken.",
-            state="Nothing was predicted; the connection is closed.",
-        )
+            parts.append(message.get("body", b""))
+            size += len(parts[-1])
+            if size > self.max_body:
+                raise body_too_large(self.max_body)
+            more = message.get("more_body", False)
+        return b"".join(parts)
 
     # -- what goes on between requests
 
     async def _live(self, receive: Receive, send: Send) -> None:
         await receive()
-        tasks = [asyncio.create_task(self._sweep()), asyncio.create_task(self.service.watch())]
+        watching = asyncio.create_task(self.service.watch())
         await send({"type": "lifespan.startup.complete"})
         await receive()
-        for task in tasks:
-            task.cancel()
-        for task in tasks:
-            with suppress(asyncio.CancelledError):
-                await task
+        watching.cancel()
+        with suppress(asyncio.CancelledError):
+            await watching
         self.service.close()
         await send({"type": "lifespan.shutdown.complete"})
 
-    async def _sweep(self) -> None:
-        """Stop waiting for bodies that are overdue. One sweep a second costs less than a timer for each request."""
-        while True:
-            await asyncio.sleep(min(_SWEEP_SECONDS, self._slow_seconds / 2))
-            now = monotonic()
-            for task in [task for task, due in self._arriving.items() if due < now and task not in self._late]:
-                self._late.add(task)
-                task.cancel()
+
+def check_head(method: str, headers: Iterable[tuple[bytes, bytes]], max_body: int) -> str:
+    """The name of who asks for a prediction. Raises when the request can be refused before its body is read."""
+    if method != "POST":
+        raise MethodNotAllowed("predictions are asked for with POST.", state="Nothing was predicted.")
+    caller = ""
+    for name, value in headers:
+        if name == b"content-length":
+            if len(value) > 18 or int(value) > max_body:
+                raise body_too_large(max_body)
+        elif name == b"content-encoding":
+            if value.strip().lower() not in (b"", b"identity"):
+                raise BodyEncoded(
+                    "the body is compressed.",
+                    expected="Predictions take plain JSON.",
+                    state="Nothing was predicted.",
+                )
+        elif name == b"x-seatrial-caller":
+            caller = value.decode("latin-1")
+    return caller
+
+
+def body_too_large(max_body: int) -> BodyTooLarge:
+    return BodyTooLarge(
+        "the body is too large.",
+        expected=f"At most {max_body} bytes are taken.",
+        state="Nothing was predicted; the connection is closed.",
+    )
+
+
+def body_too_slow(seconds: float) -> BodyTooSlow:
+    return BodyTooSlow(
+        f"the body was not complete after {seconds:g} seconds.",
+        state="Nothing was predicted; the connection is closed.",
+    )
 
 
 async def _send(send: Send, answer: Answer, *, close: bool = False) -> None:
     body = answer.body
     headers = [
-        (b"content-type", _JSON if answer.status == 200 else _PROBLEM),
+        (b"content-type", JSON if answer.status == 200 else PROBLEM),
         (b"content-length", str(len(body)).encode()),
     ]
     if close:
@@ -246,12 +252,12 @@ def application(service: Service) -> FastAPI:
 
     app = FastAPI(title="seatrial", docs_url=None, redoc_url=None, openapi_url=None)
 
-    def json(value: Any, status: int = 200, kind: bytes = _JSON) -> Response:
+    def json(value: Any, status: int = 200, kind: bytes = JSON) -> Response:
         return Response(msgspec.json.encode(value), status, media_type=kind.decode())
 
     def refusal(error: SeatrialError, headers: dict[str, str] | None = None) -> Response:
         answer = problem(error)
-        return Response(answer.body, answer.status, headers, media_type=_PROBLEM.decode())
+        return Response(answer.body, answer.status, headers, media_type=PROBLEM.decode())
 
     @app.get("/health", summary="Is the process alive?", response_model=None)
     def health() -> Response:

@@ -29,7 +29,7 @@ from seatrial.releases.runtime import MissingNotAccepted, ScoreNotFinite
 from seatrial.serving.metrics import Counted, Metrics
 from seatrial.serving.requests import Request, RequestReader
 from seatrial.serving.row import RowEncoder
-from seatrial.stores.online import OnlineStoreDamaged, OnlineStoreUnavailable, SqliteOnlineStore
+from seatrial.stores.online import OnlineStoreDamaged, OnlineStoreTooNew, OnlineStoreUnavailable, SqliteOnlineStore
 from seatrial.stores.prediction_log import LoggedPrediction, LogSchema, PredictionLog, log_schema
 from seatrial.stores.routes import OnStoreFailure
 
@@ -106,6 +106,20 @@ class Answer(NamedTuple):
 
     status: int
     body: bytes
+
+
+class Draft(NamedTuple):
+    """An answer that may leave when its rows are in the log; see `finish`.
+
+    counts: how many rows of which release it answers. start: the monotonic instant at which its request was complete.
+    predictor: who made it; None for an answer without rows.
+    """
+
+    answer: Answer
+    rows: Sequence[tuple[LogSchema, LoggedPrediction]] = ()
+    counts: Sequence[tuple[Counted, int]] = ()
+    start: float = 0.0
+    predictor: Predictor | None = None
 
 
 class Row(msgspec.Struct, omit_defaults=True):
@@ -209,6 +223,10 @@ class Predictor:
 
         caller: who asks, for the log; at most 200 characters of it are kept.
         """
+        return finish(self._log, [self.draft(body, caller)])[0]
+
+    def draft(self, body: bytes, caller: str = "") -> Draft:
+        """`handle` without its last step: nothing is logged or counted yet. Never raises."""
         start = monotonic()
         try:
             request = self.reader.read(body)
@@ -217,17 +235,23 @@ class Predictor:
                 return self._answer_many(request, caller, start)
             return self._answer_one(arm, request, caller, start)
         except SeatrialError as error:
-            return self.refuse(error)
+            return Draft(self.refuse(error))
         except Exception:
             _LOGGER.exception("a request could not be answered")  # the trace names code, never the request
-            return self.refuse(ServerFailed("the server failed at this request."))
+            return Draft(self.refuse(ServerFailed("the server failed at this request.")))
+
+    def count(self, draft: Draft, now: float) -> None:
+        """Count an answer that leaves now."""
+        for counted, rows in draft.counts:
+            counted.rows += rows
+        self._arms[0].counted.took(now - draft.start)
 
     def refuse(self, error: SeatrialError) -> Answer:
         """The answer that reports `error`, counted."""
         self._metrics.failed(self._model, error.code)
         return problem(error)
 
-    def _answer_one(self, arm: _Arm, request: Request, caller: str, start: float) -> Answer:
+    def _answer_one(self, arm: _Arm, request: Request, caller: str, start: float) -> Draft:
         """The short way for what most requests are: one row, one arm."""
         at_us = self._now_us() if request.at_us is None else request.at_us
         scored = arm.score_one(request.rows[0], at_us, request.bounded)
@@ -248,13 +272,12 @@ class Predictor:
                 dict(zip(arm.inputs, scored.inputs, strict=True)) if request.return_features else UNSET,
             )
         )
+        rows: Sequence[tuple[LogSchema, LoggedPrediction]] = ()
         if self._log is not None:
-            row = arm.logged(scored, prediction_id, request_id, 0, caller, at_us, latency)
-            self._log.append(arm.schema, row)
-        arm.counted.answered(1, monotonic() - start)
-        return Answer(200, answer)
+            rows = ((arm.schema, arm.logged(scored, prediction_id, request_id, 0, caller, at_us, latency)),)
+        return Draft(Answer(200, answer), rows, ((arm.counted, 1),), start, self)
 
-    def _answer_many(self, request: Request, caller: str, start: float) -> Answer:
+    def _answer_many(self, request: Request, caller: str, start: float) -> Draft:
         at_us = self._now_us() if request.at_us is None else request.at_us
         request_id = request.request_id or uuid7()
         by_arm: dict[int, list[int]] = {}
@@ -299,22 +322,42 @@ class Predictor:
                     row.features,
                 )
             )
+        logged: Sequence[tuple[LogSchema, LoggedPrediction]] = ()
         if self._log is not None:
             logged = [
                 (arm.schema, arm.logged(result, prediction_id, request_id, number, caller, at_us, latency))
                 for number, ((arm, result), prediction_id) in enumerate(zip(scored, ids, strict=True))
             ]
-            self._log.append_all(logged)
-        for position, numbers in by_arm.items():
-            self._arms[position].counted.rows += len(numbers)
-        self._arms[0].counted.answered(0, monotonic() - start)
-        return Answer(200, answer)
+        counts = [(self._arms[position].counted, len(numbers)) for position, numbers in by_arm.items()]
+        return Draft(Answer(200, answer), logged, counts, start, self)
 
     def _route(self, row: tuple[Any, ...], request_id: str) -> int:
         if self._only is not None:
             return 0
         key = request_id if self._route_position is None else str(row[self._route_position])
         return choose(self._cuts, bucket(self._salt, key))
+
+
+def finish(log: PredictionLog | None, drafts: Sequence[Draft]) -> list[Answer]:
+    """Log the rows of all drafts by one write and count them; from here on their answers may leave. Never raises.
+
+    When the log does not take the rows none of these answers leaves: each becomes the same problem.
+    """
+    if log is not None:
+        rows = drafts[0].rows if len(drafts) == 1 else [row for draft in drafts for row in draft.rows]
+        try:
+            if rows:
+                log.append_all(rows)
+        except Exception as error:
+            if not isinstance(error, SeatrialError):
+                _LOGGER.exception("answers could not be logged")
+                error = ServerFailed("the server failed at this request.")
+            return [draft.predictor.refuse(error) if draft.predictor else draft.answer for draft in drafts]
+    now = monotonic()
+    for draft in drafts:
+        if draft.predictor is not None:
+            draft.predictor.count(draft, now)
+    return [draft.answer for draft in drafts]
 
 
 class _Arm:
@@ -355,6 +398,7 @@ class _Arm:
         self._lookup = Lookup(release.plan, online) if release.plan.views or release.plan.functions else None
         self._without_store = Lookup(FeaturePlan((), release.plan.functions), None)
         self._no_store = bool(self._views) and online is None
+        self._store_failure = ""
         # where each input stands among the request's fields; only a release without look-ups and functions has it
         self._positions = None if self._lookup else tuple(self._names.index(name) for name in signature.inputs)
         self._as_they_come = self._positions == tuple(range(len(fields)))
@@ -488,7 +532,8 @@ class _Arm:
         if not self._no_store and self._lookup is not None:
             try:
                 found = self._lookup.assemble(fields, at_us)
-            except (OnlineStoreUnavailable, OnlineStoreDamaged):
+            except (OnlineStoreUnavailable, OnlineStoreDamaged, OnlineStoreTooNew) as error:
+                self._tell_store_failed(error.code, error.found)
                 if not self._missing_allowed:
                     raise StoreDown(
                         "the online store does not answer.",
@@ -497,12 +542,19 @@ class _Arm:
                         next="Try again.",
                     ) from None
             else:
+                self._store_failure = ""
                 columns = found.columns
                 views = tuple([(looked.status, looked.event_us) for looked in found.views.values()])
                 return tuple([columns[name] for name in self.inputs]), views, ()
         columns = self._without_store.assemble(fields, at_us).columns
         views = tuple(("missing", None) for _ in self._views)
         return tuple([columns.get(name) for name in self.inputs]), views, (ONLINE_STORE,)
+
+    def _tell_store_failed(self, code: str, why: str) -> None:
+        """Write to the server's log why the store cannot be asked, once for each way in which it fails."""
+        if code != self._store_failure:
+            self._store_failure = code
+            _LOGGER.warning("model '%s': %s [%s]", self.release.model, why, code)
 
     def _count_unseen(self, before: dict[str, int]) -> None:
         for name, count in self._encoder.unseen.items():

@@ -12,8 +12,9 @@ import errno
 import signal
 import socket
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from seatrial.core.clock import machine_us
 from seatrial.core.errors import Failed, SeatrialError, Unavailable, UsageError, did_you_mean, listed
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
 
 WATCH_SECONDS = 0.5
 KEEP_ALIVE_SECONDS = 65
-HEAD_SECONDS = 20.0
 DRAIN_SECONDS = 25
 
 ReadBundle = Callable[[str], bytes]
@@ -96,7 +96,7 @@ class Service:
         self._read_bundle = read_bundle
         self._open_release = open_release
         self._online = online
-        self._log = log
+        self.log = log
         self._replay = replay
         self._now_us = now_us
         self._max_rows = max_rows
@@ -204,9 +204,11 @@ class Service:
         self._settle()
 
     def close(self) -> None:
-        """Close the prediction log's segment, so that it can be compacted."""
-        if self._log is not None:
-            self._log.close()
+        """Close the prediction log's segment, so that it can be compacted, and the online store."""
+        if self.log is not None:
+            self.log.close()
+        if self._online is not None:
+            self._online.close()
 
     def make_predictor(self, name: str, shares: Sequence[Share], route: RouteFile | None = None) -> Predictor:
         """A predictor over this service's stores."""
@@ -214,7 +216,7 @@ class Service:
             name,
             shares,
             metrics=self.metrics,
-            log=self._log,
+            log=self.log,
             online=self._online,
             salt=route.salt if route else "",
             route_by=route.route_by if route else None,
@@ -358,10 +360,13 @@ def run(
     """
     import uvicorn
 
+    from seatrial.serving.protocol import PredictionProtocol
+
+    front = front or Front(service)
     listening = _listen(host, port)
     config = uvicorn.Config(
-        front or Front(service),
-        http=_guarded_protocol(),
+        front,
+        http=cast("type[asyncio.Protocol]", partial(PredictionProtocol, front)),
         ws="none",
         lifespan="on",
         log_config=None,
@@ -428,31 +433,3 @@ def _server(config: uvicorn.Config, service: Service) -> uvicorn.Server:
             super().handle_exit(sig, frame)
 
     return DrainingServer(config)
-
-
-def _guarded_protocol() -> type[asyncio.Protocol]:
-    """uvicorn's protocol that closes connections on which a request's head does not arrive."""
-    from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
-
-    class GuardedProtocol(HttpToolsProtocol):
-        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-            super().connection_made(transport)
-            self._last_cycle: object = None
-            self._check = self.loop.call_later(HEAD_SECONDS, self._close_when_stuck)
-
-        def connection_lost(self, exc: Exception | None) -> None:
-            self._check.cancel()
-            super().connection_lost(exc)
-
-        def _close_when_stuck(self) -> None:
-            # between two looks no request has begun and none is under way, and no idle timer runs:
-            # what has come of the next request's head is all that will come
-            idle = self.timeout_keep_alive_task is not None
-            waiting = self.cycle is None or self.cycle.response_complete
-            if waiting and not idle and self.cycle is self._last_cycle:
-                self.transport.close()
-                return
-            self._last_cycle = self.cycle
-            self._check = self.loop.call_later(HEAD_SECONDS, self._close_when_stuck)
-
-    return GuardedProtocol

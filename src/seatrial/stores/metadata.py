@@ -30,6 +30,7 @@ BUSY_SECONDS = 30.0
 APPLICATION_ID = 0x53544D44  # "STMD" in the file's header: whose file this is
 EVENT_FORMAT = 1
 MOST_FOUND = 20
+READ_ONLY = "ro&immutable=1"
 
 MIGRATIONS: tuple[tuple[str, ...], ...] = (
     (
@@ -137,14 +138,16 @@ class MetadataStore:
     path: made with its folders when it is not there; a file of an older format is copied beside itself
         (`NAME.format-N.backup`) and then migrated.
     busy_seconds: how long to wait for another writer before MetadataBusy.
+    make: False leaves a file that is not there, or has no byte, to the first transaction; until then it is empty.
 
+    A user who may not write the file or its folder can read it; a transaction is then refused.
     One instance may be used by many threads, and after a fork by the child: each call takes a connection of its own
     from a pool, and a transaction keeps its connection to its end. Reads by the thread that is inside a transaction
     see what that transaction wrote.
     Raises NotMetadata, MetadataTooNew, MetadataDamaged, MetadataUnreachable, MigrationFailed.
     """
 
-    def __init__(self, path: Path, *, busy_seconds: float = BUSY_SECONDS) -> None:
+    def __init__(self, path: Path, *, busy_seconds: float = BUSY_SECONDS, make: bool = True) -> None:
         self.path = path
         self._busy_seconds = busy_seconds
         self._lock = threading.Lock()
@@ -153,7 +156,10 @@ class MetadataStore:
         self._pid = os.getpid()
         self._closed = False
         self._mine = threading.local()
-        self._prepare()
+        self._prepared = False
+        self._mode = "rw"
+        if make or self._is_made():
+            self._prepare()
 
     @contextmanager
     def transaction(self) -> Iterator[Transaction]:
@@ -163,6 +169,8 @@ class MetadataStore:
         """
         if getattr(self._mine, "connection", None) is not None:
             raise RuntimeError("this thread is inside a transaction; pass that one on")
+        if not self._prepared:
+            self._prepare()
         connection = self._take()
         transaction = Transaction(self, connection)
         try:
@@ -254,7 +262,8 @@ class MetadataStore:
 
     def appended(self) -> int:
         """The highest seq ever given to an event, also when that event was taken out of the file since."""
-        return int(self._read(_APPENDED, ())[0][0])
+        rows = self._read(_APPENDED, ())
+        return int(rows[0][0]) if rows else 0
 
     def pending(self, topic: str) -> list[tuple[int, dict[str, Any]]]:
         """Messages of the outbox that wait, oldest first, each with the number that `done` takes."""
@@ -296,6 +305,8 @@ class MetadataStore:
     def _chain(self, where: str, values: Sequence[Any], limit: int | None) -> list[Event | UnreadableEvent]:
         sql = f"SELECT {_EVENT} FROM events WHERE {where} ORDER BY seq LIMIT ?"
         values = (*values, -1 if limit is None else limit)
+        if not self._is_made():
+            return []
         with self._connection() as connection:
             try:
                 rows = connection.execute(sql, values).fetchall()
@@ -315,6 +326,8 @@ class MetadataStore:
             raise self._damaged(f"{what} is no JSON object") from None
 
     def _read(self, sql: str, values: Sequence[Any]) -> list[tuple[Any, ...]]:
+        if not self._is_made():
+            return []
         with self._connection() as connection:
             return connection.execute(sql, values).fetchall()
 
@@ -344,7 +357,7 @@ class MetadataStore:
             if self._idle:
                 return self._idle.pop()
         with self._explaining():
-            return self._connect("rw")
+            return self._connect(self._mode)
 
     def _release(self, connection: sqlite3.Connection) -> None:
         """Back to the pool, outside of any transaction."""
@@ -361,7 +374,10 @@ class MetadataStore:
         connection.close()
 
     def _connect(self, mode: str) -> sqlite3.Connection:
-        """mode: "rw", or "rwc" to make the file. Later connections never make it: a vanished file is an error."""
+        """mode: "rw", or "rwc" to make the file. Later connections never make it: a vanished file is an error.
+
+        READ_ONLY: as the file is, without the files that SQLite keeps beside it.
+        """
         connection = sqlite3.connect(
             f"{self.path.resolve().as_uri()}?mode={mode}",
             uri=True,
@@ -370,7 +386,7 @@ class MetadataStore:
             check_same_thread=False,
         )
         try:
-            connection.execute("PRAGMA synchronous=FULL")
+            connection.execute("PRAGMA synchronous=FULL")  # reads the file
         except sqlite3.Error:
             connection.close()
             raise
@@ -378,13 +394,26 @@ class MetadataStore:
 
     # Format
 
+    def _is_made(self) -> bool:
+        """Whether there is a file to read; one that another process made meanwhile is taken."""
+        if not self._prepared:
+            try:
+                there = self.path.stat().st_size > 0
+            except FileNotFoundError:
+                return False
+            except OSError as error:
+                raise self._unreachable(error.strerror or str(error)) from None
+            if there:
+                self._prepare()
+        return self._prepared
+
     def _prepare(self) -> None:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise self._unreachable(error.strerror or str(error)) from None
         with self._explaining():
-            connection = self._connect("rwc")
+            connection = self._open()
             try:
                 if self._found_format(connection) < len(MIGRATIONS):
                     self._use_wal(connection)
@@ -392,7 +421,21 @@ class MetadataStore:
             except BaseException:
                 connection.close()
                 raise
+        self._prepared = True
         self._release(connection)
+
+    def _open(self) -> sqlite3.Connection:
+        """The first connection. SQLite reads a write-ahead log only where it may write beside it; a user who may not
+        reads the file itself, which holds everything as long as no log lies beside it."""
+        try:
+            return self._connect("rwc")
+        except sqlite3.Error as error:
+            log = self.path.with_name(f"{self.path.name}-wal")
+            whole = self.path.is_file() and not (log.exists() and log.stat().st_size)
+            if not whole or _primary(error) not in _NO_RIGHTS:
+                raise
+        self._mode = READ_ONLY
+        return self._connect(READ_ONLY)
 
     def _found_format(self, connection: sqlite3.Connection) -> int:
         """The file's format, 0 for a new file. Raises NotMetadata and MetadataTooNew."""
@@ -499,7 +542,7 @@ class MetadataStore:
                 f"the disk did not take what was written to the metadata store {self.path}: {error}.",
                 next="Make room on the disk and try again.",
             )
-        if primary in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_AUTH):
+        if primary in _NO_RIGHTS:
             return self._unreachable(str(error))
         return self._damaged(str(error))
 
@@ -743,6 +786,9 @@ _OUTSIDE = (  # causes that are not a migration's fault
     sqlite3.SQLITE_IOERR,
     sqlite3.SQLITE_READONLY,
 )
+
+
+_NO_RIGHTS = (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_AUTH)
 
 
 def _primary(error: sqlite3.Error) -> int:

@@ -11,6 +11,7 @@ import errno
 import fcntl
 import os
 import re
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -62,6 +63,14 @@ class ObjectsUnreadable(Unavailable):
     code = "objects.unreadable"
 
 
+class ObjectRepaired(UserWarning):
+    """What was kept under a key was damaged, and is replaced by what belongs there."""
+
+
+Whole = Callable[[Path], bool]
+"""Whether the file under a key is what the key stands for; for keys that are named by their content."""
+
+
 class ObjectStore:
     """Immutable objects in the folder `root`, which is made when the first is put there.
 
@@ -72,9 +81,10 @@ class ObjectStore:
     def __init__(self, root: Path) -> None:
         self.root = root
 
-    def put(self, key: str, data: bytes) -> str:
+    def put(self, key: str, data: bytes, *, whole: Whole | None = None) -> str:
         """Keep bytes under a key; returns their digest (BLAKE3, 64 hex digits). Equal bytes again: nothing happens.
 
+        whole: asked of other bytes that are there; when it says no they are replaced, with an ObjectRepaired warning.
         Raises ObjectDiffers when other bytes are there, BadKey, ObjectsUnwritable.
         """
         hashed = blake3.blake3(data).hexdigest()
@@ -83,16 +93,18 @@ class ObjectStore:
             file.write(data)
             return hashed
 
-        return self._keep(key, write, hashed)
+        return self._keep(key, write, hashed, whole)
 
-    def put_file(self, key: str, path: Path) -> str:
+    def put_file(self, key: str, path: Path, *, whole: Whole | None = None) -> str:
         """Keep a copy of a file under a key; else as `put`. Raises ObjectSourceUnreadable too."""
         place = self._place(key)
         try:
             with path.open("rb") as source:
-                if place.is_file() and place.stat().st_size == os.fstat(source.fileno()).st_size:
-                    return self._same(key, place, _hash(source))
-                return self._keep(key, lambda file: _copy(source, file), None)
+                if place.is_file() and (whole or place.stat().st_size == os.fstat(source.fileno()).st_size):
+                    hashed = _hash(source)
+                    source.seek(0)
+                    return self._keep(key, lambda file: _copy(source, file), hashed, whole)
+                return self._keep(key, lambda file: _copy(source, file), None, whole)
         except OSError as error:
             raise ObjectSourceUnreadable(
                 f"the file {path} cannot be read: {error.strerror}.", expected="A readable file is expected."
@@ -131,10 +143,16 @@ class ObjectStore:
 
     # Writing
 
-    def _keep(self, key: str, write: Callable[[BinaryIO], str], hashed: str | None) -> str:
+    def _keep(self, key: str, write: Callable[[BinaryIO], str], hashed: str | None, whole: Whole | None) -> str:
         place = self._place(key)
+        damaged = False
         if hashed is not None and place.is_file():
-            return self._same(key, place, hashed)
+            try:
+                return self._same(key, place, hashed)
+            except ObjectDiffers:
+                damaged = whole is not None and not whole(place)
+                if not damaged:
+                    raise
         incoming = self.root / ".incoming"
         unfinished = incoming / uuid7()
         with self._explaining(key, ObjectsUnwritable):
@@ -146,16 +164,21 @@ class ObjectStore:
                     os.fchmod(file.fileno(), os.fstat(file.fileno()).st_mode & 0o555)
                     os.fsync(file.fileno())
                 _make_folder(place.parent)
-                new = self._publish(unfinished, place)
+                new = self._publish(unfinished, place, over=damaged)
             finally:
                 unfinished.unlink(missing_ok=True)
+        if damaged:
+            warnings.warn(f"'{key}' in {self.root} was damaged, and is repaired.", ObjectRepaired, stacklevel=4)
         return hashed if new else self._same(key, place, hashed)
 
-    def _publish(self, unfinished: Path, place: Path) -> bool:
-        """Rename into place. False when something is there: a rename would replace it, so looking needs the lock."""
+    def _publish(self, unfinished: Path, place: Path, *, over: bool) -> bool:
+        """Rename into place. False when something is there: a rename would replace it, so looking needs the lock.
+
+        over: what is there is to be replaced.
+        """
         with (self.root / ".incoming" / "lock").open("ab") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            if place.exists():
+            if place.exists() and not over:
                 return False
             unfinished.rename(place)
             _sync_folder(place.parent)

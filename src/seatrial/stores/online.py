@@ -46,18 +46,19 @@ class SqliteOnlineStore:
 
     One instance may be used by many threads; each has its own connection. A reader or writer that waits longer
     than `busy_seconds` for another gets OnlineStoreUnavailable.
+    lazy: the file is opened, and made where there is none, by the first call; what is wrong with it is raised there,
+        and the next call looks again.
     """
 
-    def __init__(self, path: Path, *, busy_seconds: float = 30.0, read_only: bool = False) -> None:
+    def __init__(self, path: Path, *, busy_seconds: float = 30.0, read_only: bool = False, lazy: bool = False) -> None:
         self._path = path
         self._busy_seconds = busy_seconds
         self._read_only = read_only
         self._local = threading.local()
         self._opened: list[sqlite3.Connection] = []
-        if not read_only:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._create()
-        self._check_format()
+        self._prepared = False
+        if not lazy:
+            self._prepare()
 
     def get(self, keys: Sequence[Key]) -> list[bytes | None]:
         """The packed row of each key, in order; None where there is none. One statement, one consistent state."""
@@ -69,10 +70,12 @@ class SqliteOnlineStore:
             f"WITH wanted(view, entity) AS (VALUES {marks}) SELECT rows.view, rows.entity, rows.packed "
             "FROM wanted CROSS JOIN rows ON rows.view = wanted.view AND rows.entity = wanted.entity"
         )
+        connection = self._connection()
         try:
-            rows = self._connection().execute(query, [part for key in keys for part in key])
+            rows = connection.execute(query, [part for key in keys for part in key])
             found = {(view, entity): packed for view, entity, packed in rows}
         except sqlite3.Error as error:
+            self._forget(connection)
             raise self._explained(error) from None
         return [found.get(key) for key in keys]
 
@@ -100,8 +103,9 @@ class SqliteOnlineStore:
 
     def count(self, view: str) -> int:
         """Number of entities of a view."""
+        connection = self._connection()
         try:
-            row = self._connection().execute("SELECT count(*) FROM rows WHERE view = ?", (view,)).fetchone()
+            row = connection.execute("SELECT count(*) FROM rows WHERE view = ?", (view,)).fetchone()
         except sqlite3.Error as error:
             raise self._explained(error) from None
         return int(row[0])
@@ -114,52 +118,84 @@ class SqliteOnlineStore:
         self._local = threading.local()
 
     def _connection(self) -> sqlite3.Connection:
+        """This thread's connection to a file that was found to be a store of this format."""
+        if not self._prepared:
+            self._prepare()
+        try:
+            return self._connect()
+        except sqlite3.Error as error:
+            raise self._explained(error) from None
+
+    def _connect(self) -> sqlite3.Connection:
         connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
         if connection is None:
             where = f"{self._path.resolve().as_uri()}?mode={'ro' if self._read_only else 'rwc'}"
             connection = sqlite3.connect(
                 where, uri=True, timeout=self._busy_seconds, isolation_level=None, check_same_thread=False
             )
+            try:
+                # a row can be rebuilt from its source, so a commit need not wait for the disk
+                connection.execute("PRAGMA synchronous=NORMAL")
+                connection.execute("PRAGMA mmap_size=268435456")
+            except sqlite3.Error:
+                connection.close()
+                raise
             self._local.connection = connection
             self._opened.append(connection)
-            # a row can be rebuilt from its source, so a commit need not wait for the disk
-            connection.execute("PRAGMA synchronous=NORMAL")
-            connection.execute("PRAGMA mmap_size=268435456")
         return connection
 
-    def _create(self) -> None:
+    def _forget(self, connection: sqlite3.Connection) -> None:
+        """The next call opens the file anew: a damaged one may have been replaced by then."""
+        connection.close()
+        self._opened.remove(connection)
+        self._local.connection = None
+        self._prepared = False
+
+    def _prepare(self) -> None:
         try:
-            connection = self._connection()
-            connection.execute("PRAGMA journal_mode=WAL")
-            connection.execute("BEGIN IMMEDIATE")
-            if connection.execute("PRAGMA user_version").fetchone()[0] == 0:
-                connection.execute(
-                    "CREATE TABLE IF NOT EXISTS rows (view TEXT, entity BLOB, packed BLOB NOT NULL, "
-                    "PRIMARY KEY (view, entity)) WITHOUT ROWID"
-                )
-                connection.execute(f"PRAGMA user_version={FORMAT}")
-            connection.execute("COMMIT")
+            if not self._read_only:
+                self._path.parent.mkdir(parents=True, exist_ok=True)
+            connection = self._connect()
+        except OSError as error:
+            raise self._unavailable(error.strerror or str(error)) from None
         except sqlite3.Error as error:
             raise self._explained(error) from None
-
-    def _check_format(self) -> None:
         try:
-            found = self._connection().execute("PRAGMA user_version").fetchone()[0]
+            if not self._read_only:
+                self._create(connection)
+            found = connection.execute("PRAGMA user_version").fetchone()[0]
         except sqlite3.Error as error:
+            self._forget(connection)
             raise self._explained(error) from None
         if found > FORMAT:
+            self._forget(connection)
             raise OnlineStoreTooNew(
                 f"the online store {self._path.name} has format {found}; this version reads up to {FORMAT}.",
                 next="Update seatrial.",
             )
+        self._prepared = True
+
+    def _create(self, connection: sqlite3.Connection) -> None:
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("BEGIN IMMEDIATE")
+        if connection.execute("PRAGMA user_version").fetchone()[0] == 0:
+            connection.execute(
+                "CREATE TABLE IF NOT EXISTS rows (view TEXT, entity BLOB, packed BLOB NOT NULL, "
+                "PRIMARY KEY (view, entity)) WITHOUT ROWID"
+            )
+            connection.execute(f"PRAGMA user_version={FORMAT}")
+        connection.execute("COMMIT")
 
     def _explained(self, error: sqlite3.Error) -> Failed | Unavailable:
         if isinstance(error, sqlite3.OperationalError) and not isinstance(error, sqlite3.IntegrityError):
-            return OnlineStoreUnavailable(
-                f"the online store {self._path.name} did not answer: {error}.",
-                next="Try again; if it stays so, see `seatrial doctor`.",
-            )
+            return self._unavailable(str(error))
         return OnlineStoreDamaged(
             f"the online store {self._path.name} cannot be read: {error}.",
             next="Move the file away and run `seatrial materialize`; it is rebuilt from the sources.",
+        )
+
+    def _unavailable(self, why: str) -> OnlineStoreUnavailable:
+        return OnlineStoreUnavailable(
+            f"the online store {self._path.name} did not answer: {why}.",
+            next="Try again; if it stays so, see `seatrial doctor`.",
         )

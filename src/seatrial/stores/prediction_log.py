@@ -252,7 +252,7 @@ class PredictionLog:
                 self._write(segment, frame)
 
     def append_all(self, rows: Sequence[tuple[LogSchema, LoggedPrediction]]) -> None:
-        """Append the rows of one answer by one write, all of them or none; see `append`."""
+        """Append the rows of one or more answers by one write, all of them or none; see `append`."""
         frames = [_frame(self._encode(row)) for _, row in rows]
         with self._lock:
             self._append({schema.id: schema for schema, _ in rows}, frames)

@@ -1,0 +1,204 @@
+"""Pushed rows: they become what the source's own rows are, or nothing is written and the row is named."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from seatrial import CsvSource, Entity, ParquetSource, Project, QuerySource, SetAside, agg, expect, feature_view
+from seatrial.core.clock import FixedClock
+from seatrial.core.errors import SeatrialError
+from seatrial.data.expectations import DataRefused
+from seatrial.data.given import RowWrongType
+from seatrial.data.reading import ColumnWrongType, DataWarning
+from seatrial.features.lookup import Lookup
+from seatrial.features.plan import FeaturePlan, plan_view
+
+NOON, LATER = datetime(2024, 1, 1, 12, tzinfo=UTC), datetime(2024, 1, 2, tzinfo=UTC)
+FIRST = {"sold_at": NOON, "shop": 7, "receipt": "r0", "amount": 1.0, "open": True, "kind": "food"}
+
+
+def world(folder, *, snapshot=True, derived=False, **declared):
+    """A project with one view over sales, of which shop 7 has one; and the view."""
+    pq.write_table(pa.Table.from_pylist([FIRST]), folder / "sales.parquet")
+    times = {"event_timestamp": "sold_at", "event_key": ["receipt"]}
+    source = ParquetSource("sales.parquet", **times, **declared)
+    if derived:
+        source = QuerySource("SELECT * FROM sales", name="derived", tables={"sales": source}, **times)
+
+    @feature_view(entity=Entity("shop"), source=source)
+    class till:
+        count = agg.count(window="7d")
+        total = agg.sum("amount", window="7d")
+        kind = agg.last("kind")
+
+    project = Project(folder, clock=FixedClock(LATER), definitions=[till])
+    if snapshot:
+        project.materialize()
+    return project, till
+
+
+def says(project, view, shop=7):
+    found = Lookup(FeaturePlan(views=(plan_view(view),)), project.online).assemble({"shop": shop}, project.now_us)
+    return found.views["till"].values
+
+
+def row(**changed):
+    return {"sold_at": "2024-01-01T13:00:00Z", "shop": 7, "receipt": "r1", "amount": 2.5, "kind": "toys"} | changed
+
+
+@pytest.mark.parametrize("snapshot", [True, False])
+@pytest.mark.parametrize("derived", [True, False])
+@pytest.mark.parametrize(
+    ("changed", "column"),
+    [
+        ({"shop": "7"}, "shop"),
+        ({"shop": 7.5}, "shop"),
+        ({"shop": True}, "shop"),
+        ({"shop": 2**70}, "shop"),
+        ({"receipt": 1}, "receipt"),
+        ({"amount": "2.5"}, "amount"),
+        ({"amount": False}, "amount"),
+        ({"kind": 3}, "kind"),
+        ({"open": 1}, "open"),
+        ({"sold_at": 5}, "sold_at"),
+    ],
+)
+def test_a_value_of_another_type_is_refused_by_row_and_column_and_nothing_is_written(
+    tmp_path, changed, column, derived, snapshot
+):
+    project, view = world(tmp_path, derived=derived, snapshot=snapshot)
+    before = says(project, view)
+    with project, pytest.raises(RowWrongType, match=rf"row 1 .*'{column}'") as caught:
+        project.push("till", [row(receipt="sound"), row(**changed)])
+    assert "Nothing was written" in str(caught.value)
+    with project:
+        assert says(project, view) == before
+
+
+def test_what_can_be_meant_only_one_way_is_taken(tmp_path):
+    project, view = world(tmp_path)
+    with project:
+        project.push("till", [row(amount=2, shop=7.0)])
+        assert says(project, view) == {"count": 2.0, "total": 3.0, "kind": "toys"}
+
+
+def test_a_frame_of_other_widths_is_the_same_entity(tmp_path):
+    project, view = world(tmp_path)
+    table = pa.Table.from_pylist([row(sold_at=NOON)])
+    narrow = table.set_column(table.column_names.index("shop"), "shop", pa.array([7], pa.int16()))
+    wrong = table.set_column(table.column_names.index("shop"), "shop", pa.array(["7"]))
+    with project:
+        project.push("sales", narrow)
+        assert says(project, view)["count"] == 2
+        with pytest.raises(RowWrongType, match=r"'7' in column 'shop', which is int64"):
+            project.push("sales", wrong)
+        with pytest.raises(RowWrongType, match="'shop'"):
+            project.push("sales", narrow.to_pandas().assign(shop=[7.5]))
+
+
+def test_text_of_a_csv_file_is_read_as_the_types_of_the_source(tmp_path):
+    project, view = world(tmp_path)
+    file = tmp_path / "new.csv"
+    file.write_text("sold_at,shop,receipt,amount,kind,open\n2024-01-01T13:00:00Z,7,100,2,5,true\n")
+    with project:
+        project.push("till", file)
+        assert says(project, view) == {"count": 2.0, "total": 3.0, "kind": "5"}
+        file.write_text("sold_at,shop,receipt,amount,kind\n2024-01-01T13:00:00Z,7,100,n/a,5\n")
+        with pytest.raises(RowWrongType, match=r"row 0 .*'n/a' in column 'amount'"):
+            project.push("till", file)
+
+
+def test_a_csv_source_reads_pushed_files_with_its_own_nulls(tmp_path):
+    (tmp_path / "sales.csv").write_text("sold_at,shop,amount,receipt\n2024-01-01T12:00:00Z,7,1.5,a\n")
+    source = CsvSource("sales.csv", nulls=["NA"], event_timestamp="sold_at", event_key=["receipt"])
+
+    @feature_view(entity=Entity("shop"), source=source)
+    class till:
+        total = agg.sum("amount", window="7d")
+
+    (tmp_path / "new.csv").write_text("sold_at,shop,amount,receipt\n2024-01-01T12:00:00Z,7,NA,7\n")
+    with Project(tmp_path, clock=FixedClock(LATER), definitions=[till]) as project:
+        project.materialize()
+        assert project.push("till", tmp_path / "new.csv")[0].written == 1
+        assert says(project, till) == {"total": 1.5}
+
+
+@pytest.mark.parametrize(
+    ("rule", "changed", "words"),
+    [
+        (expect.between("amount", 0, 10), {"amount": 11.0}, "amount between 0 and 10"),
+        (expect.not_null("kind"), {"kind": None}, "kind not null"),
+        (expect.one_of("kind", ["food", "toys"]), {"kind": "cars"}, "kind one of food, toys"),
+        (expect.sql("amount > 0 OR kind = 'refund'", "refunds are named"), {"amount": -1.0}, "refunds are named"),
+        (expect.unique(["receipt"]), {"receipt": "sound"}, "receipt unique"),
+    ],
+)
+def test_rows_that_break_an_expectation_are_refused_by_its_name_and_nothing_is_written(tmp_path, rule, changed, words):
+    project, view = world(tmp_path, expectations=[rule])
+    with project:
+        before = says(project, view)
+        with pytest.raises(DataRefused, match=r"1 expectation of 1 failed") as caught:
+            project.push("till", [row(receipt="sound"), row(**changed)])
+        assert words in str(caught.value)
+        assert "push them again. Nothing was written" in str(caught.value)
+        assert says(project, view) == before
+        assert project.push("till", [row()])[0].written == 1
+
+
+def test_what_is_expected_of_the_whole_source_is_not_expected_of_a_push(tmp_path):
+    rules = [expect.rows(at_least=1, at_most=1), expect.not_null("kind", at_most=0.5)]
+    project, _ = world(tmp_path, expectations=rules)
+    with project:
+        assert project.push("till", [row(kind=None), row(receipt="r2", kind=None)])[0].written == 2
+
+
+def test_set_aside_rules_take_pushed_rows_out_too(tmp_path):
+    project, view = world(tmp_path, set_aside=[SetAside("amount < 0", reason="a test till")])
+    with project:
+        project.push("till", [row(), row(receipt="r2", amount=-5)])
+        assert says(project, view)["total"] == 3.5
+
+
+@pytest.mark.parametrize("as_file", [True, False])
+def test_times_without_a_zone_are_read_in_the_zone_of_the_source(tmp_path, as_file):
+    project, view = world(tmp_path, timezone="America/New_York")
+    rows = [
+        row(sold_at="2024-01-01T18:59:59"),
+        row(receipt="r2", sold_at="2024-01-01T19:00:01"),
+    ]  # 23:59:59Z, 00:00:01Z
+    if as_file:
+        (tmp_path / "new.jsonl").write_text("".join(json.dumps(one) + "\n" for one in rows))
+    with project:
+        project.push("till", tmp_path / "new.jsonl" if as_file else rows)
+        assert says(project, view)["count"] == 2  # 23:59:59Z counts by midnight UTC, 00:00:01Z does not
+
+
+def test_times_without_a_zone_are_utc_with_one_warning_when_the_source_has_none(tmp_path):
+    project, view = world(tmp_path)
+    naive = [row(sold_at="2024-01-01T13:00:00"), row(receipt="r2", sold_at=datetime(2024, 1, 1, 14))]
+    with pytest.warns(DataWarning, match="sold_at carries no time zone") as caught:
+        project.push("till", naive)
+    with project:
+        assert says(project, view)["count"] == 3
+        assert len(caught) == 1
+        project.push("till", [row(receipt="r3", sold_at=NOON)])  # a warning would fail the test
+
+
+def test_a_text_that_is_no_time_is_named_with_its_row(tmp_path):
+    project, _ = world(tmp_path)
+    with project, pytest.raises(ColumnWrongType, match=r"'13/01/2024' in row 1"):
+        project.push("till", [row(), row(sold_at="13/01/2024")])
+
+
+def test_rows_can_be_pushed_before_the_source_has_a_file(tmp_path):
+    project, _ = world(tmp_path, snapshot=False)
+    (tmp_path / "sales.parquet").unlink()
+    with project:
+        assert project.push("till", [row()])[0].written == 1
+        with pytest.raises(SeatrialError, match="not all objects"):
+            project.push("till", [5])
