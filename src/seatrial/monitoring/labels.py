@@ -49,7 +49,7 @@ class NoLabelColumn(UsageError):
 
 @dataclass(frozen=True)
 class LabelCounts:
-    """What became of the labels that were told.
+    """What became of the labels that were told of these `predictions`.
 
     matched: predictions that have a label. unmatched: told labels that belong to no known prediction; ambiguous: those
     of them whose request has several rows. duplicate: told again with the same value. contradicting: told with another
@@ -64,6 +64,7 @@ class LabelCounts:
     late: int = 0
     before: int = 0
     ambiguous: int = 0
+    predictions: int = 0
 
     def as_plain(self) -> dict[str, int]:
         return asdict(self)
@@ -98,7 +99,7 @@ def join(predictions: pa.Table, labels: pa.Table | None, key: Sequence[str], as_
         np.zeros(count, np.int64),
         np.zeros(count, np.int64),
         np.zeros(count, np.int64),
-        LabelCounts(),
+        LabelCounts(predictions=count),
     )
     if labels is None or not labels.num_rows:
         return joined
@@ -136,6 +137,7 @@ def join(predictions: pa.Table, labels: pa.Table | None, key: Sequence[str], as_
         contradicting=int(joined.contradictions.sum()),
         before=int(np.count_nonzero(before)),
         ambiguous=int(np.count_nonzero(ambiguous)),
+        predictions=count,
     )
     return Joined(joined.label, joined.known_at_us, joined.duplicates, joined.contradictions, counts)
 

@@ -128,7 +128,10 @@ class System(msgspec.Struct, frozen=True):
 
 
 class AlarmResult(msgspec.Struct, frozen=True):
-    """One alarm looked at. state: fired, quiet, or not enough data (then `note` says how much is missing)."""
+    """One alarm looked at. state: fired, quiet, or not enough data (then `note` says how much is missing).
+
+    means: mean score and mean label over the alarm's window, of labelled rows; None without any.
+    """
 
     name: str
     state: Literal["fired", "quiet", "not_enough_data"]
@@ -143,6 +146,7 @@ class AlarmResult(msgspec.Struct, frozen=True):
     action: str
     alert: str = ""
     note: str = ""
+    means: tuple[float, float] | None = None
 
 
 class Mark(msgspec.Struct, frozen=True):

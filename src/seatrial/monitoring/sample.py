@@ -58,6 +58,7 @@ class Sample:
         known = rows["label_known_at"]
         labels = replace(
             self.labels,
+            predictions=len(rows),
             matched=len(rows) - rows["label"].null_count,
             duplicate=_total(rows, "label_duplicates", self.labels.duplicate),
             contradicting=_total(rows, "label_contradictions", self.labels.contradicting),

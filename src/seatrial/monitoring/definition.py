@@ -1,0 +1,204 @@
+"""What is watched of a model: its alarms, over how long, and in which words its outcome is spoken of."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, NoReturn
+
+from seatrial.core.declared import declare
+from seatrial.core.errors import did_you_mean, listed
+from seatrial.core.windows import BadDuration, duration_us
+from seatrial.features.definitions import BadDefinition
+from seatrial.monitoring.report import Severity
+from seatrial.stats.metrics import METRICS
+
+MIN_LABELS = 200
+CALIBRATION_GAP = 0.10
+
+PERFORMANCE = frozenset(name for metrics in METRICS.values() for name in metrics) | {"calibration_gap"}
+DRIFT = frozenset({"ks", "prediction_ks"})
+OTHER = frozenset({"degraded", "p99_ms", "label_share"})
+OF_COLUMN = frozenset({"ks", "missing"})
+"""Metrics of one input, written "ks:COLUMN"."""
+
+Kind = Literal["above", "below", "drop"]
+
+
+@dataclass(frozen=True)
+class Alarm:
+    """One number over a trailing window, and when it is wrong; made by the constructors below.
+
+    kind: "above" and "below" compare with `threshold`; "drop" allows the metric to be worse than on the release's
+        test part by at most the share `threshold`.
+    metric: a metric of `stats.metrics`; "calibration_gap" (how far mean prediction and mean label lie apart; of a
+        regression in standard deviations of the label); "ks" (the largest drift of any input), "ks:COLUMN",
+        "prediction_ks"; "missing:COLUMN" (share); "degraded" (share of answers); "p99_ms"; "label_share" (share of
+        predictions whose label has arrived).
+    window: how far back. min_labels: labelled predictions below which a metric of performance is not judged.
+    """
+
+    kind: Kind
+    metric: str
+    threshold: float
+    window: str = "7d"
+    severity: Severity = "high"
+    min_labels: int = MIN_LABELS
+
+    def __post_init__(self) -> None:
+        _check_metric(self.metric)
+        where = f"the alarm on {self.metric}"
+        if self.kind not in ("above", "below", "drop"):
+            _bad(f"{where} is of the kind {self.kind!r}.", "Alarm.above, Alarm.below or Alarm.drop is expected.")
+        if not _is_number(self.threshold):
+            _bad(f"{where} has the threshold {self.threshold!r}.", "A finite number is expected.")
+        if self.kind == "drop" and self.metric not in PERFORMANCE - {"calibration_gap"}:
+            _bad(f"{where} is a drop, but it has no figure of the test part.", f"One of {listed(_TESTED)} is expected.")
+        if self.kind == "drop" and not 0 < self.threshold < 1:
+            _bad(f"{where} allows a drop of {self.threshold:g}.", 'A share is expected, such as 0.2 or "20%".')
+        if self.severity not in ("low", "medium", "high"):
+            _bad(f"{where} has the severity {self.severity!r}.", '"low", "medium" or "high" is expected.')
+        if isinstance(self.min_labels, bool) or not isinstance(self.min_labels, int) or self.min_labels < 1:
+            _bad(f"{where} has min_labels={self.min_labels!r}.", "A whole number of at least 1 is expected.")
+        _check_window(self.window, where)
+
+    @staticmethod
+    def above(
+        metric: str, value: float, window: str = "7d", severity: Severity = "high", min_labels: int = MIN_LABELS
+    ) -> Alarm:
+        """Wrong when the metric is above `value`."""
+        return Alarm("above", metric, value, window, severity, min_labels)
+
+    @staticmethod
+    def below(
+        metric: str, value: float, window: str = "7d", severity: Severity = "high", min_labels: int = MIN_LABELS
+    ) -> Alarm:
+        """Wrong when the metric is below `value`."""
+        return Alarm("below", metric, value, window, severity, min_labels)
+
+    @staticmethod
+    def drop(
+        metric: str, share: float | str, window: str = "7d", severity: Severity = "high", min_labels: int = MIN_LABELS
+    ) -> Alarm:
+        """Wrong when the metric is worse than on the release's test part by more than `share` of it ("20%" or 0.2)."""
+        return Alarm("drop", metric, _share(share, metric), window, severity, min_labels)
+
+    @staticmethod
+    def calibration(
+        gap: float = CALIBRATION_GAP, window: str = "7d", severity: Severity = "high", min_labels: int = MIN_LABELS
+    ) -> Alarm:
+        """Wrong when mean prediction and mean label lie more than `gap` apart, either way."""
+        return Alarm("above", "calibration_gap", gap, window, severity, min_labels)
+
+    @property
+    def name(self) -> str:
+        """Names the alarm among those of its model; another threshold or window is another alarm."""
+        metric = self.metric.replace("_", " ") if self.metric == "calibration_gap" else self.metric
+        if self.kind == "drop":
+            return f"{metric} worse by {self.threshold * 100:g}% over {self.window}"
+        return f"{metric} {self.kind} {self.threshold:g} over {self.window}"
+
+    @property
+    def window_us(self) -> int:
+        return duration_us(self.window)
+
+    @property
+    def of_performance(self) -> bool:
+        """Needs labels, and shows harm when it fires."""
+        return self.metric in PERFORMANCE
+
+    @property
+    def of_drift(self) -> bool:
+        return self.metric.partition(":")[0] in DRIFT
+
+
+@dataclass(frozen=True)
+class Monitor:
+    """How a model is watched.
+
+    window: what a report looks at by default, back from now.
+    false_alarms_per_month: the budget that the policy for drift is made for; stated, and checked by a simulation.
+    calibration: the default alarm, on a gap of more than 0.10 between mean prediction and observed rate over seven
+        days. Leave it on: no comparison of inputs sees a world that answers differently.
+    subject, outcome: words for headlines, such as "flights" and "late"; without them the model's name is used.
+    """
+
+    model: str
+    alarms: Sequence[Alarm] = ()
+    window: str = "7d"
+    false_alarms_per_month: float = 1
+    calibration: bool = True
+    subject: str = ""
+    outcome: str = ""
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.model, str) or not self.model:
+            _bad(f"Monitor has the model {self.model!r}.", "The name of a model is expected.")
+        where = f"Monitor('{self.model}')"
+        if isinstance(self.alarms, Alarm | str) or not all(isinstance(alarm, Alarm) for alarm in self.alarms):
+            _bad(
+                f"{where} has alarms={self.alarms!r}.",
+                "A list of alarms is expected, such as [Alarm.below('f1', 0.7)].",
+            )
+        object.__setattr__(self, "alarms", tuple(self.alarms))
+        if not _is_number(self.false_alarms_per_month) or self.false_alarms_per_month <= 0:
+            _bad(
+                f"{where} has false_alarms_per_month={self.false_alarms_per_month!r}.", "A number above 0 is expected."
+            )
+        if not isinstance(self.calibration, bool):
+            _bad(f"{where} has calibration={self.calibration!r}.", "True or False is expected.")
+        _check_window(self.window, where)
+        names = [alarm.name for alarm in self.every_alarm]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            _bad(f"{where} has the alarm '{twice[0]}' twice.", "Each alarm is declared once.")
+        declare(self)
+
+    @property
+    def every_alarm(self) -> tuple[Alarm, ...]:
+        """The declared alarms, and the default one unless it is off or there is one on calibration already."""
+        if not self.calibration or any(alarm.metric == "calibration_gap" for alarm in self.alarms):
+            return tuple(self.alarms)
+        return (Alarm.calibration(), *self.alarms)
+
+
+_TESTED = sorted(PERFORMANCE - {"calibration_gap"})
+
+
+def _check_metric(metric: object) -> None:
+    known = sorted(PERFORMANCE | DRIFT | OTHER)
+    if isinstance(metric, str):
+        name, colon, column = metric.partition(":")
+        if metric in known or (colon and column and name in OF_COLUMN):
+            return
+    _bad(
+        f"there is no metric {metric!r}.",
+        f"Known are {listed(known, most=30)}, ks:COLUMN and missing:COLUMN. {did_you_mean(str(metric), known)}".strip(),
+    )
+
+
+def _check_window(window: object, where: str) -> None:
+    try:
+        if isinstance(window, str):
+            duration_us(window)
+            return
+    except BadDuration:
+        pass
+    _bad(f"{where} has the window {window!r}.", 'A duration such as "7d" or "24h" is expected.')
+
+
+def _share(share: float | str, metric: str) -> float:
+    if isinstance(share, str):
+        try:
+            return float(share.removesuffix("%")) / (100 if share.endswith("%") else 1)
+        except ValueError:
+            _bad(f"the alarm on {metric} allows a drop of {share!r}.", 'A share is expected, such as 0.2 or "20%".')
+    return share
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < float("inf")
+
+
+def _bad(found: str, expected: str) -> NoReturn:
+    raise BadDefinition(found, expected=expected)

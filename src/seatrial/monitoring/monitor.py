@@ -1,0 +1,408 @@
+"""One report on one window: every look at the predictions, and one verdict in plain words.
+
+act: a hard rule of data quality failed, or an alarm fired that shows harm. watch: something moved, no harm shown.
+unknown: too little to say. ok: the labels say that the model is right. Each statement comes with its numbers, and
+what could not be looked at is said, never left out.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from seatrial.core.clock import from_us, iso
+from seatrial.core.errors import Failed
+from seatrial.core.windows import Window
+from seatrial.monitoring.alarms import evaluate
+from seatrial.monitoring.definition import MIN_LABELS, Monitor
+from seatrial.monitoring.performance import performance
+from seatrial.monitoring.report import (
+    FORMAT,
+    AlarmResult,
+    Check,
+    ColumnDrift,
+    Drift,
+    Mark,
+    Performance,
+    Point,
+    Report,
+    Verdict,
+)
+from seatrial.monitoring.system import system
+
+if TYPE_CHECKING:
+    from seatrial.monitoring.reference import Reference
+    from seatrial.monitoring.sample import Sample
+
+NO_REFERENCE = "no reference to compare with, so nobody looked whether the inputs moved"
+
+
+class ReportTooNew(Failed):
+    """A kept report was written by a newer version."""
+
+    code = "report.too_new"
+
+
+def make_report(
+    sample: Sample,
+    *,
+    window: Window,
+    as_of_us: int,
+    monitor: Monitor | None = None,
+    reference: Reference | None = None,
+    training: Mapping[str, float | None] | None = None,
+    marks: Sequence[Mark] = (),
+    history: Sequence[Point] = (),
+    id: str = "",
+    owner: str = "",
+    on_call: str = "",
+    runbook: str = "",
+    error_rate: float | None = None,
+    since_us: int | None = None,
+) -> Report:
+    """The report on `window` with what was known at `as_of_us`. Nothing is written, nothing raises for what data hold.
+
+    sample: the model's predictions of the window and, for alarms that look further back, of the time before it, with
+        the labels known at `as_of_us`. Alarms look back from the window's end (from `as_of_us` when that is earlier).
+    monitor: what is watched; without it the default alarm.
+    reference: what the inputs and scores looked like in training; None: there is none, and the report says so.
+    training: metrics of the release's test part. error_rate: share of failed requests, when somebody counted.
+    since_us: instant of the model's first prediction ever, when the sample does not reach back to it.
+    """
+    monitor = monitor or Monitor(sample.model)
+    inside = sample.within(window)
+    figures = performance(inside, window, training=training, min_labels=_min_labels(monitor))
+    drifted, checks = _compared(inside, reference)
+    until_us = min(as_of_us, window.end_us)
+    drifts = {window: drifted} if reference is not None else {}
+    alarms = [
+        evaluate(alarm, sample, until_us, reference, training, since_us=since_us, drifts=drifts)
+        for alarm in monitor.every_alarm
+    ]
+    judged = _judge(_Facts(monitor, window, figures, drifted, checks, alarms, reference is not None))
+    releases = Counter(
+        str(release or version or "unknown")
+        for release, version in zip(inside.rows["release"].to_pylist(), inside.rows["version"].to_pylist(), strict=True)
+    )
+    return Report(
+        format=FORMAT,
+        id=id,
+        model=sample.model,
+        task=sample.task,
+        window=str(window),
+        as_of=iso(from_us(as_of_us)),
+        rows=figures.rows,
+        releases=dict(releases.most_common()),
+        verdict=judged.verdict,
+        headline=judged.headline,
+        findings=judged.findings,
+        next=judged.next,
+        quality=checks,
+        drift=drifted,
+        performance=figures,
+        system=system(inside, error_rate=error_rate),
+        alarms=alarms,
+        marks=[mark for mark in marks if mark.at <= iso(from_us(as_of_us))],
+        history=list(history),
+        owner=owner,
+        on_call=on_call,
+        runbook=runbook,
+    )
+
+
+def point(body: Mapping[str, Any]) -> Point:
+    """A kept report (`msgspec.to_builtins` of it) as one point of the metric history. Raises ReportTooNew."""
+    number = body.get("format", 0)
+    if number > FORMAT:
+        raise ReportTooNew(
+            f"report '{body.get('id', '')}' has the format {number}; this version reads up to {FORMAT}.",
+            state="Nothing was changed.",
+            next="Update seatrial.",
+        )
+    figures = body["performance"]
+    numbers: dict[str, float | None] = {
+        **figures["metrics"],
+        "gap": figures["gap"],
+        "mean_score": figures["mean_score"],
+        "observed": figures["observed"],
+        "rows": body["rows"],
+        "labelled": figures["labelled"],
+        "drifted": sum(column["drifted"] for column in body["drift"]["columns"]),
+        "p99_ms": body["system"]["p99_ms"],
+        "degraded": body["system"]["degraded"],
+    }
+    return Point(at=body["window"].partition("/")[2], window=body["window"], metrics=numbers)
+
+
+def read_report(body: Mapping[str, Any]) -> Report:
+    """A kept report again. Raises ReportTooNew."""
+    point(body)
+    return msgspec.convert(body, Report)
+
+
+def _min_labels(monitor: Monitor) -> int:
+    return min((alarm.min_labels for alarm in monitor.every_alarm if alarm.of_performance), default=MIN_LABELS)
+
+
+def _compared(inside: Sample, reference: Reference | None) -> tuple[Drift, list[Check]]:
+    if reference is None:
+        return Drift("", [], None, NO_REFERENCE), []
+    from seatrial.monitoring.drift import drift
+    from seatrial.monitoring.quality import quality
+
+    return drift(inside.rows, reference), quality(inside, reference)
+
+
+# The verdict
+
+
+@dataclass(frozen=True)
+class _Facts:
+    monitor: Monitor
+    window: Window
+    performance: Performance
+    drift: Drift
+    checks: list[Check]
+    alarms: list[AlarmResult]
+    compared: bool
+
+    @property
+    def failed(self) -> list[Check]:
+        return [check for check in self.checks if not check.passed]
+
+    @property
+    def moved(self) -> list[ColumnDrift]:
+        return [column for column in self.drift.columns if column.drifted]
+
+    def fired(self, *, harmful: bool) -> list[AlarmResult]:
+        """Alarms that fired, those that show harm or the others, the worst first."""
+        order = ("high", "medium", "low")
+        declared = {alarm.name: alarm for alarm in self.monitor.every_alarm}
+        found = [
+            result
+            for result in self.alarms
+            if result.state == "fired"
+            and harmful
+            == (
+                declared[result.name].of_performance
+                or (not declared[result.name].of_drift and result.severity == "high")
+            )
+        ]
+        return sorted(found, key=lambda result: (order.index(result.severity), result.metric != "calibration_gap"))
+
+    @property
+    def unjudged(self) -> str:
+        """Why the labels do not tell whether the model is right; empty when they do."""
+        needed = _min_labels(self.monitor)
+        if not self.performance.rows:
+            return "no predictions in this window"
+        declared = {alarm.name: alarm for alarm in self.monitor.every_alarm}
+        looked = [result for result in self.alarms if declared[result.name].of_performance]
+        lacking = [result.note for result in looked if result.state == "not_enough_data"]
+        if self.performance.labelled < needed:
+            return f"not enough data: {self.performance.labelled:,} of {needed:,} labels"
+        return lacking[0] if lacking else ""
+
+
+@dataclass(frozen=True)
+class _Judged:
+    verdict: Verdict
+    headline: str
+    findings: list[str]
+    next: str
+
+
+def _judge(facts: _Facts) -> _Judged:
+    harm, fired = facts.fired(harmful=True), facts.fired(harmful=False)
+    findings = _findings(facts)
+    if facts.failed:
+        return _Judged("act", _broken(facts), findings, _next_for_data(facts))
+    if harm:
+        return _Judged("act", _harmful(facts, harm[0]), findings, harm[0].action)
+    moved = facts.moved or fired or (facts.drift.prediction is not None and facts.drift.prediction.drifted)
+    if moved and facts.performance.rows:
+        action = fired[0].action if fired else "Ask who delivers these inputs whether the change is meant."
+        return _Judged("watch", _watchful(facts, fired), findings, action)
+    if facts.unjudged:
+        return _Judged("unknown", _unknown(facts), findings, _next_for_unknown(facts))
+    return _Judged("ok", _good(facts), findings, "Nothing to do.")
+
+
+def _broken(facts: _Facts) -> str:
+    first, more = facts.failed[0], len(facts.failed) - 1
+    where = f" in '{first.column}'" if first.column else ""
+    others = f"; {_count(more, 'other rule')} failed too" if more else ""
+    return f"The data are broken: {first.name}{where}: {first.found}, {first.expected} was expected{others}."
+
+
+def _harmful(facts: _Facts, alarm: AlarmResult) -> str:
+    if alarm.metric == "calibration_gap":
+        return f"{_calibration(facts, alarm)}; {_inputs(facts)}."
+    tested = facts.performance.training.get(alarm.metric)
+    before = f", it was {_number(tested)} in testing" if tested is not None else ""
+    value = _number(alarm.value)
+    name = alarm.metric.replace("_", " ")
+    return (
+        f"{_subject(facts)} is worse than allowed: {name} is {value}, {_number(alarm.threshold)} is the limit"
+        f"{before}; {_inputs(facts)}."
+    )
+
+
+def _calibration(facts: _Facts, alarm: AlarmResult) -> str:
+    """The figures are those of the alarm, which may look at another window than the report."""
+    mean_score, observed = _means(alarm, facts.performance)
+    monitor, outcome = facts.monitor, facts.monitor.outcome
+    if mean_score is None or observed is None:
+        return f"{_subject(facts)} is off its level: {alarm.evidence}"
+    under = observed > mean_score
+    if _is_share(facts):
+        numbers = f"{_percent(observed)} were {outcome or 'positive'}, the model said {_percent(mean_score)}"
+    else:
+        numbers = f"the mean was {_number(observed)}, the model said {_number(mean_score)}"
+    direction = f"{'under' if under else 'over'}-predicted"
+    if monitor.subject and outcome:
+        return f"{outcome.capitalize()} {monitor.subject} are {direction}: {numbers}"
+    return f"'{monitor.model}' is {direction}: {numbers}"
+
+
+def _watchful(facts: _Facts, fired: list[AlarmResult]) -> str:
+    if facts.moved:
+        widest = facts.moved[0]
+        names = _names([column.name for column in facts.moved])
+        what = f"{_count(len(facts.moved), 'input')} moved ({names}; '{widest.name}' most, by {_number(widest.value)})"
+    elif fired:
+        what = fired[0].evidence
+    else:
+        what = f"the predictions moved by {_number(facts.drift.prediction and facts.drift.prediction.value)}"
+    what = what[0].upper() + what[1:]
+    if facts.unjudged:
+        return f"{what}; whether that does harm is not known: {facts.unjudged}."
+    return f"{what}, but no harm shows: {_level(facts)}."
+
+
+def _unknown(facts: _Facts) -> str:
+    counts, figures = facts.performance.labels, facts.performance
+    why = facts.unjudged
+    if not figures.rows:
+        return f"{_subject(facts)} cannot be judged: there are no predictions in this window."
+    if not figures.labelled and counts.get("before"):
+        why = f"{counts['before']:,} labels were known before their predictions were made, none after"
+    elif not figures.labelled:
+        why = f"none of its {figures.rows:,} predictions has a label yet"
+    return f"Nobody can say yet whether {_subject(facts, start=False)} is right: {why}; {_inputs(facts, quiet=True)}."
+
+
+def _good(facts: _Facts) -> str:
+    inputs = "" if facts.compared else "; the inputs were not compared, there is no reference"
+    return f"{_subject(facts)} is doing what it should: {_level(facts)}{inputs}."
+
+
+def _level(facts: _Facts) -> str:
+    figures, outcome = facts.performance, facts.monitor.outcome
+    if figures.mean_score is None or figures.observed is None:
+        return "no label is known"
+    known = f"with {_percent(figures.labelled / figures.rows)} of the labels known"
+    if _is_share(facts):
+        numbers = f"{_percent(figures.observed)} were {outcome or 'positive'}, it said {_percent(figures.mean_score)}"
+    else:
+        numbers = f"the mean was {_number(figures.observed)}, it said {_number(figures.mean_score)}"
+    return f"{numbers}, {known}"
+
+
+def _inputs(facts: _Facts, *, quiet: bool = False) -> str:
+    """What the inputs have to say about it."""
+    if not facts.compared:
+        return "the inputs were not compared, there is no reference"
+    if facts.moved:
+        return f"{_count(len(facts.moved), 'input')} moved too: {_names([one.name for one in facts.moved])}"
+    if all(column.value is None for column in facts.drift.columns):
+        return f"the inputs could not be compared: {facts.drift.note or 'not enough data'}".rstrip(".")
+    return "nothing moved in the inputs" if quiet else "nothing in the inputs explains it"
+
+
+def _findings(facts: _Facts) -> list[str]:
+    """Everything found or not looked at, the worst first, a sentence each."""
+    figures = facts.performance
+    found = [
+        f"{check.name}{f' of {check.column!r}' if check.column else ''}: {check.found}; expected: {check.expected}"
+        for check in facts.failed
+    ]
+    found += [
+        f"alarm '{one.name}' fired: {one.evidence}" for harmful in (True, False) for one in facts.fired(harmful=harmful)
+    ]
+    found += [_moved(column) for column in facts.moved]
+    if facts.drift.prediction is not None and facts.drift.prediction.drifted:
+        found.append(f"the predictions moved by {_number(facts.drift.prediction.value)}")
+    if figures.rows:
+        found.append(
+            f"{_percent(figures.labelled / figures.rows)} of this window's labels have arrived "
+            f"({figures.labelled:,} of {figures.rows:,})"
+        )
+    if figures.labels.get("contradicting"):
+        found.append(f"{_count(figures.labels['contradicting'], 'label')} told otherwise before; the newest counts")
+    found += [text for text in (figures.note, facts.drift.note) if text]
+    found += [f"alarm '{one.name}': {one.note}" for one in facts.alarms if one.state == "not_enough_data"]
+    return list(dict.fromkeys(found))
+
+
+def _moved(column: ColumnDrift) -> str:
+    means = ""
+    if column.mean is not None and column.reference_mean is not None:
+        means = f", mean {_number(column.mean)} where it was {_number(column.reference_mean)}"
+    return (
+        f"input '{column.name}' moved: {column.distance} {_number(column.value)} "
+        f"({_number(column.tolerated)} is tolerated){means}"
+    )
+
+
+def _next_for_data(facts: _Facts) -> str:
+    first = facts.failed[0]
+    what = f"'{first.column}'" if first.column else "the data"
+    return f"Mend {what} where it is made; do not retrain on this window."
+
+
+def _next_for_unknown(facts: _Facts) -> str:
+    if not facts.performance.rows:
+        return "Check that the service is asked and that its log is written: `seatrial status`."
+    if facts.performance.labelled < _min_labels(facts.monitor):
+        return f"Tell what really happened: `seatrial label {facts.monitor.model} FILE`."
+    return "Wait until the window is full; nothing else is missing."
+
+
+def _means(alarm: AlarmResult, figures: Performance) -> tuple[float | None, float | None]:
+    """Mean score and mean label of the alarm's window."""
+    if alarm.means is not None:
+        return alarm.means
+    return figures.mean_score, figures.observed
+
+
+def _is_share(facts: _Facts) -> bool:
+    return "roc_auc" in facts.performance.metrics
+
+
+def _subject(facts: _Facts, *, start: bool = True) -> str:
+    return f"{'The model' if start else 'the model'} '{facts.monitor.model}'"
+
+
+def _names(names: list[str], most: int = 3) -> str:
+    if len(names) <= most:
+        return ", ".join(names)
+    return f"{', '.join(names[:most])} and {len(names) - most} more"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def _percent(share: float) -> str:
+    """Whole per cent; a digit more below ten."""
+    percent = share * 100
+    return f"{percent:.0f} %" if percent >= 9.95 or percent == 0 else f"{percent:.1f} %"
+
+
+def _number(value: float | None) -> str:
+    return "unknown" if value is None else f"{value:.3g}"
