@@ -287,7 +287,7 @@ class Project(Nouns):
         reason: str = "",
         expected: int | None = None,
     ) -> Deployed:
-        """Give a deployment's traffic to a release (default: the model's newest).
+        """Give a deployment's traffic to a release (default: the model's newest). When it has it, nothing is written.
 
         model: the deployment's name. release: an id or its start, or what `release` takes as a name.
         reason: why, in words; needed for a model without owner or runbook.
@@ -302,6 +302,18 @@ class Project(Nouns):
         before = live(self.metadata, deployment.name)
         if expected is None:
             expected = before.head.generation if before else 0
+        if before is not None and expected == before.head.generation and _is_live(before.record, chosen, deployment):
+            self.reconcile()
+            return Deployed(
+                deployment=deployment.name,
+                generation=expected,
+                live=chosen.id,
+                version=str(chosen.body["version"]),
+                previous=chosen.id,
+                strategy=deployment.strategy.kind,
+                audit=anchor(self.metadata),
+                changed=False,
+            )
         sign, verify = self.signer
         done = deploy(
             self.metadata,
@@ -737,6 +749,16 @@ class Project(Nouns):
             now_us=machine_us if isinstance(self.clock, MachineClock) else lambda: self.now_us,
             only=only,
         )
+
+
+def _is_live(decision: Record, release: Record, deployment: Deployment) -> bool:
+    """Whether a deployment's decision gives everything to this release, in the way that is declared."""
+    declared = {
+        "strategy": deployment.strategy.kind,
+        "route_by": deployment.route_by,
+        "on_store_failure": deployment.on_store_failure,
+    }
+    return decision.inputs == (release.id,) and all(decision.body[name] == value for name, value in declared.items())
 
 
 def _already_released(version: Record, known: str, built: Built) -> AlreadyReleased:

@@ -63,6 +63,7 @@ class Deployed(msgspec.Struct, frozen=True):
 
     version: of the live model. previous: the release that was live before.
     audit: the newest event of the audit log; kept elsewhere, it shows whether the log was cut since.
+    changed: False when this release was live already, alone and as declared: then nothing was written.
     """
 
     deployment: str
@@ -72,6 +73,7 @@ class Deployed(msgspec.Struct, frozen=True):
     previous: str | None
     strategy: str
     audit: Anchor
+    changed: bool = True
 
 
 class Replayed(msgspec.Struct, frozen=True):

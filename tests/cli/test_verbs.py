@@ -103,12 +103,28 @@ def test_a_second_release_of_the_same_run_is_the_same(told):
     assert (again["id"], again["new"]) == (known["release"], False)
 
 
-def test_deploying_a_release_again_is_the_way_back(told, folder):
+def test_deploying_what_is_live_already_changes_nothing_and_says_so(told, folder, capsys):
     (known,) = told("releases")
-    before = told("deployments", "show", "heavy")["generation"]
-    done = told("deploy", "heavy", "--release", known["release"], "--reason", "back to it")
-    assert done["generation"] == before + 1
-    assert told("deployments", "show", "heavy")["history"][-1]["reason"] == "back to it"
+    before = told("deployments", "show", "heavy")
+    events = told("audit", "verify")["events"]
+    done = told("deploy", "heavy", "--release", known["release"], "--reason", "again")
+    assert (done["changed"], done["generation"]) == (False, before["generation"])
+    assert told("deployments", "show", "heavy") == before
+    assert told("audit", "verify")["events"] == events
+    assert run(["deploy", "--project", str(folder)]) == 0
+    assert "is live already" in capsys.readouterr().out
+
+
+def test_a_deployment_that_is_declared_otherwise_now_is_a_change(tmp_path, capsys):
+    folder = make(tmp_path)
+    for verb in ("train", "release", "deploy"):
+        assert run([verb, "--project", str(folder)]) == 0
+    file = folder / "project.py"
+    file.write_text(file.read_text().replace('Deployment("heavy")', 'Deployment("heavy", on_store_failure="missing")'))
+    capsys.readouterr()
+    assert run(["deploy", "--project", str(folder), "--reason", "x", "--json"]) == 0
+    done = json.loads(capsys.readouterr().out)
+    assert (done["changed"], done["generation"], done["previous"]) == (True, 2, done["live"])
 
 
 def test_one_row_is_predicted_and_can_be_followed_to_its_data(told):
@@ -143,8 +159,8 @@ def test_at_is_the_time_of_the_project(told):
     assert told("lineage", answer["prediction_id"])["nodes"][0]["facts"]["at"] == "2013-04-01T00:00:00Z"
 
 
-def test_the_actor_is_kept(told):
-    told("deploy", "--actor", "ann", "--reason", "x")
+def test_the_actor_is_kept(told, tmp_path):
+    told("export", "docker", "heavy", "--to", str(tmp_path / "image"), "--actor", "ann")
     assert told("audit", "list", "--limit", "1")[0]["actor"] == "ann"
 
 

@@ -192,8 +192,21 @@ def snapshotted(taken: list[Plain]) -> list[Block]:
 
 def written(views: list[Plain]) -> list[Block]:
     """What materialize or push did, one row per view."""
-    columns = ("view", "rows", "written", "unchanged", "unknown", "entities")
-    return [Table(columns, [[one[column] for column in columns] for one in views])]
+    if not views:
+        return [Line("The project declares no feature view, so there is nothing to write.")]
+    columns = ["view", "rows", "written", "unchanged", "unknown", "entities"]
+    columns += [name for name in ("release", "problem") if any(one.get(name) for one in views)]
+    return [
+        Table(
+            columns,
+            [
+                [one[column] or None if isinstance(one[column], str) else one[column] for column in columns]
+                for one in views
+            ],
+        ),
+        Line("written: changed the online store; unchanged: was there already, or is too old to matter;", "dim"),
+        Line("unknown: not yet known at that time, so not taken.", "dim"),
+    ]
 
 
 def trained(run: Plain) -> list[Block]:
@@ -252,6 +265,12 @@ def parity_words(parity: Plain) -> str:
 
 def deployed(done: Plain) -> list[Block]:
     """What is live now, what was before, and the command that serves it."""
+    if not done.get("changed", True):
+        return [
+            Line(f"{done['deployment']}: version {done['version']} is live already ({done['live']})."),
+            Line(f"  Nothing was changed; it is generation {done['generation']}."),
+            Line("Next: seatrial serve"),
+        ]
     return [
         Line(f"✓ {done['deployment']}: version {done['version']} is live ({done['live']}).", "green"),
         Line(f"  Before      {done['previous'] or 'nothing was live'}"),
