@@ -90,7 +90,11 @@ class Replayed(msgspec.Struct, frozen=True):
 
 
 class FeatureInfo(msgspec.Struct, frozen=True):
-    """One feature of a view. online_rows: entities that the online store knows of."""
+    """One feature of a view.
+
+    online_rows: entities that the online store knows of; None: it cannot be read now. materialized_through: up to which
+    instant `materialize` took rows last, as the view is declared or was; None: it never did.
+    """
 
     view: str
     feature: str
@@ -101,11 +105,16 @@ class FeatureInfo(msgspec.Struct, frozen=True):
     ttl: str
     owner: str
     description: str
-    online_rows: int
+    online_rows: int | None
+    materialized_through: str | None = None
 
 
 class ModelStatus(msgspec.Struct, frozen=True):
-    """How a model stands. live: the version that answers; next: the command that would bring it further."""
+    """How a model stands.
+
+    live: the version that answers. refused: the newest run, when its gates said no; refused_because: each that did.
+    next: the command that would bring it further.
+    """
 
     model: str
     owner: str
@@ -119,3 +128,5 @@ class ModelStatus(msgspec.Struct, frozen=True):
     parameters: dict[str, str]
     performance: dict[str, float | None]
     next: str
+    refused: str | None = None
+    refused_because: list[str] = []
