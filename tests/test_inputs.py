@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, time, timedelta
+from decimal import Decimal
 
 import pyarrow as pa
 import pytest
@@ -24,6 +25,7 @@ from seatrial.data.expectations import DataRefused
 from seatrial.features.definitions import BadDefinition
 from seatrial.features.events import TypeNotKept, ValueNotNumeric
 from seatrial.features.materialize import EventKeyNeeded
+from seatrial.history import request_fields
 from seatrial.loading import BrokenProject, UnknownName
 from seatrial.project import PredictionRefused
 
@@ -196,3 +198,26 @@ def test_one_source_may_be_declared_twice_in_the_same_words(tmp_path):
     twice = [CsvSource("a.csv", event_key=["x"]), CsvSource("a.csv", event_key=("x",))]
     with Project(tmp_path, definitions=twice) as project:
         assert len(project.validate()) == 1
+
+
+def test_decimals_of_a_request_are_numbers_in_training_prediction_and_replay(tmp_path):
+    sizes = pa.array([Decimal(i) / 10 for i in range(40)], pa.decimal128(6, 2))
+    labels = pa.table({"size": sizes, "heavy": [i > 20 for i in range(40)]})
+    model = Model(
+        "heavy",
+        task="binary",
+        target="heavy",
+        labels=FrameSource(labels, name="labels"),
+        features=["request:size"],
+        estimator="sklearn.tree.DecisionTreeClassifier",
+        cv_folds=0,
+    )
+    with Project(tmp_path, definitions=[model]) as decimals:
+        decimals.train()
+        decimals.release()
+        decimals.deploy(reason="a test")
+        rows = [{"size": Decimal("0.10")}, {"size": Decimal("3.90")}]
+        assert [answer["prediction"] for answer in decimals.predict(None, rows)] == [0, 1]
+    fields = request_fields(labels, ["size"])
+    assert fields[1] == {"size": 0.1}
+    assert type(fields[1]["size"]) is float

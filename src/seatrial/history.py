@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from seatrial.core.clock import iso
 from seatrial.core.errors import UsageError
@@ -55,6 +55,18 @@ def in_window(rows: pa.Table, source: Source, window: Window) -> pa.Table:
     at = rows[source.event_timestamp]
     inside = pc.and_(pc.greater_equal(at, instant(window.start_us)), pc.less(at, instant(window.end_us)))
     return rows.filter(inside).sort_by(source.event_timestamp)
+
+
+def request_fields(rows: pa.Table, names: Sequence[str]) -> list[dict[str, Any]]:
+    """The request fields of each row; decimals as floats, which is what a request's numbers are."""
+    import pyarrow as pa
+
+    rows = rows.select(names)
+    for position, field in enumerate(rows.schema):
+        if pa.types.is_decimal(field.type):
+            rows = rows.set_column(position, field.name, rows[field.name].cast(pa.float64()))
+    fields: list[dict[str, Any]] = rows.to_pylist()
+    return fields
 
 
 def times_us(rows: pa.Table, column: str | None) -> NDArray[np.int64]:

@@ -201,6 +201,21 @@ class Inputs:
                 tables[source.name] = reading.table
         return tables, [one.id for one in taken]
 
+    def as_table(self, rows: object) -> pa.Table | list[dict[str, Any]]:
+        """Rows handed to a verb, as they are: a path (.parquet, .csv, .jsonl), a frame or table, or a list of dicts."""
+        from seatrial.data.reading import frame_table, read
+        from seatrial.data.sources import CsvSource, FrameSource, ParquetSource
+
+        if isinstance(rows, list):
+            return rows
+        if not isinstance(rows, str | Path):
+            return frame_table(FrameSource(rows, name="rows"))
+        path = Path(rows)
+        if path.suffix == ".jsonl":
+            return _json_lines(path)
+        kind = ParquetSource if path.suffix == ".parquet" else CsvSource
+        return read(kind(str(path)), folder=Path.cwd()).table
+
     def given(self, source: Source, rows: object) -> pa.Table:
         """Rows handed to a verb, as a table with the columns of `source` and their types, times in UTC.
 

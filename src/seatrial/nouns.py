@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from seatrial.core.clock import from_us, iso
-from seatrial.core.errors import UsageError
+from seatrial.core.errors import SeatrialError, UsageError
 from seatrial.core.records import Event, Record
 from seatrial.core.windows import duration_text
 from seatrial.results import FeatureInfo, ModelStatus
@@ -15,6 +18,7 @@ from seatrial.workspace import Workspace
 
 if TYPE_CHECKING:
     from seatrial.data.snapshot import SnapshotDiff
+    from seatrial.features.definitions import FeatureView
     from seatrial.governance.audit import Anchor, AuditReport
     from seatrial.governance.lineage import Lineage
     from seatrial.training.model import Model
@@ -34,24 +38,74 @@ class Nouns(Workspace):
         return [self._status(model) for model in self.definitions.models.values()]
 
     def features(self) -> list[FeatureInfo]:
-        """Every feature of every view."""
-        online = self.sqlite_path("online").exists()
-        return [
-            FeatureInfo(
-                view=view.name,
-                feature=name,
-                column=f"{view.name}__{name}",
-                entity=view.entity.name,
-                definition=aggregation.describe(),
-                source=view.source.name,
-                ttl=duration_text(view.ttl_us) if view.ttl_us else "",
-                owner=view.owner,
-                description=view.description,
-                online_rows=self.online.count(view.digest) if online else 0,
-            )
-            for view in self.definitions.views.values()
-            for name, aggregation in view.features.items()
-        ]
+        """Every feature of every view, and how far each view is online."""
+        found = []
+        for view in self.definitions.views.values():
+            online_rows, through = self._online_rows(view), self._materialized_through(view)
+            found += [
+                FeatureInfo(
+                    view=view.name,
+                    feature=name,
+                    column=f"{view.name}__{name}",
+                    entity=view.entity.name,
+                    definition=aggregation.describe(),
+                    source=view.source.name,
+                    ttl=duration_text(view.ttl_us) if view.ttl_us else "",
+                    owner=view.owner,
+                    description=view.description,
+                    online_rows=online_rows,
+                    materialized_through=through,
+                )
+                for name, aggregation in view.features.items()
+            ]
+        return found
+
+    def feature_show(self, name: str) -> dict[str, Any]:
+        """One view with all its features, or one feature by the name of its column (`view__feature`)."""
+        from seatrial.features.definitions import unknown_view
+
+        features = self.features()
+        column = [one for one in features if one.column == name]
+        if column:
+            return msgspec.to_builtins(column[0])  # type: ignore[no-any-return]
+        view = self.definitions.views.get(name)
+        if view is None:
+            raise unknown_view(name, [*self.definitions.views, *(one.column for one in features)])
+        return {
+            "view": view.name,
+            "description": view.description,
+            "owner": view.owner,
+            "tags": list(view.tags),
+            "entity": view.entity.name,
+            "keys": list(view.entity.keys),
+            "source": view.source.name,
+            "event_timestamp": view.source.event_timestamp,
+            "known_at": view.source.known_at,
+            "event_key": list(view.source.event_key),
+            "ttl": duration_text(view.ttl_us) if view.ttl_us else None,
+            "digest": view.digest,
+            "online_rows": self._online_rows(view),
+            "materialized_through": self._materialized_through(view),
+            "features": {name: aggregation.describe() for name, aggregation in view.features.items()},
+        }
+
+    def _online_rows(self, view: FeatureView) -> int | None:
+        """How many entities of a view are online; None when the store cannot be read, which stops no list."""
+        from seatrial.stores.online import SqliteOnlineStore
+
+        path = self.sqlite_path("online")
+        if not path.exists():
+            return 0
+        try:
+            with closing(SqliteOnlineStore(path, read_only=True)) as online:
+                return online.count(view.digest)
+        except SeatrialError:
+            return None
+
+    def _materialized_through(self, view: FeatureView) -> str | None:
+        events = self.metadata.events(subject=f"view/{view.name}", kind="features.materialized")
+        own = [event.body["through_us"] for event in events if not event.body.get("release")]
+        return iso(from_us(own[-1])) if own else None
 
     def snapshots(self, source: str | None = None) -> list[dict[str, Any]]:
         """Every snapshot that was taken, oldest first."""
@@ -101,7 +155,14 @@ class Nouns(Workspace):
     def run_show(self, id: str) -> dict[str, Any]:
         """One run's record."""
         record = self.resolved(id, "run")
-        return {"id": record.id, "model": record.name, "inputs": list(record.inputs), **record.body}
+        training_set, *snapshots = record.inputs
+        return {
+            "id": record.id,
+            "model": record.name,
+            "training_set": training_set,
+            "snapshots": snapshots,
+            **record.body,
+        }
 
     def models(self) -> list[dict[str, Any]]:
         """Every version of every model, with its aliases and its release."""
@@ -259,7 +320,11 @@ class Nouns(Workspace):
             run = self.record(max(versions, key=lambda record: int(record.body["version"])).body["run"])
         since = self.metadata.events(subject=f"deployment/{model.name}")
         packed = self.metadata.head("release", model.name)
-        if not versions:
+        runs = self.metadata.records("run", model.name)
+        refused = runs[-1] if runs and not runs[-1].body["passed"] else None
+        if not versions and refused:
+            following = f"seatrial runs show {refused.id}"
+        elif not versions:
             following = f"seatrial train {model.name}"
         elif packed is None:
             following = f"seatrial release {model.name}"
@@ -278,6 +343,8 @@ class Nouns(Workspace):
             parameters=dict(run.body["definition"]["params"]) if run else {},
             performance=dict(run.body["metrics"]) if run else {},
             next=following,
+            refused=refused.id if refused else None,
+            refused_because=[gate["reason"] for gate in refused.body["gates"] if not gate["passed"]] if refused else [],
         )
 
 

@@ -15,6 +15,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from datetime import datetime
+from decimal import Decimal
 from functools import cached_property, partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -287,7 +288,7 @@ class Project(Nouns):
         reason: str = "",
         expected: int | None = None,
     ) -> Deployed:
-        """Give a deployment's traffic to a release (default: the model's newest).
+        """Give a deployment's traffic to a release (default: the model's newest). When it has it, nothing is written.
 
         model: the deployment's name. release: an id or its start, or what `release` takes as a name.
         reason: why, in words; needed for a model without owner or runbook.
@@ -302,6 +303,18 @@ class Project(Nouns):
         before = live(self.metadata, deployment.name)
         if expected is None:
             expected = before.head.generation if before else 0
+        if before is not None and expected == before.head.generation and _is_live(before.record, chosen, deployment):
+            self.reconcile()
+            return Deployed(
+                deployment=deployment.name,
+                generation=expected,
+                live=chosen.id,
+                version=str(chosen.body["version"]),
+                previous=chosen.id,
+                strategy=deployment.strategy.kind,
+                audit=anchor(self.metadata),
+                changed=False,
+            )
         sign, verify = self.signer
         done = deploy(
             self.metadata,
@@ -401,7 +414,7 @@ class Project(Nouns):
         from seatrial.serving.client import Client
 
         name = self._deployment(model).name
-        asked = list(zip(rows, request_ids or [None] * len(rows), strict=True))
+        asked = list(zip(map(_with_floats, rows), request_ids or [None] * len(rows), strict=True))
         if url is not None:
             with Client(url, caller=self.actor) as client:
                 return [client.predict(row, model=name, request_id=id, at=at) for row, id in asked]
@@ -430,7 +443,7 @@ class Project(Nouns):
         holds are then compared with the answers.
         """
         from seatrial.features.plan import make_plan
-        from seatrial.history import Feed, business_keys, in_window, measured, times_us
+        from seatrial.history import Feed, business_keys, in_window, measured, request_fields, times_us
         from seatrial.serving.client import Client
         from seatrial.serving.replay import Asked, replay
         from seatrial.upkeep import needed
@@ -446,7 +459,7 @@ class Project(Nouns):
         tables, _ = self._inputs.tables([declared.labels, *sources], progress)
         rows = in_window(tables[declared.labels.name], declared.labels, window)
         names = list(dict.fromkeys([*plan.request_columns, *declared.request_features]))
-        fields = rows.select(names).to_pylist()
+        fields = request_fields(rows, names)
         ids = business_keys(rows, declared)
         at_us = times_us(rows, declared.labels.event_timestamp).tolist()
         asked = [Asked(at, row, key) for at, row, key in zip(at_us, fields, ids, strict=True)]
@@ -739,6 +752,16 @@ class Project(Nouns):
         )
 
 
+def _is_live(decision: Record, release: Record, deployment: Deployment) -> bool:
+    """Whether a deployment's decision gives everything to this release, in the way that is declared."""
+    declared = {
+        "strategy": deployment.strategy.kind,
+        "route_by": deployment.route_by,
+        "on_store_failure": deployment.on_store_failure,
+    }
+    return decision.inputs == (release.id,) and all(decision.body[name] == value for name, value in declared.items())
+
+
 def _already_released(version: Record, known: str, built: Built) -> AlreadyReleased:
     return AlreadyReleased(
         f"version {version.body['version']} of '{version.name}' is release {known}; this pack is {built.id}.",
@@ -784,6 +807,11 @@ def _estimator_name(estimator: object) -> str:
         return estimator
     named = estimator if hasattr(estimator, "__qualname__") else type(estimator)
     return f"{named.__module__}.{named.__qualname__}"
+
+
+def _with_floats(row: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The row with its decimals as floats, which is what a request's numbers are."""
+    return {name: float(value) if isinstance(value, Decimal) else value for name, value in row.items()}
 
 
 def _request(row: Mapping[str, Any], request_id: str | None, at: str) -> bytes:

@@ -64,6 +64,7 @@ class Deployed(msgspec.Struct, frozen=True):
 
     version: of the live model. previous: the release that was live before.
     audit: the newest event of the audit log; kept elsewhere, it shows whether the log was cut since.
+    changed: False when this release was live already, alone and as declared: then nothing was written.
     """
 
     deployment: str
@@ -73,6 +74,7 @@ class Deployed(msgspec.Struct, frozen=True):
     previous: str | None
     strategy: str
     audit: Anchor
+    changed: bool = True
 
 
 class Replayed(msgspec.Struct, frozen=True):
@@ -89,7 +91,11 @@ class Replayed(msgspec.Struct, frozen=True):
 
 
 class FeatureInfo(msgspec.Struct, frozen=True):
-    """One feature of a view. online_rows: entities that the online store knows of."""
+    """One feature of a view.
+
+    online_rows: entities that the online store knows of; None: it cannot be read now. materialized_through: up to which
+    instant `materialize` took rows last, as the view is declared or was; None: it never did.
+    """
 
     view: str
     feature: str
@@ -100,11 +106,16 @@ class FeatureInfo(msgspec.Struct, frozen=True):
     ttl: str
     owner: str
     description: str
-    online_rows: int
+    online_rows: int | None
+    materialized_through: str | None = None
 
 
 class ModelStatus(msgspec.Struct, frozen=True):
-    """How a model stands. live: the version that answers; next: the command that would bring it further."""
+    """How a model stands.
+
+    live: the version that answers. refused: the newest run, when its gates said no; refused_because: each that did.
+    next: the command that would bring it further.
+    """
 
     model: str
     owner: str
@@ -118,6 +129,8 @@ class ModelStatus(msgspec.Struct, frozen=True):
     parameters: dict[str, str]
     performance: dict[str, float | None]
     next: str
+    refused: str | None = None
+    refused_because: list[str] = []
 
 
 class Labelled(msgspec.Struct, frozen=True):

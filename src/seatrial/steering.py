@@ -115,17 +115,27 @@ class Project(Building):
             table, through = self._known_labels(declared, progress)
         else:
             table = self._inputs.as_table(rows)
-        told = parse(table, declared, now_us=self.now_us)
-        if told:
-            self.labels.append(declared.name, told)
+        told = parse(
+            table,
+            model=declared.name,
+            task=declared.task,
+            key=declared.key,
+            target=declared.target,
+            event_timestamp=declared.labels.event_timestamp,
+            label_known_at=declared.labels.label_known_at,
+            now_us=self.now_us,
+            actor=self.actor,
+        )
+        self.labels.append(declared.name, told)
         with self.metadata.transaction() as transaction:
             body = {"rows": len(told), "through_us": through}
             self.event(transaction, "labels.told", f"model/{declared.name}", body)
-        counts = self._sample(declared, None).labels
+        sample = self._sample(declared, None)
+        counts = sample.labels
         return Labelled(
             model=declared.name,
             told=len(told),
-            predictions=counts.predictions,
+            predictions=sample.rows.num_rows,
             matched=counts.matched,
             unmatched=counts.unmatched,
             duplicate=counts.duplicate,
@@ -670,7 +680,7 @@ class Project(Building):
             run = self.record(release.inputs[1]) if release else (runs[-1] if runs else None)
             reports = self.metadata.records("report", model.name)
             approval = approval_of(self.metadata, deployment.name, release.id) if release else None
-            labels = self._sample(model, None).labels
+            watched = self._sample(model, None)
             facts = Facts(
                 model=model.name,
                 owner=model.owner,
@@ -680,8 +690,8 @@ class Project(Building):
                 live_release=release.id if release else None,
                 declared_monitor=model.name in self.definitions.monitors,
                 monitored_at=reports[-1].body["as_of"] if reports else None,
-                predictions=labels.predictions,
-                labels=labels.matched,
+                predictions=watched.rows.num_rows,
+                labels=watched.labels.matched,
                 run=run.body if run else None,
                 approved_by=approval.actor if approval and approval.decision == "approved" else None,
                 open_alerts=len(self.alerts(model.name)),

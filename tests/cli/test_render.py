@@ -141,6 +141,24 @@ def test_a_release_shows_its_number_the_reason_and_the_parity():
     assert "seatrial deploy late --release rel_1" in shown
 
 
+def test_what_was_written_is_explained_and_no_view_at_all_is_said():
+    row = {
+        "view": "v",
+        "rows": 3,
+        "written": 1,
+        "unchanged": 1,
+        "unknown": 1,
+        "entities": 1,
+        "release": "",
+        "problem": "",
+    }
+    shown = piped(render.written([row]))
+    assert all(f"{word}: " in shown for word in ("written", "unchanged", "unknown"))
+    assert "problem" not in shown
+    assert "no row" in piped(render.written([row | {"problem": "no row"}]))
+    assert "declares no feature view" in piped(render.written([]))
+
+
 def test_a_deployment_names_what_was_live_and_how_to_serve():
     done = {"deployment": "late", "generation": 2, "live": "rel_2", "version": "4", "previous": "rel_1"}
     done |= {"strategy": "blue_green"}

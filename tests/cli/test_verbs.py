@@ -92,6 +92,71 @@ def test_a_noun_alone_lists(told):
     assert len(told("snapshots")) == 1
 
 
+def test_a_run_and_a_release_are_summed_up_for_people_and_whole_for_programs(told, folder, capsys):
+    whole = {noun: told(noun, "show", prefix) for noun, prefix in (("runs", "run_"), ("releases", "rel_"))}
+    assert {"plan", "signature", "environment", "training_set", "snapshots"} <= set(whole["runs"])
+    assert {"plan", "signature", "files", "example"} <= set(whole["releases"])
+    for noun, prefix in (("runs", "run_"), ("releases", "rel_")):
+        assert run([noun, "show", prefix, "--project", str(folder)]) == 0
+        shown = capsys.readouterr().out
+        assert whole[noun]["id"] in shown
+        assert "roc_auc at least 0.6" in shown
+        assert "--json" in shown
+        assert len(shown.splitlines()) < 40
+
+
+VIEWS = """
+    from seatrial import CsvSource, Entity, agg, feature_view
+
+    events = CsvSource("events.csv", event_timestamp="at", event_key=["id"])
+
+    @feature_view(entity=Entity("carrier"), source=events, owner="ops")
+    class lateness:
+        \"""How late it was.\"""
+        last = agg.last("delay")
+        mean = agg.mean("delay", window="24h")
+"""
+
+
+def test_features_show_how_far_each_view_is_online(tmp_path, capsys):
+    (tmp_path / "project.py").write_text(textwrap.dedent(VIEWS))
+    (tmp_path / "events.csv").write_text("id,carrier,at,delay\n1,AA,2013-01-01T00:00:00Z,3\n")
+
+    def answer(*words):
+        assert run([*words, "--project", str(tmp_path), "--json"]) == 0
+        return json.loads(capsys.readouterr().out)
+
+    assert [(one["online_rows"], one["materialized_through"]) for one in answer("features")] == [(0, None)] * 2
+    answer("materialize", "--at", "2013-01-02T00:00:00Z")
+    assert {(one["online_rows"], one["materialized_through"]) for one in answer("features")} == {
+        (1, "2013-01-02T00:00:00Z")
+    }
+    view = answer("features", "show", "lateness")
+    assert (view["features"], view["description"], view["keys"]) == (
+        {"last": "last(delay)", "mean": "mean(delay, window=1d)"}, "How late it was.", ["carrier"],
+    )  # fmt: skip
+    assert answer("features", "show", "lateness__mean")["definition"] == "mean(delay, window=1d)"
+    assert run(["features", "show", "latenes", "--project", str(tmp_path)]) == 2
+    assert "Did you mean 'lateness'?" in capsys.readouterr().err
+    (tmp_path / ".seatrial" / "online.db").write_bytes(b"not a database" * 1000)
+    assert {one["online_rows"] for one in answer("features")} == {None}
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("status", "declares no model"), ("features", "declares no feature view"), ("runs", "Next: seatrial train"),
+        ("models", "Next: seatrial train"), ("releases", "Next: seatrial release"), ("deployments", "seatrial deploy"),
+        ("snapshots", "Next: seatrial snapshot"), ("audit", "Nothing has happened yet."),
+        ("validate", "reads no source yet"), ("materialize", "declares no feature view"),
+    ],
+)  # fmt: skip
+def test_an_empty_project_names_the_next_step(tmp_path, capsys, words, said):
+    (tmp_path / "project.py").touch()
+    assert run([*words.split(), "--project", str(tmp_path)]) == 0
+    assert said in capsys.readouterr().out
+
+
 def test_status_says_what_is_live_and_what_to_do_next(told):
     (card,) = told("status")
     assert (card["model"], card["live"], card["owner"], card["next"]) == ("heavy", "1", "tests", "seatrial serve")
@@ -103,12 +168,28 @@ def test_a_second_release_of_the_same_run_is_the_same(told):
     assert (again["id"], again["new"]) == (known["release"], False)
 
 
-def test_deploying_a_release_again_is_the_way_back(told, folder):
+def test_deploying_what_is_live_already_changes_nothing_and_says_so(told, folder, capsys):
     (known,) = told("releases")
-    before = told("deployments", "show", "heavy")["generation"]
-    done = told("deploy", "heavy", "--release", known["release"], "--reason", "back to it")
-    assert done["generation"] == before + 1
-    assert told("deployments", "show", "heavy")["history"][-1]["reason"] == "back to it"
+    before = told("deployments", "show", "heavy")
+    events = told("audit", "verify")["events"]
+    done = told("deploy", "heavy", "--release", known["release"], "--reason", "again")
+    assert (done["changed"], done["generation"]) == (False, before["generation"])
+    assert told("deployments", "show", "heavy") == before
+    assert told("audit", "verify")["events"] == events
+    assert run(["deploy", "--project", str(folder)]) == 0
+    assert "is live already" in capsys.readouterr().out
+
+
+def test_a_deployment_that_is_declared_otherwise_now_is_a_change(tmp_path, capsys):
+    folder = make(tmp_path)
+    for verb in ("train", "release", "deploy"):
+        assert run([verb, "--project", str(folder)]) == 0
+    file = folder / "project.py"
+    file.write_text(file.read_text().replace('Deployment("heavy")', 'Deployment("heavy", on_store_failure="missing")'))
+    capsys.readouterr()
+    assert run(["deploy", "--project", str(folder), "--reason", "x", "--json"]) == 0
+    done = json.loads(capsys.readouterr().out)
+    assert (done["changed"], done["generation"], done["previous"]) == (True, 2, done["live"])
 
 
 def test_one_row_is_predicted_and_can_be_followed_to_its_data(told):
@@ -143,8 +224,8 @@ def test_at_is_the_time_of_the_project(told):
     assert told("lineage", answer["prediction_id"])["nodes"][0]["facts"]["at"] == "2013-04-01T00:00:00Z"
 
 
-def test_the_actor_is_kept(told):
-    told("deploy", "--actor", "ann", "--reason", "x")
+def test_the_actor_is_kept(told, tmp_path):
+    told("export", "docker", "heavy", "--to", str(tmp_path / "image"), "--actor", "ann")
     assert told("audit", "list", "--limit", "1")[0]["actor"] == "ann"
 
 
@@ -234,7 +315,13 @@ def test_a_gate_that_says_no_ends_with_3_and_keeps_the_run(tmp_path, capsys):
     assert json.loads(out.err)["code"] == "gate.not_passed"
     assert run(["runs", "--project", str(folder)]) == 0
     assert run(["models", "--project", str(folder)]) == 0
-    assert capsys.readouterr().out.endswith("None yet.\n")
+    assert capsys.readouterr().out.endswith("None yet.\nNext: seatrial train\n")
+    assert run(["status", "--project", str(folder)]) == 0
+    out = capsys.readouterr().out
+    assert "was refused: roc_auc of the test part is" in out
+    assert "Next: seatrial runs show run_" in out
+    assert run(["runs", "show", "run_", "--project", str(folder)]) == 0
+    assert "was refused by a gate" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

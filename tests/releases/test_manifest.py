@@ -88,6 +88,21 @@ def test_the_version_says_what_changed(change, version, word):
     assert word in explanation
 
 
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({}, "Patch: nothing changed since 1.4.2; it was trained again on the same data."),
+        ({"training_set": "tset_2"}, "Patch: only data changed since 1.4.2."),
+        ({"lock": "l2"}, "Patch: the environment changed since 1.4.2, on the same data."),
+        ({"training_set": "tset_2", "more": {"seed": 2}}, "Patch: data, the seed changed since 1.4.2."),
+    ],
+)
+def test_a_patch_says_what_is_true_of_its_data(change, words):
+    before = replace(MANIFEST, semantic_version="1.4.2", lineage=replace(MANIFEST.lineage, training_set="tset_1"))
+    new = replace(before, lineage=replace(before.lineage, **change))
+    assert next_version(before, new) == ("1.4.3", words)
+
+
 def test_categories_learnt_from_data_do_not_change_the_signature():
     previous = replace(MANIFEST, signature=replace(BINARY, categories={"age": ("a", "b")}))
     new = replace(MANIFEST, signature=replace(BINARY, categories={"age": ("a", "b", "c")}))

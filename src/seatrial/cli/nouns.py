@@ -21,7 +21,7 @@ def snapshots_list(call: Invocation, source: str | None) -> None:
     from seatrial.cli import render
 
     with call.project() as project:
-        call.answer(project.snapshots(source), render.listing)
+        call.answer(project.snapshots(source), lambda things: render.listing(things, next="seatrial snapshot"))
 
 
 @NOUNS["snapshots"].command("show")
@@ -51,28 +51,22 @@ def snapshots_diff(call: Invocation, a: str, b: str) -> None:
 @NOUNS["features"].command("list")
 @click.pass_obj
 def features_list(call: Invocation) -> None:
-    """List every feature with its view, source, owner and rows online."""
+    """List every feature with its view, source and owner; how many rows are online, and up to which instant."""
     from seatrial.cli import render
 
     with call.project() as project:
-        call.answer(project.features(), render.listing)
+        call.answer(project.features(), render.features)
 
 
 @NOUNS["features"].command("show")
 @click.argument("name")
 @click.pass_obj
 def features_show(call: Invocation, name: str) -> None:
-    """Show the features of the view NAME, or one feature by the name of its column."""
+    """Show the view NAME with all its features, or one feature by the name of its column."""
     from seatrial.cli import render
 
     with call.project() as project:
-        features = project.features()
-        chosen = [one for one in features if name in (one.view, one.column)]
-        if not chosen:
-            from seatrial.features.definitions import unknown_view
-
-            raise unknown_view(name, sorted({one.view for one in features}))
-        call.answer(chosen, render.listing)
+        call.answer(project.feature_show(name), render.details)
 
 
 @NOUNS["runs"].command("list")
@@ -83,18 +77,18 @@ def runs_list(call: Invocation, model: str | None) -> None:
     from seatrial.cli import render
 
     with call.project() as project:
-        call.answer(project.runs(model), render.listing)
+        call.answer(project.runs(model), lambda things: render.listing(things, next="seatrial train"))
 
 
 @NOUNS["runs"].command("show")
 @click.argument("id")
 @click.pass_obj
 def runs_show(call: Invocation, id: str) -> None:
-    """Show one training: data, split, parameters, metrics, gates, environment."""
+    """Show one training: data, split, parameters, metrics, gates. The whole record: --json."""
     from seatrial.cli import render
 
     with call.project() as project:
-        call.answer(project.run_show(id), render.details)
+        call.answer(project.run_show(id), render.run)
 
 
 @NOUNS["models"].command("list")
@@ -104,7 +98,7 @@ def models_list(call: Invocation) -> None:
     from seatrial.cli import render
 
     with call.project() as project:
-        call.answer(project.models(), render.listing)
+        call.answer(project.models(), lambda things: render.listing(things, next="seatrial train"))
 
 
 @NOUNS["releases"].command("list")
@@ -115,18 +109,18 @@ def releases_list(call: Invocation, model: str | None) -> None:
     from seatrial.cli import render
 
     with call.project() as project:
-        call.answer(project.releases(model), render.listing)
+        call.answer(project.releases(model), lambda things: render.listing(things, next="seatrial release"))
 
 
 @NOUNS["releases"].command("show")
 @click.argument("id")
 @click.pass_obj
 def releases_show(call: Invocation, id: str) -> None:
-    """Show one release: signature, evidence, files, lineage."""
+    """Show one release: what it asks and answers, evidence, lineage. The whole manifest: --json."""
     from seatrial.cli import render
 
     with call.project() as project:
-        call.answer(project.release_show(id), render.details)
+        call.answer(project.release_show(id), render.release)
 
 
 @NOUNS["releases"].command("verify")

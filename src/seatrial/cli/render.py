@@ -6,6 +6,7 @@ turns them into blocks, lines and tables; `write` prints blocks. Only a terminal
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -192,21 +193,27 @@ def snapshotted(taken: list[Plain]) -> list[Block]:
 
 def written(views: list[Plain]) -> list[Block]:
     """What materialize or push did, one row per view."""
-    columns = ("view", "rows", "written", "unchanged", "unknown", "entities")
-    return [Table(columns, [[one[column] for column in columns] for one in views])]
+    if not views:
+        return [Line("The project declares no feature view, so there is nothing to write.")]
+    columns = ["view", "rows", "written", "unchanged", "unknown", "entities"]
+    columns += [name for name in ("release", "problem") if any(one.get(name) for one in views)]
+    return [
+        Table(
+            columns,
+            [
+                [one[column] or None if isinstance(one[column], str) else one[column] for column in columns]
+                for one in views
+            ],
+        ),
+        Line("written: changed the online store; unchanged: was there already, or is too old to matter;", "dim"),
+        Line("unknown: not yet known at that time, so not taken.", "dim"),
+    ]
 
 
 def trained(run: Plain) -> list[Block]:
     """The gates first, then the metrics, then what came of it."""
-    gates = [
-        (one["passed"], one["gate"], one["value"], one["threshold"], one.get("reason", "")) for one in run["gates"]
-    ]
-    blocks: list[Block] = [Line(f"Model {run['model']}, run {run['run']}", "bold")]
-    blocks.append(Line(split_words(run["rows"])))
-    baseline = run.get("baseline") or {}
-    metrics = [(name, value, baseline.get(name)) for name, value in run["metrics"].items()]
-    blocks += [Line(), Table(("metric", "test", "constant"), metrics)] if metrics else []
-    blocks += [Line(), Table(("", "gate", "value", "threshold", "reason"), gates)] if gates else []
+    blocks: list[Block] = [Line(f"Model {run['model']}, run {run['run']}", "bold"), Line(split_words(run["rows"]))]
+    blocks += _evidence(run)
     blocks.append(Line())
     if run["passed"]:
         blocks.append(Line(f"✓ Version {run['version']} of {run['model']} is the candidate.", "green"))
@@ -252,6 +259,12 @@ def parity_words(parity: Plain) -> str:
 
 def deployed(done: Plain) -> list[Block]:
     """What is live now, what was before, and the command that serves it."""
+    if not done.get("changed", True):
+        return [
+            Line(f"{done['deployment']}: version {done['version']} is live already ({done['live']})."),
+            Line(f"  Nothing was changed; it is generation {done['generation']}."),
+            Line("Next: seatrial serve"),
+        ]
     return [
         Line(f"✓ {done['deployment']}: version {done['version']} is live ({done['live']}).", "green"),
         Line(f"  Before      {done['previous'] or 'nothing was live'}"),
@@ -318,6 +331,12 @@ def statuses(models: list[Plain]) -> list[Block]:
         }
         blocks.append(Line(model["model"], "bold"))
         blocks += [Line(f"  {name:<12}  {value}") for name, value in card.items() if value]
+        if model.get("refused"):
+            blocks.append(
+                Line(f"  last run      {model['refused']} was refused: {'; '.join(model['refused_because'])}", "red")
+            )
+            if not model["next"].endswith(model["refused"]):
+                blocks.append(Line(f"                see: seatrial runs show {model['refused']}"))
         blocks += [Line(f"  Next: {model['next']}"), Line()]
     return blocks[:-1]
 
@@ -338,18 +357,98 @@ def lines(texts: Iterable[str]) -> list[Block]:
 # Lists and single things
 
 
-def listing(things: list[Plain]) -> list[Block]:
-    """A table of things of one kind: every field but those that hold things themselves."""
+def listing(things: list[Plain], *, next: str = "") -> list[Block]:
+    """A table of things of one kind: every field but those that hold things themselves.
+
+    next: the command that would make the first one.
+    """
     if not things:
-        return [Line("None yet.", "dim")]
+        return [Line("None yet.", "dim"), *([Line(f"Next: {next}")] if next else [])]
     names = dict.fromkeys(name for thing in things for name in thing)
     return [_table(things, [name for name in names if not any(_nested(thing.get(name)) for thing in things)])]
+
+
+def features(things: list[Plain]) -> list[Block]:
+    """A table of features; what a view is about is left to `features show`."""
+    if not things:
+        return [
+            Line("The project declares no feature view."),
+            Line("Next: declare one with @feature_view in project.py"),
+        ]
+    columns = ("column", "definition", "entity", "source", "ttl", "owner", "online_rows", "materialized_through")
+    return [_table(things, columns)]
+
+
+def run(thing: Plain) -> list[Block]:
+    """One training for people; the whole record is what --json prints."""
+    definition, environment = thing["definition"], thing["environment"]
+    verdict = "passed its gates" if thing["passed"] else "was refused by a gate"
+    facts = {
+        "cut-off": _instant(thing["cutoff_us"]) if thing["cutoff_us"] is not None else None,
+        "training set": thing["training_set"],
+        "snapshots": inline(thing["snapshots"]),
+        "estimator": definition["estimator"],
+        "parameters": inline(definition["params"]),
+        "seed": thing["seed"],
+        "python": environment.get("python"),
+        "owner": definition["owner"],
+    }
+    return [
+        Line(f"{thing['id']} of {thing['model']} {verdict}.", "bold"),
+        Line(f"  {split_words(thing['split'])}"),
+        *_facts(facts),
+        *_evidence(thing),
+        Line(),
+        Line("The whole record: --json", "dim"),
+    ]
+
+
+def release(thing: Plain) -> list[Block]:
+    """One release for people; the whole manifest is what --json prints."""
+    lineage, signature = thing["lineage"], thing["signature"]
+    asked = [
+        f"{one['name']} ({one['dtype']}{', may be null' if one['nullable'] else ''})" for one in signature["request"]
+    ]
+    facts = {
+        "version": f"{thing['version']} of {thing['model']}; {thing['explanation']}",
+        "asks for": ", ".join(asked),
+        "example": json.dumps({"features": thing["example"]}, ensure_ascii=False),
+        "threshold": thing["threshold"],
+        "parity": parity_words(thing["parity"]),
+        "estimator": thing["estimator"],
+        "parameters": inline(thing["parameters"]),
+        "run": lineage["run"],
+        "training set": lineage["training_set"],
+        "commit": lineage["commit"],
+        "owner": thing["owner"],
+        "on call": thing["on_call"],
+        "runbook": thing["runbook"],
+        "bundle": thing["path"],
+    }
+    title = f"{thing['model']} {thing['semantic_version']} ({thing['id']}), {thing['model_format']}"
+    return [Line(title, "bold"), *_facts(facts), *_evidence(thing), Line(), Line("The whole manifest: --json", "dim")]
+
+
+def _facts(facts: Mapping[str, Any]) -> list[Block]:
+    """A line for each fact that is there."""
+    return [Line(f"  {name:<12}  {inline(value)}") for name, value in facts.items() if value not in (None, "")]
+
+
+def _evidence(thing: Plain) -> list[Block]:
+    """Metrics beside those of a constant, and the gates."""
+    baseline = thing.get("baseline") or {}
+    metrics = [(name, value, baseline.get(name)) for name, value in thing["metrics"].items()]
+    gates = [
+        (one["passed"], one["gate"], one["value"], one["threshold"], one.get("reason", "")) for one in thing["gates"]
+    ]
+    blocks: list[Block] = [Line(), Table(("metric", "test", "constant"), metrics)] if metrics else []
+    return blocks + ([Line(), Table(("", "gate", "value", "threshold", "reason"), gates)] if gates else [])
 
 
 def deployments(things: list[Plain]) -> list[Block]:
     """A table of deployments: what is live, since when, by whom."""
     if not things:
-        return [Line("Nothing is deployed yet.", "dim")]
+        return [Line("Nothing is deployed yet.", "dim"), Line("Next: seatrial deploy")]
     rows = []
     for thing in things:
         last = thing["history"][-1] if thing["history"] else {}
@@ -381,6 +480,8 @@ def deployment(thing: Plain) -> list[Block]:
 
 def events(things: list[Plain]) -> list[Block]:
     """A table of audit events, newest last."""
+    if not things:
+        return [Line("Nothing has happened yet.", "dim"), Line("Next: seatrial validate")]
     rows = [
         (str(one["seq"]), _instant(one["recorded_at_us"]), one["kind"], one["subject"], one["actor"]) for one in things
     ]

@@ -22,6 +22,7 @@ _UNITS = {
     "d": 86_400_000_000,
     "w": 7 * 86_400_000_000,
 }
+LONGEST_US = 10**18  # some 31,000 years: added to any instant of our days it still fits into 64 bits
 _DURATION = re.compile(r"([0-9]{1,15})(us|ms|s|m|h|d|w)")
 
 
@@ -38,19 +39,28 @@ class BadWindow(UsageError):
 
 
 def duration_us(text: str) -> int:
-    """Microseconds of a duration such as "90s", "24h", "7d" or "1d12h"; exact, > 0.
+    """Microseconds of a duration such as "90s", "24h", "7d" or "1d12h"; exact, > 0, at most LONGEST_US.
 
     Raises BadDuration for anything else; calendar units (months, years) have no fixed length.
 
     >>> duration_us("1d12h") == 36 * 3_600_000_000
     True
     """
+    if not isinstance(text, str):
+        raise BadDuration(
+            f"a duration is {text!r}, which is {type(text).__name__}.",
+            expected='Text with a unit is expected, for example "24h" or "1d12h".',
+        )
     parts = _DURATION.findall(text)
     total = sum(int(number) * _UNITS[unit] for number, unit in parts)
     if "".join(number + unit for number, unit in parts) != text or total <= 0:
         raise BadDuration(
             f"the duration {text!r} cannot be read.",
             expected="Whole numbers with us, ms, s, m, h, d or w are expected, for example 24h or 1d12h.",
+        )
+    if total > LONGEST_US:
+        raise BadDuration(
+            f"the duration {text!r} is too long.", expected=f"At most {duration_text(LONGEST_US)} is expected."
         )
     return total
 

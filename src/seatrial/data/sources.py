@@ -11,11 +11,19 @@ from dataclasses import dataclass, field
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
-from seatrial.core.errors import Failed, did_you_mean, listed
+from seatrial.core.errors import Failed, UsageError, did_you_mean, listed
 from seatrial.data.expectations import Expectation, SetAside
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+LONGEST_PATH, LONGEST_NAME = 4096, 255  # bytes; what file systems take
+
+
+class BadSource(UsageError):
+    """A source is declared in a way that cannot work."""
+
+    code = "data.bad_source"
 
 
 class ColumnMissing(Failed):
@@ -46,6 +54,35 @@ class Source:
     expectations: Sequence[Expectation] = ()
     set_aside: Sequence[SetAside] = ()
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str):
+            raise self._wrong("name", "Text is expected.")
+        for what in ("event_timestamp", "known_at", "label_known_at", "timezone"):
+            if (value := getattr(self, what)) is not None and (not isinstance(value, str) or not value):
+                raise self._wrong(what, 'A name in text is expected, such as "recorded_at" or "Europe/Vienna".')
+        for what, kind, example in (
+            ("event_key", str, '["order_id"]'),
+            ("expectations", Expectation, '[expect.not_null("order_id")]'),
+            ("set_aside", SetAside, '[SetAside(where="amount < 0", reason="test data")]'),
+        ):
+            if not _is_list_of(getattr(self, what), kind):
+                raise self._wrong(what, f"A list is expected, for example {example}.")
+
+    def _wrong(self, what: str, expected: str) -> BadSource:
+        value = repr(getattr(self, what))
+        value = value if len(value) <= 80 else f"{value[:60]}... ({len(value):,} letters)"
+        name = repr(self.name) if isinstance(self.name, str) and len(self.name) <= 80 and self.name else "a source"
+        return BadSource(f"{type(self).__name__} {name} is declared with {what}={value}.", expected=expected)
+
+    def _check_path(self, path: object) -> None:
+        if not isinstance(path, str) or not path or "\0" in path:
+            raise self._wrong("path", "The path of a file in text is expected.")
+        parts = [path.encode(errors="replace"), *(part.encode(errors="replace") for part in PurePath(path).parts)]
+        if len(parts[0]) > LONGEST_PATH or max(map(len, parts[1:]), default=0) > LONGEST_NAME:
+            raise self._wrong(
+                "path", f"File systems take {LONGEST_PATH:,} bytes, and {LONGEST_NAME} for each name in it."
+            )
+
     def as_plain(self) -> dict[str, Any]:
         """What determines the rows and their times, as plain values for digests; not expectations."""
         return {
@@ -66,8 +103,10 @@ class ParquetSource(Source):
     path: str
 
     def __post_init__(self) -> None:
+        self._check_path(self.path)
         if not self.name:
             object.__setattr__(self, "name", PurePath(self.path).stem)
+        super().__post_init__()
 
     def as_plain(self) -> dict[str, Any]:
         return super().as_plain() | {"path": self.path}
@@ -85,8 +124,14 @@ class CsvSource(Source):
     types: Mapping[str, str] | None = None
 
     def __post_init__(self) -> None:
+        self._check_path(self.path)
         if not self.name:
             object.__setattr__(self, "name", PurePath(self.path).stem)
+        super().__post_init__()
+        if not _is_list_of(self.nulls, str):
+            raise self._wrong("nulls", 'A list of texts is expected, for example ["", "NA"].')
+        if self.types is not None and not _is_map_of(self.types, str):
+            raise self._wrong("types", 'Types by column are expected, for example {"zip": "VARCHAR"}.')
 
     def as_plain(self) -> dict[str, Any]:
         return super().as_plain() | {"path": self.path, "nulls": list(self.nulls), "types": dict(self.types or {})}
@@ -102,6 +147,13 @@ class QuerySource(Source):
     sql: str
     tables: Mapping[str, Source]
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not isinstance(self.sql, str) or not self.sql.strip():
+            raise self._wrong("sql", "A SELECT statement in text is expected.")
+        if not _is_map_of(self.tables, Source):
+            raise self._wrong("tables", 'Sources by name are expected, for example {"orders": orders}.')
+
     def as_plain(self) -> dict[str, Any]:
         tables = {name: table.as_plain() for name, table in self.tables.items()}
         return super().as_plain() | {"sql": self.sql, "tables": tables}
@@ -115,6 +167,14 @@ class FrameSource(Source):
     """
 
     frame: Any = field(repr=False)
+
+
+def _is_list_of(value: object, kind: type) -> bool:
+    return isinstance(value, Sequence) and not isinstance(value, str) and all(isinstance(one, kind) for one in value)
+
+
+def _is_map_of(value: object, kind: type) -> bool:
+    return isinstance(value, Mapping) and all(isinstance(k, str) and isinstance(v, kind) for k, v in value.items())
 
 
 def raw_sources(source: Source) -> list[Source]:

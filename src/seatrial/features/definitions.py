@@ -44,7 +44,12 @@ class Entity:
 
     def __init__(self, name: str, keys: Sequence[str] | str = (), description: str = "") -> None:
         check_name("entity", name)
-        columns = (keys,) if isinstance(keys, str) else tuple(keys)
+        columns = (keys,) if isinstance(keys, str) and keys else tuple(keys) if isinstance(keys, Sequence) else None
+        if columns is None or not all(isinstance(column, str) and column for column in columns):
+            raise BadDefinition(
+                f"entity '{name}' has keys={keys!r}.",
+                expected='A column or a list is expected: keys=["origin", "dest"].',
+            )
         object.__setattr__(self, "name", name)
         object.__setattr__(self, "keys", columns or (name,))
         object.__setattr__(self, "description", description)
@@ -81,22 +86,22 @@ class agg:
 
         resolution: values are rounded to it (a power of ten, at most 1) before they are added, exactly.
         """
-        return Aggregation("mean", column, duration_us(window), _scale(resolution))
+        return Aggregation("mean", _column("mean", column), duration_us(window), _scale(resolution))
 
     @staticmethod
     def sum(column: str, *, window: str, resolution: float = 1e-6) -> Aggregation:
         """Sum of the non-null values of `column` in the window; null when there are none."""
-        return Aggregation("sum", column, duration_us(window), _scale(resolution))
+        return Aggregation("sum", _column("sum", column), duration_us(window), _scale(resolution))
 
     @staticmethod
     def count(column: str | None = None, *, window: str) -> Aggregation:
         """Number of rows in the window, or of the non-null values of `column`; 0 when there are none."""
-        return Aggregation("count", column, duration_us(window))
+        return Aggregation("count", None if column is None else _column("count", column), duration_us(window))
 
     @staticmethod
     def last(column: str) -> Aggregation:
         """Value of `column` in the entity's latest row within the view's ttl; null stays null."""
-        return Aggregation("last", column)
+        return Aggregation("last", _column("last", column))
 
     @staticmethod
     def age(*, unit: str = "1h") -> Aggregation:
@@ -105,6 +110,16 @@ class agg:
 
     def __class_getitem__(cls, name: str) -> Any:
         raise TypeError("agg is a namespace of functions: agg.mean(...), not agg[...]")
+
+
+def _column(function: str, column: object) -> str:
+    if not isinstance(column, str) or not column:
+        raise BadDefinition(
+            f"agg.{function} is given {column!r} as its column.",
+            expected=f"The name of a column in text is expected: agg.{function}('amount'"
+            + (")." if function == "last" else ", window='24h')."),
+        )
+    return column
 
 
 def _later(name: str) -> Callable[..., Aggregation]:
@@ -204,6 +219,12 @@ def feature_view(
     def make(body: type) -> FeatureView:
         name = body.__name__
         check_name("view", name)
+        for what, value, kind in (("entity", entity, Entity), ("source", source, Source)):
+            if not isinstance(value, kind):
+                raise BadDefinition(
+                    f"view '{name}' is given {value!r} as its {what}.",
+                    expected=f"{'An Entity' if kind is Entity else 'A source such as ParquetSource'} is expected.",
+                )
         features = {}
         for feature, value in vars(body).items():
             if feature.startswith("__"):
@@ -231,7 +252,7 @@ def feature_view(
             entity=entity,
             source=source,
             features=features,
-            ttl_us=duration_us(ttl) if ttl else None,
+            ttl_us=None if ttl is None else duration_us(ttl),
             owner=owner,
             description=(body.__doc__ or "").strip(),
             tags=tuple(tags),

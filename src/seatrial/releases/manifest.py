@@ -151,7 +151,19 @@ def next_version(previous: Manifest | None, new: Manifest) -> tuple[str, str]:
     changed = _changes(_made_by(previous), _made_by(new))
     if changed:
         return f"{major}.{minor + 1}.0", f"Minor: {listed(changed)} changed since {previous.semantic_version}."
-    return f"{major}.{minor}.{patch + 1}", f"Patch: only data changed since {previous.semantic_version}."
+    return f"{major}.{minor}.{patch + 1}", _patch_words(previous, new)
+
+
+def _patch_words(previous: Manifest, new: Manifest) -> str:
+    """What a patch differs in: the data, what it was fitted with, or nothing at all."""
+    since, training_set = previous.semantic_version, previous.lineage.training_set
+    around = _changes(_around(previous), _around(new))
+    if not training_set or training_set != new.lineage.training_set:
+        words = "only data" if not around else f"data, {listed(around)}"
+        return f"Patch: {words} changed since {since}."
+    if around:
+        return f"Patch: {listed(around)} changed since {since}, on the same data."
+    return f"Patch: nothing changed since {since}; it was trained again on the same data."
 
 
 def _asked(manifest: Manifest) -> dict[str, Any]:
@@ -171,6 +183,15 @@ def _made_by(manifest: Manifest) -> dict[str, Any]:
         "the estimator": manifest.estimator,
         "the decision threshold": manifest.threshold,
         "the definitions' code": manifest.lineage.definitions,
+    }
+
+
+def _around(manifest: Manifest) -> dict[str, Any]:
+    more = manifest.lineage.more
+    return {
+        "the environment": manifest.lineage.lock,
+        "the seed": more.get("seed"),
+        "the threads": more.get("threads"),
     }
 
 

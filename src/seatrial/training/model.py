@@ -17,6 +17,8 @@ from seatrial.training.gates import Gate, check_gates
 REQUEST = "request:"
 TASKS: tuple[Task, ...] = ("binary", "regression")
 SPLITS = ("time", "stratified", "random")
+MOST_THREADS = 256
+WORDS = ("owner", "on_call", "runbook", "description")
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,11 @@ class Split:
                 f"the split {self.kind!r} is not known.",
                 expected=f"One of {', '.join(SPLITS)} is expected. {did_you_mean(str(self.kind), SPLITS)}".strip(),
             )
-        if not 0 < self.test_size < 1:
+        if (
+            isinstance(self.test_size, bool)
+            or not isinstance(self.test_size, int | float)
+            or not 0 < self.test_size < 1
+        ):
             raise BadDefinition(
                 f"a split holds back {self.test_size!r} of the rows.", expected="A share between 0 and 1 is expected."
             )
@@ -80,6 +86,7 @@ class Model:
 
     def __post_init__(self) -> None:
         check_name("model", self.name)
+        self._check_types()
         if self.task not in TASKS:
             raise BadDefinition(
                 f"model '{self.name}' has the task {self.task!r}.",
@@ -101,9 +108,9 @@ class Model:
                     f"model '{self.name}' lists {type(feature).__name__} among its features.",
                     expected="Feature views, request-time functions or 'request:COLUMN' are expected.",
                 )
-        if not 0 <= self.cv_folds != 1:
+        if isinstance(self.cv_folds, bool) or not isinstance(self.cv_folds, int) or not 0 <= self.cv_folds != 1:
             raise BadDefinition(
-                f"model '{self.name}' asks for {self.cv_folds} cross-validation folds.", expected="0, or at least 2."
+                f"model '{self.name}' asks for {self.cv_folds!r} cross-validation folds.", expected="0, or at least 2."
             )
         names = [feature for feature in self.features if isinstance(feature, str)]
         twice = sorted({name for name in names if names.count(name) > 1})
@@ -114,14 +121,37 @@ class Model:
                 f"model '{self.name}' has its target '{self.target}' among its features.",
                 expected="No request can carry what is to be predicted.",
             )
-        if not isinstance(self.threads, int) or self.threads < 1:
-            raise BadDefinition(f"model '{self.name}' asks for {self.threads!r} threads.", expected="At least 1.")
+        if not isinstance(self.threads, int) or not 1 <= self.threads <= MOST_THREADS:
+            raise BadDefinition(
+                f"model '{self.name}' asks for {self.threads!r} threads.", expected=f"1 to {MOST_THREADS} are expected."
+            )
         if not isinstance(self.seed, int) or not 0 <= self.seed < 2**32:
             raise BadDefinition(
                 f"model '{self.name}' has the seed {self.seed!r}.", expected="A whole number in [0, 2^32) is expected."
             )
         check_gates(self.gates, self.task, cv_folds=self.cv_folds)
         declare(self)
+
+    def _check_types(self) -> None:
+        """Raise BadDefinition for the first part that is not what its name says."""
+        for what, good, expected in (
+            ("target", isinstance(self.target, str), "The name of a column is expected."),
+            (
+                "labels",
+                isinstance(self.labels, Source),
+                "A source is expected, such as ParquetSource(...).",
+            ),
+            ("features", _is_list(self.features), "A list is expected."),
+            ("params", _is_named(self.params), 'Parameters by name are expected, such as {"max_depth": 3}.'),
+            ("key", _is_list(self.key) and all(isinstance(c, str) for c in self.key), 'Columns such as ["id"].'),
+            ("gates", _is_list(self.gates) and all(isinstance(g, Gate) for g in self.gates), "A list of gates."),
+            ("split", isinstance(self.split, Split), "Split(...) is expected, such as Split('random', 0.2)."),
+            *((what, isinstance(getattr(self, what), str), "Text is expected.") for what in WORDS),
+        ):
+            if not good:
+                raise BadDefinition(
+                    f"model '{self.name}' is declared with {what}={getattr(self, what)!r:.80}.", expected=expected
+                )
 
     @property
     def views(self) -> tuple[FeatureView, ...]:
@@ -135,3 +165,11 @@ class Model:
     def request_features(self) -> tuple[str, ...]:
         """Columns of the request that are model inputs themselves."""
         return tuple(f.removeprefix(REQUEST) for f in self.features if isinstance(f, str))
+
+
+def _is_list(value: object) -> bool:
+    return isinstance(value, Sequence) and not isinstance(value, str)
+
+
+def _is_named(value: object) -> bool:
+    return isinstance(value, Mapping) and all(isinstance(name, str) for name in value)
