@@ -277,7 +277,7 @@ def _watchful(facts: _Facts, fired: list[AlarmResult]) -> str:
     elif fired:
         what = fired[0].evidence
     else:
-        what = f"the predictions moved by {_number(facts.drift.prediction and facts.drift.prediction.value)}"
+        what = f"the predictions moved by {_number(facts.drift.prediction.value if facts.drift.prediction else None)}"
     what = what[0].upper() + what[1:]
     if facts.unjudged:
         return f"{what}; whether that does harm is not known: {facts.unjudged}."
