@@ -15,7 +15,7 @@ import fcntl
 import json
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -102,7 +102,8 @@ class LabelStore:
                 model=model,
             ) from None
         if len(_names(folder)) > MOST_FILES:
-            self.merge(model)
+            with suppress(LabelsDamaged, LabelsTooNew):  # these labels are kept; who reads is told of the others
+                self.merge(model)
 
     def read(self, model: str) -> pa.Table:
         """Every label that was told of `model`, once, in the order of their ids; no rows when there is none.
@@ -116,7 +117,7 @@ class LabelStore:
         if not folder.is_dir():
             return _schema().empty_table()
         with _locked(folder, fcntl.LOCK_SH):
-            files = _standing(folder)
+            files, _ = _standing(folder)
         tables = [_schema().empty_table(), *(table for _, table in sorted(files.items()))]
         return pa.concat_tables(tables).sort_by("id")
 
@@ -133,9 +134,9 @@ class LabelStore:
             return 0
         try:
             with _locked(folder, fcntl.LOCK_EX | fcntl.LOCK_NB):
-                files = _standing(folder)
+                files, replaced = _standing(folder)
                 # first what an earlier merge left behind: once its merged file is replaced nobody would know
-                _remove(folder, set(_names(folder)) - set(files))
+                _remove(folder, replaced)
                 for leftover in folder.glob(".tmp-*.merge"):
                     leftover.unlink(missing_ok=True)
                 small = [name for name in files if (folder / name).stat().st_size < SMALL_BYTES]
@@ -170,14 +171,14 @@ def _names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.glob("*.parquet") if path.name[0] != ".")
 
 
-def _standing(folder: Path) -> dict[str, pa.Table]:
-    """The files that count, by name: all but those that a merged file replaces."""
+def _standing(folder: Path) -> tuple[dict[str, pa.Table], set[str]]:
+    """The files that count, by name, and the names of those here that a merged file replaces."""
     files, replaced = {}, set()
     for name in _names(folder):
         table, replaces = _read(folder / name)
         files[name] = table
         replaced |= replaces
-    return {name: table for name, table in files.items() if name not in replaced}
+    return {name: table for name, table in files.items() if name not in replaced}, replaced & files.keys()
 
 
 def _read(path: Path) -> tuple[pa.Table, set[str]]:
@@ -195,9 +196,9 @@ def _read(path: Path) -> tuple[pa.Table, set[str]]:
                 next="Update seatrial.",
                 file=path.name,
             )
-        table = pq.ParquetFile(path).read().select(_schema().names).cast(_schema())
+        table = pq.ParquetFile(path, page_checksum_verification=True).read().select(_schema().names).cast(_schema())
         return table.replace_schema_metadata(None), set(json.loads(metadata.get(_REPLACES_KEY, b"[]")))
-    except (pa.ArrowException, KeyError, ValueError) as error:
+    except (pa.ArrowException, KeyError, ValueError, OSError) as error:  # what cannot be unpacked is an OSError too
         raise LabelsDamaged(
             f"the labels in {path.parent.name}/{path.name} cannot be read: {str(error).splitlines()[0]}",
             state="Nothing was changed; the other files are as they were.",
@@ -215,7 +216,7 @@ def _write(folder: Path, table: pa.Table, *, replaces: Sequence[str]) -> None:
     metadata = {_FORMAT_KEY: str(FORMAT), _REPLACES_KEY: json.dumps(sorted(replaces))}
     try:
         with aside.open("wb") as file:
-            pq.write_table(table.replace_schema_metadata(metadata), file, compression="zstd")
+            pq.write_table(table.replace_schema_metadata(metadata), file, compression="zstd", write_page_checksum=True)
             file.flush()
             os.fsync(file.fileno())
         aside.rename(folder / f"{name}.parquet")
