@@ -14,6 +14,7 @@ import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
+from dataclasses import replace
 from datetime import datetime
 from decimal import Decimal
 from functools import cached_property, partial
@@ -174,7 +175,10 @@ class Project(Nouns):
         timed = declared.labels.event_timestamp is not None
         cutoff_us = to_us(as_utc(cutoff, name="cutoff") if cutoff else self.clock.now()) if timed else None
         environment = describe(self.folder, self.definitions.files, declared.threads, seed=declared.seed)
-        rows, plan, request, snapshots = self._inputs.rows(declared, known_by_us=cutoff_us, progress=progress)
+        left_out: dict[str, int] = {}
+        rows, plan, request, snapshots = self._inputs.rows(
+            declared, known_by_us=cutoff_us, progress=progress, left_out=left_out
+        )
         training_set = self._keep_training_set(declared, rows, snapshots, cutoff_us)
         fitted = fit(
             declared,
@@ -185,6 +189,9 @@ class Project(Nouns):
             champion=self._champion(declared),
             progress=progress,
         )
+        notes = [_KNOWN_AT_ONCE] if timed and declared.labels.label_known_at is None else []
+        counted = _counting(fitted.split, left_out)
+        fitted = replace(fitted, split=counted, warnings=(*notes, *fitted.warnings))
         run = new_id("run")
         files = self._keep_run_files(run, fitted, environment.patch)
         body = fitted.as_plain() | {
@@ -210,6 +217,7 @@ class Project(Nouns):
             training_set=training_set,
             snapshots=snapshots,
             seconds=round(monotonic() - started, 3),
+            notes=notes,
         )
 
     def release(
@@ -807,6 +815,18 @@ def _estimator_name(estimator: object) -> str:
         return estimator
     named = estimator if hasattr(estimator, "__qualname__") else type(estimator)
     return f"{named.__module__}.{named.__qualname__}"
+
+
+_KNOWN_AT_ONCE = (
+    "the label source names no label_known_at, so each label counts as known at the instant of its prediction; if they "
+    "come later, name the column that says when, or training looks ahead"
+)
+
+
+def _counting(split: dict[str, Any], left_out: Mapping[str, int]) -> dict[str, Any]:
+    """The counts of a split with the rows that were left out before the fit."""
+    counts = {name: count + left_out.get(name, 0) for name, count in split["rows"].items()}
+    return split | {"rows": counts | {"given": counts["given"] + sum(left_out.values())}}
 
 
 def _with_floats(row: Mapping[str, Any]) -> Mapping[str, Any]:

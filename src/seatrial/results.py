@@ -27,7 +27,7 @@ class Taken(msgspec.Struct, frozen=True):
 
 
 class Trained(msgspec.Struct, frozen=True):
-    """A training run. version: None when a gate said no. rows: counts of the split."""
+    """A training run. version: None when a gate said no. rows: counts of the split. notes: what had to be assumed."""
 
     model: str
     run: str
@@ -41,6 +41,7 @@ class Trained(msgspec.Struct, frozen=True):
     training_set: str
     snapshots: list[str]
     seconds: float
+    notes: list[str] = []
 
 
 class Released(msgspec.Struct, frozen=True):
