@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from seatrial.core.clock import MachineClock, as_utc, iso, machine_us, monotonic, to_us
-from seatrial.core.errors import Conflict, Failed, SeatrialError, UsageError, did_you_mean, listed
+from seatrial.core.errors import Conflict, Failed, SeatrialError, Unavailable, UsageError, did_you_mean, listed
 from seatrial.core.identity import canonical_json, content_id, new_id
 from seatrial.core.records import Record
 from seatrial.core.windows import Window, parse_window
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from seatrial.registry.mlflow import Mirrored
     from seatrial.releases.build import Built
     from seatrial.releases.manifest import Manifest
-    from seatrial.serving.predictor import Answer
+    from seatrial.serving.predictor import Answer, Draft
     from seatrial.serving.service import Service
     from seatrial.training.model import Model
     from seatrial.training.pipeline import ChampionScores, Fitted
@@ -71,6 +71,12 @@ class PredictionRefused(UsageError):
     """A row could not be predicted. facts: `problem`, the problem document."""
 
     code = "project.prediction_refused"
+
+
+class PredictionUnavailable(Unavailable):
+    """A row could not be predicted, by no fault of the row. facts: `problem`, the problem document."""
+
+    code = "project.prediction_unavailable"
 
 
 class RoutesNotReconciled(UserWarning):
@@ -432,9 +438,16 @@ class Project(Nouns):
         try:
             moment = iso(as_utc(at) if at else self.clock.now())
             predictor = service.predictor(name)
-            return [_answered(predictor.handle(_request(row, id, moment), self.actor)) for row, id in asked]
+            drafts = (predictor.draft(_request(row, id, moment), self.actor) for row, id in asked)
+            return [self._logged(draft) for draft in drafts]
         finally:
             service.close()
+
+    def _logged(self, draft: Draft) -> dict[str, Any]:
+        """An answer that was made in this process, when it is in the log. Raises LogUnwritable."""
+        if draft.rows:
+            self.log.append_all(draft.rows)
+        return _answered(draft.answer)
 
     def replay(
         self,
@@ -852,6 +865,8 @@ def _request(row: Mapping[str, Any], request_id: str | None, at: str) -> bytes:
 
 def _answered(answer: Answer) -> dict[str, Any]:
     body: dict[str, Any] = msgspec.json.decode(answer.body)
+    if answer.status >= 500:
+        raise PredictionUnavailable(str(body.get("detail", "no reason was given.")), state="", problem=body)
     if answer.status != 200:
         raise PredictionRefused(str(body.get("detail", "the row was refused.")), state="", problem=body)
     return body
