@@ -21,6 +21,7 @@ from seatrial import (
     expect,
     feature_view,
 )
+from seatrial.core.clock import FixedClock
 from seatrial.data.expectations import DataRefused
 from seatrial.features.definitions import BadDefinition
 from seatrial.features.events import TypeNotKept, ValueNotNumeric
@@ -118,7 +119,7 @@ def with_view(folder, features, column, *, event_key=("receipt",)):
         "heavy",
         task="binary",
         target="heavy",
-        labels=FrameSource(LABELLED, name="labels", event_timestamp="at"),
+        labels=FrameSource(LABELLED, name="labels", event_timestamp="at", label_known_at="at"),
         features=[till],
         estimator="sklearn.tree.DecisionTreeClassifier",
         split=Split("stratified"),
@@ -221,3 +222,40 @@ def test_decimals_of_a_request_are_numbers_in_training_prediction_and_replay(tmp
     fields = request_fields(labels, ["size"])
     assert fields[1] == {"size": 0.1}
     assert type(fields[1]["size"]) is float
+
+
+def timed(folder, targets, *, known=None, cutoff_hours=0):
+    """A project whose labels have times; `known`: hours after the prediction at which each label is known, or None."""
+    start = datetime(2024, 1, 1, tzinfo=UTC)
+    at = [start + timedelta(hours=i) for i in range(len(targets))]
+    columns = {"at": pa.array(at), "size": [i / 10 for i in range(len(targets))], "heavy": targets}
+    if known is not None:
+        columns["told"] = pa.array([a + timedelta(hours=h) for a, h in zip(at, known, strict=True)])
+    model = Model(
+        "heavy",
+        task="binary",
+        target="heavy",
+        labels=FrameSource(
+            pa.table(columns), name="labels", event_timestamp="at", label_known_at=None if known is None else "told"
+        ),
+        features=["request:size"],
+        estimator="sklearn.tree.DecisionTreeClassifier",
+        cv_folds=0,
+    )
+    return Project(folder, clock=FixedClock(at[-1] + timedelta(hours=cutoff_hours)), definitions=[model])
+
+
+def test_training_counts_the_rows_without_a_label_and_with_one_that_is_not_known_yet(tmp_path):
+    targets = [None if i % 10 == 0 else i % 2 == 0 for i in range(100)]
+    with timed(tmp_path, targets, known=[2] * 100) as project:
+        trained = project.train()
+        assert trained.notes == []
+        shown = project.run_show(trained.run)["split"]["rows"]
+    assert trained.rows["rows"] == {"given": 100, "unlabelled": 10, "label_not_known": 2, "used": 88} == shown
+
+
+def test_labels_with_times_and_no_time_of_knowing_are_told_in_one_note(tmp_path):
+    with timed(tmp_path, [i % 2 == 0 for i in range(100)]) as project:
+        (note,) = (trained := project.train()).notes
+        assert "no label_known_at" in note
+        assert project.run_show(trained.run)["warnings"] == [note]

@@ -33,7 +33,7 @@ def keep(folder, rows):
 def opened(folder, at, *, window="1d", source="sales.parquet", removed=False):
     """The project, in which the view may have been changed or removed since."""
     rows = ParquetSource(source, event_timestamp="sold_at", event_key=["receipt"])
-    labels = FrameSource(LABELS, name="labels", event_timestamp="at")
+    labels = FrameSource(LABELS, name="labels", event_timestamp="at", label_known_at="at")
 
     @feature_view(entity=Entity("shop"), source=rows)
     class till:

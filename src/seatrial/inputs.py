@@ -283,10 +283,12 @@ class Inputs:
         known_by_us: int | None = None,
         window: Window | None = None,
         progress: Progress | None = None,
+        left_out: dict[str, int] | None = None,
     ) -> tuple[pa.Table, FeaturePlan, tuple[Field, ...], list[str]]:
         """The rows of a model's labels with every feature, the plan, the request's fields, the snapshots used.
 
         known_by_us: only rows whose label was known by then; window: only rows predicted in it, labelled or not.
+        left_out: is told how many rows `known_by_us` left out because they have no label, or none known by then.
         """
         import pyarrow.compute as pc
 
@@ -336,8 +338,12 @@ class Inputs:
         rows = training_set.select(labels, kept, times)
         if known_by_us is not None:
             known_at = training_set.LABEL_KNOWN_AT if model.labels.label_known_at else training_set.AT
-            known = pc.less_equal(rows[known_at], instant(known_by_us))
-            rows = rows.filter(pc.and_(known, pc.is_valid(rows[model.target])))
+            known = pc.fill_null(pc.less_equal(rows[known_at], instant(known_by_us)), False)
+            labelled = pc.invert(pc.is_null(rows[model.target], nan_is_null=True))
+            if left_out is not None:
+                left_out["unlabelled"] = rows.num_rows - (pc.sum(labelled).as_py() or 0)
+                left_out["label_not_known"] = pc.sum(pc.and_(labelled, pc.invert(known))).as_py() or 0
+            rows = rows.filter(pc.and_(known, labelled))
         if window is not None:
             at = rows[training_set.AT]
             rows = rows.filter(

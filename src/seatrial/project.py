@@ -14,6 +14,7 @@ import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
+from dataclasses import replace
 from datetime import datetime
 from decimal import Decimal
 from functools import cached_property, partial
@@ -24,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from seatrial.core.clock import MachineClock, as_utc, iso, machine_us, monotonic, to_us
-from seatrial.core.errors import Conflict, Failed, SeatrialError, UsageError, did_you_mean, listed
+from seatrial.core.errors import Conflict, Failed, SeatrialError, Unavailable, UsageError, did_you_mean, listed
 from seatrial.core.identity import canonical_json, content_id, new_id
 from seatrial.core.records import Record
 from seatrial.core.windows import Window, parse_window
@@ -46,7 +47,7 @@ if TYPE_CHECKING:
     from seatrial.registry.mlflow import Mirrored
     from seatrial.releases.build import Built
     from seatrial.releases.manifest import Manifest
-    from seatrial.serving.predictor import Answer
+    from seatrial.serving.predictor import Answer, Draft
     from seatrial.serving.service import Service
     from seatrial.training.model import Model
     from seatrial.training.pipeline import ChampionScores, Fitted
@@ -70,6 +71,12 @@ class PredictionRefused(UsageError):
     """A row could not be predicted. facts: `problem`, the problem document."""
 
     code = "project.prediction_refused"
+
+
+class PredictionUnavailable(Unavailable):
+    """A row could not be predicted, by no fault of the row. facts: `problem`, the problem document."""
+
+    code = "project.prediction_unavailable"
 
 
 class RoutesNotReconciled(UserWarning):
@@ -174,7 +181,10 @@ class Project(Nouns):
         timed = declared.labels.event_timestamp is not None
         cutoff_us = to_us(as_utc(cutoff, name="cutoff") if cutoff else self.clock.now()) if timed else None
         environment = describe(self.folder, self.definitions.files, declared.threads, seed=declared.seed)
-        rows, plan, request, snapshots = self._inputs.rows(declared, known_by_us=cutoff_us, progress=progress)
+        left_out: dict[str, int] = {}
+        rows, plan, request, snapshots = self._inputs.rows(
+            declared, known_by_us=cutoff_us, progress=progress, left_out=left_out
+        )
         training_set = self._keep_training_set(declared, rows, snapshots, cutoff_us)
         fitted = fit(
             declared,
@@ -185,6 +195,9 @@ class Project(Nouns):
             champion=self._champion(declared),
             progress=progress,
         )
+        notes = [_KNOWN_AT_ONCE] if timed and declared.labels.label_known_at is None else []
+        counted = _counting(fitted.split, left_out)
+        fitted = replace(fitted, split=counted, warnings=(*notes, *fitted.warnings))
         run = new_id("run")
         files = self._keep_run_files(run, fitted, environment.patch)
         body = fitted.as_plain() | {
@@ -210,6 +223,7 @@ class Project(Nouns):
             training_set=training_set,
             snapshots=snapshots,
             seconds=round(monotonic() - started, 3),
+            notes=notes,
         )
 
     def release(
@@ -424,9 +438,16 @@ class Project(Nouns):
         try:
             moment = iso(as_utc(at) if at else self.clock.now())
             predictor = service.predictor(name)
-            return [_answered(predictor.handle(_request(row, id, moment), self.actor)) for row, id in asked]
+            drafts = (predictor.draft(_request(row, id, moment), self.actor) for row, id in asked)
+            return [self._logged(draft) for draft in drafts]
         finally:
             service.close()
+
+    def _logged(self, draft: Draft) -> dict[str, Any]:
+        """An answer that was made in this process, when it is in the log. Raises LogUnwritable."""
+        if draft.rows:
+            self.log.append_all(draft.rows)
+        return _answered(draft.answer)
 
     def replay(
         self,
@@ -809,6 +830,18 @@ def _estimator_name(estimator: object) -> str:
     return f"{named.__module__}.{named.__qualname__}"
 
 
+_KNOWN_AT_ONCE = (
+    "the label source names no label_known_at, so each label counts as known at the instant of its prediction; if they "
+    "come later, name the column that says when, or training looks ahead"
+)
+
+
+def _counting(split: dict[str, Any], left_out: Mapping[str, int]) -> dict[str, Any]:
+    """The counts of a split with the rows that were left out before the fit."""
+    counts = {name: count + left_out.get(name, 0) for name, count in split["rows"].items()}
+    return split | {"rows": counts | {"given": counts["given"] + sum(left_out.values())}}
+
+
 def _with_floats(row: Mapping[str, Any]) -> Mapping[str, Any]:
     """The row with its decimals as floats, which is what a request's numbers are."""
     return {name: float(value) if isinstance(value, Decimal) else value for name, value in row.items()}
@@ -832,6 +865,8 @@ def _request(row: Mapping[str, Any], request_id: str | None, at: str) -> bytes:
 
 def _answered(answer: Answer) -> dict[str, Any]:
     body: dict[str, Any] = msgspec.json.decode(answer.body)
+    if answer.status >= 500:
+        raise PredictionUnavailable(str(body.get("detail", "no reason was given.")), state="", problem=body)
     if answer.status != 200:
         raise PredictionRefused(str(body.get("detail", "the row was refused.")), state="", problem=body)
     return body

@@ -28,7 +28,7 @@ class Taken(msgspec.Struct, frozen=True):
 
 
 class Trained(msgspec.Struct, frozen=True):
-    """A training run. version: None when a gate said no. rows: counts of the split."""
+    """A training run. version: None when a gate said no. rows: counts of the split. notes: what had to be assumed."""
 
     model: str
     run: str
@@ -42,6 +42,7 @@ class Trained(msgspec.Struct, frozen=True):
     training_set: str
     snapshots: list[str]
     seconds: float
+    notes: list[str] = []
 
 
 class Released(msgspec.Struct, frozen=True):

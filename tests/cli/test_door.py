@@ -374,3 +374,17 @@ def test_the_version_as_json_is_json(capsys):
     for words in (["--version", "--json"], ["--json", "--version"]):
         assert run(words) == 0
         assert json.loads(capsys.readouterr().out) == {"version": __version__}
+
+
+def test_a_demo_whose_reader_stopped_reading_goes_on_to_its_end():
+    code = (
+        "import sys\nfrom seatrial.cli import demo\nstory = demo.Story(False, 0.0)\n"
+        "for number in range(3):\n    with story.step('a', 'b' * 70_000) as tell: tell('x')\n"
+        "sys.exit(len(story.steps))"
+    )
+    env = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-c", code]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=env) as process:
+        assert process.stdout is not None
+        process.stdout.close()
+        assert process.wait() == 3

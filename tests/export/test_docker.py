@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from seatrial.export import docker
-from seatrial.export.docker import FolderNotEmpty, NotPinned, export, serving_requirements
+from seatrial.export.docker import CannotWrite, FolderNotEmpty, NotPinned, export, serving_requirements
 from seatrial.releases.bundle import open_bundle, pack
 from seatrial.releases.signing import SignatureRefused, signing_key, trusted_keys
 from tests.releases.factories import manifest_and_files
@@ -109,6 +109,19 @@ def test_an_untrusted_bundle_is_not_exported(released, tmp_path):
     with pytest.raises(SignatureRefused):
         export(released[0], tmp_path / "image", trusted={}, requirements=PINNED)
     assert not (tmp_path / "image").exists()
+
+
+def test_a_place_that_cannot_be_written_is_a_clear_error(released, tmp_path):
+    path, trusted = released
+    (tmp_path / "file").write_text("in the way")
+    (tmp_path / "dangling").symlink_to(tmp_path / "nowhere")
+    for folder in (tmp_path / "file" / "below", tmp_path / "dangling", tmp_path / ("a" * 300), Path("/proc/x")):
+        with pytest.raises(CannotWrite) as error:
+            export(path, folder, trusted=trusted, requirements=PINNED)
+        assert str(folder) in str(error.value)
+    with pytest.raises(FolderNotEmpty):
+        export(path, tmp_path / "file", trusted=trusted, requirements=PINNED)
+    assert sorted(file.name for file in tmp_path.iterdir() if file.name[0] == ".") == []
 
 
 def test_a_folder_that_holds_something_is_left_alone(released, tmp_path):

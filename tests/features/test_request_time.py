@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,6 +22,15 @@ def share(delay: float, block: float) -> float:
     """Delay as a share of the scheduled block."""
     ratio = delay / block
     return where((block > 0) & ~isnan(delay), ratio, nan)  # noqa: F821
+
+
+def test_the_page_lists_exactly_the_functions_and_constants_that_are_allowed():
+    page = (Path(__file__).parents[2] / "docs" / "features.md").read_text(encoding="utf-8")
+    _, _, rest = page.partition("<!-- on_request: begin -->")
+    listed, end, _ = rest.partition("<!-- on_request: end -->")
+    assert end
+    assert re.findall(r"`(\w+)`", listed) == sorted(request_time.FUNCTIONS)
+    assert "constants (also " + " and ".join(f"`{name}`" for name in request_time.CONSTANTS) + ")" in page
 
 
 def test_a_plain_function_becomes_a_feature_with_its_arguments_and_words():

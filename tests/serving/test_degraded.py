@@ -178,3 +178,22 @@ class TestOnlineStore:
         with serving(refusing) as (client, _), pytest.raises(ServerUnable) as error:
             client.predict(ROW)
         assert error.value.facts["code"] == "serving.online_store_down"
+
+
+def test_a_prediction_in_this_process_that_the_disk_does_not_take_is_no_answer(refusing, capsys):
+    words = ["predict", "--request", json.dumps(ROW), "--json", "--project", str(refusing)]
+    assert run(words) == 0
+    capsys.readouterr()
+    shutil.rmtree(refusing / ".seatrial" / "log")
+    (refusing / ".seatrial" / "log").write_text("in the way")
+    assert run(words) == 6
+    out = capsys.readouterr()
+    assert "log.unwritable" in out.out + out.err
+    assert "prediction_id" not in out.out
+
+
+def test_a_prediction_in_this_process_without_the_online_store_may_be_tried_again(refusing, capsys):
+    damage(refusing / ".seatrial" / "online.db")
+    assert run(["predict", "--request", json.dumps(ROW), "--json", "--project", str(refusing)]) == 6
+    out = capsys.readouterr()
+    assert "the online store does not answer" in out.out + out.err

@@ -15,8 +15,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from seatrial.serving.client import BadUrl, Client, ServerRefused, ServerUnable, ServerUnreachable
-from seatrial.serving.service import PortInUse, Service, run
+from seatrial.serving.client import BadUrl, Client, NotSeatrial, ServerRefused, ServerUnable, ServerUnreachable
+from seatrial.serving.service import CannotListen, PortInUse, Service, run
 from seatrial.stores.prediction_log import PredictionLog
 from tests.serving.test_requests import BAD
 from tests.serving.worlds import GOOD, Keys, bundle, predictor, release, server
@@ -385,6 +385,57 @@ class TestClient:
             with pytest.raises(BadUrl):
                 Client(url)
 
+    @pytest.mark.parametrize(
+        "url",
+        [
+            *("", "htp:/x", "http://", "http://:80", "http://[::1", "http://x:y", "http://x:0", "http://x:99999"),
+            *("http://x:-1", "http://x/path", "http://x?a", "http://a b", "http://x\n", "http://me:secret@x"),
+            *("http://x#a", "http://..x", "http://\x00", "http:///x", f"http://{'a' * 70}"),
+        ],
+    )
+    def test_odd_addresses_are_usage_errors(self, url):
+        with pytest.raises(BadUrl) as error:
+            Client(url)
+        assert error.value.exit_code == 2
+
+    @pytest.mark.parametrize(
+        ("answer", "wrong"),
+        [
+            (b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello", NotSeatrial),
+            (b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n", NotSeatrial),
+            (b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n[]", NotSeatrial),
+            (b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}", NotSeatrial),
+            (b"HTTP/1.1 204 No Content\r\ncontent-length: 0\r\n\r\n", NotSeatrial),
+            (b"HTTP/1.1 301 Moved\r\ncontent-length: 0\r\nlocation: /\r\n\r\n", NotSeatrial),
+            (b"HTTP/1.1 404 Not Found\r\ncontent-length: 6\r\n\r\n<html>", NotSeatrial),
+            (b"HTTP/1.1 502 Bad Gateway\r\ncontent-length: 6\r\n\r\n<html>", ServerUnable),
+            (b"HTTP/1.1 abc\r\ncontent-length: 2\r\n\r\n{}", NotSeatrial),
+            (b"HTTP/1.1 200 OK\r\ncontent-length: x\r\n\r\n{}", NotSeatrial),
+            (b"HTTP/1.1 200 OK\r\ncontent-length: -5\r\n\r\n{}", NotSeatrial),
+            (b"HTTP/1.1 200 OK\r\n\r\n{}", NotSeatrial),
+            (b"SSH-2.0-x\r\n\r\n", NotSeatrial),
+            (b"HTTP/1.1 200 OK\r\ncontent-length: 50\r\n\r\n{}", ServerUnreachable),
+            (b"HTTP/1.1 200 OK\r\ncont", ServerUnreachable),
+            (b"", ServerUnreachable),
+        ],
+    )
+    def test_a_peer_that_is_no_such_server_is_told_apart_from_one_that_is_down(self, answer, wrong):
+        with socket.socket() as listening:
+            listening.bind(("127.0.0.1", 0))
+            listening.listen()
+
+            def peer():
+                with listening.accept()[0] as connection:
+                    connection.recv(65536)
+                    connection.sendall(answer)
+
+            answering = threading.Thread(target=peer)
+            answering.start()
+            with Client(f"http://127.0.0.1:{listening.getsockname()[1]}") as client, pytest.raises(wrong) as error:
+                client.predict(GOOD)
+            answering.join()
+        assert error.value.exit_code == (2 if wrong is NotSeatrial else 6)
+
     def test_a_connection_that_was_closed_in_the_meantime_is_opened_again(self, home):
         with server(home, bundle=str(home / "late.seatrial")) as (process, url), Client(url) as client:
             client.predict(GOOD)
@@ -460,6 +511,15 @@ def test_a_port_in_use_is_a_clear_error():
             run(service, port=taken.getsockname()[1])
     assert error.value.exit_code == 6
     assert "--port" in str(error.value)
+
+
+@pytest.mark.parametrize("host", ["no.such.host.invalid", "300.1.1.1", "a b", "..", "\x00", "a" * 70, "192.0.2.1"])
+def test_what_is_no_address_of_this_machine_is_a_clear_error(host):
+    with pytest.raises(CannotListen) as error:
+        run(Service(), host=host, port=0)
+    assert error.value.exit_code == 2
+    with pytest.raises(CannotListen):
+        run(Service(), port=70_000)
 
 
 def test_a_server_with_several_models_asks_which(tmp_path):

@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from seatrial.cli import render, talk
+from seatrial.cli import render, streams, talk
 from seatrial.core.clock import FixedClock, monotonic
 from seatrial.core.errors import Conflict, Failed
 from seatrial.core.windows import Window, parse_window
@@ -66,7 +66,8 @@ class Story:
             blocks = [render.Line(f"{len(self.steps):>2}  {command}", "bold")]
             blocks += [render.Line(f"    {line}") for line in self.lines]
             blocks.append(render.Line(f"    {seconds:.1f} s"))
-            render.write(blocks)
+            with streams.answering():
+                render.write(blocks)
 
 
 def run(folder: Path, *, as_json: bool = False, window: Window = APRIL) -> None:
@@ -94,10 +95,11 @@ def run(folder: Path, *, as_json: bool = False, window: Window = APRIL) -> None:
             replayed = _serve(project, story, progress, window)
             _trace(project, story, folder)
             summary = _summary(folder, story, trained, released, replayed)
-    if as_json:
-        render.write_json({"folder": str(folder), "commit": commit, "steps": story.steps, **summary})
-        return
-    render.write([render.Line(), *_told(summary)])
+    with streams.answering():
+        if as_json:
+            render.write_json({"folder": str(folder), "commit": commit, "steps": story.steps, **summary})
+        else:
+            render.write([render.Line(), *_told(summary)])
 
 
 def _refused(folder: Path, story: Story) -> None:

@@ -407,7 +407,8 @@ def release(thing: Plain) -> list[Block]:
     """One release for people; the whole manifest is what --json prints."""
     lineage, signature = thing["lineage"], thing["signature"]
     asked = [
-        f"{one['name']} ({one['dtype']}{', may be null' if one['nullable'] else ''})" for one in signature["request"]
+        f"{one['name']} ({one['dtype']}{', may be null' if one.get('nullable', True) else ''})"
+        for one in signature["request"]
     ]
     facts = {
         "version": f"{thing['version']} of {thing['model']}; {thing['explanation']}",

@@ -15,6 +15,7 @@ import shutil
 import tempfile
 import zipfile
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import seatrial
@@ -41,6 +42,12 @@ class FolderNotEmpty(UsageError):
     code = "export.folder_not_empty"
 
 
+class CannotWrite(Failed):
+    """The folder to export to cannot be made or written."""
+
+    code = "export.cannot_write"
+
+
 class NotPinned(Failed):
     """A requirement of the image is not pinned to one version, or the lock lacks a package that serving needs."""
 
@@ -61,13 +68,15 @@ def export(
     trusted: public keys; the bundle is verified first, and the key that signed it goes into the image.
     requirements: pinned lines for requirements.txt; by default `serving_requirements` of the bundle's own lock.
     image_python: the tag of the base image begins with it; the Python that the requirements were locked for.
-    Raises FolderNotEmpty, NotPinned, and what `bundle.open_bundle` raises.
+    Raises FolderNotEmpty, CannotWrite, NotPinned, and what `bundle.open_bundle` raises.
     """
     bundle = open_bundle(bundle_path, trusted)
     if requirements is None:
         requirements = serving_requirements(bundle.files[LOCK].decode() if LOCK in bundle.files else "")
     _check_pinned(requirements)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    with _explaining(folder):
+        taken = folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
+    if taken:
         raise FolderNotEmpty(
             f"{folder} exists and is not empty.",
             expected="A new or empty folder is expected.",
@@ -83,7 +92,8 @@ def export(
         f"{KEYS}/{bundle.keyid}.pub": public_pem(trusted[bundle.keyid]),
         wheel: _wheel(Path(seatrial.__file__).parent, seatrial.__version__),
     }
-    _write(folder, files)
+    with _explaining(folder):
+        _write(folder, files)
     return sorted(files)
 
 
@@ -204,6 +214,18 @@ It looks up {listed(views)} in the online store `/app/.seatrial/online.db`, whic
 keep up to date: mount the project's there, or name another path with SEATRIAL_STORES_ONLINE=sqlite:////PATH. In an
 empty store every feature is missing, and the log says so.
 """
+
+
+@contextmanager
+def _explaining(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise CannotWrite(
+            f"{folder} cannot be written: {error.strerror or error}.",
+            expected="A folder that this user may make, on a disk that has room, is expected.",
+            next="Name another folder.",
+        ) from None
 
 
 def _write(folder: Path, files: dict[str, bytes]) -> None:

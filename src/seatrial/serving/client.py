@@ -39,6 +39,12 @@ class ServerUnable(Unavailable):
     code = "client.server_unable"
 
 
+class NotSeatrial(UsageError):
+    """What answers at the address is not a server of seatrial's."""
+
+    code = "client.not_seatrial"
+
+
 class BadUrl(UsageError):
     """The address of the server cannot be used."""
 
@@ -52,15 +58,11 @@ class Client:
     """
 
     def __init__(self, url: str, *, timeout: float = 30.0, caller: str = "") -> None:
-        parts = urlsplit(url)
-        if parts.scheme != "http" or not parts.hostname:
-            raise BadUrl(f"{url!r} is not the address of a server.", expected="http://HOST:PORT is expected.")
+        self._host, self._port = _address(url)
         self.url = url.rstrip("/")
-        self._host = parts.hostname
-        self._port = parts.port or 80
         self._timeout = timeout
         named = f"x-seatrial-caller: {caller}\r\n" if caller.isascii() and caller.isprintable() and caller else ""
-        self._head = f"host: {parts.netloc}\r\n{named}".encode()
+        self._head = f"host: {urlsplit(url).netloc}\r\n{named}".encode()
         self._socket: socket.socket | None = None
         self._encode = msgspec.json.Encoder().encode
 
@@ -94,13 +96,13 @@ class Client:
     def ready(self) -> dict[str, Any]:
         """What /ready says, ready or not."""
         _, body = self._exchange(b"GET", "/ready", b"")
-        return dict(msgspec.json.decode(body))
+        return self._read(body, "ready")
 
     def get(self, path: str) -> bytes:
         """The body of any other path; raises as `predict` does."""
         status, body = self._exchange(b"GET", path, b"")
         if status != 200:
-            raise _refusal(status, body)
+            raise self._refusal(status, body)
         return body
 
     def close(self) -> None:
@@ -131,8 +133,8 @@ class Client:
         path = "/predict" if model is None else f"/models/{quote(model, safe='')}/predict"
         status, answer = self._exchange(b"POST", path, self._encode(body))
         if status != 200:
-            raise _refusal(status, answer)
-        return dict(msgspec.json.decode(answer))
+            raise self._refusal(status, answer)
+        return self._read(answer, "predictions" if "instances" in body else "prediction")
 
     def _exchange(self, method: bytes, path: str, body: bytes) -> tuple[int, bytes]:
         request = b"%b %b HTTP/1.1\r\n%bcontent-type: application/json\r\ncontent-length: %d\r\n\r\n%b" % (
@@ -176,16 +178,20 @@ class Client:
         while (end := data.find(b"\r\n\r\n")) < 0:
             data += self._more(connection, len(data) < _LARGEST_HEAD)
         head = data[:end].lower().split(b"\r\n")
-        length = next((int(line[15:]) for line in head if line.startswith(b"content-length:")), None)
-        if not head[0].startswith(b"http/1.1 ") or length is None:
+        status, length = (
+            head[0][9:12],
+            next((line[15:].strip() for line in head if line[:15] == b"content-length:"), b""),
+        )
+        if not (head[0].startswith(b"http/1.1 ") and status.isdigit() and length.isdigit() and len(length) < 10):
             self.close()
-            raise OSError("it does not answer as a seatrial server does")
+            raise self._other("it answers in another protocol, or does not say how long its answer is")
+        size = int(length)
         body = data[end + 4 :]
-        while len(body) < length:
+        while len(body) < size:
             body += self._more(connection, True)
         if b"connection: close" in head:
             self.close()
-        return int(head[0][9:12]), body
+        return int(status), body
 
     def _more(self, connection: socket.socket, expected: bool) -> bytes:
         data = connection.recv(262144) if expected else b""
@@ -201,18 +207,56 @@ class Client:
             next="Start it with `seatrial serve`, or check the address.",
         )
 
+    def _other(self, why: str) -> NotSeatrial:
+        return NotSeatrial(
+            f"what answers at {self.url} is not `seatrial serve`: {why}.",
+            state="Nothing was predicted.",
+            next="Check the address.",
+        )
+
+    def _read(self, answer: bytes, member: str) -> dict[str, Any]:
+        """The answer's document, which has this member."""
+        try:
+            found = msgspec.json.decode(answer, type=dict[str, Any])
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            raise self._other("its answer is not a JSON object") from None
+        if member not in found:
+            raise self._other(f"its answer has no '{member}'")
+        return found
+
+    def _refusal(self, status: int, body: bytes) -> SeatrialError:
+        problem: dict[str, Any] = {}
+        with suppress(msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            problem = msgspec.json.decode(body, type=dict[str, Any])
+        code = problem.get("code", "")
+        if status < 500 and not code:
+            return self._other(f"it answers {status} without a reason")
+        facts = {"status": status, "code": code}
+        facts |= {name: problem[name] for name in ("field", "row") if name in problem}
+        named = f" [{code}]" if code else ""
+        found = f"the server answered {status}{named}: {problem.get('detail', 'no reason was given.')}"
+        kind = ServerUnable if status >= 500 else ServerRefused
+        return kind(found, state="", **facts)
+
 
 class _Closed(Exception):
     """The connection was closed before any answer."""
 
 
-def _refusal(status: int, body: bytes) -> SeatrialError:
-    problem: dict[str, Any] = {}
-    with suppress(msgspec.MsgspecError, TypeError, ValueError):
-        problem = dict(msgspec.json.decode(body))
-    facts = {"status": status, "code": problem.get("code", "")}
-    facts |= {name: problem[name] for name in ("field", "row") if name in problem}
-    named = f" [{facts['code']}]" if facts["code"] else ""
-    found = f"the server answered {status}{named}: {problem.get('detail', 'no reason was given.')}"
-    kind = ServerUnable if status >= 500 else ServerRefused
-    return kind(found, state="", **facts)
+def _address(url: str) -> tuple[str, int]:
+    """Host and port. Raises BadUrl."""
+    try:
+        parts = urlsplit(url)
+        port = 80 if parts.port is None else parts.port
+        host = parts.hostname or ""
+        host.encode("idna")
+        plain = f"{parts.scheme}://{parts.netloc}" == url.rstrip("/") and "@" not in url and url.isprintable()
+    except ValueError:  # also what is no name of a host
+        plain, host, port = False, "", 0
+    if not plain or " " in url or parts.scheme != "http" or not host or not port:
+        raise BadUrl(
+            f"{url!r} is not the address of a server.",
+            expected="http://HOST:PORT is expected, with nothing behind it.",
+            state="Nothing was asked.",
+        )
+    return host, port

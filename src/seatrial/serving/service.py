@@ -395,11 +395,20 @@ def run(
 
 
 def _listen(host: str, port: int) -> socket.socket:
+    if not 0 <= port <= 65535:
+        raise CannotListen(
+            f"{port} is no port.", expected="A number from 0 to 65535 is expected.", state="Nothing was started."
+        )
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         listening = socket.socket(family, kind, protocol)
-    except OSError as error:
-        raise CannotListen(f"the address {host}:{port} cannot be used: {error.strerror}.", state="") from None
+    except (OSError, ValueError) as error:  # a ValueError for what cannot be a name
+        why = getattr(error, "strerror", None) or "it is no address"
+        raise CannotListen(
+            f"{host}:{port} cannot be listened on: {why}.",
+            expected="An address of this machine is expected, such as 127.0.0.1 or 0.0.0.0.",
+            state="Nothing was started.",
+        ) from None
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listening.bind(address)

@@ -258,9 +258,15 @@ class PredictionLog:
             self._append({schema.id: schema for schema, _ in rows}, frames)
 
     def rotate(self) -> None:
-        """Close the segment, so that it can be compacted; the next append opens another."""
+        """Close the segment, so that it can be compacted; the next append opens another.
+
+        Raises LogUnwritable when what was appended could not be brought to the disk.
+        """
         with self._lock:
-            self._close_segment()
+            try:
+                self._close_segment()
+            except OSError as error:
+                raise _unwritable(error) from None
 
     def close(self) -> None:
         """Close the segment and stop the background sync. The log can be used again afterwards."""
@@ -506,8 +512,8 @@ class PredictionLog:
         return segment.size >= self._segment_bytes or monotonic() - segment.opened >= self._segment_seconds
 
     def _renew(self) -> _Open:
-        self._close_segment()
         try:
+            self._close_segment()
             self._segments.mkdir(parents=True, exist_ok=True)
             segment = self._create()
         except OSError as error:
@@ -585,7 +591,7 @@ class PredictionLog:
                 os.fdatasync(fd)
             except OSError:
                 # what the kernel could not write is not retried: the next append begins a new segment
-                with suppress(OSError):
+                with suppress(LogUnwritable):
                     self.rotate()
             finally:
                 os.close(fd)
