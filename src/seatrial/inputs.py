@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from seatrial.core.errors import Failed, UsageError, did_you_mean, listed
 from seatrial.core.records import Record
 from seatrial.core.types import Dtype, Field
 from seatrial.core.windows import Window
+from seatrial.kept import Kept
 from seatrial.loading import UnknownName
 from seatrial.results import Progress, Taken
 from seatrial.workspace import Workspace
@@ -42,6 +44,7 @@ class Inputs:
 
     def __init__(self, workspace: Workspace) -> None:
         self._workspace = workspace
+        self._kept = Kept(workspace.folder)
 
     def raw(self, names: Sequence[str]) -> dict[str, Source]:
         """The raw sources of these names, or all of them."""
@@ -99,16 +102,21 @@ class Inputs:
         from seatrial.data.reading import read
 
         folder, threads = self._workspace.folder, self._workspace.settings.threads
-        return {name: read(source, folder=folder, threads=threads) for name, source in sources.items()}
+        return {
+            name: self._kept.reading(source, partial(read, source, folder=folder, threads=threads))
+            for name, source in sources.items()
+        }
 
     def check(self, source: Source, readings: dict[str, Reading]) -> ValidationReport:
         """The report of one source; sources that it refers to are read when they have not been."""
         from seatrial.data.expectations import check, referenced
 
         readings |= self.read_raw({o.name: o for o in referenced(source) if o.name not in readings})
-        others = {name: reading.table for name, reading in readings.items()}
         reading = readings[source.name]
-        return check(source, reading.table, others, removed=reading.set_aside)
+        others = {name: reading.table for name, reading in readings.items()}
+        tables = [reading.table, *(others[one.name] for one in referenced(source))]
+        make = partial(check, source, reading.table, others, removed=reading.set_aside)
+        return self._kept.made("report", source, tables, make)
 
     def snapshots(
         self, sources: Mapping[str, Source], progress: Progress | None
@@ -129,7 +137,9 @@ class Inputs:
         for name in sources:
             started = monotonic()
             reading = readings[name]
-            content = snapshot.content(reading.table)
+            content = self._kept.made(
+                "content", sources[name], [reading.table], partial(snapshot.content, reading.table)
+            )
             before = self._snapshot_of(name)
             new = before is None or before.id != content.id
             if new or not self._workspace.keeps_table(_snapshot_key(content)):
@@ -194,7 +204,9 @@ class Inputs:
         taken, tables = self.snapshots(raw, progress)
         for source in sources:
             if source.name not in tables:
-                reading = read(source, folder=self._workspace.folder, tables=tables)
+                below = [tables[one.name] for one in raw_sources(source)]
+                make = partial(read, source, folder=self._workspace.folder, tables=tables)
+                reading = self._kept.made("rows", source, below, make)
                 report = self.check(source, {source.name: reading})
                 if not report.passed:
                     raise refused(report)

@@ -164,6 +164,9 @@ class Project(Building):
         fresh = pc.and_(pc.less_equal(known, instant(self.now_us)), pc.is_valid(rows[model.target]))
         if since is not None:
             fresh = pc.and_(fresh, pc.greater(known, instant(since)))
+        first = pc.min(self.log.rows(model=model.name, columns=["at"])["at"])
+        if first.is_valid:  # what happened before the first prediction belongs to none
+            fresh = pc.and_(fresh, pc.greater_equal(rows[source.event_timestamp], first))
         return rows.filter(pc.fill_null(fresh, False)), self.now_us
 
     # -- reports and alerts

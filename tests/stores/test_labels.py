@@ -12,8 +12,8 @@ from seatrial.stores.labels import (
     FORMAT,
     MOST_FILES,
     LabelsDamaged,
-    LabelStore,
     LabelsTooNew,
+    LabelStore,
     LabelsUnwritable,
 )
 from seatrial.testing.label_suite import LabelStoreSuite, a_label, told
@@ -112,7 +112,7 @@ def test_a_reader_sees_every_label_once_while_others_write_and_merge(store):
     writer = threading.Thread(target=write)
     writer.start()
     try:
-        for _ in range(40):
+        for _ in range(20):
             known = list(ids)
             found = told(store)
             assert len(found) == len(set(found))

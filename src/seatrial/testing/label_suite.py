@@ -89,7 +89,7 @@ class LabelStoreSuite:
         assert [told(store, name) for name in names] == [[str(place)] for place in range(len(names))]
 
     def test_hundreds_of_tellings_are_read_once_each(self, store: LabelStore) -> None:
-        rows = [a_label() for _ in range(200)]
+        rows = [a_label() for _ in range(130)]
         for row in rows:
             store.append("late", [row])
         assert told(store) == [row.id for row in rows]
