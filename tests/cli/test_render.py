@@ -279,9 +279,10 @@ def test_values_are_short(value, text):
 
 
 def test_a_release_whose_manifest_leaves_out_what_is_usual_is_shown():
+    request = [{"name": "origin", "dtype": "category"}, {"name": "hour", "dtype": "int", "nullable": False}]
     manifest = {
         "id": "rel_1", "path": "x", "model": "late", "version": 1, "semantic_version": "1.0.0", "explanation": "First.",
-        "model_format": "onnx", "signature": {"request": [{"name": "origin", "dtype": "category"}, {"name": "hour", "dtype": "int", "nullable": False}]}, "threshold": None,
+        "model_format": "onnx", "signature": {"request": request}, "threshold": None,
         "parity": {}, "estimator": "e", "parameters": {}, "metrics": {}, "gates": [], "owner": "", "on_call": "",
         "runbook": "", "lineage": {"run": "run_1", "training_set": "", "commit": ""}, "example": {"origin": "JFK"},
     }  # fmt: skip
