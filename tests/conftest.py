@@ -22,6 +22,8 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[NOT_RUN] = defaultdict(list)
     # the mirror costs seconds of every training; the tests that are about it switch it on
     os.environ.setdefault("SEATRIAL_STORES_MLFLOW", "")
+    # four eyes are the subject of the tests of retraining and of the journeys, which switch them on
+    os.environ.setdefault("SEATRIAL_POLICY_APPROVAL", "none")
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -10,8 +10,11 @@ from seatrial import (
     Entity,
     Gate,
     Model,
+    Monitor,
     QuerySource,
+    Retrain,
     SetAside,
+    Trigger,
     agg,
     expect,
     feature_view,
@@ -239,3 +242,7 @@ late = Model(
 )
 
 Deployment("late")
+
+# Mean prediction and observed rate more than .10 apart over a week is an alarm: that is the default of every monitor.
+Monitor("late", subject="flights", outcome="late")
+Retrain("late", on=[Trigger.calibration(0.05, window="14d", every="7d", looks=2)], judge_for="90d")

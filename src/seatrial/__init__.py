@@ -20,7 +20,11 @@ if TYPE_CHECKING:
     from seatrial.features.definitions import agg as agg
     from seatrial.features.definitions import feature_view as feature_view
     from seatrial.features.request_time import on_request as on_request
+    from seatrial.monitoring.definition import Alarm as Alarm
+    from seatrial.monitoring.definition import Monitor as Monitor
     from seatrial.project import Project as Project
+    from seatrial.retraining.definition import Retrain as Retrain
+    from seatrial.retraining.definition import Trigger as Trigger
     from seatrial.stores.prediction_log import PredictionLog as PredictionLog
     from seatrial.training.gates import Gate as Gate
     from seatrial.training.model import Model as Model
@@ -29,6 +33,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOME = {
+    "Alarm": "seatrial.monitoring.definition",
     "BlueGreen": "seatrial.deployment.definition",
     "CsvSource": "seatrial.data.sources",
     "Deployment": "seatrial.deployment.definition",
@@ -36,13 +41,16 @@ _HOME = {
     "FrameSource": "seatrial.data.sources",
     "Gate": "seatrial.training.gates",
     "Model": "seatrial.training.model",
+    "Monitor": "seatrial.monitoring.definition",
     "ParquetSource": "seatrial.data.sources",
     "PredictionLog": "seatrial.stores.prediction_log",
     "Project": "seatrial.project",
     "QuerySource": "seatrial.data.sources",
+    "Retrain": "seatrial.retraining.definition",
     "SeatrialError": "seatrial.core.errors",
     "SetAside": "seatrial.data.expectations",
     "Split": "seatrial.training.model",
+    "Trigger": "seatrial.retraining.definition",
     "agg": "seatrial.features.definitions",
     "expect": "seatrial.data.expectations",
     "feature_view": "seatrial.features.definitions",
@@ -50,6 +58,7 @@ _HOME = {
 }
 
 __all__ = [
+    "Alarm",
     "BlueGreen",
     "CsvSource",
     "Deployment",
@@ -57,13 +66,16 @@ __all__ = [
     "FrameSource",
     "Gate",
     "Model",
+    "Monitor",
     "ParquetSource",
     "PredictionLog",
     "Project",
     "QuerySource",
+    "Retrain",
     "SeatrialError",
     "SetAside",
     "Split",
+    "Trigger",
     "agg",
     "expect",
     "feature_view",

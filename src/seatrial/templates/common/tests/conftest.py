@@ -21,7 +21,10 @@ def project(tmp_path_factory):
     for entry in FOLDER.iterdir():
         if entry.name not in (".seatrial", ".git", ".venv", "tests"):
             (copy / entry.name).symlink_to(entry)
-    with Project(copy, actor="tests") as opened:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SEATRIAL_POLICY_APPROVAL", "none")  # nobody has to approve what a test deploys
+        opened = Project(copy, actor="tests")
+    with opened:
         yield opened
 
 
