@@ -6,6 +6,7 @@ It imports numpy and onnxruntime, and nothing that trains. A score that is not a
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Sequence
 
 import numpy as np
@@ -69,6 +70,15 @@ class Runtime:
         self.no_missing = np.array(sorted(no_missing), dtype=np.intp)
         # The wrapper's own run() costs more than a small model; it is the documented way, so it stays as fallback.
         self._run = getattr(getattr(self._session, "_sess", None), "run", None) or self._session.run
+        # One row goes in and out through arrays that are bound once; that halves what a small model costs.
+        self._lock = threading.Lock()
+        self._row = np.zeros((1, self.inputs), np.float32)
+        self._score = np.zeros(1, np.float32)
+        binding = self._session.io_binding()
+        binding.bind_input(_INPUT, "cpu", 0, np.float32, self._row.shape, self._row.ctypes.data)
+        binding.bind_output(_OUTPUT, "cpu", 0, np.float32, self._score.shape, self._score.ctypes.data)
+        self._binding = binding
+        self._run_bound = self._session.run_with_iobinding
 
     def score(self, rows: NDArray[np.float32]) -> NDArray[np.float64]:
         """P(positive) or the value of each row.
@@ -85,7 +95,13 @@ class Runtime:
             return np.empty(0)
         if self.no_missing.size:
             self._refuse_missing(rows)
-        scores: NDArray[np.float64] = self._run([_OUTPUT], {_INPUT: rows}, None)[0].astype(np.float64)
+        if len(rows) == 1:
+            with self._lock:
+                self._row[:] = rows
+                self._run_bound(self._binding)
+                scores = self._score.astype(np.float64)
+        else:
+            scores = self._run([_OUTPUT], {_INPUT: rows}, None)[0].astype(np.float64)
         if not (math.isfinite(scores[0]) if len(scores) == 1 else np.isfinite(scores).all()):
             bad = ~np.isfinite(scores)
             raise ScoreNotFinite(
