@@ -21,6 +21,7 @@ from seatrial import (
     expect,
     feature_view,
 )
+from seatrial.building import PredictionRefused
 from seatrial.core.clock import FixedClock
 from seatrial.data.expectations import DataRefused
 from seatrial.features.definitions import BadDefinition
@@ -28,7 +29,6 @@ from seatrial.features.events import TypeNotKept, ValueNotNumeric
 from seatrial.features.materialize import EventKeyNeeded
 from seatrial.history import request_fields
 from seatrial.loading import BrokenProject, UnknownName
-from seatrial.project import PredictionRefused
 
 RAW = FrameSource(pa.table({"size": [i / 10 for i in range(40)], "heavy": [i > 20 for i in range(40)]}), name="raw")
 

@@ -7,7 +7,6 @@ its name, size, inode and time of change are; what was worked out from tables co
 from __future__ import annotations
 
 import glob
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -57,8 +56,8 @@ class Kept:
         if not isinstance(source, ParquetSource | CsvSource):
             return None
         try:
-            paths = sorted(glob.glob(str(self._folder / source.path), recursive=True))
-            stats = [(path, os.stat(path)) for path in paths]
+            paths = sorted(glob.glob(str(self._folder / source.path), recursive=True))  # noqa: PTH207  as DuckDB globs
+            stats = [(path, Path(path).stat()) for path in paths]
         except OSError:
             return None
         return tuple((path, stat.st_size, stat.st_mtime_ns, stat.st_ino) for path, stat in stats) or None

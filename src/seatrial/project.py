@@ -1,92 +1,51 @@
 """The project: one folder, its stores, and every verb.
 
-This is the only place where parts are wired together. A verb reads what it needs from the stores, calls the
-stage that does the work, and writes the outcome in one transaction: records, the event that says who did it,
-and the head that now points at it. Objects are written before the transaction that names them, so a crash
-leaves at most an object that nobody names.
+Here, with `building` below, is the only place where parts are wired together. The verbs of the way back stand in this
+file: from the log to the next release, by labels, reports, alerts, approvals, promotion and roll-back.
 """
 
 from __future__ import annotations
 
-import math
-import subprocess
-import sys
-import warnings
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
-from dataclasses import replace
-from datetime import datetime
-from decimal import Decimal
-from functools import cached_property, partial
-from importlib.util import find_spec
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from seatrial.core.clock import MachineClock, as_utc, iso, machine_us, monotonic, to_us
-from seatrial.core.errors import Conflict, Failed, SeatrialError, Unavailable, UsageError, did_you_mean, listed
-from seatrial.core.identity import canonical_json, content_id, new_id
+from seatrial.building import Building
+from seatrial.core.clock import from_us, iso, monotonic
+from seatrial.core.errors import Unavailable, UsageError
+from seatrial.core.identity import new_id
 from seatrial.core.records import Record
-from seatrial.core.windows import Window, parse_window
-from seatrial.inputs import Inputs, columns
-from seatrial.loading import UnknownName
-from seatrial.nouns import Nouns
-from seatrial.results import Deployed, Progress, Released, Replayed, Taken, Trained
-from seatrial.workspace import SERVING_WAITS, SQLITE, STATE
+from seatrial.core.windows import Window, duration_us
+from seatrial.results import Deployed, Labelled, Progress, Retrained, RolledBack, Scored
 
 if TYPE_CHECKING:
-    import numpy as np
     import pyarrow as pa
-    from numpy.typing import NDArray
 
-    from seatrial.data.expectations import ValidationReport
-    from seatrial.deployment.definition import Deployment
-    from seatrial.doctor import Check
-    from seatrial.features.materialize import Written
-    from seatrial.registry.mlflow import Mirrored
-    from seatrial.releases.build import Built
-    from seatrial.releases.manifest import Manifest
-    from seatrial.serving.predictor import Answer, Draft
-    from seatrial.serving.service import Service
+    from seatrial.core.signature import Signature
+    from seatrial.governance.explain import Explained
+    from seatrial.governance.review import Reviewed
+    from seatrial.monitoring.alerts import Alert
+    from seatrial.monitoring.definition import Monitor
+    from seatrial.monitoring.reference import Reference
+    from seatrial.monitoring.report import Mark, Point, Report
+    from seatrial.monitoring.sample import Sample
+    from seatrial.releases.bundle import Bundle
+    from seatrial.retraining.approval import Approval, Decision
+    from seatrial.retraining.comparison import Comparison
+    from seatrial.retraining.definition import Retrain
+    from seatrial.retraining.proposal import Proposal
     from seatrial.training.model import Model
-    from seatrial.training.pipeline import ChampionScores, Fitted
 
-MLFLOW = "mlflow"  # the outbox topic, as registry.mlflow names it
-
-
-class AlreadyReleased(Conflict):
-    """The version has a release, and this pack is not the same."""
-
-    code = "project.already_released"
+DAY_US = 86_400_000_000
+SHADOW = "shadow"
+ROLLBACK_BUSY_SECONDS = 0.3
+"""How long a roll-back waits for the metadata store before it is made without it."""
 
 
-class RunFileDamaged(Failed):
-    """A file that a training kept is not as it was written."""
-
-    code = "project.run_file_damaged"
-
-
-class PredictionRefused(UsageError):
-    """A row could not be predicted. facts: `problem`, the problem document."""
-
-    code = "project.prediction_refused"
-
-
-class PredictionUnavailable(Unavailable):
-    """A row could not be predicted, by no fault of the row. facts: `problem`, the problem document."""
-
-    code = "project.prediction_unavailable"
-
-
-class RoutesNotReconciled(UserWarning):
-    """Whether the route files say what was decided last could not be looked up; they are served as they are."""
-
-
-class Project(Nouns):
+class Project(Building):
     """A folder with a project file, opened: every verb. See `Workspace` for the arguments."""
-
-    _mirroring: subprocess.Popen[bytes] | None = None
 
     @staticmethod
     def init(folder: str | Path, template: str = "empty") -> Project:
@@ -102,785 +61,765 @@ class Project(Nouns):
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    @cached_property
-    def _inputs(self) -> Inputs:
-        return Inputs(self)
+    # -- history in batch
 
-    def validate(self, *sources: str) -> list[ValidationReport]:
-        """Check the expectations of the sources (all, or those named). Reads only; writes nothing."""
-        return self._inputs.reports(sources)
-
-    def snapshot(self, *sources: str, progress: Progress | None = None) -> list[Taken]:
-        """Keep the rows of the raw sources (all, or those named), by content.
-
-        Raises DataRefused, and writes nothing, when any of them breaks an expectation.
-        """
-        taken, _ = self._inputs.snapshots(self._inputs.raw(sources), progress)
-        return taken
-
-    def materialize(self, *views: str, at: datetime | None = None, progress: Progress | None = None) -> list[Written]:
-        """Bring the online store up to `at` (default: now) for all views, or those named. Repeating it is safe.
-
-        Views as live and candidate releases froze them are kept up too, where the project declares them otherwise now;
-        `problem` says of such a view that it cannot be, and a warning with it.
-        """
-        from seatrial.features.materialize import write
-        from seatrial.upkeep import needed, write_needed
-
-        at_us = to_us(as_utc(at)) if at else self.now_us
-        frozen = [one for one in needed(self) if not views or one.plan.name in views]
-        gone = {one.plan.name for one in frozen} - set(self.definitions.views)
-        chosen = [self._inputs.view(name) for name in views or self.definitions.views if name not in gone]
-        sources = [view.source for view in chosen] + [one.source for one in frozen if one.source]
-        tables, snapshots = self._inputs.tables(sources, progress)
-        how: dict[str, Any] = {"known_by_us": at_us, "progress": progress}
-        written = [write(view, tables[view.source.name], self.online, **how) for view in chosen]
-        written += write_needed(frozen, tables, self.online, **how)
-        with self.metadata.transaction() as transaction:
-            for report in written:
-                body = msgspec.to_builtins(report) | {"through_us": at_us, "snapshots": snapshots}
-                self.event(transaction, "features.materialized", f"view/{report.view}", body)
-        return written
-
-    def push(self, name: str, rows: object) -> list[Written]:
-        """Take rows into the online store, now.
-
-        name: a view, or a source: then every view over it takes them. rows: a path (.parquet, .csv, .jsonl), an
-        Arrow table or other frame, or a list of dicts with the source's columns. A row that is there already
-        changes nothing. Views as live and candidate releases froze them take the rows too.
-        """
-        from seatrial.features.materialize import write
-        from seatrial.upkeep import needed, write_needed
-
-        views = [view for view in self.definitions.views.values() if name in (view.name, view.source.name)]
-        frozen = [one for one in needed(self) if name in (one.plan.name, one.plan.source and one.plan.source.name)]
-        sources = [view.source for view in views] + [one.source for one in frozen if one.source]
-        if not views and not frozen:
-            known = [*self.definitions.views, *(view.source.name for view in self.definitions.views.values())]
-            raise UnknownName(
-                f"no view and no view's source is named '{name}'.",
-                expected=f"There is {listed(dict.fromkeys(known))}. {did_you_mean(name, known)}".strip(),
-            )
-        tables = {source.name: self._inputs.given(source, rows) for source in sources[:1]}
-        written = [write(view, tables[view.source.name], self.online, now_us=self.now_us) for view in views]
-        return written + write_needed(frozen, tables, self.online, now_us=self.now_us)
-
-    def train(
-        self, model: str | None = None, *, cutoff: datetime | None = None, progress: Progress | None = None
-    ) -> Trained:
-        """Fit a model on what was known at `cutoff` (default: now), judge it, and make it a version if its gates pass.
-
-        The run is recorded either way; `passed` and `version` say how it ended. The version gets the alias
-        `candidate`.
-        """
-        from seatrial.training.environment import describe
-        from seatrial.training.pipeline import fit
-
-        started, started_us = monotonic(), machine_us()
-        declared = self.definitions.model(model)
-        timed = declared.labels.event_timestamp is not None
-        cutoff_us = to_us(as_utc(cutoff, name="cutoff") if cutoff else self.clock.now()) if timed else None
-        environment = describe(self.folder, self.definitions.files, declared.threads, seed=declared.seed)
-        left_out: dict[str, int] = {}
-        rows, plan, request, snapshots = self._inputs.rows(
-            declared, known_by_us=cutoff_us, progress=progress, left_out=left_out
-        )
-        training_set = self._keep_training_set(declared, rows, snapshots, cutoff_us)
-        fitted = fit(
-            declared,
-            rows,
-            plan,
-            request,
-            cutoff_us=cutoff_us,
-            champion=self._champion(declared),
-            progress=progress,
-        )
-        notes = [_KNOWN_AT_ONCE] if timed and declared.labels.label_known_at is None else []
-        counted = _counting(fitted.split, left_out)
-        fitted = replace(fitted, split=counted, warnings=(*notes, *fitted.warnings))
-        run = new_id("run")
-        files = self._keep_run_files(run, fitted, environment.patch)
-        body = fitted.as_plain() | {
-            "cutoff_us": cutoff_us,
-            "environment": environment.facts,
-            "signature": msgspec.to_builtins(fitted.signature),
-            "plan": msgspec.to_builtins(plan),
-            "files": files,
-            "definition": _definition(declared),
-        }
-        record = Record(run, "run", declared.name, (training_set, *snapshots), body)
-        version = self._keep_run(record, fitted, started_us)
-        return Trained(
-            model=declared.name,
-            run=run,
-            version=version,
-            passed=fitted.passed,
-            metrics=fitted.metrics,
-            baseline=fitted.baseline,
-            cv=body["cv"],
-            gates=body["gates"],
-            rows=fitted.split,
-            training_set=training_set,
-            snapshots=snapshots,
-            seconds=round(monotonic() - started, 3),
-            notes=notes,
-        )
-
-    def release(
-        self, name: str | None = None, *, parity_window: Window | None = None, progress: Progress | None = None
-    ) -> Released:
-        """Pack a model version as a signed release: ONNX, proved to answer like the native model.
-
-        name: a model (its newest version), `model@alias`, `model:3`, a version's id, or a run's.
-        parity_window: label rows predicted in it (labelled or not) are compared too. Packing the same version again
-        gives the same release; with another parity window it is refused, since the evidence is part of a release.
-        """
-        from seatrial.releases.build import build
-        from seatrial.releases.native import NativeModel
-        from seatrial.training.estimator import require_extra
-
-        require_extra()
-        version = self._version(name or self.definitions.model(None).name)
-        run = self.record(version.body["run"])
-        known = self.release_of(version.id)
-        if known is not None and parity_window is None and known.body["parity_window"]:
-            parity_window = parse_window(known.body["parity_window"])
-        files = run.body["files"]
-        kind = next(key.removeprefix("native.") for key in files if key.startswith("native."))
-        native = NativeModel(kind, self.objects.read(files[f"native.{kind}"]), run.body["task"])
-        rows = self._parity_rows(run, parity_window, progress)
-        built = build(
-            run,
-            version.body["version"],
-            native,
-            rows,
-            profile=self.objects.read(files["profile.json"]),
-            previous=self._manifest_before(version),
-            key=self.signing_key,
-            facts={"parity_window": str(parity_window) if parity_window else ""},
-            progress=progress,
-        )
-        if known is not None and known.id != built.id:
-            raise _already_released(version, known.id, built)
-        key = f"releases/{built.id}.seatrial"
-        # also when it is known: a lost or damaged bundle is there again
-        self.objects.put(key, built.data, whole=partial(_is_bundle, id=built.id, trusted=self.trusted))
-        new = known is None and self._keep_release(built, version, run, key, parity_window)
-        manifest = built.manifest
-        return Released(
-            id=built.id,
-            model=run.name,
-            version=manifest.version,
-            semantic_version=manifest.semantic_version,
-            explanation=manifest.explanation,
-            format=manifest.model_format,
-            parity=msgspec.to_builtins(manifest.parity),
-            path=str(self.objects.path(key)),
-            bytes=len(built.data),
-            new=new,
-        )
-
-    def _version(self, name: str) -> Record:
-        """The version that a name means; a run's id means the version that the run was made."""
-        if not name.startswith("run_"):
-            return self.registry.resolve(name)
-        run = self.resolved(name, "run")
-        version = self.registry.version_of(run.id)
-        if version is None:
-            raise UsageError(
-                f"run '{run.id}' of model '{run.name}' was made no version: its gates said no.",
-                state="No release was written.",
-                next=f"Run `seatrial runs show {run.id}` to see why.",
-            )
-        return version
-
-    def deploy(
-        self,
-        model: str | None = None,
-        *,
-        release: str | None = None,
-        reason: str = "",
-        expected: int | None = None,
-    ) -> Deployed:
-        """Give a deployment's traffic to a release (default: the model's newest). When it has it, nothing is written.
-
-        model: the deployment's name. release: an id or its start, or what `release` takes as a name.
-        reason: why, in words; needed for a model without owner or runbook.
-        expected: the generation that the caller saw; raises HeadMoved when somebody deployed since.
-        """
-        from seatrial.deployment.deploy import Traffic, deploy, live
-        from seatrial.governance.audit import anchor
-
-        deployment = self._deployment(model)
-        chosen = self.chosen_release(deployment.model, release)
-        self._check_servable(chosen, deployment)
-        before = live(self.metadata, deployment.name)
-        if expected is None:
-            expected = before.head.generation if before else 0
-        if before is not None and expected == before.head.generation and _is_live(before.record, chosen, deployment):
-            self.reconcile()
-            return Deployed(
-                deployment=deployment.name,
-                generation=expected,
-                live=chosen.id,
-                version=str(chosen.body["version"]),
-                previous=chosen.id,
-                strategy=deployment.strategy.kind,
-                audit=anchor(self.metadata),
-                changed=False,
-            )
-        sign, verify = self.signer
-        done = deploy(
-            self.metadata,
-            self.routes,
-            deployment,
-            [Traffic(chosen, chosen.body["object"])],
-            sign=sign,
-            verify=verify,
-            actor=self.actor,
-            at_us=self.now_us,
-            expected=expected,
-            reason=reason,
-        )
-        return Deployed(
-            deployment=deployment.name,
-            generation=done.head.generation,
-            live=chosen.id,
-            version=str(chosen.body["version"]),
-            previous=before.record.inputs[0] if before else None,
-            strategy=deployment.strategy.kind,
-            audit=anchor(self.metadata),
-        )
-
-    def _check_servable(self, release: Record, deployment: Deployment) -> None:
-        """Raise unless the release's bundle is whole and trusted, replays, and has what the deployment splits by."""
-        from seatrial.releases.bundle import open_bundle
-        from seatrial.releases.golden import replay
-
-        bundle = open_bundle(self.objects.path(release.body["object"]), self.trusted)
-        replay(bundle, bundle.runtime())
-        names = bundle.manifest.signature.request_names
-        if deployment.route_by is not None and deployment.route_by not in names:
-            raise UsageError(
-                f"deployment '{deployment.name}' splits by '{deployment.route_by}', which is no field of a request.",
-                expected=f"Requests have {listed(names)}. {did_you_mean(deployment.route_by, names)}".strip(),
-                state="Nothing was deployed.",
-            )
-
-    def serve(
-        self,
-        *,
-        host: str = "127.0.0.1",
-        port: int = 8000,
-        replay: bool = False,
-        on_ready: Callable[[str], None] | None = None,
-    ) -> None:
-        """Answer predictions over HTTP until SIGTERM or SIGINT. replay: requests may carry their own `at`."""
-        from seatrial.serving.service import run
-
-        self._reconcile_or_warn()
-        service = self._service(replay=replay)
-        service.refresh()
-        run(service, host=host, port=port, started=on_ready or _nobody)
-
-    def reconcile(self) -> list[str]:
-        """Write the route file of every deployment whose decision was kept but not yet told to serving."""
-        from seatrial.deployment.deploy import reconcile
-
-        sign, verify = self.signer
-        return reconcile(self.metadata, self.routes, sign=sign, verify=verify)
-
-    def _reconcile_or_warn(self) -> None:
-        """`reconcile` for those who answer requests: they need the route files only, and wait for no metadata."""
-        from seatrial.deployment.deploy import reconcile
-        from seatrial.stores.metadata import MetadataStore
-
-        path = self.sqlite_path("metadata")
-        if not path.exists():
-            return
-        sign, verify = self.signer
-        try:
-            with closing(MetadataStore(path, busy_seconds=SERVING_WAITS)) as metadata:
-                reconcile(metadata, self.routes, sign=sign, verify=verify)
-        except (SeatrialError, OSError) as error:
-            why = error.found if isinstance(error, SeatrialError) else str(error)
-            warnings.warn(
-                f"{why} The route files are served as they are; a decision that was kept but not yet told to serving "
-                "waits until the metadata store answers again.",
-                RoutesNotReconciled,
-                stacklevel=3,
-            )
-
-    def predict(
-        self,
-        model: str | None,
-        rows: Sequence[Mapping[str, Any]],
-        *,
-        at: datetime | None = None,
-        url: str | None = None,
-        request_ids: Sequence[str | None] = (),
-    ) -> list[dict[str, Any]]:
-        """Predict rows of request fields, in this process or through the service at `url`; logged either way.
-
-        at: the instant as of which features are looked up (default: now); through a service only if it replays.
-        request_ids: the caller's own id of each row, or none at all.
-        """
-        from seatrial.serving.client import Client
-
-        name = self._deployment(model).name
-        asked = list(zip(map(_with_floats, rows), request_ids or [None] * len(rows), strict=True))
-        if url is not None:
-            with Client(url, caller=self.actor) as client:
-                return [client.predict(row, model=name, request_id=id, at=at) for row, id in asked]
-        self._reconcile_or_warn()
-        service = self._service(replay=True, only=[name])
-        service.refresh()
-        try:
-            moment = iso(as_utc(at) if at else self.clock.now())
-            predictor = service.predictor(name)
-            drafts = (predictor.draft(_request(row, id, moment), self.actor) for row, id in asked)
-            return [self._logged(draft) for draft in drafts]
-        finally:
-            service.close()
-
-    def _logged(self, draft: Draft) -> dict[str, Any]:
-        """An answer that was made in this process, when it is in the log. Raises LogUnwritable."""
-        if draft.rows:
-            self.log.append_all(draft.rows)
-        return _answered(draft.answer)
-
-    def replay(
+    def predict_batch(
         self,
         model: str | None,
         window: Window,
         *,
-        url: str,
-        push: bool = True,
+        release: str | None = None,
         progress: Progress | None = None,
-    ) -> Replayed:
-        """Send the label rows predicted in `window` to a service that replays, each at its own instant, in order.
+    ) -> Scored:
+        """Score the label rows predicted in `window` from the features as of each row's instant, and log them.
 
-        push: before each instant, push the events that had become known since the last one. Labels that the source
-        holds are then compared with the answers.
+        release: default the live one. The log then holds what the service would have answered, marked as batch.
         """
-        from seatrial.features.plan import make_plan
-        from seatrial.history import Feed, business_keys, in_window, measured, request_fields, times_us
-        from seatrial.serving.client import Client
-        from seatrial.serving.replay import Asked, replay
-        from seatrial.upkeep import needed
+        from seatrial.features import training_set
+        from seatrial.history import business_keys, measured, times_us
+        from seatrial.serving import batch
 
         deployment = self._deployment(model)
         declared = self.definitions.model(deployment.model)
-        plan = make_plan(declared.features, self.definitions.views)
-        frozen = [one for one in needed(self, declared.name) if one.source]
-        sources = [self.definitions.views[view.name].source for view in plan.views]
-        sources += [one.source for one in frozen if one.source]
-        views = [*plan.views, *(one.plan for one in frozen)]
+        chosen = self._live_release(deployment.name) if release is None else self.chosen_release(declared.name, release)
         started = monotonic()
-        tables, _ = self._inputs.tables([declared.labels, *sources], progress)
-        rows = in_window(tables[declared.labels.name], declared.labels, window)
-        names = list(dict.fromkeys([*plan.request_columns, *declared.request_features]))
-        fields = request_fields(rows, names)
+        bundle = self._bundle(chosen)
+        rows, _, _, _ = self._inputs.rows(declared, window=window, progress=progress)
+        scores = batch.score(bundle, rows, threads=self.settings.threads)
         ids = business_keys(rows, declared)
-        at_us = times_us(rows, declared.labels.event_timestamp).tolist()
-        asked = [Asked(at, row, key) for at, row, key in zip(at_us, fields, ids, strict=True)]
-        feed = Feed(views if push else [], tables, window, self.online)
-        positions = {id(one): position for position, one in enumerate(asked)}
-        probabilities = [float("nan")] * len(asked)
-        tell = progress or _silent
-        with Client(url, caller=self.actor) as client:
-            done = replay(client, deployment.name, asked, feed.up_to, progress=lambda n, of: tell("replay", n, of))
-            for one, answer in done:
-                score = answer["probability"] if declared.task == "binary" else answer["prediction"]
-                probabilities[positions[id(one)]] = score
-        seconds = monotonic() - started
-        labelled, metrics = measured(declared, rows, probabilities)
-        return Replayed(
+        at_us = times_us(rows, training_set.AT).tolist()
+        kept = batch.keep(
+            self.log, bundle, rows, scores, at_us=at_us, request_ids=ids, deployment=deployment.name, caller=self.actor
+        )
+        labelled, metrics = measured(declared, rows, scores.tolist())
+        return Scored(
             model=declared.name,
             window=str(window),
-            predictions=len(asked),
-            pushed=feed.rows,
+            release=chosen.id,
+            predictions=kept,
             labelled=labelled,
             metrics=metrics,
-            seconds=round(seconds, 3),
-            per_second=round(len(asked) / seconds, 1) if asked else 0.0,
+            seconds=round(monotonic() - started, 3),
         )
 
-    def export_docker(self, release: str | None, folder: str | Path) -> list[str]:
-        """Write a folder from which Docker builds a server for one release; the names of the files."""
-        from seatrial.export.docker import export
+    def _live_release(self, deployment: str) -> Record:
+        from seatrial.deployment.deploy import live, nothing_deployed
 
-        chosen = self.chosen_release(None, release)
-        target = Path(folder)
-        written = export(self.objects.path(chosen.body["object"]), target, trusted=self.trusted)
+        now = live(self.metadata, deployment)
+        if now is None:
+            raise nothing_deployed(deployment)
+        return self.record(now.record.inputs[0])
+
+    # -- labels
+
+    def label(self, model: str | None = None, rows: object = None, *, progress: Progress | None = None) -> Labelled:
+        """Tell what really happened.
+
+        rows: a path (.parquet, .csv, .jsonl), a table or a list of dicts, each with `prediction_id`, `request_id` or
+        the model's key, and the target; without it, what the model's label source holds that is known by now and was
+        not told before. A label is never changed: one that is told again is counted as a duplicate, one that
+        contradicts as such, and the one known last counts.
+        """
+        from seatrial.monitoring.labels import parse
+
+        declared = self.definitions.model(model)
+        started = monotonic()
+        through = None
+        if rows is None:
+            table, through = self._known_labels(declared, progress)
+        else:
+            table = self._inputs.as_table(rows)
+        told = parse(
+            table,
+            model=declared.name,
+            task=declared.task,
+            key=declared.key,
+            target=declared.target,
+            event_timestamp=declared.labels.event_timestamp,
+            label_known_at=declared.labels.label_known_at,
+            now_us=self.now_us,
+            actor=self.actor,
+        )
+        self.labels.append(declared.name, told)
         with self.metadata.transaction() as transaction:
-            self.event(transaction, "release.exported", chosen.id, {"form": "docker"})
-        return written
-
-    def doctor(self) -> list[Check]:
-        """Whether this machine and folder are fit, and whether what is kept can be read and is whole."""
-        from seatrial.doctor import checks
-
-        return checks(self)
-
-    def mirror(self) -> Mirrored:
-        """Tell MLflow what it has not been told. Its outage changes nothing here; what waits is told next time."""
-        from seatrial.registry.mlflow import Mirrored, mirror
-
-        target = self._mlflow()
-        if target is None:
-            pending = len(self.metadata.pending(MLFLOW))
-            return Mirrored(0, pending, "no tracking server is set, or mlflow is not installed")
-        return mirror(self.metadata, *target)
-
-    def close(self) -> None:
-        """Close every store that was opened, and wait for the mirror to have been told what was trained."""
-        if self._mirroring is not None:
-            self._mirroring.wait()
-            self._mirroring = None
-        super().close()
-
-    def _mlflow(self) -> tuple[str, Path | None] | None:
-        """Where the mirror is: its address, and the folder of its artifacts when it is a file of ours."""
-        uri = self.settings.stores.mlflow
-        if not uri or find_spec("mlflow") is None:
-            return None
-        if not uri.startswith(SQLITE):
-            return uri, None
-        path = self.sqlite_path("mlflow")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return f"{SQLITE}{path}", path.parent / "mlflow-artifacts"
-
-    def _start_mirror(self) -> None:
-        """Tell MLflow in a process of its own: importing it alone takes seconds that no verb should wait for."""
-        target = self._mlflow()
-        if target is None or self._mirroring is not None:
-            return
-        uri, artifacts = target
-        command = [sys.executable, "-m", "seatrial.registry.mlflow", str(self.sqlite_path("metadata")), uri]
-        self._mirroring = subprocess.Popen(
-            [*command, *([str(artifacts)] if artifacts else [])],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
+            body = {"rows": len(told), "through_us": through}
+            self.event(transaction, "labels.told", f"model/{declared.name}", body)
+        sample = self._sample(declared, None)
+        counts = sample.labels
+        return Labelled(
+            model=declared.name,
+            told=len(told),
+            predictions=sample.rows.num_rows,
+            matched=counts.matched,
+            unmatched=counts.unmatched,
+            duplicate=counts.duplicate,
+            contradicting=counts.contradicting,
+            before=counts.before,
+            seconds=round(monotonic() - started, 3),
         )
 
-    def _keep_training_set(self, model: Model, rows: pa.Table, snapshots: list[str], cutoff_us: int | None) -> str:
-        """Keep the training set by content; returns its id."""
-        from seatrial.data import snapshot
+    def _known_labels(self, model: Model, progress: Progress | None) -> tuple[pa.Table, int]:
+        """The rows of the label source whose label is known by now and was not told yet; and through which instant."""
+        import pyarrow.compute as pc
 
-        content = snapshot.content(rows)
-        identity = content_id("tset", content.id.encode())
-        key = f"training_sets/{identity}.parquet"
-        self.keep_table(key, lambda path: snapshot.write(content, rows, path))
-        body = {"content": content.as_plain(), "object": key}
-        happened = {"model": model.name, "cutoff_us": cutoff_us, "snapshots": snapshots, "rows": rows.num_rows}
-        with self.metadata.transaction() as transaction:
-            transaction.add(Record(identity, "training_set", "", (), body))  # content only: the run names its snapshots
-            self.event(transaction, "training_set.built", identity, happened)
-        return identity
+        from seatrial.inputs import instant
 
-    def _keep_run_files(self, run: str, fitted: Fitted, patch: bytes) -> dict[str, str]:
-        """Keep what a run's record does not hold itself: name -> object key."""
-        import numpy as np
-        import pyarrow as pa
+        source = model.labels
+        if source.event_timestamp is None:
+            raise UsageError(
+                f"the labels of model '{model.name}' have no times, so what is known by now cannot be told.",
+                next=f"Give the rows: `seatrial label {model.name} FILE`.",
+            )
+        tables, _ = self._inputs.tables([source], progress)
+        rows = tables[source.name]
+        known = rows[source.label_known_at or source.event_timestamp]
+        told = self.metadata.events(subject=f"model/{model.name}", kind="labels.told")
+        since = max((event.body["through_us"] for event in told if event.body["through_us"] is not None), default=None)
+        fresh = pc.and_(pc.less_equal(known, instant(self.now_us)), pc.is_valid(rows[model.target]))
+        if since is not None:
+            fresh = pc.and_(fresh, pc.greater(known, instant(since)))
+        first = pc.min(self.log.rows(model=model.name, columns=["at"])["at"])
+        if first.is_valid:  # what happened before the first prediction belongs to none
+            fresh = pc.and_(fresh, pc.greater_equal(rows[source.event_timestamp], first))
+        return rows.filter(pc.fill_null(fresh, False)), self.now_us
 
-        files = {
-            "profile.json": canonical_json(fitted.profile),
-            "feature_importance.json": msgspec.json.encode(fitted.importance),  # in its order, which is by weight
-        }
-        if patch:
-            files["uncommitted.patch"] = patch
-        if fitted.native is not None:
-            files[f"native.{fitted.native.format}"] = fitted.native.data
-        kept = {}
-        for name, data in files.items():
-            kept[name] = f"runs/{run}/{name}"
-            self.objects.put(kept[name], data)
-        columns = [np.ascontiguousarray(column) for column in fitted.parity_rows.T]
-        parity = pa.table(columns, names=list(fitted.signature.inputs))
-        for name, table in (("parity_rows.parquet", parity), ("test_scores.parquet", fitted.test_scores)):
-            key = f"runs/{run}/{name}"
-            self.keep_table(key, partial(_write_parquet, table))
-            kept[name] = key
-        return kept
+    # -- reports and alerts
 
-    def _run_message(self, record: Record, fitted: Fitted, started_us: int) -> dict[str, Any]:
-        """What MLflow is told of a run."""
-        from seatrial.registry.mlflow import run_message
+    def monitor(self, model: str | None = None, *, window: Window | None = None, keep: bool = True) -> Report:
+        """Report on a window (default: the monitor's trailing one) with what is known now; settle the model's alerts.
 
-        return run_message(
-            record.id,
-            experiment=self.name,
-            name=f"{record.name} {iso(self.clock.now())}",
-            started_us=started_us,
-            ended_us=machine_us(),
-            params={**fitted.estimator.get("params", {}), "estimator": fitted.estimator.get("class", "")},
-            metrics={f"test_{name}": value for name, value in fitted.metrics.items()},
-            tags={"model": record.name, "passed": str(fitted.passed).lower(), "training_set": record.inputs[0]},
-            artifacts={name: str(self.objects.path(key)) for name, key in record.body["files"].items()},
+        keep: keep the report in the metric history and open, continue or resolve alerts; without it nothing is
+        written.
+        """
+        from seatrial.monitoring.monitor import make_report
+
+        declared = self.definitions.model(model)
+        monitor = self._monitor(declared.name)
+        now_us = self.now_us
+        chosen = window or Window(now_us - duration_us(monitor.window), now_us)
+        sample = self._sample(declared, self._reach(monitor, chosen))
+        release = self._watched(declared.name, sample.within(chosen))
+        report = make_report(
+            sample,
+            window=chosen,
+            as_of_us=now_us,
+            monitor=monitor,
+            reference=self._reference(release),
+            training=dict(release.body["manifest"]["metrics"]) if release else {},
+            marks=self._marks(declared.name),
+            history=self._history(declared.name),
+            id=new_id("rep"),
+            owner=declared.owner,
+            on_call=declared.on_call,
+            runbook=declared.runbook,
         )
+        return self._keep_report(report, release) if keep else report
 
-    def _keep_run(self, record: Record, fitted: Fitted, started_us: int) -> int | None:
-        """Record the run and, when its gates passed, make it a version; then tell MLflow. Returns the version."""
-        from seatrial.registry.versions import version_number
+    def _keep_report(self, report: Report, release: Record | None) -> Report:
+        from seatrial.monitoring.alerts import deliver, settle
 
-        message = self._run_message(record, fitted, started_us)
-        version = None
+        body = msgspec.to_builtins(report) | {"marks": [], "history": []}
+        record = Record(report.id, "report", report.model, (release.id,) if release else (), body)
         with self.metadata.transaction() as transaction:
             transaction.add(record)
-            self.event(transaction, "run.recorded", record.id, {"model": record.name, "passed": fitted.passed})
-            if fitted.passed:
-                created = self.registry.create(
-                    record, actor=self.actor, at_us=self.now_us, message=message, within=transaction
-                )
-                version = version_number(created)
-            else:
-                transaction.enqueue(MLFLOW, message)
-        self._start_mirror()
-        return version
+            facts = {"verdict": report.verdict, "headline": report.headline, "window": report.window}
+            self.event(transaction, "report.made", report.id, facts)
+        alerts = settle(self.metadata, report, actor=self.actor, at_us=self.now_us)
+        deliver(self.metadata, self.webhooks)
+        named = {alert.alarm: alert.id for alert in alerts}
+        alarms = [msgspec.structs.replace(one, alert=named.get(one.name, "")) for one in report.alarms]
+        return msgspec.structs.replace(report, alarms=alarms)
 
-    def _champion(self, model: Model) -> ChampionScores | None:
-        """The live release of the model, as the gate that compares with it wants it; None when nothing is live.
+    def alerts(self, model: str | None = None, *, every: bool = False) -> list[Alert]:
+        """Alerts that are open or acknowledged; with `every`, resolved ones too. Oldest first."""
+        from seatrial.monitoring.alerts import alerts
 
-        It scores the challenger's own test rows, so every column that it reads must be among theirs.
+        found = alerts(self.metadata, model)
+        return [alert for alert in found if every or alert.state != "resolved"]
+
+    def alert_show(self, id: str) -> Alert:
+        """One alert with its evidence and what happened to it."""
+        from seatrial.monitoring.alerts import alerts
+
+        record = self.resolved(id, "alert")
+        return next(alert for alert in alerts(self.metadata, record.name.partition("/")[0]) if alert.id == record.id)
+
+    def alert_acknowledge(self, id: str, reason: str = "") -> Alert:
+        """Say that somebody looks at it."""
+        from seatrial.monitoring.alerts import acknowledge
+
+        record = self.resolved(id, "alert")
+        return acknowledge(self.metadata, record.id, actor=self.actor, at_us=self.now_us, reason=reason)
+
+    def alert_resolve(self, id: str, reason: str = "") -> Alert:
+        """Say that it is over."""
+        from seatrial.monitoring.alerts import deliver, resolve
+
+        record = self.resolved(id, "alert")
+        alert = resolve(self.metadata, record.id, actor=self.actor, at_us=self.now_us, reason=reason)
+        deliver(self.metadata, self.webhooks)
+        return alert
+
+    # -- retraining
+
+    def retrain(
+        self, model: str | None = None, step: str = "propose", *, reason: str = "", progress: Progress | None = None
+    ) -> Retrained:
+        """Take a model's retraining one step further.
+
+        step: "propose" asks the triggers, and only proposes; "train" fits, judges and packs the challenger of the
+        open proposal, or, with a `reason`, of one that it opens by hand; "compare" looks at the challenger once more
+        beside the champion, on rows that neither was trained on.
+        Raises DataRefused when the data break their rules, OverBudget, NothingProposed.
         """
-        from seatrial.core.signature import encode
-        from seatrial.releases.bundle import open_bundle
-        from seatrial.training.pipeline import ChampionNotComparable, ChampionScores
+        steps = {"propose": self._propose, "train": self._train_challenger, "compare": self._compare}
+        if step not in steps:
+            raise UsageError(f"retrain has no step '{step}'.", expected="propose, train or compare is expected.")
+        declared = self.definitions.model(model)
+        return steps[step](declared, reason, progress)
 
-        names = [d.name for d in self.definitions.deployments.values() if d.model == model.name] or [model.name]
-        head = self.metadata.head("deployment", names[0])
-        if head is None:
-            return None
-        release = self.record(self.record(head.record_id).inputs[0])
-        bundle = open_bundle(self.objects.path(release.body["object"]), self.trusted)
-        signature, runtime = bundle.manifest.signature, bundle.runtime(model.threads)
+    def _propose(self, model: Model, reason: str, _: Progress | None) -> Retrained:
+        from seatrial.retraining.proposal import ENDED, newest, refusal
+        from seatrial.retraining.triggers import look
 
-        def score(rows: pa.Table) -> NDArray[np.float64]:
-            missing = [name for name in signature.inputs if name not in rows.column_names]
-            if missing:
-                raise ChampionNotComparable(
-                    f"the champion, version {bundle.manifest.version}, reads {listed(missing)}, "
-                    f"which the new training set of '{model.name}' does not have.",
-                    expected="The gate not_worse_than_champion compares both on the same rows.",
-                    next="Keep these features in the model until the champion is replaced, or drop the gate.",
+        under_way = newest(self.metadata, model.name)
+        if under_way is not None and under_way.state not in ENDED:
+            return self._retrained(model, f"a proposal is under way since {under_way.opened_at[:10]}", under_way)
+        retrain = self._retrain(model.name)
+        alerts = [(one.id, one.headline) for one in self.alerts(model.name) if one.severity == "high"]
+        reasons = look(retrain.triggers, lambda: self._labelled(model), alerts, self.now_us)
+        fired = [one for one in reasons if one.fired]
+        if not fired and not reason:
+            words = "; ".join(one.words for one in reasons) or "no trigger is declared"
+            return self._retrained(model, f"nothing to propose: {words}", None)
+        refused = refusal(self.metadata, retrain, self.now_us)
+        if refused is not None:
+            raise refused
+        return self._retrained(model, "proposed", self._open(model, fired, reason))
+
+    def _open(self, model: Model, fired: Sequence[Any], reason: str) -> Proposal:
+        from seatrial.deployment.deploy import live
+        from seatrial.retraining.proposal import NothingProposed, newest, open_proposal
+
+        deployment = self._deployment(model.name)
+        now = live(self.metadata, deployment.name)
+        if now is None:
+            raise NothingProposed(
+                f"nothing of model '{model.name}' is live, so there is no champion to challenge.",
+                state="Nothing was proposed.",
+                next=f"Train, release and deploy '{model.name}' first.",
+            )
+        with self.metadata.transaction() as transaction:
+            open_proposal(
+                transaction,
+                model=model.name,
+                reasons=fired,
+                words=reason,
+                champion=now.record.inputs[0],
+                deployment=deployment.name,
+                generation=now.head.generation,
+                actor=self.actor,
+                at_us=self.now_us,
+            )
+        opened = newest(self.metadata, model.name)
+        assert opened is not None, "it was opened above"
+        return opened
+
+    def _train_challenger(self, model: Model, reason: str, progress: Progress | None) -> Retrained:
+        from seatrial.retraining.proposal import ENDED, NothingProposed, newest, refusal
+
+        proposal = newest(self.metadata, model.name)
+        if proposal is None or proposal.state in ENDED:
+            if not reason:
+                raise NothingProposed(
+                    f"no retraining of '{model.name}' is proposed.",
+                    state="Nothing was trained.",
+                    next=f'Run `seatrial retrain {model.name}`, or say why: `... train --reason "..."`.',
                 )
-            inputs, _ = encode(signature, columns(rows, signature.inputs))
-            return runtime.score(inputs)
+            proposal = None
+        elif proposal.state != "open":
+            raise NothingProposed(
+                f"the proposal {proposal.id} has its challenger already; it is {proposal.state}.",
+                state="Nothing was trained.",
+                next=proposal.next or f"Look at `seatrial proposals show {proposal.id}`.",
+            )
+        refused = refusal(self.metadata, self._retrain(model.name), self.now_us)
+        if refused is not None:
+            raise refused
+        if proposal is None:
+            from seatrial.retraining.proposal import manual
 
-        return ChampionScores(f"{model.name} {bundle.manifest.version}", score)
+            proposal = self._open(model, manual(reason), reason)
+        trained = self.train(model.name, progress=progress)
+        released = self.release(trained.run, progress=progress) if trained.passed else None
+        with self.metadata.transaction() as transaction:
+            body = {"run": trained.run, "release": released.id if released else None}
+            self.event(transaction, "proposal.trained", proposal.id, body)
+        now = newest(self.metadata, model.name)
+        failed = [gate["reason"] for gate in trained.gates if not gate["passed"]]
+        words = (
+            f"gates refused: {'; '.join(failed)}" if failed else f"challenger {released.id if released else ''} packed"
+        )
+        return self._retrained(model, words, now)
 
-    def _parity_rows(self, run: Record, window: Window | None, progress: Progress | None) -> NDArray[np.float32]:
-        """The rows on which a release must answer like the native model: those of the run, and those of a window."""
+    def _compare(self, model: Model, _: str, progress: Progress | None) -> Retrained:
+        from seatrial.retraining.proposal import NothingProposed, keep_comparison, newest
+
+        proposal = newest(self.metadata, model.name)
+        if proposal is None or proposal.challenger is None or proposal.state not in ("judging", "better", "worse"):
+            raise NothingProposed(
+                f"no challenger of '{model.name}' is being judged"
+                + (f"; the newest proposal is {proposal.state}." if proposal else "."),
+                state="Nothing was compared.",
+            )
+        comparison = self._comparison(model, proposal, progress)
+        with self.metadata.transaction() as transaction:
+            keep_comparison(transaction, proposal, comparison, actor=self.actor, at_us=self.now_us)
+        return self._retrained(model, comparison.words, newest(self.metadata, model.name))
+
+    def _comparison(self, model: Model, proposal: Proposal, progress: Progress | None) -> Comparison:
+        """Both releases on the label rows after both cut-offs, as a shadow in batch."""
         import numpy as np
         import pyarrow as pa
-        import pyarrow.parquet as pq
+        import pyarrow.compute as pc
 
-        from seatrial.core.signature import Signature, encode
+        from seatrial.features import training_set
+        from seatrial.history import times_us
+        from seatrial.inputs import instant
+        from seatrial.retraining.comparison import compare
+        from seatrial.serving import batch
 
-        key = run.body["files"]["parity_rows.parquet"]
-        try:
-            table = pq.read_table(self.objects.path(key))
-        except pa.ArrowException as error:
-            raise RunFileDamaged(
-                f"'{key}' in {self.objects.root} is damaged: {error}.",
-                expected=f"The rows on which a release of run {run.id} is compared with the trained model.",
-                state="No release was written.",
-                next=f"Put the file back from a backup, or run `seatrial train {run.name}` again.",
-            ) from None
-        rows = np.column_stack([column.to_numpy() for column in table.columns]).astype(np.float32)
-        if window is None:
-            return rows
-        signature = msgspec.convert(run.body["signature"], Signature)
-        model = self.definitions.model(run.name)
-        joined, _, _, _ = self._inputs.rows(model, window=window, progress=progress)
-        missing = [name for name in signature.inputs if name not in joined.column_names]
-        if missing or not joined.num_rows:
-            raise UsageError(
-                f"the window {window} has no rows of labels."
-                if not missing
-                else f"the project no longer has {listed(missing)}, which run {run.id} was trained with.",
-                state="No release was written.",
-                next="Name a window that has rows, or leave it out." if not missing else "Leave the window out.",
-            )
-        more, _ = encode(signature, columns(joined, signature.inputs))
-        return np.concatenate([rows, more])
+        assert proposal.challenger is not None, "the caller has looked"
+        retrain = self._retrain(model.name)
+        releases = [self.record(id) for id in (proposal.champion, proposal.challenger)]
+        start_us = max(int(self.record(one.inputs[1]).body["cutoff_us"] or 0) for one in releases)
+        window = Window(start_us, max(self.now_us, start_us + 1))
+        rows, _, _, _ = self._inputs.rows(model, window=window, progress=progress)
+        known_at = rows[training_set.LABEL_KNOWN_AT if model.labels.label_known_at else training_set.AT]
+        known = pc.fill_null(pc.less_equal(known_at, instant(self.now_us)), False)
+        labels = pc.if_else(known, rows[model.target].cast(pa.float64()), None)
+        champion, challenger = (batch.score(self._bundle(one), rows, threads=self.settings.threads) for one in releases)
+        return compare(
+            model=model.name,
+            task=model.task,
+            champion=proposal.champion,
+            challenger=proposal.challenger,
+            at_us=times_us(rows, training_set.AT),
+            labels=np.asarray(labels.to_numpy(), dtype=np.float64),
+            champion_scores=champion,
+            challenger_scores=challenger,
+            start_us=start_us,
+            as_of_us=self.now_us,
+            min_days=retrain.min_days,
+            judge_for_us=duration_us(retrain.judge_for),
+        )
 
-    def _manifest_before(self, version: Record) -> Manifest | None:
-        """The manifest of the newest release of an earlier version of the model."""
-        from seatrial.releases.manifest import Manifest
+    def proposals(self, model: str | None = None) -> list[Proposal]:
+        """Every proposed retraining and how it stands, oldest first."""
+        from seatrial.retraining.proposal import proposals
 
-        earlier = [
-            record
-            for record in self.metadata.records("release", version.name)
-            if record.body["version"] < version.body["version"]
-        ]
-        newest = max(earlier, key=lambda record: int(record.body["version"]), default=None)
-        return msgspec.convert(newest.body["manifest"], Manifest) if newest else None
+        return proposals(self.metadata, model)
 
-    def _keep_release(self, built: Built, version: Record, run: Record, key: str, window: Window | None) -> bool:
-        """Record the release. False when another process has recorded the same one meanwhile."""
-        manifest = built.manifest
-        body = {
-            "model": run.name,
-            "version": manifest.version,
-            "semantic_version": manifest.semantic_version,
-            "owner": manifest.owner,
-            "on_call": manifest.on_call,
-            "runbook": manifest.runbook,
-            "object": key,
-            "bytes": len(built.data),
-            "parity_window": str(window) if window else "",
-            "manifest": msgspec.to_builtins(manifest),
-        }
+    def proposal_show(self, id: str) -> Proposal:
+        """One proposal with every look at its challenger."""
+        from seatrial.retraining.proposal import standing
+
+        return standing(self.metadata, self.resolved(id, "proposal"))
+
+    # -- decisions
+
+    def approve(self, name: str | None = None, *, reason: str, seen: str | None = None) -> Approval:
+        """Say yes to a release going live. See `retraining.approval` for what it binds and when it is refused.
+
+        name: a release (its id, or what `deploy` takes), or a proposal's id. seen: the comparison that was looked at.
+        """
+        return self._decide("approved", name, reason, seen)
+
+    def reject(self, name: str | None = None, *, reason: str) -> Approval:
+        """Say no to a release; a proposal of it is ended."""
+        return self._decide("rejected", name, reason, None)
+
+    def _decide(self, decision: Decision, name: str | None, reason: str, seen: str | None) -> Approval:
+        from seatrial.retraining.approval import decide
+
+        release, proposal = self._decided_on(name)
+        deployment = self._deployment(release.name).name
         with self.metadata.transaction() as transaction:
-            there = transaction.head("version_release", version.id)
-            if there is not None and there.record_id != built.id:
-                raise _already_released(version, there.record_id, built)
-            if there is not None:
-                return False
-            transaction.add(Record(built.id, "release", run.name, (version.id, run.id), body))
-            transaction.move("version_release", version.id, built.id, expected=0)
-            transaction.move("release", run.name, built.id, expected=None)
-            facts = {name: body[name] for name in ("model", "version", "semantic_version", "bytes")}
-            self.event(transaction, "release.packed", built.id, facts)
-        return True
+            return decide(
+                self.metadata,
+                transaction,
+                decision,
+                release=release,
+                proposal=proposal,
+                proposers=self._proposers(release, proposal),
+                deployment=deployment,
+                reason=reason,
+                actor=self.actor,
+                at_us=self.now_us,
+                seen=seen,
+            )
 
-    def _deployment(self, name: str | None) -> Deployment:
-        """The deployment of that name; a model that declares none is deployed under its own name."""
-        from seatrial.deployment.definition import Deployment
+    def _decided_on(self, name: str | None) -> tuple[Record, Proposal | None]:
+        from seatrial.retraining.proposal import ENDED, NothingProposed, newest, proposals
 
-        declared = self.definitions
-        if name is None and not declared.deployments:
-            return Deployment(declared.model(None).name)
-        if name is not None and name not in declared.deployments and name in declared.models:
-            return Deployment(name)
-        return declared.deployment(name)
+        if name is not None and name.startswith("prop_"):
+            proposal = self.proposal_show(name)
+            if proposal.challenger is None:
+                raise NothingProposed(f"proposal {proposal.id} has no challenger; it is {proposal.state}.")
+            return self.record(proposal.challenger), proposal
+        if name is None or name in self.definitions.models:
+            found = newest(self.metadata, self.definitions.model(name).name)
+            if found is not None and found.challenger is not None and found.state not in ENDED:
+                return self.record(found.challenger), found
+        release = self.chosen_release(None, name)
+        of_it = [one for one in proposals(self.metadata, release.name) if one.challenger == release.id]
+        return release, of_it[-1] if of_it else None
 
-    def _service(self, *, replay: bool, only: Sequence[str] | None = None) -> Service:
-        from seatrial.serving.service import load
+    def _proposers(self, release: Record, proposal: Proposal | None) -> list[str]:
+        packed = [event.actor for event in self.metadata.events(subject=release.id, kind="release.packed")]
+        return [*packed, *(proposal.proposers if proposal else [])]
 
-        return load(
-            routes=self.folder / STATE / "routes",
-            read_bundle=self.objects.read,
-            trusted_keys=self.trusted,
-            online=self.online_for_serving(),
-            log=self.log,
-            replay=replay,
-            now_us=machine_us if isinstance(self.clock, MachineClock) else lambda: self.now_us,
-            only=only,
+    def deploy(
+        self, model: str | None = None, *, release: str | None = None, reason: str = "", expected: int | None = None
+    ) -> Deployed:
+        """Give a deployment's traffic to a release (default: the model's newest).
+
+        model: the deployment's name. release: an id or its start, or what `release` takes as a name.
+        reason: why, in words; needed for a model without owner or runbook.
+        expected: the generation that the caller saw; raises HeadMoved when somebody deployed since.
+        Raises NotApproved unless a second person approved the release, it was live here before, or policy asks for
+        no approval.
+        """
+        from seatrial.deployment.deploy import live
+        from seatrial.retraining.approval import require
+
+        deployment = self._deployment(model)
+        chosen = self.chosen_release(deployment.model, release)
+        if self.settings.policy.approval == "required" and not self._was_live(deployment.name, chosen.id):
+            now = live(self.metadata, deployment.name)
+            require(self.metadata, deployment.name, chosen.id, now.head.generation if now else 0)
+        done = super().deploy(model, release=chosen.id, reason=reason, expected=expected)
+        self._end_proposal(deployment.model, chosen.id)
+        return done
+
+    def promote(self, model: str | None = None, *, reason: str = "", expected: int | None = None) -> Deployed:
+        """Make the approved challenger the live release. expected: the generation that the caller saw.
+
+        Raises NotApproved, StaleEvidence, VerdictRefuses, NothingProposed, HeadMoved.
+        """
+        from seatrial.retraining.approval import VerdictRefuses
+        from seatrial.retraining.proposal import NothingProposed, newest
+
+        declared = self.definitions.model(model)
+        proposal = newest(self.metadata, declared.name)
+        if proposal is None or proposal.challenger is None or proposal.state in ("live", "rejected", "gates refused"):
+            raise NothingProposed(
+                f"'{declared.name}' has no challenger to promote"
+                + (f"; the newest proposal is {proposal.state}." if proposal else "."),
+                state="Nothing was deployed.",
+                next=f"Run `seatrial retrain {declared.name}` first.",
+            )
+        if proposal.comparison is None or proposal.comparison.verdict != "better":
+            said = proposal.comparison.words if proposal.comparison else "it was not compared yet"
+            raise VerdictRefuses(
+                f"challenger {proposal.challenger} of '{declared.name}' cannot be promoted: {said}.",
+                expected="Only a challenger that is shown to be better goes live.",
+                state="Nothing was deployed.",
+            )
+        return self.deploy(proposal.deployment, release=proposal.challenger, reason=reason, expected=expected)
+
+    def rollback(self, model: str | None = None, *, reason: str = "", expected: int | None = None) -> RolledBack:
+        """Return to the release that was live before, at once.
+
+        While the metadata store is away it is done on this host alone and told later (`deployment.emergency`).
+        expected: the generation that the caller saw; raises HeadMoved when somebody deployed since.
+        """
+        from seatrial.deployment.deploy import roll_back
+        from seatrial.deployment.emergency import roll_back_here
+        from seatrial.stores.metadata import MetadataDamaged, MetadataStore, MetadataUnreachable, NotMetadata
+
+        started = monotonic()
+        name = self._deployed_name(model)
+        sign, verify = self.signer
+        facts = {"actor": self.actor, "at_us": self.now_us, "reason": reason}
+        path = self.sqlite_path("metadata")
+        settled = True
+        try:
+            if not path.exists() and self.routes.names():
+                raise MetadataUnreachable(f"the metadata store {path.name} is not there.")
+            metadata = MetadataStore(path, busy_seconds=ROLLBACK_BUSY_SECONDS)
+            try:
+                done = roll_back(metadata, self.routes, name, sign=sign, verify=verify, expected=expected, **facts)  # type: ignore[arg-type]
+            finally:
+                metadata.close()
+            route = done.route
+        except (Unavailable, MetadataDamaged, MetadataUnreachable, NotMetadata):
+            route = roll_back_here(self.routes, name, sign=sign, verify=verify, **facts)  # type: ignore[arg-type]
+            settled = False
+        return RolledBack(
+            deployment=name,
+            generation=route.generation,
+            live=route.arms[0].release,
+            settled=settled,
+            seconds=round(monotonic() - started, 3),
         )
 
+    def _deployed_name(self, model: str | None) -> str:
+        """The deployment meant, from the route files alone when there is no doubt: an emergency reads no project."""
+        names = self.routes.names()
+        if model in names:
+            return str(model)
+        if model is None and len(names) == 1:
+            return names[0]
+        return self._deployment(model).name
 
-def _is_live(decision: Record, release: Record, deployment: Deployment) -> bool:
-    """Whether a deployment's decision gives everything to this release, in the way that is declared."""
-    declared = {
-        "strategy": deployment.strategy.kind,
-        "route_by": deployment.route_by,
-        "on_store_failure": deployment.on_store_failure,
-    }
-    return decision.inputs == (release.id,) and all(decision.body[name] == value for name, value in declared.items())
+    def reconcile(self) -> list[str]:
+        """Tell the metadata store of roll-backs made without it, then write every route file that is behind."""
+        from seatrial.deployment.emergency import settle
 
+        sign, verify = self.signer
+        settle(self.metadata, self.routes, sign=sign, verify=verify)
+        return super().reconcile()
 
-def _already_released(version: Record, known: str, built: Built) -> AlreadyReleased:
-    return AlreadyReleased(
-        f"version {version.body['version']} of '{version.name}' is release {known}; this pack is {built.id}.",
-        expected="A version has one release, and evidence or environment of this pack differ from it.",
-        next=f"Use {known}, or train a new version.",
-    )
+    def _was_live(self, deployment: str, release: str) -> bool:
+        return any(release in record.inputs for record in self.metadata.records("deployment", deployment))
 
+    def _end_proposal(self, model: str, release: str) -> None:
+        from seatrial.retraining.proposal import newest
 
-def _is_bundle(path: Path, *, id: str, trusted: Mapping[str, bytes]) -> bool:
-    """Whether a file is the bundle of this release, whole."""
-    from seatrial.releases.bundle import open_bundle
+        proposal = newest(self.metadata, model)
+        if proposal is not None and proposal.challenger == release and proposal.state != "live":
+            with self.metadata.transaction() as transaction:
+                self.event(transaction, "proposal.live", proposal.id, {"release": release})
 
-    try:
-        return open_bundle(path, trusted).id == id
-    except SeatrialError:
-        return False
+    # -- looking closely
 
+    def explain(self, id: str, *, progress: Progress | None = None) -> Explained:
+        """One prediction, by its id or its request's: inputs as served and recomputed, replays, approvals, lineage."""
+        from seatrial.governance.explain import Explained, inputs_of, replay
 
-def _definition(model: Model) -> dict[str, Any]:
-    """The model's declaration as plain values, for records."""
-    return {
-        "task": model.task,
-        "target": model.target,
-        "key": list(model.key),
-        "labels": model.labels.as_plain(),
-        "estimator": _estimator_name(model.estimator),
-        "params": {name: repr(value) for name, value in model.params.items()},
-        "gates": [str(gate) for gate in model.gates],
-        "split": {"kind": model.split.kind, "test_size": model.split.test_size},
-        "cv_folds": model.cv_folds,
-        "seed": model.seed,
-        "threads": model.threads,
-        "owner": model.owner,
-        "on_call": model.on_call,
-        "runbook": model.runbook,
-        "description": model.description,
-    }
-
-
-def _estimator_name(estimator: object) -> str:
-    """An import path as it is; a class or function by its path; an instance by its class's."""
-    if isinstance(estimator, str):
-        return estimator
-    named = estimator if hasattr(estimator, "__qualname__") else type(estimator)
-    return f"{named.__module__}.{named.__qualname__}"
-
-
-_KNOWN_AT_ONCE = (
-    "the label source names no label_known_at, so each label counts as known at the instant of its prediction; if they "
-    "come later, name the column that says when, or training looks ahead"
-)
-
-
-def _counting(split: dict[str, Any], left_out: Mapping[str, int]) -> dict[str, Any]:
-    """The counts of a split with the rows that were left out before the fit."""
-    counts = {name: count + left_out.get(name, 0) for name, count in split["rows"].items()}
-    return split | {"rows": counts | {"given": counts["given"] + sum(left_out.values())}}
-
-
-def _with_floats(row: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The row with its decimals as floats, which is what a request's numbers are."""
-    return {name: float(value) if isinstance(value, Decimal) else value for name, value in row.items()}
-
-
-def _request(row: Mapping[str, Any], request_id: str | None, at: str) -> bytes:
-    endless = [name for name, value in row.items() if isinstance(value, float) and math.isinf(value)]
-    if endless:
-        raise PredictionRefused(
-            f"field '{endless[0]}' is infinite.",
-            expected="A number or null is expected.",
-            state="Nothing was predicted.",
+        found = self.log.find(id)
+        lineage = self.lineage(id)
+        if not found:
+            raise UsageError(f"'{id}' is no prediction.", expected="A prediction's or a request's id is expected.")
+        row = found[0]
+        release = self.record(row["release"])
+        bundle = self._bundle(release)
+        manifest = bundle.manifest
+        logged = row["probability"] if row["probability"] is not None else row["prediction"]
+        recomputed, note = self._recomputed(manifest.model, row, manifest.signature, progress)
+        inputs = inputs_of(row, manifest.signature.inputs, recomputed)
+        replays = [replay("answered", bundle, row, logged)]
+        before = self._release_before(row["deployment"], release.id)
+        if before is not None:
+            replays.append(replay("live before", self._bundle(before), row, logged))
+        return Explained(
+            prediction_id=row["prediction_id"],
+            request_id=row["request_id"],
+            model=row["model"],
+            version=row["version"],
+            release=release.id,
+            at=iso(row["at"]),
+            caller=row["caller"],
+            score=logged,
+            latency_ms=row["latency_ms"],
+            degraded=list(row["degraded"] or ()),
+            label=self._label_of(row),
+            inputs=inputs,
+            different=sum(not one.equal for one in inputs),
+            replays=replays,
+            approvals=[
+                event.body | {"actor": event.actor, "asserted": event.asserted, "at": iso(from_us(event.at_us))}
+                for event in self.metadata.events(subject=release.id)
+                if event.kind in ("release.approved", "release.rejected")
+            ],
+            lineage=lineage,
+            note=note,
         )
-    try:
-        return msgspec.json.encode(
-            {"features": row, "at": at} | ({} if request_id is None else {"request_id": request_id})
+
+    def _recomputed(
+        self, model: str, row: dict[str, Any], signature: Signature, progress: Progress | None
+    ) -> tuple[dict[str, Any] | None, str]:
+        """The model's inputs for a logged row, joined as of its instant from the tables as they are now."""
+        import pyarrow as pa
+
+        from seatrial.features import training_set
+        from seatrial.features.plan import make_plan
+
+        declared = self.definitions.models.get(model)
+        if declared is None:
+            return None, f"the project no longer defines model '{model}', so nothing was recomputed"
+        plan = make_plan(declared.features, self.definitions.views)
+        if not set(signature.inputs) <= {*plan.feature_columns, *signature.request_names}:
+            return None, "the project's features are no longer those of this release, so nothing was recomputed"
+        fields = {name: [row.get(f"field_{name}")] for name in signature.request_names}
+        table = pa.table({training_set.AT: pa.array([row["at"]], pa.timestamp("us", tz="UTC")), **fields})
+        views = {view.name: self.definitions.views[view.name] for view in plan.views}
+        tables, _ = self._inputs.tables([view.source for view in views.values()], progress)
+        events = {name: tables[view.source.name] for name, view in views.items()}
+        joined = training_set.build(table, plan, views, events, threads=self.settings.threads)
+        return {name: joined[name][0].as_py() for name in signature.inputs}, ""
+
+    def _label_of(self, row: dict[str, Any]) -> dict[str, Any] | None:
+        declared = self.definitions.models.get(row["model"])
+        if declared is None:
+            return None
+        at_us = int(row["at"].timestamp() * 1_000_000)
+        sample = self._sample(declared, Window(at_us, at_us + 1))
+        for one in sample.rows.select(["prediction_id", "label", "label_known_at"]).to_pylist():
+            if one["prediction_id"] == row["prediction_id"] and one["label"] is not None:
+                return {"label": one["label"], "known_at": iso(one["label_known_at"])}
+        return None
+
+    def _release_before(self, deployment: str, release: str) -> Record | None:
+        """The release that was live in the deployment before `release` first was."""
+        before: Record | None = None
+        for record in self.metadata.records("deployment", deployment):
+            if release in record.inputs:
+                break
+            before = self.record(record.inputs[0])
+        return before
+
+    def review(self) -> list[Reviewed]:
+        """Each model's red flags, with evidence and the next single step."""
+        from seatrial.deployment.deploy import live
+        from seatrial.governance.review import Facts, review
+        from seatrial.retraining.approval import approval_of
+
+        reviewed = []
+        for model in self.definitions.models.values():
+            deployment = self._deployment(model.name)
+            now = live(self.metadata, deployment.name)
+            release = self.record(now.record.inputs[0]) if now else None
+            runs = self.metadata.records("run", model.name)
+            run = self.record(release.inputs[1]) if release else (runs[-1] if runs else None)
+            reports = self.metadata.records("report", model.name)
+            approval = approval_of(self.metadata, deployment.name, release.id) if release else None
+            watched = self._sample(model, None)
+            facts = Facts(
+                model=model.name,
+                owner=model.owner,
+                on_call=model.on_call,
+                runbook=model.runbook,
+                live=str(release.body["version"]) if release else None,
+                live_release=release.id if release else None,
+                declared_monitor=model.name in self.definitions.monitors,
+                monitored_at=reports[-1].body["as_of"] if reports else None,
+                predictions=watched.rows.num_rows,
+                labels=watched.labels.matched,
+                run=run.body if run else None,
+                approved_by=approval.actor if approval and approval.decision == "approved" else None,
+                open_alerts=len(self.alerts(model.name)),
+                retrain_declared=model.name in self.definitions.retrains,
+            )
+            reviewed.append(review(facts))
+        return reviewed
+
+    # -- what the verbs share
+
+    def _retrained(self, model: Model, words: str, proposal: Proposal | None) -> Retrained:
+        return Retrained(
+            model=model.name,
+            words=words,
+            proposal=proposal,
+            next=proposal.next if proposal else "",
         )
-    except (TypeError, ValueError) as error:
-        raise PredictionRefused(f"a row cannot be written as JSON: {error}.", state="Nothing was predicted.") from None
 
+    def _sample(self, model: Model, window: Window | None) -> Sample:
+        """The model's answered predictions (shadows apart) of a window, with the labels known by now."""
+        import pyarrow.compute as pc
 
-def _answered(answer: Answer) -> dict[str, Any]:
-    body: dict[str, Any] = msgspec.json.decode(answer.body)
-    if answer.status >= 500:
-        raise PredictionUnavailable(str(body.get("detail", "no reason was given.")), state="", problem=body)
-    if answer.status != 200:
-        raise PredictionRefused(str(body.get("detail", "the row was refused.")), state="", problem=body)
-    return body
+        from seatrial.monitoring.sample import from_log
 
+        rows = self.log.rows(model=model.name, window=window)
+        if rows.num_rows:
+            rows = rows.filter(pc.not_equal(rows["arm"], SHADOW))
+        return from_log(
+            rows,
+            self.labels.read(model.name),
+            model=model.name,
+            task=model.task,
+            key=model.key,
+            window=window,
+            as_of_us=self.now_us,
+        )
 
-def _write_parquet(table: pa.Table, path: Path) -> None:
-    import pyarrow.parquet as pq
+    def _labelled(self, model: Model) -> Any:
+        """What triggers look at: predictions of the live release with their labels."""
+        import numpy as np
+        import pyarrow as pa
 
-    pq.write_table(table, path, compression="zstd")
+        from seatrial.deployment.deploy import live
+        from seatrial.retraining.triggers import Labelled as Rows
 
+        now = live(self.metadata, self._deployment(model.name).name)
+        sample = self._sample(model, None)
+        known = sample.rows["label_known_at"].cast(pa.int64()).to_numpy(zero_copy_only=False).astype(np.float64)
+        ours = np.array(sample.rows["release"].to_pylist(), dtype=object) == (now.record.inputs[0] if now else "")
+        at = sample.rows["at"].cast(pa.int64()).to_numpy()
+        return Rows(at[ours], known[ours], sample.scores()[ours], sample.label_values()[ours])
 
-def _nobody(url: str) -> None:
-    del url
+    def _monitor(self, model: str) -> Monitor:
+        from seatrial.monitoring.definition import Monitor
 
+        return self.definitions.monitors.get(model) or Monitor(model)
 
-def _silent(what: str, done: int, total: int) -> None:
-    del what, done, total
+    def _retrain(self, model: str) -> Retrain:
+        from seatrial.retraining.definition import Retrain
+
+        return self.definitions.retrains.get(model) or Retrain(model)
+
+    def _reach(self, monitor: Monitor, window: Window) -> Window:
+        """The window and as far back as the widest alarm looks, with a day before it to know that it is full."""
+        widest = max((duration_us(alarm.window) for alarm in monitor.every_alarm), default=0)
+        return Window(min(window.start_us, self.now_us - widest) - DAY_US, max(window.end_us, self.now_us))
+
+    def _watched(self, model: str, sample: Sample) -> Record | None:
+        """The release that a report compares with: the one that answered most of the window, else the live one."""
+        counts: dict[str, int] = {}
+        for release in sample.rows["release"].to_pylist():
+            counts[release] = counts.get(release, 0) + 1
+        for release in sorted(counts, key=lambda one: -counts[one]):
+            record = self.metadata.record(release)
+            if record is not None:
+                return record
+        head = self.metadata.head("release", model)
+        return self.record(head.record_id) if head else None
+
+    def _reference(self, release: Record | None) -> Reference | None:
+        """What the inputs and scores looked like in training; None when the release says nothing of it."""
+        from seatrial.monitoring.reference import Reference
+
+        if release is None:
+            return None
+        files = self._bundle(release).files
+        profile = files.get("profile.json")
+        return Reference.from_profile(msgspec.json.decode(profile)) if profile else None
+
+    def _bundle(self, release: Record) -> Bundle:
+        from seatrial.releases.bundle import open_bundle
+
+        return open_bundle(self.objects.path(release.body["object"]), self.trusted)
+
+    def _marks(self, model: str) -> list[Mark]:
+        """What happened to the model, oldest first: releases, roll-backs, alerts, proposals."""
+        from seatrial.monitoring.report import Mark
+
+        kinds = {"deploy": "release", "rollback": "rollback"}
+        marks = []
+        for event in self.metadata.events(subject=f"deployment/{self._deployment(model).name}"):
+            if event.kind in kinds:
+                release = self.metadata.record(event.body["arms"][0]["release"])
+                version = f"v{release.body['version']}" if release else event.body["arms"][0]["release"]
+                marks.append(Mark(iso(from_us(event.at_us)), kinds[event.kind], version))  # type: ignore[arg-type]
+        for alert in self.alerts(model, every=True):
+            marks.append(Mark(alert.opened_at, "alert", alert.alarm))
+            if alert.resolved_at:
+                marks.append(Mark(alert.resolved_at, "resolved", alert.alarm))
+        marks += [Mark(one.opened_at, "proposal", one.trigger) for one in self.proposals(model)]
+        return sorted(marks, key=lambda mark: mark.at)
+
+    def _history(self, model: str) -> list[Point]:
+        from seatrial.monitoring.monitor import point
+
+        return [point(record.body) for record in self.metadata.records("report", model)]

@@ -55,7 +55,7 @@ def test_a_window_is_whole_when_the_model_is_known_to_be_older_than_the_rows():
 
 def test_an_alarm_of_performance_needs_its_labels():
     few = off_by(0.3)
-    labels = few.label_values()
+    labels = few.label_values().copy()
     labels[12:] = np.nan
     result = at_end(GAP, a_sample(few.scores(), labels))
     assert (result.state, result.note) == ("not_enough_data", "not enough data: 12 of 200 labels")
@@ -142,7 +142,7 @@ def test_few_rows_judge_nothing():
 
 def test_rows_without_a_score_are_left_out():
     sample = off_by(0.0)
-    scores = sample.scores()
+    scores = sample.scores().copy()
     scores[::2] = np.nan
     result = at_end(GAP, a_sample(scores, sample.label_values()))
     assert (result.rows, result.labelled) == (2100, 1050)

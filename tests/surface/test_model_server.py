@@ -15,8 +15,9 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from seatrial.building import PredictionRefused
 from seatrial.core.routing import BUCKETS
-from seatrial.project import PredictionRefused, Project
+from seatrial.project import Project
 from seatrial.registry.versions import UnknownModel, UnknownVersion
 from seatrial.releases.native import NativeModel
 from seatrial.serving.client import Client

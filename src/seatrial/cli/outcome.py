@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from seatrial.cli.render import Block, Line, Plain, Table
+from seatrial.cli.render import Block, Line, Plain, Style, Table
 
 if TYPE_CHECKING:
     from seatrial.governance.explain import Explained
@@ -61,7 +61,7 @@ def proposal(one: Plain) -> list[Block]:
 
 def decided(done: Plain) -> list[Block]:
     """An approval or a rejection."""
-    style = "green" if done["decision"] == "approved" else "red"
+    style: Style = "green" if done["decision"] == "approved" else "red"
     return [
         Line(f"{done['decision']}: release {done['release']} for '{done['deployment']}'", style),
         Line(f"  by         {done['actor']} (asserted), not by {', '.join(done['proposers']) or 'nobody'}"),
@@ -105,7 +105,7 @@ def reviewed(models: list[Plain]) -> list[Block]:
 
 def explained(one: Explained) -> list[Block]:
     """One prediction, top to bottom: what was said, from what, by whom, and whether it was right."""
-    from seatrial.governance.explain import as_lines
+    from seatrial.governance.lineage import as_tree
 
     score = "no score" if one.score is None else f"{one.score:.4f}"
     happened = f"what happened: {one.label['label']:g}, known {one.label['known_at']}" if one.label else "no label yet"
@@ -133,7 +133,7 @@ def explained(one: Explained) -> list[Block]:
     ]
     if not one.approvals:
         blocks.append(Line("no second person approved this release", "red"))
-    return [*blocks, Line(), *(Line(line) for line in as_lines(one.lineage))]
+    return [*blocks, Line(), *(Line(line) for line in as_tree(one.lineage))]
 
 
 def _value(value: Any) -> str:

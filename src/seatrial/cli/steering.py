@@ -43,8 +43,8 @@ def label(call: Invocation, model: str | None, rows: Path | None) -> None:
     Without it, what the model's label source holds that is known by now and was not told yet is told."""
     from seatrial.cli import outcome
 
-    if rows is None and model is not None and Path(model).suffix in (".parquet", ".csv", ".jsonl"):
-        model, rows = None, Path(model)
+    if rows is None and model is not None and model.endswith((".parquet", ".csv", ".jsonl")):
+        rows, model = Path(model), None
     with call.project() as project:
         with talk.Progress() as progress:
             told = project.label(model, rows, progress=progress)
@@ -132,9 +132,7 @@ def _fail(report: Report, fail_on: str | None) -> None:
     order = ("low", "medium", "high")
     if fail_on is None:
         return
-    fired = [
-        one for one in report.alarms if one.state == "fired" and order.index(one.severity) >= order.index(fail_on)
-    ]
+    fired = [one for one in report.alarms if one.state == "fired" and order.index(one.severity) >= order.index(fail_on)]
     if fired:
         raise AlarmsFired(
             f"{len(fired)} alarms of severity {fail_on} or higher fired: {', '.join(one.name for one in fired)}.",
@@ -153,7 +151,7 @@ def retrain(call: Invocation, model: str | None, step: str, reason: str) -> None
     from seatrial.cli import outcome
 
     if model in ("train", "compare", "propose"):
-        model, step = None, model
+        step, model = model, None
     with call.project() as project:
         with talk.Progress() as progress:
             done = project.retrain(model, step, reason=reason, progress=progress)

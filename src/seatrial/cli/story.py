@@ -57,7 +57,9 @@ def _april(project: Project, story: Steps, folder: Path) -> str:
     at(project, day(5, 3))
     with story.step("label", "seatrial label late --at 2013-05-03T04:00:00Z") as tell:
         told = project.label("late")
-        tell(f"{told.told:,} arrivals known by then; {told.matched:,} of {told.predictions:,} predictions have a label.")
+        tell(
+            f"{told.told:,} arrivals known; {told.matched:,} of {told.predictions:,} predictions have a label."
+        )
     first = ""
     mornings: list[Report] = []
     with story.step("monitor", "seatrial monitor late   # every morning from 8 April to 1 May") as tell:
@@ -81,7 +83,9 @@ def _april(project: Project, story: Steps, folder: Path) -> str:
 def _on_the_alarm(tell: Callable[[str], None], mornings: list[Report], alarm: AlarmResult) -> None:
     now, before = mornings[-1], mornings[-2]
     gaps = [abs(one.performance.gap or 0) for one in mornings[:-1]]
-    tell(f"8 to 22 April: {len(gaps)} quiet mornings, the largest gap {max(gaps):.3f} (alarm beyond {alarm.threshold:.2f}).")
+    tell(
+        f"8 to 22 April: {len(gaps)} quiet mornings, the largest gap {max(gaps):.3f} (alarm beyond {alarm.threshold:.2f})."
+    )
     tell(f"{now.as_of[:10]}: ALARM. {alarm.evidence}")
     drifted = [sum(one.drifted for one in report.drift.columns) for report in (before, now)]
     moved = [report.drift.prediction.value or 0 for report in (before, now) if report.drift.prediction]
@@ -100,7 +104,9 @@ def _challenge(project: Project, story: Steps, progress: talk.Progress) -> None:
             tell(f"{number} April: {project.retrain('late').words}.")
     with story.step("retrain", "seatrial retrain late train") as tell:
         tell(f"29 April: {project.retrain('late', 'train', progress=progress).words}.")
-    with story.step("retrain", "seatrial retrain late compare   # champion and challenger on the same flights, by day") as tell:
+    with story.step(
+        "retrain", "seatrial retrain late compare   # on the same flights, by day"
+    ) as tell:
         for when in (day(5, 20), day(6, 10), day(6, 28)):
             at(project, when)
             tell(f"{when:%-d %B}: {project.retrain('late', 'compare', progress=progress).words}.")
@@ -117,9 +123,7 @@ def _summer(project: Project, story: Steps, progress: talk.Progress) -> float:
     """A challenger of 1 July, better in July and shown to be so in September."""
     with story.step("retrain", 'seatrial retrain late train --reason "the summer is later than the winter"') as tell:
         at(project, day(7, 1))
-        words = project.retrain(
-            "late", "train", reason="the summer is later than the winter", progress=progress
-        ).words
+        words = project.retrain("late", "train", reason="the summer is later than the winter", progress=progress).words
         tell(f"1 July: {words}.")
     gain = 0.0
     with story.step("retrain", "seatrial retrain late compare") as tell:
@@ -225,5 +229,3 @@ def _page(project: Project, window: Window) -> str:
     from seatrial.monitoring.page import html
 
     return html(project.monitor("late", window=window, keep=False))
-
-

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from seatrial.core.signature import Signature, encode
-from seatrial.governance.lineage import Lineage, as_tree
+from seatrial.governance.lineage import Lineage
 from seatrial.releases.bundle import Bundle
 
 TOLERANCE = 1e-6
@@ -71,7 +71,9 @@ class Explained(msgspec.Struct, frozen=True):
     note: str = ""
 
 
-def inputs_of(row: Mapping[str, Any], names: Sequence[str], recomputed: Mapping[str, Any] | None) -> list[ExplainedInput]:
+def inputs_of(
+    row: Mapping[str, Any], names: Sequence[str], recomputed: Mapping[str, Any] | None
+) -> list[ExplainedInput]:
     """Every input of a logged row beside its recomputation. recomputed: input -> value; None: not possible."""
     found = []
     for name in names:
@@ -95,7 +97,7 @@ def inputs_of(row: Mapping[str, Any], names: Sequence[str], recomputed: Mapping[
 
 
 def replay(role: str, bundle: Bundle, row: Mapping[str, Any], logged: float | None) -> Replayed:
-    """What a release answers for the inputs of a logged row; said in words when it reads inputs that were not logged."""
+    """What a release answers for the inputs of a logged row; in words when it reads inputs that were not logged."""
     manifest = bundle.manifest
     missing = [name for name in manifest.signature.inputs if f"feature_{name}" not in row]
     facts: dict[str, Any] = {"role": role, "release": bundle.id, "version": str(manifest.version)}
@@ -104,11 +106,6 @@ def replay(role: str, bundle: Bundle, row: Mapping[str, Any], logged: float | No
     score = float(bundle.runtime().score(_encoded(manifest.signature, row))[0])
     same = None if role != "answered" or logged is None else math.isclose(score, logged, abs_tol=TOLERANCE)
     return Replayed(**facts, score=score, same=same)
-
-
-def as_lines(explained: Explained) -> list[str]:
-    """The lineage part as text."""
-    return as_tree(explained.lineage)
 
 
 def _encoded(signature: Signature, row: Mapping[str, Any]) -> Any:

@@ -62,7 +62,7 @@ svg .badge { fill: var(--ink); } svg .badge.loud { fill: var(--red); }
 svg text.number { fill: var(--ground); font-size: 11px; font-weight: 700; text-anchor: middle; }
 svg .bar { fill: var(--blue); } svg .bar.beyond { fill: var(--red); } svg .bar.faint { fill: var(--rule); }
 svg .hatch { stroke: var(--ground); stroke-width: 2; }
-svg .limit { stroke: var(--ink); stroke-width: 2.5; }
+svg .limit { stroke: var(--ink); stroke-width: 2.5; } svg .limit.under { stroke: var(--ground); stroke-width: 6.5; }
 ol.marks { list-style: none; padding: 0; margin: .5rem 0 0; font-size: .9rem; }
 ol.marks li { margin: .15rem 0; }
 ol.marks b { display: inline-block; min-width: 1.25rem; text-align: center; border-radius: .7rem; margin-right: .45rem;
@@ -73,8 +73,9 @@ summary { cursor: pointer; color: var(--quiet); }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; margin: .5rem 0; font-variant-numeric: tabular-nums; }
 th, td { text-align: left; padding: .25rem .9rem .25rem 0; border-bottom: 1px solid var(--rule); vertical-align: top; }
-th { color: var(--quiet); font-weight: 600; }
-td.n, th.n { text-align: right; }
+th { color: var(--quiet); font-weight: 600; white-space: nowrap; }
+td { overflow-wrap: break-word; }
+td.n, th.n { text-align: right; white-space: nowrap; }
 """
 
 
@@ -181,7 +182,7 @@ def line_chart(
         ],
     )
     legend = "".join(
-        f'<li><b{" class=loud" if one.loud else ""}>{i}</b>{safe(_moment(one.at))}: {safe(one.words)}</li>'
+        f"<li><b{' class=loud' if one.loud else ''}>{i}</b>{safe(_moment(one.at))}: {safe(one.words)}</li>"
         for i, one in enumerate(inside, start=1)
     )
     return _figure(
@@ -242,7 +243,8 @@ def columns(
         drawn.append(f'<rect class="bar {kind}" x="{right + 12}" y="{top + 10 + i * 24}" width="12" height="12"/>')
         drawn.append(_text(right + 30, top + 21 + i * 24, name, ""))
     table = _numbers(
-        ("time", *names), [(_when(t, step, long=True), f"{a:,}", f"{b:,}") for t, a, b in zip(times, totals, parts, strict=True)]
+        ("time", *names),
+        [(_when(t, step, long=True), f"{a:,}", f"{b:,}") for t, a, b in zip(times, totals, parts, strict=True)],
     )
     return _figure(_svg(WIDTH, high, title, drawn), title, caption, table)
 
@@ -298,7 +300,7 @@ def calibration_curve(
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]], *, numbers: Sequence[int] = ()) -> str:
     """A table of texts; those columns whose position is in `numbers` stand to the right."""
-    kind = {i: ' class="n"' for i in numbers}
+    kind = dict.fromkeys(numbers, ' class="n"')
     body = "".join(
         "<tr>" + "".join(f"<td{kind.get(i, '')}>{safe(cell)}</td>" for i, cell in enumerate(row)) + "</tr>"
         for row in rows
@@ -323,7 +325,9 @@ def value_text(value: float | None, shown: Shown) -> str:
         return "–"
     if shown == "share":
         percent = value * 100
-        return f"{percent:.0f} %" if abs(percent) >= 9.95 or abs(percent - round(percent)) < 1e-9 else f"{percent:.1f} %"
+        return (
+            f"{percent:.0f} %" if abs(percent) >= 9.95 or abs(percent - round(percent)) < 1e-9 else f"{percent:.1f} %"
+        )
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
@@ -349,7 +353,9 @@ class _Scale:
         if from_zero:
             low, high = min(low, 0.0), max(high, 0.0)
         if high - low < 1e-12 * max(abs(high), abs(low), 1e-290):
-            low, high = (low, high + (abs(high) or 1)) if from_zero else (low - (abs(low) or 1), high + (abs(high) or 1))
+            low, high = (
+                (low, high + (abs(high) or 1)) if from_zero else (low - (abs(low) or 1), high + (abs(high) or 1))
+            )
         step = _nice((high - low) / 4)
         first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
         ticks = [(first + i) * step for i in range(last - first + 1)]
@@ -393,7 +399,9 @@ def _span(one: Span, start: datetime, end: datetime, x: object, top: float, bott
 # Lines
 
 
-def _line(one: Series, times: Sequence[datetime], placed: Sequence[float], scale: _Scale, shown: Shown, step: timedelta) -> list[str]:
+def _line(
+    one: Series, times: Sequence[datetime], placed: Sequence[float], scale: _Scale, shown: Shown, step: timedelta
+) -> list[str]:
     known = [(i, float(v)) for i, v in enumerate(one.values) if v is not None and math.isfinite(v)]
     drawn = []
     for run in _runs([i for i, _ in known]):
@@ -497,9 +505,13 @@ def _bar(one: Bar, y: float, scale: _Scale, left: float, right: float, shown: Sh
     words = value_text(one.value, shown)
     if one.limit is not None and math.isfinite(one.limit):
         at = _n(scale.y(one.limit))
-        drawn.append(f'<line class="limit" x1="{at}" x2="{at}" y1="{y + 1}" y2="{y + 23}"/>')
+        drawn += [
+            f'<line class="limit{kind}" x1="{at}" x2="{at}" y1="{y + 1}" y2="{y + 23}"/>' for kind in (" under", "")
+        ]
     note = one.note or ("beyond its limit" if one.beyond else "")
-    drawn.append(_text(right + 14, y + 16, words + (f", {_short(note, 22)}" if note else ""), "strong" if one.beyond else ""))
+    drawn.append(
+        _text(right + 14, y + 16, words + (f", {_short(note, 22)}" if note else ""), "strong" if one.beyond else "")
+    )
     return drawn
 
 
@@ -507,7 +519,12 @@ def _bar_table(rows: Sequence[Bar], shown: Shown) -> str:
     return _numbers(
         ("name", "value", "limit", "note"),
         [
-            (one.name, value_text(one.value, shown), value_text(one.limit, shown), one.note or ("beyond its limit" if one.beyond else ""))
+            (
+                one.name,
+                value_text(one.value, shown),
+                value_text(one.limit, shown),
+                one.note or ("beyond its limit" if one.beyond else ""),
+            )
             for one in rows
         ],
     )

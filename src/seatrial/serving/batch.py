@@ -87,7 +87,7 @@ def keep(
             )
             chunk.append((schema, record))
         log.append_all(chunk)
-    return rows.num_rows
+    return len(request_ids)
 
 
 def _values(rows: pa.Table, name: str) -> Any:

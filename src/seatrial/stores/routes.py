@@ -121,7 +121,7 @@ class RouteStore:
         return read_route(deployment, data, verify)
 
     def earlier(self, deployment: str, generation: int, verify: Verify) -> RouteFile | None:
-        """The deployment's route of a generation, as this host had it; None when it never did. Raises as `read` does."""
+        """The deployment's route of a generation, as this host had it; None when it never did. Raises like `read`."""
         try:
             data = self._kept(deployment, generation).read_bytes()
         except FileNotFoundError:

@@ -1,0 +1,871 @@
+"""Building: from raw data to a prediction. Validate, snapshot, train, release, deploy, serve, predict.
+
+A verb reads what it needs from the stores, calls the stage that does the work, and writes the outcome in one
+transaction: records, the event that says who did it, and the head that now points at it. Objects are written before
+the transaction that names them, so a crash leaves at most an object that nobody names.
+"""
+
+from __future__ import annotations
+
+import math
+import subprocess
+import sys
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
+from dataclasses import replace
+from datetime import datetime
+from decimal import Decimal
+from functools import cached_property, partial
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from seatrial.core.clock import MachineClock, as_utc, iso, machine_us, monotonic, to_us
+from seatrial.core.errors import Conflict, Failed, SeatrialError, Unavailable, UsageError, did_you_mean, listed
+from seatrial.core.identity import canonical_json, content_id, new_id
+from seatrial.core.records import Record
+from seatrial.core.windows import Window, parse_window
+from seatrial.inputs import Inputs, columns
+from seatrial.loading import UnknownName
+from seatrial.nouns import Nouns
+from seatrial.results import Deployed, Progress, Released, Replayed, Taken, Trained
+from seatrial.workspace import SERVING_WAITS, SQLITE, STATE
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pyarrow as pa
+    from numpy.typing import NDArray
+
+    from seatrial.data.expectations import ValidationReport
+    from seatrial.deployment.definition import Deployment
+    from seatrial.doctor import Check
+    from seatrial.features.materialize import Written
+    from seatrial.registry.mlflow import Mirrored
+    from seatrial.releases.build import Built
+    from seatrial.releases.manifest import Manifest
+    from seatrial.serving.predictor import Answer, Draft
+    from seatrial.serving.service import Service
+    from seatrial.training.model import Model
+    from seatrial.training.pipeline import ChampionScores, Fitted
+
+MLFLOW = "mlflow"  # the outbox topic, as registry.mlflow names it
+
+
+class AlreadyReleased(Conflict):
+    """The version has a release, and this pack is not the same."""
+
+    code = "project.already_released"
+
+
+class RunFileDamaged(Failed):
+    """A file that a training kept is not as it was written."""
+
+    code = "project.run_file_damaged"
+
+
+class PredictionRefused(UsageError):
+    """A row could not be predicted. facts: `problem`, the problem document."""
+
+    code = "project.prediction_refused"
+
+
+class PredictionUnavailable(Unavailable):
+    """A row could not be predicted, by no fault of the row. facts: `problem`, the problem document."""
+
+    code = "project.prediction_unavailable"
+
+
+class RoutesNotReconciled(UserWarning):
+    """Whether the route files say what was decided last could not be looked up; they are served as they are."""
+
+
+class Building(Nouns):
+    """The verbs from raw data to a prediction."""
+
+    _mirroring: subprocess.Popen[bytes] | None = None
+
+    @cached_property
+    def _inputs(self) -> Inputs:
+        return Inputs(self)
+
+    def validate(self, *sources: str) -> list[ValidationReport]:
+        """Check the expectations of the sources (all, or those named). Reads only; writes nothing."""
+        return self._inputs.reports(sources)
+
+    def snapshot(self, *sources: str, progress: Progress | None = None) -> list[Taken]:
+        """Keep the rows of the raw sources (all, or those named), by content.
+
+        Raises DataRefused, and writes nothing, when any of them breaks an expectation.
+        """
+        taken, _ = self._inputs.snapshots(self._inputs.raw(sources), progress)
+        return taken
+
+    def materialize(self, *views: str, at: datetime | None = None, progress: Progress | None = None) -> list[Written]:
+        """Bring the online store up to `at` (default: now) for all views, or those named. Repeating it is safe.
+
+        Views as live and candidate releases froze them are kept up too, where the project declares them otherwise now;
+        `problem` says of such a view that it cannot be, and a warning with it.
+        """
+        from seatrial.features.materialize import write
+        from seatrial.upkeep import needed, write_needed
+
+        at_us = to_us(as_utc(at)) if at else self.now_us
+        frozen = [one for one in needed(self) if not views or one.plan.name in views]
+        gone = {one.plan.name for one in frozen} - set(self.definitions.views)
+        chosen = [self._inputs.view(name) for name in views or self.definitions.views if name not in gone]
+        sources = [view.source for view in chosen] + [one.source for one in frozen if one.source]
+        tables, snapshots = self._inputs.tables(sources, progress)
+        how: dict[str, Any] = {"known_by_us": at_us, "progress": progress}
+        written = [write(view, tables[view.source.name], self.online, **how) for view in chosen]
+        written += write_needed(frozen, tables, self.online, **how)
+        with self.metadata.transaction() as transaction:
+            for report in written:
+                body = msgspec.to_builtins(report) | {"through_us": at_us, "snapshots": snapshots}
+                self.event(transaction, "features.materialized", f"view/{report.view}", body)
+        return written
+
+    def push(self, name: str, rows: object) -> list[Written]:
+        """Take rows into the online store, now.
+
+        name: a view, or a source: then every view over it takes them. rows: a path (.parquet, .csv, .jsonl), an
+        Arrow table or other frame, or a list of dicts with the source's columns. A row that is there already
+        changes nothing. Views as live and candidate releases froze them take the rows too.
+        """
+        from seatrial.features.materialize import write
+        from seatrial.upkeep import needed, write_needed
+
+        views = [view for view in self.definitions.views.values() if name in (view.name, view.source.name)]
+        frozen = [one for one in needed(self) if name in (one.plan.name, one.plan.source and one.plan.source.name)]
+        sources = [view.source for view in views] + [one.source for one in frozen if one.source]
+        if not views and not frozen:
+            known = [*self.definitions.views, *(view.source.name for view in self.definitions.views.values())]
+            raise UnknownName(
+                f"no view and no view's source is named '{name}'.",
+                expected=f"There is {listed(dict.fromkeys(known))}. {did_you_mean(name, known)}".strip(),
+            )
+        tables = {source.name: self._inputs.given(source, rows) for source in sources[:1]}
+        written = [write(view, tables[view.source.name], self.online, now_us=self.now_us) for view in views]
+        return written + write_needed(frozen, tables, self.online, now_us=self.now_us)
+
+    def train(
+        self, model: str | None = None, *, cutoff: datetime | None = None, progress: Progress | None = None
+    ) -> Trained:
+        """Fit a model on what was known at `cutoff` (default: now), judge it, and make it a version if its gates pass.
+
+        The run is recorded either way; `passed` and `version` say how it ended. The version gets the alias
+        `candidate`.
+        """
+        from seatrial.training.environment import describe
+        from seatrial.training.pipeline import fit
+
+        started, started_us = monotonic(), machine_us()
+        declared = self.definitions.model(model)
+        timed = declared.labels.event_timestamp is not None
+        cutoff_us = to_us(as_utc(cutoff, name="cutoff") if cutoff else self.clock.now()) if timed else None
+        environment = describe(self.folder, self.definitions.files, declared.threads, seed=declared.seed)
+        left_out: dict[str, int] = {}
+        rows, plan, request, snapshots = self._inputs.rows(
+            declared, known_by_us=cutoff_us, progress=progress, left_out=left_out
+        )
+        training_set = self._keep_training_set(declared, rows, snapshots, cutoff_us)
+        fitted = fit(
+            declared,
+            rows,
+            plan,
+            request,
+            cutoff_us=cutoff_us,
+            champion=self._champion(declared),
+            progress=progress,
+        )
+        notes = [_KNOWN_AT_ONCE] if timed and declared.labels.label_known_at is None else []
+        counted = _counting(fitted.split, left_out)
+        fitted = replace(fitted, split=counted, warnings=(*notes, *fitted.warnings))
+        run = new_id("run")
+        files = self._keep_run_files(run, fitted, environment.patch)
+        body = fitted.as_plain() | {
+            "cutoff_us": cutoff_us,
+            "environment": environment.facts,
+            "signature": msgspec.to_builtins(fitted.signature),
+            "plan": msgspec.to_builtins(plan),
+            "files": files,
+            "definition": _definition(declared),
+        }
+        record = Record(run, "run", declared.name, (training_set, *snapshots), body)
+        version = self._keep_run(record, fitted, started_us)
+        return Trained(
+            model=declared.name,
+            run=run,
+            version=version,
+            passed=fitted.passed,
+            metrics=fitted.metrics,
+            baseline=fitted.baseline,
+            cv=body["cv"],
+            gates=body["gates"],
+            rows=fitted.split,
+            training_set=training_set,
+            snapshots=snapshots,
+            seconds=round(monotonic() - started, 3),
+            notes=notes,
+        )
+
+    def release(
+        self, name: str | None = None, *, parity_window: Window | None = None, progress: Progress | None = None
+    ) -> Released:
+        """Pack a model version as a signed release: ONNX, proved to answer like the native model.
+
+        name: a model (its newest version), `model@alias`, `model:3`, a version's id, or a run's.
+        parity_window: label rows predicted in it (labelled or not) are compared too. Packing the same version again
+        gives the same release; with another parity window it is refused, since the evidence is part of a release.
+        """
+        from seatrial.releases.build import build
+        from seatrial.releases.native import NativeModel
+        from seatrial.training.estimator import require_extra
+
+        require_extra()
+        version = self._version(name or self.definitions.model(None).name)
+        run = self.record(version.body["run"])
+        known = self.release_of(version.id)
+        if known is not None and parity_window is None and known.body["parity_window"]:
+            parity_window = parse_window(known.body["parity_window"])
+        files = run.body["files"]
+        kind = next(key.removeprefix("native.") for key in files if key.startswith("native."))
+        native = NativeModel(kind, self.objects.read(files[f"native.{kind}"]), run.body["task"])
+        rows = self._parity_rows(run, parity_window, progress)
+        built = build(
+            run,
+            version.body["version"],
+            native,
+            rows,
+            profile=self.objects.read(files["profile.json"]),
+            previous=self._manifest_before(version),
+            key=self.signing_key,
+            facts={"parity_window": str(parity_window) if parity_window else ""},
+            progress=progress,
+        )
+        if known is not None and known.id != built.id:
+            raise _already_released(version, known.id, built)
+        key = f"releases/{built.id}.seatrial"
+        # also when it is known: a lost or damaged bundle is there again
+        self.objects.put(key, built.data, whole=partial(_is_bundle, id=built.id, trusted=self.trusted))
+        new = known is None and self._keep_release(built, version, run, key, parity_window)
+        manifest = built.manifest
+        return Released(
+            id=built.id,
+            model=run.name,
+            version=manifest.version,
+            semantic_version=manifest.semantic_version,
+            explanation=manifest.explanation,
+            format=manifest.model_format,
+            parity=msgspec.to_builtins(manifest.parity),
+            path=str(self.objects.path(key)),
+            bytes=len(built.data),
+            new=new,
+        )
+
+    def _version(self, name: str) -> Record:
+        """The version that a name means; a run's id means the version that the run was made."""
+        if not name.startswith("run_"):
+            return self.registry.resolve(name)
+        run = self.resolved(name, "run")
+        version = self.registry.version_of(run.id)
+        if version is None:
+            raise UsageError(
+                f"run '{run.id}' of model '{run.name}' was made no version: its gates said no.",
+                state="No release was written.",
+                next=f"Run `seatrial runs show {run.id}` to see why.",
+            )
+        return version
+
+    def deploy(
+        self,
+        model: str | None = None,
+        *,
+        release: str | None = None,
+        reason: str = "",
+        expected: int | None = None,
+    ) -> Deployed:
+        """Give a deployment's traffic to a release (default: the model's newest). When it has it, nothing is written.
+
+        model: the deployment's name. release: an id or its start, or what `release` takes as a name.
+        reason: why, in words; needed for a model without owner or runbook.
+        expected: the generation that the caller saw; raises HeadMoved when somebody deployed since.
+        """
+        from seatrial.deployment.deploy import Traffic, deploy, live
+        from seatrial.governance.audit import anchor
+
+        deployment = self._deployment(model)
+        chosen = self.chosen_release(deployment.model, release)
+        self._check_servable(chosen, deployment)
+        before = live(self.metadata, deployment.name)
+        if expected is None:
+            expected = before.head.generation if before else 0
+        if before is not None and expected == before.head.generation and _is_live(before.record, chosen, deployment):
+            self.reconcile()
+            return Deployed(
+                deployment=deployment.name,
+                generation=expected,
+                live=chosen.id,
+                version=str(chosen.body["version"]),
+                previous=chosen.id,
+                strategy=deployment.strategy.kind,
+                audit=anchor(self.metadata),
+                changed=False,
+            )
+        sign, verify = self.signer
+        done = deploy(
+            self.metadata,
+            self.routes,
+            deployment,
+            [Traffic(chosen, chosen.body["object"])],
+            sign=sign,
+            verify=verify,
+            actor=self.actor,
+            at_us=self.now_us,
+            expected=expected,
+            reason=reason,
+        )
+        return Deployed(
+            deployment=deployment.name,
+            generation=done.head.generation,
+            live=chosen.id,
+            version=str(chosen.body["version"]),
+            previous=before.record.inputs[0] if before else None,
+            strategy=deployment.strategy.kind,
+            audit=anchor(self.metadata),
+        )
+
+    def _check_servable(self, release: Record, deployment: Deployment) -> None:
+        """Raise unless the release's bundle is whole and trusted, replays, and has what the deployment splits by."""
+        from seatrial.releases.bundle import open_bundle
+        from seatrial.releases.golden import replay
+
+        bundle = open_bundle(self.objects.path(release.body["object"]), self.trusted)
+        replay(bundle, bundle.runtime())
+        names = bundle.manifest.signature.request_names
+        if deployment.route_by is not None and deployment.route_by not in names:
+            raise UsageError(
+                f"deployment '{deployment.name}' splits by '{deployment.route_by}', which is no field of a request.",
+                expected=f"Requests have {listed(names)}. {did_you_mean(deployment.route_by, names)}".strip(),
+                state="Nothing was deployed.",
+            )
+
+    def serve(
+        self,
+        *,
+        host: str = "127.0.0.1",
+        port: int = 8000,
+        replay: bool = False,
+        on_ready: Callable[[str], None] | None = None,
+    ) -> None:
+        """Answer predictions over HTTP until SIGTERM or SIGINT. replay: requests may carry their own `at`."""
+        from seatrial.serving.service import run
+
+        self._reconcile_or_warn()
+        service = self._service(replay=replay)
+        service.refresh()
+        run(service, host=host, port=port, started=on_ready or _nobody)
+
+    def reconcile(self) -> list[str]:
+        """Write the route file of every deployment whose decision was kept but not yet told to serving."""
+        from seatrial.deployment.deploy import reconcile
+
+        sign, verify = self.signer
+        return reconcile(self.metadata, self.routes, sign=sign, verify=verify)
+
+    def _reconcile_or_warn(self) -> None:
+        """`reconcile` for those who answer requests: they need the route files only, and wait for no metadata."""
+        from seatrial.deployment.deploy import reconcile
+        from seatrial.stores.metadata import MetadataStore
+
+        path = self.sqlite_path("metadata")
+        if not path.exists():
+            return
+        sign, verify = self.signer
+        try:
+            with closing(MetadataStore(path, busy_seconds=SERVING_WAITS)) as metadata:
+                reconcile(metadata, self.routes, sign=sign, verify=verify)
+        except (SeatrialError, OSError) as error:
+            why = error.found if isinstance(error, SeatrialError) else str(error)
+            warnings.warn(
+                f"{why} The route files are served as they are; a decision that was kept but not yet told to serving "
+                "waits until the metadata store answers again.",
+                RoutesNotReconciled,
+                stacklevel=3,
+            )
+
+    def predict(
+        self,
+        model: str | None,
+        rows: Sequence[Mapping[str, Any]],
+        *,
+        at: datetime | None = None,
+        url: str | None = None,
+        request_ids: Sequence[str | None] = (),
+    ) -> list[dict[str, Any]]:
+        """Predict rows of request fields, in this process or through the service at `url`; logged either way.
+
+        at: the instant as of which features are looked up (default: now); through a service only if it replays.
+        request_ids: the caller's own id of each row, or none at all.
+        """
+        from seatrial.serving.client import Client
+
+        name = self._deployment(model).name
+        asked = list(zip(map(_with_floats, rows), request_ids or [None] * len(rows), strict=True))
+        if url is not None:
+            with Client(url, caller=self.actor) as client:
+                return [client.predict(row, model=name, request_id=id, at=at) for row, id in asked]
+        self._reconcile_or_warn()
+        service = self._service(replay=True, only=[name])
+        service.refresh()
+        try:
+            moment = iso(as_utc(at) if at else self.clock.now())
+            predictor = service.predictor(name)
+            drafts = (predictor.draft(_request(row, id, moment), self.actor) for row, id in asked)
+            return [self._logged(draft) for draft in drafts]
+        finally:
+            service.close()
+
+    def _logged(self, draft: Draft) -> dict[str, Any]:
+        """An answer that was made in this process, when it is in the log. Raises LogUnwritable."""
+        if draft.rows:
+            self.log.append_all(draft.rows)
+        return _answered(draft.answer)
+
+    def replay(
+        self,
+        model: str | None,
+        window: Window,
+        *,
+        url: str,
+        push: bool = True,
+        progress: Progress | None = None,
+    ) -> Replayed:
+        """Send the label rows predicted in `window` to a service that replays, each at its own instant, in order.
+
+        push: before each instant, push the events that had become known since the last one. Labels that the source
+        holds are then compared with the answers.
+        """
+        from seatrial.features.plan import make_plan
+        from seatrial.history import Feed, business_keys, in_window, measured, request_fields, times_us
+        from seatrial.serving.client import Client
+        from seatrial.serving.replay import Asked, replay
+        from seatrial.upkeep import needed
+
+        deployment = self._deployment(model)
+        declared = self.definitions.model(deployment.model)
+        plan = make_plan(declared.features, self.definitions.views)
+        frozen = [one for one in needed(self, declared.name) if one.source]
+        sources = [self.definitions.views[view.name].source for view in plan.views]
+        sources += [one.source for one in frozen if one.source]
+        views = [*plan.views, *(one.plan for one in frozen)]
+        started = monotonic()
+        tables, _ = self._inputs.tables([declared.labels, *sources], progress)
+        rows = in_window(tables[declared.labels.name], declared.labels, window)
+        names = list(dict.fromkeys([*plan.request_columns, *declared.request_features]))
+        fields = request_fields(rows, names)
+        ids = business_keys(rows, declared)
+        at_us = times_us(rows, declared.labels.event_timestamp).tolist()
+        asked = [Asked(at, row, key) for at, row, key in zip(at_us, fields, ids, strict=True)]
+        feed = Feed(views if push else [], tables, window, self.online)
+        positions = {id(one): position for position, one in enumerate(asked)}
+        probabilities = [float("nan")] * len(asked)
+        tell = progress or _silent
+        with Client(url, caller=self.actor) as client:
+            done = replay(client, deployment.name, asked, feed.up_to, progress=lambda n, of: tell("replay", n, of))
+            for one, answer in done:
+                score = answer["probability"] if declared.task == "binary" else answer["prediction"]
+                probabilities[positions[id(one)]] = score
+        seconds = monotonic() - started
+        labelled, metrics = measured(declared, rows, probabilities)
+        return Replayed(
+            model=declared.name,
+            window=str(window),
+            predictions=len(asked),
+            pushed=feed.rows,
+            labelled=labelled,
+            metrics=metrics,
+            seconds=round(seconds, 3),
+            per_second=round(len(asked) / seconds, 1) if asked else 0.0,
+        )
+
+    def export_docker(self, release: str | None, folder: str | Path) -> list[str]:
+        """Write a folder from which Docker builds a server for one release; the names of the files."""
+        from seatrial.export.docker import export
+
+        chosen = self.chosen_release(None, release)
+        target = Path(folder)
+        written = export(self.objects.path(chosen.body["object"]), target, trusted=self.trusted)
+        with self.metadata.transaction() as transaction:
+            self.event(transaction, "release.exported", chosen.id, {"form": "docker"})
+        return written
+
+    def doctor(self) -> list[Check]:
+        """Whether this machine and folder are fit, and whether what is kept can be read and is whole."""
+        from seatrial.doctor import checks
+
+        return checks(self)
+
+    def mirror(self) -> Mirrored:
+        """Tell MLflow what it has not been told. Its outage changes nothing here; what waits is told next time."""
+        from seatrial.registry.mlflow import Mirrored, mirror
+
+        target = self._mlflow()
+        if target is None:
+            pending = len(self.metadata.pending(MLFLOW))
+            return Mirrored(0, pending, "no tracking server is set, or mlflow is not installed")
+        return mirror(self.metadata, *target)
+
+    def close(self) -> None:
+        """Close every store that was opened, and wait for the mirror to have been told what was trained."""
+        if self._mirroring is not None:
+            self._mirroring.wait()
+            self._mirroring = None
+        super().close()
+
+    def _mlflow(self) -> tuple[str, Path | None] | None:
+        """Where the mirror is: its address, and the folder of its artifacts when it is a file of ours."""
+        uri = self.settings.stores.mlflow
+        if not uri or find_spec("mlflow") is None:
+            return None
+        if not uri.startswith(SQLITE):
+            return uri, None
+        path = self.sqlite_path("mlflow")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return f"{SQLITE}{path}", path.parent / "mlflow-artifacts"
+
+    def _start_mirror(self) -> None:
+        """Tell MLflow in a process of its own: importing it alone takes seconds that no verb should wait for."""
+        target = self._mlflow()
+        if target is None or self._mirroring is not None:
+            return
+        uri, artifacts = target
+        command = [sys.executable, "-m", "seatrial.registry.mlflow", str(self.sqlite_path("metadata")), uri]
+        self._mirroring = subprocess.Popen(
+            [*command, *([str(artifacts)] if artifacts else [])],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+
+    def _keep_training_set(self, model: Model, rows: pa.Table, snapshots: list[str], cutoff_us: int | None) -> str:
+        """Keep the training set by content; returns its id."""
+        from seatrial.data import snapshot
+
+        content = snapshot.content(rows)
+        identity = content_id("tset", content.id.encode())
+        key = f"training_sets/{identity}.parquet"
+        self.keep_table(key, lambda path: snapshot.write(content, rows, path))
+        body = {"content": content.as_plain(), "object": key}
+        happened = {"model": model.name, "cutoff_us": cutoff_us, "snapshots": snapshots, "rows": rows.num_rows}
+        with self.metadata.transaction() as transaction:
+            transaction.add(Record(identity, "training_set", "", (), body))  # content only: the run names its snapshots
+            self.event(transaction, "training_set.built", identity, happened)
+        return identity
+
+    def _keep_run_files(self, run: str, fitted: Fitted, patch: bytes) -> dict[str, str]:
+        """Keep what a run's record does not hold itself: name -> object key."""
+        import numpy as np
+        import pyarrow as pa
+
+        files = {
+            "profile.json": canonical_json(fitted.profile),
+            "feature_importance.json": msgspec.json.encode(fitted.importance),  # in its order, which is by weight
+        }
+        if patch:
+            files["uncommitted.patch"] = patch
+        if fitted.native is not None:
+            files[f"native.{fitted.native.format}"] = fitted.native.data
+        kept = {}
+        for name, data in files.items():
+            kept[name] = f"runs/{run}/{name}"
+            self.objects.put(kept[name], data)
+        columns = [np.ascontiguousarray(column) for column in fitted.parity_rows.T]
+        parity = pa.table(columns, names=list(fitted.signature.inputs))
+        for name, table in (("parity_rows.parquet", parity), ("test_scores.parquet", fitted.test_scores)):
+            key = f"runs/{run}/{name}"
+            self.keep_table(key, partial(_write_parquet, table))
+            kept[name] = key
+        return kept
+
+    def _run_message(self, record: Record, fitted: Fitted, started_us: int) -> dict[str, Any]:
+        """What MLflow is told of a run."""
+        from seatrial.registry.mlflow import run_message
+
+        return run_message(
+            record.id,
+            experiment=self.name,
+            name=f"{record.name} {iso(self.clock.now())}",
+            started_us=started_us,
+            ended_us=machine_us(),
+            params={**fitted.estimator.get("params", {}), "estimator": fitted.estimator.get("class", "")},
+            metrics={f"test_{name}": value for name, value in fitted.metrics.items()},
+            tags={"model": record.name, "passed": str(fitted.passed).lower(), "training_set": record.inputs[0]},
+            artifacts={name: str(self.objects.path(key)) for name, key in record.body["files"].items()},
+        )
+
+    def _keep_run(self, record: Record, fitted: Fitted, started_us: int) -> int | None:
+        """Record the run and, when its gates passed, make it a version; then tell MLflow. Returns the version."""
+        from seatrial.registry.versions import version_number
+
+        message = self._run_message(record, fitted, started_us)
+        version = None
+        with self.metadata.transaction() as transaction:
+            transaction.add(record)
+            self.event(transaction, "run.recorded", record.id, {"model": record.name, "passed": fitted.passed})
+            if fitted.passed:
+                created = self.registry.create(
+                    record, actor=self.actor, at_us=self.now_us, message=message, within=transaction
+                )
+                version = version_number(created)
+            else:
+                transaction.enqueue(MLFLOW, message)
+        self._start_mirror()
+        return version
+
+    def _champion(self, model: Model) -> ChampionScores | None:
+        """The live release of the model, as the gate that compares with it wants it; None when nothing is live.
+
+        It scores the challenger's own test rows, so every column that it reads must be among theirs.
+        """
+        from seatrial.core.signature import encode
+        from seatrial.releases.bundle import open_bundle
+        from seatrial.training.pipeline import ChampionNotComparable, ChampionScores
+
+        names = [d.name for d in self.definitions.deployments.values() if d.model == model.name] or [model.name]
+        head = self.metadata.head("deployment", names[0])
+        if head is None:
+            return None
+        release = self.record(self.record(head.record_id).inputs[0])
+        bundle = open_bundle(self.objects.path(release.body["object"]), self.trusted)
+        signature, runtime = bundle.manifest.signature, bundle.runtime(model.threads)
+
+        def score(rows: pa.Table) -> NDArray[np.float64]:
+            missing = [name for name in signature.inputs if name not in rows.column_names]
+            if missing:
+                raise ChampionNotComparable(
+                    f"the champion, version {bundle.manifest.version}, reads {listed(missing)}, "
+                    f"which the new training set of '{model.name}' does not have.",
+                    expected="The gate not_worse_than_champion compares both on the same rows.",
+                    next="Keep these features in the model until the champion is replaced, or drop the gate.",
+                )
+            inputs, _ = encode(signature, columns(rows, signature.inputs))
+            return runtime.score(inputs)
+
+        return ChampionScores(f"{model.name} {bundle.manifest.version}", score)
+
+    def _parity_rows(self, run: Record, window: Window | None, progress: Progress | None) -> NDArray[np.float32]:
+        """The rows on which a release must answer like the native model: those of the run, and those of a window."""
+        import numpy as np
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        from seatrial.core.signature import Signature, encode
+
+        key = run.body["files"]["parity_rows.parquet"]
+        try:
+            table = pq.read_table(self.objects.path(key))
+        except pa.ArrowException as error:
+            raise RunFileDamaged(
+                f"'{key}' in {self.objects.root} is damaged: {error}.",
+                expected=f"The rows on which a release of run {run.id} is compared with the trained model.",
+                state="No release was written.",
+                next=f"Put the file back from a backup, or run `seatrial train {run.name}` again.",
+            ) from None
+        rows = np.column_stack([column.to_numpy() for column in table.columns]).astype(np.float32)
+        if window is None:
+            return rows
+        signature = msgspec.convert(run.body["signature"], Signature)
+        model = self.definitions.model(run.name)
+        joined, _, _, _ = self._inputs.rows(model, window=window, progress=progress)
+        missing = [name for name in signature.inputs if name not in joined.column_names]
+        if missing or not joined.num_rows:
+            raise UsageError(
+                f"the window {window} has no rows of labels."
+                if not missing
+                else f"the project no longer has {listed(missing)}, which run {run.id} was trained with.",
+                state="No release was written.",
+                next="Name a window that has rows, or leave it out." if not missing else "Leave the window out.",
+            )
+        more, _ = encode(signature, columns(joined, signature.inputs))
+        return np.concatenate([rows, more])
+
+    def _manifest_before(self, version: Record) -> Manifest | None:
+        """The manifest of the newest release of an earlier version of the model."""
+        from seatrial.releases.manifest import Manifest
+
+        earlier = [
+            record
+            for record in self.metadata.records("release", version.name)
+            if record.body["version"] < version.body["version"]
+        ]
+        newest = max(earlier, key=lambda record: int(record.body["version"]), default=None)
+        return msgspec.convert(newest.body["manifest"], Manifest) if newest else None
+
+    def _keep_release(self, built: Built, version: Record, run: Record, key: str, window: Window | None) -> bool:
+        """Record the release. False when another process has recorded the same one meanwhile."""
+        manifest = built.manifest
+        body = {
+            "model": run.name,
+            "version": manifest.version,
+            "semantic_version": manifest.semantic_version,
+            "owner": manifest.owner,
+            "on_call": manifest.on_call,
+            "runbook": manifest.runbook,
+            "object": key,
+            "bytes": len(built.data),
+            "parity_window": str(window) if window else "",
+            "manifest": msgspec.to_builtins(manifest),
+        }
+        with self.metadata.transaction() as transaction:
+            there = transaction.head("version_release", version.id)
+            if there is not None and there.record_id != built.id:
+                raise _already_released(version, there.record_id, built)
+            if there is not None:
+                return False
+            transaction.add(Record(built.id, "release", run.name, (version.id, run.id), body))
+            transaction.move("version_release", version.id, built.id, expected=0)
+            transaction.move("release", run.name, built.id, expected=None)
+            facts = {name: body[name] for name in ("model", "version", "semantic_version", "bytes")}
+            self.event(transaction, "release.packed", built.id, facts)
+        return True
+
+    def _deployment(self, name: str | None) -> Deployment:
+        """The deployment of that name; a model that declares none is deployed under its own name."""
+        from seatrial.deployment.definition import Deployment
+
+        declared = self.definitions
+        if name is None and not declared.deployments:
+            return Deployment(declared.model(None).name)
+        if name is not None and name not in declared.deployments and name in declared.models:
+            return Deployment(name)
+        return declared.deployment(name)
+
+    def _service(self, *, replay: bool, only: Sequence[str] | None = None) -> Service:
+        from seatrial.serving.service import load
+
+        return load(
+            routes=self.folder / STATE / "routes",
+            read_bundle=self.objects.read,
+            trusted_keys=self.trusted,
+            online=self.online_for_serving(),
+            log=self.log,
+            replay=replay,
+            now_us=machine_us if isinstance(self.clock, MachineClock) else lambda: self.now_us,
+            only=only,
+        )
+
+
+def _is_live(decision: Record, release: Record, deployment: Deployment) -> bool:
+    """Whether a deployment's decision gives everything to this release, in the way that is declared."""
+    declared = {
+        "strategy": deployment.strategy.kind,
+        "route_by": deployment.route_by,
+        "on_store_failure": deployment.on_store_failure,
+    }
+    return decision.inputs == (release.id,) and all(decision.body[name] == value for name, value in declared.items())
+
+
+def _already_released(version: Record, known: str, built: Built) -> AlreadyReleased:
+    return AlreadyReleased(
+        f"version {version.body['version']} of '{version.name}' is release {known}; this pack is {built.id}.",
+        expected="A version has one release, and evidence or environment of this pack differ from it.",
+        next=f"Use {known}, or train a new version.",
+    )
+
+
+def _is_bundle(path: Path, *, id: str, trusted: Mapping[str, bytes]) -> bool:
+    """Whether a file is the bundle of this release, whole."""
+    from seatrial.releases.bundle import open_bundle
+
+    try:
+        return open_bundle(path, trusted).id == id
+    except SeatrialError:
+        return False
+
+
+def _definition(model: Model) -> dict[str, Any]:
+    """The model's declaration as plain values, for records."""
+    return {
+        "task": model.task,
+        "target": model.target,
+        "key": list(model.key),
+        "labels": model.labels.as_plain(),
+        "estimator": _estimator_name(model.estimator),
+        "params": {name: repr(value) for name, value in model.params.items()},
+        "gates": [str(gate) for gate in model.gates],
+        "split": {"kind": model.split.kind, "test_size": model.split.test_size},
+        "cv_folds": model.cv_folds,
+        "seed": model.seed,
+        "threads": model.threads,
+        "owner": model.owner,
+        "on_call": model.on_call,
+        "runbook": model.runbook,
+        "description": model.description,
+    }
+
+
+def _estimator_name(estimator: object) -> str:
+    """An import path as it is; a class or function by its path; an instance by its class's."""
+    if isinstance(estimator, str):
+        return estimator
+    named = estimator if hasattr(estimator, "__qualname__") else type(estimator)
+    return f"{named.__module__}.{named.__qualname__}"
+
+
+_KNOWN_AT_ONCE = (
+    "the label source names no label_known_at, so each label counts as known at the instant of its prediction; if they "
+    "come later, name the column that says when, or training looks ahead"
+)
+
+
+def _counting(split: dict[str, Any], left_out: Mapping[str, int]) -> dict[str, Any]:
+    """The counts of a split with the rows that were left out before the fit."""
+    counts = {name: count + left_out.get(name, 0) for name, count in split["rows"].items()}
+    return split | {"rows": counts | {"given": counts["given"] + sum(left_out.values())}}
+
+
+def _with_floats(row: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The row with its decimals as floats, which is what a request's numbers are."""
+    return {name: float(value) if isinstance(value, Decimal) else value for name, value in row.items()}
+
+
+def _request(row: Mapping[str, Any], request_id: str | None, at: str) -> bytes:
+    endless = [name for name, value in row.items() if isinstance(value, float) and math.isinf(value)]
+    if endless:
+        raise PredictionRefused(
+            f"field '{endless[0]}' is infinite.",
+            expected="A number or null is expected.",
+            state="Nothing was predicted.",
+        )
+    try:
+        return msgspec.json.encode(
+            {"features": row, "at": at} | ({} if request_id is None else {"request_id": request_id})
+        )
+    except (TypeError, ValueError) as error:
+        raise PredictionRefused(f"a row cannot be written as JSON: {error}.", state="Nothing was predicted.") from None
+
+
+def _answered(answer: Answer) -> dict[str, Any]:
+    body: dict[str, Any] = msgspec.json.decode(answer.body)
+    if answer.status >= 500:
+        raise PredictionUnavailable(str(body.get("detail", "no reason was given.")), state="", problem=body)
+    if answer.status != 200:
+        raise PredictionRefused(str(body.get("detail", "the row was refused.")), state="", problem=body)
+    return body
+
+
+def _write_parquet(table: pa.Table, path: Path) -> None:
+    import pyarrow.parquet as pq
+
+    pq.write_table(table, path, compression="zstd")
+
+
+def _nobody(url: str) -> None:
+    del url
+
+
+def _silent(what: str, done: int, total: int) -> None:
+    del what, done, total

@@ -1,0 +1,197 @@
+from __future__ import annotations
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from seatrial.monitoring.definition import Alarm, Monitor
+from seatrial.monitoring.labels import LabelCounts
+from seatrial.monitoring.monitor import ReportTooNew, make_report, point, read_report
+from seatrial.monitoring.report import Mark, Point, Report
+from tests.monitoring.worlds import DAY_US, START_US, a_sample, calibrated, week
+
+FLIGHTS = Monitor("late", subject="flights", outcome="late")
+
+
+def report_on(sample, *, window=None, **given):
+    window = window or week()
+    return make_report(sample, window=window, **{"as_of_us": window.end_us, **given})
+
+
+def off_level(said=0.24, observed=0.46, count=2000):
+    labels = np.zeros(count)
+    labels[np.linspace(0, count - 1, round(count * observed)).astype(int)] = 1
+    return a_sample(np.full(count, said), labels)
+
+
+def test_a_model_that_says_what_happens_is_ok():
+    report = report_on(calibrated())
+    assert report.verdict == "ok"
+    assert "100 % of the labels known" in report.headline
+    assert "no reference" in report.headline
+
+
+def test_a_level_that_is_off_is_told_in_the_words_of_the_product():
+    report = report_on(off_level(), monitor=FLIGHTS)
+    assert report.verdict == "act"
+    assert report.headline.startswith("Late flights are under-predicted: 46 % were late, the model said 24 %; ")
+    assert "retrain" in report.next
+    assert report_on(off_level(0.46, 0.24), monitor=FLIGHTS).headline.startswith(
+        "Late flights are over-predicted: 24 % were late, the model said 46 %"
+    )
+
+
+def test_without_words_of_the_product_the_models_name_is_used():
+    assert report_on(off_level()).headline.startswith(
+        "'late' is under-predicted: 46 % were positive, the model said 24 %"
+    )
+
+
+def test_the_headline_has_the_numbers_of_the_alarm_when_the_report_looks_further():
+    calm = calibrated(4000, 0.24)
+    at = np.concatenate(
+        [
+            START_US + np.arange(4000) * (3 * 7 * DAY_US // 4000),
+            week(3).start_us + np.arange(2000) * (7 * DAY_US // 2000),
+        ]
+    )
+    scores = np.concatenate([calm.scores(), off_level().scores()])
+    labels = np.concatenate([calm.label_values(), off_level().label_values()])
+    window = week(0, 28)
+    report = report_on(a_sample(scores, labels, at_us=at), window=window, monitor=FLIGHTS)
+    assert "46 % were late, the model said 24 %" in report.headline
+    assert report.performance.observed < 0.4
+
+
+def test_another_alarm_of_performance_says_what_its_limit_is():
+    monitor = Monitor("late", alarms=[Alarm.drop("accuracy", "20%")])
+    report = report_on(calibrated(), monitor=monitor, training={"accuracy": 0.95})
+    assert report.verdict == "act"
+    assert "accuracy is 0.7" in report.headline
+    assert "it was 0.95 in testing" in report.headline
+
+
+def test_a_regression_is_spoken_of_in_its_own_unit():
+    labels = np.random.default_rng(0).normal(500, 40, 1000)
+    report = report_on(a_sample(labels - 20, labels, task="regression"))
+    assert report.verdict == "act"
+    assert "under-predicted: the mean was" in report.headline
+
+
+@pytest.mark.parametrize(
+    ("sample", "words"),
+    [
+        (a_sample([]), "no predictions in this window"),
+        (a_sample([0.3]), "none of its 1 predictions has a label yet"),
+        (a_sample([0.3], [1]), "1 of 200 labels"),
+        (a_sample(np.full(1000, 0.3)), "none of its 1000 predictions".replace("1000", "1,000")),
+        (a_sample(np.full(1000, np.nan), np.ones(1000)), "none of its 1,000 predictions"),
+        (calibrated(at_us=START_US + 4 * DAY_US + np.arange(2100) * 1_000_000), "3 of 7 days"),
+    ],
+    ids=["empty window", "one row", "one label", "no labels ever", "no scores", "young"],
+)  # fmt: skip
+def test_too_little_to_say_is_unknown_and_says_what_is_missing(sample, words):
+    report = report_on(sample)
+    assert report.verdict == "unknown"
+    assert words in report.headline
+    assert report.next
+    assert any("no reference" in finding for finding in report.findings) or not report.rows
+
+
+def test_labels_that_were_known_before_their_predictions_are_said_to_be_of_no_use():
+    sample = a_sample(np.full(1000, 0.3))
+    early = type(sample)(sample.model, sample.task, sample.rows, LabelCounts(before=1000, predictions=1000))
+    report = report_on(early)
+    assert report.verdict == "unknown"
+    assert "1,000 labels were known before their predictions were made" in report.headline
+
+
+def test_a_quiet_alarm_that_is_not_of_performance_does_not_make_a_model_ok():
+    monitor = Monitor("late", calibration=False, alarms=[Alarm.above("p99_ms", 100)])
+    assert report_on(a_sample(np.full(1000, 0.3)), monitor=monitor).verdict == "unknown"
+
+
+def test_a_declared_hard_alarm_on_the_service_is_a_reason_to_act_and_a_mild_one_to_watch():
+    sample = calibrated()
+    for severity, verdict in (("high", "act"), ("low", "watch")):
+        monitor = Monitor("late", alarms=[Alarm.above("p99_ms", 1, severity=severity)])
+        assert report_on(sample, monitor=monitor).verdict == verdict
+
+
+def test_alarms_look_back_from_the_end_of_the_window_not_from_now():
+    report = report_on(off_level(), as_of_us=week().end_us + 365 * DAY_US)
+    assert report.verdict == "act"
+
+
+def test_alarms_do_not_look_beyond_what_is_known():
+    sample = off_level()
+    report = report_on(sample, as_of_us=week().start_us + 3 * DAY_US, since_us=START_US - 30 * DAY_US)
+    assert report.alarms[0].window == "2013-03-28T00:00:00Z/2013-04-04T00:00:00Z"
+
+
+def test_how_many_labels_have_arrived_is_said():
+    labels = off_level().label_values().copy()
+    labels[:760] = np.nan
+    report = report_on(a_sample(off_level().scores(), labels))
+    assert "62 % of this window's labels have arrived (1,240 of 2,000)" in report.findings
+
+
+def test_rows_are_counted_by_release():
+    sample = calibrated(300)
+    rows = sample.rows.set_column(
+        sample.rows.column_names.index("release"), "release", pa.array(["rel_1"] * 100 + ["rel_2"] * 190 + [None] * 10)
+    )
+    report = report_on(type(sample)(sample.model, sample.task, rows, sample.labels))
+    assert report.releases == {"rel_2": 190, "rel_1": 100, "1": 10}
+    assert next(iter(report.releases)) == "rel_2"
+
+
+def test_marks_of_what_was_not_known_yet_are_left_out():
+    marks = [Mark("2013-04-02T00:00:00Z", "release", "v1"), Mark("2013-05-02T00:00:00Z", "release", "v2")]
+    assert [mark.words for mark in report_on(calibrated(), marks=marks).marks] == ["v1"]
+
+
+def test_a_report_survives_being_kept_and_becomes_a_point_of_the_history():
+    report = report_on(off_level(), owner="ann", history=[Point("2013-04-01T00:00:00Z", "w", {"gap": None})])
+    body = msgspec.json.decode(msgspec.json.encode(report))
+    assert read_report(body) == report
+    found = point(body)
+    assert (found.at, found.window) == ("2013-04-08T00:00:00Z", report.window)
+    assert found.metrics["gap"] == pytest.approx(-0.22)
+    assert (found.metrics["rows"], found.metrics["drifted"]) == (2000, 0)
+
+
+def test_a_report_of_a_newer_version_is_refused_by_name():
+    body = msgspec.to_builtins(report_on(calibrated(300))) | {"format": 2}
+    for read in (point, read_report):
+        with pytest.raises(ReportTooNew, match="format 2"):
+            read(body)
+
+
+anything = st.one_of(st.floats(0, 1), st.just(float("nan")), st.floats(-2, 3))
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    st.lists(st.tuples(anything, st.sampled_from([0.0, 1.0, float("nan"), 2.0])), max_size=30),
+    st.sampled_from(["binary", "regression"]),
+    st.integers(1, 8),
+)
+def test_whatever_the_rows_hold_a_report_has_a_verdict_and_a_sentence(pairs, task, repeat):
+    scores = [score for score, _ in pairs] * repeat * 5
+    labels = [label for _, label in pairs] * repeat * 5
+    monitor = Monitor(
+        "late",
+        alarms=[Alarm.drop("accuracy", 0.2), Alarm.above("ks", 0.1), Alarm.above("label_share", 0.99, severity="low")],
+    )
+    sample = a_sample(scores, labels, task=task)
+    report = report_on(sample, monitor=monitor, training={"accuracy": 0.9})
+    assert report.verdict in ("ok", "watch", "act", "unknown")
+    assert report.headline.endswith(".")
+    assert report.next
+    assert isinstance(msgspec.json.decode(msgspec.json.encode(report), type=Report), Report)
+    if not report.performance.labelled:
+        assert report.verdict == "unknown"
