@@ -84,7 +84,7 @@ def _on_the_alarm(tell: Callable[[str], None], mornings: list[Report], alarm: Al
     now, before = mornings[-1], mornings[-2]
     gaps = [abs(one.performance.gap or 0) for one in mornings[:-1]]
     tell(
-        f"8 to 22 April: {len(gaps)} quiet mornings, the largest gap {max(gaps):.3f} (alarm beyond {alarm.threshold:.2f})."
+        f"{len(gaps)} quiet mornings, the largest gap {max(gaps):.3f}; an alarm is a gap beyond {alarm.threshold:.2f}."
     )
     tell(f"{now.as_of[:10]}: ALARM. {alarm.evidence}")
     drifted = [sum(one.drifted for one in report.drift.columns) for report in (before, now)]

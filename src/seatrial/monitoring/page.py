@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from itertools import pairwise
 
 from seatrial.core.clock import parse_time
 from seatrial.monitoring.pictures import (
@@ -69,14 +70,16 @@ h2 { font-size: 1.15rem; margin: 2.6rem 0 .2rem; padding-top: 1.1rem; border-top
 h3 { font-size: 1rem; margin: 1.4rem 0 .2rem; }
 p { margin: .3rem 0 .6rem; max-width: 46rem; }
 .kicker, .small { color: var(--quiet); font-size: .9rem; }
-.verdict { border-left: 6px solid var(--tone); background: var(--raised); padding: 1.1rem 1.3rem; border-radius: 0 8px 8px 0; }
+.verdict { border-left: 6px solid var(--tone); background: var(--raised); padding: 1.1rem 1.3rem;
+  border-radius: 0 8px 8px 0; }
 .verdict .word { color: var(--tone); font-weight: 700; }
 .verdict .sign { display: inline-block; width: 1.5rem; height: 1.5rem; line-height: 1.5rem; text-align: center;
   border-radius: 50%; background: var(--tone); color: var(--ground); margin-right: .5rem; font-weight: 700; }
 .act { --tone: var(--red); } .watch, .unknown { --tone: var(--blue); } .ok { --tone: var(--green); }
 .next { font-weight: 600; margin: 0; }
 .people { margin: .7rem 0 0; }
-dl.figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(13rem, 1fr)); gap: .7rem; margin: 1.2rem 0 0; }
+dl.figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(13rem, 1fr));
+  gap: .7rem; margin: 1.2rem 0 0; }
 dl.figures div { background: var(--raised); border-radius: 8px; padding: .7rem .9rem; }
 dl.figures dt { color: var(--quiet); font-size: .85rem; }
 dl.figures dd { margin: 0; font-size: 1.35rem; font-weight: 650; font-variant-numeric: tabular-nums; }
@@ -86,10 +89,12 @@ ul { padding-left: 1.2rem; margin: .3rem 0 .8rem; } li { margin: .2rem 0; }
 .chapter h2 { border: 0; padding: 0; margin: 0 0 .3rem; }
 .chapter .when { color: var(--quiet); font-size: .9rem; font-weight: 600; }
 .chapter.loud { border-left-color: var(--red); } .chapter.good { border-left-color: var(--green); }
-footer { margin-top: 3rem; padding-top: 1rem; border-top: 1px solid var(--rule); color: var(--quiet); font-size: .85rem; }
+footer { margin-top: 3rem; padding-top: 1rem; border-top: 1px solid var(--rule); color: var(--quiet);
+  font-size: .85rem; }
 code { font: .9em ui-monospace, SFMono-Regular, Menlo, Consolas, monospace; }
 @media print { main { max-width: none; padding: 0; } .verdict, dl.figures div { border: 1px solid var(--rule); }
-  figure, .chapter h2, tr { break-inside: avoid; } h2, h3 { break-after: avoid; } details:not([open]) { display: none; } }
+  figure, .chapter h2, tr { break-inside: avoid; } h2, h3 { break-after: avoid; }
+  details:not([open]) { display: none; } }
 """
 
 
@@ -177,7 +182,7 @@ def days_picture(
 
 def calibration_picture(report: Report, *, caption: str = "") -> str:
     """What happened where how much was predicted."""
-    dots = [Dot(one.mean_score, one.observed, one.rows, one.low, one.high) for one in report.performance.bins]
+    dots = [Dot(one.mean_score, one.observed, one.rows) for one in report.performance.bins]
     title = "Observed against predicted"
     return calibration_curve(dots, title=title, caption=caption, shown=_shown(report), few=FEW)
 
@@ -253,7 +258,7 @@ def _figures(report: Report) -> str:
         ("What happened", value_text(one.observed, shown), "mean of the labels"),
     ]
     if report.drift.columns:
-        cards.append(("Inputs that moved", f"{moved} of {len(report.drift.columns)}", "beyond what weeks differ by"))
+        cards.append(("Inputs that moved", f"{moved} of {len(report.drift.columns)}", "further than weeks differ"))
     failed = sum(not check.passed for check in report.quality)
     if report.quality:
         cards.append(
@@ -500,7 +505,7 @@ def _shown(report: Report) -> Shown:
 
 def _step(times: Sequence[datetime]) -> timedelta:
     """What one point stands for: the usual distance between two."""
-    apart = sorted(b - a for a, b in zip(times, times[1:], strict=False) if b > a)
+    apart = sorted(b - a for a, b in pairwise(times) if b > a)
     return apart[len(apart) // 2] if apart else DAY
 
 

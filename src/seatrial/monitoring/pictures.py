@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from html import escape
+from itertools import pairwise
 from typing import Literal
 
 from seatrial.core.clock import as_utc
@@ -128,8 +129,6 @@ class Dot:
     predicted: float
     observed: float
     rows: int
-    low: float | None = field(default=None)
-    high: float | None = field(default=None)
 
 
 def line_chart(
@@ -174,7 +173,7 @@ def line_chart(
     for one in series:
         drawn += _line(one, times, placed, scale, shown, step)
     drawn += _ends(series, placed, scale, shown, right)
-    table = _numbers(
+    numbers = _numbers(
         ("time", *(one.name for one in series)),
         [
             (_when(time, step, long=True), *(_cell(one.values[i], shown) for one in series))
@@ -186,7 +185,10 @@ def line_chart(
         for i, one in enumerate(inside, start=1)
     )
     return _figure(
-        _svg(WIDTH, high, title, drawn), title, caption, (f'<ol class="marks">{legend}</ol>' if legend else "") + table
+        _svg(WIDTH, high, title, drawn),
+        title,
+        caption,
+        (f'<ol class="marks">{legend}</ol>' if legend else "") + numbers,
     )
 
 
@@ -242,11 +244,11 @@ def columns(
     for i, (kind, name) in enumerate((("faint", names[0]), ("", names[1]))):
         drawn.append(f'<rect class="bar {kind}" x="{right + 12}" y="{top + 10 + i * 24}" width="12" height="12"/>')
         drawn.append(_text(right + 30, top + 21 + i * 24, name, ""))
-    table = _numbers(
+    numbers = _numbers(
         ("time", *names),
         [(_when(t, step, long=True), f"{a:,}", f"{b:,}") for t, a, b in zip(times, totals, parts, strict=True)],
     )
-    return _figure(_svg(WIDTH, high, title, drawn), title, caption, table)
+    return _figure(_svg(WIDTH, high, title, drawn), title, caption, numbers)
 
 
 def calibration_curve(
@@ -285,17 +287,18 @@ def calibration_curve(
     drawn.append(f'<polyline class="line observed" points="{" ".join(f"{_n(a)},{_n(b)}" for a, b in points)}"/>')
     largest = max(one.rows for one in dots) or 1
     for one, (a, b) in zip(dots, points, strict=True):
-        tip = f"{value_text(one.predicted, shown)} predicted, {value_text(one.observed, shown)} observed, {one.rows:,} rows"
+        means = f"{value_text(one.predicted, shown)} predicted, {value_text(one.observed, shown)} observed"
+        radius = 3.5 + 7 * math.sqrt(one.rows / largest)
         weak = " weak" if one.rows < few else ""
         drawn.append(
-            f'<circle class="dot observed{weak}" cx="{_n(a)}" cy="{_n(b)}" r="{_n(3.5 + 7 * math.sqrt(one.rows / largest))}">'
-            f"<title>{safe(tip)}</title></circle>"
+            f'<circle class="dot observed{weak}" cx="{_n(a)}" cy="{_n(b)}" r="{_n(radius)}">'
+            f"<title>{safe(f'{means}, {one.rows:,} rows')}</title></circle>"
         )
-    table = _numbers(
+    numbers = _numbers(
         ("predicted", "observed", "rows"),
         [(value_text(one.predicted, shown), value_text(one.observed, shown), f"{one.rows:,}") for one in dots],
     )
-    return _figure(_svg(404, high, title, drawn, narrow=True), title, caption, table)
+    return _figure(_svg(404, high, title, drawn, narrow=True), title, caption, numbers)
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]], *, numbers: Sequence[int] = ()) -> str:
@@ -387,11 +390,11 @@ def _time_axis(times: Sequence[datetime], placed: Sequence[float], step: timedel
     ]
 
 
-def _span(one: Span, start: datetime, end: datetime, x: object, top: float, bottom: float) -> str:
+def _span(one: Span, start: datetime, end: datetime, x: Callable[[datetime], float], top: float, bottom: float) -> str:
     first, last = max(as_utc(one.start), start), min(as_utc(one.end), end)
     if first >= last:
         return ""
-    a, b = x(first), x(last)  # type: ignore[operator]
+    a, b = x(first), x(last)
     rect = f'<rect class="band" x="{_n(a)}" width="{_n(b - a)}" y="{top - 22}" height="{bottom - top + 22}"/>'
     return rect + _text((a + b) / 2, top - 8, one.words, "quiet mid")
 
@@ -442,25 +445,22 @@ def _ends(series: Sequence[Series], placed: Sequence[float], scale: _Scale, show
     """The name of each line behind its end, moved apart where they would touch."""
     found = []
     for one in series:
-        last = next((i for i in range(len(placed) - 1, -1, -1) if _finite(one.values[i])), None)
+        last = next((value for value in reversed(one.values[: len(placed)]) if _finite(value)), None)
         if last is not None:
-            value = float(one.values[last] or 0.0)
-            found.append([scale.y(value), one, value])
-    found.sort(key=lambda item: float(item[0]))  # type: ignore[arg-type]
-    for above, below in zip(found, found[1:], strict=False):
-        below[0] = max(float(below[0]), float(above[0]) + 34)  # type: ignore[arg-type]
+            found.append((scale.y(last), one, last))
     drawn = []
-    for y, one, value in found:
-        role = one.role  # type: ignore[attr-defined]
-        drawn.append(_text(right + 10, float(y) - 3, one.name, role))  # type: ignore[arg-type, attr-defined]
-        drawn.append(_text(right + 10, float(y) + 13, f"{value_text(value, shown)} at the end", "quiet"))  # type: ignore[arg-type]
+    lowest = -math.inf
+    for y, one, value in sorted(found, key=lambda item: item[0]):
+        lowest = max(y, lowest + 34)
+        drawn.append(_text(right + 10, lowest - 3, one.name, one.role))
+        drawn.append(_text(right + 10, lowest + 13, f"{value_text(value, shown)} at the end", "quiet"))
     return drawn
 
 
-def _marks(inside: Sequence[At], x: object, top: float, bottom: float) -> list[str]:
+def _marks(inside: Sequence[At], x: Callable[[datetime], float], top: float, bottom: float) -> list[str]:
     drawn, ends = [], [-99.0, -99.0, -99.0]  # the right edge of each row of badges
     for number, one in enumerate(inside, start=1):
-        at = x(as_utc(one.at))  # type: ignore[operator]
+        at = x(as_utc(one.at))
         row = next((i for i, edge in enumerate(ends) if at - 10 > edge), 0)
         ends[row] = at + 10
         y = top + 2 + row * 21
