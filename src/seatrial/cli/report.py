@@ -1,0 +1,161 @@
+"""Rendering of a monitoring report: the verdict first, then what it rests on, each part in a few lines.
+
+What has nothing to say is one line or none; the page (`--html`) and `--json` hold everything.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from seatrial.cli.render import MAIN_METRICS, Block, Cell, Line, Style, Table, shown
+
+if TYPE_CHECKING:
+    from seatrial.monitoring.report import Report
+
+MOST_COLUMNS = 8
+VERDICTS: dict[str, tuple[str, Style]] = {
+    "act": ("ACT", "red"),
+    "watch": ("WATCH", "bold"),
+    "unknown": ("NOT KNOWN", "bold"),
+    "ok": ("OK", "green"),
+}
+STATES = {"fired": "FIRED", "quiet": "quiet", "not_enough_data": "not judged"}
+TOLD = {
+    "late": "known only after the window's end",
+    "unmatched": "fit no prediction",
+    "duplicate": "told again",
+    "contradicting": "contradict another; the one known last counts",
+    "before": "known before their prediction, and do not count",
+}
+
+
+def monitor_lines(report: Report) -> list[Block]:
+    """One report: verdict, next step, then performance, alarms, inputs, data and service."""
+    word, style = VERDICTS[report.verdict]
+    return [
+        Line(f"{word}: {report.headline}", style),
+        Line(f"Next: {report.next}"),
+        Line(),
+        Line(f"{report.model}, {report.window}, as of {report.as_of}", "dim"),
+        *_performance(report),
+        *_days(report),
+        *_alarms(report),
+        *_drift(report),
+        *_quality(report),
+        *_system(report),
+    ]
+
+
+def _performance(report: Report) -> list[Block]:
+    one = report.performance
+    if not one.rows:
+        return [Line("no predictions in this window")]
+    share = _percent(one.labelled / one.rows)
+    blocks: list[Block] = [Line(f"{one.rows:,} predictions; {share} of their labels have arrived ({one.labelled:,})")]
+    blocks += [Line(f"  {one.labels[name]:,} labels {words}") for name, words in TOLD.items() if one.labels.get(name)]
+    if one.note:
+        blocks.append(Line(f"  {one.note}"))
+    rows: list[list[Cell]] = []
+    if one.mean_score is not None:
+        rows.append(["mean prediction", one.mean_score, None, None])
+        rows.append(["mean label", one.observed, None, None])
+    names = [*(name for name in MAIN_METRICS if name in one.metrics), *one.metrics]
+    rows += [
+        [name, one.metrics[name], one.constant.get(name), one.training.get(name)]
+        for name in dict.fromkeys(names)
+        if one.metrics[name] is not None
+    ]
+    if rows:
+        blocks += [Line(), Table(("performance", "now", "constant", "test"), rows)]
+    return blocks
+
+
+def _days(report: Report) -> list[Block]:
+    days = [day for day in report.performance.days if day.rows]
+    if not days:
+        return []
+    left_out = f"the last 14 of {len(days)} days" if len(days) > 14 else ""
+    rows: list[list[Cell]] = [
+        [
+            day.start[:10],
+            day.rows,
+            day.labelled,
+            day.mean_score_labelled if day.labelled else day.mean_score,
+            day.observed,
+        ]
+        for day in days[-14:]
+    ]
+    table = Table(("day", "predictions", "labels", "predicted", "observed"), rows)
+    return [Line(), table, *([Line(left_out, "dim")] if left_out else [])]
+
+
+def _alarms(report: Report) -> list[Block]:
+    if not report.alarms:
+        return []
+    rows = [[STATES[one.state], one.name, one.severity, one.evidence or one.note] for one in report.alarms]
+    return [Line(), Table(("alarm", "", "severity", "evidence"), rows)]
+
+
+def _drift(report: Report) -> list[Block]:
+    found = report.drift
+    notes: list[Block] = [Line(found.note)] if found.note else []
+    every = [*([found.prediction] if found.prediction else []), *found.columns]
+    if not every:
+        return [Line(), *notes]
+    moved = sum(one.drifted for one in found.columns)
+    listed = [one for one in every if one.drifted or one is found.prediction]
+    listed += [one for one in every if one not in listed][: max(0, MOST_COLUMNS - len(listed))]
+    listed = listed[: MOST_COLUMNS * 3]
+    rows: list[list[Cell]] = [
+        [
+            "(the predictions)" if one is found.prediction else one.name,
+            "-" if one.value is None else f"{one.distance} {shown(one.value)}",
+            one.tolerated,
+            "MOVED" if one.drifted else "",
+            _percent(one.missing),
+            one.rows,
+            one.note,
+        ]
+        for one in listed
+    ]
+    head = ("input", "distance", "tolerated", "", "missing", "rows", "")
+    against = f", against {found.reference}" if found.reference else ""
+    words = f"{moved} of {len(found.columns)} inputs moved{against}"
+    rest = len(every) - len(listed)
+    more: list[Block] = [Line(f"and {rest} more", "dim")] if rest else []
+    return [Line(), Line(words, "red" if moved else ""), Table(head, rows), *more, *notes]
+
+
+def _quality(report: Report) -> list[Block]:
+    if not report.quality:
+        return []
+    failed = [one for one in report.quality if not one.passed]
+    if not failed:
+        return [Line(), Line(f"✓ all {len(report.quality)} checks of the data passed", "green")]
+    return [
+        Line(),
+        *(
+            Line(
+                f"✗ {one.name}{f' of {one.column}' if one.column else ''}: {one.found}, expected {one.expected}", "red"
+            )
+            for one in failed
+        ),
+    ]
+
+
+def _system(report: Report) -> list[Block]:
+    one = report.system
+    parts = [
+        f"{name} {shown(value)} ms"
+        for name, value in (("p50", one.p50_ms), ("p95", one.p95_ms), ("p99", one.p99_ms))
+        if value is not None
+    ]
+    parts += [] if one.degraded is None else [f"degraded {_percent(one.degraded)}"]
+    parts += [] if one.error_rate is None else [f"failed {_percent(one.error_rate)}"]
+    words = f"service: {', '.join(parts)}" if parts else ""
+    return [Line(), Line("; ".join(text for text in (words, one.note) if text))] if words or one.note else []
+
+
+def _percent(share: float) -> str:
+    percent = share * 100
+    return f"{percent:.0f} %" if percent >= 9.95 or percent == 0 else f"{percent:.1f} %"
