@@ -99,3 +99,17 @@ def test_duplicates_and_contradictions_are_those_of_the_window(log, tmp_path):
     assert (whole.labels.duplicate, whole.labels.contradicting) == (1, 2)
     second = whole.within(Window(NOON_US + DAY_US, NOON_US + 2 * DAY_US))
     assert (second.labels.duplicate, second.labels.contradicting) == (1, 0)
+
+
+def test_a_label_without_a_prediction_counts_in_the_window_that_it_was_told_for(log, tmp_path):
+    schema = a_schema()
+    log.append(schema, a_row(schema, prediction_id="p", at_us=NOON_US))
+    store = LabelStore(tmp_path / "labels")
+    shape = {"model": "late", "task": "binary", "target": "late", "key": ["flight", "carrier"], "actor": "t"}
+    at = ["2013-03-01T00:00:00Z", "2013-04-01T12:00:01Z", None]
+    told = [{"flight": 9, "carrier": "ZZ", "late": 1, "at": one} for one in at]
+    store.append("late", parse(told, now_us=NOON_US + DAY_US, **shape))
+    whole = sample_of(log, store.read("late"))
+    assert whole.labels.unmatched == 3
+    assert whole.within(Window(NOON_US, NOON_US + DAY_US)).labels.unmatched == 1
+    assert whole.within(Window(NOON_US + DAY_US, NOON_US + 2 * DAY_US)).labels.unmatched == 1

@@ -73,13 +73,18 @@ class LabelCounts:
 @dataclass(frozen=True)
 class Joined:
     """For each prediction, in order: its label (NaN: none), since when that label stands (0: none), how often it was
-    told again, and how many other values were told."""
+    told again, and how many other values were told.
+
+    loose: the labels that belong to no prediction, with `us` (the instant told for their prediction, else the one at
+    which they were known) and the booleans `before` and `ambiguous`.
+    """
 
     label: NDArray[np.float64] = field(repr=False)
     known_at_us: NDArray[np.int64] = field(repr=False)
     duplicates: NDArray[np.int64] = field(repr=False)
     contradictions: NDArray[np.int64] = field(repr=False)
     counts: LabelCounts
+    loose: pa.Table | None = field(default=None, repr=False, compare=False)
 
 
 def join(predictions: pa.Table, labels: pa.Table | None, key: Sequence[str], as_of_us: int) -> Joined:
@@ -112,7 +117,9 @@ def join(predictions: pa.Table, labels: pa.Table | None, key: Sequence[str], as_
     early[early] = known_at[early] < _us(predictions["at"])[place[early]]
     before |= early
     place[before] = -1
-    unmatched = int(np.count_nonzero((place < 0) & ~before))
+    none = place < 0
+    told_for = pc.coalesce(labels["at"], labels["known_at"]).cast(pa.int64())
+    loose = pa.table({"us": told_for, "before": before, "ambiguous": ambiguous}).filter(pa.array(none))
 
     rows = np.flatnonzero(place >= 0)
     rows = rows[np.argsort(place[rows], kind="stable")]  # by prediction, each in the order of outdoing
@@ -132,14 +139,14 @@ def join(predictions: pa.Table, labels: pa.Table | None, key: Sequence[str], as_
     np.add.at(joined.contradictions, of[~same], 1)
     counts = LabelCounts(
         matched=int(winners.size),
-        unmatched=unmatched,
+        unmatched=int(np.count_nonzero(none & ~before)),
         duplicate=int(joined.duplicates.sum()),
         contradicting=int(joined.contradictions.sum()),
         before=int(np.count_nonzero(before)),
         ambiguous=int(np.count_nonzero(ambiguous)),
         predictions=count,
     )
-    return Joined(joined.label, joined.known_at_us, joined.duplicates, joined.contradictions, counts)
+    return Joined(joined.label, joined.known_at_us, joined.duplicates, joined.contradictions, counts, loose)
 
 
 def keys(rows: pa.Table, columns: Sequence[str], *, prefix: str = "") -> pa.ChunkedArray:

@@ -35,12 +35,14 @@ class Sample:
     and, when labels were joined, label_duplicates and label_contradictions (int64): how often the row's label was
     told again, and how many other values were told.
     labels: what became of the labels; see `LabelCounts`.
+    loose: the labels that belong to no prediction, see `monitoring.labels.Joined`; None: not known one by one.
     """
 
     model: str
     task: Task
     rows: pa.Table = field(repr=False, compare=False)
     labels: LabelCounts = field(default_factory=LabelCounts)
+    loose: pa.Table | None = field(default=None, repr=False, compare=False)
 
     @property
     def features(self) -> list[str]:
@@ -48,23 +50,33 @@ class Sample:
         return [name.removeprefix(FEATURE) for name in self.rows.column_names if name.startswith(FEATURE)]
 
     def within(self, window: Window) -> Sample:
-        """The predictions whose `at` lies in the window. Labels that nobody could match stay counted."""
+        """The predictions whose `at` lies in the window, with the counts of their labels.
+
+        A label that belongs to no prediction counts where its prediction should have been, or else, when nobody told
+        for which instant it is, where it was known.
+        """
         import pyarrow as pa
         import pyarrow.compute as pc
 
         start, end = (pa.scalar(us, pa.timestamp("us", tz="UTC")) for us in (window.start_us, window.end_us))
         at = self.rows["at"]
         rows = self.rows.filter(pc.and_(pc.greater_equal(at, start), pc.less(at, end)))
-        known = rows["label_known_at"]
         labels = replace(
             self.labels,
             predictions=len(rows),
             matched=len(rows) - rows["label"].null_count,
             duplicate=_total(rows, "label_duplicates", self.labels.duplicate),
             contradicting=_total(rows, "label_contradictions", self.labels.contradicting),
-            late=int(pc.sum(pc.greater_equal(known, end)).as_py() or 0),
+            late=int(pc.sum(pc.greater_equal(rows["label_known_at"], end)).as_py() or 0),
         )
-        return replace(self, rows=rows, labels=labels)
+        loose = self.loose
+        if loose is not None:
+            inside = pc.and_(pc.greater_equal(loose["us"], window.start_us), pc.less(loose["us"], window.end_us))
+            loose = loose.filter(inside)
+            before = int(pc.sum(loose["before"]).as_py() or 0)
+            ambiguous = int(pc.sum(loose["ambiguous"]).as_py() or 0)
+            labels = replace(labels, unmatched=len(loose) - before, before=before, ambiguous=ambiguous)
+        return replace(self, rows=rows, labels=labels, loose=loose)
 
     def scores(self) -> NDArray[np.float64]:
         """(n,) scores; NaN where there is none."""
@@ -94,8 +106,8 @@ def from_log(
 ) -> Sample:
     """The sample of a prediction log.
 
-    log_table: what `PredictionLog.rows` gives, of one model: also predictions outside of the window, because a label
-        without a prediction among them counts as unmatched.
+    log_table: what `PredictionLog.rows` gives, of one model: also of some time before the window, because a label of
+        the window without a prediction among them counts as unmatched.
     labels: what `LabelStore.read` gives; None: nobody told any. Only those known at `as_of_us` or before count.
     key: the columns of the model's business key.
     """
@@ -149,7 +161,7 @@ def joined(
         rows = rows.drop_columns([name]) if name in rows.column_names else rows
         rows = rows.append_column(name, column)
     rows = rows.sort_by([("at", "ascending"), ("prediction_id", "ascending")])
-    whole = replace(sample, rows=rows, labels=found.counts)
+    whole = replace(sample, rows=rows, labels=found.counts, loose=found.loose)
     return whole if window is None else whole.within(window)
 
 
