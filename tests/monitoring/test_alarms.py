@@ -53,6 +53,12 @@ def test_a_window_is_whole_when_the_model_is_known_to_be_older_than_the_rows():
     assert at_end(GAP, young, since_us=START_US - 1).state == "fired"
 
 
+def test_a_log_that_begins_on_a_morning_has_that_day():
+    for hours, whole in ((0, True), (7, True), (12, True), (13, False), (24, False)):
+        at = START_US + hours * DAY_US // 24 + np.arange(2100) * (6 * DAY_US // 2100)
+        assert (at_end(GAP, off_by(0.3, at_us=at)).state == "fired") is whole, hours
+
+
 def test_an_alarm_of_performance_needs_its_labels():
     few = off_by(0.3)
     labels = few.label_values().copy()

@@ -11,6 +11,7 @@ from seatrial.monitoring.definition import Alarm, Monitor
 from seatrial.monitoring.labels import LabelCounts
 from seatrial.monitoring.monitor import ReportTooNew, make_report, point, read_report
 from seatrial.monitoring.report import Mark, Point, Report
+from tests.house.test_names import in_a_fresh_interpreter
 from tests.monitoring.worlds import DAY_US, START_US, a_sample, calibrated, week
 
 FLIGHTS = Monitor("late", subject="flights", outcome="late")
@@ -79,6 +80,12 @@ def test_a_regression_is_spoken_of_in_its_own_unit():
     report = report_on(a_sample(labels - 20, labels, task="regression"))
     assert report.verdict == "act"
     assert "under-predicted: the mean was" in report.headline
+
+
+def test_a_model_served_elsewhere_is_told_no_command_of_a_project():
+    for sample in (off_level(), a_sample([]), a_sample(np.full(500, 0.3))):
+        assert "`seatrial" in report_on(sample).next
+        assert "`seatrial" not in report_on(sample, elsewhere=True).next
 
 
 @pytest.mark.parametrize(
@@ -195,3 +202,17 @@ def test_whatever_the_rows_hold_a_report_has_a_verdict_and_a_sentence(pairs, tas
     assert isinstance(msgspec.json.decode(msgspec.json.encode(report), type=Report), Report)
     if not report.performance.labelled:
         assert report.verdict == "unknown"
+
+
+def test_a_report_needs_nothing_but_the_base_install():
+    """No pandas, scikit-learn or scipy; and a definition costs not even Arrow."""
+    definition = in_a_fresh_interpreter("from seatrial.monitoring.definition import Alarm, Monitor")
+    assert "pyarrow" not in definition
+    made = in_a_fresh_interpreter(
+        "from tests.house.test_names import in_a_fresh_interpreter
+from tests.monitoring.worlds import calibrated, week\n"
+        "from seatrial.monitoring.monitor import make_report\n"
+        "make_report(calibrated(), window=week(), as_of_us=week().end_us)"
+    )
+    assert {"pyarrow", "seatrial.monitoring.monitor"} <= set(made)
+    assert {"pandas", "sklearn", "scipy", "duckdb", "lightgbm", "mlflow"} & set(made) == set()

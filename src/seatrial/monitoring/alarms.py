@@ -1,8 +1,8 @@
 """Alarms: is a number beyond what was declared, and are there data enough to say so?
 
 An alarm looks at the predictions of its own trailing window. It is judged only when the model has predicted for that
-whole window, and a metric of performance only with enough labels: three days are not seven, and the first week of a
-model raises no alarm about its weekly figures.
+whole window (a quiet first night apart), and a metric of performance only with enough labels: three days are not
+seven, and the first week of a model raises no alarm about its weekly figures.
 """
 
 from __future__ import annotations
@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 DAY_US = 86_400_000_000
 MIN_ROWS = 200
 """Rows below which nothing is judged."""
+QUIET_START = 14
+"""A window counts as whole when less than this part of it lies before the model's first prediction: half a day of a
+week. A log that begins on a morning has that day."""
 
 
 def evaluate(
@@ -212,7 +215,7 @@ def _days_missing(sample: Sample, window: Window, since_us: int | None) -> str:
     length = window.end_us - window.start_us
     if first is None or first >= window.end_us:
         return f"not enough data: no predictions before {window.end:%Y-%m-%d %H:%M} UTC"
-    if first <= window.start_us:
+    if first <= window.start_us + length // QUIET_START:
         return ""
     unit, word = (DAY_US, "days") if length >= 2 * DAY_US else (DAY_US // 24, "hours")
     if length % unit:

@@ -18,7 +18,7 @@ from seatrial.core.clock import from_us, iso
 from seatrial.core.errors import Failed
 from seatrial.core.windows import Window
 from seatrial.monitoring.alarms import evaluate
-from seatrial.monitoring.definition import MIN_LABELS, Monitor
+from seatrial.monitoring.definition import MIN_LABELS, PERFORMANCE, Monitor
 from seatrial.monitoring.performance import performance
 from seatrial.monitoring.report import (
     FORMAT,
@@ -63,6 +63,7 @@ def make_report(
     runbook: str = "",
     error_rate: float | None = None,
     since_us: int | None = None,
+    elsewhere: bool = False,
 ) -> Report:
     """The report on `window` with what was known at `as_of_us`. Nothing is written, nothing raises for what data hold.
 
@@ -72,6 +73,7 @@ def make_report(
     reference: what the inputs and scores looked like in training; None: there is none, and the report says so.
     training: metrics of the release's test part. error_rate: share of failed requests, when somebody counted.
     since_us: instant of the model's first prediction ever, when the sample does not reach back to it.
+    elsewhere: the model is served by other software, so `next` names no command that needs a project.
     """
     monitor = monitor or Monitor(sample.model)
     inside = sample.within(window)
@@ -83,7 +85,7 @@ def make_report(
         evaluate(alarm, sample, until_us, reference, training, since_us=since_us, drifts=drifts)
         for alarm in monitor.every_alarm
     ]
-    judged = _judge(_Facts(monitor, window, figures, drifted, checks, alarms, reference is not None))
+    judged = _judge(_Facts(monitor, window, figures, drifted, checks, alarms, reference is not None, elsewhere))
     releases = Counter(
         str(release or version or "unknown")
         for release, version in zip(inside.rows["release"].to_pylist(), inside.rows["version"].to_pylist(), strict=True)
@@ -169,6 +171,7 @@ class _Facts:
     checks: list[Check]
     alarms: list[AlarmResult]
     compared: bool
+    elsewhere: bool
 
     @property
     def failed(self) -> list[Check]:
@@ -222,7 +225,7 @@ def _judge(facts: _Facts) -> _Judged:
     if facts.failed:
         return _Judged("act", _broken(facts), findings, _next_for_data(facts))
     if harm:
-        return _Judged("act", _harmful(facts, harm[0]), findings, harm[0].action)
+        return _Judged("act", _harmful(facts, harm[0]), findings, _next_for_harm(facts, harm[0]))
     moved = facts.moved or fired or (facts.drift.prediction is not None and facts.drift.prediction.drifted)
     if moved and facts.performance.rows:
         action = fired[0].action if fired else "Ask who delivers these inputs whether the change is meant."
@@ -365,11 +368,19 @@ def _next_for_data(facts: _Facts) -> str:
     return f"Mend {what} where it is made; do not retrain on this window."
 
 
+def _next_for_harm(facts: _Facts, alarm: AlarmResult) -> str:
+    if facts.elsewhere or alarm.metric not in PERFORMANCE:
+        return alarm.action
+    return f"{alarm.action} `seatrial retrain {facts.monitor.model}` proposes, it changes nothing by itself."
+
+
 def _next_for_unknown(facts: _Facts) -> str:
     if not facts.performance.rows:
-        return "Check that the service is asked and that its log is written: `seatrial status`."
+        status = "." if facts.elsewhere else ": `seatrial status`."
+        return f"Check that the model is asked, and that its log is written{status}"
     if facts.performance.labelled < _min_labels(facts.monitor):
-        return f"Tell what really happened: `seatrial label {facts.monitor.model} FILE`."
+        how = "." if facts.elsewhere else f": `seatrial label {facts.monitor.model} FILE`."
+        return f"Tell what really happened{how}"
     return "Wait until the window is full; nothing else is missing."
 
 

@@ -171,7 +171,7 @@ def fit(
     with watch.stage("profile"):
         rest = np.setdiff1d(np.arange(known.size), parts.test)
         parity_rows, _ = encode(last.signature, known.at(np.concatenate([parts.test, rest])))
-        profile = reference_profile(model.task, known.columns, scores, known.labels)
+        profile = reference_profile(model.task, known.columns, scores, known.labels, known.at_us)
     return Fitted(
         model=model.name,
         task=model.task,

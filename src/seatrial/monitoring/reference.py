@@ -1,0 +1,171 @@
+"""The reference: what the columns looked like in training, or in any rows that count as normal.
+
+One numpy pass per column; what is kept is counts, a few kilobytes a column whatever the rows. It comes from the
+profile of a release, or from a table: a past window, the rows that a model served elsewhere was trained on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from seatrial.core.errors import Failed
+from seatrial.stats.profile import FORMAT, category_profile, numeric_profile, weekly_distances
+from seatrial.monitoring.sample import FEATURE
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+TOLERATED = 0.05
+"""The distance that counts as nothing when the reference's own weeks do not say more."""
+
+
+class ProfileTooNew(Failed):
+    """The reference profile was written by a newer version."""
+
+    code = "profile.too_new"
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """A column of numbers. cuts: the inner edges of the bins, ascending; counts: rows per bin, one more than cuts.
+
+    rows: values that are there; missing: share of rows that are not. low, high: the range; NaN when all is missing.
+    """
+
+    cuts: NDArray[np.float64]
+    counts: NDArray[np.int64]
+    rows: int
+    missing: float
+    mean: float | None
+    std: float | None
+    low: float
+    high: float
+    tolerated: float = TOLERATED
+
+
+@dataclass(frozen=True)
+class Categories:
+    """A column of strings. values: rows of each of the most frequent; other: rows of the rest.
+
+    complete: every value that the reference has is among `values`.
+    """
+
+    values: dict[str, int]
+    other: int
+    rows: int
+    missing: float
+    tolerated: float = TOLERATED
+
+    @property
+    def complete(self) -> bool:
+        return self.other == 0
+
+
+Column = Numbers | Categories
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What to compare with. name: in words; rows_per_day: of the reference, when its times are known."""
+
+    name: str
+    rows: int
+    columns: dict[str, Column]
+    scores: Numbers | None = None
+    rows_per_day: float | None = None
+
+    @staticmethod
+    def from_profile(profile: Mapping[str, Any], *, name: str = "the training rows") -> Reference:
+        """Of a release's `profile.json` (see `training.profile`). Raises ProfileTooNew."""
+        number = profile.get("format", 0)
+        if number > FORMAT:
+            raise ProfileTooNew(
+                f"the reference profile has the format {number}; this version reads up to {FORMAT}.",
+                state="Nothing was compared.",
+                next="Update seatrial.",
+            )
+        scores = _column(profile["scores"]) if profile.get("scores", {}).get("count") else None
+        return Reference(
+            name,
+            profile["rows"],
+            {column: _column(plain) for column, plain in profile["inputs"].items()},
+            scores if isinstance(scores, Numbers) else None,
+            profile.get("rows_per_day"),
+        )
+
+    @staticmethod
+    def from_table(table: pa.Table, columns: Sequence[str] | None = None, *, name: str = "the reference") -> Reference:
+        """Of rows. columns: which (default: all but the times); called as they are, or `feature_NAME`.
+
+        With `at` (UTC) its weeks tell how far a normal week lies from the whole; with `score` the predictions are
+        compared too.
+        """
+        import pyarrow as pa
+
+        prefixed = [one for one in table.column_names if one.startswith(FEATURE)]
+        chosen = list(columns) if columns is not None else [one.removeprefix(FEATURE) for one in prefixed]
+        at_us = table["at"].cast(pa.int64()).to_numpy() if "at" in table.column_names else None
+        profiles = {}
+        for column in chosen:
+            values = values_of(table[f"{FEATURE}{column}" if f"{FEATURE}{column}" in prefixed else column])
+            profiles[column] = profile_of(values, at_us)
+        scores = numeric_profile(floats(table["score"])) if "score" in table.column_names else None
+        plain: dict[str, Any] = {"format": FORMAT, "rows": table.num_rows, "inputs": profiles}
+        plain["scores"] = scores or {}
+        if at_us is not None and at_us.size:
+            plain["rows_per_day"] = at_us.size / max((int(at_us.max()) - int(at_us.min())) / 86_400_000_000, 1.0)
+        return Reference.from_profile(plain, name=name)
+
+
+def profile_of(values: NDArray[Any], at_us: NDArray[np.int64] | None) -> dict[str, Any]:
+    """The plain profile of one column, with the distances of its weeks when times are known."""
+    plain = category_profile(values) if values.dtype == object else numeric_profile(values)
+    return plain | {"weeks": weekly_distances(plain, values, at_us)} if at_us is not None else plain
+
+
+def values_of(column: pa.ChunkedArray) -> NDArray[Any]:
+    """Values as monitoring compares them: float64 with NaN for missing, or objects (str or None)."""
+    import pyarrow as pa
+
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+        return np.asarray(column.to_numpy(zero_copy_only=False), dtype=object)
+    return floats(column)
+
+
+def floats(column: pa.ChunkedArray) -> NDArray[np.float64]:
+    import pyarrow as pa
+
+    if pa.types.is_null(column.type):
+        return np.full(len(column), np.nan)
+    if pa.types.is_boolean(column.type):
+        column = column.cast(pa.int8())
+    values: NDArray[np.float64] = column.cast(pa.float64()).to_numpy(zero_copy_only=False)
+    return values
+
+
+def _column(plain: Mapping[str, Any]) -> Column:
+    rows = plain["count"] - plain["missing"]
+    missing = plain["missing"] / plain["count"] if plain["count"] else 0.0
+    tolerated = max([TOLERATED, *plain.get("weeks", [])])
+    if plain["type"] == "category":
+        return Categories(dict(plain["values"]), plain["other"], rows, missing, tolerated)
+    edges = np.asarray(plain["edges"], dtype=np.float64)
+    counts = np.asarray(plain["counts"], dtype=np.int64)
+    return Numbers(
+        edges[1:-1],
+        counts,
+        rows,
+        missing,
+        plain["mean"],
+        plain["std"],
+        float("nan") if plain["min"] is None else plain["min"],
+        float("nan") if plain["max"] is None else plain["max"],
+        tolerated,
+    )
