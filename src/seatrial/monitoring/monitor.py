@@ -151,12 +151,15 @@ def _min_labels(monitor: Monitor) -> int:
 
 
 def _compared(inside: Sample, reference: Reference | None) -> tuple[Drift, list[Check]]:
-    if reference is None:
-        return Drift("", [], None, NO_REFERENCE), []
     from seatrial.monitoring.drift import drift
     from seatrial.monitoring.quality import quality
+    from seatrial.monitoring.reference import Reference
 
-    return drift(inside.rows, reference), quality(inside, reference)
+    if reference is not None:
+        return drift(inside.rows, reference), quality(inside, reference)
+    # the rules that look at the predictions alone
+    checks = [check for check in quality(inside, Reference("", 0, {})) if check.name != "columns"]
+    return Drift("", [], None, NO_REFERENCE), checks
 
 
 # The verdict
@@ -237,9 +240,9 @@ def _judge(facts: _Facts) -> _Judged:
 
 def _broken(facts: _Facts) -> str:
     first, more = facts.failed[0], len(facts.failed) - 1
-    where = f" in '{first.column}'" if first.column else ""
+    where = f" of '{first.column}'" if first.column else ""
     others = f"; {_count(more, 'other rule')} failed too" if more else ""
-    return f"The data are broken: {first.name}{where}: {first.found}, {first.expected} was expected{others}."
+    return f"The data are broken, rule '{first.name}'{where}: {first.found}; expected: {first.expected}{others}."
 
 
 def _harmful(facts: _Facts, alarm: AlarmResult) -> str:
@@ -273,10 +276,11 @@ def _calibration(facts: _Facts, alarm: AlarmResult) -> str:
 
 
 def _watchful(facts: _Facts, fired: list[AlarmResult]) -> str:
-    if facts.moved:
-        widest = facts.moved[0]
+    if len(facts.moved) == 1:
+        what = f"input '{facts.moved[0].name}' moved by {_number(facts.moved[0].value)}"
+    elif facts.moved:
         names = _names([column.name for column in facts.moved])
-        what = f"{_count(len(facts.moved), 'input')} moved ({names}; '{widest.name}' most, by {_number(widest.value)})"
+        what = f"{_count(len(facts.moved), 'input')} moved, '{facts.moved[0].name}' most: {names}"
     elif fired:
         what = fired[0].evidence
     else:
@@ -320,6 +324,8 @@ def _inputs(facts: _Facts, *, quiet: bool = False) -> str:
     """What the inputs have to say about it."""
     if not facts.compared:
         return "the inputs were not compared, there is no reference"
+    if len(facts.moved) == 1:
+        return f"input '{facts.moved[0].name}' moved too"
     if facts.moved:
         return f"{_count(len(facts.moved), 'input')} moved too: {_names([one.name for one in facts.moved])}"
     if all(column.value is None for column in facts.drift.columns):
