@@ -27,14 +27,15 @@ import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import quote
 
 import msgspec
 
-from seatrial.core.clock import from_us, monotonic
-from seatrial.core.errors import Conflict, Failed, Unavailable, did_you_mean, listed
+from seatrial.core.clock import as_utc, from_us, machine_us, monotonic, to_us
+from seatrial.core.errors import Conflict, Failed, Unavailable, UsageError, did_you_mean, listed
 from seatrial.core.identity import uuid7, value_digest
 from seatrial.core.types import Dtype
 from seatrial.core.windows import Window
@@ -51,6 +52,7 @@ _HEADER = struct.Struct("<6sHI")  # magic, format, CRC-32 of both
 _FRAME = struct.Struct("<II")  # length of the payload, CRC-32 of the payload seeded with the length
 _LARGEST = 16 * 2**20  # no payload is longer; a longer length is damage
 _GROUP_SECONDS = 0.05
+_MOST_SCHEMAS = 1_000  # remembered by `write`; every set of feature names is one
 _BATCH_BYTES = 128 * 2**20  # segments compacted together, so that memory stays bounded
 
 
@@ -76,6 +78,12 @@ class LogColumnMissing(Failed):
     """A column was asked for that no record of the log has."""
 
     code = "log.column_missing"
+
+
+class LogValueWrong(UsageError):
+    """A prediction was given to the log with a value that it does not take."""
+
+    code = "log.value_wrong"
 
 
 class LogWarning(UserWarning):
@@ -235,8 +243,61 @@ class PredictionLog:
         self._open: _Open | None = None
         self._group: threading.Thread | None = None
         self._stop = threading.Event()
+        self._schemas: dict[tuple[Any, ...], LogSchema] = {}
+        self._texts: set[tuple[str, str]] = set()  # inputs that were text, by model
 
     # -- writing
+
+    def write(
+        self,
+        *,
+        model: str,
+        features: Mapping[str, Any],
+        prediction: float,
+        probability: float | None = None,
+        request_id: str | None = None,
+        at: datetime | None = None,
+        version: str = "",
+        latency_ms: float | None = None,
+    ) -> str:
+        """Append one prediction of a model that is served elsewhere; returns its new prediction_id.
+
+        features: the model's inputs: numbers, text, bools (as 0 and 1) or None for missing; NaN is missing.
+        probability: P(positive) of a classifier. request_id: the caller's name for the request, to which labels can be
+            told. at: the instant that the prediction is for, aware; now by default.
+        When this returns the record survives the death of the process; safe from any thread. Raises LogValueWrong and
+        NaiveTime before anything is written, and LogUnwritable.
+        """
+        texts = {name for name, value in features.items() if isinstance(value, str)}
+        self._texts |= {(model, name) for name in texts}
+        categories = tuple(sorted(name for name in features if (model, name) in self._texts))
+        known = (model, version, tuple(features), categories)
+        schema = self._schemas.get(known)
+        if schema is None:
+            if len(self._schemas) >= _MOST_SCHEMAS:
+                self._schemas.clear()
+            schema = self._schemas[known] = log_schema(
+                model=model, version=version, release="", deployment="", inputs=list(features), categories=categories
+            )
+        now_us, prediction_id = machine_us(), uuid7()
+        row = LoggedPrediction(
+            schema=schema.id,
+            prediction_id=prediction_id,
+            request_id=prediction_id if request_id is None else request_id,
+            row=0,
+            caller="",
+            arm="",
+            at_us=now_us if at is None else to_us(as_utc(at)),
+            recorded_at_us=now_us,
+            inputs=tuple(_input(name, value) for name, value in features.items()),
+            fields=(),
+            views=(),
+            prediction=_number("prediction", prediction),
+            probability=None if probability is None else _number("probability", probability),
+            latency_ms=float("nan") if latency_ms is None else _number("latency_ms", latency_ms),
+        )
+        self.append(schema, row)
+        return prediction_id
 
     def append(self, schema: LogSchema, row: LoggedPrediction) -> None:
         """Append an answer of one row. When this returns the record survives the death of the process.
@@ -321,6 +382,20 @@ class PredictionLog:
                 table = table.append_column(name, pa.nulls(0))
         table = table.take(pc.sort_indices(table["prediction_id"]))
         return table if columns is None else table.select(list(columns))
+
+    def prediction_logs(self, model: str | None = None, window: Window | None = None) -> pa.Table:
+        """The rows in the form that `seatrial.surface.ModelMonitor` takes: `feature_NAME`, `prediction`, `timestamp`.
+
+        prediction: the probability of class 1 where the model gives one, else its value. timestamp: in UTC, ascending.
+        """
+        import pyarrow.compute as pc
+
+        rows = self.rows(model=model, window=window)
+        rows = rows.sort_by([("at", "ascending"), ("prediction_id", "ascending")])
+        found = {name: rows[name] for name in rows.column_names if name.startswith("feature_")}
+        found["prediction"] = pc.coalesce(rows["probability"], rows["prediction"])
+        found["timestamp"] = rows["at"]
+        return type(rows).from_pydict(found)
 
     def find(self, wanted: str) -> list[dict[str, Any]]:
         """The records whose prediction_id or request_id is `wanted`, as dictionaries by column; empty when none."""
@@ -595,6 +670,29 @@ class PredictionLog:
                     self.rotate()
             finally:
                 os.close(fd)
+
+
+# -- values of `write`
+
+
+def _input(name: str, value: Any) -> float | str | None:
+    if value is None or isinstance(value, str):
+        return value
+    number = _number(name, value)
+    return None if number != number else number
+
+
+def _number(name: str, value: Any) -> float:
+    try:
+        if not isinstance(value, str | bytes):
+            return float(value)
+    except (TypeError, ValueError, OverflowError):
+        pass
+    raise LogValueWrong(
+        f"'{name}' is {type(value).__name__}, which the prediction log does not take.",
+        expected="A number is expected, or of a feature also text, a bool or None.",
+        state="The prediction is not in the log.",
+    )
 
 
 # -- frames

@@ -1,0 +1,524 @@
+"""A model that is served elsewhere: its log, a map of the columns, and every report and alarm that there is.
+
+No project, model or release is needed, and nothing is written. A log is a Parquet or CSV file, a folder of Parquet
+files, or a folder that `PredictionLog(...).write(...)` made; `monitoring.mapping` says what a map holds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from seatrial.core.clock import from_us, iso
+from seatrial.core.errors import Failed, did_you_mean, listed
+from seatrial.core.windows import Window, duration_text, duration_us
+from seatrial.data.reading import Times, csv_header, read
+from seatrial.data.sources import CsvSource, FrameSource
+from seatrial.monitoring.definition import Alarm
+from seatrial.monitoring.labels import FIELD, LabelCounts, parse
+from seatrial.monitoring.mapping import BadMap, ColumnMap, read_map
+from seatrial.monitoring.monitor import make_report
+from seatrial.monitoring.report import Report
+from seatrial.monitoring.sample import FEATURE, Sample, from_log, joined
+from seatrial.stores.prediction_log import PredictionLog
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from seatrial.monitoring.reference import Reference
+
+DAY_US = 86_400_000_000
+UNITS = {"s": 1_000_000, "ms": 1_000, "us": 1}
+
+
+class LogMissing(Failed):
+    """A file to monitor is not there, or is no log."""
+
+    code = "monitor.log_missing"
+
+
+class LogColumnNotThere(Failed):
+    """The map names a column that the file does not have."""
+
+    code = "monitor.column_not_there"
+
+
+class LogColumnWrong(Failed):
+    """A column of a foreign log does not hold what the map says that it is."""
+
+    code = "monitor.column_wrong"
+
+
+@dataclass(frozen=True)
+class Imported:
+    """Predictions from elsewhere. left_out: columns that nobody looks at, and why."""
+
+    sample: Sample
+    left_out: tuple[str, ...] = ()
+
+
+def monitor_log(
+    log: Path,
+    mapping: Path,
+    reference: Path | None = None,
+    *,
+    as_of_us: int,
+    window: Window | None = None,
+    labels: Path | None = None,
+    alarms: Sequence[Alarm] = (),
+) -> Report:
+    """The report on a log from elsewhere, with what was known at `as_of_us`. Nothing is written.
+
+    reference: rows to compare with: those of the training, or a stretch of the log that was good; its columns have the
+        names of the log's. window: by default as long as the map says, up to the end (UTC) of the day of the log's
+        last prediction. labels: a file of labels that find their prediction by prediction_id, request_id or the key.
+    alarms: beside those of the map.
+
+    Raises MapUnreadable, BadMap, LogMissing, LogColumnNotThere, LogColumnWrong, and what reading files raises.
+    """
+    columns = read_map(mapping)
+    monitor = replace(columns.monitor, alarms=(*columns.monitor.alarms, *alarms))
+    imported = read_log(log, columns, labels=labels, as_of_us=as_of_us)
+    sample = imported.sample
+    window = window or default_window(sample, duration_us(monitor.window), as_of_us)
+    report = make_report(
+        sample,
+        window=window,
+        as_of_us=as_of_us,
+        monitor=monitor,
+        reference=None if reference is None else read_reference(reference, columns, sample),
+        training=columns.tested,
+        owner=columns.owner,
+        on_call=columns.on_call,
+        runbook=columns.runbook,
+    )
+    notes = [*imported.left_out, *_silence(sample, window, as_of_us)]
+    return msgspec.structs.replace(report, findings=[*report.findings, *notes]) if notes else report
+
+
+def read_log(log: Path, columns: ColumnMap, *, labels: Path | None = None, as_of_us: int) -> Imported:
+    """The predictions of a log until `as_of_us`, with the labels known by then."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if _is_ours(log):
+        return _ours(log, columns, labels, as_of_us)
+    for role in ("timestamp", "score"):
+        if not getattr(columns, role):
+            raise BadMap(
+                f"the map {columns.path} does not say `{role}`.",
+                expected=f"The column of {log} that holds it is expected.",
+                state="Nothing was read.",
+                next="Correct the map.",
+            )
+    elsewhere = ("label", "label_known_at") if labels is not None else ()
+    table, left_out = _read(log, columns, without=elsewhere)
+    until = pa.scalar(as_of_us, pa.timestamp("us", tz="UTC"))
+    missing = table["at"].null_count
+    if missing:
+        raise LogColumnWrong(
+            f"column '{columns.timestamp}' of {log} is empty in {missing:,} of {table.num_rows:,} rows.",
+            expected="Every prediction needs its time.",
+        )
+    table = table.filter(pc.less_equal(table["at"], until))
+    sample = Sample(columns.model, columns.task, table)
+    if labels is not None:
+        told = _told(labels, columns, as_of_us)
+        sample = joined(sample, table, told, key=columns.key, as_of_us=as_of_us)
+        return Imported(_without_fields(sample), left_out)
+    table, counts = _known(table, as_of_us)
+    table = table.sort_by([("at", "ascending"), ("prediction_id", "ascending")])
+    return Imported(_without_fields(replace(sample, rows=table, labels=counts)), left_out)
+
+
+def read_reference(path: Path, columns: ColumnMap, sample: Sample) -> Reference:
+    """Rows to compare with; their scores too, where they have them."""
+    from seatrial.monitoring.reference import Reference
+
+    if _is_ours(path):
+        table = PredictionLog(path).rows(model=columns.model)
+        rows = from_log(table, None, model=columns.model, task=columns.task, as_of_us=2**62).rows
+    else:
+        rows, _ = _read(path, columns, required=False)
+    if not any(name.startswith(FEATURE) for name in rows.column_names):
+        raise LogColumnNotThere(
+            f"the reference {path} has none of the inputs of '{columns.model}'.",
+            expected=f"Some of {listed(sample.features)} are expected.",
+            state="Nothing was compared.",
+        )
+    rows = rows.drop_columns([name for name in ("at", "score") if rows[name].null_count == rows.num_rows])
+    if "at" in rows.column_names:
+        rows = rows.filter(rows["at"].is_valid()).sort_by("at")
+    return Reference.from_table(rows, name=path.name)
+
+
+def default_window(sample: Sample, length_us: int, as_of_us: int) -> Window:
+    """`length_us` up to the end of the day of the last prediction, and not beyond `as_of_us`."""
+    at = sample.at_us()
+    end = as_of_us if not at.size else min(as_of_us, (int(at[-1]) // DAY_US + 1) * DAY_US)
+    return Window(end - length_us, end)
+
+
+# Reading
+
+
+def _is_ours(log: Path) -> bool:
+    return log.is_dir() and any((log / name).is_dir() for name in ("segments", "compacted"))
+
+
+def _ours(log: Path, columns: ColumnMap, labels: Path | None, as_of_us: int) -> Imported:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    table = PredictionLog(log).rows(model=columns.model)
+    if not table.num_rows:
+        models = sorted(set(PredictionLog(log).rows(columns=["model"])["model"].to_pylist()))
+        if models:
+            raise LogMissing(
+                f"the log {log} has no prediction of the model '{columns.model}'.",
+                expected=f"It has {listed(models)}. {did_you_mean(columns.model, models)}".strip(),
+                next="Correct `model` in the map.",
+            )
+    table = table.filter(pc.less_equal(table["at"], pa.scalar(as_of_us, pa.timestamp("us", tz="UTC"))))
+    if columns.task == "binary" and table.num_rows and table["probability"].null_count == table.num_rows:
+        table = table.set_column(table.column_names.index("probability"), "probability", table["prediction"])
+    wanted = columns.features
+    if wanted is not None:
+        _require(
+            log, [name.removeprefix(FEATURE) for name in table.column_names], dict(zip(wanted, wanted, strict=True))
+        )
+    drop = [
+        name
+        for name in table.column_names
+        if name.startswith(FEATURE)
+        and (name[len(FEATURE) :] in columns.without or (wanted is not None and name[len(FEATURE) :] not in wanted))
+    ]
+    told = None if labels is None else _told(labels, columns, as_of_us)
+    sample = from_log(
+        table.drop_columns(drop), told, model=columns.model, task=columns.task, key=columns.key, as_of_us=as_of_us
+    )
+    return Imported(sample)
+
+
+def _read(
+    path: Path,
+    columns: ColumnMap,
+    *,
+    required: bool = True,
+    without: Sequence[str] = (),
+) -> tuple[pa.Table, tuple[str, ...]]:
+    """The rows in the columns of a Sample. required: whether every mapped column must be there.
+
+    without: roles that this file does not have.
+    """
+    import pyarrow as pa
+
+    named = {role: name for role, name in columns.named().items() if role not in without}
+    have = _header(path)
+    if required:
+        _require(path, have, named | {f"features {name}": name for name in columns.features or ()})
+    inputs = [name for name in columns.features or have if name in have]
+    if columns.features is None:
+        taken = {*columns.named().values(), *columns.without}
+        inputs = [name for name in inputs if name not in taken]
+    there = {role: name for role, name in named.items() if name in have}
+    raw = _rows(path, columns, [*dict.fromkeys([*there.values(), *inputs])], there)
+    count = raw.num_rows
+    instant = pa.timestamp("us", tz="UTC")
+    ids = pa.array([f"row-{n:012d}" for n in range(count)], pa.string())
+    if "prediction_id" in there:
+        import pyarrow.compute as pc
+
+        ids = pc.coalesce(_text(raw[there["prediction_id"]]), ids)
+    nothing = pa.nulls(count, pa.string())
+    found: dict[str, pa.Array | pa.ChunkedArray] = {
+        "prediction_id": ids,
+        "request_id": _text(raw[there["request_id"]]) if "request_id" in there else nothing,
+        "at": raw[there["timestamp"]] if "timestamp" in there else pa.nulls(count, instant),
+        "release": nothing,
+        "version": _text(raw[there["version"]]) if "version" in there else nothing,
+        "score": _number(path, raw, there.get("score"), "the score"),
+        "latency_ms": _number(path, raw, there.get("latency_ms"), "a latency"),
+        "degraded": pa.nulls(count, pa.bool_()),
+        "label": _label(path, raw, there.get("label"), columns),
+        "label_known_at": raw[there["label_known_at"]] if "label_known_at" in there else pa.nulls(count, instant),
+    }
+    if "label" in there and "label_known_at" not in there:
+        found["label_known_at"] = found["at"]
+    left_out = []
+    for name in inputs:
+        column = raw[name]
+        kind = column.type
+        if pa.types.is_string(kind):
+            found[FEATURE + name] = column
+        elif pa.types.is_null(kind):
+            found[FEATURE + name] = pa.nulls(count, pa.float64())
+        elif _is_number(kind):
+            found[FEATURE + name] = (
+                pa.array(column.cast(pa.float64()).to_numpy(zero_copy_only=False), from_pandas=True)
+                if count
+                else pa.nulls(0, pa.float64())
+            )
+        elif columns.features is None:
+            left_out.append(f"column '{name}' is {kind} and no input that can be compared; it was left out")
+        else:
+            raise LogColumnWrong(
+                f"column '{name}' of {path} is {kind}, and the map says that it is an input.",
+                expected="Numbers or text are expected.",
+                next="Take it out of `features`.",
+            )
+    found |= {FIELD + name: raw[name] for name in columns.key if name in have}
+    return pa.table(found), tuple(left_out)
+
+
+def _header(path: Path) -> list[str]:
+    """The names of the file's columns."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    if not path.exists():
+        beside = sorted(one.name for one in path.parent.iterdir()) if path.parent.is_dir() else []
+        raise LogMissing(
+            f"the file {path} is not there.", expected=did_you_mean(path.name, beside), state="Nothing was read."
+        )
+    if _is_csv(path):
+        return csv_header(CsvSource(path=str(path)), path)[0]
+    try:
+        return list(pq.read_schema(_files(path)[0]).names)
+    except (pa.ArrowException, OSError) as error:
+        raise _no_parquet(path, error) from None
+
+
+def _files(path: Path) -> list[Path]:
+    if not path.is_dir():
+        return [path]
+    files = sorted(one for one in path.rglob("*.parquet") if not one.name.startswith((".", "_")))
+    if not files:
+        raise LogMissing(
+            f"the folder {path} holds no log.",
+            expected="A folder with Parquet files, or one that PredictionLog wrote, is expected; or a single file.",
+        )
+    return files
+
+
+def _is_csv(path: Path) -> bool:
+    return path.is_file() and path.name.removesuffix(".gz").endswith((".csv", ".tsv", ".txt"))
+
+
+def _rows(path: Path, columns: ColumnMap, names: Sequence[str], there: dict[str, str]) -> pa.Table:
+    """These columns of the file, times in UTC, text as `string`, NaN as null."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    source = FrameSource(name=path.name, frame=None, timezone=columns.timezone)
+    times = Times(source)
+    timed = [there[role] for role in ("timestamp", "label_known_at") if role in there]
+    if _is_csv(path):
+        table = read(CsvSource(name=path.name, path=str(path), timezone=columns.timezone), folder=Path()).table
+        table = table.select(names)
+    else:
+        try:
+            tables = [pq.read_table(file, columns=list(names), partitioning=None) for file in _files(path)]
+            table = pa.concat_tables(
+                [one.replace_schema_metadata(None) for one in tables], promote_options="permissive"
+            )
+        except (pa.ArrowException, OSError) as error:
+            raise _no_parquet(path, error) from None
+    for place, name in enumerate(table.column_names):
+        column = table[name]
+        if pa.types.is_dictionary(column.type):
+            column = column.cast(column.type.value_type)
+        if pa.types.is_large_string(column.type) or pa.types.is_string_view(column.type):
+            column = column.cast(pa.string())
+        if name in timed:
+            column = _instants(path, name, column, columns, times)
+        table = table.set_column(place, name, column)
+    table = times.read(table)
+    times.warn()
+    return table
+
+
+def _instants(path: Path, name: str, column: pa.ChunkedArray, columns: ColumnMap, times: Times) -> pa.ChunkedArray:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    kind = column.type
+    if pa.types.is_timestamp(kind) or pa.types.is_date(kind):
+        return column
+    if column.null_count == len(column):
+        return pa.chunked_array([pa.nulls(len(column), pa.timestamp("us", tz="UTC"))])
+    if pa.types.is_string(kind):
+        return times.parse(name, column, must=True)
+    if columns.timestamp_unit and (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
+        us = pc.multiply(
+            column.cast(pa.float64() if pa.types.is_floating(kind) else pa.int64()), UNITS[columns.timestamp_unit]
+        )
+        return pc.floor(us).cast(pa.int64()).cast(pa.timestamp("us", tz="UTC"))
+    raise LogColumnWrong(
+        f"column '{name}' of {path} is {kind}, and the map says that it is a time.",
+        expected="A timestamp, a date or ISO 8601 text is expected; or numbers with `timestamp_unit` in the map.",
+        next='For seconds since 1970 add timestamp_unit = "s" to the map.',
+    )
+
+
+def _require(path: Path, have: Sequence[str], named: dict[str, str]) -> None:
+    """Every mapped column must be there; all that are not are told at once."""
+    lacking = {role: name for role, name in named.items() if name not in have}
+    if not lacking:
+        return
+    words = [f"'{name}' ({role.partition(' ')[0]})" for role, name in lacking.items()]
+    hints = [f"'{name}': {hint}" for name in lacking.values() if (hint := did_you_mean(name, have))]
+    one = len(words) == 1
+    raise LogColumnNotThere(
+        f"{path} has no {'column' if one else 'columns'} {listed(words)}, which the map names.",
+        expected=" ".join(
+            [f"It has {listed(have, most=20)}.", *(hints if not one else [h.partition(": ")[2] for h in hints])]
+        ),
+        state="Nothing was reported.",
+        next="Correct the map.",
+    )
+
+
+def _number(path: Path, raw: pa.Table, name: str | None, role: str) -> pa.Array | pa.ChunkedArray:
+    """A column as float64, NaN as null."""
+    import pyarrow as pa
+
+    if name is None or not raw.num_rows:
+        return pa.nulls(raw.num_rows, pa.float64())
+    column = raw[name]
+    if not (_is_number(column.type) or pa.types.is_null(column.type)):
+        first = next((value for value in column.to_pylist() if value is not None), None)
+        raise LogColumnWrong(
+            f"column '{name}' of {path} is {column.type}, first {first!r}, and the map says that it is {role}.",
+            expected="Numbers are expected.",
+        )
+    return pa.array(column.cast(pa.float64()).to_numpy(zero_copy_only=False), from_pandas=True)
+
+
+def _label(path: Path, raw: pa.Table, name: str | None, columns: ColumnMap) -> pa.Array | pa.ChunkedArray:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if name is None or not raw.num_rows:
+        return pa.nulls(raw.num_rows, pa.float64())
+    if columns.positive is not None:
+        text = _text(raw[name])
+        wanted = columns.positive
+        wanted = str(wanted).lower() if isinstance(wanted, bool) else str(wanted)
+        same = pc.equal(text, wanted)
+        if not pc.any(same).as_py() and text.null_count < len(text):
+            seen = sorted({value for value in text.to_pylist() if value is not None})[:20]
+            raise LogColumnWrong(
+                f"column '{name}' of {path} is never {columns.positive!r}, which the map says is the positive label.",
+                expected=f"It holds {listed(seen)}. {did_you_mean(wanted, seen)}".strip(),
+            )
+        return same.cast(pa.float64())
+    values = _number(path, raw, name, "the label; say `positive` when it is text")
+    if columns.task == "binary":
+        wrong = pc.unique(values.filter(pc.invert(pc.is_in(values, value_set=pa.array([0.0, 1.0])))).drop_null())
+        if len(wrong):
+            raise LogColumnWrong(
+                f"column '{name}' of {path} holds {wrong[0].as_py():g}, and the map says that it is the label.",
+                expected="0 and 1 are expected; or say `positive`, the value that counts as 1.",
+            )
+    return values
+
+
+def _told(path: Path, columns: ColumnMap, as_of_us: int) -> pa.Table:
+    """A file of labels as `LabelStore.read` would give them."""
+    import pyarrow as pa
+
+    target = columns.label or "label"
+    have = _header(path)
+    _require(path, have, {"label": target})
+    timed = {"label_known_at": columns.label_known_at or "known_at", "timestamp": "at"}
+    timed = {role: name for role, name in timed.items() if name in have}
+    if columns.label_known_at and "label_known_at" not in timed:
+        _require(path, have, {"label_known_at": columns.label_known_at})
+    raw = _rows(path, columns, have, timed)
+    raw = raw.set_column(raw.column_names.index(target), "label", _label(path, raw, target, columns))
+    own = {columns.prediction_id: "prediction_id", columns.request_id: "request_id"}
+    raw = raw.rename_columns([own.get(name, name) if name else name for name in raw.column_names])
+    raw = raw.filter(raw["label"].is_valid())
+    rows = parse(
+        raw,
+        model=columns.model,
+        task=columns.task,
+        key=columns.key,
+        label_known_at=columns.label_known_at or None,
+        now_us=as_of_us,
+        actor="",
+    )
+    instant = pa.timestamp("us", tz="UTC")
+    kinds = {"label": pa.float64(), "known_at": instant, "recorded_at": instant, "at": instant}
+    source = {"known_at": "known_at_us", "recorded_at": "recorded_at_us", "at": "at_us"}
+    names = ("id", "prediction_id", "request_id", "key", "at", "label", "known_at", "recorded_at", "actor")
+    return pa.table(
+        {
+            name: pa.array([getattr(row, source.get(name, name)) for row in rows], kinds.get(name, pa.string()))
+            for name in names
+        }
+    )
+
+
+def _known(table: pa.Table, as_of_us: int) -> tuple[pa.Table, LabelCounts]:
+    """Labels of the log itself that are known by now; those known before their prediction do not count."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    known_at = table["label_known_at"]
+    told = pc.and_(
+        table["label"].is_valid(), pc.fill_null(pc.less_equal(known_at, pa.scalar(as_of_us, known_at.type)), False)
+    )
+    before = pc.and_(told, pc.fill_null(pc.less(known_at, table["at"]), False))
+    counts = pc.and_not(told, before)
+    rows = table
+    for name in ("label", "label_known_at"):
+        column = rows[name]
+        rows = rows.set_column(
+            rows.column_names.index(name), name, pc.if_else(counts, column, pa.scalar(None, column.type))
+        )
+    number = int(pc.sum(counts).as_py() or 0)
+    return rows, LabelCounts(matched=number, before=int(pc.sum(before).as_py() or 0), predictions=table.num_rows)
+
+
+def _without_fields(sample: Sample) -> Sample:
+    return replace(
+        sample, rows=sample.rows.drop_columns([name for name in sample.rows.column_names if name.startswith(FIELD)])
+    )
+
+
+def _silence(sample: Sample, window: Window, as_of_us: int) -> list[str]:
+    """A log that ended long ago is no sign of health."""
+    at = sample.at_us()
+    length = window.end_us - window.start_us
+    if not at.size or as_of_us - int(at[-1]) <= length:
+        return []
+    days = (as_of_us - int(at[-1])) // DAY_US
+    apart = f"{days} days" if days else duration_text((as_of_us - int(at[-1])) // 3_600_000_000 * 3_600_000_000)
+    return [f"the log ends {apart} before now: its last prediction is of {iso(from_us(int(at[-1])))}"]
+
+
+def _text(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    import pyarrow as pa
+
+    return column.cast(pa.string())
+
+
+def _is_number(kind: pa.DataType) -> bool:
+    import pyarrow as pa
+
+    types = pa.types
+    return bool(types.is_integer(kind) or types.is_floating(kind) or types.is_boolean(kind) or types.is_decimal(kind))
+
+
+def _no_parquet(path: Path, error: Exception) -> LogMissing:
+    return LogMissing(
+        f"{path} is not readable as Parquet: {str(error).splitlines()[0]}.",
+        expected="A Parquet file, or a CSV file whose name ends with .csv, is expected.",
+        state="Nothing was read.",
+    )
