@@ -4,10 +4,14 @@ import json
 import socket
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import msgspec
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from seatrial.core.records import Record
 from seatrial.core.windows import Window
@@ -177,6 +181,49 @@ def test_two_reports_at_once_open_one_alert(metadata):
     for thread in threads:
         thread.join()
     assert kinds(metadata) == ["alert.opened"]
+
+
+steps = st.one_of(
+    st.tuples(st.integers(1, 9), st.sampled_from(["fired", "quiet", "not_enough_data"])),
+    st.tuples(st.none(), st.sampled_from(["acknowledge", "resolve"])),
+)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(steps, max_size=10))
+def test_whatever_happens_in_whatever_order_an_alarm_has_one_alert_at_most(taken):
+    """Beside a model of it: the state, the newest window that was looked at, how many were opened."""
+    with TemporaryDirectory() as folder:
+        metadata = MetadataStore(Path(folder) / "metadata.db")
+        state, newest, opened = "resolved", 0, 0
+        for day, what in taken:
+            if day is None:
+                for alert in [one for one in alerts(metadata) if one.state != "resolved"]:
+                    say = acknowledge if what == "acknowledge" else resolve
+                    say(metadata, alert.id, actor="ben", at_us=0)
+                if state != "resolved":
+                    state = "acknowledged" if what == "acknowledge" else "resolved"
+            else:
+                settle(metadata, as_if(day, what), actor="ann", at_us=day * DAY_US)
+                if day > newest and what == "fired":
+                    opened, state = (opened + 1, "open") if state == "resolved" else (opened, state)
+                    newest = day
+                elif day > newest and what == "quiet" and state != "resolved":
+                    state, newest = "resolved", day
+            found = alerts(metadata)
+            assert len(found) == opened
+            assert [one.state for one in found if one.state != "resolved"] == ([] if state == "resolved" else [state])
+        metadata.close()
+
+
+BASE = report_on(10)
+
+
+def as_if(day, state):
+    """A report whose only alarm is in `state` at the end of `day`."""
+    window = str(Window(START_US + (day - 7) * DAY_US, START_US + day * DAY_US))
+    alarm = msgspec.structs.replace(BASE.alarms[0], state=state, window=window)
+    return msgspec.structs.replace(BASE, alarms=[alarm], window=window)
 
 
 # Delivery

@@ -269,6 +269,19 @@ def test_when_inputs_moved_too_the_headline_names_them():
     assert report.headline.endswith("; input 'distance' moved too.")
 
 
+def test_what_had_moved_in_the_window_before_explains_nothing_new():
+    off = calibrated_then_off()
+    at = np.concatenate([off.at_us(), off.at_us() + 7 * DAY_US])
+    twice = a_sample(np.tile(off.scores(), 2), np.tile(off.label_values(), 2), at_us=at)
+    season = with_inputs(twice, shift=0.5)
+    report = report_on(season, window=week(1), reference=normal(), monitor=FLIGHTS)
+    assert report.headline.endswith("; nothing new in the inputs explains it, 1 input had moved before already.")
+    assert any("as in the window before" in finding for finding in report.findings)
+    alone = report_on(season, window=week(0), reference=normal(), monitor=FLIGHTS)
+    assert alone.headline.endswith("; input 'distance' moved too.")
+    assert {column.before for column in alone.drift.columns} == {None}
+
+
 def test_drift_without_harm_is_to_be_watched():
     report = report_on(with_inputs(calibrated(), shift=0.5), reference=normal())
     assert report.verdict == "watch"

@@ -17,7 +17,7 @@ import msgspec
 from seatrial.core.clock import from_us, iso
 from seatrial.core.errors import Failed
 from seatrial.core.windows import Window
-from seatrial.monitoring.alarms import evaluate
+from seatrial.monitoring.alarms import MIN_ROWS, QUIET_START, evaluate
 from seatrial.monitoring.definition import MIN_LABELS, PERFORMANCE, Monitor
 from seatrial.monitoring.performance import performance
 from seatrial.monitoring.report import (
@@ -67,8 +67,9 @@ def make_report(
 ) -> Report:
     """The report on `window` with what was known at `as_of_us`. Nothing is written, nothing raises for what data hold.
 
-    sample: the model's predictions of the window and, for alarms that look further back, of the time before it, with
-        the labels known at `as_of_us`. Alarms look back from the window's end (from `as_of_us` when that is earlier).
+    sample: the model's predictions of the window and of the time before it, with the labels known at `as_of_us`: alarms
+        look back from the window's end (from `as_of_us` when that is earlier), and a window's length before the window
+        tells which inputs had moved before.
     monitor: what is watched; without it the default alarm.
     reference: what the inputs and scores looked like in training; None: there is none, and the report says so.
     training: metrics of the release's test part. error_rate: share of failed requests, when somebody counted.
@@ -79,6 +80,7 @@ def make_report(
     inside = sample.within(window)
     figures = performance(inside, window, training=training, min_labels=_min_labels(monitor))
     drifted, checks = _compared(inside, reference)
+    drifted = _with_before(drifted, sample, window, reference)
     until_us = min(as_of_us, window.end_us)
     drifts = {window: drifted} if reference is not None else {}
     alarms = [
@@ -160,6 +162,24 @@ def _compared(inside: Sample, reference: Reference | None) -> tuple[Drift, list[
     # the rules that look at the predictions alone
     checks = [check for check in quality(inside, Reference("", 0, {})) if check.name != "columns"]
     return Drift("", [], None, NO_REFERENCE), checks
+
+
+def _with_before(found: Drift, sample: Sample, window: Window, reference: Reference | None) -> Drift:
+    """Whether what moved had moved in as long a time before, too: then it is no news, a season for example."""
+    length = window.end_us - window.start_us
+    earlier = Window(window.start_us - length, window.start_us)
+    at_us = sample.at_us()
+    whole = at_us.size and at_us[0] <= earlier.start_us + length // QUIET_START
+    if reference is None or not whole or not any(column.drifted for column in found.columns):
+        return found
+    from seatrial.monitoring.drift import drift
+
+    rows = sample.within(earlier).rows
+    if rows.num_rows < MIN_ROWS:
+        return found
+    moved = {column.name: column.drifted for column in drift(rows, reference).columns if column.value is not None}
+    columns = [msgspec.structs.replace(column, before=moved.get(column.name)) for column in found.columns]
+    return msgspec.structs.replace(found, columns=columns)
 
 
 # The verdict
@@ -324,13 +344,22 @@ def _inputs(facts: _Facts, *, quiet: bool = False) -> str:
     """What the inputs have to say about it."""
     if not facts.compared:
         return "the inputs were not compared, there is no reference"
-    if len(facts.moved) == 1:
-        return f"input '{facts.moved[0].name}' moved too"
     if facts.moved:
-        return f"{_count(len(facts.moved), 'input')} moved too: {_names([one.name for one in facts.moved])}"
+        return _fresh(facts)
     if all(column.value is None for column in facts.drift.columns):
         return f"the inputs could not be compared: {facts.drift.note or 'not enough data'}".rstrip(".")
     return "nothing moved in the inputs" if quiet else "nothing in the inputs explains it"
+
+
+def _fresh(facts: _Facts) -> str:
+    fresh = [column.name for column in facts.moved if not column.before]
+    others = len(facts.moved) - len(fresh)
+    if not fresh:
+        return f"nothing new in the inputs explains it, {_count(others, 'input')} had moved before already"
+    known = f" ({_count(others, 'other')} had moved before)" if others else ""
+    if len(fresh) == 1:
+        return f"input '{fresh[0]}' moved too{known}"
+    return f"{_count(len(fresh), 'input')} moved too: {_names(fresh)}{known}"
 
 
 def _findings(facts: _Facts) -> list[str]:
@@ -343,7 +372,7 @@ def _findings(facts: _Facts) -> list[str]:
     found += [
         f"alarm '{one.name}' fired: {one.evidence}" for harmful in (True, False) for one in facts.fired(harmful=harmful)
     ]
-    found += [_moved(column) for column in facts.moved]
+    found += [_moved(column) for column in sorted(facts.moved, key=lambda column: bool(column.before))]
     if facts.drift.prediction is not None and facts.drift.prediction.drifted:
         found.append(f"the predictions moved by {_number(facts.drift.prediction.value)}")
     if figures.rows:
@@ -364,7 +393,7 @@ def _moved(column: ColumnDrift) -> str:
         means = f", mean {_number(column.mean)} where it was {_number(column.reference_mean)}"
     return (
         f"input '{column.name}' moved: {column.distance} {_number(column.value)} "
-        f"({_number(column.tolerated)} is tolerated){means}"
+        f"({_number(column.tolerated)} is tolerated){means}{', as in the window before' if column.before else ''}"
     )
 
 

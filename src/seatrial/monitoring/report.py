@@ -40,6 +40,7 @@ class ColumnDrift(msgspec.Struct, frozen=True):
         outside its range (numbers).
     drifted: beyond what is tolerated and significant across all columns together.
     mean, reference_mean: of numbers.
+    before: whether it had drifted in the window before this one already; None when nobody could look.
     """
 
     name: str
@@ -57,6 +58,7 @@ class ColumnDrift(msgspec.Struct, frozen=True):
     mean: float | None = None
     reference_mean: float | None = None
     note: str = ""
+    before: bool | None = None
 
 
 class Drift(msgspec.Struct, frozen=True):
