@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from seatrial.core.windows import Window
 from seatrial.monitoring.labels import parse
@@ -113,3 +115,13 @@ def test_a_label_without_a_prediction_counts_in_the_window_that_it_was_told_for(
     assert whole.labels.unmatched == 3
     assert whole.within(Window(NOON_US, NOON_US + DAY_US)).labels.unmatched == 1
     assert whole.within(Window(NOON_US + DAY_US, NOON_US + 2 * DAY_US)).labels.unmatched == 1
+
+
+@given(st.lists(st.integers(0, 20), max_size=12), st.integers(0, 21), st.integers(0, 21))
+def test_a_window_of_a_window_holds_what_a_look_at_each_row_finds(instants, start, end):
+    at = sorted(instants)
+    sample = a_sample(np.arange(len(at)), np.ones(len(at)), at_us=at, known_us=np.array(at, dtype=np.int64) + 3)
+    inside = sample.within(Window(0, 15)).within(Window(start, end))
+    assert inside.at_us().tolist() == [one for one in at if start <= one < end and one < 15]
+    assert inside.labels.matched == inside.rows.num_rows
+    assert inside.labels.late == sum(one + 3 >= end for one in inside.at_us().tolist())

@@ -7,7 +7,6 @@ what could not be looked at is said, never left out.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -88,10 +87,6 @@ def make_report(
         for alarm in monitor.every_alarm
     ]
     judged = _judge(_Facts(monitor, window, figures, drifted, checks, alarms, reference is not None, elsewhere))
-    releases = Counter(
-        str(release or version or "unknown")
-        for release, version in zip(inside.rows["release"].to_pylist(), inside.rows["version"].to_pylist(), strict=True)
-    )
     return Report(
         format=FORMAT,
         id=id,
@@ -100,7 +95,7 @@ def make_report(
         window=str(window),
         as_of=iso(from_us(as_of_us)),
         rows=figures.rows,
-        releases=dict(releases.most_common()),
+        releases=_releases(inside),
         verdict=judged.verdict,
         headline=judged.headline,
         findings=judged.findings,
@@ -180,6 +175,15 @@ def _with_before(found: Drift, sample: Sample, window: Window, reference: Refere
     moved = {column.name: column.drifted for column in drift(rows, reference).columns if column.value is not None}
     columns = [msgspec.structs.replace(column, before=moved.get(column.name)) for column in found.columns]
     return msgspec.structs.replace(found, columns=columns)
+
+
+def _releases(sample: Sample) -> dict[str, int]:
+    """Rows by release, or by version where there is none; most first."""
+    import pyarrow.compute as pc
+
+    names = (pc.if_else(pc.equal(sample.rows[name], ""), None, sample.rows[name]) for name in ("release", "version"))
+    counted = pc.value_counts(pc.coalesce(*names, "unknown")).to_pylist()
+    return {one["values"]: one["counts"] for one in sorted(counted, key=lambda one: -one["counts"])}
 
 
 # The verdict
