@@ -124,11 +124,7 @@ class Project(Building):
 
         declared = self.definitions.model(model)
         started = monotonic()
-        through = None
-        if rows is None:
-            table, through = self._known_labels(declared, progress)
-        else:
-            table = self._inputs.as_table(rows)
+        table = self._known_labels(declared, progress) if rows is None else self._inputs.as_table(rows)
         told = parse(
             table,
             model=declared.name,
@@ -142,8 +138,7 @@ class Project(Building):
         )
         self.labels.append(declared.name, told)
         with self.metadata.transaction() as transaction:
-            body = {"rows": len(told), "through_us": through}
-            self.event(transaction, "labels.told", f"model/{declared.name}", body)
+            self.event(transaction, "labels.told", f"model/{declared.name}", {"rows": len(told)})
         sample = self._sample(declared, None)
         counts = sample.labels
         return Labelled(
@@ -158,30 +153,34 @@ class Project(Building):
             seconds=round(monotonic() - started, 3),
         )
 
-    def _known_labels(self, model: Model, progress: Progress | None) -> tuple[pa.Table, int]:
-        """The rows of the label source whose label is known by now and was not told yet; and through which instant."""
+    def _known_labels(self, model: Model, progress: Progress | None) -> pa.Table:
+        """The rows of the label source that belong to a prediction, whose label is known by now, and that were not
+        told yet with this value."""
+        import pyarrow as pa
         import pyarrow.compute as pc
 
         from seatrial.inputs import instant
+        from seatrial.monitoring.labels import keys, prediction_keys
 
         source = model.labels
-        if source.event_timestamp is None:
+        if source.event_timestamp is None or not model.key:
+            lacking = "no times" if source.event_timestamp is None else "no key= in the model"
             raise UsageError(
-                f"the labels of model '{model.name}' have no times, so what is known by now cannot be told.",
-                next=f"Give the rows: `seatrial label {model.name} FILE`.",
+                f"the labels of model '{model.name}' have {lacking}, so what belongs to which prediction is not known.",
+                state="Nothing was told.",
+                next=f"Give the rows: `seatrial label {model.name} FILE`, with prediction_id or request_id.",
             )
         tables, _ = self._inputs.tables([source], progress)
         rows = tables[source.name]
-        known = rows[source.label_known_at or source.event_timestamp]
-        told = self.metadata.events(subject=f"model/{model.name}", kind="labels.told")
-        since = max((event.body["through_us"] for event in told if event.body["through_us"] is not None), default=None)
-        fresh = pc.and_(pc.less_equal(known, instant(self.now_us)), pc.is_valid(rows[model.target]))
-        if since is not None:
-            fresh = pc.and_(fresh, pc.greater(known, instant(since)))
-        first = pc.min(self.log.rows(model=model.name, columns=["at"])["at"])
-        if first.is_valid:  # what happened before the first prediction belongs to none
-            fresh = pc.and_(fresh, pc.greater_equal(rows[source.event_timestamp], first))
-        return rows.filter(pc.fill_null(fresh, False)), self.now_us
+        known_at = rows[source.label_known_at or source.event_timestamp]
+        fresh = pc.and_(pc.less_equal(known_at, instant(self.now_us)), pc.is_valid(rows[model.target]))
+        rows = rows.filter(pc.fill_null(fresh, False))
+        named = keys(rows, model.key)
+        predicted = prediction_keys(self.log.rows(model=model.name), model.key)
+        told = self.labels.read(model.name)
+        values = rows[model.target].cast(pa.float64())
+        told_already = pc.is_in(_pairs(named, values), pc.unique(_pairs(told["key"], told["label"])))
+        return rows.filter(pc.and_not(pc.is_in(named, pc.unique(predicted)), told_already))
 
     # -- reports and alerts
 
@@ -823,3 +822,11 @@ class Project(Building):
         from seatrial.monitoring.monitor import point
 
         return [point(record.body) for record in self.metadata.records("report", model)]
+
+
+def _pairs(keys: pa.ChunkedArray, labels: pa.ChunkedArray) -> pa.ChunkedArray:
+    """A key and a label as one text."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    return pc.binary_join_element_wise(keys, labels.cast(pa.string()), "=")

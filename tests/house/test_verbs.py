@@ -6,6 +6,7 @@ import click
 import pytest
 
 from seatrial import Project
+from seatrial.building import Building
 from seatrial.cli import catalogue
 from seatrial.cli.nouns import NOUNS
 from seatrial.cli.verbs import VERBS
@@ -36,7 +37,9 @@ def test_every_noun_is_read_by_a_method_of_project(noun, word):
 
 
 def test_every_public_verb_of_project_is_a_command():
-    verbs = {name for name, value in vars(Project).items() if callable(value) and not name.startswith("_")}
-    helpers = {"close", "mirror", "reconcile", "replay"}  # part of other verbs; replay is `predict --replay`
-    commands = {*COMMANDS, *(f"export_{form}" for form in VERBS["export"].commands)}
+    verbs = {name for name, value in {**vars(Building), **vars(Project)}.items() if callable(value) and not name.startswith("_")}
+    # part of other verbs: `predict --replay` and `predict --batch`
+    helpers = {"close", "mirror", "reconcile", "replay", "predict_batch"}
+    commands = {*COMMANDS, *(f"export_{form}" for form in VERBS["export"].commands), *NOUNS}
+    commands |= {f"{noun.removesuffix('s')}_{word}" for noun, group in NOUNS.items() for word in group.commands}
     assert verbs - helpers - {"init"} <= commands

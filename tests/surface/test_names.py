@@ -1,4 +1,4 @@
-"""The reference's names: both forms of each, none of what is still to come."""
+"""The reference's names: both forms of each, the calls and the fields as they were."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import inspect
 import pytest
 
 from seatrial import surface
-from seatrial.core.errors import NotInThisVersion
 from tests.house.test_names import in_a_fresh_interpreter
 
 
@@ -35,6 +34,13 @@ def test_calls_are_those_of_the_reference():
     assert parameters(surface.FeatureStore.get_online_features) == ["entity_keys", "feature_refs"]
     assert parameters(surface.FeatureStore.compute_feature_statistics) == ["view", "start", "end"]
     assert parameters(surface.ModelServer)[:2] == ["model_name", "feature_store"]
+    monitor = surface.ModelMonitor
+    assert parameters(monitor)[:3] == ["model_name", "baseline_start", "baseline_end"]
+    assert parameters(monitor.compute_baseline) == ["prediction_logs"]
+    assert parameters(monitor.detect_data_drift) == ["current", "threshold"]
+    assert parameters(monitor.detect_prediction_drift)[:1] == ["current"]
+    degradation = ["actuals", "predictions", "baseline_auc", "threshold_pct"]
+    assert parameters(monitor.detect_performance_degradation) == degradation
 
 
 def test_configurations_have_the_fields_and_defaults_of_the_reference():
@@ -56,15 +62,11 @@ def test_configurations_have_the_fields_and_defaults_of_the_reference():
         "ABTestConfig": "control_version treatment_version treatment_percentage",
         "PredictionRequest": "features request_id",
         "PredictionResponse": "prediction probability model_version request_id latency_ms",
+        "DriftAlert": "drift_type feature_name severity current_value baseline_value drift_score detected_at "
+        "recommended_action",
     }
     for name, expected in names.items():
         assert [field.name for field in dataclasses.fields(getattr(surface, name))] == expected.split()
-
-
-@pytest.mark.parametrize("name", ["ModelMonitor", "DriftAlert"])
-def test_the_monitor_is_said_to_come(name):
-    with pytest.raises(NotInThisVersion, match=name):
-        getattr(surface, name)
 
 
 def test_another_name_is_an_attribute_error():
@@ -73,5 +75,5 @@ def test_another_name_is_an_attribute_error():
 
 
 def test_the_surface_loads_no_library_until_it_is_used():
-    loaded = in_a_fresh_interpreter("from seatrial.surface import FeatureStore, ModelServer")
+    loaded = in_a_fresh_interpreter("from seatrial.surface import FeatureStore, ModelMonitor, ModelServer")
     assert [name for name in ("duckdb", "mlflow", "pandas", "pyarrow", "sklearn") if name in loaded] == []

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from seatrial.cli import render, streams, talk
+from seatrial.cli.story import ENGINEER, as_reviewer, tell_on
 from seatrial.core.clock import FixedClock, monotonic
 from seatrial.core.errors import Conflict, Failed
 from seatrial.core.windows import Window, parse_window
@@ -89,12 +90,13 @@ def run(folder: Path, *, as_json: bool = False, window: Window = APRIL) -> None:
         _refused(folder, story)
         _put_back(folder, rule)
         commit = _commit(folder) or commit
-        with Project(folder, clock=FixedClock(MIDNIGHT)) as project:
+        with Project(folder, clock=FixedClock(MIDNIGHT), actor=ENGINEER) as project:
             trained = _prepare(project, story, progress)
             released = _release(project, story, progress)
             replayed = _serve(project, story, progress, window)
+            told = tell_on(project, story, progress, folder)
             _trace(project, story, folder)
-            summary = _summary(folder, story, trained, released, replayed)
+            summary = _summary(folder, story, trained, released, replayed) | told
     with streams.answering():
         if as_json:
             render.write_json({"folder": str(folder), "commit": commit, "steps": story.steps, **summary})
@@ -152,7 +154,9 @@ def _release(project: Project, story: Story, progress: talk.Progress) -> Any:
             f"ONNX answers like the trained model on {parity['rows']:,} rows, every flight of April among them: "
             f"largest difference {parity['largest']:.1e}, {parity['flipped']} decisions changed."
         )
-    with story.step("deploy", "seatrial deploy late") as tell:
+    with story.step("deploy", "seatrial approve late --reason ... --actor reviewer  &&  seatrial deploy late") as tell:
+        approved = as_reviewer(project, lambda: project.approve("late", reason="every gate passed"))
+        tell(f"Approved by {approved.actor} (asserted): who packs a release cannot approve it.")
         deployed = project.deploy("late")
         tell(f"Generation {deployed.generation}: version {deployed.version} answers everything (blue-green).")
     return released

@@ -25,6 +25,18 @@ def labelled(done: Plain) -> list[Block]:
     return blocks + [Line(f"{done[name]:,} labels {words}") for name, words in odd.items() if done[name]]
 
 
+def scored(done: Plain) -> list[Block]:
+    """History scored in batch."""
+    blocks: list[Block] = [
+        Line(f"{done['predictions']:,} rows of '{done['model']}' scored and logged in {done['seconds']:.1f} s", "bold"),
+        Line(f"  release {done['release']}"),
+    ]
+    told = [f"{name} {value:.4f}" for name, value in done["metrics"].items() if value is not None]
+    if told:
+        blocks.append(Line(f"  of {done['labelled']:,} with a label: {', '.join(told)}"))
+    return blocks
+
+
 def retrained(done: Plain) -> list[Block]:
     """What the step did, where the proposal stands, what is next."""
     blocks: list[Block] = [Line(f"{done['model']}: {done['words']}", "bold")]

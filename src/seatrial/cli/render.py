@@ -214,6 +214,7 @@ def trained(run: Plain) -> list[Block]:
     """The gates first, then the metrics, then what came of it."""
     blocks: list[Block] = [Line(f"Model {run['model']}, run {run['run']}", "bold"), Line(split_words(run["rows"]))]
     blocks += _evidence(run)
+    blocks += [Line(f"note: {note}", "dim") for note in run.get("notes", [])]
     blocks.append(Line())
     if run["passed"]:
         blocks.append(Line(f"✓ Version {run['version']} of {run['model']} is the candidate.", "green"))

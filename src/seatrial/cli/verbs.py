@@ -235,17 +235,27 @@ def serve(call: Invocation, host: str, port: int, replay: bool, bundle: Path | N
 @click.option(
     "--replay", "window", callback=as_window, metavar="START/END", help="Replay this window of the labels' rows."
 )
+@click.option(
+    "--batch", callback=as_window, metavar="START/END", help="Score this window of the labels' rows at once, and log it."
+)
 @click.pass_obj
 def predict(
-    call: Invocation, model: str | None, request: str | None, file: str | None, url: str | None, window: Window | None
+    call: Invocation,
+    model: str | None,
+    request: str | None,
+    file: str | None,
+    url: str | None,
+    window: Window | None,
+    batch: Window | None,
 ) -> None:
-    """Give rows with --request or --file, or --replay a window of history through a service started with
-    `seatrial serve --replay`. Predictions are logged, wherever they are made."""
+    """Give rows with --request or --file, --replay a window of history through a service started with
+    `seatrial serve --replay`, or score a window in --batch with features as of each row's instant. Predictions are
+    logged, wherever they are made."""
     from seatrial.cli import render
 
-    if [request, file, window].count(None) != 2:
+    if [request, file, window, batch].count(None) != 3:
         raise BadCommandLine(
-            "predict takes one of --request, --file and --replay.",
+            "predict takes one of --request, --file, --replay and --batch.",
             expected="""For example `seatrial predict --request '{"distance": 500}'`.""",
             state="Nothing was done.",
         )
@@ -259,6 +269,14 @@ def predict(
             with talk.Progress() as progress:
                 done = project.replay(model, window, url=url, progress=progress)
             call.answer(done, render.replayed)
+        return
+    if batch is not None:
+        from seatrial.cli import outcome
+
+        with call.project() as project:
+            with talk.Progress() as progress:
+                scored = project.predict_batch(model, batch, progress=progress)
+            call.answer(scored, outcome.scored)
         return
     rows, ids = read_rows(request, file)
     with call.project() as project:

@@ -97,7 +97,7 @@ def monitor_log(
         runbook=columns.runbook,
     )
     notes = [*imported.left_out, *_silence(sample, window, as_of_us)]
-    return msgspec.structs.replace(report, findings=[*report.findings, *notes]) if notes else report
+    return msgspec.structs.replace(report, findings=[*report.findings, *notes], next=_next(report))
 
 
 def read_log(log: Path, columns: ColumnMap, *, labels: Path | None = None, as_of_us: int) -> Imported:
@@ -501,6 +501,14 @@ def _silence(sample: Sample, window: Window, as_of_us: int) -> list[str]:
     days = (as_of_us - int(at[-1])) // DAY_US
     apart = f"{days} days" if days else duration_text((as_of_us - int(at[-1])) // 3_600_000_000 * 3_600_000_000)
     return [f"the log ends {apart} before now: its last prediction is of {iso(from_us(int(at[-1])))}"]
+
+
+def _next(report: Report) -> str:
+    """What to do, without the commands that need a project."""
+    if "`seatrial label" in report.next:
+        return "Tell what really happened: name the label's column in the map, or give a file with --labels."
+    words = report.next.partition(" `seatrial")[0].partition(": `seatrial")[0]
+    return words if words.endswith(".") else f"{words}."
 
 
 def _text(column: pa.ChunkedArray) -> pa.ChunkedArray:

@@ -272,7 +272,7 @@ def _by_key(predictions: pa.Table, labels: pa.Table, key: Sequence[str]) -> tupl
     import numpy as np
     import pyarrow.compute as pc
 
-    codes, wanted, distinct = _coded(_prediction_keys(predictions, key), labels["key"])
+    codes, wanted, distinct = _coded(prediction_keys(predictions, key), labels["key"])
     told_at = _there(labels["at"])
     until = np.where(told_at, _us(pc.coalesce(labels["at"], labels["known_at"])), _us(labels["known_at"]))
     at = _us(predictions["at"])
@@ -293,7 +293,7 @@ def _by_key(predictions: pa.Table, labels: pa.Table, key: Sequence[str]) -> tupl
     return np.where(hit, place, -1), ~hit & ~told_at & seen[wanted]
 
 
-def _prediction_keys(predictions: pa.Table, key: Sequence[str]) -> pa.ChunkedArray:
+def prediction_keys(predictions: pa.Table, key: Sequence[str]) -> pa.ChunkedArray:
     import pyarrow.compute as pc
 
     requests = predictions["request_id"]

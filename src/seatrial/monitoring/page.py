@@ -49,7 +49,7 @@ METRIC_WORDS = {
     "brier": "squared error of its probabilities (Brier, lower is better)",
     "avg_precision": "precision over all thresholds (average precision)",
     "average_precision": "precision over all thresholds (average precision)",
-    "expected_calibration_error": "how far its numbers are from being word for word (calibration error, lower is better)",
+    "expected_calibration_error": "how far off its level is (calibration error, lower is better)",
     "accuracy": "share of right answers (accuracy)",
     "precision": "of those it called positive, how many were (precision)",
     "recall": "of the positives, how many it called (recall)",

@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from seatrial.surface.feature_store import FeatureDefinition as FeatureDefinition
     from seatrial.surface.feature_store import FeatureStore as FeatureStore
     from seatrial.surface.feature_store import ProductionFeatureStore as ProductionFeatureStore
+    from seatrial.surface.model_monitor import DriftAlert as DriftAlert
+    from seatrial.surface.model_monitor import ModelMonitor as ModelMonitor
     from seatrial.surface.model_server import ABTestConfig as ABTestConfig
     from seatrial.surface.model_server import ModelServer as ModelServer
     from seatrial.surface.model_server import PredictionRequest as PredictionRequest
@@ -22,9 +24,11 @@ if TYPE_CHECKING:
 
 _HOME = {
     "ABTestConfig": "model_server",
+    "DriftAlert": "model_monitor",
     "FeatureDefinition": "feature_store",
     "FeatureStore": "feature_store",
     "MLTrainingPipeline": "training_pipeline",
+    "ModelMonitor": "model_monitor",
     "ModelServer": "model_server",
     "PredictionRequest": "model_server",
     "PredictionResponse": "model_server",
@@ -33,13 +37,14 @@ _HOME = {
     "TrainingPipeline": "training_pipeline",
     "TrainingResult": "training_pipeline",
 }
-_PLANNED = ("DriftAlert", "ModelMonitor")
 
 __all__ = [
     "ABTestConfig",
+    "DriftAlert",
     "FeatureDefinition",
     "FeatureStore",
     "MLTrainingPipeline",
+    "ModelMonitor",
     "ModelServer",
     "PredictionRequest",
     "PredictionResponse",
@@ -51,15 +56,6 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
-    if name in _PLANNED:
-        from seatrial.core.errors import NotInThisVersion
-
-        raise NotInThisVersion(
-            f"{name} is planned, but not in this version.",
-            expected="What there is of the reference surface: TrainingPipeline, FeatureStore and ModelServer.",
-            state="",
-            next="Every prediction is in the log, which can be watched from its first day once monitoring is there.",
-        )
     if name not in _HOME:
         raise AttributeError(f"module 'seatrial.surface' has no attribute {name!r}")
     from importlib import import_module

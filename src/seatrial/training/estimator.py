@@ -26,6 +26,10 @@ from seatrial.core.errors import UsageError, did_you_mean, listed
 from seatrial.training.model import Model
 from seatrial.training.rows import TrainingRefused
 
+# Threads that wait for each other by spinning come to a crawl when somebody else wants a core too: a fit of 20 seconds
+# was seen to take 280. libgomp reads this when it is loaded, which is after this line. A tenth is lost when idle.
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+
 EXTRA = ("sklearn", "lightgbm")
 """Packages of the `train` extra that hold estimators."""
 
