@@ -264,7 +264,14 @@ class ModelMonitor:
         now = self._clock.now()
         return [
             DriftAlert(
-                kind, one.name, _severity(one.distance), one.now, one.before, one.distance, now, _action(kind, one)
+                kind,
+                one.name,
+                _severity(one.distance),
+                one.current,
+                one.baseline,
+                one.distance,
+                now,
+                _action(kind, one),
             )
             for one in sorted(moved, key=lambda one: -one.distance)
         ]
@@ -275,8 +282,8 @@ class _Compared:
     name: str
     distance: float
     p_value: float
-    now: float
-    before: float
+    current: float
+    baseline: float
 
 
 def _severity(distance: float) -> Literal["low", "medium", "high"]:
@@ -311,8 +318,11 @@ def _floats(values: Any) -> NDArray[np.float64]:
 
 def _present(values: Values) -> Values:
     if values.dtype == object:
-        return values[np.array([value is not None for value in values], dtype=bool)]
-    return values[np.isfinite(values)]
+        there = np.array([value is not None for value in values], dtype=bool)
+    else:
+        there = np.isfinite(values)
+    present: Values = values[there]
+    return present
 
 
 def _statistics(values: Values) -> dict[str, float]:
