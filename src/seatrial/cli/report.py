@@ -66,7 +66,8 @@ def _performance(report: Report) -> list[Block]:
         if one.metrics[name] is not None
     ]
     if rows:
-        blocks += [Line(), Table(("performance", "now", "constant", "test"), rows)]
+        wide = 4 if one.training else 3
+        blocks += [Line(), Table(("performance", "now", "constant", "test")[:wide], [row[:wide] for row in rows])]
     return blocks
 
 

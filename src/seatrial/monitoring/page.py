@@ -79,7 +79,7 @@ p { margin: .3rem 0 .6rem; max-width: 46rem; }
 .act { --tone: var(--red); } .watch, .unknown { --tone: var(--blue); } .ok { --tone: var(--green); }
 .next { font-weight: 600; margin: 0; }
 .people { margin: .7rem 0 0; }
-dl.figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(13rem, 1fr));
+dl.figures { display: grid; grid-template-columns: repeat(3, 1fr);
   gap: .7rem; margin: 1.2rem 0 0; }
 dl.figures div { background: var(--raised); border-radius: 8px; padding: .7rem .9rem; }
 dl.figures dt { color: var(--quiet); font-size: .85rem; }
@@ -93,7 +93,10 @@ ul { padding-left: 1.2rem; margin: .3rem 0 .8rem; } li { margin: .2rem 0; }
 footer { margin-top: 3rem; padding-top: 1rem; border-top: 1px solid var(--rule); color: var(--quiet);
   font-size: .85rem; }
 code { font: .9em ui-monospace, SFMono-Regular, Menlo, Consolas, monospace; }
-@media print { main { max-width: none; padding: 0; } .verdict, dl.figures div { border: 1px solid var(--rule); }
+@media (max-width: 40rem) { dl.figures { grid-template-columns: repeat(2, 1fr); } }
+@media print { figure svg { min-width: 0 !important; }
+  main { max-width: none; padding: 0; }
+  .verdict, dl.figures div { border: 1px solid var(--rule); }
   figure, .chapter h2, tr { break-inside: avoid; } h2, h3 { break-after: avoid; }
   details:not([open]) { display: none; } }
 """
@@ -353,7 +356,8 @@ def _metrics(report: Report) -> str:
         for name, value in one.metrics.items()
     ]
     head = ("", "now", "always saying the mean", "when it was tested")
-    return "<h3>The figures behind it</h3>" + table(head, rows, numbers=(1, 2, 3))
+    wide = 4 if one.training else 3
+    return "<h3>The figures behind it</h3>" + table(head[:wide], [row[:wide] for row in rows], numbers=(1, 2, 3))
 
 
 def _drift(report: Report) -> str:

@@ -40,7 +40,7 @@ STYLE = """
   --rule: #363d46; --blue: #62b8ee; --red: #f0932b; --green: #45c49a; --gap: rgba(240, 147, 43, .22);
   --band: rgba(160, 170, 185, .15); } }
 figure { margin: 1rem 0 1.5rem; }
-figure svg { display: block; width: 100%; height: auto; overflow: visible; }
+figure svg { display: block; width: 100%; height: auto; }
 figcaption { color: var(--quiet); font-size: .9rem; max-width: 46rem; margin-top: .4rem; }
 svg text { fill: var(--ink); font: 13px system-ui, sans-serif; }
 svg .quiet { fill: var(--quiet); }
@@ -330,6 +330,8 @@ def value_text(value: float | None, shown: Shown) -> str:
         return (
             f"{percent:.0f} %" if abs(percent) >= 9.95 or abs(percent - round(percent)) < 1e-9 else f"{percent:.1f} %"
         )
+    if abs(value) < 1e-9:
+        return "0"
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
@@ -542,10 +544,11 @@ def _figure(svg: str, title: str, caption: str, more: str = "") -> str:
 
 
 def _svg(width: int, high: float, title: str, drawn: Iterable[str], *, narrow: bool = False) -> str:
-    size = f' style="max-width: {width}px"' if narrow else ""
+    size = f' style="max-width: {width}px"' if narrow else ' style="min-width: 38rem"'
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" role="img" viewBox="0 0 {width} {_n(high)}"{size} '
-        f'aria-label="{safe(title)}"><title>{safe(title)}</title>{"".join(drawn)}</svg>'
+        '<div class="scroll"><svg xmlns="http://www.w3.org/2000/svg" role="img" '
+        f'viewBox="0 0 {width} {_n(high)}"{size} '
+        f'aria-label="{safe(title)}"><title>{safe(title)}</title>{"".join(drawn)}</svg></div>'
     )
 
 
