@@ -204,6 +204,14 @@ def test_pictures_say_in_words_what_they_show_in_colours():
     assert all(attrs["role"] == "img" and attrs["aria-label"] for attrs in pictures)
 
 
+def test_what_had_moved_before_is_no_news():
+    one = report()
+    columns = [msgspec.structs.replace(one.drift.columns[0], before=True)]
+    words = Markup(html(report(drift=Drift("training rows", columns, None)))).words
+    assert "0.31, had moved before" in words
+    assert "it is no news" in words
+
+
 def test_a_line_has_a_gap_where_nothing_is_known():
     times = [START + timedelta(days=i) for i in range(5)]
     drawn = line_chart(times, [Series("observed", [0.1, 0.2, None, 0.4, float("nan")], "observed")], title="t")

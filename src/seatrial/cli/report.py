@@ -112,7 +112,7 @@ def _drift(report: Report) -> list[Block]:
             "(the predictions)" if one is found.prediction else one.name,
             "-" if one.value is None else f"{one.distance} {shown(one.value)}",
             one.tolerated,
-            "MOVED" if one.drifted else "",
+            ("moved before" if one.before else "MOVED") if one.drifted else "",
             _percent(one.missing),
             one.rows,
             one.note,

@@ -369,6 +369,11 @@ def _drift(report: Report) -> str:
     if moved:
         words = f"{len(moved)} of {len(found.columns)} inputs moved: {', '.join(moved[:5])}"
         words += f" and {len(moved) - 5} more." if len(moved) > 5 else "."
+        known = sum(one.drifted and bool(one.before) for one in found.columns)
+        if known == len(moved):
+            words += " All of that had moved before this window already: it is no news."
+        elif known:
+            words += f" {known} of them had moved before this window already."
     elif all(one.value is None for one in found.columns):
         words = "They could not be compared."
     else:
@@ -497,7 +502,8 @@ def _small_print(report: Report) -> str:
 
 
 def _drift_bar(one: ColumnDrift, *, name: str = "") -> Bar:
-    note = "moved" if one.drifted else ("" if one.value is not None else one.note)
+    moved = "had moved before" if one.before else "moved"
+    note = moved if one.drifted else ("" if one.value is not None else one.note)
     return Bar(name or one.name, one.value, one.tolerated, one.drifted, note)
 
 
