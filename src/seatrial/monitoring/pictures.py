@@ -148,7 +148,8 @@ def line_chart(
     limit: a level that is drawn across, and its name.
     """
     times = [as_utc(time) for time in times]
-    values = [value for one in series for value in one.values if _finite(value)] + ([limit[0]] if limit else [])
+    values = [value for one in series for value in one.values if value is not None and math.isfinite(value)]
+    values += [limit[0]] if limit else []
     if not times or not values:
         return _figure("", title, caption or "There is nothing to draw.")
     start, end = times[0] - step / 2, times[-1] + step / 2
@@ -171,7 +172,7 @@ def line_chart(
     drawn += _marks(inside, x, top, bottom)
     for one in series:
         drawn += _line(one, times, placed, scale, shown, step)
-    drawn += _ends(series, placed, scale, shown, right)
+    drawn += _ends(series, scale, shown, right)
     numbers = _numbers(
         ("time", *(one.name for one in series)),
         [
@@ -442,11 +443,12 @@ def _between(series: Sequence[Series], placed: Sequence[float], scale: _Scale) -
     return drawn
 
 
-def _ends(series: Sequence[Series], placed: Sequence[float], scale: _Scale, shown: Shown, right: float) -> list[str]:
+def _ends(series: Sequence[Series], scale: _Scale, shown: Shown, right: float) -> list[str]:
     """The name of each line behind its end, moved apart where they would touch."""
     found = []
     for one in series:
-        last = next((value for value in reversed(one.values[: len(placed)]) if _finite(value)), None)
+        known = [value for value in one.values if value is not None and math.isfinite(value)]
+        last = known[-1] if known else None
         if last is not None:
             found.append((scale.y(last), one, last))
     drawn = []
