@@ -7,6 +7,7 @@ file: from the log to the next release, by labels, reports, alerts, approvals, p
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,12 +35,23 @@ if TYPE_CHECKING:
     from seatrial.releases.bundle import Bundle
     from seatrial.retraining.approval import Approval, Decision
     from seatrial.retraining.comparison import Comparison
-    from seatrial.retraining.definition import Retrain
+    from seatrial.retraining.definition import Retrain, Trigger
     from seatrial.retraining.proposal import Proposal
+    from seatrial.retraining.triggers import Labelled as Rows
     from seatrial.training.model import Model
 
 DAY_US = 86_400_000_000
-SHADOW = "shadow"
+SAMPLED = (
+    "prediction_id",
+    "request_id",
+    "at",
+    "release",
+    "version",
+    "prediction",
+    "probability",
+    "latency_ms",
+    "degraded",
+)
 ROLLBACK_BUSY_SECONDS = 0.3
 """How long a roll-back waits for the metadata store before it is made without it."""
 
@@ -91,6 +103,8 @@ class Project(Building):
         kept = batch.keep(
             self.log, bundle, rows, scores, at_us=at_us, request_ids=ids, deployment=deployment.name, caller=self.actor
         )
+        self.log.rotate()
+        self._compact_log()
         labelled, metrics = measured(declared, rows, scores.tolist())
         return Scored(
             model=declared.name,
@@ -124,6 +138,7 @@ class Project(Building):
 
         declared = self.definitions.model(model)
         started = monotonic()
+        self._compact_log()
         table = self._known_labels(declared, progress) if rows is None else self._inputs.as_table(rows)
         told = parse(
             table,
@@ -176,7 +191,7 @@ class Project(Building):
         fresh = pc.and_(pc.less_equal(known_at, instant(self.now_us)), pc.is_valid(rows[model.target]))
         rows = rows.filter(pc.fill_null(fresh, False))
         named = keys(rows, model.key)
-        predicted = prediction_keys(self.log.rows(model=model.name), model.key)
+        predicted = prediction_keys(self._predictions(model), model.key)
         told = self.labels.read(model.name)
         values = rows[model.target].cast(pa.float64())
         told_already = pc.is_in(_pairs(named, values), pc.unique(_pairs(told["key"], told["label"])))
@@ -194,9 +209,11 @@ class Project(Building):
 
         declared = self.definitions.model(model)
         monitor = self._monitor(declared.name)
+        if keep:
+            self._compact_log()
         now_us = self.now_us
         chosen = window or Window(now_us - duration_us(monitor.window), now_us)
-        sample = self._sample(declared, self._reach(monitor, chosen))
+        sample = self._sample(declared, self._reach(monitor, chosen), inputs=True)
         release = self._watched(declared.name, sample.within(chosen))
         report = make_report(
             sample,
@@ -286,7 +303,8 @@ class Project(Building):
             return self._retrained(model, f"a proposal is under way since {under_way.opened_at[:10]}", under_way)
         retrain = self._retrain(model.name)
         alerts = [(one.id, one.headline) for one in self.alerts(model.name) if one.severity == "high"]
-        reasons = look(retrain.triggers, lambda: self._labelled(model), alerts, self.now_us)
+        watching = [one for one in retrain.triggers if one.kind == "calibration"]
+        reasons = look(retrain.triggers, lambda: self._labelled(model, watching), alerts, self.now_us)
         fired = [one for one in reasons if one.fired]
         if not fired and not reason:
             words = "; ".join(one.words for one in reasons) or "no trigger is declared"
@@ -724,17 +742,12 @@ class Project(Building):
             next=proposal.next if proposal else "",
         )
 
-    def _sample(self, model: Model, window: Window | None) -> Sample:
-        """The model's answered predictions (shadows apart) of a window, with the labels known by now."""
-        import pyarrow.compute as pc
-
+    def _sample(self, model: Model, window: Window | None, *, inputs: bool = False) -> Sample:
+        """The model's predictions of a window, with the labels known by now. inputs: with what the model was given."""
         from seatrial.monitoring.sample import from_log
 
-        rows = self.log.rows(model=model.name, window=window)
-        if rows.num_rows:
-            rows = rows.filter(pc.not_equal(rows["arm"], SHADOW))
         return from_log(
-            rows,
+            self.log.rows(model=model.name, window=window) if inputs else self._predictions(model, window),
             self.labels.read(model.name),
             model=model.name,
             task=model.task,
@@ -743,8 +756,18 @@ class Project(Building):
             as_of_us=self.now_us,
         )
 
-    def _labelled(self, model: Model) -> Any:
-        """What triggers look at: predictions of the live release with their labels."""
+    def _predictions(self, model: Model, window: Window | None = None) -> pa.Table:
+        """Predictions without their inputs, but with the columns of the key where requests carried them."""
+        from seatrial.stores.prediction_log import LogColumnMissing
+
+        try:
+            columns = [*SAMPLED, *(f"field_{name}" for name in model.key)]
+            return self.log.rows(model=model.name, window=window, columns=columns)
+        except LogColumnMissing:
+            return self.log.rows(model=model.name, window=window, columns=SAMPLED)
+
+    def _labelled(self, model: Model, triggers: Sequence[Trigger]) -> Rows:
+        """What triggers look at: predictions of the live release with their labels, as far back as they look."""
         import numpy as np
         import pyarrow as pa
 
@@ -752,7 +775,8 @@ class Project(Building):
         from seatrial.retraining.triggers import Labelled as Rows
 
         now = live(self.metadata, self._deployment(model.name).name)
-        sample = self._sample(model, None)
+        widest = max((duration_us(one.window) + one.looks * duration_us(one.every) for one in triggers), default=0)
+        sample = self._sample(model, Window(max(self.now_us - widest - DAY_US, 0), self.now_us))
         known = sample.rows["label_known_at"].cast(pa.int64()).to_numpy(zero_copy_only=False).astype(np.float64)
         ours = np.array(sample.rows["release"].to_pylist(), dtype=object) == (now.record.inputs[0] if now else "")
         at = sample.rows["at"].cast(pa.int64()).to_numpy()
@@ -769,9 +793,18 @@ class Project(Building):
         return self.definitions.retrains.get(model) or Retrain(model)
 
     def _reach(self, monitor: Monitor, window: Window) -> Window:
-        """The window and as far back as the widest alarm looks, with a day before it to know that it is full."""
+        """The window, one before it to know what had moved already, and as far back as the widest alarm looks."""
         widest = max((duration_us(alarm.window) for alarm in monitor.every_alarm), default=0)
-        return Window(min(window.start_us, self.now_us - widest) - DAY_US, max(window.end_us, self.now_us))
+        before = window.start_us - (window.end_us - window.start_us)
+        start_us = min(before, min(window.end_us, self.now_us) - widest) - DAY_US
+        return Window(max(start_us, 0), max(window.end_us, self.now_us))
+
+    def _compact_log(self) -> None:
+        """Turn closed segments of the log into Parquet, which is read many times faster. Another one may be at it."""
+        from seatrial.stores.prediction_log import LogBusy
+
+        with suppress(LogBusy, OSError):
+            self.log.compact()
 
     def _watched(self, model: str, sample: Sample) -> Record | None:
         """The release that a report compares with: the one that answered most of the window, else the live one."""

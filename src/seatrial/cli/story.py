@@ -57,9 +57,7 @@ def _april(project: Project, story: Steps, folder: Path) -> str:
     at(project, day(5, 3))
     with story.step("label", "seatrial label late --at 2013-05-03T04:00:00Z") as tell:
         told = project.label("late")
-        tell(
-            f"{told.told:,} arrivals known; {told.matched:,} of {told.predictions:,} predictions have a label."
-        )
+        tell(f"{told.told:,} arrivals known; {told.matched:,} of {told.predictions:,} predictions have a label.")
     first = ""
     mornings: list[Report] = []
     with story.step("monitor", "seatrial monitor late   # every morning from 8 April to 1 May") as tell:
@@ -104,9 +102,7 @@ def _challenge(project: Project, story: Steps, progress: talk.Progress) -> None:
             tell(f"{number} April: {project.retrain('late').words}.")
     with story.step("retrain", "seatrial retrain late train") as tell:
         tell(f"29 April: {project.retrain('late', 'train', progress=progress).words}.")
-    with story.step(
-        "retrain", "seatrial retrain late compare   # on the same flights, by day"
-    ) as tell:
+    with story.step("retrain", "seatrial retrain late compare   # on the same flights, by day") as tell:
         for when in (day(5, 20), day(6, 10), day(6, 28)):
             at(project, when)
             tell(f"{when:%-d %B}: {project.retrain('late', 'compare', progress=progress).words}.")

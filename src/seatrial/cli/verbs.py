@@ -236,7 +236,10 @@ def serve(call: Invocation, host: str, port: int, replay: bool, bundle: Path | N
     "--replay", "window", callback=as_window, metavar="START/END", help="Replay this window of the labels' rows."
 )
 @click.option(
-    "--batch", callback=as_window, metavar="START/END", help="Score this window of the labels' rows at once, and log it."
+    "--batch",
+    callback=as_window,
+    metavar="START/END",
+    help="Score this window of the labels' rows, and log it.",
 )
 @click.pass_obj
 def predict(

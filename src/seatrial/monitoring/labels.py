@@ -294,6 +294,8 @@ def _by_key(predictions: pa.Table, labels: pa.Table, key: Sequence[str]) -> tupl
 
 
 def prediction_keys(predictions: pa.Table, key: Sequence[str]) -> pa.ChunkedArray:
+    """The business key of each prediction as one text: of the request's fields when it carried every column of the
+    key, else its request_id."""
     import pyarrow.compute as pc
 
     requests = predictions["request_id"]

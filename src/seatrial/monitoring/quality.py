@@ -86,7 +86,8 @@ def _column(name: str, sample: Sample, reference: Column) -> list[Check]:
     if dark and whole:
         dark = proportion_p_value(absent, values.size, round(was * whole), whole) < SURE
     found = f"{share:.1%} missing of {values.size:,}"
-    checks.append(Check("values there", name, not dark, found, f"at most {min(1.0, was + DARK):.1%} ({was:.1%} before)"))
+    expected = f"at most {min(1.0, was + DARK):.1%} ({was:.1%} before)"
+    checks.append(Check("values there", name, not dark, found, expected))
     if isinstance(reference, Categories) and reference.complete and values.size - absent >= MIN_ROWS:
         unseen = sum(value is not None and value not in reference.values for value in values) / (values.size - absent)
         words = f"{unseen:.1%} of values never seen before"

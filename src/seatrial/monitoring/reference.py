@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seatrial.core.errors import Failed
-from seatrial.stats.profile import FORMAT, category_profile, numeric_profile, weekly_distances
 from seatrial.monitoring.sample import FEATURE
+from seatrial.stats.profile import FORMAT, category_profile, numeric_profile, weekly_distances
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -364,7 +364,7 @@ class PredictionLog:
         import pyarrow as pa
         import pyarrow.compute as pc
 
-        tables = self._tables(model=model, window=window, deployment=deployment, release=release)
+        tables = self._tables(model=model, window=window, deployment=deployment, release=release, columns=columns)
         # by first record: the order of columns must not depend on where records lie
         tables = sorted(
             (table for table in tables if table.num_rows), key=lambda table: str(pc.min(table["prediction_id"]))
@@ -373,10 +373,10 @@ class PredictionLog:
         if columns is not None:
             unknown = [name for name in columns if name not in table.column_names]
             if unknown and table.num_rows:
+                there = _concatenated(self._tables(model=model, window=window)).column_names
                 raise LogColumnMissing(
                     f"the log has no column '{unknown[0]}'.",
-                    expected=f"It has {listed(table.column_names, most=20)}. "
-                    f"{did_you_mean(unknown[0], table.column_names)}".strip(),
+                    expected=f"It has {listed(there, most=20)}. {did_you_mean(unknown[0], there)}".strip(),
                 )
             for name in unknown:
                 table = table.append_column(name, pa.nulls(0))
@@ -539,8 +539,12 @@ class PredictionLog:
         deployment: str | None = None,
         release: str | None = None,
         wanted: str | None = None,
+        columns: Sequence[str] | None = None,
     ) -> list[pa.Table]:
-        """The matching records as one table per schema and file, each record once."""
+        """The matching records as one table per schema and file, each record once.
+
+        columns: those that are needed; of what lies in Parquet no others are read.
+        """
         while True:
             names = self._segment_names()
             folders = self._batch_folders()
@@ -568,7 +572,7 @@ class PredictionLog:
             if rows:
                 tables.append(_table(schema, rows))
         for folder in folders:
-            tables += _read_batch(folder, model, window, deployment, release, wanted)
+            tables += _read_batch(folder, model, window, deployment, release, wanted, columns)
         return [_with_ages(table) for table in tables]
 
     # -- the open segment
@@ -897,10 +901,16 @@ def _read_batch(
     deployment: str | None,
     release: str | None,
     wanted: str | None,
+    columns: Sequence[str] | None,
 ) -> list[pa.Table]:
     import pyarrow as pa
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
+
+    needed = None
+    if columns is not None:
+        events = [f"{name.removesuffix('_age_s')}_event_at" for name in columns if name.endswith("_age_s")]
+        needed = {"prediction_id", "at", *columns, *events}
 
     condition = None
     if window is not None:
@@ -918,7 +928,10 @@ def _read_batch(
         day = path.parent.name.removeprefix("day=")
         if window is not None and not _day(window.start_us) <= day <= _day(window.end_us - 1):
             continue
-        tables.append(pq.read_table(path, filters=condition, partitioning=None))
+        names = None
+        if needed is not None:
+            names = [name for name in pq.read_schema(path).names if name in needed]
+        tables.append(pq.read_table(path, columns=names, filters=condition, partitioning=None))
     return tables
 
 

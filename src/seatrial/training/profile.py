@@ -31,7 +31,8 @@ def reference_profile(
     inputs: for each input (n,) float64 with NaN for missing, or objects (str or None) for a category.
     scores: (m,) of rows that the scoring fit had not seen: in-sample scores are too sure to compare with.
     labels: (n,) of all rows. at_us: (n,) their instants, when they have any: then `weeks` of each input says how far
-    each whole week lies from all of them, and `rows_per_day` how many there are. Returns plain values; missing numbers (of an all-missing column) are null.
+        each whole week lies from all of them, and `rows_per_day` how many there are.
+    Returns plain values; missing numbers (of an all-missing column) are null.
     """
     profile: dict[str, Any] = {
         "format": FORMAT,
