@@ -228,6 +228,7 @@ class Project(Building):
             owner=declared.owner,
             on_call=declared.on_call,
             runbook=declared.runbook,
+            error_rate=self._error_rate(declared.name, chosen, sample.within(chosen).rows.num_rows),
         )
         return self._keep_report(report, release) if keep else report
 
@@ -798,6 +799,12 @@ class Project(Building):
         before = window.start_us - (window.end_us - window.start_us)
         start_us = min(before, min(window.end_us, self.now_us) - widest) - DAY_US
         return Window(max(start_us, 0), max(window.end_us, self.now_us))
+
+    def _error_rate(self, model: str, window: Window, answered: int) -> float | None:
+        """The share of the window's requests that the service failed; None when it was not asked at all."""
+        failed = self.log.failures.count(window=window, deployment=self._deployment(model).name)
+        asked = answered + failed
+        return failed / asked if asked else None
 
     def _compact_log(self) -> None:
         """Turn closed segments of the log into Parquet, which is read many times faster. Another one may be at it."""

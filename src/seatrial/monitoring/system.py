@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 def system(sample: Sample, *, error_rate: float | None = None) -> System:
     """Latencies and the share of degraded answers, of the rows that say so.
 
-    error_rate: the log holds answers only, so requests that failed must be counted elsewhere; None: nobody did.
+    error_rate: the share of requests that got no answer, from `stores.failures`; None: nobody counted.
     """
     import numpy as np
     import pyarrow.compute as pc

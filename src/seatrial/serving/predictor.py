@@ -249,6 +249,8 @@ class Predictor:
     def refuse(self, error: SeatrialError) -> Answer:
         """The answer that reports `error`, counted."""
         self._metrics.failed(self._model, error.code)
+        if self._log is not None and error.http_status >= 500:
+            self._log.failures.add(self.deployment, error.http_status, self._now_us())
         return problem(error)
 
     def _answer_one(self, arm: _Arm, request: Request, caller: str, start: float) -> Draft:

@@ -9,6 +9,7 @@ wherever it lies, also while a compaction runs or after one died half-way.
     compacted/BATCH/batch.json                            which segments this batch replaces
     compacted/BATCH/model=M/day=YYYY-MM-DD/SCHEMA.parquet
     damaged/ID.seg                                        compacted segments that held unreadable bytes
+    failures/ID.jsonl                                     requests without an answer, see `stores.failures`
 
 A segment is a header and frames: length, CRC-32 over length and payload, payload (msgpack). A payload is either a
 `LogSchema`, which names the columns, or a `LoggedPrediction`, which refers to one.
@@ -39,6 +40,7 @@ from seatrial.core.errors import Conflict, Failed, Unavailable, UsageError, did_
 from seatrial.core.identity import uuid7, value_digest
 from seatrial.core.types import Dtype
 from seatrial.core.windows import Window
+from seatrial.stores.failures import FailureLog
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -238,6 +240,7 @@ class PredictionLog:
         self._segments = root / "segments"
         self._compacted = root / "compacted"
         self._damaged = root / "damaged"
+        self.failures = FailureLog(root / "failures")
         self._encode = msgspec.msgpack.Encoder().encode
         self._lock = threading.Lock()
         self._open: _Open | None = None
@@ -335,6 +338,7 @@ class PredictionLog:
         if self._group is not None:
             self._group.join()
             self._group = None
+        self.failures.close()
         self.rotate()
 
     # -- reading

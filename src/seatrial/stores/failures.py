@@ -1,0 +1,104 @@
+"""Failures: how many requests did a service not answer, through no fault of theirs?
+
+The prediction log holds answers; what got a 5xx instead is counted here, by minute and status, in one small file per
+process. Counts are written once a second while something fails, and when the process ends: its sudden death takes at
+most the last second's. Counting never stands in the way of an answer.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import Counter
+from contextlib import suppress
+from pathlib import Path
+
+import msgspec
+
+from seatrial.core.clock import monotonic
+from seatrial.core.errors import Failed
+from seatrial.core.identity import uuid7
+from seatrial.core.windows import Window
+
+FORMAT = 1
+MINUTE_US = 60_000_000
+FLUSH_SECONDS = 1.0
+
+
+class FailuresTooNew(Failed):
+    """Counts of failures were written by a newer version."""
+
+    code = "log.failures_too_new"
+
+
+class Count(msgspec.Struct, frozen=True):
+    """Requests of one minute, deployment and status. minute_us: its start, domain time, microseconds (UTC)."""
+
+    format: int
+    minute_us: int
+    deployment: str
+    status: int
+    count: int
+
+
+class FailureLog:
+    """The counts under one folder; any number of processes write, each its own file, and read at once."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._lock = threading.Lock()
+        self._counts: Counter[tuple[int, str, int]] = Counter()
+        self._flushed = monotonic()
+        self._path: Path | None = None
+
+    def add(self, deployment: str, status: int, at_us: int) -> None:
+        """Count one request that was answered with `status`. Never raises: a full disk loses counts, not answers."""
+        with self._lock:
+            self._counts[at_us - at_us % MINUTE_US, deployment, status] += 1
+            if monotonic() - self._flushed >= FLUSH_SECONDS:
+                self._flush()
+
+    def close(self) -> None:
+        """Write what is not written yet."""
+        with self._lock:
+            self._flush()
+
+    def count(self, *, window: Window, deployment: str | None = None) -> int:
+        """Requests that failed in the minutes that begin in the window. Lines that cannot be read are left out.
+
+        Raises FailuresTooNew.
+        """
+        total = 0
+        for path in sorted(self.root.glob("*.jsonl")):
+            for line in path.read_bytes().splitlines():
+                try:
+                    one = msgspec.json.decode(line, type=Count)
+                except msgspec.DecodeError:
+                    continue  # cut off by a sudden death
+                if one.format > FORMAT:
+                    raise FailuresTooNew(
+                        f"{path.name} has counts of the format {one.format}; this version reads up to {FORMAT}.",
+                        state="Nothing was changed.",
+                        next="Update seatrial.",
+                    )
+                start_us = window.start_us - window.start_us % MINUTE_US
+                if start_us <= one.minute_us < window.end_us and deployment in (None, one.deployment):
+                    total += one.count
+        return total
+
+    def _flush(self) -> None:
+        self._flushed = monotonic()
+        if not self._counts:
+            return
+        counts = [Count(FORMAT, *key, number) for key, number in sorted(self._counts.items())]
+        lines = b"".join(msgspec.json.encode(one) + b"\n" for one in counts)
+        with suppress(OSError):
+            self.root.mkdir(parents=True, exist_ok=True)
+            if self._path is None:
+                self._path = self.root / f"{uuid7()}.jsonl"
+            descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+            try:
+                os.write(descriptor, lines)
+            finally:
+                os.close(descriptor)
+            self._counts.clear()
