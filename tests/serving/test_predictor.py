@@ -14,6 +14,7 @@ from seatrial.core.errors import Unavailable
 from seatrial.core.routing import bucket
 from seatrial.core.signature import encode
 from seatrial.core.types import Field
+from seatrial.core.windows import Window
 from seatrial.features.plan import AggregationPlan, FeaturePlan, ViewPlan
 from seatrial.releases.runtime import Runtime
 from seatrial.serving.metrics import Metrics
@@ -226,7 +227,7 @@ class TestLookUps:
     def test_a_store_that_is_down_is_a_503_or_a_flag_as_was_declared(self, tmp_path, log):
         path = tmp_path / "online.db"
         store = SqliteOnlineStore(path)
-        refusing = self.looking_up(online=store)
+        refusing = self.looking_up(online=store, log=log)
         flagging = self.looking_up(online=store, on_store_failure="missing", log=log)
         store.close()
         path.unlink()
@@ -239,6 +240,8 @@ class TestLookUps:
         assert (status, found["degraded"]) == (200, ["online_store"])
         assert found["probability"] == self.release_score(None)
         assert log.rows()["degraded"].to_pylist() == [["online_store"]]
+        log.close()
+        assert log.failures.count(window=Window(0, 2**62)) == 1
 
 
 class TestNoAnswer:
