@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
     from seatrial.data.expectations import ValidationReport
     from seatrial.deployment.definition import Deployment
+    from seatrial.stores.metadata import MetadataStore
     from seatrial.doctor import Check
     from seatrial.features.materialize import Written
     from seatrial.registry.mlflow import Mirrored
@@ -369,24 +370,28 @@ class Building(Nouns):
         run(service, host=host, port=port, started=on_ready or _nobody)
 
     def reconcile(self) -> list[str]:
-        """Write the route file of every deployment whose decision was kept but not yet told to serving."""
+        """Bring metadata and route files together: roll-backs that were made while the metadata store was away are
+        told, then every route file that is behind its decision is written. Returns the deployments of the latter."""
+        return self._reconcile(self.metadata)
+
+    def _reconcile(self, metadata: MetadataStore) -> list[str]:
         from seatrial.deployment.deploy import reconcile
+        from seatrial.deployment.emergency import settle
 
         sign, verify = self.signer
-        return reconcile(self.metadata, self.routes, sign=sign, verify=verify)
+        settle(metadata, self.routes, sign=sign, verify=verify)
+        return reconcile(metadata, self.routes, sign=sign, verify=verify)
 
     def _reconcile_or_warn(self) -> None:
         """`reconcile` for those who answer requests: they need the route files only, and wait for no metadata."""
-        from seatrial.deployment.deploy import reconcile
         from seatrial.stores.metadata import MetadataStore
 
         path = self.sqlite_path("metadata")
         if not path.exists():
             return
-        sign, verify = self.signer
         try:
             with closing(MetadataStore(path, busy_seconds=SERVING_WAITS)) as metadata:
-                reconcile(metadata, self.routes, sign=sign, verify=verify)
+                self._reconcile(metadata)
         except (SeatrialError, OSError) as error:
             why = error.found if isinstance(error, SeatrialError) else str(error)
             warnings.warn(
@@ -735,6 +740,7 @@ class Building(Nouns):
     def _deployment(self, name: str | None) -> Deployment:
         """The deployment of that name; a model that declares none is deployed under its own name."""
         from seatrial.deployment.definition import Deployment
+    from seatrial.stores.metadata import MetadataStore
 
         declared = self.definitions
         if name is None and not declared.deployments:

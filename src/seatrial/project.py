@@ -151,8 +151,8 @@ class Project(Building):
             now_us=self.now_us,
             actor=self.actor,
         )
-        self.labels.append(declared.name, told)
-        with self.metadata.transaction() as transaction:
+        with self.metadata.transaction() as transaction:  # a busy store refuses before a label is kept
+            self.labels.append(declared.name, told)
             self.event(transaction, "labels.told", f"model/{declared.name}", {"rows": len(told)})
         sample = self._sample(declared, None)
         counts = sample.labels
@@ -165,6 +165,7 @@ class Project(Building):
             duplicate=counts.duplicate,
             contradicting=counts.contradicting,
             before=counts.before,
+            later=sum(one.known_at_us > self.now_us for one in told),
             seconds=round(monotonic() - started, 3),
         )
 
@@ -190,11 +191,18 @@ class Project(Building):
         known_at = rows[source.label_known_at or source.event_timestamp]
         fresh = pc.and_(pc.less_equal(known_at, instant(self.now_us)), pc.is_valid(rows[model.target]))
         rows = rows.filter(pc.fill_null(fresh, False))
+        predictions = self._predictions(model)
+        if not predictions.num_rows:
+            return rows.slice(0, 0)
+        # one key comes back with every event of it: labels of instants before or after all predictions fit none
+        at, span = rows[source.event_timestamp], pc.min_max(predictions["at"])
+        near = pc.and_(pc.greater_equal(at, span["min"]), pc.less_equal(at, span["max"]))
+        rows = rows.filter(pc.fill_null(near, False))
         named = keys(rows, model.key)
-        predicted = prediction_keys(self._predictions(model), model.key)
+        predicted = prediction_keys(predictions, model.key)
         told = self.labels.read(model.name)
-        values = rows[model.target].cast(pa.float64())
-        told_already = pc.is_in(_pairs(named, values), pc.unique(_pairs(told["key"], told["label"])))
+        said = _said(named, rows[source.event_timestamp], rows[model.target].cast(pa.float64()))
+        told_already = pc.is_in(said, pc.unique(_said(told["key"], told["at"], told["label"])))
         return rows.filter(pc.and_not(pc.is_in(named, pc.unique(predicted)), told_already))
 
     # -- reports and alerts
@@ -460,6 +468,7 @@ class Project(Building):
     def _decide(self, decision: Decision, name: str | None, reason: str, seen: str | None) -> Approval:
         from seatrial.retraining.approval import decide
 
+        self.reconcile()
         release, proposal = self._decided_on(name)
         deployment = self._deployment(release.name).name
         with self.metadata.transaction() as transaction:
@@ -511,6 +520,7 @@ class Project(Building):
         from seatrial.deployment.deploy import live
         from seatrial.retraining.approval import require
 
+        self.reconcile()  # a roll-back that was made without the metadata store comes first
         deployment = self._deployment(model)
         chosen = self.chosen_release(deployment.model, release)
         if self.settings.policy.approval == "required" and not self._was_live(deployment.name, chosen.id):
@@ -567,6 +577,7 @@ class Project(Building):
                 raise MetadataUnreachable(f"the metadata store {path.name} is not there.")
             metadata = MetadataStore(path, busy_seconds=ROLLBACK_BUSY_SECONDS)
             try:
+                self._reconcile(metadata)
                 done = roll_back(metadata, self.routes, name, sign=sign, verify=verify, expected=expected, **facts)  # type: ignore[arg-type]
             finally:
                 metadata.close()
@@ -590,14 +601,6 @@ class Project(Building):
         if model is None and len(names) == 1:
             return names[0]
         return self._deployment(model).name
-
-    def reconcile(self) -> list[str]:
-        """Tell the metadata store of roll-backs made without it, then write every route file that is behind."""
-        from seatrial.deployment.emergency import settle
-
-        sign, verify = self.signer
-        settle(self.metadata, self.routes, sign=sign, verify=verify)
-        return super().reconcile()
 
     def _was_live(self, deployment: str, release: str) -> bool:
         return any(release in record.inputs for record in self.metadata.records("deployment", deployment))
@@ -864,9 +867,9 @@ class Project(Building):
         return [point(record.body) for record in self.metadata.records("report", model)]
 
 
-def _pairs(keys: pa.ChunkedArray, labels: pa.ChunkedArray) -> pa.ChunkedArray:
-    """A key and a label as one text."""
+def _said(keys: pa.ChunkedArray, at: pa.ChunkedArray, labels: pa.ChunkedArray) -> pa.ChunkedArray:
+    """A key, an instant and a label as one text."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    return pc.binary_join_element_wise(keys, labels.cast(pa.string()), "=")
+    return pc.binary_join_element_wise(keys, at.cast(pa.int64()).cast(pa.string()), labels.cast(pa.string()), "=")
