@@ -41,7 +41,6 @@ if TYPE_CHECKING:
 
     from seatrial.data.expectations import ValidationReport
     from seatrial.deployment.definition import Deployment
-    from seatrial.stores.metadata import MetadataStore
     from seatrial.doctor import Check
     from seatrial.features.materialize import Written
     from seatrial.registry.mlflow import Mirrored
@@ -49,6 +48,7 @@ if TYPE_CHECKING:
     from seatrial.releases.manifest import Manifest
     from seatrial.serving.predictor import Answer, Draft
     from seatrial.serving.service import Service
+    from seatrial.stores.metadata import MetadataStore
     from seatrial.training.model import Model
     from seatrial.training.pipeline import ChampionScores, Fitted
 
@@ -740,7 +740,6 @@ class Building(Nouns):
     def _deployment(self, name: str | None) -> Deployment:
         """The deployment of that name; a model that declares none is deployed under its own name."""
         from seatrial.deployment.definition import Deployment
-    from seatrial.stores.metadata import MetadataStore
 
         declared = self.definitions
         if name is None and not declared.deployments:

@@ -539,6 +539,7 @@ class Project(Building):
         from seatrial.retraining.proposal import NothingProposed, newest
 
         declared = self.definitions.model(model)
+        self._check_generation(self._deployment(declared.name).name, expected)
         proposal = newest(self.metadata, declared.name)
         if proposal is None or proposal.challenger is None or proposal.state in ("live", "rejected", "gates refused"):
             raise NothingProposed(
@@ -555,6 +556,24 @@ class Project(Building):
                 state="Nothing was deployed.",
             )
         return self.deploy(proposal.deployment, release=proposal.challenger, reason=reason, expected=expected)
+
+    def _check_generation(self, deployment: str, expected: int | None) -> None:
+        """Raise HeadMoved when somebody deployed since the caller looked, before anything else is found wrong."""
+        from seatrial.deployment.deploy import live
+        from seatrial.stores.metadata import HeadMoved
+
+        now = live(self.metadata, deployment)
+        generation = now.head.generation if now else 0
+        if expected is not None and expected != generation:
+            raise HeadMoved(
+                f"somebody else changed deployment '{deployment}' first: it is at generation {generation} now"
+                + (f", with release {now.record.inputs[0]}." if now else "."),
+                expected=f"Generation {expected} was expected.",
+                state="Nothing was deployed.",
+                next=f"Look at `seatrial deployments show {deployment}`, then decide again.",
+                head=now.head if now else None,
+                expected_generation=expected,
+            )
 
     def rollback(self, model: str | None = None, *, reason: str = "", expected: int | None = None) -> RolledBack:
         """Return to the release that was live before, at once.
