@@ -139,6 +139,7 @@ class Labelled(msgspec.Struct, frozen=True):
 
     told: rows of this telling. matched: predictions with a label; unmatched: labels that no prediction fits;
     duplicate: told again; contradicting: told otherwise before or after; before: known before their prediction.
+    later: rows of this telling that are known only after the project's present, and count from then on.
     """
 
     model: str
@@ -149,6 +150,7 @@ class Labelled(msgspec.Struct, frozen=True):
     duplicate: int
     contradicting: int
     before: int
+    later: int
     seconds: float
 
 

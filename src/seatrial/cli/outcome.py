@@ -21,7 +21,10 @@ def labelled(done: Plain) -> list[Block]:
         "duplicate": "were told again",
         "contradicting": "contradict another; the one known last counts",
         "before": "were known before their prediction, and do not count",
+        "later": "are known only later than now, and count from then on",
     }
+    if not done["told"]:
+        blocks.insert(1, Line("  nothing new is known"))
     return blocks + [Line(f"{done[name]:,} labels {words}") for name, words in odd.items() if done[name]]
 
 

@@ -205,6 +205,9 @@ def parse(
         table.select([n for n in names if n in {value, at, known_at, *key, *_IDS}]), [at, known_at], model
     )
     labels = _values(table[value], value, model, task)
+    for name in {*_IDS, *(key if keyed else ())} & set(names):
+        if pa.types.is_nested(table[name].type):
+            raise _bad(model, 0, f"has a {table[name].type} in '{name}'", "An id or a key is a text or a number.")
     empty = [None] * table.num_rows
     ids = {name: _texts(table[name]).to_pylist() if name in names else empty for name in _IDS}
     key_texts = keys(table, key).to_pylist() if keyed else empty

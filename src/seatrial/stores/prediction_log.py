@@ -31,7 +31,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 import msgspec
 
@@ -932,10 +932,21 @@ def _read_batch(
         day = path.parent.name.removeprefix("day=")
         if window is not None and not _day(window.start_us) <= day <= _day(window.end_us - 1):
             continue
-        names = None
-        if needed is not None:
-            names = [name for name in pq.read_schema(path).names if name in needed]
-        tables.append(pq.read_table(path, columns=names, filters=condition, partitioning=None))
+        try:
+            names = None
+            if needed is not None:
+                names = [name for name in pq.read_schema(path).names if name in needed]
+            tables.append(pq.read_table(path, columns=names, filters=condition, partitioning=None))
+        except FileNotFoundError:
+            raise
+        except (pa.ArrowException, OSError):  # what cannot be unpacked is an OSError too
+            warnings.warn(
+                f"the log file {path.relative_to(folder.parent)} cannot be read and is left out, with every prediction "
+                f"of '{unquote(path.parent.parent.name.removeprefix('model='))}' on {day} in it; bring it back from a "
+                "backup.",
+                LogWarning,
+                stacklevel=5,
+            )
     return tables
 
 
