@@ -10,107 +10,21 @@ import os
 import signal
 import subprocess
 import sys
-import urllib.request
-from contextlib import contextmanager
-from dataclasses import dataclass
-from datetime import UTC, datetime
-from pathlib import Path
-from typing import Any
+from datetime import datetime
 
 import pyarrow as pa
 import pytest
 
-from seatrial import Project, SeatrialError
-from seatrial.core.windows import parse_window
-from seatrial.data.expectations import DataRefused
+from seatrial import SeatrialError
 from seatrial.history import business_keys
 from seatrial.inputs import Inputs
 from seatrial.serving.client import Client
-from seatrial.testing import FakeClock
+from tests.journeys.worlds import APRIL, ENGINEER, MIDNIGHT, REVIEWER, served
 
-MIDNIGHT = datetime(2013, 4, 1, 4, tzinfo=UTC)  # of 1 April in New York
-APRIL = parse_window("2013-04-01T04:00:00Z/2013-05-01T04:00:00Z")
-RULE = 'set_aside=[SetAside(where="wind_speed > 150", reason="beyond any wind measured on the ground")],'
 REQUEST = {
     "carrier": "UA", "origin": "EWR", "dest": "IAH", "flight": 1545, "tailnum": "N14228", "sched_hour": 5,
     "sched_minute": 15, "weekday": 1, "distance": 1400, "sched_block_min": 200.0, "sched_next_3h": 60,
 }  # fmt: skip
-
-
-@dataclass
-class Journey:
-    folder: Path
-    project: Project
-    refused: DataRefused
-    written_before_the_rule: list[str]
-    taken: list[Any]
-    again: list[Any]
-    materialized: list[Any]
-    repeated: list[Any]
-    trained: Any
-    released: Any
-    repacked: Any
-    deployed: Any
-    pages: dict[str, str]
-    replayed: Any
-
-
-@contextmanager
-def served(folder: Path, *options: str):
-    """A server process of the project; (process, address)."""
-    command = [sys.executable, "-m", "seatrial", "--project", str(folder), "serve", "--port", "0", "--json", *options]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    try:
-        line = next(line for line in process.stdout if "http://" in line)
-        yield process, line[line.find("http://") :].strip().strip('",}')
-    finally:
-        process.terminate()
-        process.wait(60)
-        process.stdout.close()
-
-
-def page(url: str) -> str:
-    with urllib.request.urlopen(url, timeout=10) as answer:
-        return answer.read().decode()
-
-
-@pytest.fixture(scope="module")
-def mirrored():
-    """MLflow is told of what is trained, as by default."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.delenv("SEATRIAL_STORES_MLFLOW", raising=False)
-        yield
-
-
-@pytest.fixture(scope="module")
-def journey(tmp_path_factory, mirrored) -> Journey:
-    folder = tmp_path_factory.mktemp("flights")
-    Project.init(folder, "flights").close()
-    file = folder / "project.py"
-    text = file.read_text()
-    assert RULE in text
-    file.write_text(text.replace(RULE, "set_aside=[],"))
-    with Project(folder) as project, pytest.raises(DataRefused) as refused:
-        project.snapshot()
-    before = sorted(path.name for path in (folder / ".seatrial").rglob("*") if path.is_file())
-    file.write_text(text)
-
-    project = Project(folder, clock=FakeClock(MIDNIGHT), actor="tests")
-    taken, again = project.snapshot(), project.snapshot()
-    materialized, repeated = project.materialize(), project.materialize()
-    trained = project.train("late")
-    released = project.release("late", parity_window=APRIL)
-    repacked = project.release("late")
-    deployed = project.deploy("late")
-    with served(folder, "--replay") as (_, url):
-        pages = {name: page(f"{url}/{name}") for name in ("health", "ready", "openapi.json", "docs")}
-        replayed = project.replay("late", APRIL, url=url)
-        pages["metrics"] = page(f"{url}/metrics")
-    yield Journey(
-        folder, project, refused.value, before, taken, again, materialized, repeated, trained, released, repacked,
-        deployed, pages, replayed,
-    )  # fmt: skip
-    project.close()
 
 
 def test_a_new_project_has_tests_a_workflow_and_a_runbook_with_roll_back(journey):
@@ -214,6 +128,18 @@ def test_the_release_answers_like_the_model_on_every_row_of_april(journey):
     assert verified["release"] == journey.released.id
     assert verified["signed_by"].startswith("key_")
     assert verified["golden_rows"] == 200
+
+
+def test_the_first_release_goes_live_only_when_a_second_person_has_approved_it(journey):
+    assert (journey.not_approved.code, journey.not_approved.exit_code) == ("approval.missing", 4)
+    assert (journey.own_approval.code, journey.own_approval.exit_code) == ("approval.own_proposal", 4)
+    assert "seatrial approve" in str(journey.not_approved)
+    approved = journey.approved
+    assert (approved.release, approved.actor, approved.generation) == (journey.released.id, REVIEWER, 0)
+    assert approved.proposers == [ENGINEER]
+    assert approved.asserted
+    assert journey.trained.run in approved.evidence
+    assert (journey.deployed.generation, journey.deployed.previous) == (1, None)
 
 
 def test_the_service_says_that_it_is_well_and_what_it_takes(journey):
