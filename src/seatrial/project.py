@@ -6,16 +6,18 @@ file: from the log to the next release, by labels, reports, alerts, approvals, p
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from seatrial.building import Building
-from seatrial.core.clock import from_us, iso, monotonic
-from seatrial.core.errors import Unavailable, UsageError
+from seatrial.core.clock import from_us, iso, monotonic, parse_time, to_us
+from seatrial.core.errors import SeatrialError, Unavailable, UsageError, listed
 from seatrial.core.identity import new_id
 from seatrial.core.records import Record
 from seatrial.core.windows import Window, duration_us
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
     from seatrial.retraining.definition import Retrain, Trigger
     from seatrial.retraining.proposal import Proposal
     from seatrial.retraining.triggers import Labelled as Rows
+    from seatrial.stores.metadata import MetadataStore
     from seatrial.training.model import Model
 
 DAY_US = 86_400_000_000
@@ -56,6 +59,14 @@ ROLLBACK_BUSY_SECONDS = 0.3
 """How long a roll-back waits for the metadata store before it is made without it."""
 
 
+class AlertsNotDelivered(UserWarning):
+    """A webhook did not take an alert; it waits for the next attempt."""
+
+
+class RollbacksNotTold(UserWarning):
+    """This host was rolled back without the metadata store, which cannot be told of it yet."""
+
+
 class Project(Building):
     """A folder with a project file, opened: every verb. See `Workspace` for the arguments."""
 
@@ -72,6 +83,37 @@ class Project(Building):
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    @cached_property
+    def metadata(self) -> MetadataStore:
+        """See `Workspace`. It is told first of roll-backs of this host that were made without it."""
+        self._tell_of_rollbacks()
+        return super().metadata
+
+    def _tell_of_rollbacks(self) -> None:
+        from seatrial.deployment.emergency import journalled, settle
+        from seatrial.stores.metadata import MetadataStore
+
+        waiting = journalled(self.routes)
+        if not waiting:
+            return
+        sign, verify = self.signer
+        path = self.sqlite_path("metadata")
+        why = f"the metadata store {path.name} is not there."
+        try:
+            if path.exists() and path.stat().st_size:
+                with closing(MetadataStore(path, busy_seconds=ROLLBACK_BUSY_SECONDS, make=False)) as metadata:
+                    settle(metadata, self.routes, sign=sign, verify=verify)
+                return
+        except (SeatrialError, OSError) as error:
+            why = error.found if isinstance(error, SeatrialError) else str(error)
+        names = listed([f"'{name}'" for name in waiting])
+        warnings.warn(
+            f"{names} was rolled back on this host, and what the metadata store says of it is older: {why} "
+            "The next command tells it.",
+            RollbacksNotTold,
+            stacklevel=3,
+        )
 
     # -- history in batch
 
@@ -241,7 +283,7 @@ class Project(Building):
         return self._keep_report(report, release) if keep else report
 
     def _keep_report(self, report: Report, release: Record | None) -> Report:
-        from seatrial.monitoring.alerts import deliver, settle
+        from seatrial.monitoring.alerts import settle
 
         body = msgspec.to_builtins(report) | {"marks": [], "history": []}
         record = Record(report.id, "report", report.model, (release.id,) if release else (), body)
@@ -250,7 +292,7 @@ class Project(Building):
             facts = {"verdict": report.verdict, "headline": report.headline, "window": report.window}
             self.event(transaction, "report.made", report.id, facts)
         alerts = settle(self.metadata, report, actor=self.actor, at_us=self.now_us)
-        deliver(self.metadata, self.webhooks)
+        self._deliver()
         named = {alert.alarm: alert.id for alert in alerts}
         alarms = [msgspec.structs.replace(one, alert=named.get(one.name, "")) for one in report.alarms]
         return msgspec.structs.replace(report, alarms=alarms)
@@ -278,12 +320,24 @@ class Project(Building):
 
     def alert_resolve(self, id: str, reason: str = "") -> Alert:
         """Say that it is over."""
-        from seatrial.monitoring.alerts import deliver, resolve
+        from seatrial.monitoring.alerts import resolve
 
         record = self.resolved(id, "alert")
         alert = resolve(self.metadata, record.id, actor=self.actor, at_us=self.now_us, reason=reason)
-        deliver(self.metadata, self.webhooks)
+        self._deliver()
         return alert
+
+    def _deliver(self) -> None:
+        """Send what waits for the webhooks, and say who was not reached."""
+        from seatrial.monitoring.alerts import deliver
+
+        for target, why in deliver(self.metadata, self.webhooks).failures.items():
+            warnings.warn(
+                f"the alerts for '{target}' were not delivered: {why}. They are kept; the next `seatrial monitor` "
+                "sends them again.",
+                AlertsNotDelivered,
+                stacklevel=3,
+            )
 
     # -- retraining
 
@@ -392,10 +446,17 @@ class Project(Building):
         from seatrial.retraining.proposal import NothingProposed, keep_comparison, newest
 
         proposal = newest(self.metadata, model.name)
-        if proposal is None or proposal.challenger is None or proposal.state not in ("judging", "better", "worse"):
+        judged = ("judging", "better", "worse", "approved")
+        if proposal is None or proposal.challenger is None or proposal.state not in judged:
             raise NothingProposed(
                 f"no challenger of '{model.name}' is being judged"
                 + (f"; the newest proposal is {proposal.state}." if proposal else "."),
+                state="Nothing was compared.",
+            )
+        if proposal.comparison is not None and to_us(parse_time(proposal.comparison.as_of, name="as_of")) > self.now_us:
+            raise UsageError(
+                f"the challenger of '{model.name}' was compared as of {proposal.comparison.as_of} already.",
+                expected="A look at a time before that would choose among verdicts.",
                 state="Nothing was compared.",
             )
         comparison = self._comparison(model, proposal, progress)
@@ -518,17 +579,31 @@ class Project(Building):
         no approval.
         """
         from seatrial.deployment.deploy import live
-        from seatrial.retraining.approval import require
+        from seatrial.retraining.approval import approval_of, require
+        from seatrial.retraining.proposal import newest
 
         self.reconcile()  # a roll-back that was made without the metadata store comes first
         deployment = self._deployment(model)
         chosen = self.chosen_release(deployment.model, release)
-        if self.settings.policy.approval == "required" and not self._was_live(deployment.name, chosen.id):
+        if expected is None:
             now = live(self.metadata, deployment.name)
-            require(self.metadata, deployment.name, chosen.id, now.head.generation if now else 0)
+            expected = now.head.generation if now else 0  # what is checked here is what is replaced below
+        said = approval_of(self.metadata, deployment.name, chosen.id)
+        returns = self._was_live(deployment.name, chosen.id) and (said is None or said.decision == "approved")
+        if self.settings.policy.approval == "required" and not returns:
+            proposal = newest(self.metadata, deployment.model)
+            compared = proposal.comparison_id if proposal and proposal.challenger == chosen.id else None
+            require(self.metadata, deployment.name, chosen.id, expected, comparison=compared)
         done = super().deploy(model, release=chosen.id, reason=reason, expected=expected)
         self._end_proposal(deployment.model, chosen.id)
-        return done
+        return msgspec.structs.replace(done, generation=self._outdo(self.metadata, deployment.name) or done.generation)
+
+    def _outdo(self, metadata: MetadataStore, deployment: str) -> int | None:
+        """Make what was just decided the route of this host, whatever it has; see `emergency.outdo`."""
+        from seatrial.deployment.emergency import outdo
+
+        sign, verify = self.signer
+        return outdo(metadata, self.routes, deployment, sign=sign, verify=verify, actor=self.actor, at_us=self.now_us)
 
     def promote(self, model: str | None = None, *, reason: str = "", expected: int | None = None) -> Deployed:
         """Make the approved challenger the live release. expected: the generation that the caller saw.
@@ -582,7 +657,7 @@ class Project(Building):
         expected: the generation that the caller saw; raises HeadMoved when somebody deployed since.
         """
         from seatrial.deployment.deploy import roll_back
-        from seatrial.deployment.emergency import roll_back_here
+        from seatrial.deployment.emergency import JournalDamaged, JournalTooNew, roll_back_here
         from seatrial.stores.metadata import MetadataDamaged, MetadataStore, MetadataUnreachable, NotMetadata
 
         started = monotonic()
@@ -592,21 +667,21 @@ class Project(Building):
         path = self.sqlite_path("metadata")
         settled = True
         try:
-            if not path.exists() and self.routes.names():
-                raise MetadataUnreachable(f"the metadata store {path.name} is not there.")
-            metadata = MetadataStore(path, busy_seconds=ROLLBACK_BUSY_SECONDS)
-            try:
-                self._reconcile(metadata)
+            if self.routes.names() and not (path.exists() and path.stat().st_size):
+                raise MetadataUnreachable(f"the metadata store {path.name} is not there, or empty.")
+            with closing(MetadataStore(path, busy_seconds=ROLLBACK_BUSY_SECONDS)) as metadata:
+                with suppress(JournalDamaged, JournalTooNew):  # an emergency does not wait for what is told later
+                    self._reconcile(metadata)
                 done = roll_back(metadata, self.routes, name, sign=sign, verify=verify, expected=expected, **facts)  # type: ignore[arg-type]
-            finally:
-                metadata.close()
-            route = done.route
+                route = done.route
+                generation = self._outdo(metadata, name) or route.generation
         except (Unavailable, MetadataDamaged, MetadataUnreachable, NotMetadata):
-            route = roll_back_here(self.routes, name, sign=sign, verify=verify, **facts)  # type: ignore[arg-type]
+            route = roll_back_here(self.routes, name, sign=sign, verify=verify, expected=expected, **facts)  # type: ignore[arg-type]
+            generation = route.generation
             settled = False
         return RolledBack(
             deployment=name,
-            generation=route.generation,
+            generation=generation,
             live=route.arms[0].release,
             settled=settled,
             seconds=round(monotonic() - started, 3),

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 import msgspec
 
@@ -19,8 +19,8 @@ from seatrial.core.errors import Failed
 from seatrial.core.identity import canonical_json, new_id
 from seatrial.core.records import Head, Record
 from seatrial.deployment.deploy import KIND, NothingToRollBackTo, nothing_deployed, roll_back_within, route_of
-from seatrial.stores.metadata import HeadMoved, MetadataStore
-from seatrial.stores.routes import RouteFile, RouteStore, Sign, Verify
+from seatrial.stores.metadata import HeadMoved, MetadataStore, Transaction
+from seatrial.stores.routes import RouteDamaged, RouteFile, RouteNotTrusted, RouteStore, Sign, Verify
 
 FORMAT = 1
 
@@ -29,6 +29,12 @@ class JournalTooNew(Failed):
     """A roll-back was journalled by a newer version."""
 
     code = "rollback.journal_too_new"
+
+
+class JournalDamaged(Failed):
+    """A journalled roll-back cannot be read, so nobody knows what the metadata store has to be told."""
+
+    code = "rollback.journal_damaged"
 
 
 class Entry(msgspec.Struct, frozen=True):
@@ -47,6 +53,10 @@ class Entry(msgspec.Struct, frozen=True):
     recorded_at_us: int
 
 
+class _Format(msgspec.Struct):
+    format: int
+
+
 class Settled(msgspec.Struct, frozen=True):
     """What became of a journalled roll-back. taken: the metadata store took it; else another decision stands."""
 
@@ -56,15 +66,31 @@ class Settled(msgspec.Struct, frozen=True):
 
 
 def roll_back_here(
-    routes: RouteStore, name: str, *, sign: Sign, verify: Verify, actor: str, at_us: int, reason: str = ""
+    routes: RouteStore,
+    name: str,
+    *,
+    sign: Sign,
+    verify: Verify,
+    actor: str,
+    at_us: int,
+    expected: int | None = None,
+    reason: str = "",
 ) -> RouteFile:
     """Return this host to the release that was live before, without the metadata store; the route it has now.
 
-    Raises NothingDeployed, NothingToRollBackTo, and what reading a route raises.
+    expected: the generation that the caller saw. Raises NothingDeployed, NothingToRollBackTo, HeadMoved, and what
+    reading a route raises.
     """
     now = routes.read(name, verify)
     if now is None:
         raise nothing_deployed(name)
+    if expected is not None and expected != now.generation:
+        raise HeadMoved(
+            f"deployment '{name}' is at generation {now.generation} on this host.",
+            expected=f"Generation {expected} was expected.",
+            state="Nothing was changed.",
+            next="Look at it again, then decide.",
+        )
     before = routes.earlier(name, now.replaces, verify) if now.replaces is not None else None
     if before is None:
         raise NothingToRollBackTo(
@@ -88,7 +114,7 @@ def roll_back_here(
 def settle(metadata: MetadataStore, routes: RouteStore, *, sign: Sign, verify: Verify) -> list[Settled]:
     """Tell the metadata store of the roll-backs that were made without it, oldest first. Can be run at any time."""
     done = []
-    for path in sorted(_folder(routes).glob("*.json"), key=lambda path: int(path.stem.rpartition("@")[2])):
+    for path in _entries(routes):
         entry = _read(path)
         taken = _take(metadata, entry)
         if not taken:
@@ -97,6 +123,35 @@ def settle(metadata: MetadataStore, routes: RouteStore, *, sign: Sign, verify: V
         path.unlink()
         done.append(Settled(entry.deployment, entry.generation, taken))
     return done
+
+
+def journalled(routes: RouteStore) -> list[str]:
+    """The deployments with a roll-back that the metadata store has not been told of."""
+    return sorted({unquote(path.stem.rpartition("@")[0]) for path in _entries(routes)})
+
+
+def outdo(
+    metadata: MetadataStore, routes: RouteStore, name: str, *, sign: Sign, verify: Verify, actor: str, at_us: int
+) -> int | None:
+    """Restate the decision just taken when this host's route is not behind it, and says otherwise: after a roll-back
+    whose journal is lost, or a metadata store that came back from a backup. The new generation; None: no need.
+    """
+    try:
+        here = routes.read(name, verify)
+    except (RouteDamaged, RouteNotTrusted):
+        here = None
+    if here is None:
+        return None
+    with metadata.transaction() as transaction:
+        head = transaction.head(KIND, name)
+        record = metadata.record(head.record_id) if head else None
+        if head is None or record is None or here.generation < head.generation or here == route_of(record, head):
+            return None
+        record, head = _above(transaction, record, head, here.generation)
+        facts = {"generation": head.generation, "record": record.id, "above": here.generation}
+        transaction.event("deploy.restated", f"{KIND}/{name}", actor=actor, at_us=at_us, body=facts)
+    routes.write(route_of(record, head), sign, verify)
+    return head.generation
 
 
 def _take(metadata: MetadataStore, entry: Entry) -> bool:
@@ -123,14 +178,26 @@ def _outbid(metadata: MetadataStore, entry: Entry, here: RouteFile | None) -> Ro
         if head is None or record is None:
             raise nothing_deployed(entry.deployment)
         facts = {"generation": entry.generation, "reason": entry.reason, "stands": record.id}
-        while head.generation <= (here.generation if here else entry.generation):
-            record = Record(new_id("dep"), KIND, entry.deployment, record.inputs, record.body, record.format)
-            transaction.add(record)
-            head = transaction.move(KIND, entry.deployment, record.id, expected=head.generation)
+        record, head = _above(transaction, record, head, here.generation if here else entry.generation)
         subject = f"{KIND}/{entry.deployment}"
         facts["record"] = record.id
         transaction.event("rollback.superseded", subject, actor=entry.actor, at_us=entry.at_us, body=facts)
         return route_of(record, Head(KIND, entry.deployment, record.id, head.generation))
+
+
+def _above(transaction: Transaction, record: Record, head: Head, generation: int) -> tuple[Record, Head]:
+    """The decision of `record` once more, with a generation above the one given."""
+    while head.generation <= generation:
+        record = Record(new_id("dep"), KIND, head.name, record.inputs, record.body, record.format)
+        transaction.add(record)
+        head = transaction.move(KIND, head.name, record.id, expected=head.generation)
+    return record, head
+
+
+def _entries(routes: RouteStore) -> list[Path]:
+    """Journalled roll-backs, oldest first."""
+    found = [path for path in _folder(routes).glob("*@*.json") if path.stem.rpartition("@")[2].isdecimal()]
+    return sorted(found, key=lambda path: int(path.stem.rpartition("@")[2]))
 
 
 def _folder(routes: RouteStore) -> Path:
@@ -154,11 +221,19 @@ def _journal(routes: RouteStore, entry: Entry) -> None:
 
 def _read(path: Path) -> Entry:
     data = path.read_bytes()
-    number = msgspec.json.decode(data).get("format", 0)
-    if number > FORMAT:
+    try:
+        number = msgspec.json.decode(data, type=_Format).format
+        entry = msgspec.json.decode(data, type=Entry) if number <= FORMAT else None
+    except msgspec.MsgspecError as error:
+        raise JournalDamaged(
+            f"the journalled roll-back {path.name} cannot be read: {error}.",
+            state="It is kept; this host serves what it was rolled back to.",
+            next=f"Move {path} away, then deploy what is to be live.",
+        ) from None
+    if entry is None:
         raise JournalTooNew(
             f"the journalled roll-back {path.name} has format {number}; this version reads up to {FORMAT}.",
             state="It is kept.",
             next="Update seatrial.",
         )
-    return msgspec.json.decode(data, type=Entry)
+    return entry

@@ -142,9 +142,12 @@ def approval_of(metadata: MetadataStore, deployment: str, release: str) -> Appro
     return _plain(record) if record else None
 
 
-def require(metadata: MetadataStore, deployment: str, release: str, generation: int) -> Approval:
+def require(
+    metadata: MetadataStore, deployment: str, release: str, generation: int, *, comparison: str | None = None
+) -> Approval:
     """The approval under which `release` may replace what is live at `generation`.
 
+    comparison: the newest one that there is of the release.
     Raises NotApproved when there is none, StaleEvidence when the deployment moved or a record of evidence changed.
     """
     found = approval_of(metadata, deployment, release)
@@ -162,7 +165,13 @@ def require(metadata: MetadataStore, deployment: str, release: str, generation: 
             f"which is now at {generation}.",
             expected="Somebody deployed in between, so what was compared is not what would be replaced.",
             state="Nothing was deployed.",
-            next=f"Compare again, then `seatrial approve {release}` again.",
+            next=_again(release) if comparison else f"Let somebody `seatrial approve {release}` again.",
+        )
+    if comparison is not None and comparison not in found.evidence:
+        raise StaleEvidence(
+            f"release {release} was approved on evidence that the newer comparison {comparison} has overtaken.",
+            state="Nothing was deployed.",
+            next=f"Look at it, then let somebody `seatrial approve {release}` again.",
         )
     for id, digest in found.evidence.items():
         record = metadata.record(id)
@@ -193,15 +202,24 @@ def _check_verdict(proposal: Proposal, generation: int, at_us: int, seen: str | 
         raise StaleEvidence(
             f"deployment '{proposal.deployment}' is at generation {generation}; the challenger was compared with "
             f"what was live at {proposal.generation}.",
-            next="Propose again, against what is live now.",
+            next=_again(proposal.challenger or ""),
         )
     age = at_us - to_us(parse_time(comparison.as_of, name="as_of"))
+    if age < 0:
+        raise StaleEvidence(
+            f"the newest comparison is as of {comparison.as_of}, later than the present.",
+            next="Decide at a time at which it can be known.",
+        )
     if age > FRESH_FOR_US:
         raise StaleEvidence(
             f"the newest comparison is {duration_text(age)} old.",
             expected=f"At most {duration_text(FRESH_FOR_US)} is expected.",
             next=f"Run `seatrial retrain {proposal.model} compare` first.",
         )
+
+
+def _again(release: str) -> str:
+    return f"`seatrial reject {release} --reason TEXT`, then propose again, against what is live now."
 
 
 def _plain(record: Record) -> Approval:
