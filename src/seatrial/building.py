@@ -738,15 +738,23 @@ class Building(Nouns):
         return True
 
     def _deployment(self, name: str | None) -> Deployment:
-        """The deployment of that name; a model that declares none is deployed under its own name."""
+        """The deployment of that name, or the one of the model of that name; a model that declares none is deployed
+        under its own name."""
         from seatrial.deployment.definition import Deployment
 
         declared = self.definitions
         if name is None and not declared.deployments:
             return Deployment(declared.model(None).name)
-        if name is not None and name not in declared.deployments and name in declared.models:
-            return Deployment(name)
-        return declared.deployment(name)
+        if name is None or name in declared.deployments or name not in declared.models:
+            return declared.deployment(name)
+        names = self._deployments_of(name)
+        if len(names) > 1:
+            raise UsageError(
+                f"model '{name}' has {len(names)} deployments, and none was named.",
+                expected=f"They are {listed(names)}.",
+                state="Nothing was changed.",
+            )
+        return declared.deployments.get(names[0]) or Deployment(name)
 
     def _service(self, *, replay: bool, only: Sequence[str] | None = None) -> Service:
         from seatrial.serving.service import load

@@ -310,15 +310,22 @@ class Nouns(Workspace):
             )
         return record
 
+    def _deployments_of(self, model: str) -> list[str]:
+        """The names of the model's deployments; a model that declares none is deployed under its own name."""
+        return [one.name for one in self.definitions.deployments.values() if one.model == model] or [model]
+
     def _status(self, model: Model) -> ModelStatus:
-        head = self.metadata.head("deployment", model.name)
+        deployments = self._deployments_of(model.name)
+        heads = {name: self.metadata.head("deployment", name) for name in deployments}
+        deployed = next((name for name in deployments if heads[name]), deployments[0])
+        head = heads[deployed]
         versions = self.metadata.records("version", model.name)
         candidate = self.metadata.head("alias", f"{model.name}@candidate")
         release = self.record(self.record(head.record_id).inputs[0]) if head else None
         run = self.record(release.inputs[1]) if release else None
         if run is None and versions:
             run = self.record(max(versions, key=lambda record: int(record.body["version"])).body["run"])
-        since = self.metadata.events(subject=f"deployment/{model.name}")
+        since = self.metadata.events(subject=f"deployment/{deployed}")
         packed = self.metadata.head("release", model.name)
         runs = self.metadata.records("run", model.name)
         refused = runs[-1] if runs and not runs[-1].body["passed"] else None
@@ -329,7 +336,7 @@ class Nouns(Workspace):
         elif packed is None:
             following = f"seatrial release {model.name}"
         else:
-            following = f"seatrial deploy {model.name}" if head is None else "seatrial serve"
+            following = f"seatrial deploy {deployed}" if head is None else "seatrial serve"
         return ModelStatus(
             model=model.name,
             owner=model.owner,

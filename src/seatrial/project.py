@@ -381,6 +381,12 @@ class Project(Building):
         from seatrial.deployment.deploy import live
         from seatrial.retraining.proposal import NothingProposed, newest, open_proposal
 
+        if model.labels.event_timestamp is None:
+            raise UsageError(
+                f"the labels of model '{model.name}' have no times, so a challenger could never be compared.",
+                state="Nothing was proposed.",
+                next=f"Give event_timestamp= to the labels, or `seatrial train {model.name}` and decide by its gates.",
+            )
         deployment = self._deployment(model.name)
         now = live(self.metadata, deployment.name)
         if now is None:
@@ -518,7 +524,8 @@ class Project(Building):
     def approve(self, name: str | None = None, *, reason: str, seen: str | None = None) -> Approval:
         """Say yes to a release going live. See `retraining.approval` for what it binds and when it is refused.
 
-        name: a release (its id, or what `deploy` takes), or a proposal's id. seen: the comparison that was looked at.
+        name: a release (its id, or what `deploy` takes), a deployment (for its model's newest release), or a
+        proposal's id. seen: the comparison that was looked at.
         """
         return self._decide("approved", name, reason, seen)
 
@@ -530,8 +537,10 @@ class Project(Building):
         from seatrial.retraining.approval import decide
 
         self.reconcile()
-        release, proposal = self._decided_on(name)
-        deployment = self._deployment(release.name).name
+        declared = self.definitions.deployments.get(name or "")
+        release, proposal = self._decided_on(declared.model if declared and declared.model != name else name)
+        meant = declared.name if declared else (proposal.deployment if proposal else None)
+        deployment = meant or self._deployment(release.name).name
         with self.metadata.transaction() as transaction:
             return decide(
                 self.metadata,
@@ -803,13 +812,13 @@ class Project(Building):
 
         reviewed = []
         for model in self.definitions.models.values():
-            deployment = self._deployment(model.name)
-            now = live(self.metadata, deployment.name)
+            deployed = [now for now in (live(self.metadata, one) for one in self._deployments_of(model.name)) if now]
+            now = deployed[0] if deployed else None
             release = self.record(now.record.inputs[0]) if now else None
             runs = self.metadata.records("run", model.name)
             run = self.record(release.inputs[1]) if release else (runs[-1] if runs else None)
             reports = self.metadata.records("report", model.name)
-            approval = approval_of(self.metadata, deployment.name, release.id) if release else None
+            approval = approval_of(self.metadata, now.head.name, release.id) if now and release else None
             watched = self._sample(model, None)
             facts = Facts(
                 model=model.name,
@@ -868,15 +877,17 @@ class Project(Building):
         """What triggers look at: predictions of the live release with their labels, as far back as they look."""
         import numpy as np
         import pyarrow as pa
+        import pyarrow.compute as pc
 
         from seatrial.deployment.deploy import live
         from seatrial.retraining.triggers import Labelled as Rows
 
-        now = live(self.metadata, self._deployment(model.name).name)
+        deployed = [live(self.metadata, name) for name in self._deployments_of(model.name)]
+        releases = pa.array([now.record.inputs[0] for now in deployed if now], pa.string())
         widest = max((duration_us(one.window) + one.looks * duration_us(one.every) for one in triggers), default=0)
         sample = self._sample(model, Window(max(self.now_us - widest - DAY_US, 0), self.now_us))
         known = sample.rows["label_known_at"].cast(pa.int64()).to_numpy(zero_copy_only=False).astype(np.float64)
-        ours = np.array(sample.rows["release"].to_pylist(), dtype=object) == (now.record.inputs[0] if now else "")
+        ours = pc.is_in(sample.rows["release"], releases).to_numpy()
         at = sample.rows["at"].cast(pa.int64()).to_numpy()
         return Rows(at[ours], known[ours], sample.scores()[ours], sample.label_values()[ours])
 
@@ -899,7 +910,8 @@ class Project(Building):
 
     def _error_rate(self, model: str, window: Window, answered: int) -> float | None:
         """The share of the window's requests that the service failed; None when it was not asked at all."""
-        failed = self.log.failures.count(window=window, deployment=self._deployment(model).name)
+        failures, names = self.log.failures, self._deployments_of(model)
+        failed = sum(failures.count(window=window, deployment=name) for name in names)
         asked = answered + failed
         return failed / asked if asked else None
 
@@ -943,7 +955,8 @@ class Project(Building):
 
         kinds = {"deploy": "release", "rollback": "rollback"}
         marks = []
-        for event in self.metadata.events(subject=f"deployment/{self._deployment(model).name}"):
+        names = self._deployments_of(model)
+        for event in (one for name in names for one in self.metadata.events(subject=f"deployment/{name}")):
             if event.kind in kinds:
                 release = self.metadata.record(event.body["arms"][0]["release"])
                 version = f"v{release.body['version']}" if release else event.body["arms"][0]["release"]
