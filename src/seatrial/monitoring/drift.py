@@ -13,7 +13,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from seatrial.monitoring.reference import Categories, Column, Numbers, Reference, values_of
+from seatrial.monitoring.reference import Categories, Column, Numbers, Reference, codes, floats, is_text, plain
 from seatrial.monitoring.report import ColumnDrift, Drift
 from seatrial.monitoring.sample import FEATURE
 from seatrial.stats.detectors import benjamini_hochberg
@@ -23,13 +23,15 @@ from seatrial.stats.distances import (
     kolmogorov_smirnov_p_value,
     total_variation,
 )
-from seatrial.stats.profile import bin_counts, value_counts
+from seatrial.stats.profile import LARGEST, bin_counts, moments, value_counts
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 MIN_ROWS = 200
 FALSE_DISCOVERIES = 0.001
+FEWEST_EXPECTED = 5
+"""Rows expected of a category below which it is rare (Cochran 1954)."""
 PREDICTION = "prediction"
 
 
@@ -39,14 +41,14 @@ def drift(rows: pa.Table, reference: Reference) -> Drift:
     rows: with `feature_NAME` columns and `score`; no row at all is no error.
     """
     columns = [
-        column_drift(name, values_of(rows[f"{FEATURE}{name}"]), column)
+        column_drift(name, rows[f"{FEATURE}{name}"], column)
         for name, column in reference.columns.items()
         if f"{FEATURE}{name}" in rows.column_names
     ]
     columns = _significant(columns)
     prediction = None
     if reference.scores is not None:
-        prediction = _significant([column_drift(PREDICTION, values_of(rows["score"]), reference.scores)])[0]
+        prediction = _significant([column_drift(PREDICTION, rows["score"], reference.scores)])[0]
     absent = [name for name in reference.columns if f"{FEATURE}{name}" not in rows.column_names]
     note = f"not in these rows: {', '.join(absent)}" if absent else ""
     if rows.num_rows < MIN_ROWS:
@@ -55,69 +57,84 @@ def drift(rows: pa.Table, reference: Reference) -> Drift:
     return Drift(reference.name, columns, prediction, note)
 
 
-def column_drift(name: str, values: NDArray[Any], reference: Column) -> ColumnDrift:
+def column_drift(name: str, values: pa.ChunkedArray, reference: Column) -> ColumnDrift:
     """One column by itself; `drifted` as if it were the only one.
 
-    values: (n,) float64 with NaN, or objects (str or None), for missing. A column whose type is not that of the
-    reference is told in `note`, and so are few rows, an all-missing and a constant one.
+    A column whose type is not that of the reference is told in `note`, and so are few rows, an all-missing and a
+    constant one. Nothing is made for each string, so that a long window costs little memory.
     """
-    text = values.dtype == object
-    present = values[values != None] if text else values[~np.isnan(values)]  # noqa: E711  elementwise
-    missing = 1 - present.size / values.size if values.size else 0.0
+    values = plain(values)
+    text = is_text(values)
+    numbers = np.empty(0) if text else floats(values)
+    numbers = numbers[~np.isnan(numbers)]
+    present = len(values) - values.null_count if text else numbers.size
+    missing = 1 - present / len(values) if len(values) else 0.0
     facts: dict[str, Any] = {
         "name": name,
         "kind": "category" if isinstance(reference, Categories) else "number",
-        "rows": int(present.size),
+        "rows": present,
         "reference_rows": reference.rows,
         "distance": "tv" if isinstance(reference, Categories) else "ks",
         "tolerated": reference.tolerated,
         "missing": float(missing),
         "reference_missing": reference.missing,
     }
-    if text != isinstance(reference, Categories) and present.size:
+    if text != isinstance(reference, Categories) and present:
         words = "text where the reference has numbers" if text else "numbers where the reference has text"
         return _unknown(facts, f"{words}: not compared")
     if not reference.rows:
         return _unknown(facts, "the reference has no value of it")
-    if present.size < MIN_ROWS:
-        all_missing = "every value is missing; " if values.size and not present.size else ""
-        return _unknown(facts, f"{all_missing}not enough data: {present.size:,} of {MIN_ROWS} rows")
+    if present < MIN_ROWS:
+        all_missing = "every value is missing; " if len(values) and not present else ""
+        return _unknown(facts, f"{all_missing}not enough data: {present:,} of {MIN_ROWS} rows")
     if isinstance(reference, Categories):
-        return _category(facts, present, reference)
-    return _number(facts, present, reference)
+        return _category(facts, codes(values, reference.values), reference)
+    return _number(facts, numbers, reference)
 
 
 def _number(facts: dict[str, Any], present: NDArray[np.float64], reference: Numbers) -> ColumnDrift:
+    mean, _ = moments(present)
+    infinite = int(np.isinf(present).sum())
+    present = np.clip(present, -LARGEST, LARGEST)
     counts = bin_counts(present, reference.cuts)
     value = kolmogorov_smirnov(reference.counts, counts)
     p_value = kolmogorov_smirnov_p_value(value, reference.rows, present.size)
     outside = float(np.mean((present < reference.low) | (present > reference.high)))
-    constant = "one and the same value" if present.min() == present.max() else ""
+    notes = ["one and the same value"] if present.min() == present.max() else []
+    notes += [f"{infinite:,} infinite values"] if infinite else []
     return ColumnDrift(
         **facts,
         value=value,
         p_value=p_value,
         drifted=value > reference.tolerated and p_value <= FALSE_DISCOVERIES,
         unseen=outside,
-        mean=float(present.mean()),
+        mean=mean,
         reference_mean=reference.mean,
-        note=constant,
+        note=", ".join(notes),
     )
 
 
-def _category(facts: dict[str, Any], present: NDArray[Any], reference: Categories) -> ColumnDrift:
-    counts, others = value_counts(present, reference.values)
+def _category(facts: dict[str, Any], places: NDArray[np.int32], reference: Categories) -> ColumnDrift:
+    counts = value_counts(places, reference.values)
     whole = np.array([*reference.values.values(), reference.other])
     value = total_variation(whole, counts)
-    p_value = chi_square_p_value(whole, counts)
+    p_value = chi_square_p_value(*_pooled(whole, counts))
     return ColumnDrift(
         **facts,
         value=value,
         p_value=p_value,
         drifted=value > reference.tolerated and p_value <= FALSE_DISCOVERIES,
-        unseen=others / present.size if reference.complete else 0.0,
+        unseen=float(counts[-1] / counts.sum()) if reference.complete else 0.0,
         note="" if reference.complete else "the reference keeps its most frequent values only",
     )
+
+
+def _pooled(whole: NDArray[np.int64], counts: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Both with the rare values as one: with few rows expected of a value the test finds what is not there."""
+    together = whole + counts
+    rare = together * min(whole.sum(), counts.sum()) < FEWEST_EXPECTED * together.sum()
+    one, other = (np.append(found[~rare], found[rare].sum()) for found in (whole, counts))
+    return one, other
 
 
 def _unknown(facts: dict[str, Any], note: str) -> ColumnDrift:

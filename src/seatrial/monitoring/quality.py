@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from seatrial.core.clock import from_us, iso
-from seatrial.monitoring.reference import Categories, Column, Reference, values_of
+from seatrial.monitoring.reference import Categories, Column, Reference, codes, floats, is_text, plain
 from seatrial.monitoring.report import Check
 from seatrial.monitoring.sample import FEATURE
 from seatrial.stats.distances import proportion_p_value
@@ -72,24 +72,24 @@ def _in_range(sample: Sample) -> Check:
 
 
 def _column(name: str, sample: Sample, reference: Column) -> list[Check]:
-    values = values_of(sample.rows[f"{FEATURE}{name}"])
-    text = values.dtype == object
-    absent = int((values == None).sum()) if text else int(np.isnan(values).sum())  # noqa: E711  elementwise
+    values = plain(sample.rows[f"{FEATURE}{name}"])
+    count, text = len(values), is_text(values)
+    absent = values.null_count if text else int(np.isnan(floats(values)).sum())
     checks = []
-    if text != isinstance(reference, Categories) and absent < values.size:
+    if text != isinstance(reference, Categories) and absent < count:
         kinds = ("text", "numbers") if text else ("numbers", "text")
         return [Check("type", name, False, kinds[0], kinds[1])]
-    share = absent / values.size
+    share = absent / count
     was = reference.missing
     whole = round(reference.rows / (1 - was)) if was < 1 else 0
-    dark = share > was + DARK and values.size >= MIN_ROWS
+    dark = share > was + DARK and count >= MIN_ROWS
     if dark and whole:
-        dark = proportion_p_value(absent, values.size, round(was * whole), whole) < SURE
-    found = f"{share:.1%} missing of {values.size:,}"
+        dark = proportion_p_value(absent, count, round(was * whole), whole) < SURE
+    found = f"{share:.1%} missing of {count:,}"
     expected = f"at most {min(1.0, was + DARK):.1%} ({was:.1%} before)"
     checks.append(Check("values there", name, not dark, found, expected))
-    if isinstance(reference, Categories) and reference.complete and values.size - absent >= MIN_ROWS:
-        unseen = sum(value is not None and value not in reference.values for value in values) / (values.size - absent)
+    if isinstance(reference, Categories) and reference.complete and count - absent >= MIN_ROWS:
+        unseen = int((codes(values, reference.values) == len(reference.values)).sum()) / (count - absent)
         words = f"{unseen:.1%} of values never seen before"
         checks.append(Check("known categories", name, unseen <= UNSEEN, words, f"at most {UNSEEN:.0%}"))
     return checks

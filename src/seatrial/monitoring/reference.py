@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from seatrial.core.errors import Failed
 from seatrial.monitoring.sample import FEATURE
-from seatrial.stats.profile import FORMAT, category_profile, numeric_profile, weekly_distances
+from seatrial.stats.profile import FORMAT, MOST_VALUES, counted_profile, numeric_profile, weekly_distances
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -32,9 +32,11 @@ class ProfileTooNew(Failed):
 
 @dataclass(frozen=True)
 class Numbers:
-    """A column of numbers. cuts: the inner edges of the bins, ascending; counts: rows per bin, one more than cuts.
+    """A column of numbers. cuts: the edges of the bins, ascending; counts: rows per bin, one more than cuts.
 
-    rows: values that are there; missing: share of rows that are not. low, high: the range; NaN when all is missing.
+    The first and the last bin lie outside the reference's range and are empty in it: what comes to lie there has
+    moved. rows: values that are there; missing: share of rows that are not. low, high: the range; NaN when all is
+    missing.
     """
 
     cuts: NDArray[np.float64]
@@ -100,7 +102,7 @@ class Reference:
 
     @staticmethod
     def from_table(table: pa.Table, columns: Sequence[str] | None = None, *, name: str = "the reference") -> Reference:
-        """Of rows. columns: which (default: all but the times); called as they are, or `feature_NAME`.
+        """Of rows. columns: which (default: all `feature_NAME`); called as they are, or `feature_NAME`.
 
         With `at` (UTC) its weeks tell how far a normal week lies from the whole; with `score` the predictions are
         compared too.
@@ -109,10 +111,13 @@ class Reference:
 
         prefixed = [one for one in table.column_names if one.startswith(FEATURE)]
         chosen = list(columns) if columns is not None else [one.removeprefix(FEATURE) for one in prefixed]
-        at_us = table["at"].cast(pa.int64()).to_numpy() if "at" in table.column_names else None
+        at_us = None
+        if "at" in table.column_names:
+            table = table.filter(table["at"].is_valid()) if table["at"].null_count else table
+            at_us = table["at"].cast(pa.timestamp("us", tz="UTC")).cast(pa.int64()).to_numpy()
         profiles = {}
         for column in chosen:
-            values = values_of(table[f"{FEATURE}{column}" if f"{FEATURE}{column}" in prefixed else column])
+            values = table[f"{FEATURE}{column}" if f"{FEATURE}{column}" in prefixed else column]
             profiles[column] = profile_of(values, at_us)
         scores = numeric_profile(floats(table["score"])) if "score" in table.column_names else None
         plain: dict[str, Any] = {"format": FORMAT, "rows": table.num_rows, "inputs": profiles}
@@ -122,31 +127,71 @@ class Reference:
         return Reference.from_profile(plain, name=name)
 
 
-def profile_of(values: NDArray[Any], at_us: NDArray[np.int64] | None) -> dict[str, Any]:
+def profile_of(column: pa.ChunkedArray, at_us: NDArray[np.int64] | None) -> dict[str, Any]:
     """The plain profile of one column, with the distances of its weeks when times are known."""
-    plain = category_profile(values) if values.dtype == object else numeric_profile(values)
-    return plain | {"weeks": weekly_distances(plain, values, at_us)} if at_us is not None else plain
+    column = plain(column)
+    values: NDArray[Any]
+    if is_text(column):
+        found = _text_profile(column)
+        values = codes(column, found["values"]) if at_us is not None else np.empty(0)
+    else:
+        values = floats(column)
+        found = numeric_profile(values)
+    return found | {"weeks": weekly_distances(found, values, at_us)} if at_us is not None else found
+
+
+def _text_profile(column: pa.ChunkedArray) -> dict[str, Any]:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    counted = pc.value_counts(column.drop_null())
+    table = pa.table({"value": counted.field("values"), "rows": counted.field("counts")})
+    order = [("rows", "descending"), ("value", "ascending")]
+    most = table.take(pc.select_k_unstable(table, min(MOST_VALUES, len(table)), order)) if len(table) else table
+    values = dict(zip(most["value"].to_pylist(), most["rows"].to_pylist(), strict=True))
+    return counted_profile(values, len(table), len(column) - column.null_count, len(column))
+
+
+def plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """The column without a dictionary."""
+    import pyarrow as pa
+
+    return column.cast(column.type.value_type) if pa.types.is_dictionary(column.type) else column
+
+
+def is_text(column: pa.ChunkedArray) -> bool:
+    import pyarrow as pa
+
+    return bool(pa.types.is_string(column.type) or pa.types.is_large_string(column.type))
+
+
+def codes(column: pa.ChunkedArray, known: Mapping[str, int]) -> NDArray[np.int32]:
+    """`stats.profile.codes_of` for a column of strings, without an object for each."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    places = pc.index_in(column, value_set=pa.array(list(known), column.type)).fill_null(len(known))
+    found: NDArray[np.int32] = pc.if_else(column.is_valid(), places, pa.scalar(-1, pa.int32())).to_numpy()
+    return found
 
 
 def values_of(column: pa.ChunkedArray) -> NDArray[Any]:
     """Values as monitoring compares them: float64 with NaN for missing, or objects (str or None)."""
-    import pyarrow as pa
-
-    if pa.types.is_dictionary(column.type):
-        column = column.cast(column.type.value_type)
-    if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+    column = plain(column)
+    if is_text(column):
         return np.asarray(column.to_numpy(zero_copy_only=False), dtype=object)
     return floats(column)
 
 
 def floats(column: pa.ChunkedArray) -> NDArray[np.float64]:
+    """(n,) numbers, NaN for missing; an integer beyond 2**53 is rounded."""
     import pyarrow as pa
 
     if pa.types.is_null(column.type):
         return np.full(len(column), np.nan)
     if pa.types.is_boolean(column.type):
         column = column.cast(pa.int8())
-    values: NDArray[np.float64] = column.cast(pa.float64()).to_numpy(zero_copy_only=False)
+    values: NDArray[np.float64] = column.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
     return values
 
 
@@ -157,10 +202,11 @@ def _column(plain: Mapping[str, Any]) -> Column:
     if plain["type"] == "category":
         return Categories(dict(plain["values"]), plain["other"], rows, missing, tolerated)
     edges = np.asarray(plain["edges"], dtype=np.float64)
-    counts = np.asarray(plain["counts"], dtype=np.int64)
+    if edges.size:
+        edges = np.concatenate([edges[:1], edges[1:-1], [np.nextafter(plain["max"], np.inf)]])
     return Numbers(
-        edges[1:-1],
-        counts,
+        edges,
+        np.array([0, *plain["counts"], 0] if edges.size else [0], dtype=np.int64),
         rows,
         missing,
         plain["mean"],

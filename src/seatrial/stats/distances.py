@@ -37,8 +37,10 @@ def kolmogorov_smirnov(reference: Counts, current: Counts) -> float:
     >>> kolmogorov_smirnov(np.array([5, 5]), np.array([10, 0]))
     0.5
     """
-    p, q = _shares(reference), _shares(current)
-    return float(np.abs(np.cumsum(p) - np.cumsum(q)).max())
+    below, others = np.cumsum(reference), np.cumsum(current)
+    if not below[-1] or not others[-1]:
+        raise NothingToCompare("one of the two samples is empty.", expected="At least one value each is expected.")
+    return float(np.abs(below / below[-1] - others / others[-1]).max())
 
 
 def kolmogorov_smirnov_exact(reference: Floats, current: Floats) -> float:

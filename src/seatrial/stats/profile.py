@@ -21,64 +21,96 @@ QUANTILES = 100
 WEEK_US = 7 * 86_400_000_000
 FEWEST_WEEKS = 4
 FEWEST_IN_WEEK = 200
+LARGEST = 1e308
+"""What an infinite value counts as: there is a next number, for the edge behind it."""
 
 
 def numeric_profile(values: NDArray[np.float64]) -> dict[str, Any]:
     """Counts, moments, and the edges of about 100 bins of equal mass with the rows in each.
 
-    values: (n,) with NaN for missing. edges: the distinct quantiles, ascending, and right behind a value that holds
-    several of them the next number; counts: rows between neighbours, the last bin closed on both sides.
+    values: (n,) with NaN for missing; an infinite one counts as `LARGEST`, and not in the moments.
+    edges: the distinct quantiles, ascending, and right behind a value that holds several of them the next number;
+    counts: rows between neighbours, the last bin closed on both sides.
     """
-    present = values[~np.isnan(values)]
+    present = np.clip(values[~np.isnan(values)], -LARGEST, LARGEST)
     plain: dict[str, Any] = {"type": "numeric", "count": int(values.size), "missing": int(values.size - present.size)}
     if not present.size:
         return plain | {"mean": None, "std": None, "min": None, "max": None, "edges": [], "counts": []}
-    edges, often = np.unique(np.quantile(present, np.linspace(0, 1, QUANTILES + 1)), return_counts=True)
+    low, high = float(present.min()), float(present.max())
+    # between numbers this far apart nothing can be interpolated
+    method: Any = "linear" if np.isfinite(high - low) else "inverted_cdf"
+    quantiles = np.quantile(present, np.linspace(0, 1, QUANTILES + 1), method=method)
+    edges, often = np.unique(quantiles, return_counts=True)
     edges = np.unique(np.concatenate([edges, np.nextafter(edges[often > 1], np.inf)]))
     counts = bin_counts(present, edges[1:-1])
+    mean, std = moments(present)
     return plain | {
-        "mean": float(present.mean()),
-        "std": float(present.std()),
-        "min": float(present.min()),
-        "max": float(present.max()),
+        "mean": mean,
+        "std": std,
+        "min": low,
+        "max": high,
         "edges": edges.tolist(),
         "counts": counts.tolist(),
     }
+
+
+def moments(present: NDArray[np.float64]) -> tuple[float | None, float | None]:
+    """Mean and standard deviation of the finite values; None where there are none, or where they overflow."""
+    finite = present[np.abs(present) < LARGEST]  # an infinity may have been cut to the largest number
+    if not finite.size:
+        return None, None
+    with np.errstate(over="ignore", invalid="ignore"):
+        found = float(finite.mean()), float(finite.std())
+    return (found[0] if np.isfinite(found[0]) else None), (found[1] if np.isfinite(found[1]) else None)
 
 
 def category_profile(values: NDArray[Any]) -> dict[str, Any]:
     """The counts of the 200 most frequent values, the rest as one number. values: (n,) str or None."""
     found = Counter(value for value in values if value is not None)
     ranked = sorted(found.items(), key=lambda pair: (-pair[1], pair[0]))
+    return counted_profile(dict(ranked[:MOST_VALUES]), len(ranked), found.total(), values.size)
+
+
+def counted_profile(most: dict[str, int], distinct: int, present: int, count: int) -> dict[str, Any]:
+    """The profile of a category of which somebody else has counted the values.
+
+    most: rows of the 200 most frequent, most frequent first, and in the order of their text where they are equal.
+    """
     return {
         "type": "category",
-        "count": int(values.size),
-        "missing": int(values.size - found.total()),
-        "distinct": len(ranked),
-        "values": dict(ranked[:MOST_VALUES]),
-        "other": sum(count for _, count in ranked[MOST_VALUES:]),
+        "count": int(count),
+        "missing": int(count - present),
+        "distinct": distinct,
+        "values": most,
+        "other": int(present - sum(most.values())),
     }
 
 
 def weekly_distances(profile: Mapping[str, Any], values: NDArray[Any], at_us: NDArray[np.int64]) -> list[float]:
     """How far each whole week of the rows lies from all of them: what an ordinary week looks like from outside.
 
-    profile: of `values`; at_us: (n,) instants, the weeks begin at the first. Kolmogorov-Smirnov for numbers, total
-    variation for categories. Empty with fewer than four weeks of 200 present values each.
+    profile: of `values`; of a category these may be codes (see `codes_of`). at_us: (n,) instants, the weeks begin at
+    the first. Kolmogorov-Smirnov for numbers, total variation for categories. Empty with fewer than four weeks of
+    200 present values each.
     """
     if not values.size:
         return []
-    week = (at_us - at_us.min()) // WEEK_US
-    present = values != None if values.dtype == object else ~np.isnan(values)  # noqa: E711  elementwise
+    category = profile["type"] == "category"
+    if values.dtype == object:
+        values = codes_of(values, profile["values"])
+    present = values >= 0 if category else ~np.isnan(values)
+    first, last = int(at_us.min()), int(at_us.max())
+    week = (at_us - first) // WEEK_US
     distances = []
-    for number in range(int((at_us.max() - at_us.min()) // WEEK_US)):
+    for number in np.unique(week):
+        if number >= (last - first) // WEEK_US:
+            break
         of_week = values[(week == number) & present]
         if of_week.size < FEWEST_IN_WEEK:
             continue
-        if values.dtype == object:
-            counts, _ = value_counts(of_week, profile["values"])
+        if category:
             whole = np.array([*profile["values"].values(), profile["other"]])
-            distances.append(total_variation(whole, counts))
+            distances.append(total_variation(whole, value_counts(of_week, profile["values"])))
         else:
             cuts = np.asarray(profile["edges"][1:-1], dtype=np.float64)
             distances.append(kolmogorov_smirnov(np.asarray(profile["counts"]), bin_counts(of_week, cuts)))
@@ -91,9 +123,13 @@ def bin_counts(values: NDArray[np.float64], cuts: NDArray[np.float64]) -> NDArra
     return np.diff(np.concatenate([[0], below, [values.size]])).astype(np.int64)
 
 
-def value_counts(values: NDArray[Any], known: Mapping[str, int]) -> tuple[NDArray[np.int64], int]:
-    """(len(known) + 1,) rows of each known value, in order, and of all others; and how many others there are."""
-    found = Counter(values.tolist())
-    counts = [found.pop(value, 0) for value in known]
-    others = found.total()
-    return np.array([*counts, others], dtype=np.int64), others
+def codes_of(values: NDArray[Any], known: Mapping[str, int]) -> NDArray[np.int32]:
+    """(n,) the place of each value among the known ones, one more than the last for any other, -1 for None."""
+    places: dict[Any, int] = {value: place for place, value in enumerate(known)}
+    places[None] = -1
+    return np.fromiter((places.get(value, len(known)) for value in values), dtype=np.int32, count=values.size)
+
+
+def value_counts(codes: NDArray[np.int32], known: Mapping[str, int]) -> NDArray[np.int64]:
+    """(len(known) + 1,) rows of each known value, in order, and of all others. codes: of `codes_of`."""
+    return np.bincount(codes[codes >= 0], minlength=len(known) + 1).astype(np.int64)
