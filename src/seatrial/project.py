@@ -99,7 +99,7 @@ class Project(Building):
             return
         sign, verify = self.signer
         path = self.sqlite_path("metadata")
-        why = f"the metadata store {path.name} is not there."
+        why = f"the metadata store {path.name} is not there, or empty."
         try:
             if path.exists() and path.stat().st_size:
                 with closing(MetadataStore(path, busy_seconds=ROLLBACK_BUSY_SECONDS, make=False)) as metadata:
@@ -109,8 +109,8 @@ class Project(Building):
             why = error.found if isinstance(error, SeatrialError) else str(error)
         names = listed([f"'{name}'" for name in waiting])
         warnings.warn(
-            f"{names} was rolled back on this host, and what the metadata store says of it is older: {why} "
-            "The next command tells it.",
+            f"{names} was rolled back on this host, and the metadata store has not been told: {why} Until it is, what "
+            "is said of it here is what was live before.",
             RollbacksNotTold,
             stacklevel=3,
         )
@@ -256,6 +256,7 @@ class Project(Building):
         written.
         """
         from seatrial.monitoring.monitor import make_report
+        from seatrial.stores.prediction_log import LogWarning
 
         declared = self.definitions.model(model)
         monitor = self._monitor(declared.name)
@@ -263,7 +264,12 @@ class Project(Building):
             self._compact_log()
         now_us = self.now_us
         chosen = window or Window(now_us - duration_us(monitor.window), now_us)
-        sample = self._sample(declared, self._reach(monitor, chosen), inputs=True)
+        with warnings.catch_warnings(record=True) as heard:
+            warnings.simplefilter("always")
+            sample = self._sample(declared, self._reach(monitor, chosen), inputs=True)
+        unread = list(dict.fromkeys(str(one.message) for one in heard if issubclass(one.category, LogWarning)))
+        for one in heard:
+            warnings.warn(one.message, one.category, stacklevel=2)
         release = self._watched(declared.name, sample.within(chosen))
         report = make_report(
             sample,
@@ -280,6 +286,7 @@ class Project(Building):
             runbook=declared.runbook,
             error_rate=self._error_rate(declared.name, chosen, sample.within(chosen).rows.num_rows),
         )
+        report = msgspec.structs.replace(report, findings=[*report.findings, *unread])
         return self._keep_report(report, release) if keep else report
 
     def _keep_report(self, report: Report, release: Record | None) -> Report:
@@ -759,6 +766,7 @@ class Project(Building):
             ],
             lineage=lineage,
             note=note,
+            others=[one["prediction_id"] for one in found[1:]],
         )
 
     def _recomputed(
@@ -779,7 +787,10 @@ class Project(Building):
         fields = {name: [row.get(f"field_{name}")] for name in signature.request_names}
         table = pa.table({training_set.AT: pa.array([row["at"]], pa.timestamp("us", tz="UTC")), **fields})
         views = {view.name: self.definitions.views[view.name] for view in plan.views}
-        tables, _ = self._inputs.tables([view.source for view in views.values()], progress)
+        try:
+            tables, _ = self._inputs.tables([view.source for view in views.values()], progress)
+        except SeatrialError as error:
+            return None, f"nothing was recomputed: {error.found}"
         events = {name: tables[view.source.name] for name, view in views.items()}
         joined = training_set.build(table, plan, views, events, threads=self.settings.threads)
         return {name: joined[name][0].as_py() for name in signature.inputs}, ""

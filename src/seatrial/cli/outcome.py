@@ -128,11 +128,21 @@ def explained(one: Explained) -> list[Block]:
         Line(f"prediction {one.prediction_id}: {score}; {happened}", "bold"),
         Line(f"  request {one.request_id} at {one.at}, {one.model} version {one.version}, caller {one.caller or '?'}"),
     ]
+    if one.others:
+        few = ", ".join(one.others[:5]) + (" and more" if len(one.others) > 5 else "")
+        blocks.append(Line(f"  the first of {len(one.others) + 1:,} predictions of this request; the others: {few}"))
     if one.degraded:
         blocks.append(Line(f"  degraded: {', '.join(one.degraded)}", "red"))
     blocks.append(Line())
     rows: list[list[Any]] = [
-        [i.name, _value(i.served), _value(i.recomputed) if i.known else "?", i.equal, i.status, _age(i.age_s)]
+        [
+            i.name,
+            _value(i.served),
+            _value(i.recomputed) if i.known else "?",
+            i.equal if i.known else "?",
+            i.status,
+            _age(i.age_s),
+        ]
         for i in one.inputs
     ]
     blocks.append(Table(["input", "as served", "recomputed", "equal", "look-up", "age"], rows))

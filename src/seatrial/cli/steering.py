@@ -82,6 +82,12 @@ def monitor(
     from seatrial.cli import report as rendering
 
     if log is not None:
+        if model is not None:
+            raise BadCommandLine(
+                f"'{model}' is named beside --log.",
+                expected="The map says which model a log is of.",
+                state="Nothing was done.",
+            )
         report = _elsewhere(call, log, mapping, reference, labels, window)
     else:
         if mapping or reference or labels:

@@ -50,7 +50,10 @@ class Replayed(msgspec.Struct, frozen=True):
 
 
 class Explained(msgspec.Struct, frozen=True):
-    """One prediction. approvals: who let its release go live. label: what happened, when known."""
+    """One prediction. approvals: who let its release go live. label: what happened, when known.
+
+    others: the ids of the request's other predictions, when it was asked for by its request.
+    """
 
     prediction_id: str
     request_id: str
@@ -69,6 +72,7 @@ class Explained(msgspec.Struct, frozen=True):
     approvals: list[dict[str, Any]]
     lineage: Lineage
     note: str = ""
+    others: list[str] = []
 
 
 def inputs_of(

@@ -18,6 +18,7 @@ from seatrial.core.errors import Failed, did_you_mean, listed
 from seatrial.core.windows import Window, duration_text, duration_us
 from seatrial.data.reading import Times, csv_header, read
 from seatrial.data.sources import CsvSource, FrameSource
+from seatrial.monitoring.alarms import MIN_ROWS
 from seatrial.monitoring.definition import Alarm
 from seatrial.monitoring.labels import FIELD, LabelCounts, parse
 from seatrial.monitoring.mapping import BadMap, ColumnMap, read_map
@@ -85,18 +86,19 @@ def monitor_log(
     imported = read_log(log, columns, labels=labels, as_of_us=as_of_us)
     sample = imported.sample
     window = window or default_window(sample, duration_us(monitor.window), as_of_us)
+    compared, too_small = (None, ()) if reference is None else _compared(reference, columns, sample)
     report = make_report(
         sample,
         window=window,
         as_of_us=as_of_us,
         monitor=monitor,
-        reference=None if reference is None else read_reference(reference, columns, sample),
+        reference=compared,
         training=columns.tested,
         owner=columns.owner,
         on_call=columns.on_call,
         runbook=columns.runbook,
     )
-    notes = [*imported.left_out, *_silence(sample, window, as_of_us)]
+    notes = [*too_small, *imported.left_out, *_silence(sample, window, as_of_us)]
     return msgspec.structs.replace(report, findings=[*report.findings, *notes], next=_next(report))
 
 
@@ -154,6 +156,15 @@ def read_reference(path: Path, columns: ColumnMap, sample: Sample) -> Reference:
     if "at" in rows.column_names:
         rows = rows.filter(rows["at"].is_valid()).sort_by("at")
     return Reference.from_table(rows, name=path.name)
+
+
+def _compared(path: Path, columns: ColumnMap, sample: Sample) -> tuple[Reference | None, Sequence[str]]:
+    """What to compare with; None, and why, when it is too little to say what is usual."""
+    reference = read_reference(path, columns, sample)
+    if reference.rows >= MIN_ROWS:
+        return reference, ()
+    lacking = f"not enough data: {reference.rows:,} of {MIN_ROWS:,} rows"
+    return None, [f"nothing was compared with the reference {path.name}: {lacking}"]
 
 
 def default_window(sample: Sample, length_us: int, as_of_us: int) -> Window:
@@ -221,7 +232,7 @@ def _read(
     have = _header(path)
     if required:
         _require(path, have, named | {f"features {name}": name for name in columns.features or ()})
-    inputs = [name for name in columns.features or have if name in have]
+    inputs = [name for name in (have if columns.features is None else columns.features) if name in have]
     if columns.features is None:
         taken = {*columns.named().values(), *columns.without}
         inputs = [name for name in inputs if name not in taken]
@@ -507,7 +518,7 @@ def _next(report: Report) -> str:
     """What to do, without the commands that need a project."""
     if "`seatrial label" in report.next:
         return "Tell what really happened: name the label's column in the map, or give a file with --labels."
-    words = report.next.partition(" `seatrial")[0].partition(": `seatrial")[0]
+    words = report.next.partition(": `seatrial")[0].partition(" `seatrial")[0]
     return words if words.endswith(".") else f"{words}."
 
 
