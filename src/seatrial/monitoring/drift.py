@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 MIN_ROWS = 200
 FALSE_DISCOVERIES = 0.001
+PLAIN = 1e290
+"""Numbers below it can be added up without a thought of overflow."""
 FEWEST_EXPECTED = 5
 """Rows expected of a category below which it is rare (Cochran 1954)."""
 PREDICTION = "prediction"
@@ -93,14 +95,20 @@ def column_drift(name: str, values: pa.ChunkedArray, reference: Column) -> Colum
 
 
 def _number(facts: dict[str, Any], present: NDArray[np.float64], reference: Numbers) -> ColumnDrift:
-    mean, _ = moments(present)
-    infinite = int(np.isinf(present).sum())
-    present = np.clip(present, -LARGEST, LARGEST)
+    low, high, infinite = float(present.min()), float(present.max()), 0
+    if max(-low, high) < PLAIN:
+        mean: float | None = float(present.mean())
+    else:
+        mean, _ = moments(present)
+        infinite = int(np.isinf(present).sum())
+        present = np.clip(present, -LARGEST, LARGEST)
     counts = bin_counts(present, reference.cuts)
     value = kolmogorov_smirnov(reference.counts, counts)
     p_value = kolmogorov_smirnov_p_value(value, reference.rows, present.size)
-    outside = float(np.mean((present < reference.low) | (present > reference.high)))
-    notes = ["one and the same value"] if present.min() == present.max() else []
+    outside = 0.0
+    if low < reference.low or high > reference.high:
+        outside = float(np.mean((present < reference.low) | (present > reference.high)))
+    notes = ["one and the same value"] if low == high else []
     notes += [f"{infinite:,} infinite values"] if infinite else []
     return ColumnDrift(
         **facts,

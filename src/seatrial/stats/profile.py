@@ -60,8 +60,8 @@ def moments(present: NDArray[np.float64]) -> tuple[float | None, float | None]:
     if not finite.size:
         return None, None
     with np.errstate(over="ignore", invalid="ignore"):
-        found = float(finite.mean()), float(finite.std())
-    return (found[0] if np.isfinite(found[0]) else None), (found[1] if np.isfinite(found[1]) else None)
+        mean, std = float(finite.mean()), float(finite.std())
+    return (mean if np.isfinite(mean) else None), (std if np.isfinite(std) else None)
 
 
 def category_profile(values: NDArray[Any]) -> dict[str, Any]:
@@ -132,4 +132,4 @@ def codes_of(values: NDArray[Any], known: Mapping[str, int]) -> NDArray[np.int32
 
 def value_counts(codes: NDArray[np.int32], known: Mapping[str, int]) -> NDArray[np.int64]:
     """(len(known) + 1,) rows of each known value, in order, and of all others. codes: of `codes_of`."""
-    return np.bincount(codes[codes >= 0], minlength=len(known) + 1).astype(np.int64)
+    return np.bincount(codes + 1, minlength=len(known) + 2)[1:].astype(np.int64)
