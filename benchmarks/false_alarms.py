@@ -104,7 +104,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--rows", type=int, default=1000)
     parser.add_argument("--windows", type=int, default=WINDOWS)
-    parser.add_argument("--months", type=int, default=3)
+    parser.add_argument("--months", type=int, default=12)
     given = parser.parse_args()
     counted: dict[str, list[int]] = {"naive": [], "drift": [], "slow path": []}
     for number in range(given.months):
