@@ -272,6 +272,14 @@ def test_who_is_on_call_is_told_once_that_it_rings_and_once_that_it_is_over(apri
     assert {"headline", "evidence", "action", "runbook", "owner"} <= told.keys()
 
 
+def test_a_report_shows_what_happened_to_the_model_and_how_it_was_before(april):
+    (*earlier, last) = april.mornings.values()
+    assert [mark.kind for mark in last.marks] == ["release", "alert", "proposal", "resolved"]
+    assert [mark.at[:10] for mark in last.marks] == ["2013-04-01", "2013-04-23", "2013-04-29", "2013-05-01"]
+    assert len(last.history) == len(earlier)
+    assert any("of this window's labels have arrived" in finding for finding in last.findings)
+
+
 def test_the_triggers_propose_on_monday_29_april_and_not_before(april):
     assert [done.proposal is not None for done in april.proposed.values()] == [False, False, True]
     assert "nothing to propose" in april.proposed[day(4, 22)].words
