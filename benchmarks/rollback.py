@@ -74,9 +74,8 @@ def main() -> None:
             seconds(["-c", "from seatrial.cli import main; main()", "deploy", "heavy"], folder)
     middle = {name: statistics.median(each) for name, each in measured.items()}
     for name, wall in middle.items():
-        print(
-            f"{name:<12} {wall:8.3f} s {wall / middle['python']:8.1f} x python -c pass   worst {max(measured[name]):.3f} s"
-        )
+        ratio, slowest = wall / middle["python"], max(measured[name])
+        print(f"{name:<12} {wall:8.3f} s {ratio:8.1f} x python -c pass   worst {slowest:.3f} s")
     worst = max(max(measured["store there"]), max(measured["store away"]))
     print(f"goal {GOAL:g} s, worst of all {worst:.3f} s: {'reached' if worst < GOAL else 'MISSED'}")
     print(json.dumps({"benchmark": "rollback", "median_seconds": middle, "worst_seconds": worst, "goal": GOAL}))
