@@ -29,6 +29,7 @@ class Reviewed(msgspec.Struct, frozen=True):
 class Facts(msgspec.Struct, frozen=True):
     """What a review looks at.
 
+    reachable: the webhook that `on_call` names has an address here.
     monitored_at: instant of the newest report, or None; predictions, labels: how many are known of the model.
     run: body of the run behind the live (or newest) release, or None. approved_by: who approved the live release.
     """
@@ -47,6 +48,7 @@ class Facts(msgspec.Struct, frozen=True):
     approved_by: str | None
     open_alerts: int
     retrain_declared: bool
+    reachable: bool
 
 
 def review(facts: Facts) -> Reviewed:
@@ -67,6 +69,14 @@ def _owner(facts: Facts) -> Flag | None:
         return None
     words = f"Model('{facts.model}') has no {', no '.join(missing)}"
     return Flag("nobody to call", words, f"Give {', '.join(f'{name}=' for name in missing)} to the model.")
+
+
+def _webhook(facts: Facts) -> Flag | None:
+    if not facts.on_call.startswith("webhook:") or facts.reachable:
+        return None
+    name = facts.on_call.removeprefix("webhook:")
+    words = f"on_call='{facts.on_call}' has no address here, so nobody is told of an alert"
+    return Flag("alerts go nowhere", words, f'Set {name} = "${{VARIABLE}}" under [webhooks] in seatrial.toml.')
 
 
 def _monitor(facts: Facts) -> Flag | None:
@@ -109,4 +119,4 @@ def _manual(facts: Facts) -> Flag | None:
     return Flag("manual step", words, f"Declare Retrain('{facts.model}') in the project file.")
 
 
-_CHECKS = (_alerts, _owner, _monitor, _labels, _approval, _reproducible, _manual)
+_CHECKS = (_alerts, _owner, _webhook, _monitor, _labels, _approval, _reproducible, _manual)
