@@ -78,6 +78,20 @@ def test_the_reference_is_compared_by_the_same_names(given, tmp_path):
         monitor_log(log, mapping, tmp_path / "reference.parquet", as_of_us=NOW_US)
 
 
+@pytest.mark.parametrize("count", [0, 1, 199])
+def test_a_reference_of_a_few_rows_is_not_compared_with_and_that_is_told(given, tmp_path, count):
+    log, mapping = given()
+    pq.write_table(table(max(count, 1)).slice(0, count), tmp_path / "reference.parquet")
+    found = monitor_log(log, mapping, tmp_path / "reference.parquet", as_of_us=NOW_US)
+    assert found.verdict == "ok"
+    assert any(f"not enough data: {count} of 200 rows" in finding for finding in found.findings)
+
+
+def test_no_inputs_may_be_said(given):
+    log, mapping = given(toml=PLAIN + "features = []\n")
+    assert sample(log, mapping).features == []
+
+
 def test_columns_that_do_not_map_are_all_told_with_the_nearest_name(given):
     log, mapping = given(toml='model = "m"\ntimestamp = "tt"\nscore = "p"\nfeatures = ["agee", "plan"]\n')
     with pytest.raises(LogColumnNotThere) as told:
@@ -242,6 +256,11 @@ def test_a_csv_and_a_folder_say_the_same_as_the_parquet_file(given, tmp_path):
 def test_next_to_nothing_is_a_stated_result(given, count):
     found = monitor_log(*given(table().slice(0, count)), as_of_us=NOW_US)
     assert (found.verdict, found.rows) == ("unknown", count)
+
+
+def test_what_to_do_about_an_empty_window_names_no_command_of_a_project(given):
+    found = monitor_log(*given(), as_of_us=NOW_US, window=Window(NOW_US - 1, NOW_US))
+    assert found.next == "Check that the model is asked, and that its log is written."
 
 
 def test_a_log_that_ended_long_ago_is_not_passed_in_silence(given):

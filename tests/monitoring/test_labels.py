@@ -312,6 +312,13 @@ def test_a_row_that_is_no_label_refuses_them_all_and_is_named(rows, words):
         told_as(rows)
 
 
+@pytest.mark.parametrize("id", [["p"], {"p": 1}])
+@pytest.mark.parametrize("column", ["prediction_id", "request_id"])
+def test_an_id_that_is_no_text_or_number_is_refused(column, id):
+    with pytest.raises(BadLabels, match=column):
+        told_as([{column: id, "late": 1}])
+
+
 @pytest.mark.parametrize("label", [math.nan, math.inf])
 def test_a_regression_takes_any_finite_number_and_no_other(label):
     assert told_as([{"prediction_id": "p", "late": -12.5}], task="regression")[0].label == -12.5

@@ -131,6 +131,21 @@ def test_a_champion_that_was_replaced_during_the_judging_makes_the_evidence_stal
         approve(judged)
 
 
+def test_an_approval_that_a_newer_comparison_overtook_is_stale(metadata, proposal, approve):
+    approve(proposal())
+    with metadata.transaction() as transaction:
+        seen = newest(metadata, "late")
+        newer = keep_comparison(transaction, seen, comparison("better"), actor="ada", at_us=NOW_US + DAY_US)
+    require(metadata, "late", CHALLENGER, 1, comparison=seen.comparison_id)
+    with pytest.raises(StaleEvidence, match=newer.id):
+        require(metadata, "late", CHALLENGER, 1, comparison=newer.id)
+
+
+def test_a_decision_before_its_evidence_is_refused(proposal, approve):
+    with pytest.raises(StaleEvidence, match="later than the present"):
+        approve(proposal(), at_us=NOW_US - 365 * DAY_US)
+
+
 def test_an_old_comparison_is_stale(proposal, approve):
     with pytest.raises(StaleEvidence, match="8d"):
         approve(proposal(), at_us=NOW_US + 8 * DAY_US)
