@@ -1,10 +1,9 @@
 import numpy as np
-import pytest
 import scipy.stats as oracle
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from seatrial.stats.detectors import Cusum, benjamini_hochberg
+from seatrial.stats.detectors import benjamini_hochberg
 
 PUBLISHED = np.array(
     [0.0001, 0.0004, 0.0019, 0.0095, 0.0201, 0.0278, 0.0298, 0.0344, 0.0459, 0.324, 0.4262, 0.5719, 0.6528, 0.759, 1.0]
@@ -49,51 +48,3 @@ def test_the_share_of_false_rejections_stays_below_q():
         rejected = benjamini_hochberg(p_values, 0.05)
         shares.append(rejected[:40].sum() / max(1, rejected.sum()))
     assert np.mean(shares) < 0.05
-
-
-def looked(shifts, rows=1000, **options) -> list[int]:
-    """The windows at which the detector rings."""
-    detector = Cusum(**options)
-    return [place for place, shift in enumerate(shifts) if detector.add(shift, rows**-0.5)]
-
-
-@pytest.mark.parametrize("sign", [1, -1])
-def test_a_shift_of_half_a_deviation_rings_at_once_and_a_smaller_one_soon(sign):
-    random = np.random.default_rng(5)
-    quiet = random.normal(0, 1000**-0.5, 700)
-    moved = random.normal(sign * 0.5, 1000**-0.5, 20)
-    assert looked([*quiet, *moved])[0] == 700
-    assert looked([*quiet, *(moved - sign * 0.3)])[0] <= 704
-
-
-def test_a_month_of_fifty_features_is_quiet():
-    random = np.random.default_rng(6)
-    assert not any(looked(random.normal(0, 1000**-0.5, 720)) for _ in range(50))
-
-
-def test_without_a_tolerance_the_error_of_the_reference_is_found_in_the_end():
-    random = np.random.default_rng(7)
-    error = 0.02  # of the reference's mean, in standard deviations
-    shifts = random.normal(error, 5000**-0.5, 2000)
-    assert looked(shifts, 5000, tolerance=0.0)
-    assert not looked(shifts, 5000)
-
-
-def test_a_window_without_rows_changes_nothing():
-    detector = Cusum()
-    detector.add(0.2, 0.03)
-    before = (detector.up, detector.down)
-    assert not detector.add(np.nan, 0.03)
-    assert not detector.add(0.4, 0.0)
-    assert not detector.add(0.4, np.nan)
-    assert (detector.up, detector.down) == before
-
-
-@settings(max_examples=60, deadline=None)
-@given(st.lists(st.floats(-2, 2), max_size=40))
-def test_both_sides_mirror_each_other(shifts):
-    up, down = Cusum(), Cusum()
-    for shift in shifts:
-        assert up.add(shift, 0.1) == down.add(-shift, 0.1)
-    assert (up.up, up.down) == (down.down, down.up)
-    assert min(up.up, up.down) >= 0
