@@ -2,7 +2,6 @@ import doctest
 
 import numpy as np
 import pytest
-import scipy.spatial.distance
 import scipy.stats as oracle
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -20,8 +19,6 @@ tables = st.integers(2, 12).flatmap(
 DISTANCES = [
     distances.kolmogorov_smirnov,
     distances.total_variation,
-    distances.population_stability_index,
-    distances.jensen_shannon,
 ]
 
 
@@ -115,43 +112,13 @@ def test_known_quantiles_of_chi_square():
 
 @settings(max_examples=60, deadline=None)
 @given(tables)
-def test_jensen_shannon_is_the_distance_to_base_two(table):
-    expected = scipy.spatial.distance.jensenshannon(*table, base=2)
-    # beside 0 the square root makes a rounding error of 1e-16 one of 1e-8
-    assert distances.jensen_shannon(*table) == pytest.approx(expected, rel=1e-9, abs=1e-7)
-
-
-def test_jensen_shannon_of_samples_without_a_common_value_is_one():
-    assert distances.jensen_shannon(np.array([4, 0]), np.array([0, 9])) == 1.0
-    half = distances.jensen_shannon(np.array([1, 0]), np.array([1, 1]))
-    assert half == pytest.approx(np.sqrt(0.311278), abs=1e-6)  # not the divergence, which is 0.311
-
-
-def test_an_empty_bin_counts_as_a_floor_in_the_stability_index():
-    found = distances.population_stability_index(np.array([50, 50, 0]), np.array([50, 0, 50]))
-    assert np.isfinite(found)
-    assert found == pytest.approx(2 * (0.5 - 1e-4) * np.log(0.5 / 1e-4))
-    assert distances.population_stability_index(np.array([60, 40]), np.array([40, 60])) == pytest.approx(
-        0.4 * np.log(1.5)
-    )
-
-
-@settings(max_examples=60, deadline=None)
-@given(samples, samples)
-def test_wasserstein_is_scipys(one, other):
-    expected = oracle.wasserstein_distance(one, other)
-    assert distances.wasserstein(one, other) == pytest.approx(expected, rel=1e-6, abs=1e-9)
-
-
-@settings(max_examples=60, deadline=None)
-@given(tables)
 def test_every_distance_is_symmetric_and_zero_of_a_sample_with_itself(table):
     one, other = table
     for distance in DISTANCES:
         assert distance(one, one * 3) == pytest.approx(0.0, abs=1e-7)
         assert distance(one, other) == pytest.approx(distance(other, one), abs=1e-9)
         assert distance(one, other) >= 0
-    assert max(distance(one, other) for distance in DISTANCES if "stability" not in distance.__name__) <= 1 + 1e-12
+    assert max(distance(one, other) for distance in DISTANCES) <= 1 + 1e-12
 
 
 @settings(max_examples=60, deadline=None)
@@ -168,10 +135,9 @@ def test_two_shares_are_compared_as_a_table_of_two_by_two(n, m, share, other_sha
 
 def test_an_empty_sample_is_refused():
     none, some = np.empty(0), np.array([1.0])
-    for distance in (distances.kolmogorov_smirnov_exact, distances.wasserstein):
-        for pair in ((none, some), (some, none)):
-            with pytest.raises(distances.NothingToCompare):
-                distance(*pair)
+    for pair in ((none, some), (some, none)):
+        with pytest.raises(distances.NothingToCompare):
+            distances.kolmogorov_smirnov_exact(*pair)
     for distance in [*DISTANCES, distances.chi_square_p_value]:
         with pytest.raises(distances.NothingToCompare):
             distance(np.array([1, 2]), np.array([0, 0]))

@@ -17,9 +17,6 @@ from seatrial.core.errors import UsageError
 Floats = NDArray[np.float64]
 Counts = NDArray[np.int64] | NDArray[np.float64]
 
-PSI_FLOOR = 1e-4
-"""The share that an empty bin counts as, so that the index stays finite."""
-
 
 class NothingToCompare(UsageError):
     """One of two samples is empty."""
@@ -125,34 +122,6 @@ def chi_square_tail(statistic: float, degrees: int) -> float:
         if abs(step - 1) < 1e-15:
             break
     return min(1.0, max(0.0, front * h))
-
-
-def population_stability_index(reference: Counts, current: Counts) -> float:
-    """Sum over bins of (q - p) ln(q / p), in nats, >= 0; an empty bin counts as 1e-4.
-
-    By convention below 0.1 is stable and above 0.25 has moved; see `docs/monitoring.md` for why that is no alarm.
-    """
-    p, q = (np.maximum(_shares(counts), PSI_FLOOR) for counts in (reference, current))
-    return float(((q - p) * np.log(q / p)).sum())
-
-
-def jensen_shannon(reference: Counts, current: Counts) -> float:
-    """The Jensen-Shannon distance, base 2: the square root of the divergence, in [0, 1]."""
-    p, q = _shares(reference), _shares(current)
-    middle = (p + q) / 2
-    parts = [np.sum(s[s > 0] * np.log2(s[s > 0] / middle[s > 0])) for s in (p, q)]
-    return math.sqrt(max(0.0, float(sum(parts) / 2)))
-
-
-def wasserstein(reference: Floats, current: Floats) -> float:
-    """The first Wasserstein distance of two samples of values, in their unit: the area between the two curves."""
-    if not reference.size or not current.size:
-        raise NothingToCompare("one of the two samples is empty.", expected="At least one value each is expected.")
-    reference, current = np.sort(reference), np.sort(current)
-    values = np.sort(np.concatenate([reference, current]))
-    widths = np.diff(values)
-    below = np.searchsorted(reference, values[:-1], side="right") / reference.size
-    return float(np.abs(below - np.searchsorted(current, values[:-1], side="right") / current.size) @ widths)
 
 
 def proportion_p_value(hits: int, n: int, other_hits: int, m: int) -> float:
