@@ -107,7 +107,7 @@ def twin(folder: Path, to: Path) -> Path:
     """A copy of a project's folder that nobody has open: what is written once is shared, the rest is copied."""
 
     def shared(source: str, target: str) -> None:
-        (os.link if source.endswith((".parquet", ".csv", ".seatrial")) else shutil.copy2)(source, target)
+        (os.link if source.endswith((".parquet", ".seatrial")) else shutil.copy2)(source, target)
 
     return Path(shutil.copytree(folder, to, copy_function=shared))
 
