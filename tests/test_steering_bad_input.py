@@ -314,3 +314,23 @@ class TestExplain:
             found = project.explain(id)
         assert (found.inputs[0].known, found.replays[0].same) == (False, True)
         assert "no longer defines" in found.note
+
+
+def test_a_page_is_written_at_every_look(live):
+    from seatrial.monitoring.page import html
+
+    with opened(live, 20) as project:
+        for at in (20, 20, 400, 20):
+            project.clock.set(day(at))
+            report = project.monitor()
+            assert html(report).startswith("<!doctype html>")
+
+
+def test_a_blank_actor_is_nobody_else(fresh):
+    with opened(fresh, actor="  ") as blank, opened(fresh, actor="") as none:
+        assert blank.actor == none.actor.strip()
+
+
+def test_a_window_before_1970_is_refused(live):
+    with opened(live, -20_000) as project, pytest.raises(UsageError, match="begin before 1970"):
+        project.monitor()

@@ -264,6 +264,10 @@ class Project(Building):
             self._compact_log()
         now_us = self.now_us
         chosen = window or Window(now_us - duration_us(monitor.window), now_us)
+        if chosen.start_us < 0 and window is None:
+            raise UsageError(
+                f"the {monitor.window} up to {iso(from_us(now_us))} begin before 1970.", state="Nothing was reported."
+            )
         with warnings.catch_warnings(record=True) as heard:
             warnings.simplefilter("always")
             sample = self._sample(declared, self._reach(monitor, chosen), inputs=True)

@@ -67,7 +67,7 @@ class Workspace:
             raise NoFolder(f"the folder {folder} does not exist.", next="Name the project's folder, or make it.")
         self.clock: Clock = clock or MachineClock()
         self.env = env or os.environ.get("SEATRIAL_ENV") or LOCAL
-        self.actor = actor or os.environ.get("SEATRIAL_ACTOR") or _os_user()
+        self.actor = (actor or "").strip() or os.environ.get("SEATRIAL_ACTOR", "").strip() or _os_user()
         self.settings = self._read_settings()
         self._given = definitions
 

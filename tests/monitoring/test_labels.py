@@ -319,7 +319,7 @@ def test_an_id_that_is_no_text_or_number_is_refused(column, id):
         told_as([{column: id, "late": 1}])
 
 
-@pytest.mark.parametrize("label", [math.nan, math.inf])
+@pytest.mark.parametrize("label", [math.nan, math.inf, -1e101])
 def test_a_regression_takes_any_finite_number_and_no_other(label):
     assert told_as([{"prediction_id": "p", "late": -12.5}], task="regression")[0].label == -12.5
     with pytest.raises(BadLabels):

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 FIELD = "field_"
+LARGEST = 1e100
+"""Beyond it the square of an error is not finite."""
 
 
 class BadLabels(Failed):
@@ -422,6 +424,7 @@ def _values(column: pa.ChunkedArray, name: str, model: str, task: Task) -> list[
     for wrong, found, expected in (
         (np.isnan(values), "has no value in", "Leave rows out whose outcome is not known."),
         (np.isinf(values), "is infinite in", "Labels are finite numbers."),
+        (np.abs(values) > LARGEST, "is too large to reckon with in", f"Labels lie within {LARGEST:g} of 0."),
         (
             (values != 0) & (values != 1) & (task == "binary"),
             "is neither 0 nor 1 in",

@@ -447,11 +447,11 @@ def _evidence(alarm: AlarmResult) -> str:
 
 def _history(report: Report) -> str:
     now = report.performance
-    reports = [(one.at, one.metrics) for one in report.history]
     end = report.window.partition("/")[2]
-    if now.rows and end not in {at for at, _ in reports}:
-        reports.append((end, {**now.metrics, "gap": now.gap, "mean_score": now.mean_score, "observed": now.observed}))
-    reports = sorted(reports)[-MOST_POINTS:]
+    found = {one.at: one.metrics for one in report.history if one.at <= end}  # of several at one instant the newest
+    if now.rows:
+        found[end] = {**now.metrics, "gap": now.gap, "mean_score": now.mean_score, "observed": now.observed}
+    reports = sorted(found.items(), key=lambda one: one[0])[-MOST_POINTS:]
     if len(reports) < 2:
         return ""
     parts = ["<h2>How did it come to this?</h2>"]
