@@ -37,9 +37,7 @@ def reference_profile(
     profile: dict[str, Any] = {
         "format": FORMAT,
         "rows": int(labels.size),
-        "inputs": {
-            name: _column(values, at_us) for name, values in inputs.items()
-        },
+        "inputs": {name: _column(values, at_us) for name, values in inputs.items()},
         "scores": numeric_profile(scores) | {"of": "test part", "histogram": _histogram(task, scores)},
         "labels": {"rate": float(labels.mean())} if task == "binary" else numeric_profile(labels),
     }
