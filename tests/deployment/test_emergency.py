@@ -20,7 +20,7 @@ from seatrial.deployment.deploy import (
 )
 from seatrial.deployment.emergency import JournalTooNew, roll_back_here, settle
 from seatrial.stores.metadata import MetadataStore
-from seatrial.stores.routes import RouteNotTrusted, RouteStore
+from seatrial.stores.routes import RouteNotTrusted, RouteStore, RouteUnwritable
 
 AT_US = 1_364_774_400_000_000
 
@@ -173,3 +173,22 @@ def test_route_files_are_healed_after_settling(metadata, routes, go):
     here(routes)
     settle(metadata, routes, **SIGNED)
     assert reconcile(metadata, routes, **SIGNED) == []
+
+
+@pytest.mark.parametrize("full", ["journal", "routes"])
+def test_a_roll_back_that_cannot_be_written_leaves_nothing_behind(metadata, routes, go, monkeypatch, full):
+    go(1), go(2)
+    replace = Path.replace
+
+    def refuse(self: Path, target: Path) -> Path:
+        if target.parent.name == full:
+            raise OSError(28, "No space left on device")
+        return replace(self, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", refuse)
+        with pytest.raises(RouteUnwritable, match="No space left"):
+            here(routes)
+    assert serves(routes) == release(2).id
+    assert not list((routes.folder / "journal").iterdir())
+    assert settle(metadata, routes, **SIGNED) == []

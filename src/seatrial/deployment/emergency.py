@@ -9,6 +9,7 @@ host's, so that it is taken up everywhere; the roll-back stays in the audit log 
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 from urllib.parse import quote, unquote
 
@@ -20,7 +21,16 @@ from seatrial.core.identity import canonical_json, new_id
 from seatrial.core.records import Head, Record
 from seatrial.deployment.deploy import KIND, NothingToRollBackTo, nothing_deployed, roll_back_within, route_of
 from seatrial.stores.metadata import HeadMoved, MetadataStore, Transaction
-from seatrial.stores.routes import RouteDamaged, RouteFile, RouteNotTrusted, RouteStore, Sign, Verify
+from seatrial.stores.routes import (
+    RouteDamaged,
+    RouteFile,
+    RouteNotTrusted,
+    RouteStore,
+    RouteUnwritable,
+    Sign,
+    Verify,
+    unwritable,
+)
 
 FORMAT = 1
 
@@ -79,7 +89,7 @@ def roll_back_here(
     """Return this host to the release that was live before, without the metadata store; the route it has now.
 
     expected: the generation that the caller saw. Raises NothingDeployed, NothingToRollBackTo, HeadMoved, and what
-    reading a route raises.
+    reading and writing a route raise.
     """
     now = routes.read(name, verify)
     if now is None:
@@ -100,8 +110,14 @@ def roll_back_here(
         )
     route = msgspec.structs.replace(before, generation=now.generation + 1)
     entry = Entry(FORMAT, name, route.generation, before.generation, actor, reason, at_us, machine_us())
-    _journal(routes, entry)
-    if not routes.write(route, sign, verify):
+    try:
+        _journal(routes, entry)
+        written = routes.write(route, sign, verify)
+    except (OSError, RouteUnwritable) as error:
+        with suppress(OSError):
+            _path(routes, entry).unlink(missing_ok=True)
+        raise (error if isinstance(error, RouteUnwritable) else unwritable(name, error)) from None
+    if not written:
         _path(routes, entry).unlink(missing_ok=True)
         raise HeadMoved(
             f"deployment '{name}' was changed on this host at the same moment.",
@@ -212,11 +228,15 @@ def _journal(routes: RouteStore, entry: Entry) -> None:
     path = _path(routes, entry)
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_suffix(f".{os.getpid()}")
-    with aside.open("wb") as file:
-        file.write(canonical_json(entry))
-        file.flush()
-        os.fsync(file.fileno())
-    aside.replace(path)
+    try:
+        with aside.open("wb") as file:
+            file.write(canonical_json(entry))
+            file.flush()
+            os.fsync(file.fileno())
+        aside.replace(path)
+    except OSError:
+        aside.unlink(missing_ok=True)
+        raise
 
 
 def _read(path: Path) -> Entry:

@@ -152,7 +152,7 @@ def line_chart(
     values += [limit[0]] if limit else []
     if not times or not values:
         return _figure("", title, caption or "There is nothing to draw.")
-    start, end = times[0] - step / 2, times[-1] + step / 2
+    start, end = _around(times, step)
     high, left, right, top, bottom = 290, 52, WIDTH - 132, 34, 250
     scale = _Scale.of(values, bottom, top, from_zero=shown == "share" or min(values) >= 0)
 
@@ -382,6 +382,13 @@ def _level(scale: _Scale, tick: float, left: float, right: float, words: str) ->
     return f'<line class="{rule}" x1="{left}" x2="{right}" y1="{_n(y)}" y2="{_n(y)}"/>' + _text(
         left - 8, y + 4.5, words, "quiet end"
     )
+
+
+def _around(times: Sequence[datetime], step: timedelta) -> tuple[datetime, datetime]:
+    """Half a step before the first time and after the last, as far as there are dates."""
+    first, last = times[0], times[-1]
+    before, after = first.replace(tzinfo=None) - datetime.min, datetime.max - last.replace(tzinfo=None)
+    return first - min(step / 2, before), last + min(step / 2, after)
 
 
 def _time_axis(times: Sequence[datetime], placed: Sequence[float], step: timedelta, bottom: float) -> list[str]:

@@ -49,6 +49,12 @@ class RouteTooNew(Failed):
     code = "route.too_new"
 
 
+class RouteUnwritable(Failed):
+    """A route file cannot be written: the disk is full or failing, or the folder may not be written."""
+
+    code = "route.unwritable"
+
+
 class Arm(msgspec.Struct, frozen=True):
     """One release that takes part of the traffic.
 
@@ -131,8 +137,14 @@ class RouteStore:
     def write(self, route: RouteFile, sign: Sign, verify: Verify) -> bool:
         """Replace the deployment's route file. False when it already has this or a later generation.
 
-        A file that is damaged or not trusted is replaced.
+        A file that is damaged or not trusted is replaced. Raises RouteUnwritable, with the file as it was.
         """
+        try:
+            return self._write(route, sign, verify)
+        except OSError as error:
+            raise unwritable(route.deployment, error) from None
+
+    def _write(self, route: RouteFile, sign: Sign, verify: Verify) -> bool:
         self.folder.mkdir(parents=True, exist_ok=True)
         with self._locked():
             try:
@@ -210,6 +222,15 @@ def _check(deployment: str, route: RouteFile) -> None:
         raise _damaged(deployment, "has no generation")
 
 
+def unwritable(deployment: str, error: OSError) -> RouteUnwritable:
+    return RouteUnwritable(
+        f"the route file of '{deployment}' cannot be written: {error.strerror or error}.",
+        state="This host goes on serving what it did. What the metadata store has decided stands.",
+        next="Make room or give the rights to write; `seatrial serve`, or deploying what `seatrial status` calls live, "
+        "writes it then.",
+    )
+
+
 def _damaged(deployment: str, what: str) -> RouteDamaged:
     return RouteDamaged(
         f"the route file of '{deployment}' {what}.",
@@ -220,11 +241,15 @@ def _damaged(deployment: str, what: str) -> RouteDamaged:
 
 def _replace(path: Path, data: bytes) -> None:
     aside = path.with_name(f".{path.name}.{os.getpid()}")
-    with aside.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    aside.replace(path)
+    try:
+        with aside.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        aside.replace(path)
+    except OSError:
+        aside.unlink(missing_ok=True)
+        raise
     fd = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(fd)
