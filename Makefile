@@ -8,7 +8,7 @@ BUILT := .venv/built
 SERVICES :=
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test lint docs bench lock services clean
+.PHONY: help venv demo test long lint docs bench lock services clean
 
 help: ## Show this list
 	@awk -F ': .*## |: ## ' '/^[a-z]+:.* ## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -25,11 +25,14 @@ $(BUILT): requirements.lock pyproject.toml
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --offline --no-deps --no-build-isolation --editable .
 	@touch $@
 
-demo: $(BUILT) ## Run the whole path on real flights, about a minute
+demo: $(BUILT) ## Tell the whole story on real flights, some minutes
 	@$(BIN)/seatrial demo
 
 test: $(BUILT) lint ## Run lint and every test
 	@$(BIN)/python -m pytest
+
+long: $(BUILT) ## Run the tests that take many minutes
+	@$(BIN)/python -m pytest -m long
 
 lint: $(BUILT) ## Check style, types and layers
 	@$(BIN)/ruff check --quiet .

@@ -37,7 +37,11 @@ def test_every_noun_is_read_by_a_method_of_project(noun, word):
 
 
 def test_every_public_verb_of_project_is_a_command():
-    verbs = {name for name, value in {**vars(Building), **vars(Project)}.items() if callable(value) and not name.startswith("_")}
+    verbs = {
+        name
+        for name, value in {**vars(Building), **vars(Project)}.items()
+        if callable(value) and not name.startswith("_")
+    }
     # part of other verbs: `predict --replay` and `predict --batch`
     helpers = {"close", "mirror", "reconcile", "replay", "predict_batch"}
     commands = {*COMMANDS, *(f"export_{form}" for form in VERBS["export"].commands), *NOUNS}

@@ -29,7 +29,11 @@ def test_never_is_worse_than_on_alarm_and_that_than_every_week(tmp_path):
         mondays = [to_us(APRIL + timedelta(days=7 * week)) for week in range(40)]
         policies = {
             "never": mondays[:1],
-            "on alarm": [to_us(APRIL), to_us(datetime(2013, 4, 29, 4, tzinfo=UTC)), to_us(datetime(2013, 10, 7, 4, tzinfo=UTC))],
+            "on alarm": [
+                to_us(APRIL),
+                to_us(datetime(2013, 4, 29, 4, tzinfo=UTC)),
+                to_us(datetime(2013, 10, 7, 4, tzinfo=UTC)),
+            ],
             "weekly": mondays,
         }
         losses = {}
@@ -37,7 +41,6 @@ def test_never_is_worse_than_on_alarm_and_that_than_every_week(tmp_path):
             scores = backtest(model, rows, request, instants, columns)
             known = (labels == labels) & (scores == scores)
             losses[name] = log_loss(labels[known], scores[known])
-    print(losses)
     assert losses["never"] == pytest.approx(0.478, abs=0.005)
     assert losses["on alarm"] == pytest.approx(0.462, abs=0.005)
     assert losses["weekly"] == pytest.approx(0.458, abs=0.005)
