@@ -83,9 +83,10 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=1000)
     parser.add_argument("--windows", type=int, default=WINDOWS)
     parser.add_argument("--months", type=int, default=12)
+    parser.add_argument("--first", type=int, default=0, help="seed of the first month")
     given = parser.parse_args()
     counted: dict[str, list[int]] = {"naive": [], "drift": []}
-    for number in range(given.months):
+    for number in range(given.first, given.first + given.months):
         random = np.random.default_rng(number)
         reference = Reference.from_table(window(random, REFERENCE_ROWS, FEATURES))
         for policy, false in month(random, reference, given.rows, given.windows).items():
