@@ -566,3 +566,12 @@ def test_review_names_a_model_that_is_nobodys_and_that_nobody_approved(fresh):
         project.deploy("late", reason="a trial")
         found = flags(project)
     assert {"nobody to call", "not approved"} <= found
+
+
+def test_a_window_that_is_scored_again_is_not_logged_again(live):
+    with opened(live, 28) as project:
+        again = project.predict_batch("late", window(15, 28))
+        assert again.predictions > again.logged > 0
+        assert project.predict_batch("late", window(15, 28)).logged == 0
+        logged = project.log.rows(model="late", columns=["request_id", "at", "release"]).to_pylist()
+    assert len({tuple(row.values()) for row in logged}) == len(logged) == again.predictions

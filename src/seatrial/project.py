@@ -127,8 +127,11 @@ class Project(Building):
     ) -> Scored:
         """Score the label rows predicted in `window` from the features as of each row's instant, and log them.
 
-        release: default the live one. The log then holds what the service would have answered, marked as batch.
+        release: default the live one. The log then holds what the service would have answered, marked as batch. Rows
+        that this release answered already at the same instant are scored, but not logged again.
         """
+        import pyarrow as pa
+
         from seatrial.features import training_set
         from seatrial.history import business_keys, measured, times_us
         from seatrial.serving import batch
@@ -142,21 +145,38 @@ class Project(Building):
         scores = batch.score(bundle, rows, threads=self.settings.threads)
         ids = business_keys(rows, declared)
         at_us = times_us(rows, training_set.AT).tolist()
+        labelled, metrics = measured(declared, rows, scores.tolist())
+        answered = self._answered(declared.name, window, chosen.id)
+        new = [place for place, asked in enumerate(zip(ids, at_us, strict=True)) if asked not in answered]
         kept = batch.keep(
-            self.log, bundle, rows, scores, at_us=at_us, request_ids=ids, deployment=deployment.name, caller=self.actor
+            self.log,
+            bundle,
+            rows.take(pa.array(new, pa.int64())),
+            scores[new],
+            at_us=[at_us[place] for place in new],
+            request_ids=[ids[place] for place in new],
+            deployment=deployment.name,
+            caller=self.actor,
         )
         self.log.rotate()
         self._compact_log()
-        labelled, metrics = measured(declared, rows, scores.tolist())
         return Scored(
             model=declared.name,
             window=str(window),
             release=chosen.id,
-            predictions=kept,
+            predictions=len(ids),
+            logged=kept,
             labelled=labelled,
             metrics=metrics,
             seconds=round(monotonic() - started, 3),
         )
+
+    def _answered(self, model: str, window: Window, release: str) -> set[tuple[str, int]]:
+        """The requests of the window that a release has answered: (request_id, instant)."""
+        from seatrial.history import times_us
+
+        rows = self.log.rows(model=model, window=window, release=release, columns=["request_id", "at", "release"])
+        return set(zip(rows["request_id"].to_pylist(), times_us(rows, "at").tolist(), strict=True))
 
     def _live_release(self, deployment: str) -> Record:
         from seatrial.deployment.deploy import live, nothing_deployed

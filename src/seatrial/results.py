@@ -155,12 +155,16 @@ class Labelled(msgspec.Struct, frozen=True):
 
 
 class Scored(msgspec.Struct, frozen=True):
-    """Rows of history that were scored in batch and logged. metrics: of those that have a label in the source."""
+    """Rows of history that were scored in batch.
+
+    logged: those that this release had not answered before. metrics: of those that have a label in the source.
+    """
 
     model: str
     window: str
     release: str
     predictions: int
+    logged: int
     labelled: int
     metrics: dict[str, float | None]
     seconds: float

@@ -31,9 +31,12 @@ def labelled(done: Plain) -> list[Block]:
 def scored(done: Plain) -> list[Block]:
     """History scored in batch."""
     blocks: list[Block] = [
-        Line(f"{done['predictions']:,} rows of '{done['model']}' scored and logged in {done['seconds']:.1f} s", "bold"),
+        Line(f"{done['predictions']:,} rows of '{done['model']}' scored in {done['seconds']:.1f} s", "bold"),
         Line(f"  release {done['release']}"),
     ]
+    before = done["predictions"] - done["logged"]
+    if before:
+        blocks.append(Line(f"  {before:,} of them it had answered before; they were not logged again"))
     told = [f"{name} {value:.4f}" for name, value in done["metrics"].items() if value is not None]
     if told:
         blocks.append(Line(f"  of {done['labelled']:,} with a label: {', '.join(told)}"))
