@@ -142,7 +142,7 @@ class Project(Building):
         started = monotonic()
         bundle = self._bundle(chosen)
         rows, _, _, _ = self._inputs.rows(declared, window=window, progress=progress)
-        scores = batch.score(bundle, rows, threads=self.settings.threads)
+        scores = batch.score(bundle, rows, threads=declared.threads)
         ids = business_keys(rows, declared)
         at_us = times_us(rows, training_set.AT).tolist()
         labelled, metrics = measured(declared, rows, scores.tolist())
@@ -522,7 +522,7 @@ class Project(Building):
         known_at = rows[training_set.LABEL_KNOWN_AT if model.labels.label_known_at else training_set.AT]
         known = pc.fill_null(pc.less_equal(known_at, instant(self.now_us)), False)
         labels = pc.if_else(known, rows[model.target].cast(pa.float64()), None)
-        champion, challenger = (batch.score(self._bundle(one), rows, threads=self.settings.threads) for one in releases)
+        champion, challenger = (batch.score(self._bundle(one), rows, threads=model.threads) for one in releases)
         return compare(
             model=model.name,
             task=model.task,

@@ -94,7 +94,8 @@ def run(folder: Path, *, as_json: bool = False, window: Window = APRIL) -> None:
             trained = _prepare(project, story, progress)
             released = _release(project, story, progress)
             replayed = _serve(project, story, progress, window)
-            told = tell_on(project, story, progress, folder)
+            # the year is told from April as a whole
+            told = tell_on(project, story, progress, folder) if window == APRIL else {}
             _trace(project, story, folder)
             summary = _summary(folder, story, trained, released, replayed) | told
     with streams.answering():
