@@ -132,8 +132,8 @@ def _april_chapters(mornings: list[Report], week: Report) -> list[Chapter]:
             [
                 fired.headline,
                 "On Tuesday morning, with the labels of Monday, the gap between what the model said and what happened "
-                f"was {abs(_calibration(fired).value or 0):.3f} over seven days, beyond the 0.10 that is allowed. The "
-                "owner was told, with the evidence, the runbook and what to do.",
+                f"was {abs(_calibration(fired).value or 0):.3f} over seven days, beyond the 0.10 that is allowed. "
+                "The alert names the owner, the evidence, the runbook and what to do.",
             ],
             [days_picture(days, marks=week.marks, title="Late flights: what was said, and what happened")],
             when="22 to 28 April 2013",
@@ -318,9 +318,9 @@ def _worth(project: Project, story: Steps, progress: talk.Progress, chapters: li
             "What retraining was worth",
             [
                 "Had nobody judged, and every proposal of the trigger gone live (29 April and 7 October), two "
-                f"trainings would have brought {share:.0%} of what 39 weekly ones bring. The first of them is the one that the "
-                "gate refused: over the year it would have paid, but in the sixty days that could be seen nobody could "
-                "have known. A gate that does not guess costs something, and this is what.",
+                f"trainings would have brought {share:.0%} of what 39 weekly ones bring. The first of them is the one "
+                "that the gate refused: over the year it would have paid, but in the sixty days that could be seen "
+                "nobody could have known. A gate that does not guess costs something, and this is what.",
             ],
             [
                 bars(

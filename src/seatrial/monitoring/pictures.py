@@ -198,7 +198,7 @@ def bars(rows: Sequence[Bar], *, title: str, caption: str = "", shown: Shown = "
     values = [n for one in drawn_rows for n in (one.value, one.limit) if n is not None and math.isfinite(n)]
     if not drawn_rows or not values:
         return _figure("", title, caption or "There is nothing to draw.", _bar_table(rows, shown))
-    left, right, row_high = 190, WIDTH - 170, 26
+    left, right, row_high = 190, WIDTH - 205, 26
     high = 8 + row_high * len(drawn_rows) + 24
     scale = _Scale.of([0.0, *values], left, right, from_zero=True)
     bottom = high - 24
