@@ -228,6 +228,7 @@ late = Model(
     ],
     estimator="lightgbm.LGBMClassifier",
     params={"n_estimators": 200, "num_leaves": 31, "learning_rate": 0.05},
+    cv_folds=3,
     threads=2,
     gates=[
         Gate.at_least("roc_auc", 0.70),

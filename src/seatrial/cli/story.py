@@ -166,7 +166,7 @@ def _challenge(project: Project, story: Steps, progress: talk.Progress, chapters
     with story.step("retrain", "seatrial retrain late train") as tell:
         tell(f"29 April: {project.retrain('late', 'train', progress=progress).words}.")
     with story.step("retrain", "seatrial retrain late compare   # on the same flights, by day") as tell:
-        for when in (day(5, 20), day(6, 10), day(6, 28)):
+        for when in (day(5, 27), day(6, 28)):
             at(project, when)
             looked = project.retrain("late", "compare", progress=progress)
             tell(f"{when:%-d %B}: {looked.words}.")
@@ -201,7 +201,7 @@ def _summer(project: Project, story: Steps, progress: talk.Progress, chapters: l
         tell(f"1 July: {words}.")
     gain = 0.0
     with story.step("retrain", "seatrial retrain late compare") as tell:
-        for when in (day(8, 1), day(8, 30), day(9, 16)):
+        for when in (day(8, 1), day(9, 16)):
             at(project, when)
             looked = project.retrain("late", "compare", progress=progress)
             tell(f"{when:%-d %B}: {looked.words}.")
@@ -237,9 +237,9 @@ def _summer(project: Project, story: Steps, progress: talk.Progress, chapters: l
 
 def _winter(project: Project, story: Steps, progress: talk.Progress, chapters: list[Chapter]) -> float:
     """December: the alarm again, a roll-back in one command, and why it is taken back."""
-    with story.step("predict", "seatrial predict late --batch 2013-09-16T04:00Z/2013-12-14T04:00Z") as tell:
+    with story.step("predict", "seatrial predict late --batch 2013-11-18T04:00Z/2013-12-14T04:00Z") as tell:
         at(project, day(12, 14))
-        scored = project.predict_batch("late", Window(to_us(day(9, 16)), to_us(day(12, 14))), progress=progress)
+        scored = project.predict_batch("late", Window(to_us(day(11, 18)), to_us(day(12, 14))), progress=progress)
         project.label("late")
         tell(f"{scored.predictions:,} flights scored in batch and logged: log loss {scored.metrics['log_loss']:.3f}.")
     with story.step("rollback", 'seatrial rollback late --reason "alarm of 11 December"') as tell:
