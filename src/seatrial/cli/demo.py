@@ -221,7 +221,10 @@ def _told(summary: dict[str, Any]) -> list[render.Block]:
         else "every answer can be followed back to its rows, its code and its environment.",
     ]
     blocks: list[render.Block] = [render.Line(line, "bold") for line in lines]
-    blocks += [render.Line(), render.Line(f"Open the service:  {summary['open']}")]
+    blocks.append(render.Line())
+    if "page" in summary:
+        blocks.append(render.Line(f"Read the year:     {summary['page']}"))
+    blocks.append(render.Line(f"Open the service:  {summary['open']}"))
     blocks.append(render.Line("then look at       http://127.0.0.1:8000/docs"))
     blocks.append(render.Line("See how it stands: seatrial status"))
     return blocks

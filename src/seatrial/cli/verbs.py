@@ -333,7 +333,7 @@ def doctor(call: Invocation) -> None:
 @click.pass_obj
 def demo(call: Invocation, folder: Path) -> None:
     """Makes the flights project in FOLDER (it must not exist, or be an earlier demo) and runs every step from raw
-    data to a served and logged prediction. About a minute."""
+    data to a year of a model in service. Two to three minutes."""
     from seatrial.cli import demo as demonstration
 
     demonstration.run(folder, as_json=call.json)
