@@ -140,12 +140,13 @@ def _april_chapters(mornings: list[Report], week: Report) -> list[Chapter]:
             tone="loud",
         ),
         Chapter(
-            "Nothing in the inputs explains it",
+            "Nothing new in the inputs that morning",
             [
-                "Air-traffic controllers were furloughed since 21 April. No input of the model holds that, so no "
-                "comparison of inputs could see it: the columns that differ from the winter on the morning of the "
-                f"alarm ({_named(fired)}) are those of the morning before ({_named(before)}); spring is warmer than "
-                "winter, and that does no harm. Only labels show that the world answers differently.",
+                "Air-traffic controllers were furloughed since 21 April. No input of the model holds that: the columns "
+                f"that differ from the winter on the morning of the alarm ({_named(fired)}) are those of the morning "
+                f"before ({_named(before)}); spring is warmer than winter, and that does no harm. The predictions "
+                "themselves had moved a little for days. The delays showed in the inputs from the day after; what "
+                "showed at once that the world answers differently were the labels.",
             ],
             [drift_picture(fired, most=12, caption="On the morning of the alarm, against the training rows.")],
             when="23 April 2013",
@@ -267,8 +268,9 @@ def _winter(project: Project, story: Steps, progress: talk.Progress, chapters: l
                 f"The alarm again: {_calibration(alarmed).evidence}. {alarmed.headline}",
                 f"The first step of the runbook is to go back: one command, {done.seconds:.3f} seconds. Then the "
                 "question whether it helped: on the same flights the old model was no better (log loss "
-                f"{old.metrics['log_loss']:.3f} against {after.performance.metrics['log_loss']:.3f}). The snow was the "
-                "reason, not the release, so version 3 went live again.",
+                f"{old.metrics['log_loss']:.3f} against {after.performance.metrics['log_loss']:.3f}). Going back had "
+                "not helped, so version 3 went live again. What is left to mend is what the report names: in that week a "
+                "third of the pressure readings did not arrive.",
             ],
             [days_picture(after.performance.days, title="The week of the storm: what was said, and what happened")],
             when="11 to 14 December 2013",
@@ -339,7 +341,7 @@ def _story_page(chapters: list[Chapter], alarm: str, july: float) -> str:
     lead = [
         "A model says two hours before departure whether a flight from New York will arrive more than 15 minutes late. "
         "It was trained on January to March 2013 and went live on 1 April.",
-        f"On {alarm[:10]} it raised an alarm that no comparison of inputs would have raised. What was proposed, what "
+        f"On {alarm[:10]} it raised an alarm, on a morning on which no input had newly moved. What was proposed, what "
         "was refused, what was approved and rolled back is told below; the model that was approved would have been "
         f"better by {july:.3f} in log loss in its first month.",
         "What to do in such a week: find out what changed in the world before retraining on it; until then do not "

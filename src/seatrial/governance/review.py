@@ -60,7 +60,7 @@ def review(facts: Facts) -> Reviewed:
 def _alerts(facts: Facts) -> Flag | None:
     if not facts.open_alerts:
         return None
-    return Flag("open alerts", f"{facts.open_alerts} alerts are open", f"seatrial alerts list {facts.model}")
+    return Flag("open alerts", f"open alerts: {facts.open_alerts}", f"seatrial alerts list {facts.model}")
 
 
 def _owner(facts: Facts) -> Flag | None:

@@ -66,7 +66,7 @@ class Comparison(msgspec.Struct, frozen=True):
     def words(self) -> str:
         """The verdict in one sentence."""
         if self.gain is None or self.low is None or self.high is None:
-            return f"{self.verdict}: {len(self.days)} days with labels so far"
+            return f"{self.verdict}: whole days with labels so far: {len(self.days)}"
         return (
             f"{self.verdict}: {self.loss} lower by {self.gain:.4f} a day on average "
             f"(95 % between {self.low:.4f} and {self.high:.4f}), better on {self.better_days} of {len(self.days)} days"
