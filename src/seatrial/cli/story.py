@@ -269,8 +269,8 @@ def _winter(project: Project, story: Steps, progress: talk.Progress, chapters: l
                 f"The first step of the runbook is to go back: one command, {done.seconds:.3f} seconds. Then the "
                 "question whether it helped: on the same flights the old model was no better (log loss "
                 f"{old.metrics['log_loss']:.3f} against {after.performance.metrics['log_loss']:.3f}). Going back had "
-                "not helped, so version 3 went live again. What is left to mend is what the report names: in that week a "
-                "third of the pressure readings did not arrive.",
+                "not helped, so version 3 went live again. What is left to mend is what the report names: in that week "
+                "a third of the pressure readings did not arrive.",
             ],
             [days_picture(after.performance.days, title="The week of the storm: what was said, and what happened")],
             when="11 to 14 December 2013",
