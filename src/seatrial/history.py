@@ -17,8 +17,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from seatrial.data.sources import Source
+    from seatrial.features.materialize import Change
     from seatrial.features.plan import ViewPlan
-    from seatrial.stores.online import Change, Key, SqliteOnlineStore
+    from seatrial.stores.online import Key, SqliteOnlineStore
     from seatrial.training.model import Model
 
 
@@ -37,13 +38,15 @@ class Feed:
 
     def up_to(self, at_us: int) -> None:
         """Push what became known by `at_us`."""
+        from seatrial.features.materialize import take
+
         changes: list[tuple[Key, Change]] = []
         for stream in self._streams:
             rows, fresh = stream.up_to(at_us)
             self.rows += rows
             changes += fresh
         if changes:
-            self._online.update(changes)
+            take(self._online, changes)
 
 
 def in_window(rows: pa.Table, source: Source, window: Window) -> pa.Table:

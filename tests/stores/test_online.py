@@ -46,10 +46,10 @@ def test_a_writer_that_waits_too_long_says_that_it_may_be_tried_again(tmp_path):
     holder = sqlite3.connect(tmp_path / "online.db", isolation_level=None)
     holder.execute("BEGIN IMMEDIATE")
     with pytest.raises(OnlineStoreUnavailable):
-        store.update([(("view", b"a"), lambda _: b"1")])
+        store.update(_put(b"a", b"1"))
     assert store.get([("view", b"a")]) == [None]  # reading never waits for a writer
     holder.execute("ROLLBACK")
     holder.close()
-    store.update([(("view", b"a"), lambda _: b"1")])
+    store.update(_put(b"a", b"1"))
     assert store.get([("view", b"a")]) == [b"1"]
     store.close()

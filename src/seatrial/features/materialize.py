@@ -6,7 +6,7 @@ idempotent: a row that is already there, or that is older than what is there, ch
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -33,7 +33,7 @@ from seatrial.features.packed import (
     unpack,
 )
 from seatrial.features.plan import SourcePlan, ViewPlan, plan_view
-from seatrial.stores.online import Change, Key, SqliteOnlineStore
+from seatrial.stores.online import Key, Rows, SqliteOnlineStore
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -43,6 +43,9 @@ if TYPE_CHECKING:
 BATCH = 500  # entities per transaction: a reader never waits, a killed run loses at most this much work
 
 Progress = Callable[[str, int, int], None]
+
+Change = Callable[[bytes | None], bytes | None]
+"""From a packed row (None where there is none) to the new one, or to None to leave it as it is."""
 
 
 class EventKeyNeeded(UsageError):
@@ -97,11 +100,24 @@ def write(
     present_us = known_by_us if now_us is None else now_us
     changes = prepared.changes(0, prepared.size, now_us=present_us, latest_by_us=known_by_us)
     for first in range(0, len(changes), BATCH):
-        store.update(changes[first : first + BATCH])
+        take(store, changes[first : first + BATCH])
         if progress:
             progress(view.name, min(first + BATCH, len(changes)), len(changes))
     written = prepared.written
     return Written(view.name, len(rows), written, len(taken) - written, len(events) - len(taken), len(changes))
+
+
+def take(store: SqliteOnlineStore, changes: Sequence[tuple[Key, Change]]) -> None:
+    """Make all of `changes`, or none. Each key is changed once."""
+
+    def change(rows: Rows) -> None:
+        found = rows.get([key for key, _ in changes])
+        for (key, change), packed in zip(changes, found, strict=True):
+            changed = change(packed)
+            if changed is not None:
+                rows.put(key, changed)
+
+    store.update(change)
 
 
 def require_event_key(view: FeatureView | ViewPlan) -> SourcePlan:

@@ -1,4 +1,4 @@
-"""The online store on SQLite: one packed row of bytes per (view digest, entity), read in one round trip.
+"""The online store on SQLite: packed rows of bytes by (view digest, entity), read in one round trip.
 
 What is in the bytes is the business of `features.packed`; this module keeps them. A write reads the rows that
 it changes and writes them back in one transaction, so two writers never lose each other's rows. Reads see
@@ -9,18 +9,32 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Protocol, TypeVar
 
 from seatrial.core.errors import Failed, Unavailable
 
 FORMAT = 1
+MOST_KEYS = 500  # in one statement
 
 Key = tuple[str, bytes]
 """(view digest, canonical entity key)."""
 
-Change = Callable[[bytes | None], bytes | None]
-"""From a packed row (None where there is none) to the new one, or to None to leave it as it is."""
+Result = TypeVar("Result")
+
+
+class Rows(Protocol):
+    """The rows as one change sees them: what is there, with what the change itself has put already."""
+
+    def get(self, keys: Sequence[Key]) -> list[bytes | None]:
+        """The row of each key, in order; None where there is none."""
+
+    def put(self, key: Key, packed: bytes) -> None:
+        """Write a row, in the place of the one that is there."""
+
+    def delete(self, key: Key) -> None:
+        """Take a row away; one that is not there is no error."""
 
 
 class OnlineStoreUnavailable(Unavailable):
@@ -64,42 +78,30 @@ class SqliteOnlineStore:
         """The packed row of each key, in order; None where there is none. One statement, one consistent state."""
         if not keys:
             return []
-        # a join from the keys looks each of them up; an IN over pairs would read the whole table
-        marks = ",".join(["(?,?)"] * len(keys))
-        query = (
-            f"WITH wanted(view, entity) AS (VALUES {marks}) SELECT rows.view, rows.entity, rows.packed "
-            "FROM wanted CROSS JOIN rows ON rows.view = wanted.view AND rows.entity = wanted.entity"
-        )
         connection = self._connection()
         try:
-            rows = connection.execute(query, [part for key in keys for part in key])
-            found = {(view, entity): packed for view, entity, packed in rows}
+            return _select(connection, keys)
         except sqlite3.Error as error:
             self._forget(connection)
             raise self._explained(error) from None
-        return [found.get(key) for key in keys]
 
-    def update(self, changes: Iterable[tuple[Key, Change]]) -> None:
-        """Replace rows in one transaction: all of them or none. Each change is given what the one before left."""
+    def update(self, change: Callable[[Rows], Result]) -> Result:
+        """Let `change` read and write rows in one transaction, all of its writes or none; what it returned.
+
+        It may be called again, from the start, when another writer came between.
+        """
         connection = self._connection()
         try:
             connection.execute("BEGIN IMMEDIATE")
             try:
-                for key, change in changes:
-                    row = connection.execute("SELECT packed FROM rows WHERE view = ? AND entity = ?", key).fetchone()
-                    packed = change(row[0] if row else None)
-                    if packed is not None:
-                        connection.execute(
-                            "INSERT INTO rows (view, entity, packed) VALUES (?, ?, ?) "
-                            "ON CONFLICT (view, entity) DO UPDATE SET packed = excluded.packed",
-                            (*key, packed),
-                        )
+                result = change(_Rows(connection))
             except BaseException:
                 connection.execute("ROLLBACK")
                 raise
             connection.execute("COMMIT")
         except sqlite3.Error as error:
             raise self._explained(error) from None
+        return result
 
     def count(self, view: str) -> int:
         """Number of entities of a view."""
@@ -199,3 +201,38 @@ class SqliteOnlineStore:
             f"the online store {self._path.name} did not answer: {why}.",
             next="Try again; if it stays so, see `seatrial doctor`.",
         )
+
+
+class _Rows:
+    """`Rows` within a transaction that is open."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+
+    def get(self, keys: Sequence[Key]) -> list[bytes | None]:
+        found: list[bytes | None] = []
+        for first in range(0, len(keys), MOST_KEYS):
+            found += _select(self._connection, keys[first : first + MOST_KEYS])
+        return found
+
+    def put(self, key: Key, packed: bytes) -> None:
+        self._connection.execute(
+            "INSERT INTO rows (view, entity, packed) VALUES (?, ?, ?) "
+            "ON CONFLICT (view, entity) DO UPDATE SET packed = excluded.packed",
+            (*key, packed),
+        )
+
+    def delete(self, key: Key) -> None:
+        self._connection.execute("DELETE FROM rows WHERE view = ? AND entity = ?", key)
+
+
+def _select(connection: sqlite3.Connection, keys: Sequence[Key]) -> list[bytes | None]:
+    # a join from the keys looks each of them up; an IN over pairs would read the whole table
+    marks = ",".join(["(?,?)"] * len(keys))
+    query = (
+        f"WITH wanted(view, entity) AS (VALUES {marks}) SELECT rows.view, rows.entity, rows.packed "
+        "FROM wanted CROSS JOIN rows ON rows.view = wanted.view AND rows.entity = wanted.entity"
+    )
+    rows = connection.execute(query, [part for key in keys for part in key])
+    found = {(view, entity): packed for view, entity, packed in rows}
+    return [found.get(key) for key in keys]

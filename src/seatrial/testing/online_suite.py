@@ -60,7 +60,7 @@ class OnlineStoreSuite:
         with pytest.raises(ZeroDivisionError):
             store.update([(("view", b"a"), lambda _: b"1"), (("view", b"b"), fail)])
         assert store.get([("view", b"a")]) == [None]
-        store.update([(("view", b"a"), lambda _: b"2")])
+        store.update(_put(b"a", b"2"))
         assert store.get([("view", b"a")]) == [b"2"]
 
     def test_another_handle_sees_what_was_written(self, open_store: Open) -> None:
