@@ -110,7 +110,7 @@ def view_events(view: FeatureView | ViewPlan, rows: pa.Table, *, plain_last: boo
         )
     columns["event_us"] = event_us
     known = _microseconds(rows[source.known_at]) if source.known_at else event_us
-    columns["known_us"] = pc.fill_null(known, NEVER_US)
+    columns["known_us"] = pc.fill_null(known, NEVER_US) if known.null_count else known
     for i, column in enumerate(source.event_key):
         if rows[column].null_count:
             raise EventKeyMissing(
@@ -146,11 +146,11 @@ def finish(
             wide = squares.dtype == object
             n, sum_ = (count.astype(object), total.astype(object)) if wide else (count, total)
             spread = (n * squares - sum_ * sum_).astype(np.float64)
-            value = np.sqrt(spread / (count * (count - 1)).astype(np.float64)) / float(scale)
+            value: NDArray[np.float64] = np.sqrt(spread / (count * (count - 1)).astype(np.float64)) / float(scale)
             value[count < 2] = np.nan
             return value
         divisor = np.full(len(count), scale, dtype=np.int64) if function == "sum" else count * scale
-        value = total.astype(np.float64) / divisor.astype(np.float64)
+        value = np.asarray(total.astype(np.float64) / divisor.astype(np.float64))
     value[count == 0] = np.nan
     return value
 
@@ -173,12 +173,14 @@ def superseded_us(key: Int64, known_us: Int64, event_us: Int64, tail: Sequence[I
 def to_order(values: NDArray[np.float64]) -> Int64:
     """Integers that compare like the numbers do; never the least int64, which no number but a NaN could be."""
     bits = (values + 0.0).view(np.int64)  # -0.0 becomes 0.0
-    return np.where(bits < 0, bits ^ np.int64(2**63 - 1), bits)
+    ordered: Int64 = np.where(bits < 0, bits ^ np.int64(2**63 - 1), bits)
+    return ordered
 
 
 def from_order(values: Any) -> NDArray[np.float64]:
     """The numbers that `to_order` made integers of."""
-    return np.where(values < 0, values ^ np.int64(2**63 - 1), values).view(np.float64)
+    numbers: NDArray[np.float64] = np.where(values < 0, values ^ np.int64(2**63 - 1), values).view(np.float64)
+    return numbers
 
 
 def age(at_us: Any, event_us: Any, unit_us: int) -> Any:

@@ -106,17 +106,16 @@ class _View:
         self._at_us = at_us[self._asked.order]
         event_us: Int64 = events["event_us"].to_numpy()
         known_us: Int64 = events["known_us"].to_numpy()
-        start_us = np.maximum(event_us, known_us)
-        near = (event_codes >= 0) & (known_us <= self._asked.last_us) & (known_us < NEVER_US)
         self._chosen: Int64 | None = None  # the events' rows in the table; columns are taken only where they are needed
-        if not near.all():
-            self._chosen = np.flatnonzero(near)
-            event_codes, event_us, known_us, start_us = (
-                values[self._chosen] for values in (event_codes, event_us, known_us, start_us)
-            )
+        outside = event_codes < 0
+        if 2 * outside.sum() > len(outside):
+            self._chosen = np.flatnonzero(~outside)
+            event_codes, event_us, known_us = (values[self._chosen] for values in (event_codes, event_us, known_us))
+        else:
+            event_codes = np.where(outside, entities, event_codes)
         self._events = events
         self._entity, self._event_us, self._known_us = event_codes, event_us, known_us
-        self._low = self._asked.low(event_codes, start_us)
+        self._low = self._asked.low(event_codes, np.maximum(event_us, known_us))
 
     def columns(self, event_times: bool) -> dict[str, pa.Array]:
         """The view's features in the order of its definition, each with one value a row, in the order of the rows."""
@@ -145,17 +144,11 @@ class _View:
         import pyarrow.compute as pc
 
         asked, plan = self._asked, self._plan
-        seen = np.flatnonzero(self._low < asked.end(self._entity)) if len(self._low) else self._low
-        winner = spans.latest(
-            asked,
-            self._low[seen],
-            self._entity[seen],
-            self._event_us[seen],
-            lambda tied: self._ranks(seen[tied]),
-        )
+        winner = spans.latest(asked, self._low, self._entity, self._event_us, self._ranks)
         known = winner >= 0
-        event = np.where(known, seen[winner] if len(seen) else 0, 0)
-        event_us = np.where(known, self._event_us[event] if len(seen) else 0, spans.LEAST)
+        event = np.where(known, winner, 0)
+        event_us = np.full(asked.size, spans.LEAST, dtype=np.int64)
+        event_us[known] = self._event_us[winner[known]]
         in_ttl = known.copy()
         if plan.ttl_us is not None:
             in_ttl &= self._at_us - np.where(known, event_us, 0) <= plan.ttl_us
@@ -243,21 +236,22 @@ class _View:
             values = values if there.all() else values[there]
             if a.function in ("min", "max"):
                 sign = 1 if a.function == "max" else -1
-                best = spans.greatest(size, *ours, sign * values)
+                best = spans.greatest(size, ours[0], ours[1], sign * values)
                 result = np.full(size, np.nan)
                 result[best != spans.LEAST] = from_order(sign * best[best != spans.LEAST])
                 found[name] = self._floats(result)
             elif a.function == "count_distinct":
                 entity = self._entity[counting][there]
-                found[name] = self._floats(spans.different(size, *ours, entity, values).astype(np.float64), empty=0.0)
+                found[name] = self._floats(
+                    spans.different(size, ours[0], ours[1], entity, values).astype(np.float64), empty=0.0
+                )
             elif a.function == "count":
                 found[name] = self._floats(spans.counts(size, *ours).astype(np.float64), empty=0.0)
             else:
                 if a.reads not in summed:
+                    what = f"view '{self._plan.name}' over {duration_text(a.window_us or 0)}"
                     scale = self._plan.tail_columns[position].scale
-                    summed[a.reads] = _Sums(
-                        f"view '{self._plan.name}' over {duration_text(a.window_us or 0)}", size, *ours, values, scale
-                    )
+                    summed[a.reads] = _Sums(what, size, ours[0], ours[1], values, scale)
                 found[name] = self._floats(summed[a.reads].finished(a.function))
         return found
 

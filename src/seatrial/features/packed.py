@@ -290,7 +290,7 @@ def _merge_last(
         best = order
     if len(kept) > MOST_LAST_ROWS:
         kept, dropped = kept[-MOST_LAST_ROWS:], True
-    return tuple(kept), len(set(kept) - set(old)), dropped
+    return tuple(kept), len({row.order() for row in kept} - {row.order() for row in old}), dropped
 
 
 def _merge_tail(old: Packed, new: Int64, newest_known_us: int, longest_window_us: int) -> tuple[Int64, int, int]:

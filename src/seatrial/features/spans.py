@@ -16,6 +16,7 @@ is integers: no order of the events and no number of threads can change a result
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,7 @@ Int64 = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 
 LEAST = -(2**63)
+_BATCH = 2**18
 _HALF = 24  # bits: squares of values are summed in three parts, each of which fits
 
 
@@ -55,13 +57,17 @@ class Asked:
         self.entity: Int64 = entity[self.order]
 
     def low(self, entity: Int64, from_us: Int64) -> Int64:
-        """For each event the first place of its entity at or after a moment; the entity's end when there is none."""
-        return np.searchsorted(self._places, self._place(entity, from_us), "left").astype(np.int64, copy=False)
+        """For each event the first place of its entity at or after a moment; the entity's end when there is none.
 
-    def end(self, entity: Int64) -> Int64:
-        """For each event the place after the last one of its entity."""
-        ends = np.searchsorted(self._places, np.arange(1, self._entities + 1) * self._span, "left")
-        return ends.astype(np.int64, copy=False)[entity]
+        entity: int64 [m]; `entities` for an event of none of them, which no place sees.
+        """
+        wanted = self._place(entity, from_us)
+        found = np.empty(len(wanted), dtype=np.int64)
+        for first in range(0, len(wanted), _BATCH):  # searched in order, for the sake of the processor's caches
+            part = wanted[first : first + _BATCH]
+            order = np.argsort(part)
+            found[first + order] = np.searchsorted(self._places, part[order], "left")
+        return found
 
     def _place(self, entity: Int64, us: Int64) -> Int64:
         if self._moments is not None:
@@ -71,25 +77,26 @@ class Asked:
         return entity * self._span + offset
 
 
-def latest(asked: Asked, low: Int64, entity: Int64, event_us: Int64, tied: Any) -> Int64:
+def latest(asked: Asked, low: Int64, entity: Int64, event_us: Int64, tied: Callable[[Int64], Int64]) -> Int64:
     """For each place the event that counts and comes last, by event time and then as `tied` says; -1 where none is.
 
-    low: int64 [m], the first place that sees each event, inside its entity. event_us: int64 [m].
+    low: int64 [m], the first place that sees each event, see `Asked.low`. event_us: int64 [m].
     tied: called with the places in the m events of those whose event time decides nothing, gives an order of them:
     an array of their ranks, equal only for rows that say the same.
     """
-    none = np.full(asked.size, -1, dtype=np.int64)
+    found = np.full(asked.size, -1, dtype=np.int64)
     if not len(low):
-        return none
+        return found
     times, span = event_us - event_us.min(), int(event_us.max() - event_us.min()) + 1
     if (int(entity.max()) + 1) * span >= 2**62:
         moments = np.unique(event_us)
         times, span = np.searchsorted(moments, event_us), len(moments)
     order = entity * span + times
-    best = none.copy()
+    # an event that no place of its entity sees is painted behind them, where the next entity begins
+    best = np.full(asked.size + 1, -1, dtype=np.int64)
     np.maximum.at(best, low, order)
     np.maximum.accumulate(best, out=best)
-    mine = best >= asked.entity * span  # else the last place of an entity before this one
+    mine = best[:-1] >= asked.entity * span  # else it is of an entity before this one
     candidates = np.flatnonzero(order == best[low])
     # places with one `best` see the same candidates, of which a tie leaves more than one
     step = np.concatenate([[0], np.cumsum(best[1:] != best[:-1])])
@@ -106,17 +113,18 @@ def latest(asked: Asked, low: Int64, entity: Int64, event_us: Int64, tied: Any) 
         rank[several] += position - first
     event = np.empty(len(candidates), dtype=np.int64)
     event[rank] = candidates
-    winner = none
+    winner = np.full(asked.size + 1, -1, dtype=np.int64)
     np.maximum.at(winner, low[candidates], rank)
     np.maximum.accumulate(winner, out=winner)
-    found = np.full(asked.size, -1, dtype=np.int64)
-    found[mine] = event[winner[mine]]
+    found[mine] = event[winner[:-1][mine]]
     return found
 
 
 def counts(size: int, low: Int64, high: Int64) -> Int64:
     """How many spans each place lies in."""
-    return np.cumsum(np.bincount(low, minlength=size + 1) - np.bincount(high, minlength=size + 1))[:size]
+    change = np.bincount(low, minlength=size + 1) - np.bincount(high, minlength=size + 1)
+    total: Int64 = np.cumsum(change)[:size]
+    return total
 
 
 def sums(size: int, low: Int64, high: Int64, values: Int64) -> Int64:
@@ -124,13 +132,15 @@ def sums(size: int, low: Int64, high: Int64, values: Int64) -> Int64:
     change = np.zeros(size + 1, dtype=np.int64)
     np.add.at(change, low, values)
     np.subtract.at(change, high, values)
-    return np.cumsum(change)[:size]
+    total: Int64 = np.cumsum(change)[:size]
+    return total
 
 
 def exact_sums(size: int, low: Int64, high: Int64, values: Int64) -> NDArray[Any]:
     """The sum as Python integers of any size, for values below 2**48 of at most 2**31 spans."""
     high_part = sums(size, low, high, values >> _HALF).astype(object)
-    return (high_part << _HALF) + sums(size, low, high, values & (2**_HALF - 1)).astype(object)
+    total: NDArray[Any] = (high_part << _HALF) + sums(size, low, high, values & (2**_HALF - 1)).astype(object)
+    return total
 
 
 def exact_squares(size: int, low: Int64, high: Int64, values: Int64) -> NDArray[Any]:
@@ -138,7 +148,8 @@ def exact_squares(size: int, low: Int64, high: Int64, values: Int64) -> NDArray[
     upper, lower = values >> _HALF, values & (2**_HALF - 1)
     parts = (upper * upper, upper * lower, lower * lower)
     first, middle, last = (sums(size, low, high, part).astype(object) for part in parts)
-    return (first << 2 * _HALF) + (middle << _HALF + 1) + last
+    total: NDArray[Any] = (first << 2 * _HALF) + (middle << _HALF + 1) + last
+    return total
 
 
 def greatest(size: int, low: Int64, high: Int64, values: Int64) -> Int64:
