@@ -103,7 +103,7 @@ def _store(name: str, place: Callable[[], Path], opened: Callable[[], object], n
 
 
 def _online(workspace: Workspace) -> None:
-    from seatrial.stores.online import SqliteOnlineStore
+    from seatrial.stores.online_sqlite import SqliteOnlineStore
 
     SqliteOnlineStore(workspace.sqlite_path("online"), read_only=True).close()
 

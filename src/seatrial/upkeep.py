@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from seatrial.data.sources import Source
     from seatrial.features.materialize import Written
-    from seatrial.stores.online import SqliteOnlineStore
+    from seatrial.stores.online import OnlineStore
 
 
 class NotKeptUp(UserWarning):
@@ -58,7 +58,7 @@ def needed(workspace: Workspace, model: str | None = None) -> list[Needed]:
 
 
 def write_needed(
-    views: Sequence[Needed], tables: Mapping[str, pa.Table], store: SqliteOnlineStore, **how: Any
+    views: Sequence[Needed], tables: Mapping[str, pa.Table], store: OnlineStore, **how: Any
 ) -> list[Written]:
     """Take rows into the online store for each of `views`; one that cannot take them says why, and warns.
 

@@ -22,13 +22,14 @@ if TYPE_CHECKING:
     from seatrial.stores.labels import LabelStore
     from seatrial.stores.metadata import MetadataStore, Transaction
     from seatrial.stores.objects import ObjectStore
-    from seatrial.stores.online import SqliteOnlineStore
+    from seatrial.stores.online import OnlineStore
     from seatrial.stores.prediction_log import PredictionLog
     from seatrial.stores.routes import RouteStore, Sign, Verify
 
 STATE = ".seatrial"
 SQLITE = "sqlite:///"
 SERVING_WAITS = 0.1  # seconds for which a server waits for a store that another process holds
+READING_WAITS = 5.0  # and a person who wants to see what is there
 
 
 class NoFolder(UsageError):
@@ -114,16 +115,23 @@ class Workspace:
         return ObjectStore(self._folder_of("objects"))
 
     @cached_property
-    def online(self) -> SqliteOnlineStore:
-        from seatrial.stores.online import SqliteOnlineStore
+    def online(self) -> OnlineStore:
+        return self._open_online()
 
-        return SqliteOnlineStore(self.sqlite_path("online"))
-
-    def online_for_serving(self) -> SqliteOnlineStore:
+    def online_for_serving(self) -> OnlineStore:
         """The online store as a server asks it: opened by the first look-up, and not waited for."""
-        from seatrial.stores.online import SqliteOnlineStore
+        return self._open_online(busy_seconds=SERVING_WAITS, lazy=True)
 
-        return SqliteOnlineStore(self.sqlite_path("online"), busy_seconds=SERVING_WAITS, lazy=True)
+    def online_to_read(self) -> OnlineStore | None:
+        """The online store for whoever only looks at it, and makes none; None where none was made yet."""
+        if self.settings.stores.online.startswith(SQLITE) and not self.sqlite_path("online").exists():
+            return None
+        return self._open_online(busy_seconds=READING_WAITS, read_only=True)
+
+    def _open_online(self, **how: Any) -> OnlineStore:
+        from seatrial.stores.online import open_online
+
+        return open_online(self.settings.stores.online, folder=self.folder, **how)
 
     @cached_property
     def log(self) -> PredictionLog:

@@ -6,8 +6,10 @@ import sqlite3
 
 import pytest
 
-from seatrial.stores.online import OnlineStoreDamaged, OnlineStoreTooNew, OnlineStoreUnavailable, SqliteOnlineStore
+from seatrial.stores.online import OnlineStoreDamaged, OnlineStoreTooNew, OnlineStoreUnavailable
+from seatrial.stores.online_sqlite import SqliteOnlineStore
 from seatrial.testing import OnlineStoreSuite
+from seatrial.testing.online_suite import put
 
 
 class TestSqliteOnlineStore(OnlineStoreSuite):
@@ -46,10 +48,10 @@ def test_a_writer_that_waits_too_long_says_that_it_may_be_tried_again(tmp_path):
     holder = sqlite3.connect(tmp_path / "online.db", isolation_level=None)
     holder.execute("BEGIN IMMEDIATE")
     with pytest.raises(OnlineStoreUnavailable):
-        store.update(_put(b"a", b"1"))
+        put(store, {("view", b"a"): b"1"})
     assert store.get([("view", b"a")]) == [None]  # reading never waits for a writer
     holder.execute("ROLLBACK")
     holder.close()
-    store.update(_put(b"a", b"1"))
+    put(store, {("view", b"a"): b"1"})
     assert store.get([("view", b"a")]) == [b"1"]
     store.close()
