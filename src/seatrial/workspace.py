@@ -131,7 +131,7 @@ class Workspace:
     def _open_online(self, **how: Any) -> OnlineStore:
         from seatrial.stores.online import open_online
 
-        return open_online(self.settings.stores.online, folder=self.folder, **how)
+        return open_online(self.settings.stores.online, folder=self.folder, project=self.name, **how)
 
     @cached_property
     def log(self) -> PredictionLog:

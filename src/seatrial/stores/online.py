@@ -6,14 +6,13 @@ What is in the bytes is the business of `features.packed`; a store keeps them. W
 
 from __future__ import annotations
 
-import os
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol, TypeVar
-from urllib.parse import unquote, urlsplit, urlunsplit
 
 from seatrial.core.errors import Failed, Unavailable, UsageError
+from seatrial.stores.redis_server import SCHEMES as REDIS
+from seatrial.stores.redis_server import with_variables
 
 SQLITE = "sqlite:///"
 WRITER_WAITS = 30.0  # seconds
@@ -108,7 +107,7 @@ class OnlineStoreTooNew(Failed):
 
 
 class BadOnlineAddress(UsageError):
-    """The address of the online store names no store, or a variable of the environment that is not set."""
+    """The address of the online store names no store that there is."""
 
     code = "online.bad_address"
 
@@ -117,51 +116,31 @@ def open_online(
     address: str,
     *,
     folder: Path,
+    project: str,
     busy_seconds: float = WRITER_WAITS,
     read_only: bool = False,
     lazy: bool = False,
 ) -> OnlineStore:
-    """The store at an address: `sqlite:///PATH`.
+    """The store at an address: `sqlite:///PATH`, `redis://[[USER]:PASSWORD@]HOST[:PORT][/DB]`, `rediss://...` (TLS)
+    or `unix://[[USER]:PASSWORD@]/SOCKET[?db=DB]`.
 
-    `${VAR}` in it is taken from the environment. folder: where a relative path starts. busy_seconds: how
-    long a call waits. lazy: nothing is opened, and so
-    nothing raised about the store, before the first call.
-    Raises BadOnlineAddress, and what opening the store raises.
+    `${VAR}` in it is taken from the environment. folder: where a relative path starts. project: tells the rows of
+    projects apart that share a database. busy_seconds: how long a call waits. read_only: makes no file. lazy: nothing
+    is opened, and so nothing raised about what is there, before the first call.
+    Raises BadOnlineAddress, BadRedisAddress, RedisExtraMissing, and what opening the store raises.
     """
     if address.startswith(SQLITE):
         from seatrial.stores.online_sqlite import SqliteOnlineStore
 
         path = folder / with_variables(address).removeprefix(SQLITE)
         return SqliteOnlineStore(path, busy_seconds=busy_seconds, read_only=read_only, lazy=lazy)
+    if (with_variables(address) if address.startswith("${") else address).startswith(REDIS):
+        from seatrial.stores.online_redis import RedisOnlineStore
+
+        return RedisOnlineStore(address, project=project, busy_seconds=busy_seconds, lazy=lazy)
     raise BadOnlineAddress(
         f"the online store's address is of the kind '{address.partition('://')[0][:20]}'.",
-        expected="sqlite:///PATH is expected.",
+        expected="sqlite:///PATH, redis://HOST:PORT/DB, rediss://HOST:PORT/DB or unix:///SOCKET?db=DB is expected.",
         state="Nothing was opened.",
         next="Correct stores.online in seatrial.toml, or SEATRIAL_STORES_ONLINE.",
     )
-
-
-def with_variables(address: str, variables: Mapping[str, str] | None = None) -> str:
-    """The address with every `${VAR}` in it taken from the environment. Raises BadOnlineAddress for one not set."""
-    known = os.environ if variables is None else variables
-
-    def value(found: re.Match[str]) -> str:
-        name = found[1]
-        if name not in known:
-            raise BadOnlineAddress(
-                f"the online store's address names the variable {name}, which is not set.",
-                state="Nothing was opened.",
-                next=f"Set {name} in the environment of this process.",
-            )
-        return known[name]
-
-    return re.sub(r"\$\{(\w+)\}", value, address)
-
-
-def without_secrets(address: str) -> str:
-    """The address as it may be shown: scheme, host or path, and database; nothing of user, password or options."""
-    parts = urlsplit(address)
-    host = parts.netloc.rpartition("@")[2]
-    database = re.search(r"(?:^|&)db=(\d+)", parts.query)
-    query = f"db={database[1]}" if database else ""
-    return unquote(urlunsplit((parts.scheme, host, parts.path, query, "")))
