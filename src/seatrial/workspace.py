@@ -10,6 +10,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from msgspec import structs
+
 from seatrial.core.clock import Clock, MachineClock, to_us
 from seatrial.core.errors import Failed, NotInThisVersion, UsageError, listed
 from seatrial.core.records import Event, Record
@@ -50,6 +52,7 @@ class Workspace:
     clock: where domain time comes from; the machine's by default. env: the environment of seatrial.toml.
     actor: who acts; by default SEATRIAL_ACTOR or the user of the operating system (recorded as asserted).
     definitions: the project's objects, instead of its project file.
+    online: the online store's address, instead of the settings'.
 
     Opening reads seatrial.toml and nothing else.
     """
@@ -62,6 +65,7 @@ class Workspace:
         env: str | None = None,
         actor: str | None = None,
         definitions: Sequence[object] | None = None,
+        online: str | None = None,
     ) -> None:
         self.folder = Path(folder).resolve()
         if not self.folder.is_dir():
@@ -70,6 +74,8 @@ class Workspace:
         self.env = env or os.environ.get("SEATRIAL_ENV") or LOCAL
         self.actor = (actor or "").strip() or os.environ.get("SEATRIAL_ACTOR", "").strip() or _os_user()
         self.settings = self._read_settings()
+        if online is not None:
+            self.settings = structs.replace(self.settings, stores=structs.replace(self.settings.stores, online=online))
         self._given = definitions
 
     def close(self) -> None:
