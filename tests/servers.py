@@ -9,6 +9,7 @@ import subprocess
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 REDIS = "redis-server"
 
@@ -55,10 +56,12 @@ class RedisProcess:
             time.sleep(0.01)
         raise AssertionError("redis-server did not start")
 
-    def ask(self, *words: str | bytes | int, database: int = 0):
+    def ask(self, *words: str | bytes | int, database: int = 0) -> Any:
+        """The server's answer to a command, as it gave it."""
         import redis
 
-        with redis.Redis(port=self.port, db=database) as client:
+        with redis.Redis(port=self.port, db=database, protocol=2) as client:
+            client.response_callbacks.clear()
             return client.execute_command(*words)
 
     def pause(self) -> None:

@@ -16,6 +16,7 @@ import msgspec
 
 from seatrial.core.errors import Failed, UsageError
 from seatrial.features.plan import ViewPlan
+from seatrial.stores.online import OnlineStoreDamaged, OnlineStoreTooNew
 from seatrial.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -74,6 +75,8 @@ def write_needed(
             if one.source.name not in tables:
                 raise UsageError(f"it takes rows of source '{one.source.name}', pushed under that name.")
             written = write(one.plan, tables[one.source.name], store, **how)
+        except (OnlineStoreDamaged, OnlineStoreTooNew):
+            raise  # it is no matter of this view
         except (Failed, UsageError) as error:
             written = Written(one.plan.name, 0, 0, 0, 0, 0, problem=error.found)
             warnings.warn(

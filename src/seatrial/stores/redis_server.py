@@ -218,6 +218,9 @@ class Conversation:
             except ResponseError as error:
                 # of a transaction's errors the first is the reason
                 wrong = wrong or error
+        last = answers[-1] if answers else None
+        if wrong is None and isinstance(last, list):  # a transaction's: the rest of it was done all the same
+            wrong = next((one for one in last if isinstance(one, ResponseError)), None)
         if wrong is not None:
             raise wrong
         return answers
