@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from seatrial.core.clock import monotonic
-from seatrial.core.errors import Failed, Unavailable, UsageError
+from seatrial.core.errors import Failed, SeatrialError, Unavailable, UsageError
 from seatrial.results import TakenIn
 from seatrial.stores.online import OnlineStoreDamaged, OnlineStoreTooNew
 from seatrial.stores.streams import Entry, Stream, StreamRefused, StreamUnavailable
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 BATCH = 500
 FIRST_PAUSE, LONGEST_PAUSE = 0.25, 30.0  # seconds between two attempts to reach a server
 ROW = b"row"
+WRONG_ROW = (Failed, UsageError, ValueError, TypeError, ArithmeticError)
 
 Row = Mapping[str, Any]
 Tell = Callable[[TakenIn], None]
@@ -48,10 +49,10 @@ def take_in(
 ) -> TakenIn:
     """Take entries in until `stopped`, or until there is none; how it went.
 
-    write: takes rows, all or none of them or, when it raises Unavailable, any; how many changed something. Called
-    again with the same rows it changes nothing more. row: the row of an entry. What either raises of Failed and
-    UsageError is the reason why rows are refused. tell: called after each batch, and when a server is waited for.
-    patience_seconds: after so long without an answer of a server its error is raised; None: never.
+    write: takes rows; how many changed something. Called again with the same rows it changes nothing more. row: the
+    row of an entry. What either raises of Failed, UsageError, ValueError, TypeError and ArithmeticError is the reason
+    why a row is refused. tell: called after each batch, and when a server is waited for. patience_seconds: after so
+    long without an answer of a server its error is raised; None: never.
 
     Raises OnlineStoreDamaged, OnlineStoreTooNew, StreamDamaged and StreamRefused at once; nothing in hand is settled.
     """
@@ -70,8 +71,8 @@ def take_in(
                     rows=so_far.rows + len(taken),
                     written=so_far.written + changed,
                     refused=so_far.refused + len(refused),
-                    lag=stream.lag(),
                 )
+                so_far = msgspec.structs.replace(so_far, lag=stream.lag())
                 tell(so_far)
             elif until_empty:
                 if not stream.pending():
@@ -129,8 +130,8 @@ def _take(
     for entry in entries:
         try:
             rows.append((entry, row(entry)))
-        except (Failed, UsageError) as error:
-            refused.append((entry, error.found))
+        except WRONG_ROW as error:
+            refused.append((entry, _reason(error)))
     changed = 0
     taken: list[Entry] = []
     waiting = [rows] if rows else []
@@ -140,9 +141,9 @@ def _take(
             changed += write([one for _, one in part])
         except (OnlineStoreDamaged, OnlineStoreTooNew):
             raise
-        except (Failed, UsageError) as error:
+        except WRONG_ROW as error:
             if len(part) == 1:
-                refused.append((part[0][0], error.found))
+                refused.append((part[0][0], _reason(error)))
             else:  # which of them is it?
                 waiting += [part[len(part) // 2 :], part[: len(part) // 2]]
         else:
@@ -172,6 +173,10 @@ def _typed(name: str, text: str, schema: pa.Schema | None) -> Any:
             raise NoRow(f"column '{name}' has {text[:80]!r}, which is neither true nor false.")
         return text.strip().lower() == "true"
     return text
+
+
+def _reason(error: Exception) -> str:
+    return error.found if isinstance(error, SeatrialError) else f"{type(error).__name__}: {error}"
 
 
 def _sleep(seconds: float, stopped: Callable[[], bool]) -> None:

@@ -129,12 +129,14 @@ def open_online(
     is opened, and so nothing raised about what is there, before the first call.
     Raises BadOnlineAddress, BadRedisAddress, RedisExtraMissing, and what opening the store raises.
     """
+    if address.startswith("${"):
+        address = with_variables(address)  # which may hold the scheme
     if address.startswith(SQLITE):
         from seatrial.stores.online_sqlite import SqliteOnlineStore
 
         path = folder / with_variables(address).removeprefix(SQLITE)
         return SqliteOnlineStore(path, busy_seconds=busy_seconds, read_only=read_only, lazy=lazy)
-    if (with_variables(address) if address.startswith("${") else address).startswith(REDIS):
+    if address.startswith(REDIS):
         from seatrial.stores.online_redis import RedisOnlineStore
 
         return RedisOnlineStore(address, project=project, busy_seconds=busy_seconds, lazy=lazy)
