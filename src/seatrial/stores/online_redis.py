@@ -134,8 +134,8 @@ class RedisOnlineStore:
             return True, f"{self._server.shown}: answers; this user may not ask for its memory and role", ""
         lines = (line.partition(":") for line in text.decode().splitlines())
         info = {name: value for name, _, value in lines}
-        found = f"{self._server.shown}: format {FORMAT}, Redis {info.get('redis_version', '?')}, "
-        found += f"{int(info.get('used_memory', 0)) / 1e6:,.1f} MB"
+        found = f"{self._server.shown}: format {FORMAT}, rows under {self._about.decode()}:, "
+        found += f"Redis {info.get('redis_version', '?')}, {int(info.get('used_memory', 0)) / 1e6:,.1f} MB"
         most, policy = int(info.get("maxmemory", 0)), info.get("maxmemory_policy", "noeviction")
         if most:
             found += f" of {most / 1e6:,.1f} MB"
