@@ -85,7 +85,7 @@ class RedisStream:
     def lag(self) -> int | None:
         """Number of entries that are not settled."""
         for group in self._ask("XINFO", "GROUPS", self._name):
-            about = group if isinstance(group, dict) else dict(zip(group[::2], group[1::2], strict=True))
+            about = dict(zip(group[::2], group[1::2], strict=True))
             if about[b"name"] == self._group.encode():
                 unread = about.get(b"lag")  # Redis 7, and not after entries were deleted
                 return None if unread is None else int(unread) + int(about[b"pending"])
@@ -118,8 +118,6 @@ class RedisStream:
         found = self._ask(
             "XREADGROUP", "GROUP", self._group, self._me, "COUNT", most, *options, "STREAMS", self._name, start
         )
-        if isinstance(found, dict):
-            return _entries(found.get(self._name.encode(), []))
         return _entries(found[0][1]) if found else []
 
     def _ask(self, *command: Any) -> Any:
