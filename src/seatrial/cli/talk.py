@@ -127,7 +127,7 @@ class Progress:
 
 class TakingIn:
     """Tells how a stream is being taken in: a line on a terminal; elsewhere a line every some seconds, and one
-    whenever a server is waited for, or answers again."""
+    whenever a server is waited for, or answers again. Use as a context manager, so that the line is gone in the end."""
 
     EVERY = 10.0  # seconds
 
@@ -135,6 +135,12 @@ class TakingIn:
         self._progress = Progress()
         self._last = -self.EVERY
         self._waiting = ""
+
+    def __enter__(self) -> TakingIn:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.__exit__()
 
     def __call__(self, taken: TakenIn) -> None:
         line = f"{taken.rows:,} rows taken, {taken.refused:,} refused"

@@ -153,9 +153,9 @@ def push(call: Invocation, name: str, rows: Path | None, address: str | None, gr
             call.answer(project.push(name, rows), render.written)
             return
         talk.release()
-        with until_told_to_stop() as stopped:
+        with until_told_to_stop() as stopped, talk.TakingIn() as tell:
             taken = project.push_stream(
-                name, address or "", group=group, until_empty=until_empty, stopped=stopped, tell=talk.TakingIn()
+                name, address or "", group=group, until_empty=until_empty, stopped=stopped, tell=tell
             )
         call.answer(taken, render.taken_in)
 
