@@ -31,7 +31,7 @@ from seatrial.core.windows import Window, parse_window
 from seatrial.inputs import Inputs, columns
 from seatrial.loading import UnknownName
 from seatrial.nouns import Nouns
-from seatrial.results import Deployed, Progress, Released, Replayed, Taken, Trained
+from seatrial.results import Deployed, Progress, Released, Replayed, Taken, TakenIn, Trained
 from seatrial.workspace import SERVING_WAITS, SQLITE, STATE
 
 if TYPE_CHECKING:
@@ -40,8 +40,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from seatrial.data.expectations import ValidationReport
+    from seatrial.data.sources import Source
     from seatrial.deployment.definition import Deployment
     from seatrial.doctor import Check
+    from seatrial.features.definitions import FeatureView
     from seatrial.features.materialize import Written
     from seatrial.registry.mlflow import Mirrored
     from seatrial.releases.build import Built
@@ -51,7 +53,9 @@ if TYPE_CHECKING:
     from seatrial.stores.metadata import MetadataStore
     from seatrial.training.model import Model
     from seatrial.training.pipeline import ChampionScores, Fitted
+    from seatrial.upkeep import Needed
 
+PATIENCE = 60.0  # seconds for which a command that is to end waits for a server
 MLFLOW = "mlflow"  # the outbox topic, as registry.mlflow names it
 
 
@@ -135,8 +139,58 @@ class Building(Nouns):
         Arrow table or other frame, or a list of dicts with the source's columns. A row that is there already
         changes nothing. Views as live and candidate releases froze them take the rows too.
         """
-        from seatrial.features.materialize import write
-        from seatrial.upkeep import needed, write_needed
+        views, frozen, source = self._fed_by(name)
+        return self._pushed(views, frozen, self._inputs.given(source, rows) if source else None)
+
+    def push_stream(
+        self,
+        name: str,
+        address: str,
+        *,
+        group: str = "seatrial",
+        until_empty: bool = False,
+        stopped: Callable[[], bool] = lambda: False,
+        tell: Callable[[TakenIn], None] | None = None,
+    ) -> TakenIn:
+        """Take rows from a stream into the online store, as `push` does, until `stopped` or until it is empty.
+
+        address: redis://HOST:PORT/DB/STREAM; see `stores.streams.open_stream`. An entry holds a JSON object in its
+        field `row`, or one field for each column. group: the consumers that share the work. An entry is acknowledged
+        when its row is online; a row that cannot be taken goes to STREAM:refused, with the reason.
+        tell: called after each batch, and while a server that does not answer is waited for; for a minute at most
+        when it is to go on until the stream is empty.
+        """
+        from seatrial.features.materialize import require_event_key
+        from seatrial.intake import row_of, take_in
+        from seatrial.stores.streams import open_stream
+
+        views, frozen, source = self._fed_by(name)
+        if source is None:
+            raise UsageError(f"nothing is declared any more that feeds view '{name}'.", state="Nothing was read.")
+        for view in views:
+            require_event_key(view)
+        schema = self._inputs.schema(source)
+
+        def write(rows: list[Mapping[str, Any]]) -> int:
+            return sum(one.written for one in self._pushed(views, frozen, self._inputs.given(source, rows)))
+
+        with closing(open_stream(address, group=group)) as stream:
+            return take_in(
+                stream,
+                write,
+                lambda entry: row_of(entry, schema),
+                until_empty=until_empty,
+                stopped=stopped,
+                tell=tell,
+                patience_seconds=PATIENCE if until_empty else None,
+            )
+
+    def _fed_by(self, name: str) -> tuple[list[FeatureView], list[Needed], Source | None]:
+        """The views that rows pushed under a view's or source's name go to, those that are frozen too, and the source.
+
+        Raises UnknownName.
+        """
+        from seatrial.upkeep import needed
 
         views = [view for view in self.definitions.views.values() if name in (view.name, view.source.name)]
         frozen = [one for one in needed(self) if name in (one.plan.name, one.plan.source and one.plan.source.name)]
@@ -147,7 +201,15 @@ class Building(Nouns):
                 f"no view and no view's source is named '{name}'.",
                 expected=f"There is {listed(dict.fromkeys(known))}. {did_you_mean(name, known)}".strip(),
             )
-        tables = {source.name: self._inputs.given(source, rows) for source in sources[:1]}
+        return views, frozen, sources[0] if sources else None
+
+    def _pushed(self, views: list[FeatureView], frozen: list[Needed], rows: pa.Table | None) -> list[Written]:
+        """Take rows of one source into the online store, for each of the views."""
+        from seatrial.features.materialize import write
+        from seatrial.upkeep import write_needed
+
+        names = [view.source.name for view in views] + [one.source.name for one in frozen if one.source]
+        tables = {names[0]: rows} if rows is not None else {}
         written = [write(view, tables[view.source.name], self.online, now_us=self.now_us) for view in views]
         return written + write_needed(frozen, tables, self.online, now_us=self.now_us)
 

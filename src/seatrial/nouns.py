@@ -91,13 +91,11 @@ class Nouns(Workspace):
 
     def _online_rows(self, view: FeatureView) -> int | None:
         """How many entities of a view are online; None when the store cannot be read, which stops no list."""
-        from seatrial.stores.online import SqliteOnlineStore
-
-        path = self.sqlite_path("online")
-        if not path.exists():
-            return 0
         try:
-            with closing(SqliteOnlineStore(path, read_only=True)) as online:
+            online = self.online_to_read()
+            if online is None:
+                return 0
+            with closing(online):
                 return online.count(view.digest)
         except SeatrialError:
             return None

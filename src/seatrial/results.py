@@ -27,6 +27,18 @@ class Taken(msgspec.Struct, frozen=True):
     seconds: float
 
 
+class TakenIn(msgspec.Struct, frozen=True):
+    """What was taken from a stream so far. rows: entries whose rows are online now; written: changes that they made,
+    over all views; refused: entries that were set aside; lag: entries still to come, None when it is not known.
+    waiting: which server does not answer; empty while all do."""
+
+    rows: int = 0
+    written: int = 0
+    refused: int = 0
+    lag: int | None = None
+    waiting: str = ""
+
+
 class Trained(msgspec.Struct, frozen=True):
     """A training run. version: None when a gate said no. rows: counts of the split. notes: what had to be assumed."""
 

@@ -16,6 +16,7 @@ import msgspec
 
 from seatrial.core.errors import Failed, UsageError
 from seatrial.features.plan import ViewPlan
+from seatrial.stores.online import OnlineStoreDamaged, OnlineStoreTooNew
 from seatrial.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
     from seatrial.data.sources import Source
     from seatrial.features.materialize import Written
-    from seatrial.stores.online import SqliteOnlineStore
+    from seatrial.stores.online import OnlineStore
 
 
 class NotKeptUp(UserWarning):
@@ -58,7 +59,7 @@ def needed(workspace: Workspace, model: str | None = None) -> list[Needed]:
 
 
 def write_needed(
-    views: Sequence[Needed], tables: Mapping[str, pa.Table], store: SqliteOnlineStore, **how: Any
+    views: Sequence[Needed], tables: Mapping[str, pa.Table], store: OnlineStore, **how: Any
 ) -> list[Written]:
     """Take rows into the online store for each of `views`; one that cannot take them says why, and warns.
 
@@ -74,6 +75,8 @@ def write_needed(
             if one.source.name not in tables:
                 raise UsageError(f"it takes rows of source '{one.source.name}', pushed under that name.")
             written = write(one.plan, tables[one.source.name], store, **how)
+        except (OnlineStoreDamaged, OnlineStoreTooNew):
+            raise  # it is no matter of this view
         except (Failed, UsageError) as error:
             written = Written(one.plan.name, 0, 0, 0, 0, 0, problem=error.found)
             warnings.warn(

@@ -15,7 +15,7 @@ from seatrial.features.definitions import Entity, FeatureView, agg, feature_view
 from seatrial.features.events import EventKeyMissing, SumTooLarge
 from seatrial.features.packed import AskedBeforeTail
 from seatrial.features.plan import FeaturePlan, plan_view
-from seatrial.stores.online import SqliteOnlineStore
+from seatrial.stores.online_sqlite import SqliteOnlineStore
 from tests.features import brute_force
 
 HOUR = 3_600_000_000

@@ -210,6 +210,17 @@ def written(views: list[Plain]) -> list[Block]:
     ]
 
 
+def taken_in(taken: Plain) -> list[Block]:
+    """What came of a stream."""
+    counts = f"{taken['rows']:,} rows taken, {taken['written']:,} changes made online, {taken['refused']:,} refused"
+    blocks: list[Block] = [Line(f"{counts}.")]
+    if taken["refused"]:
+        blocks.append(Line("The refused are in the stream of the same name with `:refused`, each with its reason."))
+    if taken["lag"]:
+        blocks.append(Line(f"{taken['lag']:,} are still to come.", "dim"))
+    return blocks
+
+
 def trained(run: Plain) -> list[Block]:
     """The gates first, then the metrics, then what came of it."""
     blocks: list[Block] = [Line(f"Model {run['model']}, run {run['run']}", "bold"), Line(split_words(run["rows"]))]

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import inspect
 import json
+import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -45,6 +47,22 @@ def verb(name: str) -> Callable[[Callable[..., None]], click.Command]:
         return command
 
     return make
+
+
+@contextmanager
+def until_told_to_stop() -> Iterator[Callable[[], bool]]:
+    """Whether Ctrl-C or SIGTERM came meanwhile: what is in hand can be finished first."""
+    came: list[int] = []
+
+    def remember(number: int, _frame: object) -> None:
+        came.append(number)
+
+    before = {number: signal.signal(number, remember) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: bool(came)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @verb("init")
@@ -114,15 +132,32 @@ def materialize(call: Invocation, views: tuple[str, ...]) -> None:
 
 @verb("push")
 @click.argument("name")
-@click.argument("rows", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("rows", required=False, type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--from", "address", metavar="URL", help="Take rows from a stream: redis://HOST:PORT/DB/STREAM.")
+@click.option("--group", default="seatrial", show_default=True, help="Consumers of one group share a stream's rows.")
+@click.option("--until-empty", is_flag=True, help="End when the stream has nothing more.")
 @click.pass_obj
-def push(call: Invocation, name: str, rows: Path) -> None:
+def push(call: Invocation, name: str, rows: Path | None, address: str | None, group: str, until_empty: bool) -> None:
     """NAME is a feature view or a source. ROWS is a .parquet, .csv or .jsonl file with the source's columns.
-    Rows that are there already change nothing."""
+    Rows that are there already change nothing. With --from rows are taken from a stream as they come, until Ctrl-C or
+    SIGTERM: JSON objects in the field `row`, or a field for each column. Those that cannot be taken go to
+    STREAM:refused, with the reason."""
     from seatrial.cli import render
 
+    if (rows is None) == (address is None):
+        raise BadCommandLine(
+            f"`seatrial push {name}` needs either a file of ROWS or a stream with --from.", state="Nothing was done."
+        )
     with call.project() as project:
-        call.answer(project.push(name, rows), render.written)
+        if rows is not None:
+            call.answer(project.push(name, rows), render.written)
+            return
+        talk.release()
+        with until_told_to_stop() as stopped, talk.TakingIn() as tell:
+            taken = project.push_stream(
+                name, address or "", group=group, until_empty=until_empty, stopped=stopped, tell=tell
+            )
+        call.answer(taken, render.taken_in)
 
 
 @verb("train")

@@ -23,7 +23,11 @@ class BadSettings(UsageError):
 
 
 class Stores(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Where bytes live. Relative paths start at the project's folder."""
+    """Where bytes live. Relative paths start at the project's folder.
+
+    online: `sqlite:///PATH`, or a Redis server: `redis://`, `rediss://` or `unix://`, see `stores.online`; "${VAR}"
+        in it is taken from the environment, so that no password stands in the file.
+    """
 
     metadata: str = "sqlite:///.seatrial/metadata.db"
     objects: str = ".seatrial/objects"
@@ -45,7 +49,8 @@ class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A project's settings in one environment.
 
-    name: the project's name. threads: threads for reading and joining.
+    name: the project's name, by default its folder's; what an online store on a server keeps is found by it.
+    threads: threads for reading and joining.
     log_fsync: when the prediction log waits for the disk: "never", "group" or "always".
     webhooks: name -> address that alerts are sent to, for a model's on_call="webhook:NAME"; "${VAR}" is taken from
         the environment, so that no secret stands in the file.
@@ -63,7 +68,7 @@ def read_settings(text: str, *, env: str, variables: Mapping[str, str]) -> Setti
     """The settings of environment `env`.
 
     text: the content of seatrial.toml; variables: the process's environment variables. SEATRIAL_THREADS sets
-    `threads`, SEATRIAL_STORES_ONLINE sets `stores.online`, and so on.
+    `threads`, SEATRIAL_NAME `name`, SEATRIAL_STORES_ONLINE sets `stores.online`, and so on.
     Raises BadSettings with what was found and what is known.
     """
     try:
@@ -86,6 +91,8 @@ def read_settings(text: str, *, env: str, variables: Mapping[str, str]) -> Setti
             merged = _merge(merged, {"stores": {field: value}})
     if "SEATRIAL_POLICY_APPROVAL" in variables:
         merged = _merge(merged, {"policy": {"approval": variables["SEATRIAL_POLICY_APPROVAL"]}})
+    if "SEATRIAL_NAME" in variables:
+        merged = merged | {"name": variables["SEATRIAL_NAME"]}
     if "SEATRIAL_THREADS" in variables:
         merged = merged | {"threads": variables["SEATRIAL_THREADS"]}
     try:

@@ -33,7 +33,7 @@ from seatrial.features.packed import (
     unpack,
 )
 from seatrial.features.plan import SourcePlan, ViewPlan, plan_view
-from seatrial.stores.online import Key, Rows, SqliteOnlineStore
+from seatrial.stores.online import Key, OnlineStore, Rows
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -76,7 +76,7 @@ class Written(msgspec.Struct, frozen=True):
 def write(
     view: FeatureView | ViewPlan,
     rows: pa.Table,
-    store: SqliteOnlineStore,
+    store: OnlineStore,
     *,
     known_by_us: int | None = None,
     now_us: int | None = None,
@@ -107,7 +107,7 @@ def write(
     return Written(view.name, len(rows), written, len(taken) - written, len(events) - len(taken), len(changes))
 
 
-def take(store: SqliteOnlineStore, changes: Sequence[tuple[Key, Change]]) -> None:
+def take(store: OnlineStore, changes: Sequence[tuple[Key, Change]]) -> None:
     """Make all of `changes`, or none. Each key is changed once."""
 
     def change(rows: Rows) -> None:

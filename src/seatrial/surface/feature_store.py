@@ -12,9 +12,10 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import quote
 
 from seatrial.core.clock import Clock, as_utc, parse_time, to_us
-from seatrial.core.errors import Failed, NotInThisVersion, UsageError, did_you_mean, listed
+from seatrial.core.errors import Failed, UsageError, did_you_mean, listed
 from seatrial.core.identity import canonical_json, content_id
 from seatrial.core.records import Record
 from seatrial.core.windows import duration_us
@@ -24,6 +25,7 @@ from seatrial.features.definitions import Entity, FeatureView, agg, check_name
 from seatrial.features.plan import FeaturePlan, plan_view
 from seatrial.inputs import Inputs
 from seatrial.project import Project
+from seatrial.stores.redis_server import SCHEMES
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -149,7 +151,9 @@ class FeatureStore:
     """Features of entities, offline as of any instant and online as of now.
 
     repo_path: the folder whose `.seatrial` holds definitions and online store; relative paths of files start there.
-    online_store_config: None or {"type": "sqlite"}; Redis is planned.
+    online_store_config: None or {"type": "sqlite"}: a file in that folder. {"type": "redis"}: a server, with
+        "connection_string" (an address, or "HOST:PORT,db=0,password=...,ssl=true"), or "host", "port", "db",
+        "username", "password" and "ssl"; or the address itself. `${VAR}` in them is taken from the environment.
     clock: where "now" comes from; the machine's by default.
     """
 
@@ -160,10 +164,10 @@ class FeatureStore:
         *,
         clock: Clock | None = None,
     ) -> None:
-        _check_online(online_store_config)
+        self._online = _online_address(online_store_config)
         self._clock = clock
         Path(repo_path).mkdir(parents=True, exist_ok=True)
-        self.project = Project(repo_path, clock=clock, definitions=())
+        self.project = Project(repo_path, clock=clock, definitions=(), online=self._online)
         self._built: dict[str, Registered] = {}  # by the id of their record
 
     def __enter__(self) -> FeatureStore:
@@ -253,7 +257,7 @@ class FeatureStore:
         """Bring the online store up to `end_date` (default: now) for every registered view. Repeating it is safe."""
         views = [view for one in self.views().values() for view in one.distinct_views]
         at = None if end_date is None else _instant(end_date, "end_date")
-        with Project(self.project.folder, clock=self._clock, definitions=views) as project:
+        with Project(self.project.folder, clock=self._clock, definitions=views, online=self._online) as project:
             return project.materialize(at=at)
 
     def push(self, view: str, rows: Any) -> list[Written]:
@@ -608,22 +612,45 @@ def _statistics(values: Any) -> dict[str, float]:
     return found
 
 
-def _check_online(config: Mapping[str, Any] | str | None) -> None:
-    if config is None:
-        return
-    words = config if isinstance(config, str) else " ".join(str(part) for pair in config.items() for part in pair)
-    kind = config if isinstance(config, str) else str(config.get("type", ""))
+def _online_address(config: Mapping[str, Any] | str | None) -> str | None:
+    """The online store's address that a config means; None for the one of the folder's settings."""
+    if isinstance(config, str):
+        config = {"connection_string": config, "type": "redis"} if config.startswith(SCHEMES) else {"type": config}
+    if not config:
+        return None
+    given = dict(config)
+    kind = str(given.pop("type", "redis" if {"host", "connection_string"} & set(given) else "")).lower()
     if kind == "sqlite":
-        return
-    if "redis" in words.lower() or (not isinstance(config, str) and not kind and "host" in config):
-        raise NotInThisVersion(
-            "the online store is configured as Redis, which is planned, but not in this version.",
-            expected="What there is: SQLite, in the folder of the feature store.",
+        return None
+    if kind != "redis":
+        raise UnknownOnlineStore(
+            f"the online store is configured as {kind.partition('://')[0] or listed(config)!r}.",
+            expected='None, {"type": "sqlite"} or {"type": "redis", ...} is expected.',
             state="Nothing was opened.",
-            next="Leave online_store_config out.",
         )
-    raise UnknownOnlineStore(
-        f"the online store is configured as {kind or listed(config)!r}.",
-        expected='None or {"type": "sqlite"} is expected.',
-        state="Nothing was opened.",
-    )
+    text = str(given.pop("connection_string", ""))
+    if "://" in text and not given:
+        return text
+    place, *options = text.split(",")  # as Feast writes it
+    if place:
+        given["host"], _, given["port"] = place.partition(":")
+    given |= dict(option.strip().partition("=")[::2] for option in options)
+    known = ("host", "port", "db", "username", "password", "ssl")
+    unknown = [name for name in given if name not in known]
+    if unknown:
+        raise UnknownOnlineStore(
+            f"the online store's config has {listed(unknown)}.",
+            expected=f"For Redis there is connection_string, or {listed(known)}.",
+            state="Nothing was opened.",
+            next=f"{did_you_mean(unknown[0], known)} An address takes every option of the driver.".strip(),
+        )
+    scheme = "rediss" if str(given.get("ssl", "")).lower() in ("true", "1", "yes") else "redis"
+    user, password = (_in_address(str(given.get(name) or "")) for name in ("username", "password"))
+    guard = f"{user}:{password}@" if user or password else ""
+    where = f"{given.get('host') or 'localhost'}:{given.get('port') or 6379}"
+    return f"{scheme}://{guard}{where}/{given.get('db') or 0}"
+
+
+def _in_address(secret: str) -> str:
+    """A user or password as it stands in an address; a `${VAR}` stays one."""
+    return secret if secret.startswith("${") and secret.endswith("}") else quote(secret, safe="")
