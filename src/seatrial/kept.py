@@ -6,11 +6,11 @@ its name, size, inode and time of change are; what was worked out from tables co
 
 from __future__ import annotations
 
-import glob
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from seatrial.core.errors import SeatrialError
 from seatrial.data.sources import CsvSource, ParquetSource, Source
 
 if TYPE_CHECKING:
@@ -53,11 +53,15 @@ class Kept:
 
     def _seen(self, source: Source) -> Seen | None:
         """The files of a source as they are now; None for one that is no file, or whose files cannot be looked at."""
+        from seatrial.data.reading import matching
+
         if not isinstance(source, ParquetSource | CsvSource):
             return None
         try:
-            paths = sorted(glob.glob(str(self._folder / source.path), recursive=True))  # noqa: PTH207  as DuckDB globs
-            stats = [(path, Path(path).stat()) for path in paths]
-        except OSError:
-            return None
-        return tuple((path, stat.st_size, stat.st_mtime_ns, stat.st_ino) for path, stat in stats) or None
+            paths = [self._folder / source.path]
+            if isinstance(source, ParquetSource):
+                paths = matching(source, self._folder)
+            stats = [(path, path.stat()) for path in paths]
+        except (OSError, SeatrialError):
+            return None  # reading, which comes next, says why
+        return tuple((str(path), stat.st_size, stat.st_mtime_ns, stat.st_ino) for path, stat in stats) or None

@@ -98,18 +98,25 @@ class Source:
 
 @dataclass(frozen=True)
 class ParquetSource(Source):
-    """A Parquet file, or a glob of files with one schema; a relative path starts at the project's folder."""
+    """A Parquet file, or a glob of files with one schema; a relative path starts at the project's folder.
+
+    hive: whether folders such as year=2013 in the path are columns; None: in a glob they are.
+    """
 
     path: str
+    hive: bool | None = None
 
     def __post_init__(self) -> None:
         self._check_path(self.path)
         if not self.name:
             object.__setattr__(self, "name", PurePath(self.path).stem)
         super().__post_init__()
+        if self.hive is not None and not isinstance(self.hive, bool):
+            raise self._wrong("hive", "True, False or nothing is expected.")
 
     def as_plain(self) -> dict[str, Any]:
-        return super().as_plain() | {"path": self.path}
+        hive = {} if self.hive is None else {"hive": self.hive}
+        return super().as_plain() | {"path": self.path} | hive
 
 
 @dataclass(frozen=True)
@@ -155,6 +162,7 @@ class QuerySource(Source):
             raise self._wrong("tables", 'Sources by name are expected, for example {"orders": orders}.')
 
     def as_plain(self) -> dict[str, Any]:
+        raw_sources(self)  # refuses a query that reads itself
         tables = {name: table.as_plain() for name, table in self.tables.items()}
         return super().as_plain() | {"sql": self.sql, "tables": tables}
 
@@ -163,7 +171,8 @@ class QuerySource(Source):
 class FrameSource(Source):
     """A table in memory: Arrow, pandas or polars (anything with the Arrow C stream interface).
 
-    Two of them are equal only when they are the same object. `as_plain` does not hold the rows.
+    Two of them are equal only when they are the same object. `as_plain` does not hold the rows. A reader of batches,
+    which gives its rows only once, is read when the source first is, and kept as a table.
     """
 
     frame: Any = field(repr=False)
@@ -178,12 +187,29 @@ def _is_map_of(value: object, kind: type) -> bool:
 
 
 def raw_sources(source: Source) -> list[Source]:
-    """The sources that a source is read from: itself, or those below a query, each once, in order."""
+    """The sources that a source is read from: itself, or those below a query, each once, in order.
+
+    Raises BadSource for a query that reads itself, directly or through others.
+    """
+    return _raw_below(source, ())
+
+
+def _raw_below(source: Source, above: tuple[Source, ...]) -> list[Source]:
     if not isinstance(source, QuerySource):
         return [source]
+    for position, one in enumerate(above):
+        if one is source:
+            names = " -> ".join(f"'{step.name}'" for step in (*above[position:], source))
+            raise BadSource(
+                f"the query source '{source.name}' reads itself: {names}.",
+                expected="The tables of a query are sources that can be read before it.",
+                next="Take the source that closes the circle out of tables=.",
+                source=source.name,
+                cycle=[step.name for step in (*above[position:], source)],
+            )
     found: list[Source] = []
     for table in source.tables.values():
-        found += [leaf for leaf in raw_sources(table) if all(leaf is not known for known in found)]
+        found += [leaf for leaf in _raw_below(table, (*above, source)) if all(leaf is not known for known in found)]
     return found
 
 
