@@ -28,13 +28,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 from zoneinfo import ZoneInfo
 
-from seatrial.core.errors import Failed, UsageError, did_you_mean, listed
+from seatrial.core.errors import Failed, Unavailable, UsageError, did_you_mean, listed
 from seatrial.data.expectations import SetAside
 from seatrial.data.session import ROW, in_one_line, is_one_select, literal, quoted, session, with_row_numbers
 from seatrial.data.sources import (
     CsvSource,
+    DeltaSource,
     FrameSource,
     ParquetSource,
+    PostgresSource,
     QuerySource,
     Source,
     column_missing,
@@ -57,6 +59,18 @@ class SourceMissing(Failed):
     """A source's file is not there."""
 
     code = "data.source_missing"
+
+
+class SourceUnavailable(Unavailable):
+    """The server of a source does not answer, or stopped to while it was read."""
+
+    code = "data.source_unavailable"
+
+
+class LoginRefused(Failed):
+    """The server of a source does not let this user in, or has no such database."""
+
+    code = "data.login_refused"
 
 
 class SourceEmpty(Failed):
@@ -164,8 +178,9 @@ def read(
         and event key come with them. The files are then not digested, and the Reading has none. Parquet, Delta and
         PostgreSQL read no other column, unless the source has rules that set rows aside.
 
-    Raises SourceMissing, SourceEmpty, SourceUnreadable, SourceUnavailable, ColumnMissing, ColumnWrongType,
-    ColumnDuplicated, BadQuery, BadSetAside, BadSource, UnknownTimezone. Warns with DataWarning, at most once a source.
+    Raises SourceMissing, SourceEmpty, SourceUnreadable, SourceUnavailable, LoginRefused, SourceExtraMissing,
+    ColumnMissing, ColumnWrongType, ColumnDuplicated, BadQuery, BadSetAside, BadSource, UnknownTimezone. Warns with
+    DataWarning, at most once a source.
     """
     raw_sources(source)  # refuses a query that reads itself
     times = Times(source)
@@ -188,6 +203,14 @@ def read(
             table = _query(source, folder, tables or {}, threads, below)
         case FrameSource():
             table = frame_table(source)
+        case PostgresSource():
+            from seatrial.data import postgres
+
+            table = postgres.rows(source, only)
+        case DeltaSource():
+            from seatrial.data import delta
+
+            table, versions[source.name] = delta.rows(source, folder, only, threads)
         case _:
             raise TypeError(f"{type(source).__name__} is not a kind of source that can be read")
     if not table.num_rows:
@@ -294,7 +317,7 @@ def _source_file(source: Source, path: Path, folder: Path) -> SourceFile:
         hasher = blake3.blake3()
         hasher.update_mmap(path)
     except OSError as error:
-        raise _unreadable(source, f"cannot be opened: {error}", path) from None
+        raise unreadable(source, f"cannot be opened: {error}", path) from None
     name = path.relative_to(folder) if path.is_relative_to(folder) else path
     return SourceFile(name.as_posix(), size, hasher.hexdigest())
 
@@ -324,10 +347,10 @@ def _parquet(
                 if inside == []:  # Arrow forgets the number of rows of a table without columns
                     table = pa.table({ROW: pa.nulls(file.metadata.num_rows)})
         except (pa.ArrowException, OSError) as error:
-            raise _unreadable(source, f"is not readable as Parquet: {in_one_line(error)}", path) from None
+            raise unreadable(source, f"is not readable as Parquet: {in_one_line(error)}", path) from None
         difference = _schema_difference(schemas[0], schema)
         if difference:
-            raise _unreadable(source, f"differs from {paths[0].name}: {difference}", path)
+            raise unreadable(source, f"differs from {paths[0].name}: {difference}", path)
         values = {name: column[position] for name, column in parts.items() if only is None or name in only}
         table = with_partitions(source, table, values, path)
         tables.append(table.drop_columns([ROW]) if inside == [] and ROW not in schema.names else table)
@@ -376,7 +399,7 @@ def _csv(source: CsvSource, path: Path, times: Times, threads: int) -> pa.Table:
         except duckdb.ConversionException as error:
             raise _wrong_text(source, path, error) from None
         except duckdb.Error as error:
-            raise _unreadable(source, f"is not readable as CSV: {in_one_line(error)}", path) from None
+            raise unreadable(source, f"is not readable as CSV: {in_one_line(error)}", path) from None
     for name in timed:
         parsed = times.parse(name, table[name], must=name in declared)
         table = table.set_column(names.index(name), name, parsed)
@@ -423,7 +446,7 @@ def _exact(source: CsvSource, path: Path, delimiter: str, name: str, texts: pa.C
             if not wrong:
                 return connection.sql(f"SELECT number FROM ({cast}) ORDER BY {ROW}").to_arrow_table()["number"]
         except duckdb.Error as error:
-            raise _unreadable(source, f"is not readable as CSV: {in_one_line(error)}", path) from None
+            raise unreadable(source, f"is not readable as CSV: {in_one_line(error)}", path) from None
     row, text = wrong[0]
     line = _line_of(path, delimiter, row, columns_there=len(csv_header(source, path)[0]))
     raise _not_of_its_type(source, path, str(line), name, text, kind.upper())
@@ -451,7 +474,7 @@ def _wrong_text(source: CsvSource, path: Path, error: Exception) -> Failed:
         r"Line: (\d+) .*converting column \"(.+?)\"\. Could not convert string \"(.*?)\" to '(.+?)'", said
     )
     if found is None:
-        return _unreadable(source, f"is not readable as CSV: {in_one_line(error)}", path)
+        return unreadable(source, f"is not readable as CSV: {in_one_line(error)}", path)
     line, column, value, kind = found.groups()
     return _not_of_its_type(source, path, line, column, value, kind)
 
@@ -498,15 +521,15 @@ def csv_header(source: CsvSource, path: Path) -> tuple[list[str], str]:
                 even = len(header) > 1 and all(len(row) == len(header) for row in head if row)
                 tried.append((even, len(header), header, delimiter))
     except UnicodeDecodeError:
-        raise _unreadable(source, "is not text in UTF-8", path) from None
+        raise unreadable(source, "is not text in UTF-8", path) from None
     except (OSError, EOFError, zlib.error, csv.Error) as error:
-        raise _unreadable(source, f"is not readable as CSV: {in_one_line(error)}", path) from None
+        raise unreadable(source, f"is not readable as CSV: {in_one_line(error)}", path) from None
     _, _, header, chosen = max(tried, key=lambda one: one[:2])  # the first of equals
     names = [name.strip() for name in header]
     if not any(names):
         raise _empty(source, f"is the file {path.name}, which has no header")
     if "" in names:
-        raise _unreadable(source, f"has no name for column {names.index('') + 1} in its header", path)
+        raise unreadable(source, f"has no name for column {names.index('') + 1} in its header", path)
     return names, chosen
 
 
@@ -588,7 +611,7 @@ def frame_table(source: FrameSource) -> pa.Table:
                 source=source.name,
             )
     except (pa.ArrowException, TypeError, ValueError) as error:
-        raise _unreadable(source, f"cannot be turned into Arrow: {in_one_line(error)}") from None
+        raise unreadable(source, f"cannot be turned into Arrow: {in_one_line(error)}") from None
     return table.replace_schema_metadata(None)
 
 
@@ -881,11 +904,11 @@ def _empty(source: Source, how: str) -> SourceEmpty:
     )
 
 
-def _unreadable(source: Source, what: str, path: Path | None = None) -> SourceUnreadable:
+def unreadable(source: Source, what: str, path: Path | None = None) -> SourceUnreadable:
     where = f" ({path.name})" if path else ""
     return SourceUnreadable(
         f"source '{source.name}'{where} {what}.".replace("..", "."),
-        expected="The format is given by the kind of source: ParquetSource, CsvSource, QuerySource or FrameSource.",
+        expected="The format is given by the kind of source, such as ParquetSource or CsvSource.",
         next="Check the file, or the step that delivers it." if path else "",
         source=source.name,
         path=str(path) if path else None,
