@@ -1,7 +1,8 @@
 """Kept: what one project has read and worked out while the files below stayed as they are.
 
 A look at a challenger, a report and a training read the same tables minutes apart. A file counts as the same while
-its name, size, inode and time of change are, a Delta table while its log is; what was worked out from tables counts while the very tables do.
+its name, size, inode and time of change are, a Delta table while its log is; what was worked out from tables counts
+while the very tables do.
 """
 
 from __future__ import annotations

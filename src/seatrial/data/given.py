@@ -67,7 +67,9 @@ def conform(table: pa.Table, source: Source, schema: pa.Schema) -> pa.Table:
             continue  # reading, which comes next, gives text and times their one form
         if column.null_count == len(column):
             column = pa.chunked_array([pa.nulls(len(column), target)])
-        if _family(column.type) != ours and {theirs, ours} != {"int", "float"}:
+        theirs = _family(column.type)
+        numbers = {theirs, ours} in ({"int", "float"}, {"list of int", "list of float"})
+        if theirs != ours and theirs != "list of null" and not numbers:
             raise _wrong(source, name, column, target)
         try:
             column = column.cast(target)
@@ -94,6 +96,8 @@ def _typed(source: Source, name: str, values: list[Any], kind: pa.DataType | Non
         for row, value in enumerate(values):
             if value is not None and not _fits(value, family):
                 raise wrong_value(source, name, row, value, kind)
+        if family.startswith("list of "):
+            values = [None if value is None else _elements(value, family) for value in values]
         if family == "int":
             values = [None if value is None else int(value) for value in values]
         elif family == "float" and pa.types.is_floating(kind):
@@ -114,8 +118,20 @@ def _typed(source: Source, name: str, values: list[Any], kind: pa.DataType | Non
         ) from None
 
 
+def _elements(value: Any, family: str) -> list[Any]:
+    """A list as a column of lists of `family` holds it: whole numbers as int, NaN as null."""
+    found = [None if one is not None and one != one else one for one in value]
+    return [None if one is None else int(one) for one in found] if family == "list of int" else found
+
+
 def _fits(value: Any, family: str) -> bool:
     import numpy as np
+
+    if family.startswith("list of "):
+        inside = family.removeprefix("list of ")
+        if not isinstance(value, Sequence | np.ndarray) or isinstance(value, str | bytes):
+            return False
+        return all(one is None or one != one or _fits(one, inside) for one in value)
 
     truth = isinstance(value, bool | np.bool_)
     match family:
@@ -183,6 +199,8 @@ def _family(kind: pa.DataType) -> str:
     import pyarrow as pa
 
     types = pa.types
+    if types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind):
+        return f"list of {_family(kind.value_type)}"
     for family, matches in (
         ("null", types.is_null),
         ("bool", types.is_boolean),

@@ -204,13 +204,13 @@ def read(
         case FrameSource():
             table = frame_table(source)
         case PostgresSource():
-            from seatrial.data import postgres
+            from seatrial.data.postgres import rows as postgres_rows
 
-            table = postgres.rows(source, only)
+            table = postgres_rows(source, only)
         case DeltaSource():
-            from seatrial.data import delta
+            from seatrial.data.delta import rows as delta_rows
 
-            table, versions[source.name] = delta.rows(source, folder, only, threads)
+            table, versions[source.name] = delta_rows(source, folder, only, threads)
         case _:
             raise TypeError(f"{type(source).__name__} is not a kind of source that can be read")
     if not table.num_rows:
@@ -602,6 +602,9 @@ def frame_table(source: FrameSource) -> pa.Table:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # pyarrow reads pandas' columns in a way that pandas will change
                 table = pa.Table.from_pandas(frame, preserve_index=named)
+        elif hasattr(frame, "read_all") and hasattr(frame, "__arrow_c_stream__"):
+            table = frame.read_all()
+            object.__setattr__(source, "frame", table)  # such a reader gives its rows once
         elif hasattr(frame, "__arrow_c_stream__") or hasattr(frame, "__arrow_c_array__"):
             table = pa.table(frame)
         else:
@@ -825,17 +828,57 @@ def _plain_column(column: pa.ChunkedArray) -> pa.ChunkedArray:
 
     kind = column.type
     if pa.types.is_dictionary(kind):
-        column = column.cast(kind.value_type)
+        column = _cast(column, kind.value_type)
         kind = column.type
-    if pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
-        return column.cast(pa.string()) if column.nbytes < LARGEST_STRING else column
-    if pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind):
-        return column.cast(pa.binary()) if column.nbytes < LARGEST_STRING else column
+    plain = _plain_type(kind)
+    if plain != kind and column.nbytes < LARGEST_STRING:
+        column = _cast(column, plain)
     if pa.types.is_floating(kind):
         missing = pc.is_nan(column)
         if pc.any(missing).as_py():
             return pc.if_else(missing, pa.scalar(None, kind), column)
+    if pa.types.is_list(column.type) and pa.types.is_floating(column.type.value_type):
+        return pa.chunked_array([_without_nan(chunk) for chunk in column.chunks], column.type)
     return column
+
+
+def _plain_type(kind: pa.DataType) -> pa.DataType:
+    """One layout of text, of bytes and of lists of whatever."""
+    import pyarrow as pa
+
+    types = pa.types
+    if types.is_large_string(kind) or types.is_string_view(kind):
+        return pa.string()
+    if types.is_large_binary(kind) or types.is_binary_view(kind):
+        return pa.binary()
+    if types.is_list(kind) or types.is_large_list(kind) or types.is_list_view(kind) or types.is_large_list_view(kind):
+        inside = kind.value_type
+        inside = inside.value_type if types.is_dictionary(inside) else inside
+        return pa.list_(_plain_type(inside))
+    return kind
+
+
+def _cast(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
+    """`column` as `kind`, also where Arrow has no direct way between lists of categories and of text."""
+    import pyarrow as pa
+
+    try:
+        return column.cast(kind)
+    except (pa.ArrowNotImplementedError, pa.ArrowInvalid):
+        return pa.chunked_array([pa.array(chunk.to_pylist(), kind) for chunk in column.chunks], kind)
+
+
+def _without_nan(lists: pa.ListArray) -> pa.ListArray:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    values = lists.values
+    missing = pc.is_nan(values)
+    if not pc.any(missing).as_py():
+        return lists
+    values = pc.if_else(missing, pa.scalar(None, values.type), values)
+    offsets = pa.Array.from_buffers(pa.int32(), len(lists) + 1, [None, lists.buffers()[1]], offset=lists.offset)
+    return pa.ListArray.from_arrays(offsets, values, mask=lists.is_null() if lists.null_count else None)
 
 
 def _set_aside(source: Source, table: pa.Table) -> tuple[pa.Table, list[Removed]]:
