@@ -46,6 +46,14 @@ def test_a_copy_of_the_table_gives_the_same_rows(folder):
     assert rows(DeltaSource("copy"), folder).equals(rows(DeltaSource("t"), folder))
 
 
+def test_partitions_of_any_text_are_columns(tmp_path):
+    table = pa.table({"a": [1, 2, 3, 4], "k": ["a b", "c/d=%20", None, "é"]})
+    write_deltalake(tmp_path / "t", table, partition_by=["k"])
+    write_deltalake(tmp_path / "t", table.set_column(0, "a", pa.array([5, 6, 7, 8])), mode="append")
+    found = rows(DeltaSource("t"), tmp_path).sort_by("a")
+    assert found["k"].to_pylist() == ["a b", "c/d=%20", None, "é"] * 2
+
+
 def test_a_query_over_it_notes_its_version(folder):
     source = QuerySource(name="q", sql="SELECT sum(a) AS n FROM t", tables={"t": DeltaSource("t", version=1)})
     reading = read(source, folder=folder)

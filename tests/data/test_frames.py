@@ -99,6 +99,13 @@ def test_lists_of_floats_keep_every_value_but_nan_in_any_slice_and_layout(tmp_pa
             assert rows(FrameSource(table), tmp_path)["l"].to_pylist() == expected[start:]
 
 
+def test_lists_in_a_slice_lose_their_nan_and_keep_their_nulls(tmp_path):
+    table = pa.table({"l": [[0.0], None, [float("nan"), 1.0], None, [2.0, None]]})
+    for start in range(5):
+        expected = [[0.0], None, [None, 1.0], None, [2.0, None]][start:]
+        assert rows(FrameSource(table.slice(start)), tmp_path)["l"].to_pylist() == expected
+
+
 def test_lists_of_categories_are_lists_of_text(tmp_path):
     lists = pa.ListArray.from_arrays([0, 2, 2, 3], pa.array(["a", "b", "a"]).dictionary_encode())
     found = rows(FrameSource(pa.table({"l": lists})), tmp_path)["l"]

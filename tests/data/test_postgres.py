@@ -148,6 +148,16 @@ def test_any_instant_comes_back_to_the_microsecond(server, source, times):
     assert [one.date() for one in found["d"].to_pylist()] == [one.date() for one in times]
 
 
+def test_a_query_counts_days_in_utc_whatever_the_server_thinks(source, server):
+    sql = "SELECT z::date::text AS day, z::text AS at FROM t"
+    t = source("CREATE TABLE t (z timestamptz)", "INSERT INTO t VALUES ('2013-01-01T23:30:00Z')", name="q", sql=sql)
+    server.run("ALTER ROLE seatrial SET TimeZone = 'Asia/Tokyo'", "ALTER ROLE seatrial SET DateStyle = 'German'")
+    try:
+        assert rows(t).to_pylist() == [{"day": "2013-01-01", "at": "2013-01-01 23:30:00+00"}]
+    finally:
+        server.run("ALTER ROLE seatrial RESET ALL")
+
+
 @pytest.mark.parametrize("kind", ["time", "interval", "money", "point", "int4range", "timestamptz[]", "inet", "date[]"])
 def test_another_type_is_refused_by_column_and_type(source, kind):
     t = source(f"CREATE TABLE t (i int, odd {kind})", "INSERT INTO t VALUES (1, NULL)")

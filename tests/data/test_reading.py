@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from seatrial.core.errors import SeatrialError
+from seatrial.core.errors import SeatrialError, UsageError
 from seatrial.data.expectations import SetAside
 from seatrial.data.given import conform, table_of
 from seatrial.data.reading import (
@@ -468,10 +468,10 @@ def test_csv_decimals_beyond_the_declared_ones_are_refused(tmp_path):
 
 
 def test_whole_csv_numbers_may_be_written_in_any_way(tmp_path):
-    source = csv(tmp_path, "n,m\n5,a\n-7,b\n5.0,c\n2e3,d\nNA,e\n", types={"n": "BIGINT"}, nulls=["NA"])
+    source = csv(tmp_path, "n,m\n5,a\n-7,b\n5.0,c\n2.5e3,d\nNA,e\n", types={"n": "BIGINT"}, nulls=["NA"])
     found = rows(source, tmp_path)
     assert found["n"].type == pa.int64()
-    assert found["n"].to_pylist() == [5, -7, 5, 2000, None]
+    assert found["n"].to_pylist() == [5, -7, 5, 2500, None]
 
 
 def test_an_empty_csv_column_has_no_type_yet(tmp_path):
@@ -504,6 +504,11 @@ def test_only_the_wanted_columns_and_the_declared_ones_are_read(tmp_path):
         assert reading.files == ()
         with pytest.raises(ColumnMissing, match="no column 'z'"):
             read(source, folder=tmp_path, columns=["z"])
+
+
+def test_no_column_at_all_cannot_be_wanted(tmp_path):
+    with pytest.raises(UsageError, match=r"columns=\[\]"):
+        read(FrameSource(pa.table({"a": [1]}), name="f"), folder=tmp_path, columns=[])
 
 
 def test_rules_see_the_columns_that_are_not_wanted(tmp_path):

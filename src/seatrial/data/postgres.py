@@ -137,7 +137,7 @@ def _connected(source: PostgresSource, url: str) -> Iterator[psycopg.Connection[
     except psycopg.OperationalError as error:
         words = _said(error, url)
         place = without_password(source.url)
-        if any(refusal in words for refusal in REFUSALS) and "socket" not in words:
+        if any(refusal in words for refusal in REFUSALS):
             raise LoginRefused(
                 f"the server of source '{source.name}' ({place}) refuses the login: {words}",
                 expected="A user who may read, and a database that is there, are expected.",
@@ -154,6 +154,8 @@ def _connected(source: PostgresSource, url: str) -> Iterator[psycopg.Connection[
         connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
         connection.read_only = True
         connection.prepare_threshold = None
+        connection.execute("SET TimeZone = 'UTC'")  # what a query makes of times must not hang on the server's own
+        connection.execute("SET DateStyle = 'ISO, YMD'")
         yield connection
     finally:
         connection.close()

@@ -237,6 +237,11 @@ def read(
 
 def _wanted(source: Source, columns: Sequence[str]) -> list[str]:
     """`columns` and those that the source itself names."""
+    if not columns:
+        raise UsageError(
+            f"source '{source.name}' is read with columns=[], which names none.",
+            expected="At least one column is expected, or None for all.",
+        )
     times = (source.event_timestamp, source.known_at, source.label_known_at)
     return list(dict.fromkeys([*columns, *source.event_key, *(name for name in times if name is not None)]))
 
@@ -434,8 +439,10 @@ def _exact(source: CsvSource, path: Path, delimiter: str, name: str, texts: pa.C
     import pyarrow as pa
 
     kind = (source.types or {})[name]
-    rounded = f"regexp_matches(text, '\\.\\d{{{_decimals(kind)}}}\\d*[1-9]')"
-    rounded += " OR (contains(lower(text), 'e') AND CAST(number AS DOUBLE) <> TRY_CAST(text AS DOUBLE))"
+    rounded = (
+        f"CASE WHEN contains(lower(text), 'e') THEN CAST(number AS DOUBLE) <> TRY_CAST(text AS DOUBLE) "
+        f"ELSE regexp_matches(text, '\\.\\d{{{_decimals(kind)}}}\\d*[1-9]') END"
+    )
     cast = f"SELECT {ROW}, text, TRY_CAST(text AS {kind}) AS number FROM texts"
     with session({"texts": with_row_numbers(pa.table({"text": texts}))}) as connection:
         try:
@@ -877,7 +884,7 @@ def _without_nan(lists: pa.ListArray) -> pa.ListArray:
     if not pc.any(missing).as_py():
         return lists
     values = pc.if_else(missing, pa.scalar(None, values.type), values)
-    offsets = pa.Array.from_buffers(pa.int32(), len(lists) + 1, [None, lists.buffers()[1]], offset=lists.offset)
+    offsets = pa.array(lists.offsets.to_numpy())  # copied: Arrow takes no mask with offsets that are a slice
     return pa.ListArray.from_arrays(offsets, values, mask=lists.is_null() if lists.null_count else None)
 
 
