@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime
+from decimal import Decimal
 
 import numpy as np
 import pandas as pd
@@ -184,6 +185,21 @@ def test_a_pushed_list_of_another_type_is_refused_by_row_and_value(kind, value):
     if value != [2**70]:
         with pytest.raises(RowWrongType, match=r"row 1 .*'l'"):
             conform(pa.table({"l": pa.array([None, value])}), source, schema)
+
+
+def test_pushed_numbers_become_the_decimals_of_the_source_and_are_never_rounded():
+    kind = pa.decimal128(9, 2)
+    schema, source = pa.schema([("n", kind)]), FrameSource(None, name="f")
+    expected = [Decimal("2.55"), Decimal("7.00"), Decimal("-0.10"), None]
+    numbers = [2.55, 7, Decimal("-0.1"), None]
+    assert table_of([{"n": one} for one in numbers], source, schema)["n"].to_pylist() == expected
+    for frame in (pa.array([2.55, 7.0, -0.1, None]), pa.array(expected, pa.decimal128(5, 2))):
+        assert conform(pa.table({"n": frame}), source, schema)["n"].to_pylist() == expected
+    for wrong in (2.555, 1e12, float("inf")):
+        with pytest.raises(RowWrongType, match=r"row 1 .*'n'"):
+            table_of([{"n": 1}, {"n": wrong}], source, schema)
+        with pytest.raises(RowWrongType, match=r"row 1 .*'n'"):
+            conform(pa.table({"n": [1.0, wrong]}), source, schema)
 
 
 def test_lists_in_pushed_json_lines_and_empty_columns_of_a_csv_source_are_taken(tmp_path):

@@ -20,9 +20,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from seatrial import PostgresSource, Project, QuerySource, SetAside
+from seatrial import Entity, PostgresSource, Project, QuerySource, SetAside, agg, feature_view
+from seatrial.core.clock import FixedClock
 from seatrial.core.errors import SeatrialError, Unavailable
 from seatrial.data import snapshot
+from seatrial.data.given import RowWrongType
 from seatrial.data.reading import (
     BadQuery,
     ColumnDuplicated,
@@ -478,3 +480,23 @@ def test_without_the_driver_the_extra_is_named():
     for extra in ("postgres", "delta"):
         assert f'pip install "seatrial[{extra}]"' in done.stdout
     assert done.stdout.count("SourceExtraMissing [data.extra_missing]") == 2
+
+
+def test_a_view_over_a_table_of_the_server_takes_pushed_rows(source, tmp_path):
+    sales = source(
+        "CREATE TABLE t (at timestamptz, shop int, receipt text, amount numeric(9,2), tags text[])",
+        "INSERT INTO t VALUES ('2024-01-01T12:00Z', 7, 'r0', 1.5, '{a}')",
+        event_timestamp="at",
+        event_key=["receipt"],
+    )
+
+    @feature_view(entity=Entity("shop"), source=sales)
+    class till:
+        total = agg.sum("amount", window="7d")
+
+    row = {"at": "2024-01-01T13:00:00Z", "shop": 7, "receipt": "r1", "amount": 2.55, "tags": ["x", None]}
+    with Project(tmp_path, clock=FixedClock(datetime(2024, 1, 2, tzinfo=UTC)), definitions=[till]) as project:
+        assert [one.written for one in project.materialize()] == [1]
+        assert [one.written for one in project.push("till", [row])] == [1]
+        with pytest.raises(RowWrongType, match="'tags'"):
+            project.push("till", [row | {"tags": [1]}])
