@@ -94,44 +94,26 @@ def as_of_spark(
         at least one for each of Spark's slots.
     Raises what `as_of` and `data.reading.read` raise, and SparkMissing, JavaMissing, SparkFailed.
     """
-    import pyarrow as pa
-
     sources = _sources(views, events or {}, Path(folder))
-    schemas = [source.schema for source in sources.found]
-    blank = {name: _blank(schemas[number]) for name, number in sources.of_view.items()}
+    blank = {name: _blank(sources.found[number].schema) for name, number in sources.of_view.items()}
     expected = as_of(rows.slice(0, 1), views, blank, at=at, event_times=event_times)
-    if not len(rows):
-        return expected
-    instants = rows[at].cast(pa.timestamp("us", tz="UTC")).cast(pa.int64())
-    if instants.null_count:  # as_of knows the words
-        return as_of(rows, views, blank, at=at)
-    last_us = int(np.max(instants.to_numpy()))
+    if not len(rows) or not views:
+        return rows if not views else expected
+    if rows[at].null_count:
+        return as_of(rows, views, blank, at=at)  # which knows the words
     with session(spark, master) as running, _quiet():
         slots = running.sparkContext.defaultParallelism
-        groups = _groups(rows, views, sources, slots, partitions)
-        how = Job(
-            groups=tuple(groups),
-            sources=tuple(_light(source.declared) for source in sources.found),
-            schemas=tuple(schemas),
-            columns=tuple(_columns_read(source, groups, number) for number, source in enumerate(sources.found)),
-            last_us=last_us,
-            at=at,
-            event_times=event_times,
-        )
-        pieces = [_as_frame(running, _label_pieces(rows, groups, at))]
+        how = _job(rows, views, sources, slots, partitions, at, event_times)
+        pieces = [_as_frame(running, _wire(list(how.asked(rows))))]
         for number, source in enumerate(sources.found):
             pieces += source.pieces(running, number, how)
         moved = pieces[0]
         for piece in pieces[1:]:
             moved = moved.unionAll(piece)
-        number_of_parts = groups[-1].first + groups[-1].parts
-        joined = _map(moved.repartitionById(number_of_parts, "part"), how.join)
+        joined = _map(moved.repartitionById(how.parts, "part"), how.join)
         with _explained():
             answers = [(piece.part, piece.what, bytes(piece.data)) for piece in joined.collect()]
-    failed = sorted(data for _, what, data in answers if what == ERROR)
-    if failed:
-        raise _revived(failed[0])
-    return _in_order(rows, groups, answers, expected.schema)
+    return _in_order(rows, how, answers, expected.schema)
 
 
 # A session
@@ -280,7 +262,7 @@ class _Input:
         import pyarrow as pa
 
         if isinstance(self.given, pa.Table):
-            found = list(how.split(number, self.given.select(list(how.columns[number] or self.schema.names))))
+            found = list(how.handed(number, self.given))
             return [_as_frame(spark, _wire(found))] if found else []
         if self.splits:
             tasks = _as_frame(spark, _wire([(i, number, split) for i, split in enumerate(self.splits)]))
@@ -430,6 +412,31 @@ def _read_schema(source: Source, schema: pa.Schema, *, warn: bool = False) -> pa
     return found
 
 
+def _job(
+    rows: pa.Table,
+    views: Mapping[str, FeatureView | ViewPlan],
+    sources: _Inputs,
+    slots: int,
+    partitions: int | None = None,
+    at: str = "at",
+    event_times: bool = False,
+) -> Job:
+    """What is to be done. slots: how many partitions Spark works on at once."""
+    import pyarrow as pa
+
+    groups = tuple(_groups(rows, views, sources, slots, partitions))
+    instants = rows[at].cast(pa.timestamp("us", tz="UTC")).cast(pa.int64())
+    return Job(
+        groups=groups,
+        sources=tuple(_light(source.declared) for source in sources.found),
+        schemas=tuple(source.schema for source in sources.found),
+        columns=tuple(_columns_read(source, groups, number) for number, source in enumerate(sources.found)),
+        last_us=int(np.max(instants.to_numpy())),
+        at=at,
+        event_times=event_times,
+    )
+
+
 def _groups(
     rows: pa.Table,
     views: Mapping[str, FeatureView | ViewPlan],
@@ -498,12 +505,13 @@ def _codes(column: pa.Array) -> UInt64:
         return whole  # of -1 the same in every width
     if pa.types.is_floating(kind):
         floats = column.cast(pa.float64()).fill_null(0.0).to_numpy(zero_copy_only=False)
-        bits: UInt64 = np.ascontiguousarray(floats + 0.0).view(np.uint64)  # -0.0 becomes 0.0
-        return bits
+        bits: UInt64 = np.ascontiguousarray(floats + 0.0).view(np.uint64)
+        return bits  # -0.0 became 0.0
     encoded = column.dictionary_encode()
     words = [0 if word is None else zlib.crc32(str(word).encode()) for word in encoded.dictionary.to_pylist()]
     places = encoded.indices.fill_null(len(words)).to_numpy(zero_copy_only=False)
-    return np.array([*words, 0], dtype=np.uint64)[places]
+    hashed: UInt64 = np.array([*words, 0], dtype=np.uint64)[places]
+    return hashed
 
 
 def _mixed(values: UInt64) -> UInt64:
@@ -536,6 +544,23 @@ class Job:
     at: str
     event_times: bool
 
+    @property
+    def parts(self) -> int:
+        """The number of partitions, of all groups."""
+        return self.groups[-1].first + self.groups[-1].parts
+
+    def asked(self, rows: pa.Table) -> Iterator[Piece]:
+        """The label rows by partition, once for each group."""
+        import pyarrow as pa
+
+        numbers = np.arange(len(rows))
+        for group in self.groups:
+            hashes, valid = key_hashes(rows, group.keys)
+            hashes = np.where(valid, hashes, numbers.astype(np.uint64))  # no entity's: anywhere will do
+            table = pa.table({self.at: rows[self.at], **{key: rows[key] for key in group.keys}, ROW: numbers})
+            part = (hashes % np.uint64(group.parts)).astype(np.int64)
+            yield from _cut(table, numbers, part, group.first, LABELS)
+
     def read(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         """Pieces of files -> pieces of their rows."""
         for _, number, task in _unwired(batches):
@@ -562,6 +587,12 @@ class Job:
                 found = _blank(self.schemas[number]).slice(0, 0)
         names = self.columns[number] or self.schemas[number].names
         return found.select(list(names)).cast(pa.schema([self.schemas[number].field(name) for name in names]))
+
+    def handed(self, number: int, table: pa.Table) -> Iterator[Piece]:
+        """The rows of a table that was read already, by partition."""
+        table = table.select(list(self.columns[number] or self.schemas[number].names))
+        for start in range(0, len(table), ROWS_AT_ONCE):
+            yield from self.split(number, table.slice(start, ROWS_AT_ONCE))
 
     def split(self, number: int, table: pa.Table) -> Iterator[Piece]:
         """The rows of a source by partition, without those of entities and times that nobody asks for.
@@ -688,6 +719,8 @@ def _cut(table: pa.Table, chosen: NDArray[np.int64], part: NDArray[np.int64], fi
     """The chosen rows of a table as pieces of their partitions."""
     import pyarrow as pa
 
+    if not len(chosen):
+        return
     order = np.argsort(part, kind="stable")
     ordered = table.take(pa.array(chosen[order]))
     numbers, starts = np.unique(part[order], return_index=True)
@@ -697,35 +730,24 @@ def _cut(table: pa.Table, chosen: NDArray[np.int64], part: NDArray[np.int64], fi
             yield first + int(number), what, _bytes(piece)
 
 
-def _label_pieces(rows: pa.Table, groups: Sequence[Group], at: str) -> pa.Table:
-    import pyarrow as pa
-
-    numbers = np.arange(len(rows))
-    found: list[Piece] = []
-    for group in groups:
-        hashes, valid = key_hashes(rows, group.keys)
-        hashes = np.where(valid, hashes, numbers.astype(np.uint64))  # no entity's: anywhere will do
-        asked = pa.table({at: rows[at], **{key: rows[key] for key in group.keys}, ROW: numbers})
-        part = (hashes % np.uint64(group.parts)).astype(np.int64)
-        found += _cut(asked, numbers, part, group.first, LABELS)
-    return _wire(found)
-
-
 def _in_order(
     rows: pa.Table,
-    groups: Sequence[Group],
-    answers: Iterable[Piece],
+    how: Job,
+    answers: Sequence[Piece],
     expected: pa.Schema,
 ) -> pa.Table:
-    """The rows with the features that came back, each where its row is."""
+    """The rows with the features that came back, each where its row is. Raises the error that a worker told."""
     import pyarrow as pa
 
+    failed = sorted(data for _, what, data in answers if what == ERROR)
+    if failed:
+        raise _revived(failed[0])
     by_group: dict[int, list[pa.Table]] = {}
     for part, _, data in answers:
-        number = max(i for i, group in enumerate(groups) if group.first <= part)
+        number = max(i for i, group in enumerate(how.groups) if group.first <= part)
         by_group.setdefault(number, []).append(_table(data))
     found: dict[str, pa.ChunkedArray] = {}
-    for number in range(len(groups)):
+    for number in range(len(how.groups)):
         table = pa.concat_tables(by_group.get(number, []), promote_options="permissive").combine_chunks()
         order = np.argsort(table[ROW].to_numpy(), kind="stable")
         if not np.array_equal(table[ROW].to_numpy()[order], np.arange(len(rows))):
