@@ -17,6 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from seatrial import Model, Project
 from seatrial.data.expectations import SetAside
 from seatrial.data.reading import ColumnWrongType, DataWarning, SourceMissing, read
 from seatrial.data.sources import ColumnMissing, CsvSource, FrameSource, ParquetSource, QuerySource
@@ -291,6 +292,50 @@ def test_a_column_of_words_is_no_time_on_a_worker_either(session, tmp_path):
     views = file_views(ParquetSource("part0.parquet", event_timestamp="word", timezone="UTC"))
     with pytest.raises(ColumnWrongType, match="is declared as its event_timestamp"):
         spark.as_of_spark(files(tmp_path), views, folder=tmp_path, spark=session)
+
+
+def test_training_on_spark_keeps_the_same_training_set(session, tmp_path, monkeypatch):
+    """The snapshots' files are read by the workers; a query's rows are handed over."""
+    chosen = random.Random(3)
+    times = [START + chosen.randrange(12 * HOUR) for _ in range(400)]
+    amounts = [None if chosen.random() < 0.1 else chosen.uniform(0, 9) for _ in times]
+    table = pa.table(
+        {
+            "sold_at": pa.array(times, pa.timestamp("us")),
+            "id": range(400),
+            "shop": [chosen.randrange(5) for _ in times],
+            "amount": amounts,
+            "large": [(amount or 0) > 4 for amount in amounts],
+        }
+    )
+    pq.write_table(table, tmp_path / "sales.parquet")
+    rule = SetAside(where="amount > 8.5", reason="test")
+    sales = ParquetSource(
+        "sales.parquet", event_timestamp="sold_at", event_key=["id"], timezone="America/New_York", set_aside=[rule]
+    )
+    query = "SELECT * REPLACE (amount / 3 AS amount) FROM sales"
+    thirds = QuerySource(query, {"sales": sales}, name="thirds", event_timestamp="sold_at", event_key=["id"])
+
+    def view(name, source):
+        body = type(name, (), {"mean_3h": agg.mean("amount", window="3h"), "last": agg.last("amount")})
+        return feature_view(entity=Entity("shop"), source=source, ttl="4h")(body)
+
+    model = Model(
+        "large",
+        task="binary",
+        target="large",
+        labels=sales,
+        features=[view("sold", sales), view("third", thirds)],
+        estimator="lightgbm.LGBMClassifier",
+        cv_folds=0,
+    )
+    with Project(tmp_path, definitions=[model]) as project:
+        here = project.train()
+        there = project.train(engine="spark")
+        monkeypatch.setenv("SEATRIAL_ENGINE", "spark")
+    with Project(tmp_path, definitions=[model]) as project:
+        again = project.train()
+    assert here.training_set == there.training_set == again.training_set
 
 
 def test_equal_keys_meet_whatever_their_types_width():
