@@ -6,7 +6,9 @@ the rules written as loops.
 
 from __future__ import annotations
 
+import os
 import random
+import subprocess
 import sys
 import warnings
 from pathlib import Path
@@ -311,7 +313,7 @@ def test_training_on_spark_keeps_the_same_training_set(session, tmp_path, monkey
     pq.write_table(table, tmp_path / "sales.parquet")
     rule = SetAside(where="amount > 8.5", reason="test")
     sales = ParquetSource(
-        "sales.parquet", event_timestamp="sold_at", event_key=["id"], timezone="America/New_York", set_aside=[rule]
+        "sales.parquet", event_timestamp="sold_at", event_key=["id"], timezone="Europe/Vienna", set_aside=[rule]
     )
     query = "SELECT * REPLACE (amount / 3 AS amount) FROM sales"
     thirds = QuerySource(query, {"sales": sales}, name="thirds", event_timestamp="sold_at", event_key=["id"])
@@ -346,6 +348,19 @@ def test_equal_keys_meet_whatever_their_types_width():
     words = pa.array(["a", "", "ä", None])
     text = [pa.table({"k": column}) for column in (words, words.cast(pa.large_string()), words.dictionary_encode())]
     assert len({tuple(spark.key_hashes(table, ["k"])[0].tolist()) for table in text}) == 1
+
+
+def test_a_spark_that_does_not_start_is_told_with_its_master():
+    code = "from seatrial.features.spark import session\nwith session(): pass"
+    environment = os.environ | {"SEATRIAL_SPARK_MASTER": "nowhere"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=False)
+    assert "SparkFailed [features.spark_failed]: Spark could not be started at 'nowhere'" in done.stderr
+
+
+def test_what_spark_gives_up_on_is_told_in_one_line(session):
+    with pytest.raises(spark.SparkFailed, match="no memory left") as refused, spark._explained():
+        session.sql("SELECT raise_error('no memory left')").collect()
+    assert "\n" not in refused.value.found
 
 
 def test_without_pyspark_the_extra_is_named(monkeypatch):
