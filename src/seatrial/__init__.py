@@ -11,8 +11,10 @@ if TYPE_CHECKING:
     from seatrial.data.expectations import SetAside as SetAside
     from seatrial.data.expectations import expect as expect
     from seatrial.data.sources import CsvSource as CsvSource
+    from seatrial.data.sources import DeltaSource as DeltaSource
     from seatrial.data.sources import FrameSource as FrameSource
     from seatrial.data.sources import ParquetSource as ParquetSource
+    from seatrial.data.sources import PostgresSource as PostgresSource
     from seatrial.data.sources import QuerySource as QuerySource
     from seatrial.deployment.definition import BlueGreen as BlueGreen
     from seatrial.deployment.definition import Deployment as Deployment
@@ -37,6 +39,7 @@ _HOME = {
     "Alarm": "seatrial.monitoring.definition",
     "BlueGreen": "seatrial.deployment.definition",
     "CsvSource": "seatrial.data.sources",
+    "DeltaSource": "seatrial.data.sources",
     "Deployment": "seatrial.deployment.definition",
     "Entity": "seatrial.features.definitions",
     "FrameSource": "seatrial.data.sources",
@@ -44,6 +47,7 @@ _HOME = {
     "Model": "seatrial.training.model",
     "Monitor": "seatrial.monitoring.definition",
     "ParquetSource": "seatrial.data.sources",
+    "PostgresSource": "seatrial.data.sources",
     "PredictionLog": "seatrial.stores.prediction_log",
     "Project": "seatrial.project",
     "QuerySource": "seatrial.data.sources",
@@ -63,6 +67,7 @@ __all__ = [
     "Alarm",
     "BlueGreen",
     "CsvSource",
+    "DeltaSource",
     "Deployment",
     "Entity",
     "FrameSource",
@@ -70,6 +75,7 @@ __all__ = [
     "Model",
     "Monitor",
     "ParquetSource",
+    "PostgresSource",
     "PredictionLog",
     "Project",
     "QuerySource",

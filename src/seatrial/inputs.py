@@ -179,7 +179,7 @@ class Inputs:
             "files": [msgspec.to_builtins(file) for file in reading.files],
             "set_aside": [part.as_plain() for part in removed],
             "truncated": dict(reading.truncated),
-        }
+        } | ({"versions": dict(reading.versions)} if reading.versions else {})
         record = Record(content.id, "snapshot", "", (), {"content": content.as_plain(), "object": key})
         with self._workspace.metadata.transaction() as transaction:
             transaction.add(record)
