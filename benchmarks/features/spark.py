@@ -187,6 +187,19 @@ def differing(here: pa.Table, there: pa.Table, view: FeatureView) -> int:
     return wrong
 
 
+def largest_worker_mb() -> float:
+    """The most memory that a Python worker of this process's Spark took."""
+    peaks = [0.0]
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if b"pyspark.daemon" in (process / "cmdline").read_bytes():
+                status = (process / "status").read_text(encoding="utf-8")
+                peaks += [int(line.split()[1]) / 1024 for line in status.splitlines() if line.startswith("VmHWM")]
+        except OSError:
+            continue  # it has ended
+    return max(peaks)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--events", type=float, default=1e6)
@@ -229,6 +242,7 @@ def main() -> None:
                 answers[way] = work()
                 times[way] += [monotonic() - started] if turn or not options.rounds else []
         views = {view.name: view for view in views_over(source)}
+        worker_mb = largest_worker_mb()
     print(f"{options.events:,.0f} events, {options.entities:,.0f} entities, {options.labels:,.0f} label rows, "
           f"{os.cpu_count()} cores, median of {options.rounds}")  # fmt: skip
     floor = statistics.median(times["floor: ASOF JOIN", "last"])
@@ -241,7 +255,8 @@ def main() -> None:
         figures.append({"way": name, "view": view, "seconds": seconds, "ratio": seconds / floor, "differ": wrong})
         if name != "floor: ASOF JOIN" and wrong:
             raise SystemExit("An answer is wrong: the figures mean nothing.")
-    print(json.dumps({"benchmark": "spark", "figures": figures}))
+    print(f"The largest worker took {worker_mb:,.0f} MB.")
+    print(json.dumps({"benchmark": "spark", "worker_mb": worker_mb, "figures": figures}))
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from seatrial import Model, Project
 from seatrial.data.expectations import SetAside
-from seatrial.data.reading import ColumnWrongType, DataWarning, SourceMissing, read
+from seatrial.data.reading import ColumnWrongType, DataWarning, SourceMissing, SourceUnreadable, read
 from seatrial.data.sources import ColumnMissing, CsvSource, FrameSource, ParquetSource, QuerySource
 from seatrial.features import spark
 from seatrial.features.definitions import Entity, agg, feature_view, sql
@@ -286,6 +286,10 @@ def test_what_does_not_fit_is_refused_before_spark_does_anything(tmp_path):
         spark.as_of_spark(labels, views, folder=tmp_path)
     pq.write_table(table, tmp_path / "rows.parquet")
     with pytest.raises(ColumnMissing, match="'shop'"):
+        spark.as_of_spark(labels, views, folder=tmp_path)
+    pq.write_table(table.append_column("shop", [[1]]), tmp_path / "rows1.parquet")
+    views = file_views(ParquetSource("rows*.parquet", event_timestamp="event"))
+    with pytest.raises(SourceUnreadable, match="differs from rows"):
         spark.as_of_spark(labels, views, folder=tmp_path)
 
 

@@ -362,21 +362,26 @@ def _parquet(source: ParquetSource, folder: Path) -> _Input:
     from seatrial.data import reading
 
     splits: list[bytes] = []
-    total, schema = 0, None
-    for path in reading._matching(source, folder):
+    total = 0
+    paths = reading._matching(source, folder)
+    schemas: list[pa.Schema] = []
+    for path in paths:
         try:
             with pq.ParquetFile(path) as file:
-                schema = schema or file.schema_arrow.remove_metadata()
+                schemas.append(file.schema_arrow.remove_metadata())
                 counts = [file.metadata.row_group(i).num_rows for i in range(file.metadata.num_row_groups)]
         except (pa.ArrowException, OSError) as error:
             raise reading._unreadable(source, f"is not readable as Parquet: {error}", path) from None
+        reading._check_names(source, schemas[-1].names)
+        difference = reading._schema_difference(schemas[0], schemas[-1])
+        if difference:
+            raise reading._unreadable(source, f"differs from {paths[0].name}: {difference}", path)
         total += sum(counts)
         for groups in _packed(counts, ROWS_AT_ONCE * 2):
             splits.append(json.dumps({"path": str(path.resolve()), "groups": groups}).encode())
-    assert schema is not None
     if not total:
         raise reading._empty(source, "has no rows")
-    return _Input(source, source, _read_schema(source, schema, warn=True), total, splits)
+    return _Input(source, source, _read_schema(source, schemas[0], warn=True), total, splits)
 
 
 def _packed(counts: Sequence[int], most: int) -> Iterator[list[int]]:
@@ -699,7 +704,6 @@ def _row_groups(source: FrameSource, task: Mapping[str, Any], columns: Sequence[
     path = Path(task["path"])
     try:
         with pq.ParquetFile(path) as file:
-            reading._check_names(source, file.schema_arrow.names)
             names = list(columns) if columns is not None else None
             for batch in file.iter_batches(ROWS_AT_ONCE, row_groups=task["groups"], columns=names, use_threads=False):
                 yield pa.table(batch).replace_schema_metadata(None)
