@@ -203,6 +203,20 @@ def test_times_and_missing_values_mean_the_same_wherever_rows_are_read(session, 
     assert here["takings__mean_1d"].null_count < len(here)
 
 
+def test_folders_named_after_values_are_columns(session, tmp_path):
+    labels = files(tmp_path)
+    for shop, day in ((1, "2013-11-02"), (2, "2013-11-03")):
+        folder = tmp_path / f"shop={shop}" / f"day={day}"
+        folder.mkdir(parents=True)
+        table = pq.read_table(tmp_path / f"part{shop}.parquet").drop_columns(["shop", "day"])
+        pq.write_table(table, folder / "part.parquet", row_group_size=100)
+    source = ParquetSource("shop=*/*/*.parquet", name="sales", event_timestamp="at_local", timezone="UTC")
+    views = file_views(source)
+    here = as_of(labels, views, {"takings": read(source, folder=tmp_path).table})
+    assert spark.as_of_spark(labels, views, folder=tmp_path, spark=session).equals(here)
+    assert here["takings__last_day"].null_count < len(here)
+
+
 def test_times_without_a_zone_are_warned_of_once(session, tmp_path):
     labels = files(tmp_path)
     views = file_views(ParquetSource("part*.parquet", name="sales", event_timestamp="at_local"))

@@ -45,6 +45,7 @@ EVENTS_PER_PARTITION = 1_000_000
 ROWS_AT_ONCE = 262_144  # rows of a file, or of a data frame, that a worker takes apart at once
 ROWS_PER_PIECE = 65_536  # rows that travel as one value; Arrow holds at most 2 GiB of such values at once
 ROW = "__row"
+PATH, GROUPS = "__path", "__groups"
 LABELS, ERROR = -1, -2  # what a piece is; else the number of the source whose rows it holds
 WIRE = "part int, what int, data binary"
 SHARED = ("name", "event_timestamp", "known_at", "event_key", "label_known_at", "timezone", "set_aside")
@@ -355,33 +356,42 @@ def _light(source: Source) -> FrameSource:
 
 
 def _parquet(source: ParquetSource, folder: Path) -> _Input:
-    """A file, or several, cut into tasks of whole row groups. Only the files' footers are read here."""
+    """A file, or several, cut into tasks of whole row groups. Only the files' footers are read here.
+
+    A task is a table of one row: the path, the row groups, and the values of the path's partitions.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     from seatrial.data import reading
+    from seatrial.data.hive import partitions, with_partitions
 
     splits: list[bytes] = []
     total = 0
-    paths = reading._matching(source, folder)
+    paths = reading.matching(source, folder)
     schemas: list[pa.Schema] = []
-    for path in paths:
+    hive = partitions(source, paths, folder)
+    for position, path in enumerate(paths):
         try:
             with pq.ParquetFile(path) as file:
                 schemas.append(file.schema_arrow.remove_metadata())
                 counts = [file.metadata.row_group(i).num_rows for i in range(file.metadata.num_row_groups)]
         except (pa.ArrowException, OSError) as error:
-            raise reading._unreadable(source, f"is not readable as Parquet: {error}", path) from None
+            raise reading.unreadable(source, f"is not readable as Parquet: {error}", path) from None
         reading._check_names(source, schemas[-1].names)
         difference = reading._schema_difference(schemas[0], schemas[-1])
         if difference:
-            raise reading._unreadable(source, f"differs from {paths[0].name}: {difference}", path)
+            raise reading.unreadable(source, f"differs from {paths[0].name}: {difference}", path)
         total += sum(counts)
         for groups in _packed(counts, ROWS_AT_ONCE * 2):
-            splits.append(json.dumps({"path": str(path.resolve()), "groups": groups}).encode())
+            values = {name: column.slice(position, 1) for name, column in hive.items()}
+            splits.append(_bytes(pa.table({PATH: [str(path.resolve())], GROUPS: [groups], **values})))
     if not total:
         raise reading._empty(source, "has no rows")
-    return _Input(source, source, _read_schema(source, schemas[0], warn=True), total, splits)
+    first = with_partitions(
+        source, schemas[0].empty_table(), {name: column[0] for name, column in hive.items()}, paths[0]
+    )
+    return _Input(source, source, _read_schema(source, first.schema, warn=True), total, splits)
 
 
 def _packed(counts: Sequence[int], most: int) -> Iterator[list[int]]:
@@ -570,7 +580,7 @@ class Job:
         """Pieces of files -> pieces of their rows."""
         for _, number, task in _unwired(batches):
             try:
-                for table in _row_groups(self.sources[number], json.loads(task), self.columns[number]):
+                for table in _row_groups(self.sources[number], _table(task), self.columns[number]):
                     for piece in self.split(number, self.in_form(number, table)):
                         yield _wire([piece]).to_batches()[0]
             except SeatrialError as error:
@@ -695,20 +705,27 @@ def _gathered(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
         yield pa.Table.from_batches(waiting)
 
 
-def _row_groups(source: FrameSource, task: Mapping[str, Any], columns: Sequence[str] | None) -> Iterator[pa.Table]:
+def _row_groups(source: FrameSource, task: pa.Table, columns: Sequence[str] | None) -> Iterator[pa.Table]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     from seatrial.data import reading
+    from seatrial.data.hive import with_partitions
 
-    path = Path(task["path"])
+    path, groups = Path(task[PATH][0].as_py()), task[GROUPS][0].as_py()
+    values = {name: task[name][0] for name in task.column_names if name not in (PATH, GROUPS)}
+    if columns is not None:
+        values = {name: value for name, value in values.items() if name in columns}
+    declared = ParquetSource(str(path), name=source.name)
     try:
         with pq.ParquetFile(path) as file:
-            names = list(columns) if columns is not None else None
-            for batch in file.iter_batches(ROWS_AT_ONCE, row_groups=task["groups"], columns=names, use_threads=False):
-                yield pa.table(batch).replace_schema_metadata(None)
+            names = file.schema_arrow.names
+            if columns is not None:
+                names = [name for name in names if name in columns] or names[:1]  # of no column Arrow counts no rows
+            for batch in file.iter_batches(ROWS_AT_ONCE, row_groups=groups, columns=names, use_threads=False):
+                yield with_partitions(declared, pa.table(batch).replace_schema_metadata(None), values, path)
     except (pa.ArrowException, OSError) as error:
-        raise reading._unreadable(source, f"is not readable by a worker: {error}", path) from None
+        raise reading.unreadable(source, f"is not readable by a worker: {error}", path) from None
 
 
 def _among(values: UInt64, sorted_: UInt64) -> NDArray[np.bool_]:
