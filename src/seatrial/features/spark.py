@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from seatrial.features.definitions import FeatureView
 
 MASTER = "local[*]"
-EVENTS_PER_PARTITION = 1_000_000
+EVENTS_PER_PARTITION = 250_000  # so many take a worker a few hundred MB, as much as clusters grant by default
 ROWS_AT_ONCE = 262_144  # rows of a file, or of a data frame, that a worker takes apart at once
 ROWS_PER_PIECE = 65_536  # rows that travel as one value; Arrow holds at most 2 GiB of such values at once
 ROW = "__row"
@@ -91,8 +91,8 @@ def as_of_spark(
     folder: where relative paths of sources start.
     spark: a session; by default the active one, else one is started at `master` (default: SEATRIAL_SPARK_MASTER, else
         all cores of this machine) and stopped at the end.
-    partitions: into how many parts the entities are split, for each set of keys; by default one per million events, and
-        at least one for each of Spark's slots.
+    partitions: into how many parts the entities are split, for each set of keys; by default one per 250,000 events,
+        and at least one for each of Spark's slots.
     Raises what `as_of` and `data.reading.read` raise, and SparkMissing, JavaMissing, SparkFailed.
     """
     sources = _sources(views, events or {}, Path(folder))
