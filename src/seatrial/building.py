@@ -27,6 +27,7 @@ from seatrial.core.clock import MachineClock, as_utc, iso, machine_us, monotonic
 from seatrial.core.errors import Conflict, Failed, SeatrialError, Unavailable, UsageError, did_you_mean, listed
 from seatrial.core.identity import canonical_json, content_id, new_id
 from seatrial.core.records import Record
+from seatrial.core.settings import Engine
 from seatrial.core.windows import Window, parse_window
 from seatrial.inputs import Inputs, columns
 from seatrial.loading import UnknownName
@@ -214,12 +215,17 @@ class Building(Nouns):
         return written + write_needed(frozen, tables, self.online, now_us=self.now_us)
 
     def train(
-        self, model: str | None = None, *, cutoff: datetime | None = None, progress: Progress | None = None
+        self,
+        model: str | None = None,
+        *,
+        cutoff: datetime | None = None,
+        engine: Engine | None = None,
+        progress: Progress | None = None,
     ) -> Trained:
         """Fit a model on what was known at `cutoff` (default: now), judge it, and make it a version if its gates pass.
 
         The run is recorded either way; `passed` and `version` say how it ended. The version gets the alias
-        `candidate`.
+        `candidate`. engine: "local" or "spark" (default: the settings'): where features are joined; the same rows.
         """
         from seatrial.training.environment import describe
         from seatrial.training.pipeline import fit
@@ -231,7 +237,7 @@ class Building(Nouns):
         environment = describe(self.folder, self.definitions.files, declared.threads, seed=declared.seed)
         left_out: dict[str, int] = {}
         rows, plan, request, snapshots = self._inputs.rows(
-            declared, known_by_us=cutoff_us, progress=progress, left_out=left_out
+            declared, known_by_us=cutoff_us, progress=progress, left_out=left_out, engine=engine
         )
         training_set = self._keep_training_set(declared, rows, snapshots, cutoff_us)
         fitted = fit(

@@ -14,6 +14,7 @@ import msgspec
 from seatrial.core.clock import monotonic
 from seatrial.core.errors import Failed, UsageError, did_you_mean, listed
 from seatrial.core.records import Record
+from seatrial.core.settings import Engine
 from seatrial.core.types import Dtype, Field
 from seatrial.core.windows import Window
 from seatrial.kept import Kept
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from seatrial.data.expectations import ValidationReport
     from seatrial.data.reading import Reading
     from seatrial.data.snapshot import Content, SnapshotDiff
-    from seatrial.data.sources import Source
+    from seatrial.data.sources import ParquetSource, Source
     from seatrial.features.definitions import FeatureView
     from seatrial.features.plan import FeaturePlan
     from seatrial.training.model import Model
@@ -296,16 +297,19 @@ class Inputs:
         window: Window | None = None,
         progress: Progress | None = None,
         left_out: dict[str, int] | None = None,
+        engine: Engine | None = None,
     ) -> tuple[pa.Table, FeaturePlan, tuple[Field, ...], list[str]]:
         """The rows of a model's labels with every feature, the plan, the request's fields, the snapshots used.
 
         known_by_us: only rows whose label was known by then; window: only rows predicted in it, labelled or not.
         left_out: is told how many rows `known_by_us` left out because they have no label, or none known by then.
+        engine: where they are joined (default: as the settings say); the rows are the same.
         """
         import pyarrow.compute as pc
 
         from seatrial.data.sources import require_columns
         from seatrial.features import training_set
+        from seatrial.features.join import as_of
         from seatrial.features.materialize import require_event_key
         from seatrial.features.plan import make_plan
 
@@ -364,9 +368,37 @@ class Inputs:
         if progress:
             progress("join features", 0, 1)
         events = {name: tables[view.source.name] for name, view in views.items()}
-        joined = training_set.build(rows, plan, views, events, threads=self._workspace.settings.threads)
+        settings = self._workspace.settings
+        join = partial(self._on_spark, snapshots) if (engine or settings.engine) == "spark" else as_of
+        joined = training_set.build(rows, plan, views, events, threads=settings.threads, join=join)
         request = tuple(_field(name, labels[name], model) for name in names)
         return joined, plan, request, snapshots
+
+    def _on_spark(
+        self,
+        snapshots: Sequence[str],
+        rows: pa.Table,
+        views: Mapping[str, FeatureView],
+        events: Mapping[str, pa.Table],
+        *,
+        at: str,
+        **_: Any,
+    ) -> pa.Table:
+        """The join on Spark, whose workers read what these snapshots froze; other tables are handed over."""
+        from seatrial.features.spark import as_of_spark
+
+        given = {name: self._frozen(view.source, snapshots) or events[name] for name, view in views.items()}
+        return as_of_spark(rows, views, given, at=at, master=self._workspace.settings.spark.master)
+
+    def _frozen(self, source: Source, snapshots: Sequence[str]) -> ParquetSource | None:
+        """A raw source's rows in the file of their snapshot, which holds them as they are when read."""
+        from seatrial.data.sources import ParquetSource
+
+        content = self._snapshot_of(source.name)
+        if content is None or content.id not in snapshots:
+            return None
+        times = {name: getattr(source, name) for name in ("event_timestamp", "known_at", "event_key")}
+        return ParquetSource(str(self._workspace.objects.path(_snapshot_key(content))), name=source.name, **times)
 
 
 def _snapshot_key(content: Content) -> str:

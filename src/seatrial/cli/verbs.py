@@ -19,6 +19,7 @@ from seatrial.cli.door import BadCommandLine, Invocation, Noun, Verb, as_time, a
 from seatrial.core.errors import Failed, UsageError
 
 if TYPE_CHECKING:
+    from seatrial.core.settings import Engine
     from seatrial.core.windows import Window
 
 VERBS: dict[str, click.Command] = {}
@@ -165,15 +166,20 @@ def push(call: Invocation, name: str, rows: Path | None, address: str | None, gr
 @click.option(
     "--cutoff", callback=as_time, metavar="TIME", help="Use only labels known by then (default: all known now)."
 )
+@click.option(
+    "--engine",
+    type=click.Choice(["local", "spark"]),
+    help="Where features are joined; the training set is the same (default: engine of seatrial.toml, local).",
+)
 @click.pass_obj
-def train(call: Invocation, model: str | None, cutoff: datetime | None) -> None:
+def train(call: Invocation, model: str | None, cutoff: datetime | None, engine: Engine | None) -> None:
     """MODEL may be left out when the project has one. When every gate passes, the run becomes the next version
     with the alias "candidate"; else the run is kept as evidence and the command ends with 3."""
     from seatrial.cli import render
 
     with call.project() as project:
         with talk.Progress() as progress:
-            run = project.train(model, cutoff=cutoff, progress=progress)
+            run = project.train(model, cutoff=cutoff, engine=engine, progress=progress)
         call.answer(run, render.trained)
     if not run.passed:
         from seatrial.training.gates import GatesNotPassed
