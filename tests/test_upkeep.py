@@ -126,3 +126,22 @@ def test_a_source_that_lost_a_column_of_a_live_release_is_told(live):
 def test_an_unchanged_project_writes_each_view_once(live):
     with opened(live, ONE) as same:
         assert [one.release for one in same.materialize()] == [""]
+
+
+def test_train_and_materialize_freeze_each_definition_once_with_an_event(live):
+    with opened(live, ONE, window="2d") as changed:
+        changed.materialize()
+        changed.materialize()
+        frozen = changed.metadata.records("view", "till")
+        events = changed.metadata.events(kind="view.frozen")
+    assert [view.body["words"][0][1] for view in frozen] == ["sum(amount, window=1d)", "sum(amount, window=2d)"]
+    assert [(event.subject, event.body["by"]) for event in events] == [
+        (frozen[0].id, "train"),
+        (frozen[1].id, "materialize"),
+    ]
+    assert frozen[0].body["source"]["columns"] == {
+        "sold_at": "timestamp[us, tz=UTC]",
+        "shop": "string",
+        "receipt": "string",
+        "amount": "double",
+    }

@@ -111,7 +111,7 @@ class Building(Nouns):
         `problem` says of such a view that it cannot be, and a warning with it.
         """
         from seatrial.features.materialize import write
-        from seatrial.upkeep import needed, write_needed
+        from seatrial.upkeep import freeze, needed, write_needed
 
         at_us = to_us(as_utc(at)) if at else self.now_us
         frozen = [one for one in needed(self) if not views or one.plan.name in views]
@@ -119,6 +119,7 @@ class Building(Nouns):
         chosen = [self._inputs.view(name) for name in views or self.definitions.views if name not in gone]
         sources = [view.source for view in chosen] + [one.source for one in frozen if one.source]
         tables, snapshots = self._inputs.tables(sources, progress)
+        freeze(self, chosen, self._inputs.schemas([view.source for view in chosen]), "materialize")
         how: dict[str, Any] = {"known_by_us": at_us, "progress": progress}
         written = [write(view, tables[view.source.name], self.online, **how) for view in chosen]
         written += write_needed(frozen, tables, self.online, **how)
@@ -161,6 +162,7 @@ class Building(Nouns):
         """
         from seatrial.training.environment import describe
         from seatrial.training.pipeline import fit
+        from seatrial.upkeep import freeze
 
         started, started_us = monotonic(), machine_us()
         declared = self.definitions.model(model)
@@ -171,6 +173,8 @@ class Building(Nouns):
         rows, plan, request, snapshots = self._inputs.rows(
             declared, known_by_us=cutoff_us, progress=progress, left_out=left_out
         )
+        views = [self.definitions.views[view.name] for view in plan.views]
+        freeze(self, views, self._inputs.schemas([view.source for view in views]), "train")
         training_set = self._keep_training_set(declared, rows, snapshots, cutoff_us)
         fitted = fit(
             declared,

@@ -288,6 +288,18 @@ class Inputs:
             except (SourceMissing, SourceEmpty):
                 return None
 
+    def schemas(self, sources: Sequence[Source]) -> dict[str, pa.Schema | None]:
+        """The columns of sources and of those below them, by name: see `schema`."""
+        from seatrial.data.sources import QuerySource
+
+        found: dict[str, pa.Schema | None] = {}
+        for source in sources:
+            if source.name not in found:
+                found[source.name] = self.schema(source)
+                if isinstance(source, QuerySource):
+                    found |= self.schemas([table for table in source.tables.values() if table.name not in found])
+        return found
+
     def rows(
         self,
         model: Model,

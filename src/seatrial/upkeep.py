@@ -7,6 +7,7 @@ writes to the online store writes these views too, as they were frozen, from the
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -22,8 +23,13 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from seatrial.data.sources import Source
+    from seatrial.features.definitions import FeatureView
     from seatrial.features.materialize import Written
     from seatrial.stores.online import SqliteOnlineStore
+
+
+Schemas = Mapping[str, "pa.Schema | None"]
+"""The columns of sources, by name; None where nothing is known of them yet."""
 
 
 class NotKeptUp(UserWarning):
@@ -37,6 +43,38 @@ class Needed:
     plan: ViewPlan
     release: str
     source: Source | None
+
+
+def freeze(workspace: Workspace, views: Sequence[FeatureView], schemas: Schemas, by: str) -> list[str]:
+    """Write down each view, once for each digest; the ids of the records that are new.
+
+    schemas: the columns of the views' sources, raw and derived, by source name. by: the verb, for the audit log.
+    """
+    from seatrial.features.frozen import FROZEN, record_id, record_of
+
+    new = [view for view in views if workspace.metadata.record(record_id(view.digest)) is None]
+    if not new:
+        return []
+    records = [record_of(view, schemas, declared_in(workspace, view.name)) for view in new]
+    done = []
+    with workspace.metadata.transaction() as transaction:
+        for view, record in zip(new, records, strict=True):
+            if workspace.metadata.record(record.id) is None:  # nobody was faster
+                transaction.add(record)
+                body = {"view": view.name, "digest": view.digest, "by": by}
+                workspace.event(transaction, FROZEN, record.id, body)
+                done.append(record.id)
+    return done
+
+
+def declared_in(workspace: Workspace, view: str) -> str:
+    """File and line of a view's declaration, as "project.py:12"; empty where they are not known."""
+    pattern = re.compile(rf"""^\s*class\s+{view}\b|\bshared_view\([^)]*["']{view}["']""", re.MULTILINE)
+    for file in workspace.definitions.files:
+        text = file.read_text(encoding="utf-8", errors="replace")
+        if match := pattern.search(text):
+            return f"{file.name}:{text.count(chr(10), 0, match.end()) + 1}"
+    return ""
 
 
 def needed(workspace: Workspace, model: str | None = None) -> list[Needed]:
