@@ -93,8 +93,16 @@ class Building(Nouns):
         return Inputs(self)
 
     def validate(self, *sources: str) -> list[ValidationReport]:
-        """Check the expectations of the sources (all, or those named). Reads only; writes nothing."""
-        return self._inputs.reports(sources)
+        """Check the expectations of the sources (all, or those named). Reads only; writes nothing.
+
+        Without names also whether each model, view and deployment names what is there, and whether live releases can
+        still be fed.
+        """
+        from seatrial.upkeep import reports
+
+        releases: list[ValidationReport] = []
+        found = self._inputs.reports(sources, lambda tables: releases.extend(reports(self, tables)))
+        return found if sources else [*found, *releases]
 
     def snapshot(self, *sources: str, progress: Progress | None = None) -> list[Taken]:
         """Keep the rows of the raw sources (all, or those named), by content.
@@ -108,17 +116,19 @@ class Building(Nouns):
         """Bring the online store up to `at` (default: now) for all views, or those named. Repeating it is safe.
 
         Views as live and candidate releases froze them are kept up too, where the project declares them otherwise now;
-        `problem` says of such a view that it cannot be, and a warning with it.
+        `problem` says of such a view that it cannot be, and a warning with it. When it is a live release's, and the
+        project was changed so that nothing can feed it, BreaksLiveRelease is raised before anything is written.
         """
         from seatrial.features.materialize import write
-        from seatrial.upkeep import freeze, needed, write_needed
+        from seatrial.upkeep import freeze, needed, refuse, write_needed
 
+        refuse(self)
         at_us = to_us(as_utc(at)) if at else self.now_us
         frozen = [one for one in needed(self) if not views or one.plan.name in views]
         gone = {one.plan.name for one in frozen} - set(self.definitions.views)
         chosen = [self._inputs.view(name) for name in views or self.definitions.views if name not in gone]
         sources = [view.source for view in chosen] + [one.source for one in frozen if one.source]
-        tables, snapshots = self._inputs.tables(sources, progress)
+        tables, snapshots = self._inputs.tables(sources, progress, partial(refuse, self))
         freeze(self, chosen, self._inputs.schemas([view.source for view in chosen]), "materialize")
         how: dict[str, Any] = {"known_by_us": at_us, "progress": progress}
         written = [write(view, tables[view.source.name], self.online, **how) for view in chosen]
@@ -158,12 +168,14 @@ class Building(Nouns):
         """Fit a model on what was known at `cutoff` (default: now), judge it, and make it a version if its gates pass.
 
         The run is recorded either way; `passed` and `version` say how it ended. The version gets the alias
-        `candidate`.
+        `candidate`. Raises BreaksLiveRelease, before anything is written, when the project was changed so that a live
+        release's features can no longer be kept up.
         """
         from seatrial.training.environment import describe
         from seatrial.training.pipeline import fit
-        from seatrial.upkeep import freeze
+        from seatrial.upkeep import freeze, refuse
 
+        refuse(self)
         started, started_us = monotonic(), machine_us()
         declared = self.definitions.model(model)
         timed = declared.labels.event_timestamp is not None
@@ -171,7 +183,7 @@ class Building(Nouns):
         environment = describe(self.folder, self.definitions.files, declared.threads, seed=declared.seed)
         left_out: dict[str, int] = {}
         rows, plan, request, snapshots = self._inputs.rows(
-            declared, known_by_us=cutoff_us, progress=progress, left_out=left_out
+            declared, known_by_us=cutoff_us, progress=progress, left_out=left_out, inspect=partial(refuse, self)
         )
         views = [self.definitions.views[view.name] for view in plan.views]
         freeze(self, views, self._inputs.schemas([view.source for view in views]), "train")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -33,6 +33,10 @@ if TYPE_CHECKING:
     from seatrial.training.model import Model
 
 
+Inspect = Callable[[Mapping[str, "pa.Table"]], None]
+"""Looks at rows by source name, and may raise."""
+
+
 class BadRows(Failed):
     """Rows handed to a verb cannot be read."""
 
@@ -51,10 +55,11 @@ class Inputs:
         raw = self._workspace.definitions.raw
         return {name: raw[self._known(name, raw)] for name in names or raw}
 
-    def reports(self, names: Sequence[str]) -> list[ValidationReport]:
+    def reports(self, names: Sequence[str], inspect: Inspect) -> list[ValidationReport]:
         """What came of the expectations of these sources, raw or derived; by default of every one that matters.
 
         Without names also a report of each view, model and deployment that names columns that are not there.
+        inspect: is given the rows of the raw sources, by name.
         """
         from seatrial.data.reading import read
         from seatrial.data.sources import raw_sources
@@ -70,6 +75,7 @@ class Inputs:
                 tables = {name: reading.table for name, reading in readings.items()}
                 readings[source.name] = read(source, folder=self._workspace.folder, tables=tables)
         reports = [self.check(source, readings) for source in chosen]
+        inspect({name: reading.table for name, reading in readings.items() if name in self._workspace.definitions.raw})
         return reports if names else [*reports, *self._differing(readings)]
 
     def _differing(self, readings: Mapping[str, Reading]) -> Sequence[ValidationReport]:
@@ -119,9 +125,12 @@ class Inputs:
         return self._kept.made("report", source, tables, make)
 
     def snapshots(
-        self, sources: Mapping[str, Source], progress: Progress | None
+        self, sources: Mapping[str, Source], progress: Progress | None, inspect: Inspect | None = None
     ) -> tuple[list[Taken], dict[str, pa.Table]]:
-        """Read, check and keep raw sources: what was taken, and the rows by source name."""
+        """Read, check and keep raw sources: what was taken, and the rows by source name.
+
+        inspect: is given the rows before anything is kept, and may raise.
+        """
         from seatrial.data import snapshot
         from seatrial.data.expectations import refused
 
@@ -133,6 +142,8 @@ class Inputs:
         reports = [self.check(source, readings) for source in sources.values()]
         if not all(report.passed for report in reports):
             raise refused(*reports)
+        if inspect is not None:
+            inspect({name: reading.table for name, reading in readings.items() if name in sources})
         taken = []
         for name in sources:
             started = monotonic()
@@ -194,14 +205,19 @@ class Inputs:
             )
         return views[name]
 
-    def tables(self, sources: Sequence[Source], progress: Progress | None) -> tuple[dict[str, pa.Table], list[str]]:
-        """The rows of sources, raw or derived, by name, read through fresh snapshots; and the snapshots' ids."""
+    def tables(
+        self, sources: Sequence[Source], progress: Progress | None, inspect: Inspect | None = None
+    ) -> tuple[dict[str, pa.Table], list[str]]:
+        """The rows of sources, raw or derived, by name, read through fresh snapshots; and the snapshots' ids.
+
+        inspect: is given the rows of the raw sources before anything is kept, and may raise.
+        """
         from seatrial.data.expectations import refused
         from seatrial.data.reading import read
         from seatrial.data.sources import raw_sources
 
         raw = {one.name: one for source in sources for one in raw_sources(source)}
-        taken, tables = self.snapshots(raw, progress)
+        taken, tables = self.snapshots(raw, progress, inspect)
         for source in sources:
             if source.name not in tables:
                 below = [tables[one.name] for one in raw_sources(source)]
@@ -308,11 +324,13 @@ class Inputs:
         window: Window | None = None,
         progress: Progress | None = None,
         left_out: dict[str, int] | None = None,
+        inspect: Inspect | None = None,
     ) -> tuple[pa.Table, FeaturePlan, tuple[Field, ...], list[str]]:
         """The rows of a model's labels with every feature, the plan, the request's fields, the snapshots used.
 
         known_by_us: only rows whose label was known by then; window: only rows predicted in it, labelled or not.
         left_out: is told how many rows `known_by_us` left out because they have no label, or none known by then.
+        inspect: as for `tables`.
         """
         import pyarrow.compute as pc
 
@@ -327,7 +345,7 @@ class Inputs:
         }
         for view in plan.views:
             require_event_key(view)  # a model is of no use whose features cannot be kept online
-        tables, snapshots = self.tables([model.labels, *(view.source for view in views.values())], progress)
+        tables, snapshots = self.tables([model.labels, *(view.source for view in views.values())], progress, inspect)
         labels = tables[model.labels.name]
         names = list(dict.fromkeys([*plan.request_columns, *model.request_features]))
         require_columns(model.labels, labels, [*model.key, *names, model.target])

@@ -1,8 +1,12 @@
-"""Upkeep: which views do live and candidate releases look up that the project no longer declares like that?
+"""Upkeep: what do live and candidate releases look up, and can the project as it is declared now still feed it?
 
 A release names the rows of the online store by the digest of the view as it was trained with. When the view is
 changed or removed, that digest is no longer the project's, but the release goes on to answer from it. So what
 writes to the online store writes these views too, as they were frozen, from the source of the same name.
+
+That goes as long as a source of that name means what it meant. A change after which it does not would let a live
+release answer from rows that grow old, or from rows that mean something else; it is refused, by the release's name,
+before anything is written.
 """
 
 from __future__ import annotations
@@ -15,7 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from seatrial.core.errors import Failed, UsageError
+from seatrial.core.errors import Conflict, Failed, UsageError, listed
+from seatrial.data.expectations import Result, ValidationReport
 from seatrial.features.plan import ViewPlan
 from seatrial.workspace import Workspace
 
@@ -32,6 +37,12 @@ Schemas = Mapping[str, "pa.Schema | None"]
 """The columns of sources, by name; None where nothing is known of them yet."""
 
 
+class BreaksLiveRelease(Conflict):
+    """A change of the project would leave a live release without its features, or with others. facts: `broken`."""
+
+    code = "project.breaks_live_release"
+
+
 class NotKeptUp(UserWarning):
     """A live or candidate release looks up a view that nothing feeds any more."""
 
@@ -43,6 +54,100 @@ class Needed:
     plan: ViewPlan
     release: str
     source: Source | None
+
+
+@dataclass(frozen=True)
+class Broken:
+    """What keeps the project from feeding one view of a live release. differences: one sentence each."""
+
+    release: str
+    model: str
+    deployments: tuple[str, ...]
+    view: str
+    differences: tuple[str, ...]
+
+    @property
+    def who(self) -> str:
+        return f"release {self.release} of model '{self.model}', live in {listed(self.deployments)}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReleaseReport(ValidationReport):
+    """That a live release's view can no longer be fed, beside the other reports of `validate`. source: the release."""
+
+    broken: Broken
+
+    def as_plain(self) -> dict[str, Any]:
+        return super().as_plain() | {"kind": "release"}
+
+
+def broken(workspace: Workspace, tables: Mapping[str, pa.Table] | None = None) -> list[Broken]:
+    """Each view of a live release that the project, as it is declared, can no longer feed.
+
+    tables: rows of raw sources as they are now, by name: columns and types are compared for what can be read from
+    them. Without tables only declarations are.
+    """
+    if not workspace.sqlite_path("metadata").exists():
+        return []
+    found = []
+    for id, deployments in _live(workspace).items():
+        release = workspace.record(id)
+        for plain in release.body["manifest"]["plan"]["views"]:
+            plan = msgspec.convert(plain, ViewPlan)
+            differences = _differences(workspace, plan, tables or {}) if plan.source else []
+            if differences:
+                found.append(Broken(id, release.name, deployments, plan.name, tuple(differences)))
+    return found
+
+
+def refuse(workspace: Workspace, tables: Mapping[str, pa.Table] | None = None) -> None:
+    """Raise BreaksLiveRelease when a live release's view can no longer be fed. tables: as for `broken`."""
+    found = broken(workspace, tables)
+    if found:
+        raise breaking(found)
+
+
+def reports(workspace: Workspace, tables: Mapping[str, pa.Table]) -> list[ReleaseReport]:
+    """A report for each view of a live release that can no longer be fed. tables: as for `broken`."""
+    found = []
+    for one in broken(workspace, tables):
+        what = f"view '{one.view}', live in {listed(one.deployments)}, can be fed"
+        results = tuple(Result(what, passed=False, failing=None, detail=words) for words in one.differences)
+        found.append(ReleaseReport(f"release {one.release}", 0, results, broken=one))
+    return found
+
+
+def breaking(found: Sequence[Broken]) -> BreaksLiveRelease:
+    """The error that names every live release that would break, and what differs."""
+    first = found[0]
+    more = f" {len(found) - 1} more views of live releases cannot be fed either." if len(found) > 1 else ""
+    lines = [f"  {one.who}, view '{one.view}': {' '.join(one.differences)}" for one in found]
+    return BreaksLiveRelease(
+        f"{first.who}, reads view '{first.view}' as it was frozen, which the project can no longer feed.{more}",
+        expected="\n".join(lines),
+        next="Keep the source under its old name and as it was, and declare the new one beside it under another name; "
+        "take the old one out when a release of the new definition is live. Or deploy a release that needs neither.",
+        broken=tuple(found),
+    )
+
+
+def _live(workspace: Workspace) -> dict[str, tuple[str, ...]]:
+    """The ids of the live releases, each with the deployments that it is live in."""
+    from seatrial.deployment.deploy import KIND
+
+    found: dict[str, tuple[str, ...]] = {}
+    for head in workspace.metadata.heads(KIND):
+        for id in workspace.record(head.record_id).inputs:
+            found[id] = (*found.get(id, ()), head.name)
+    return found
+
+
+def _differences(workspace: Workspace, plan: ViewPlan, tables: Mapping[str, pa.Table]) -> list[str]:
+    from seatrial.features.feeding import differences
+    from seatrial.features.frozen import record_id, thaw
+
+    kept = workspace.metadata.record(record_id(plan.digest))
+    return differences(plan, thaw(kept).source if kept else None, workspace.definitions.sources, tables)
 
 
 def freeze(workspace: Workspace, views: Sequence[FeatureView], schemas: Schemas, by: str) -> list[str]:

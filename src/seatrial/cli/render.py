@@ -161,7 +161,7 @@ def validated(reports: list[Plain]) -> list[Block]:
     for report in reports:
         aside = sum(removed.get("rows", 0) for removed in report["set_aside"])
         words = f"{report['source']}: {report['rows']:,} rows" + (f", {aside:,} set aside by rule" if aside else "")
-        blocks.append(Line(report["source"] if report.get("kind") == "declaration" else words, "bold"))
+        blocks.append(Line(report["source"] if report.get("kind") else words, "bold"))
         if not report["results"]:
             blocks.append(Line("  nothing is expected of it", "dim"))
         for result in report["results"]:

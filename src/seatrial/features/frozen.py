@@ -7,7 +7,7 @@ without the project's code. The record proves itself: its digest is that of the 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -16,6 +16,7 @@ from seatrial.core.errors import Failed
 from seatrial.core.identity import value_digest
 from seatrial.core.records import Record
 from seatrial.core.windows import duration_text
+from seatrial.data.expectations import SetAside
 from seatrial.data.sources import QuerySource, Source
 from seatrial.features.definitions import Aggregation, FeatureView
 from seatrial.features.plan import ViewPlan, plan_view
@@ -142,6 +143,26 @@ def thaw(record: Record) -> FrozenView:
             next="Put a backup of the metadata store in its place.",
         )
     return view
+
+
+def thawed(source: FrozenSource, raw: Callable[[FrozenSource], Source | None]) -> Source | None:
+    """The source as it was frozen, to be read. raw: what stands for a raw source; None where there is nothing."""
+    if not source.sql:
+        return raw(source)
+    tables = {alias: thawed(table, raw) for alias, table in source.tables.items()}
+    known = {alias: table for alias, table in tables.items() if table is not None}
+    if len(known) < len(tables):
+        return None
+    return QuerySource(
+        source.sql,
+        known,
+        name=source.name,
+        event_timestamp=source.event_timestamp,
+        known_at=source.known_at,
+        event_key=source.event_key,
+        timezone=source.timezone,
+        set_aside=[SetAside(where, "as it was frozen") for where in source.set_aside],
+    )
 
 
 def changes(before: FrozenView, after: FrozenView) -> list[str]:
