@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from seatrial.data.expectations import ValidationReport
     from seatrial.deployment.definition import Deployment
     from seatrial.doctor import Check
+    from seatrial.features.definitions import FeatureView
     from seatrial.features.materialize import Written
     from seatrial.registry.mlflow import Mirrored
     from seatrial.releases.build import Built
@@ -144,16 +145,19 @@ class Building(Nouns):
 
         name: a view, or a source: then every view over it takes them. rows: a path (.parquet, .csv, .jsonl), an
         Arrow table or other frame, or a list of dicts with the source's columns. A row that is there already
-        changes nothing. Views as live and candidate releases froze them take the rows too.
+        changes nothing. Views as live and candidate releases froze them take the rows too. Raises SharedReadOnly for a
+        view of another project.
         """
         from seatrial.features.materialize import write
         from seatrial.upkeep import needed, write_needed
 
-        views = [view for view in self.definitions.views.values() if name in (view.name, view.source.name)]
+        self._refuse_shared(name)
+        declared = self.definitions.views
+        views = [view for view in declared.values() if name in (view.name, self._own_source(view))]
         frozen = [one for one in needed(self) if name in (one.plan.name, one.plan.source and one.plan.source.name)]
         sources = [view.source for view in views] + [one.source for one in frozen if one.source]
         if not views and not frozen:
-            known = [*self.definitions.views, *(view.source.name for view in self.definitions.views.values())]
+            known = [*declared, *(source for view in declared.values() if (source := self._own_source(view)))]
             raise UnknownName(
                 f"no view and no view's source is named '{name}'.",
                 expected=f"There is {listed(dict.fromkeys(known))}. {did_you_mean(name, known)}".strip(),
@@ -161,6 +165,20 @@ class Building(Nouns):
         tables = {source.name: self._inputs.given(source, rows) for source in sources[:1]}
         written = [write(view, tables[view.source.name], self.online, now_us=self.now_us) for view in views]
         return written + write_needed(frozen, tables, self.online, now_us=self.now_us)
+
+    def _own_source(self, view: FeatureView) -> str:
+        """The name of a view's source; empty for a view of another project, which is not looked up."""
+        from seatrial.features.shared import SharedView
+
+        return "" if isinstance(view, SharedView) else view.source.name
+
+    def _refuse_shared(self, name: str) -> None:
+        """Raise when `name` is a view of another project, or a source of one."""
+        from seatrial.features.shared import AT, SharedView
+
+        for view in self.definitions.views.values():
+            if isinstance(view, SharedView) and (name == view.name or (AT in name and name == view.source.name)):
+                view.refuse_rows()
 
     def train(
         self, model: str | None = None, *, cutoff: datetime | None = None, progress: Progress | None = None

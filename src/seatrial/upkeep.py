@@ -22,6 +22,7 @@ import msgspec
 from seatrial.core.errors import Conflict, Failed, UsageError, listed
 from seatrial.data.expectations import Result, ValidationReport
 from seatrial.features.plan import ViewPlan
+from seatrial.features.shared import SharedView
 from seatrial.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -146,8 +147,10 @@ def _differences(workspace: Workspace, plan: ViewPlan, tables: Mapping[str, pa.T
     from seatrial.features.feeding import differences
     from seatrial.features.frozen import record_id, thaw
 
+    assert plan.source is not None
     kept = workspace.metadata.record(record_id(plan.digest))
-    return differences(plan, thaw(kept).source if kept else None, workspace.definitions.sources, tables)
+    sources = workspace.definitions.sources_like(plan.source.name)
+    return differences(plan, thaw(kept).source if kept else None, sources, tables)
 
 
 def freeze(workspace: Workspace, views: Sequence[FeatureView], schemas: Schemas, by: str) -> list[str]:
@@ -186,7 +189,9 @@ def needed(workspace: Workspace, model: str | None = None) -> list[Needed]:
     """The views of live and candidate releases (of one model, or all) that the project does not declare like that."""
     if not workspace.sqlite_path("metadata").exists():
         return []
-    declared = {view.digest for view in workspace.definitions.views.values()}
+    views = workspace.definitions.views.values()
+    shared = [view for view in views if isinstance(view, SharedView)]
+    declared = {view.digest for view in views if not isinstance(view, SharedView)}
     found: dict[str, Needed] = {}
     for id in _releases(workspace):
         release = workspace.record(id)
@@ -194,8 +199,10 @@ def needed(workspace: Workspace, model: str | None = None) -> list[Needed]:
             continue
         for plain in release.body["manifest"]["plan"]["views"]:
             plan = msgspec.convert(plain, ViewPlan)
-            if plan.digest not in declared and plan.digest not in found:
-                source = workspace.definitions.sources.get(plan.source.name) if plan.source else None
+            as_now = plan.digest in declared or any(view.stands_for(plan.digest) for view in shared)
+            if not as_now and plan.digest not in found:
+                name = plan.source.name if plan.source else ""
+                source = workspace.definitions.sources_like(name).get(name)
                 found[plan.digest] = Needed(plan, id, source)
     return list(found.values())
 
