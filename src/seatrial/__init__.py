@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from seatrial.features.definitions import Entity as Entity
     from seatrial.features.definitions import agg as agg
     from seatrial.features.definitions import feature_view as feature_view
+    from seatrial.features.definitions import sql as sql
     from seatrial.features.request_time import on_request as on_request
     from seatrial.features.shared import shared_view as shared_view
     from seatrial.monitoring.definition import Alarm as Alarm
@@ -57,6 +58,7 @@ _HOME = {
     "feature_view": "seatrial.features.definitions",
     "on_request": "seatrial.features.request_time",
     "shared_view": "seatrial.features.shared",
+    "sql": "seatrial.features.definitions",
 }
 
 __all__ = [
@@ -83,6 +85,7 @@ __all__ = [
     "feature_view",
     "on_request",
     "shared_view",
+    "sql",
 ]
 
 

@@ -94,7 +94,7 @@ class Inputs:
             return schemas[source.name]
 
         definitions = self._workspace.definitions
-        return differing(definitions, {name: schema(source).names for name, source in definitions.sources.items()})
+        return differing(definitions, {name: schema(source) for name, source in definitions.sources.items()})
 
     def _known(self, name: str, sources: Mapping[str, Source]) -> str:
         if name not in sources:

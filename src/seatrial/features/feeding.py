@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from seatrial.core.errors import Failed, UsageError, did_you_mean, listed
+from seatrial.data.expressions import evaluate, wrong
 from seatrial.data.sources import FrameSource, QuerySource, Source
 from seatrial.features.frozen import FrozenSource, thawed
 from seatrial.features.plan import ViewPlan
@@ -68,9 +69,13 @@ def differences(
 
 
 def columns_read(plan: ViewPlan) -> dict[str, str]:
-    """Each column that a view reads -> its role: "key" (of entities and events), "time", "number" or "value"."""
+    """Each column that a view reads -> its role: "key" (of entities and events), "time", "number" or "value".
+
+    What expressions read is not among them.
+    """
     assert plan.source is not None
-    found = {a.column: "number" if a.function in NUMBERS else "value" for a in plan.features.values() if a.column}
+    read = [a for a in plan.features.values() if a.column and not a.sql]
+    found = {a.column: "number" if a.function in NUMBERS else "value" for a in read if a.column}
     found |= {column: "time" for column in (plan.source.event_timestamp, plan.source.known_at) if column}
     return found | dict.fromkeys((*plan.source.event_key, *plan.keys), "key")
 
@@ -112,6 +117,10 @@ def _columns(plan: ViewPlan, before: FrozenSource | None, source: str, schema: p
         old, new = before.columns.get(column, "") if before else "", str(schema.field(column).type)
         if old and _family(old, role) != _family(new, role) and "null" not in (old, new):
             found.append(f"Column '{column}' of source '{source}' was {old} and is {new}.")
+    for expression in plan.expressions.values():
+        problem = wrong(expression, schema.empty_table())
+        if problem:
+            found.append(f"The expression {expression!r} no longer fits source '{source}': {problem}.")
     return found
 
 
@@ -136,13 +145,15 @@ def _values(plan: ViewPlan, before: FrozenSource | None, source: Source, tables:
     old = thawed(before, lambda raw: FrameSource(tables[raw.name], name=raw.name) if raw.name in tables else None)
     if old is None or _queries(old) == _queries(source):
         return []
+    where = f"view '{plan.name}'"
     try:
-        first, second = (read(one, folder=Path(), tables=tables).table for one in (old, source))
+        found_by = [read(one, folder=Path(), tables=tables).table for one in (old, source)]
+        first, second = (evaluate(rows, plan.expressions, where=where) for rows in found_by)
     except (Failed, UsageError):
         return []
     roles = columns_read(plan)
     shared = [column for column, role in roles.items() if role in ("key", "time")]
-    values = [column for column in roles if column not in shared]
+    values = [column for column in (*roles, *plan.expressions) if column not in shared]
     found = []
     with session({"first": first, "second": second}) as connection:
 
