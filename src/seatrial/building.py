@@ -96,14 +96,15 @@ class Building(Nouns):
     def validate(self, *sources: str) -> list[ValidationReport]:
         """Check the expectations of the sources (all, or those named). Reads only; writes nothing.
 
-        Without names also whether each model, view and deployment names what is there, and whether live releases can
-        still be fed.
+        Without names also whether each model, view and deployment names what is there, whether live releases can still
+        be fed, and which features exist already, which is only a note.
         """
+        from seatrial.reuse import Reuse
         from seatrial.upkeep import reports
 
         releases: list[ValidationReport] = []
         found = self._inputs.reports(sources, lambda tables: releases.extend(reports(self, tables)))
-        return found if sources else [*found, *releases]
+        return found if sources else [*found, *releases, *Reuse(self).reports()]
 
     def snapshot(self, *sources: str, progress: Progress | None = None) -> list[Taken]:
         """Keep the rows of the raw sources (all, or those named), by content.
@@ -189,6 +190,7 @@ class Building(Nouns):
         `candidate`. Raises BreaksLiveRelease, before anything is written, when the project was changed so that a live
         release's features can no longer be kept up.
         """
+        from seatrial.reuse import Reuse
         from seatrial.training.environment import describe
         from seatrial.training.pipeline import fit
         from seatrial.upkeep import freeze, refuse
@@ -216,6 +218,7 @@ class Building(Nouns):
             progress=progress,
         )
         notes = [_KNOWN_AT_ONCE] if timed and declared.labels.label_known_at is None else []
+        notes += Reuse(self).notes([view.name for view in views])
         counted = _counting(fitted.split, left_out)
         fitted = replace(fitted, split=counted, warnings=(*notes, *fitted.warnings))
         run = new_id("run")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from seatrial.core.clock import monotonic
-from seatrial.core.errors import Failed, UsageError, did_you_mean, listed
+from seatrial.core.errors import Failed, SeatrialError, UsageError, did_you_mean, listed
 from seatrial.core.records import Record
 from seatrial.core.types import Dtype, Field
 from seatrial.core.windows import Window
@@ -303,6 +303,13 @@ class Inputs:
                 return read(source, folder=self._workspace.folder).table.schema
             except (SourceMissing, SourceEmpty):
                 return None
+
+    def known_schemas(self, sources: Sequence[Source]) -> dict[str, pa.Schema | None]:
+        """As `schemas`; empty when the sources cannot be read now, which stops nothing that only shows them."""
+        try:
+            return self.schemas(sources)
+        except SeatrialError:
+            return {}
 
     def schemas(self, sources: Sequence[Source]) -> dict[str, pa.Schema | None]:
         """The columns of sources and of those below them, by name: see `schema`."""

@@ -91,7 +91,7 @@ def broken(workspace: Workspace, tables: Mapping[str, pa.Table] | None = None) -
     if not workspace.sqlite_path("metadata").exists():
         return []
     found = []
-    for id, deployments in _live(workspace).items():
+    for id, deployments in live_releases(workspace).items():
         release = workspace.record(id)
         for plain in release.body["manifest"]["plan"]["views"]:
             plan = msgspec.convert(plain, ViewPlan)
@@ -132,7 +132,7 @@ def breaking(found: Sequence[Broken]) -> BreaksLiveRelease:
     )
 
 
-def _live(workspace: Workspace) -> dict[str, tuple[str, ...]]:
+def live_releases(workspace: Workspace) -> dict[str, tuple[str, ...]]:
     """The ids of the live releases, each with the deployments that it is live in."""
     from seatrial.deployment.deploy import KIND
 
@@ -193,7 +193,7 @@ def needed(workspace: Workspace, model: str | None = None) -> list[Needed]:
     shared = [view for view in views if isinstance(view, SharedView)]
     declared = {view.digest for view in views if not isinstance(view, SharedView)}
     found: dict[str, Needed] = {}
-    for id in _releases(workspace):
+    for id in releases(workspace):
         release = workspace.record(id)
         if model not in (None, release.name):
             continue
@@ -237,7 +237,7 @@ def write_needed(
     return done
 
 
-def _releases(workspace: Workspace) -> list[str]:
+def releases(workspace: Workspace) -> list[str]:
     """The ids of the live releases, then of those of candidates, each once."""
     from seatrial.deployment.deploy import KIND
     from seatrial.registry.versions import CANDIDATE

@@ -114,7 +114,7 @@ def frozen(view: FeatureView, schemas: Mapping[str, pa.Schema | None], declared_
         definition=view.as_plain(),
         words=tuple((name, aggregation.describe()) for name, aggregation in view.features.items()),
         entity=view.entity.name,
-        source=_source(view.source, schemas),
+        source=frozen_source(view.source, schemas),
         owner=view.owner,
         description=view.description,
         tags=tuple(view.tags),
@@ -226,7 +226,8 @@ def _shown(value: Any) -> str:
     return " ".join(str(value).split()) if value not in (None, "") else "none"
 
 
-def _source(source: Source, schemas: Mapping[str, pa.Schema | None]) -> FrozenSource:
+def frozen_source(source: Source, schemas: Mapping[str, pa.Schema | None]) -> FrozenSource:
+    """The frozen form of a source as it is declared now. schemas: its columns and those of the sources below it."""
     schema = schemas.get(source.name)
     query = source if isinstance(source, QuerySource) else None
     return FrozenSource(
@@ -239,7 +240,7 @@ def _source(source: Source, schemas: Mapping[str, pa.Schema | None]) -> FrozenSo
         set_aside=tuple(rule.where for rule in source.set_aside),
         path=str(getattr(source, "path", "")),
         sql=query.sql if query else "",
-        tables={alias: _source(table, schemas) for alias, table in query.tables.items()} if query else {},
+        tables={alias: frozen_source(table, schemas) for alias, table in query.tables.items()} if query else {},
         columns={field.name: str(field.type) for field in schema} if schema is not None else {},
     )
 
