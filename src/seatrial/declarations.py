@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from seatrial.core.errors import Failed, SeatrialError, did_you_mean, listed
 from seatrial.data.expectations import Result, ValidationReport
 from seatrial.data.expressions import wrong
+from seatrial.data.sources import Source
 from seatrial.features.definitions import FeatureView
 from seatrial.features.plan import make_plan
 from seatrial.loading import Definitions
@@ -60,6 +61,7 @@ def differ(reports: Sequence[ValidationReport]) -> DeclarationsDiffer:
 def _of_view(view: FeatureView, schemas: Schemas) -> Iterator[Result]:
     schema = schemas.get(view.source.name)
     known = schema.names if schema is not None else None
+    yield from _times(view.source, known)
     yield from _missing("the key of its entity", view.entity.keys, view.source.name, known)
     for name, aggregation in view.features.items():
         if aggregation.sql and schema is not None:
@@ -73,6 +75,7 @@ def _of_view(view: FeatureView, schemas: Schemas) -> Iterator[Result]:
 def _of_model(model: Model, definitions: Definitions, schemas: Schemas) -> Iterator[Result]:
     source = model.labels.name
     known = schemas[source].names if source in schemas else None
+    yield from _times(model.labels, known)
     yield from _missing("its target", [model.target], source, known)
     yield from _missing("its key", model.key, source, known)
     yield from _missing("a request feature", model.request_features, source, known)
@@ -83,6 +86,14 @@ def _of_model(model: Model, definitions: Definitions, schemas: Schemas) -> Itera
         return
     needed = [name for name in plan.request_columns if name not in model.request_features]
     yield from _missing("a request field that its features need", needed, source, known)
+
+
+def _times(source: Source, known: Sequence[str] | None) -> Iterator[Result]:
+    """What a source says of its own columns: reading a raw one tells it too, a derived one is not read for this."""
+    for what in ("event_timestamp", "known_at", "label_known_at"):
+        column = getattr(source, what)
+        yield from _missing(f"the {what} of its source", [column] if column else [], source.name, known)
+    yield from _missing("the event_key of its source", source.event_key, source.name, known)
 
 
 def _of_deployment(name: str, definitions: Definitions) -> Iterator[Result]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import re
 import sys
 import traceback
 from collections.abc import Iterable, Sequence
@@ -118,12 +119,12 @@ def collect(declared: Iterable[object], *, folder: Path, files: Sequence[Path] =
     things = list(declared)
     for thing in things:
         if isinstance(thing, FeatureView):
-            _add_view(views, sources, thing, folder)
+            _add_view(views, sources, thing, folder, files)
         elif isinstance(thing, Model):
             _add("model", models, thing.name, thing)
             _add_source(sources, thing.labels)
             for view in thing.views:
-                _add_view(views, sources, view, folder)
+                _add_view(views, sources, view, folder, files)
         elif isinstance(thing, Deployment):
             _add("deployment", deployments, thing.name, thing)
         elif isinstance(thing, Monitor):
@@ -143,8 +144,24 @@ def _add(kind: str, things: dict[str, Thing], name: str, thing: Thing) -> None:
     things[name] = thing
 
 
-def _add_view(views: dict[str, FeatureView], sources: dict[str, Source], view: FeatureView, folder: Path) -> None:
-    _add("view", views, view.name, view)
+def view_lines(files: Iterable[Path], view: str) -> list[str]:
+    """Files and lines that declare a view, as "project.py:12", as far as they can be told from the text."""
+    pattern = re.compile(rf"""^\s*class\s+{view}\b|\bshared_view\([^)]*["']{view}["']""", re.MULTILINE)
+    found = []
+    for file in files:
+        text = file.read_text(encoding="utf-8", errors="replace")
+        lines = [text.count("\n", 0, match.end()) + 1 for match in pattern.finditer(text)]
+        found += [f"{file.name}:{line}" for line in lines]
+    return found
+
+
+def _add_view(
+    views: dict[str, FeatureView], sources: dict[str, Source], view: FeatureView, folder: Path, files: Sequence[Path]
+) -> None:
+    if views.setdefault(view.name, view) is not view:
+        lines = view_lines(files, view.name)
+        where = f": in {' and '.join(lines)}" if len(lines) > 1 else ""
+        raise BadDefinition(f"two views are named '{view.name}'{where}.", expected="Names are unique within a project.")
     if isinstance(view, SharedView):
         view.bind(folder)  # its source is looked up when it is needed
     else:

@@ -95,9 +95,10 @@ class FeatureInfo(msgspec.Struct, frozen=True):
     """One feature of a view.
 
     online_rows: entities that the online store knows of; None: it cannot be read now. materialized_through: up to which
-    instant `materialize` took rows last, as the view is declared or was; None: it never did. live: the deployments
-    whose live release reads the view, with the digest where it reads an earlier one. same_as: the feature that it is again.
-    shared_from: the other project's address, for a view of another project. problem: why nothing is known of it.
+        instant `materialize` took rows last, as the view is declared or was; None: it never did.
+    live: the deployments whose live release reads the view, with the digest where it reads an earlier one.
+    same_as: the feature that it is again. shared_from: the address of the other project that the view is from.
+    problem: why nothing is known of a view of another project.
     """
 
     view: str

@@ -11,7 +11,6 @@ before anything is written.
 
 from __future__ import annotations
 
-import re
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from seatrial.core.errors import Conflict, Failed, UsageError, listed
 from seatrial.data.expectations import Result, ValidationReport
 from seatrial.features.plan import ViewPlan
 from seatrial.features.shared import SharedView
+from seatrial.loading import view_lines
 from seatrial.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -163,7 +163,8 @@ def freeze(workspace: Workspace, views: Sequence[FeatureView], schemas: Schemas,
     new = [view for view in views if workspace.metadata.record(record_id(view.digest)) is None]
     if not new:
         return []
-    records = [record_of(view, schemas, declared_in(workspace, view.name)) for view in new]
+    files = workspace.definitions.files
+    records = [record_of(view, schemas, next(iter(view_lines(files, view.name)), "")) for view in new]
     done = []
     with workspace.metadata.transaction() as transaction:
         for view, record in zip(new, records, strict=True):
@@ -173,16 +174,6 @@ def freeze(workspace: Workspace, views: Sequence[FeatureView], schemas: Schemas,
                 workspace.event(transaction, FROZEN, record.id, body)
                 done.append(record.id)
     return done
-
-
-def declared_in(workspace: Workspace, view: str) -> str:
-    """File and line of a view's declaration, as "project.py:12"; empty where they are not known."""
-    pattern = re.compile(rf"""^\s*class\s+{view}\b|\bshared_view\([^)]*["']{view}["']""", re.MULTILINE)
-    for file in workspace.definitions.files:
-        text = file.read_text(encoding="utf-8", errors="replace")
-        if match := pattern.search(text):
-            return f"{file.name}:{text.count(chr(10), 0, match.end()) + 1}"
-    return ""
 
 
 def needed(workspace: Workspace, model: str | None = None) -> list[Needed]:

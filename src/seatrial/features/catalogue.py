@@ -35,7 +35,7 @@ _SUMMED = ("mean", "sum", "std")
 
 
 class Entry(msgspec.Struct, frozen=True):
-    """Something that can be searched for. name: how it is referred to; texts: place (see WEIGHTS) -> what stands there."""
+    """Something that can be searched for, by its name. texts: place (see WEIGHTS) -> what stands there."""
 
     name: str
     texts: dict[str, str]
