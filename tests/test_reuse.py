@@ -192,6 +192,19 @@ def test_the_commands_answer_in_text_and_in_json(folder, capsys, words, said):
     assert json.loads(capsys.readouterr().out)
 
 
+def test_validate_ends_with_5_when_a_live_release_would_break(folder, capsys):
+    changed(
+        folder,
+        'sales = ParquetSource("sales.parquet", event_timestamp="sold_at", event_key=["receipt"])',
+        'sales = ParquetSource("sales.parquet", event_timestamp="sold_at", event_key=["shop", "receipt"])',
+    )
+    assert run(["validate", "--project", str(folder)]) == 5
+    out = capsys.readouterr()
+    assert "view 'till', live in busy, can be fed: Source 'sales' had event_key=['receipt']" in out.out
+    assert "BreaksLiveRelease [project.breaks_live_release]: release rel_" in out.err
+    assert run(["train", "busy", "--project", str(folder)]) == 5
+
+
 # Is it there already
 
 AGAIN = """

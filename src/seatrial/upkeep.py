@@ -149,8 +149,17 @@ def _differences(workspace: Workspace, plan: ViewPlan, tables: Mapping[str, pa.T
 
     assert plan.source is not None
     kept = workspace.metadata.record(record_id(plan.digest))
-    sources = workspace.definitions.sources_like(plan.source.name)
-    return differences(plan, thaw(kept).source if kept else None, sources, tables)
+    before = thaw(kept).source if kept else None
+    name, declared = plan.source.name, workspace.definitions
+    for view in declared.views.values():
+        if isinstance(view, SharedView) and view.stands_for(plan.digest):  # wherever its project lies now
+            return differences(plan, before, {name: view.source}, _renamed(view, name, tables))
+    return differences(plan, before, declared.sources_like(name), tables)
+
+
+def _renamed(view: SharedView, name: str, tables: Mapping[str, pa.Table]) -> Mapping[str, pa.Table]:
+    """The tables, in which that of a shared view's source has the name that it was frozen under too."""
+    return {**tables, name: tables[view.source.name]} if view.source.name in tables else tables
 
 
 def freeze(workspace: Workspace, views: Sequence[FeatureView], schemas: Schemas, by: str) -> list[str]:

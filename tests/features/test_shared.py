@@ -275,7 +275,25 @@ def test_a_live_release_that_reads_a_shared_view_keeps_it_from_being_dropped(the
         pytest.raises(SeatrialError, match="live in late, reads view 'carrier_hours'") as caught,
     ):
         project.materialize()
-    assert "Source 'hours@theirs' is no longer declared." in str(caught.value)
+    assert "with its source 'hours@theirs', is no longer declared by shared_view()" in str(caught.value)
+
+
+def test_the_other_project_may_move_and_change_its_name(theirs, ours, tmp_path):
+    folder, _ = theirs
+    with opened(ours) as project:
+        project.train()
+        project.release()
+        project.deploy(reason="a test")
+    folder.rename(tmp_path / "moved")
+    text = (ours / "project.py").read_text()
+    (ours / "project.py").write_text(text.replace("/theirs", "/moved"))
+    (tmp_path / "moved" / "seatrial.toml").write_text('name = "flights"')
+    with opened(ours) as project:
+        assert [(one.view, one.entities, one.problem) for one in project.materialize()] == [
+            ("carrier_delay", 3, ""),
+            ("carrier_hours", 3, ""),
+        ]
+        assert project.definitions.views["carrier_hours"].source.name == "hours@flights"
 
 
 # What can be wrong

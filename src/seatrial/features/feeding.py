@@ -16,6 +16,7 @@ from seatrial.data.expressions import evaluate, wrong
 from seatrial.data.sources import FrameSource, QuerySource, Source
 from seatrial.features.frozen import FrozenSource, thawed
 from seatrial.features.plan import ViewPlan
+from seatrial.features.shared import AT
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -54,7 +55,7 @@ def differences(
     name = plan.source.name
     source = sources.get(name)
     if source is None:
-        return [_gone(name, before, sources)]
+        return [_gone(plan, before, sources)]
     was: dict[str, Any] = {what: getattr(plan.source, what) for what in ("event_timestamp", "known_at", "event_key")}
     was |= {"timezone": before.timezone} if before else {}
     found = []
@@ -80,7 +81,13 @@ def columns_read(plan: ViewPlan) -> dict[str, str]:
     return found | dict.fromkeys((*plan.source.event_key, *plan.keys), "key")
 
 
-def _gone(name: str, before: FrozenSource | None, sources: Mapping[str, Source]) -> str:
+def _gone(plan: ViewPlan, before: FrozenSource | None, sources: Mapping[str, Source]) -> str:
+    assert plan.source is not None
+    name = plan.source.name
+    if AT in name:
+        return (
+            f"View '{plan.name}' of another project, with its source '{name}', is no longer declared by shared_view()."
+        )
     path = before.path if before else ""
     renamed = [one.name for one in sources.values() if path and getattr(one, "path", "") == path]
     near = f"Source '{renamed[0]}' reads the same file." if renamed else did_you_mean(name, sources)
