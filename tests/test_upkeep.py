@@ -72,9 +72,9 @@ def live(tmp_path):
     return tmp_path
 
 
-def served(folder, at):
+def served(folder, at, **declared):
     """What the live release reads online for s0: (total, newest)."""
-    with opened(folder, at) as project:
+    with opened(folder, at, **declared) as project:
         (answer,) = project.predict("busy", [{"shop": "s0"}])
         (row,) = project.log.find(answer["prediction_id"])
     return row["feature_till__total"], row["feature_till__newest"]
@@ -198,6 +198,19 @@ def test_the_old_source_beside_the_new_one_lets_a_successor_be_trained_and_the_o
         both.deploy(reason="a test")
     with opened(live, ONE, source="tills.parquet") as after:
         assert [one.problem for one in after.materialize()] == [""]
+
+
+def test_there_is_a_way_out_also_when_the_rows_of_the_old_source_are_broken(live):
+    keep(live, [sales(f"s{i}", i, ONE) | {"receipt": i} for i in range(40)])
+    assert "'receipt' of source 'sales' was string and is int64" in refused(live)
+    with opened(live, ONE, name="tills", beside=True) as both:
+        assert both.train().passed  # it reads the new source alone
+        both.release()
+        with pytest.raises(BreaksLiveRelease):
+            both.materialize("till")  # the frozen view of that name is still looked up
+        both.deploy(reason="a test")
+        assert [one.written for one in both.materialize()] == [40]
+    assert served(live, ONE, name="tills") == (0.0, 0.0)
 
 
 QUERY = "SELECT sold_at, shop, receipt, amount FROM raw"

@@ -122,9 +122,12 @@ def breaking(found: Sequence[Broken]) -> BreaksLiveRelease:
     """The error that names every live release that would break, and what differs."""
     first = found[0]
     more = f" {len(found) - 1} more views of live releases cannot be fed either." if len(found) > 1 else ""
-    lines = [f"  {one.who}, view '{one.view}': {' '.join(one.differences)}" for one in found]
+    lines = [f"  {one.who}, view '{one.view}': {words}" for one in found for words in one.differences]
+    if len(found) == 1:
+        lines = [f"  {words}" for words in first.differences]
     return BreaksLiveRelease(
-        f"{first.who}, reads view '{first.view}' as it was frozen, which the project can no longer feed.{more}",
+        f"{first.who}, reads view '{first.view}' as it was frozen; as it is declared now, the project can no longer "
+        f"feed it.{more}",
         expected="\n".join(lines),
         next="Keep the source under its old name and as it was, and declare the new one beside it under another name; "
         "take the old one out when a release of the new definition is live. Or deploy a release that needs neither.",

@@ -398,7 +398,8 @@ def features(things: list[Plain]) -> list[Block]:
 def feature(thing: Plain) -> list[Block]:
     """A view or a feature with everything; what was changed since it was frozen, a line each."""
     changed = thing.get("changed_since_frozen", [])
-    blocks: list[Block] = details({name: one for name, one in thing.items() if name != "changed_since_frozen"})
+    silent = {name for name in ("same_as", "shared_from", "problem") if not thing.get(name)} | {"changed_since_frozen"}
+    blocks: list[Block] = details({name: one for name, one in thing.items() if name not in silent})
     if changed:
         blocks += [Line("  changed since it was frozen last"), *(Line(f"    {line}") for line in changed)]
     return blocks
