@@ -90,6 +90,11 @@ class Building(Nouns):
     _mirroring: subprocess.Popen[bytes] | None = None
 
     @cached_property
+    def _fitting(self) -> set[tuple[str, str]]:
+        """Digests of views and the columns that were found to fit their online rows."""
+        return set()
+
+    @cached_property
     def _inputs(self) -> Inputs:
         return Inputs(self)
 
@@ -122,7 +127,7 @@ class Building(Nouns):
         project was changed so that nothing can feed it, BreaksLiveRelease is raised before anything is written.
         """
         from seatrial.features.materialize import write
-        from seatrial.upkeep import freeze, needed, refuse, write_needed
+        from seatrial.upkeep import freeze, needed, refuse, refuse_retyped, types_read, write_needed
 
         refuse(self)
         at_us = to_us(as_utc(at)) if at else self.now_us
@@ -130,14 +135,22 @@ class Building(Nouns):
         gone = {one.plan.name for one in frozen} - set(self.definitions.views)
         chosen = [self._inputs.view(name) for name in views or self.definitions.views if name not in gone]
         sources = [view.source for view in chosen] + [one.source for one in frozen if one.source]
-        tables, snapshots = self._inputs.tables(sources, progress, partial(refuse, self))
-        freeze(self, chosen, self._inputs.schemas([view.source for view in chosen]), "materialize")
+
+        def inspect(raw: Mapping[str, pa.Table]) -> None:
+            refuse(self, raw)
+            refuse_retyped(self, chosen, raw)
+
+        tables, snapshots = self._inputs.tables(sources, progress, inspect)
+        schemas = self._inputs.schemas([view.source for view in chosen])
+        freeze(self, chosen, schemas, "materialize")
+        made_of = {view.name: {"digest": view.digest, "columns": types_read(view, schemas)} for view in chosen}
         how: dict[str, Any] = {"known_by_us": at_us, "progress": progress}
         written = [write(view, tables[view.source.name], self.online, **how) for view in chosen]
         written += write_needed(frozen, tables, self.online, **how)
         with self.metadata.transaction() as transaction:
             for report in written:
                 body = msgspec.to_builtins(report) | {"through_us": at_us, "snapshots": snapshots}
+                body |= {} if report.release else made_of[report.view]
                 self.event(transaction, "features.materialized", f"view/{report.view}", body)
         return written
 
@@ -150,7 +163,7 @@ class Building(Nouns):
         view of another project.
         """
         from seatrial.features.materialize import write
-        from seatrial.upkeep import needed, write_needed
+        from seatrial.upkeep import needed, refuse_retyped, write_needed
 
         self._refuse_shared(name)
         declared = self.definitions.views
@@ -164,6 +177,10 @@ class Building(Nouns):
                 expected=f"There is {listed(dict.fromkeys(known))}. {did_you_mean(name, known)}".strip(),
             )
         tables = {source.name: self._inputs.given(source, rows) for source in sources[:1]}
+        seen = {(view.digest, tables[view.source.name].schema.to_string()) for view in views}
+        if not seen <= self._fitting:  # asked once, and not for every row of a stream
+            refuse_retyped(self, views, tables)
+            self._fitting.update(seen)
         written = [write(view, tables[view.source.name], self.online, now_us=self.now_us) for view in views]
         return written + write_needed(frozen, tables, self.online, now_us=self.now_us)
 
@@ -190,6 +207,7 @@ class Building(Nouns):
         `candidate`. Raises BreaksLiveRelease, before anything is written, when the project was changed so that a live
         release's features can no longer be kept up.
         """
+        from seatrial.features.frozen import frozen_source
         from seatrial.reuse import Reuse
         from seatrial.training.environment import describe
         from seatrial.training.pipeline import fit
@@ -206,7 +224,8 @@ class Building(Nouns):
             declared, known_by_us=cutoff_us, progress=progress, left_out=left_out, inspect=partial(refuse, self)
         )
         views = [self.definitions.views[view.name] for view in plan.views]
-        freeze(self, views, self._inputs.schemas([view.source for view in views]), "train")
+        schemas = self._inputs.schemas([view.source for view in views])
+        freeze(self, views, schemas, "train")
         training_set = self._keep_training_set(declared, rows, snapshots, cutoff_us)
         fitted = fit(
             declared,
@@ -230,6 +249,7 @@ class Building(Nouns):
             "plan": msgspec.to_builtins(plan),
             "files": files,
             "definition": _definition(declared),
+            "sources": {view.name: msgspec.to_builtins(frozen_source(view.source, schemas)) for view in views},
         }
         record = Record(run, "run", declared.name, (training_set, *snapshots), body)
         version = self._keep_run(record, fitted, started_us)

@@ -28,8 +28,10 @@ from seatrial.workspace import Workspace
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from seatrial.core.records import Record
     from seatrial.data.sources import Source
     from seatrial.features.definitions import FeatureView
+    from seatrial.features.frozen import FrozenSource
     from seatrial.features.materialize import Written
     from seatrial.stores.online import SqliteOnlineStore
 
@@ -44,17 +46,28 @@ class BreaksLiveRelease(Conflict):
     code = "project.breaks_live_release"
 
 
+class ViewRetyped(Conflict):
+    """The columns of a view have other types than when its online rows were made."""
+
+    code = "project.view_retyped"
+
+
 class NotKeptUp(UserWarning):
     """A live or candidate release looks up a view that nothing feeds any more."""
 
 
 @dataclass(frozen=True)
 class Needed:
-    """A view as a release froze it. source: what the project now declares under its source's name; None: nothing."""
+    """A view as a release froze it.
+
+    source: what the project now declares under its source's name; None: nothing. columns: the types of that source's
+    columns when the release was trained, where they are known.
+    """
 
     plan: ViewPlan
     release: str
     source: Source | None
+    columns: Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -95,7 +108,7 @@ def broken(workspace: Workspace, tables: Mapping[str, pa.Table] | None = None) -
         release = workspace.record(id)
         for plain in release.body["manifest"]["plan"]["views"]:
             plan = msgspec.convert(plain, ViewPlan)
-            differences = _differences(workspace, plan, tables or {}) if plan.source else []
+            differences = _differences(workspace, release, plan, tables or {}) if plan.source else []
             if differences:
                 found.append(Broken(id, release.name, deployments, plan.name, tuple(differences)))
     return found
@@ -146,13 +159,23 @@ def live_releases(workspace: Workspace) -> dict[str, tuple[str, ...]]:
     return found
 
 
-def _differences(workspace: Workspace, plan: ViewPlan, tables: Mapping[str, pa.Table]) -> list[str]:
+def _trained_over(workspace: Workspace, release: Record, plan: ViewPlan) -> FrozenSource | None:
+    """The source of a view as a release was trained over it; None for releases that are older than such records."""
+    from seatrial.features.frozen import FrozenSource, record_id, thaw
+
+    run = workspace.metadata.record(release.inputs[1]) if len(release.inputs) > 1 else None
+    kept = run.body.get("sources", {}).get(plan.name) if run else None
+    if kept is not None:
+        return msgspec.convert(kept, FrozenSource)
+    frozen = workspace.metadata.record(record_id(plan.digest))
+    return thaw(frozen).source if frozen else None
+
+
+def _differences(workspace: Workspace, release: Record, plan: ViewPlan, tables: Mapping[str, pa.Table]) -> list[str]:
     from seatrial.features.feeding import differences
-    from seatrial.features.frozen import record_id, thaw
 
     assert plan.source is not None
-    kept = workspace.metadata.record(record_id(plan.digest))
-    before = thaw(kept).source if kept else None
+    before = _trained_over(workspace, release, plan)
     name, declared = plan.source.name, workspace.definitions
     for view in declared.views.values():
         if isinstance(view, SharedView) and view.stands_for(plan.digest):  # wherever its project lies now
@@ -163,6 +186,31 @@ def _differences(workspace: Workspace, plan: ViewPlan, tables: Mapping[str, pa.T
 def _renamed(view: SharedView, name: str, tables: Mapping[str, pa.Table]) -> Mapping[str, pa.Table]:
     """The tables, in which that of a shared view's source has the name that it was frozen under too."""
     return {**tables, name: tables[view.source.name]} if view.source.name in tables else tables
+
+
+def refuse_retyped(workspace: Workspace, views: Sequence[FeatureView], tables: Mapping[str, pa.Table]) -> None:
+    """Raise ViewRetyped when a view's columns have other types than the rows that are online were made of."""
+    from seatrial.features.feeding import column_differences, schema_of
+    from seatrial.features.plan import plan_view
+
+    for view in views:
+        schema = schema_of(view.source, tables)
+        told = workspace.metadata.events(subject=f"view/{view.name}", kind="features.materialized")
+        own = [one.body["columns"] for one in told if one.body.get("digest") == view.digest and one.body.get("columns")]
+        found = column_differences(plan_view(view), own[-1], view.source.name, schema) if own and schema else []
+        if found and workspace.online.count(view.digest):
+            raise ViewRetyped(
+                f"the online rows of view '{view.name}' were made of other types. {' '.join(found)}",
+                expected="One definition has one type for each of its columns.",
+                next="Cast the column back in a QuerySource, which makes it another definition; or, when nothing reads "
+                "what is online, move the online store away and materialize anew.",
+            )
+
+
+def types_read(view: FeatureView, schemas: Schemas) -> dict[str, str]:
+    """The Arrow types of a source's columns, for `refuse_retyped`."""
+    schema = schemas.get(view.source.name)
+    return {field.name: str(field.type) for field in schema} if schema is not None else {}
 
 
 def freeze(workspace: Workspace, views: Sequence[FeatureView], schemas: Schemas, by: str) -> list[str]:
@@ -206,7 +254,8 @@ def needed(workspace: Workspace, model: str | None = None) -> list[Needed]:
             if not as_now and plan.digest not in found:
                 name = plan.source.name if plan.source else ""
                 source = workspace.definitions.sources_like(name).get(name)
-                found[plan.digest] = Needed(plan, id, source)
+                before = _trained_over(workspace, release, plan)
+                found[plan.digest] = Needed(plan, id, source, before.columns if before else {})
     return list(found.values())
 
 
@@ -217,6 +266,7 @@ def write_needed(
 
     tables: rows by source name. how: the times that `features.materialize.write` takes.
     """
+    from seatrial.features.feeding import column_differences
     from seatrial.features.materialize import Written, write
 
     done = []
@@ -226,7 +276,11 @@ def write_needed(
                 raise UsageError(_unfed(one.plan))
             if one.source.name not in tables:
                 raise UsageError(f"it takes rows of source '{one.source.name}', pushed under that name.")
-            written = write(one.plan, tables[one.source.name], store, **how)
+            rows = tables[one.source.name]
+            retyped = column_differences(one.plan, one.columns, one.source.name, rows.schema)
+            if retyped:
+                raise UsageError(" ".join(retyped))
+            written = write(one.plan, rows, store, **how)
         except (Failed, UsageError) as error:
             written = Written(one.plan.name, 0, 0, 0, 0, 0, problem=error.found)
             warnings.warn(

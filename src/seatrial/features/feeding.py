@@ -63,9 +63,10 @@ def differences(
         new = tuple(source.event_key) if what == "event_key" else getattr(source, what)
         if old != new:
             found.append(f"Source '{name}' had {what}={_shown(old)} and now has {what}={_shown(new)}.")
-    schema = _schema(source, tables)
+    schema = schema_of(source, tables)
     if schema is not None:
-        found += _columns(plan, before, name, schema) or _values(plan, before, source, tables)
+        columns = before.columns if before else {}
+        found += column_differences(plan, columns, name, schema) or _values(plan, before, source, tables)
     return found
 
 
@@ -98,7 +99,7 @@ def _shown(value: Any) -> str:
     return repr(list(value)) if isinstance(value, tuple) else repr(value)
 
 
-def _schema(source: Source, tables: Mapping[str, pa.Table]) -> pa.Schema | None:
+def schema_of(source: Source, tables: Mapping[str, pa.Table]) -> pa.Schema | None:
     """The columns that a source has now; None when `tables` do not tell."""
     from seatrial.data.reading import BadQuery, query_schema
 
@@ -106,7 +107,7 @@ def _schema(source: Source, tables: Mapping[str, pa.Table]) -> pa.Schema | None:
         return tables[source.name].schema
     if not isinstance(source, QuerySource):
         return None
-    below = {table.name: _schema(table, tables) for table in source.tables.values()}
+    below = {table.name: schema_of(table, tables) for table in source.tables.values()}
     known = {name: schema for name, schema in below.items() if schema is not None}
     try:
         return query_schema(source, known) if len(known) == len(below) else None
@@ -114,14 +115,15 @@ def _schema(source: Source, tables: Mapping[str, pa.Table]) -> pa.Schema | None:
         return None  # whoever reads it is told
 
 
-def _columns(plan: ViewPlan, before: FrozenSource | None, source: str, schema: pa.Schema) -> list[str]:
+def column_differences(plan: ViewPlan, before: Mapping[str, str], source: str, schema: pa.Schema) -> list[str]:
+    """What of the columns that a view reads is gone, or of another kind. before: column -> Arrow type, where known."""
     found = []
     for column, role in columns_read(plan).items():
         if column not in schema.names:
             near = did_you_mean(column, schema.names)
             found.append(f"Source '{source}' has no column '{column}' any more. {near}".strip())
             continue
-        old, new = before.columns.get(column, "") if before else "", str(schema.field(column).type)
+        old, new = before.get(column, ""), str(schema.field(column).type)
         if old and _family(old, role) != _family(new, role) and "null" not in (old, new):
             found.append(f"Column '{column}' of source '{source}' was {old} and is {new}.")
     for expression in plan.expressions.values():
