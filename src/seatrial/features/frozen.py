@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 KIND = "view"
 FROZEN = "view.frozen"
 FORMAT = 1
+_COMMON = Source().as_plain()
 SHORTEST = 12
 """Hex digits of a digest that are shown, and the fewest that a reference gives."""
 
@@ -46,8 +47,8 @@ class FrozenTooNew(Failed):
 class FrozenSource(msgspec.Struct, frozen=True, omit_defaults=True):
     """A source as it was declared, and its columns as they were read.
 
-    kind: the class; path, sql, nulls: of the kinds that have them. tables: of a query, its sources by the names that
-    the SQL gives them. set_aside: the conditions of rows that are taken out. columns: column -> Arrow type; empty
+    kind: the class. path: where its rows lie, without a password. sql, tables: of a query, and its sources by the names
+    that the SQL gives them. set_aside: the conditions of rows that are taken out. columns: column -> Arrow type; empty
     where no rows had been read.
     """
 
@@ -238,11 +239,19 @@ def frozen_source(source: Source, schemas: Mapping[str, pa.Schema | None]) -> Fr
         event_key=tuple(source.event_key),
         timezone=source.timezone,
         set_aside=tuple(rule.where for rule in source.set_aside),
-        path=str(getattr(source, "path", "")),
+        path=_place(source),
         sql=query.sql if query else "",
         tables={alias: frozen_source(table, schemas) for alias, table in query.tables.items()} if query else {},
         columns={field.name: str(field.type) for field in schema} if schema is not None else {},
     )
+
+
+def _place(source: Source) -> str:
+    """Where a source's rows lie: its path, or all that its kind adds to what every source says."""
+    plain = source.as_plain()
+    if "path" in plain or isinstance(source, QuerySource):
+        return str(plain.get("path", ""))
+    return " ".join(f"{what}={value}" for what, value in plain.items() if value and what not in _COMMON)
 
 
 def _body(view: FrozenView) -> dict[str, Any]:
