@@ -52,7 +52,11 @@ class Inputs:
 
     def raw(self, names: Sequence[str]) -> dict[str, Source]:
         """The raw sources of these names, or all of them."""
-        raw = self._workspace.definitions.raw
+        from seatrial.data.sources import QuerySource
+
+        definitions = self._workspace.definitions
+        own = {name: one for name, one in definitions.own_sources.items() if not isinstance(one, QuerySource)}
+        raw = own if names and own.keys() >= set(names) else definitions.raw  # which asks other projects
         return {name: raw[self._known(name, raw)] for name in names or raw}
 
     def reports(self, names: Sequence[str], inspect: Inspect) -> list[ValidationReport]:

@@ -235,6 +235,24 @@ def test_loading_a_project_asks_nothing_of_the_other_one(theirs, ours):
         assert str(project.definitions.views["carrier_delay"]).startswith("shared_view('../theirs', 'carrier_delay'")
 
 
+def test_what_does_not_need_the_other_project_works_while_it_is_away(theirs, ours):
+    folder, _ = theirs
+    text = (ours / "project.py").read_text()
+    (ours / "project.py").write_text(
+        text
+        + "Model('own', task='binary', target='late', labels=ParquetSource('labels.parquet', event_timestamp='at'),"
+        " features=['request:plan', 'request:carrier'], estimator='lightgbm.LGBMClassifier', cv_folds=0)\n"
+    )
+    shutil.rmtree(folder)
+    with opened(ours) as project:
+        assert [one.source for one in project.snapshot("labels")] == ["labels"]
+        assert project.train("own").passed
+        with pytest.raises(SharedProjectMissing):
+            project.train("late")
+        with pytest.raises(SharedProjectMissing):
+            project.snapshot()
+
+
 def test_a_shared_view_is_frozen_here_too_and_can_be_shared_on(theirs, ours, tmp_path):
     _, digests = theirs
     with opened(ours) as project:
