@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from seatrial.features.definitions import feature_view as feature_view
     from seatrial.features.definitions import sql as sql
     from seatrial.features.request_time import on_request as on_request
+    from seatrial.features.shared import shared_view as shared_view
     from seatrial.monitoring.definition import Alarm as Alarm
     from seatrial.monitoring.definition import Monitor as Monitor
     from seatrial.project import Project as Project
@@ -60,6 +61,7 @@ _HOME = {
     "expect": "seatrial.data.expectations",
     "feature_view": "seatrial.features.definitions",
     "on_request": "seatrial.features.request_time",
+    "shared_view": "seatrial.features.shared",
     "sql": "seatrial.features.definitions",
 }
 
@@ -88,6 +90,7 @@ __all__ = [
     "expect",
     "feature_view",
     "on_request",
+    "shared_view",
     "sql",
 ]
 

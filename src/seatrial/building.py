@@ -94,12 +94,26 @@ class Building(Nouns):
     _mirroring: subprocess.Popen[bytes] | None = None
 
     @cached_property
+    def _fitting(self) -> set[tuple[str, str]]:
+        """Digests of views and the columns that were found to fit their online rows."""
+        return set()
+
+    @cached_property
     def _inputs(self) -> Inputs:
         return Inputs(self)
 
     def validate(self, *sources: str) -> list[ValidationReport]:
-        """Check the expectations of the sources (all, or those named). Reads only; writes nothing."""
-        return self._inputs.reports(sources)
+        """Check the expectations of the sources (all, or those named). Reads only; writes nothing.
+
+        Without names also whether each model, view and deployment names what is there, whether live releases can still
+        be fed, and which features exist already, which is only a note.
+        """
+        from seatrial.reuse import Reuse
+        from seatrial.upkeep import reports
+
+        releases: list[ValidationReport] = []
+        found = self._inputs.reports(sources, lambda tables: releases.extend(reports(self, tables)))
+        return found if sources else [*found, *releases, *Reuse(self).reports()]
 
     def snapshot(self, *sources: str, progress: Progress | None = None) -> list[Taken]:
         """Keep the rows of the raw sources (all, or those named), by content.
@@ -113,23 +127,34 @@ class Building(Nouns):
         """Bring the online store up to `at` (default: now) for all views, or those named. Repeating it is safe.
 
         Views as live and candidate releases froze them are kept up too, where the project declares them otherwise now;
-        `problem` says of such a view that it cannot be, and a warning with it.
+        `problem` says of such a view that it cannot be, and a warning with it. When it is a live release's, and the
+        project was changed so that nothing can feed it, BreaksLiveRelease is raised before anything is written.
         """
         from seatrial.features.materialize import write
-        from seatrial.upkeep import needed, write_needed
+        from seatrial.upkeep import freeze, needed, refuse, refuse_retyped, types_read, write_needed
 
+        refuse(self)
         at_us = to_us(as_utc(at)) if at else self.now_us
         frozen = [one for one in needed(self) if not views or one.plan.name in views]
         gone = {one.plan.name for one in frozen} - set(self.definitions.views)
         chosen = [self._inputs.view(name) for name in views or self.definitions.views if name not in gone]
         sources = [view.source for view in chosen] + [one.source for one in frozen if one.source]
-        tables, snapshots = self._inputs.tables(sources, progress)
+
+        def inspect(raw: Mapping[str, pa.Table]) -> None:
+            refuse(self, raw)
+            refuse_retyped(self, chosen, raw)
+
+        tables, snapshots = self._inputs.tables(sources, progress, inspect)
+        schemas = self._inputs.schemas([view.source for view in chosen])
+        freeze(self, chosen, schemas, "materialize")
+        made_of = {view.name: {"digest": view.digest, "columns": types_read(view, schemas)} for view in chosen}
         how: dict[str, Any] = {"known_by_us": at_us, "progress": progress}
         written = [write(view, tables[view.source.name], self.online, **how) for view in chosen]
         written += write_needed(frozen, tables, self.online, **how)
         with self.metadata.transaction() as transaction:
             for report in written:
                 body = msgspec.to_builtins(report) | {"through_us": at_us, "snapshots": snapshots}
+                body |= {} if report.release else made_of[report.view]
                 self.event(transaction, "features.materialized", f"view/{report.view}", body)
         return written
 
@@ -138,7 +163,8 @@ class Building(Nouns):
 
         name: a view, or a source: then every view over it takes them. rows: a path (.parquet, .csv, .jsonl), an
         Arrow table or other frame, or a list of dicts with the source's columns. A row that is there already
-        changes nothing. Views as live and candidate releases froze them take the rows too.
+        changes nothing. Views as live and candidate releases froze them take the rows too. Raises SharedReadOnly for a
+        view of another project.
         """
         views, frozen, source = self._fed_by(name)
         return self._pushed(views, frozen, self._inputs.given(source, rows) if source else None)
@@ -193,11 +219,13 @@ class Building(Nouns):
         """
         from seatrial.upkeep import needed
 
-        views = [view for view in self.definitions.views.values() if name in (view.name, view.source.name)]
+        self._refuse_shared(name)
+        declared = self.definitions.views
+        views = [view for view in declared.values() if name in (view.name, self._own_source(view))]
         frozen = [one for one in needed(self) if name in (one.plan.name, one.plan.source and one.plan.source.name)]
         sources = [view.source for view in views] + [one.source for one in frozen if one.source]
         if not views and not frozen:
-            known = [*self.definitions.views, *(view.source.name for view in self.definitions.views.values())]
+            known = [*declared, *(source for view in declared.values() if (source := self._own_source(view)))]
             raise UnknownName(
                 f"no view and no view's source is named '{name}'.",
                 expected=f"There is {listed(dict.fromkeys(known))}. {did_you_mean(name, known)}".strip(),
@@ -207,12 +235,30 @@ class Building(Nouns):
     def _pushed(self, views: list[FeatureView], frozen: list[Needed], rows: pa.Table | None) -> list[Written]:
         """Take rows of one source into the online store, for each of the views."""
         from seatrial.features.materialize import write
-        from seatrial.upkeep import write_needed
+        from seatrial.upkeep import refuse_retyped, write_needed
 
         names = [view.source.name for view in views] + [one.source.name for one in frozen if one.source]
         tables = {names[0]: rows} if rows is not None else {}
+        seen = {(view.digest, tables[view.source.name].schema.to_string()) for view in views}
+        if not seen <= self._fitting:  # asked once, and not for every row of a stream
+            refuse_retyped(self, views, tables)
+            self._fitting.update(seen)
         written = [write(view, tables[view.source.name], self.online, now_us=self.now_us) for view in views]
         return written + write_needed(frozen, tables, self.online, now_us=self.now_us)
+
+    def _own_source(self, view: FeatureView) -> str:
+        """The name of a view's source; empty for a view of another project, which is not looked up."""
+        from seatrial.features.shared import SharedView
+
+        return "" if isinstance(view, SharedView) else view.source.name
+
+    def _refuse_shared(self, name: str) -> None:
+        """Raise when `name` is a view of another project, or a source of one."""
+        from seatrial.features.shared import AT, SharedView
+
+        for view in self.definitions.views.values():
+            if isinstance(view, SharedView) and (name == view.name or (AT in name and name == view.source.name)):
+                view.refuse_rows()
 
     def train(
         self,
@@ -226,10 +272,16 @@ class Building(Nouns):
 
         The run is recorded either way; `passed` and `version` say how it ended. The version gets the alias
         `candidate`. engine: "local" or "spark" (default: the settings'): where features are joined; the same rows.
+        Raises BreaksLiveRelease, before anything is written, when the project was changed so that a live release's
+        features can no longer be kept up.
         """
+        from seatrial.features.frozen import frozen_source
+        from seatrial.reuse import Reuse
         from seatrial.training.environment import describe
         from seatrial.training.pipeline import fit
+        from seatrial.upkeep import freeze, refuse
 
+        refuse(self)
         started, started_us = monotonic(), machine_us()
         declared = self.definitions.model(model)
         timed = declared.labels.event_timestamp is not None
@@ -237,8 +289,16 @@ class Building(Nouns):
         environment = describe(self.folder, self.definitions.files, declared.threads, seed=declared.seed)
         left_out: dict[str, int] = {}
         rows, plan, request, snapshots = self._inputs.rows(
-            declared, known_by_us=cutoff_us, progress=progress, left_out=left_out, engine=engine
+            declared,
+            known_by_us=cutoff_us,
+            progress=progress,
+            left_out=left_out,
+            engine=engine,
+            inspect=partial(refuse, self),
         )
+        views = [self.definitions.views[view.name] for view in plan.views]
+        schemas = self._inputs.schemas([view.source for view in views])
+        freeze(self, views, schemas, "train")
         training_set = self._keep_training_set(declared, rows, snapshots, cutoff_us)
         fitted = fit(
             declared,
@@ -250,6 +310,7 @@ class Building(Nouns):
             progress=progress,
         )
         notes = [_KNOWN_AT_ONCE] if timed and declared.labels.label_known_at is None else []
+        notes += Reuse(self).notes([view.name for view in views])
         counted = _counting(fitted.split, left_out)
         fitted = replace(fitted, split=counted, warnings=(*notes, *fitted.warnings))
         run = new_id("run")
@@ -261,6 +322,7 @@ class Building(Nouns):
             "plan": msgspec.to_builtins(plan),
             "files": files,
             "definition": _definition(declared),
+            "sources": {view.name: msgspec.to_builtins(frozen_source(view.source, schemas)) for view in views},
         }
         record = Record(run, "run", declared.name, (training_set, *snapshots), body)
         version = self._keep_run(record, fitted, started_us)

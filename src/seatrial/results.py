@@ -107,7 +107,10 @@ class FeatureInfo(msgspec.Struct, frozen=True):
     """One feature of a view.
 
     online_rows: entities that the online store knows of; None: it cannot be read now. materialized_through: up to which
-    instant `materialize` took rows last, as the view is declared or was; None: it never did.
+        instant `materialize` took rows last, as the view is declared or was; None: it never did.
+    live: the deployments whose live release reads the view, with the digest where it reads an earlier one.
+    same_as: the feature that it is again. shared_from: the address of the other project that the view is from.
+    problem: why nothing is known of a view of another project.
     """
 
     view: str
@@ -121,6 +124,29 @@ class FeatureInfo(msgspec.Struct, frozen=True):
     description: str
     online_rows: int | None
     materialized_through: str | None = None
+    tags: list[str] = []
+    live: list[str] = []
+    same_as: str | None = None
+    shared_from: str | None = None
+    problem: str | None = None
+
+
+class FoundFeature(msgspec.Struct, frozen=True):
+    """A feature, or request-time function, that has every word of a search. where: in what, best first."""
+
+    name: str
+    where: list[str]
+    definition: str
+    owner: str
+    description: str
+
+
+class Searched(msgspec.Struct, frozen=True):
+    """A search. found: best first. did_you_mean: the words that would find something; empty when `found` is not."""
+
+    text: str
+    found: list[FoundFeature]
+    did_you_mean: str
 
 
 class ModelStatus(msgspec.Struct, frozen=True):

@@ -88,7 +88,9 @@ class Workspace:
     @cached_property
     def definitions(self) -> Definitions:
         """What the project file defines. Raises NotAProject or BrokenProject."""
-        return collect(self._given) if self._given is not None else load_definitions(self.folder)
+        if self._given is not None:
+            return collect(self._given, folder=self.folder)
+        return load_definitions(self.folder)
 
     @cached_property
     def metadata(self) -> MetadataStore:

@@ -30,6 +30,7 @@ def test_every_form_of_export_is_a_method_of_project(form):
 )
 def test_every_noun_is_read_by_a_method_of_project(noun, word):
     singular = noun.removesuffix("s")
+    word = word.replace("-", "_")
     names = {f"{noun}_{word}", f"{singular}_{word}", *([noun] if word == "list" else [])}
     known = {name for name in names if callable(getattr(Project, name, None))}
     filtered = {"features_show"} if (noun, word) == ("features", "show") else set()  # the list, for one view

@@ -87,21 +87,26 @@ def init(call: Invocation, folder: Path, template: str) -> None:
 @click.pass_obj
 def validate(call: Invocation, sources: tuple[str, ...]) -> None:
     """Reads the raw tables, all or those named, and shows for each expectation whether it holds, with the rows
-    that break it; without names also every column that a model, view or deployment names and no source has. Writes
-    nothing. Ends with 1 when anything failed."""
+    that break it; without names also every column that a model, view or deployment names and no source has, and
+    each live release whose features the project can no longer keep up. Writes nothing. Ends with 1 when anything
+    failed, with 5 when it is only that a live release would break."""
     from seatrial.cli import render
     from seatrial.data.expectations import refused
     from seatrial.declarations import DeclarationReport, differ
+    from seatrial.upkeep import ReleaseReport, breaking
 
     with call.project() as project:
         reports = project.validate(*sources)
         call.answer(reports, render.validated)
     differing = [report for report in reports if isinstance(report, DeclarationReport)]
-    data = [report for report in reports if report not in differing]
+    releases = [report for report in reports if isinstance(report, ReleaseReport)]
+    data = [report for report in reports if not isinstance(report, DeclarationReport | ReleaseReport)]
     if not all(report.passed for report in data):
         raise refused(*data)
     if differing:
         raise differ(differing)
+    if releases:
+        raise breaking([report.broken for report in releases])
 
 
 @verb("snapshot")

@@ -174,7 +174,8 @@ def make_plan(features: Sequence[FeatureView | RequestFunction | str], views: Ma
     """The plan for a model's features.
 
     views: every view of the project by name; a function may use a feature of a view that is no input itself.
-    Raises BadDefinition for two features with one name, or an argument `view__feature` that nobody declares.
+    Raises BadDefinition for two features with one name, an argument `view__feature` that nobody declares, or a function
+    that needs one that comes later, or that needs it.
     """
     used = {feature.name: feature for feature in features if isinstance(feature, FeatureView)}
     functions = [feature for feature in features if isinstance(feature, RequestFunction)]
@@ -188,6 +189,7 @@ def make_plan(features: Sequence[FeatureView | RequestFunction | str], views: Ma
                 raise unknown_view(name, list(views))
             used[name] = views[name]
             _check_feature(views[name], arg, function)
+    _check_order(functions)
     plan = FeaturePlan(
         tuple(plan_view(view) for view in used.values()),
         tuple(FunctionPlan(function.name, function.args, function.source) for function in functions),
@@ -197,6 +199,33 @@ def make_plan(features: Sequence[FeatureView | RequestFunction | str], views: Ma
     if twice:
         raise BadDefinition(f"two features are named '{twice[0]}'.", expected="Every feature needs its own name.")
     return plan
+
+
+def _check_order(functions: Sequence[RequestFunction]) -> None:
+    """Raise BadDefinition unless each function needs only earlier ones."""
+    needs = {function.name: [arg for arg in function.args if arg != function.name] for function in functions}
+    for position, function in enumerate(functions):
+        later = {one.name for one in functions[position:]}
+        for arg in function.args:
+            if arg in later:
+                path = _way_back(arg, function.name, needs, ())
+                raise BadDefinition(
+                    f"request-time functions need each other: {' needs '.join((function.name, *path))}."
+                    if path
+                    else f"request-time function '{function.name}' needs '{arg}', which the model lists after it.",
+                    expected="Functions are computed in the order of the model's features=[...].",
+                    next="Take the circle apart." if path else f"List '{arg}' before '{function.name}'.",
+                )
+
+
+def _way_back(name: str, start: str, needs: Mapping[str, Sequence[str]], seen: tuple[str, ...]) -> tuple[str, ...]:
+    """The names from `name` to `start`, each of which needs the next; empty when there is no such way."""
+    if name == start:
+        return (*seen, name)
+    if name in seen or name not in needs:
+        return ()
+    ways = (_way_back(arg, start, needs, (*seen, name)) for arg in needs[name])
+    return next((way for way in ways if way), ())
 
 
 def _check_feature(view: FeatureView | None, arg: str, function: RequestFunction) -> None:
