@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from seatrial.data.expectations import ValidationReport
     from seatrial.deployment.definition import Deployment
     from seatrial.doctor import Check
+    from seatrial.features.leaks import LeakReport
     from seatrial.features.materialize import Written
     from seatrial.registry.mlflow import Mirrored
     from seatrial.releases.build import Built
@@ -157,8 +158,10 @@ class Building(Nouns):
         """Fit a model on what was known at `cutoff` (default: now), judge it, and make it a version if its gates pass.
 
         The run is recorded either way; `passed` and `version` say how it ended. The version gets the alias
-        `candidate`.
+        `candidate`. Raises LeakFound, and trains nothing, for a column that knows more than could be known.
         """
+        from seatrial.feature_quality import leaks
+        from seatrial.features.leaks import note, refusal
         from seatrial.training.environment import describe
         from seatrial.training.pipeline import fit
 
@@ -171,6 +174,9 @@ class Building(Nouns):
         rows, plan, request, snapshots = self._inputs.rows(
             declared, known_by_us=cutoff_us, progress=progress, left_out=left_out
         )
+        guard = leaks(self._inputs, declared, plan, rows)
+        if guard.leaks:
+            raise refusal(guard)
         training_set = self._keep_training_set(declared, rows, snapshots, cutoff_us)
         fitted = fit(
             declared,
@@ -182,12 +188,14 @@ class Building(Nouns):
             progress=progress,
         )
         notes = [_KNOWN_AT_ONCE] if timed and declared.labels.label_known_at is None else []
+        notes += [note(guard)] if note(guard) else []
         counted = _counting(fitted.split, left_out)
         fitted = replace(fitted, split=counted, warnings=(*notes, *fitted.warnings))
         run = new_id("run")
         files = self._keep_run_files(run, fitted, environment.patch)
         body = fitted.as_plain() | {
             "cutoff_us": cutoff_us,
+            "leak_guard": msgspec.to_builtins(guard),
             "environment": environment.facts,
             "signature": msgspec.to_builtins(fitted.signature),
             "plan": msgspec.to_builtins(plan),
@@ -211,6 +219,19 @@ class Building(Nouns):
             seconds=round(monotonic() - started, 3),
             notes=notes,
         )
+
+    def feature_leaks(self, model: str | None = None, *, progress: Progress | None = None) -> LeakReport:
+        """Whether a model's columns change when they are computed again from what was known at their rows' instants.
+
+        What `train` does first, on the rows whose label is known now. Reads only.
+        """
+        from seatrial.feature_quality import leaks
+
+        declared = self.definitions.model(model)
+        timed = declared.labels.event_timestamp is not None
+        known_by_us = to_us(self.clock.now()) if timed else None
+        rows, plan, _, _ = self._inputs.rows(declared, known_by_us=known_by_us, progress=progress)
+        return leaks(self._inputs, declared, plan, rows)
 
     def release(
         self, name: str | None = None, *, parity_window: Window | None = None, progress: Progress | None = None

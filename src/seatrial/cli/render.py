@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TextIO
@@ -393,6 +394,7 @@ def run(thing: Plain) -> list[Block]:
         "seed": thing["seed"],
         "python": environment.get("python"),
         "owner": definition["owner"],
+        "leak guard": leak_words(thing["leak_guard"]) if "leak_guard" in thing else None,
     }
     return [
         Line(f"{thing['id']} of {thing['model']} {verdict}.", "bold"),
@@ -402,6 +404,13 @@ def run(thing: Plain) -> list[Block]:
         Line(),
         Line("The whole record: --json", "dim"),
     ]
+
+
+def leak_words(guard: Plain) -> str:
+    """What the leak guard found, in a few words."""
+    counts = Counter(one["status"] for one in guard["columns"])
+    said = [f"{counts[status]} {status}" for status in ("verified", "leaks", "unverifiable") if counts[status]]
+    return f"{', '.join(said) or 'no columns'}, on {guard['rows']:,} rows at {len(guard['instants'])} instants"
 
 
 def release(thing: Plain) -> list[Block]:
