@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from seatrial.features.definitions import Entity as Entity
     from seatrial.features.definitions import agg as agg
     from seatrial.features.definitions import feature_view as feature_view
+    from seatrial.features.definitions import sql as sql
     from seatrial.features.request_time import on_request as on_request
     from seatrial.monitoring.definition import Alarm as Alarm
     from seatrial.monitoring.definition import Monitor as Monitor
@@ -55,6 +56,7 @@ _HOME = {
     "expect": "seatrial.data.expectations",
     "feature_view": "seatrial.features.definitions",
     "on_request": "seatrial.features.request_time",
+    "sql": "seatrial.features.definitions",
 }
 
 __all__ = [
@@ -80,6 +82,7 @@ __all__ = [
     "expect",
     "feature_view",
     "on_request",
+    "sql",
 ]
 
 

@@ -16,7 +16,7 @@ HEAVY = ("duckdb", "lightgbm", "mlflow", "msgspec", "numpy", "onnx", "onnxruntim
 # The names of the README, the documentation and the templates; adding one is a promise, removing one breaks it
 PUBLIC = """
     Alarm BlueGreen CsvSource Deployment Entity FrameSource Gate Model Monitor ParquetSource PredictionLog Project
-    QuerySource Retrain SeatrialError SetAside Split Trigger agg expect feature_view on_request
+    QuerySource Retrain SeatrialError SetAside Split Trigger agg expect feature_view on_request sql
 """.split()
 
 

@@ -18,7 +18,7 @@ from seatrial.core.errors import Failed, NotInThisVersion, UsageError, did_you_m
 from seatrial.core.identity import canonical_json, content_id
 from seatrial.core.records import Record
 from seatrial.core.windows import duration_us
-from seatrial.data.session import is_one_select, session
+from seatrial.data.expressions import ROWS, wrong
 from seatrial.data.sources import FrameSource, ParquetSource, QuerySource, require_columns
 from seatrial.features.definitions import Entity, FeatureView, agg, check_name
 from seatrial.features.plan import FeaturePlan, plan_view
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 EVENT = "event_timestamp"
 CREATED = "created_timestamp"
 DAY_US = duration_us("1d")
-ROWS = "rows"  # the file's name within a transformation
 KIND = "feature_view"
 FORMAT = 1
 STATISTICS = ("mean", "std", "min", "max", "null_rate", "p25", "p50", "p75")
@@ -469,22 +468,10 @@ def _typed(feature: FeatureDefinition, value: str) -> str:
 
 def _check_transformation(view: Registered, feature: FeatureDefinition, rows: pa.Table) -> None:
     """Raise BadTransformation unless the expression is one, runs, and looks at nothing but columns of its own row."""
-    import duckdb
-
     if feature.transformation is None:
         require_columns(view.file, rows, [feature.name])
         return
-    sql = f"SELECT (\n{feature.transformation}\n) AS value FROM {ROWS}"
-    problem = ""
-    try:
-        if not is_one_select(sql):
-            raise duckdb.ParserException("it is not one expression")
-        with session({ROWS: rows}) as connection:
-            problem = _looks_beyond(connection, sql, rows.column_names)
-            if not problem:
-                connection.execute(f"SELECT *, (\n{feature.transformation}\n) AS value FROM {ROWS} LIMIT 0")
-    except duckdb.Error as error:
-        problem = " ".join(str(error).split("\n")[0].split())
+    problem = wrong(feature.transformation, rows)
     if problem:
         raise BadTransformation(
             f"the transformation of feature '{feature.name}' of view '{view.name}' cannot be used: {problem}.",
@@ -492,45 +479,6 @@ def _check_transformation(view: Registered, feature: FeatureDefinition, rows: pa
             state="Nothing was registered.",
             feature=feature.name,
         )
-
-
-def _looks_beyond(connection: Any, sql: str, columns: Sequence[str]) -> str:
-    """What in a parsed expression depends on more than one row's columns; empty when nothing does."""
-    import msgspec
-
-    (text,) = connection.execute("SELECT json_serialize_sql(?)", [sql]).fetchone()
-    selected = msgspec.json.decode(text)["statements"][0]["node"].get("select_list", [])
-    if len(selected) != 1:
-        return "it is not one expression"
-    nodes = list(_nodes(selected))
-    kinds = {node["class"] for node in nodes}
-    if {"WINDOW", "SUBQUERY"} & kinds:
-        return "it looks at other rows, which may lie in the future of this one"
-    used = [node["function_name"] for node in nodes if node["class"] == "FUNCTION"]
-    unsteady = connection.execute(
-        "SELECT DISTINCT function_name FROM duckdb_functions() WHERE stability <> 'CONSISTENT'"
-    ).fetchall()
-    for (name,) in unsteady:
-        if name in used:
-            return f"{name} gives another value every time"
-    known = {ROWS, *(column.lower() for column in columns)}
-    if "LAMBDA" not in kinds:  # whose parameters look like columns
-        for node in nodes:
-            if node["class"] == "COLUMN_REF" and node["column_names"][0].lower() not in known:
-                name = node["column_names"][0]
-                return f"there is no column '{name}'. {did_you_mean(name, columns)}".strip().rstrip(".")
-    return ""
-
-
-def _nodes(tree: Any) -> Iterable[dict[str, Any]]:
-    """Every node of a syntax tree that has a class."""
-    if isinstance(tree, dict):
-        if "class" in tree:
-            yield tree
-        tree = list(tree.values())
-    if isinstance(tree, list):
-        for part in tree:
-            yield from _nodes(part)
 
 
 def _key_dtype(view: Registered, key: str, rows: pa.Table) -> KeyDtype:
