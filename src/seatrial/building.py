@@ -188,7 +188,6 @@ class Building(Nouns):
             progress=progress,
         )
         notes = [_KNOWN_AT_ONCE] if timed and declared.labels.label_known_at is None else []
-        notes += [note(guard)] if note(guard) else []
         counted = _counting(fitted.split, left_out)
         fitted = replace(fitted, split=counted, warnings=(*notes, *fitted.warnings))
         run = new_id("run")
@@ -218,6 +217,7 @@ class Building(Nouns):
             snapshots=snapshots,
             seconds=round(monotonic() - started, 3),
             notes=notes,
+            leak_guard=note(guard),
         )
 
     def feature_leaks(self, model: str | None = None, *, progress: Progress | None = None) -> LeakReport:

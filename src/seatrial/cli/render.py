@@ -216,6 +216,7 @@ def trained(run: Plain) -> list[Block]:
     blocks: list[Block] = [Line(f"Model {run['model']}, run {run['run']}", "bold"), Line(split_words(run["rows"]))]
     blocks += _evidence(run)
     blocks += [Line(f"note: {note}", "dim") for note in run.get("notes", [])]
+    blocks += [Line(f"note: {run['leak_guard']}", "dim")] if run.get("leak_guard") else []
     blocks.append(Line())
     if run["passed"]:
         blocks.append(Line(f"✓ Version {run['version']} of {run['model']} is the candidate.", "green"))

@@ -330,7 +330,10 @@ def _combined(source: Source) -> str:
             return why
     unknown = {name for table in source.tables.values() for name in _open(table)}
     if unknown and combines_rows(source.sql):
-        return f"the query of '{source.name}' combines rows, and nothing says when those of {listed(sorted(unknown))} were known"
+        return (
+            f"the query of '{source.name}' combines rows, and nothing says when those of {listed(sorted(unknown))} "
+            "were known"
+        )
     return ""
 
 
