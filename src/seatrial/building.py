@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from seatrial.doctor import Check
     from seatrial.features.leaks import LeakReport
     from seatrial.features.materialize import Written
+    from seatrial.features.statistics import Statistics
     from seatrial.registry.mlflow import Mirrored
     from seatrial.releases.build import Built
     from seatrial.releases.manifest import Manifest
@@ -232,6 +233,28 @@ class Building(Nouns):
         known_by_us = to_us(self.clock.now()) if timed else None
         rows, plan, _, _ = self._inputs.rows(declared, known_by_us=known_by_us, progress=progress)
         return leaks(self._inputs, declared, plan, rows)
+
+    def feature_stats(
+        self, view: str, window: Window, *, by: str | None = None, progress: Progress | None = None
+    ) -> Statistics:
+        """How a view's values are spread over the events of a window; kept by content, so repeating gives the same id.
+
+        by: also for each piece of this length, such as "1d". The values are the view's own at each of its events.
+        """
+        from seatrial.core.windows import duration_us
+        from seatrial.features.statistics import view_statistics
+
+        declared = self._inputs.view(view)
+        by_us = duration_us(by) if by else None
+        tables, snapshots = self._inputs.tables([declared.source], progress)
+        rows = tables[declared.source.name]
+        found = view_statistics(declared, rows, window, by_us=by_us, threads=self.settings.threads)
+        record = Record(found.id, "statistics", declared.name, (), msgspec.to_builtins(found))
+        with self.metadata.transaction() as transaction:
+            if transaction.add(record):
+                body = {"view": view, "window": str(window), "snapshots": snapshots}
+                self.event(transaction, "statistics.computed", found.id, body)
+        return found
 
     def release(
         self, name: str | None = None, *, parity_window: Window | None = None, progress: Progress | None = None

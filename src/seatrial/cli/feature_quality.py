@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from seatrial.cli import talk
-from seatrial.cli.door import Invocation, as_window
+from seatrial.cli.door import BadCommandLine, Invocation, as_time, as_window
 from seatrial.cli.nouns import NOUNS
-from seatrial.cli.render import Block, Line, Plain, Table, leak_words
+from seatrial.cli.render import Block, Line, Plain, Table, leak_words, listing
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from seatrial.core.windows import Window
+    from seatrial.features.statistics import Statistics
 
 
 @NOUNS["features"].command("leaks")
@@ -64,6 +68,88 @@ def features_verify(
         call.answer(report, skew)
     if fail_above is not None and report.share > fail_above:
         raise refusal(report, fail_above)
+
+
+@NOUNS["features"].command("stats")
+@click.argument("view", required=False)
+@click.option("--start", callback=as_time, metavar="TIME", help="Events from it on; ISO 8601 with a zone.")
+@click.option("--end", callback=as_time, metavar="TIME", help="Events before it.")
+@click.option("--by", metavar="DURATION", help='Also for each piece of this length, such as "1d".')
+@click.option("--html", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="Write a page as well.")
+@click.pass_obj
+def features_stats(
+    call: Invocation,
+    view: str | None,
+    start: datetime | None,
+    end: datetime | None,
+    by: str | None,
+    html: Path | None,
+) -> None:
+    """Describe the values of VIEW at its events from --start to --end: nulls, moments, quartiles, histogram.
+
+    What was described is kept by its content. Without --start and --end, what was kept is listed, of VIEW or of all."""
+    from seatrial.core.clock import to_us
+    from seatrial.core.windows import Window
+
+    if start is None and end is None:
+        if by or html:
+            raise BadCommandLine("--by and --html describe a stretch of time.", expected="Give --start and --end too.")
+        with call.project() as project:
+            kept = project.feature_stats_kept(view)
+            call.answer(kept, lambda things: listing(things, next="seatrial features stats VIEW --start --end"))
+        return
+    if view is None or start is None or end is None or start >= end:
+        raise BadCommandLine(
+            "statistics are asked for without a view, or without a stretch of time.",
+            expected="VIEW, --start and a later --end are needed.",
+        )
+    with call.project() as project:
+        with talk.Progress() as progress:
+            found = project.feature_stats(view, Window(to_us(start), to_us(end)), by=by, progress=progress)
+        if html is not None:
+            _write_page(html, found)
+        call.answer(found, stats)
+
+
+def _write_page(path: Path, found: Statistics) -> None:
+    from seatrial.cli.steering import PageUnwritable
+    from seatrial.monitoring.feature_page import html
+
+    try:
+        path.write_text(html(found), encoding="utf-8")
+    except OSError as error:
+        raise PageUnwritable(
+            f"the page {path} cannot be written: {error.strerror}.", state="The statistics were kept."
+        ) from None
+    talk.say(f"page written to {path}")
+
+
+def stats(found: Plain) -> list[Block]:
+    """A row per feature; with pieces of time, a row for each of them as well."""
+    words = f"{found['view']}, {found['start']} to {found['end']}: {found['rows']:,} events"
+    blocks: list[Block] = [Line(words, "bold"), Line(f"kept as {found['id']}", "dim")]
+    names = ("count", "null_rate", "distinct_count", "mean", "std", "min", "p25", "p50", "p75", "max")
+    numbers = [one for one in found["features"] if one["kind"] == "number"]
+    texts = [one for one in found["features"] if one["kind"] == "text"]
+    if numbers:
+        rows: list[list[Any]] = [[one["feature"], *(one["whole"][name] for name in names)] for one in numbers]
+        blocks.append(Table(("feature", *(name.removesuffix("_count") for name in names)), rows))
+    if texts:
+        rows = [
+            [
+                one["feature"],
+                *(one["whole"][name] for name in names[:3]),
+                ", ".join(f"{value} {count:,}" for value, count in one["whole"]["most"][:5]),
+            ]
+            for one in texts
+        ]
+        blocks += [Line(), Table(("feature", "count", "null_rate", "distinct", "most frequent"), rows)]
+    if found["by"] and numbers:
+        pieces = [list(same) for same in zip(*(one["buckets"] for one in numbers), strict=True)]
+        rows = [[same[0]["start"], same[0]["count"], *(piece["mean"] for piece in same)] for same in pieces]
+        head = (f"means of {found['by']} from", "count", *(one["feature"] for one in numbers))
+        blocks += [Line(), Table(head, rows)]
+    return blocks
 
 
 def skew(report: Plain) -> list[Block]:
