@@ -33,7 +33,8 @@ if TYPE_CHECKING:
     from seatrial.workspace import Workspace
 
 CHUNK = 50_000  # predictions recomputed at once
-DAY_US = 86_400_000_000
+MOST = 500_000  # predictions read at once
+DAY_US, SECOND_US = 86_400_000_000, 1_000_000
 
 
 def leaks(inputs: Inputs, model: Model, plan: FeaturePlan, training_set: pa.Table) -> LeakReport:
@@ -85,20 +86,21 @@ def verify(
 ) -> SkewReport:
     """Logged features of a window beside the join as of the same instants, by each release's own plan.
 
-    The log is read a day at a time, and recomputed a chunk at a time. sample: so many predictions, chosen by the seed.
+    The log is read a day at a time, or less of a busy one, and recomputed a chunk at a time.
+    sample: so many predictions, chosen by the seed.
     """
     notes: list[str] = []
-    counts = {day: len(_answered_online(project, model, day, ["prediction_id", "arm"])) for day in _days(window)}
+    counts = {piece: count for day in _days(window) for piece, count in _pieces(project, model, day)}
     total = sum(counts.values())
     chosen = None
     if sample is not None and sample < total:
         chosen = np.sort(np.random.default_rng(seed).choice(total, sample, replace=False))
     replays: dict[str, _Replay] = {}
     tally, before = Tally(), 0
-    for day, count in counts.items():
+    for piece, count in counts.items():
         if not count:
             continue
-        rows = _answered_online(project, model, day, None)
+        rows = _answered_online(project, model, piece, None)
         if chosen is not None:
             rows = rows.take(chosen[(chosen >= before) & (chosen < before + count)] - before)
         before += count
@@ -135,8 +137,12 @@ class _Replay:
     def of(project: Workspace, inputs: Inputs, model: Model, release: str, notes: list[str]) -> _Replay:
         """release: empty for predictions that were logged from elsewhere; these are joined by the model's own plan."""
         definitions = project.definitions
-        if release:
-            plan = msgspec.convert(project.record(release).body["manifest"]["plan"], FeaturePlan)
+        record = project.metadata.record(release) if release else None
+        if record is not None:
+            plan = msgspec.convert(record.body["manifest"]["plan"], FeaturePlan)
+        elif release:
+            notes.append(f"predictions of release {release}, which is not known here, were not joined again")
+            plan = FeaturePlan()
         else:
             plan = make_plan(model.features, definitions.views)
         declared = {view.digest for view in [*definitions.views.values(), *model.views]}
@@ -169,12 +175,24 @@ class _Replay:
                 f"predictions that were logged without {listed(unknown)} were not joined again: features hang on it"
             )
             return
+        if not self.plan.feature_columns:
+            return  # nothing is looked up or computed
         tally.add(logged, recompute(logged, self.plan, self.events, threads=threads), self.plan)
 
 
 def _days(window: Window) -> list[Window]:
     starts = [*range(window.start_us, window.end_us, DAY_US), window.end_us]
     return [Window(start, end) for start, end in pairwise(starts)]
+
+
+def _pieces(project: Workspace, model: Model, window: Window) -> list[tuple[Window, int]]:
+    """The window in pieces of at most `MOST` predictions, or of a second, with how many each holds."""
+    count = _answered_online(project, model, window, ["prediction_id", "arm"]).num_rows
+    if count <= MOST or window.end_us - window.start_us <= SECOND_US:
+        return [(window, count)]
+    middle = (window.start_us + window.end_us) // 2
+    halves = (Window(window.start_us, middle), Window(middle, window.end_us))
+    return [piece for half in halves for piece in _pieces(project, model, half)]
 
 
 def _answered_online(project: Workspace, model: Model, window: Window, columns: list[str] | None) -> pa.Table:

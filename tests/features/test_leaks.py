@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from lightgbm import LGBMClassifier
 from sklearn.metrics import roc_auc_score
 
 from seatrial import Entity, FrameSource, Model, Project, QuerySource, agg, feature_view
+from seatrial.cli import run
 from seatrial.core.windows import parse_window
 from seatrial.data.reading import read
 from seatrial.features import training_set
@@ -354,3 +358,77 @@ def offline_auc(project):
     )
     estimator.fit(inputs[0].to_numpy(float), known["late"].to_numpy())
     return roc_auc_score(april["late"].to_numpy(), estimator.predict_proba(inputs[1].to_numpy(float))[:, 1])
+
+
+# On the command line
+
+
+def project_folder(folder, columns):
+    """A project of trips in files, whose label query has these columns."""
+    table = trips()
+    pq.write_table(table.select(["trip", "car", "started_at"]), folder / "starts.parquet")
+    pq.write_table(table.select(["trip", "car", "ended_at", "delay", "late"]), folder / "ends.parquet")
+    (folder / "seatrial.toml").write_text('[stores]\nmlflow = ""\n')
+    (folder / "project.py").write_text(
+        f'''
+from seatrial import Model, ParquetSource, QuerySource
+
+starts = ParquetSource("starts.parquet", event_timestamp="started_at")
+ends = ParquetSource("ends.parquet", event_timestamp="ended_at")
+trips = QuerySource(
+    """SELECT s.trip, s.started_at, e.ended_at, e.late, s.trip % 23 AS place, {columns}
+    FROM starts s LEFT JOIN ends e USING (trip)""",
+    name="trips",
+    tables={{"starts": starts, "ends": ends}},
+    event_timestamp="started_at",
+    label_known_at="ended_at",
+)
+Model("late", task="binary", target="late", labels=trips, key=["trip"], cv_folds=0,
+      features=["request:place", "request:{columns.split()[-1]}"],
+      estimator="lightgbm.LGBMClassifier", params={{"n_estimators": 5}})
+'''
+    )
+    return folder
+
+
+def test_train_ends_with_3_and_keeps_nothing_when_a_column_leaks(tmp_path, capsys):
+    folder = project_folder(tmp_path, DAY_MEAN)
+    assert run(["train", "--project", str(folder), "--json"]) == 3
+    told = json.loads(capsys.readouterr().err)
+    assert told["code"] == "features.leak"
+    assert run(["runs", "list", "--project", str(folder), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == []
+
+
+def test_features_leaks_prints_every_column_and_ends_with_3_when_one_leaks(tmp_path, capsys):
+    folder = project_folder(tmp_path, DAY_MEAN)
+    assert run(["features", "leaks", "--project", str(folder)]) == 3
+    told, error = capsys.readouterr()
+    lines = {line.split()[0]: line for line in told.splitlines() if line}
+    assert lines["place"].split()[1:3] == ["verified", "trips"]
+    assert lines["day_delay"].split()[1:3] == ["leaks", "trips"]
+    assert "LeakFound [features.leak]" in error
+
+
+def test_what_the_guard_found_is_kept_with_the_run_and_shown(tmp_path, capsys):
+    folder = project_folder(tmp_path, LOOKS_BACK)
+    assert run(["features", "leaks", "--project", str(folder)]) == 0
+    assert run(["train", "--project", str(folder), "--json"]) == 0
+    with Project(folder) as project:
+        (listed,) = project.runs()
+        guard = project.run_show(listed["run"])["leak_guard"]
+    assert {one["column"]: one["status"] for one in guard["columns"]} == {
+        "place": "verified",
+        "delay_so_far": "verified",
+    }
+    capsys.readouterr()
+    assert run(["runs", "show", listed["run"], "--project", str(folder)]) == 0
+    assert "leak guard    2 verified, on 5 rows at 5 instants" in capsys.readouterr().out
+
+
+def test_a_feature_of_a_label_that_was_not_known_yet_leaks(tmp_path):
+    """The view's own source says when its labels were known; the row itself was known before."""
+    source = labels("1 AS two", name="past_trips")
+    view = view_over(replace(source, event_key=["trip"]), late_before=agg.count("late", window="6h"))
+    report = report_on(labels("1 AS one"), [view], tmp_path)
+    assert status(report, "cars__late_before").status == "leaks"

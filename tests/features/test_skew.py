@@ -10,7 +10,9 @@ import pyarrow.compute as pc
 import pytest
 
 from seatrial import Entity, FrameSource, Project, agg, feature_view
+from seatrial.cli import run
 from seatrial.core.clock import iso
+from seatrial.core.errors import UsageError
 from seatrial.core.windows import Window, parse_window
 from seatrial.features.plan import FeaturePlan, FunctionPlan, plan_view
 from seatrial.features.skew import SkewFound, Tally, different, missing_fields, recompute, refusal
@@ -266,3 +268,40 @@ def test_a_limit_refuses_with_the_worst_feature_and_its_share(flights):
     assert error.exit_code == 3
     assert error.facts["feature"] == report.features[0].feature
     assert "At most 1.0% is allowed." in str(error)
+
+
+def test_predictions_of_a_batch_are_left_out(flights):
+    before = flights.feature_verify("late", window=DAYS["celsius"])
+    scored = flights.predict_batch("late", DAYS["celsius"])
+    assert scored.logged > 800
+    assert flights.feature_verify("late", window=DAYS["celsius"]) == before
+
+
+def test_predictions_that_were_logged_without_the_keys_are_named_and_left_out(flights):
+    flights.log.write(model="late", features={"carrier": "UA"}, prediction=0.0, at=datetime(2013, 3, 1, tzinfo=UTC))
+    report = flights.feature_verify("late", window=parse_window("2013-03-01/2013-03-02"))
+    assert (report.predictions, report.rows, report.features) == (1, 0, [])
+    assert "logged without origin, dest, tailnum" in report.notes[0]
+
+
+def test_a_window_without_predictions_has_nothing_to_compare(flights):
+    report = flights.feature_verify("late", window=parse_window("2013-02-01/2013-02-02"))
+    assert (report.predictions, report.rows, report.share, report.features) == (0, 0, 0.0, [])
+
+
+def test_the_command_ends_with_3_above_the_share_and_shows_classes_and_examples(flights, capsys):
+    words = ["features", "verify", "late", "--project", str(flights.folder), "--window", str(DAYS["late"])]
+    assert run([*words]) == 0
+    told = capsys.readouterr().out
+    assert "materialized late" in told
+    assert "logged event" in told
+    assert run([*words, "--fail-above", "0.99"]) == 3
+    assert "SkewFound [features.skew]" in capsys.readouterr().err
+    right = [*words[:-1], str(DAYS["right"]), "--fail-above", "0"]
+    assert run(right) == 0
+    assert "✓ All 23 features are what the join says, bit by bit." in capsys.readouterr().out
+
+
+def test_a_sample_of_nothing_is_a_usage_error(flights):
+    with pytest.raises(UsageError, match="sample of 0"):
+        flights.feature_verify("late", sample=0)

@@ -97,11 +97,12 @@ def most_frequent(one: FeatureSpread) -> str:
 
 def _figure(one: FeatureSpread, drawn: Sequence[str], rows: Sequence[tuple[str, str]], caption: str = "") -> str:
     title = f"How the values of {one.feature} are spread"
-    numbers = table(("value", "rows"), rows, numbers=[1])
+    words = f"<figcaption>{caption}</figcaption>" if caption else ""
+    numbers = f"<details><summary>The numbers</summary>{table(('value', 'rows'), rows, numbers=[1])}</details>"
     return (
         f'<figure aria-label="{safe(title)}"><svg xmlns="http://www.w3.org/2000/svg" role="img" '
         f'viewBox="0 0 {WIDTH} {HIGH}" aria-label="{safe(title)}"><title>{safe(title)}</title>{"".join(drawn)}</svg>'
-        f"{f'<figcaption>{caption}</figcaption>' if caption else ''}<details><summary>The numbers</summary>{numbers}</details></figure>"
+        f"{words}{numbers}</figure>"
     )
 
 
