@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from seatrial.core.windows import Window
     from seatrial.features.statistics import Statistics
 
+MOST_SHOWN = 5
+
 
 @NOUNS["features"].command("leaks")
 @click.argument("model", required=False)
@@ -172,10 +174,11 @@ def skew(report: Plain) -> list[Block]:
     ]
     blocks.append(Table(("feature", "mismatches", "share", *kinds), rows))
     equal = len(report["features"]) - len(wrong)
-    blocks += [Line(f"{equal} other features are equal, bit by bit.", "dim"), Line()]
-    examples = [[_example(one, example) for example in one["examples"][:1]] for one in wrong]
+    blocks += [Line(f"{equal} other features are equal, bit by bit.", "dim")] if equal else []
+    examples = [_example(one, example) for one in wrong[:MOST_SHOWN] for example in one["examples"][:1]]
     columns = ("feature", "prediction", "at", "key", "logged", "recomputed", "logged event", "recomputed event")
-    return [*blocks, Table(columns, [row for few in examples for row in few])]
+    blocks += [Line(), Table(columns, examples)]
+    return blocks + ([Line("More examples: --json", "dim")] if len(wrong) > MOST_SHOWN else [])
 
 
 def _example(one: Plain, example: Plain) -> list[Any]:

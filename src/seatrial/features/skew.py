@@ -99,11 +99,11 @@ class Tally:
         """Compare the features that were logged of n predictions with `recompute`'s answer for them, row by row."""
         any_wrong = np.zeros(logged.num_rows, dtype=bool)
         feeding = _feeding(plan)
-        keys = list(dict.fromkeys(key for view in plan.views for key in view.keys))
         for feature in plan.feature_columns:
             if f"feature_{feature}" not in logged.column_names:
                 continue
             views = feeding[feature]
+            keys = list(dict.fromkeys(key for view in plan.views if view.name in views for key in view.keys))
             self._views.setdefault(feature, ", ".join(views) if "__" in feature else "")
             wrong = different(logged[f"feature_{feature}"], recomputed[feature])
             any_wrong |= wrong
