@@ -225,3 +225,15 @@ def test_a_feature_without_any_value_is_described_and_drawn():
     amount = of(found, "amount").whole
     assert (amount.null_rate, amount.mean, amount.counts, amount.distinct_count) == (1.0, None, [], 0)
     assert "no value to draw" in html(found)
+
+
+def test_one_value_far_out_does_not_hide_the_others_in_one_bin():
+    values = np.concatenate([np.linspace(0, 1, 999), [1e6]])
+    edges, counts = histogram(values)
+    assert (edges[0], edges[-1], sum(counts)) == (0.0, 1e6, 1000)
+    assert max(counts) < 100
+    assert edges[-2] == pytest.approx(0.99, abs=0.01)  # the last bin reaches out
+    found = view_statistics(
+        view(), sales().set_column(4, "amount", pa.array([float(n == 7) * 1e6 + n for n in range(48)])), DAY
+    )
+    assert f"{of(found, 'amount').whole.max:,.0f}</text>" in html(found)

@@ -3,7 +3,7 @@
 A view's values are those at its own events: each row of its source that happened in the stretch asks the view about its
 entity, at the instant from which the row was known. So a windowed feature is described as a model meets it, and a
 last-value feature by the rows themselves. The mathematics is here for every door: numbers have moments, quartiles and a
-histogram of equal widths, texts their most frequent values.
+histogram, texts their most frequent values.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from seatrial.features.definitions import FeatureView
 
 BINS = 20
+FAR = 2  # times the middle 98 % of the values; beyond it, extremes get bins of their own
 MOST_VALUES = 10
 MOST_BUCKETS = 1_000
 INSTANT = "__at"
@@ -44,8 +45,8 @@ class Spread(msgspec.Struct, frozen=True):
 
     count: rows, with or without a value. null_rate: share without; None without rows. distinct_count: different values.
     mean, std (the sample's), min, p25, p50, p75 (interpolated), max: of numbers; None where there are none.
-    edges, counts: 20 bins of equal width from min to max, the last one closed on both sides; one bin where all values
-    are equal. most: the most frequent texts and how often each came, the most frequent first.
+    edges, counts: up to 20 bins from min to max, see `histogram`; the last one is closed on both sides.
+    most: the most frequent texts and how often each came, the most frequent first.
     """
 
     start: str
@@ -191,12 +192,20 @@ def number_spread(values: NDArray[np.float64]) -> dict[str, Any]:
 
 
 def histogram(values: NDArray[np.float64]) -> tuple[list[float], list[int]]:
-    """Edges and counts of 20 bins of equal width over the finite values; one bin where they are all equal."""
+    """Edges and counts of 20 bins over the finite values; one bin where they are all equal.
+
+    Bins have equal widths. Where few values lie far out, the first and the last bin reach out to them, and the others
+    share the middle 98 % of the values, so that one value cannot hide all others in one bin.
+    """
     finite = values[np.isfinite(values)]
     if not finite.size:
         return [], []
     low, high = float(finite.min()), float(finite.max())
     edges = np.linspace(low, high, BINS + 1) if np.isfinite(high - low) else np.array([low, high])
+    left, right = (float(np.percentile(finite, q)) for q in (1, 99))
+    if left < right and np.isfinite(high - low) and high - low > FAR * (right - left):
+        inner = np.linspace(left, right, BINS - 1)
+        edges = np.concatenate([[low] if low < left else [], inner, [high] if right < high else []])
     if low == high or (np.diff(edges) <= 0).any():  # no 20 numbers lie between them
         return [low, high], [int(finite.size)]
     counts, _ = np.histogram(finite, edges)

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 
+import numpy as np
+
 from seatrial.core.clock import parse_time
 from seatrial.features.statistics import FeatureSpread, Spread, Statistics
 from seatrial.monitoring.page import document
@@ -33,7 +35,8 @@ def html(found: Statistics) -> str:
         f'<p class="kicker">Feature view <strong>{safe(found.view)}</strong></p>',
         f"<h1>{found.rows:,} events from {safe(_moment(found.start))} to {safe(_moment(found.end))}</h1>",
         "<p>Each value is the view's own at one of its events. Under each picture the dot is the median, and the line "
-        "beside it the middle half of the values.</p>",
+        "beside it the middle half of the values. Where a few lie far out, the first and the last bar reach out to "
+        "them.</p>",
         *(_feature(one) for one in found.features),
         f"<footer>{safe(found.id)} · view {safe(found.digest[:12])} · times in UTC</footer>",
     ]
@@ -65,16 +68,27 @@ def histogram(one: FeatureSpread) -> str:
         )
     drawn.append(f'<line class="axis" x1="{LEFT}" x2="{right}" y1="{BOTTOM}" y2="{BOTTOM}"/>')
     if high > low and whole.p25 is not None and whole.p50 is not None and whole.p75 is not None:
-        a, b, c = (LEFT + (right - LEFT) * (value - low) / (high - low) for value in (whole.p25, whole.p50, whole.p75))
+        places = [LEFT + place * wide for place in range(len(whole.edges))]
+        a, b, c = (float(np.interp(value, whole.edges, places)) for value in (whole.p25, whole.p50, whole.p75))
         drawn.append(f'<line class="line observed" x1="{a:.1f}" x2="{c:.1f}" y1="{BOTTOM + 5}" y2="{BOTTOM + 5}"/>')
         drawn.append(f'<circle class="dot observed" cx="{b:.1f}" cy="{BOTTOM + 5}" r="4"/>')
-    drawn.append(f'<text class="quiet" x="{LEFT}" y="{HIGH - 6}">{escape(_number(low))}</text>')
-    drawn.append(f'<text class="quiet end" x="{right}" y="{HIGH - 6}">{escape(_number(high))}</text>')
+    first, last = _ends(whole.edges)
+    drawn.append(f'<text class="quiet" x="{LEFT}" y="{HIGH - 6}">{escape(first)}</text>')
+    drawn.append(f'<text class="quiet end" x="{right}" y="{HIGH - 6}">{escape(last)}</text>')
     rows = [
         (f"{_number(whole.edges[place])} to {_number(whole.edges[place + 1])}", f"{count:,}")
         for place, count in enumerate(whole.counts)
     ]
     return _figure(one, drawn, rows)
+
+
+def _ends(edges: Sequence[float]) -> tuple[str, str]:
+    """What is written under the first and the last bar: where it ends, and where it begins when it is wider."""
+    widths = np.diff(edges)
+    wider = [len(widths) > 2 and widths[end] > 1.001 * widths[beside] for end, beside in ((0, 1), (-1, -2))]
+    first = f"{_number(edges[0])} to {_number(edges[1])}" if wider[0] else _number(edges[0])
+    last = f"{_number(edges[-2])} to {_number(edges[-1])}" if wider[1] else _number(edges[-1])
+    return first, last
 
 
 def most_frequent(one: FeatureSpread) -> str:

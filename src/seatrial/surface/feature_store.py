@@ -273,7 +273,7 @@ class FeatureStore:
         self, view: str, start: datetime | str, end: datetime | str
     ) -> dict[str, dict[str, Any]]:
         """Of each numeric feature mean, std, min, max, null_rate, p25, p50 and p75 over the rows of a time span; also
-        `distinct_count`, and `histogram` with `edges` and `counts` of 20 bins of equal width.
+        `distinct_count`, and `histogram` with `edges` and `counts` of up to 20 bins.
 
         start, end: rows with start <= event_timestamp < end count. std is the sample's; percentiles are interpolated.
         Without any value all numbers but null_rate are NaN; without any row null_rate is, too.
