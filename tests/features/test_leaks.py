@@ -109,7 +109,7 @@ def test_a_mean_over_the_whole_day_in_the_label_query_leaks(tmp_path):
     report = report_on(labels(DAY_MEAN), ["request:day_delay"], tmp_path)
     found = status(report, "day_delay")
     assert found.status == "leaks"
-    assert found.changed == found.rows >= 4
+    assert found.changed > 0.8 * found.rows
     (leak,) = report.leaks
     assert leak.source == "trip_labels"
     assert leak.reads == ["starts", "ends"]  # without either, the rest of the day is gone
@@ -423,7 +423,7 @@ def test_what_the_guard_found_is_kept_with_the_run_and_shown(tmp_path, capsys):
     }
     capsys.readouterr()
     assert run(["runs", "show", listed["run"], "--project", str(folder)]) == 0
-    assert "leak guard    2 verified, on 5 rows at 5 instants" in capsys.readouterr().out
+    assert "leak guard    2 verified, on 12 rows at 12 instants" in capsys.readouterr().out
 
 
 def test_a_feature_of_a_label_that_was_not_known_yet_leaks(tmp_path):
@@ -432,3 +432,22 @@ def test_a_feature_of_a_label_that_was_not_known_yet_leaks(tmp_path):
     view = view_over(replace(source, event_key=["trip"]), late_before=agg.count("late", window="6h"))
     report = report_on(labels("1 AS one"), [view], tmp_path)
     assert status(report, "cars__late_before").status == "leaks"
+
+
+def test_instants_before_the_first_event_are_tried_as_well(tmp_path):
+    """At most instants nothing could be known yet: the features were null, and they still are."""
+    few = ends().frame.slice(ROWS - 10)
+    source = FrameSource(few, name="few_ends", event_timestamp="ended_at", event_key=["trip"])
+    query = QuerySource("SELECT * FROM few_ends", name="passed_on", tables={"few_ends": source})
+    above = replace(query, event_timestamp="ended_at", event_key=["trip"])
+    view = view_over(above, last=agg.last("delay"), count=agg.count(window="2d"))
+    report = report_on(labels("1 AS one"), [view], tmp_path)
+    assert {one.status for one in report.columns if one.column.startswith("cars__")} == {"verified"}
+
+
+def test_a_training_set_without_times_is_unverifiable_in_every_column(tmp_path):
+    source = QuerySource("SELECT trip, delay, late FROM trips", name="untimed", tables={"trips": raw()})
+    report = report_on(source, ["request:delay"], tmp_path)
+    assert (report.rows, report.instants) == (0, [])
+    assert status(report, "delay").status == "unverifiable"
+    assert "no time" in status(report, "delay").why

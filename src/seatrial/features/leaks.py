@@ -19,6 +19,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
     from seatrial.features.plan import FeaturePlan, ViewPlan
 
 Status = Literal["verified", "leaks", "unverifiable"]
-INSTANTS, ROWS_PER_INSTANT = 5, 8
+INSTANTS, ROWS_PER_INSTANT, ENOUGH_ROWS = 12, 8, 40
 TOLERANCE = 1e-9  # relative; a query may add its floats in another order when there are fewer of them
 HORIZONS_US = tuple(hours * 3_600_000_000 for hours in (1, 6, 24, 7 * 24, 31 * 24, 366 * 24))
 MODIFIERS = ("DISTINCT_MODIFIER", "LIMIT_MODIFIER", "LIMIT_PERCENT_MODIFIER")
@@ -200,15 +201,18 @@ class _Trial:
 
 
 def _chosen(training_set: pa.Table, seed: int) -> dict[int, list[int]]:
-    """instant -> rows of it: one instant from each stretch of an equal number of rows, by the seed."""
+    """instant -> rows of it, by the seed: an instant from each of 12 stretches of equal numbers of rows, in any order,
+    until there are enough rows."""
     import pyarrow as pa
 
     at = training_set[AT].cast(pa.timestamp("us", tz="UTC")).cast(pa.int64()).to_numpy()
-    order = np.argsort(at, kind="stable")
     draw = np.random.default_rng(seed)
+    stretches = np.array_split(np.argsort(at, kind="stable"), min(INSTANTS, len(at)))
     chosen: dict[int, list[int]] = {}
-    for stretch in np.array_split(order, min(INSTANTS, len(order))):
-        at_us = int(at[draw.choice(stretch)])
+    for place in draw.permutation(len(stretches)):
+        if sum(map(len, chosen.values())) >= ENOUGH_ROWS:
+            break
+        at_us = int(at[draw.choice(stretches[place])])
         same = np.flatnonzero(at == at_us)
         taken = draw.choice(same, min(ROWS_PER_INSTANT, len(same)), replace=False)
         chosen.setdefault(at_us, sorted(int(row) for row in taken))
@@ -232,10 +236,16 @@ class _Cut:
     guarded: Guarded
     limit: Limit
     own: Sequence[Mapping[str, Any]] = ()
+    _read: dict[int, pa.Table] = field(default_factory=dict)
     _made: dict[int, pa.Table] = field(default_factory=dict)
 
     def rows(self, source: Source) -> pa.Table:
         """The rows of a source, its queries run on what is left below, and not cut at its own level."""
+        if id(source) not in self._read:
+            self._read[id(source)] = self._run(source)
+        return self._read[id(source)]
+
+    def _run(self, source: Source) -> pa.Table:
         from seatrial.data.reading import SourceEmpty, read
 
         if not isinstance(source, QuerySource) or not _timed_below(source):
@@ -249,10 +259,11 @@ class _Cut:
     def cut(self, source: Source) -> pa.Table:
         """The rows of a source that could be known at its limit."""
         if id(source) not in self._made:
-            self._made[id(source)] = self._cut(source, self.rows(source))
+            self._made[id(source)] = self.known(source, self.rows(source))
         return self._made[id(source)]
 
-    def _cut(self, source: Source, rows: pa.Table) -> pa.Table:
+    def known(self, source: Source, rows: pa.Table) -> pa.Table:
+        """Of a source's rows those that could be known at its limit, without labels that were not."""
         import pyarrow as pa
         import pyarrow.compute as pc
 
@@ -337,6 +348,7 @@ def _combined(source: Source) -> str:
     return ""
 
 
+@cache
 def combines_rows(sql: str) -> bool:
     """Whether a row of the result may depend on several rows of one table: aggregates, windows, subqueries, self-joins.
 
@@ -346,25 +358,33 @@ def combines_rows(sql: str) -> bool:
 
     with session() as connection:
         (told,) = connection.execute("SELECT json_serialize_sql(?::VARCHAR)", [sql]).fetchall()[0]
-        aggregates = connection.execute(
-            "SELECT DISTINCT function_name FROM duckdb_functions() WHERE function_type = 'aggregate'"
-        ).fetchall()
     tree = msgspec.json.decode(told)
     if tree.get("error"):
         return True
-    known = {name for (name,) in aggregates}
     tables: list[str] = []
     for node in _nodes(tree):
         kind, type_ = node.get("class"), node.get("type")
         if kind in ("WINDOW", "SUBQUERY") or type_ == "PIVOT" or type_ in MODIFIERS:
             return True
-        if kind == "FUNCTION" and node.get("function_name") in known:
+        if kind == "FUNCTION" and node.get("function_name") in _aggregates():
             return True
         if node.get("group_expressions") or (type_ == "SET_OPERATION_NODE" and not node.get("setop_all")):
             return True
         if type_ == "BASE_TABLE":
             tables.append(str(node.get("table_name")).lower())
     return len(tables) != len(set(tables))
+
+
+@cache
+def _aggregates() -> frozenset[str]:
+    """The names of DuckDB's aggregates."""
+    from seatrial.data.session import session
+
+    with session() as connection:
+        rows = connection.execute(
+            "SELECT DISTINCT function_name FROM duckdb_functions() WHERE function_type = 'aggregate'"
+        ).fetchall()
+    return frozenset(name for (name,) in rows)
 
 
 def _nodes(tree: Any) -> Iterable[dict[str, Any]]:
@@ -543,8 +563,8 @@ def _joined_again(guarded: Guarded, trial: _Trial, limit: Limit) -> list[dict[st
     rows = trial.rows.select([name for name in trial.rows.column_names if name not in made])
     cut = _Cut(guarded, limit)
     events = {
-        view.name: _narrowed(cut.cut(guarded.views[view.name].source), view, rows, trial.at_us)
-        for view in guarded.plan.views
+        view.name: cut.known(source, _narrowed(cut.rows(source), view, rows, trial.at_us))
+        for view, source in ((view, guarded.views[view.name].source) for view in guarded.plan.views)
     }
     joined = build(rows, guarded.plan, guarded.views, events, threads=guarded.threads)
     return list(joined.select(list(guarded.plan.feature_columns)).to_pylist())
@@ -558,17 +578,16 @@ def _narrowed(events: pa.Table, view: ViewPlan, rows: pa.Table, at_us: int) -> p
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    stays = pa.chunked_array([np.ones(events.num_rows, dtype=bool)])
-    for key in view.keys:
-        if key in rows.column_names and rows[key].type == events[key].type:
-            stays = pc.and_(stays, pc.is_in(events[key], value_set=rows[key].combine_chunks().drop_null()))
     aggregations = view.features.values()
     reach = [view.ttl_us if one.window_us is None else one.window_us for one in aggregations]
     if view.source is not None and view.source.known_at is None and None not in reach:
         oldest = pa.scalar(at_us - max(one for one in reach if one is not None) - 1, pa.int64())
         young = pc.greater_equal(events[view.source.event_timestamp], oldest.cast(pa.timestamp("us", tz="UTC")))
-        stays = pc.and_(stays, pc.fill_null(young, True))
-    return events.filter(stays)
+        events = events.filter(pc.fill_null(young, True))
+    for key in view.keys:
+        if key in rows.column_names and rows[key].type == events[key].type:
+            events = events.filter(pc.is_in(events[key], value_set=rows[key].combine_chunks().drop_null()))
+    return events
 
 
 def _traced_join(guarded: Guarded, compared: _Compared, name: str, source: Source | None) -> Leak:
