@@ -45,7 +45,9 @@ if TYPE_CHECKING:
     from seatrial.deployment.definition import Deployment
     from seatrial.doctor import Check
     from seatrial.features.definitions import FeatureView
+    from seatrial.features.leaks import LeakReport
     from seatrial.features.materialize import Written
+    from seatrial.features.statistics import Statistics
     from seatrial.registry.mlflow import Mirrored
     from seatrial.releases.build import Built
     from seatrial.releases.manifest import Manifest
@@ -273,9 +275,12 @@ class Building(Nouns):
         The run is recorded either way; `passed` and `version` say how it ended. The version gets the alias
         `candidate`. engine: "local" or "spark" (default: the settings'): where features are joined; the same rows.
         Raises BreaksLiveRelease, before anything is written, when the project was changed so that a live release's
-        features can no longer be kept up.
+        features can no longer be kept up, and LeakFound, and trains nothing, for a column that knows more than could
+        be known.
         """
+        from seatrial.feature_quality import leaks
         from seatrial.features.frozen import frozen_source
+        from seatrial.features.leaks import note, refusal
         from seatrial.reuse import Reuse
         from seatrial.training.environment import describe
         from seatrial.training.pipeline import fit
@@ -296,6 +301,9 @@ class Building(Nouns):
             engine=engine,
             inspect=partial(refuse, self),
         )
+        guard = leaks(self._inputs, declared, plan, rows)
+        if guard.leaks:
+            raise refusal(guard)
         views = [self.definitions.views[view.name] for view in plan.views]
         schemas = self._inputs.schemas([view.source for view in views])
         freeze(self, views, schemas, "train")
@@ -317,6 +325,7 @@ class Building(Nouns):
         files = self._keep_run_files(run, fitted, environment.patch)
         body = fitted.as_plain() | {
             "cutoff_us": cutoff_us,
+            "leak_guard": msgspec.to_builtins(guard),
             "environment": environment.facts,
             "signature": msgspec.to_builtins(fitted.signature),
             "plan": msgspec.to_builtins(plan),
@@ -340,7 +349,43 @@ class Building(Nouns):
             snapshots=snapshots,
             seconds=round(monotonic() - started, 3),
             notes=notes,
+            leak_guard=note(guard),
         )
+
+    def feature_leaks(self, model: str | None = None, *, progress: Progress | None = None) -> LeakReport:
+        """Whether a model's columns change when they are computed again from what was known at their rows' instants.
+
+        What `train` does first, on the rows whose label is known now. Reads only.
+        """
+        from seatrial.feature_quality import leaks
+
+        declared = self.definitions.model(model)
+        timed = declared.labels.event_timestamp is not None
+        known_by_us = to_us(self.clock.now()) if timed else None
+        rows, plan, _, _ = self._inputs.rows(declared, known_by_us=known_by_us, progress=progress)
+        return leaks(self._inputs, declared, plan, rows)
+
+    def feature_stats(
+        self, view: str, window: Window, *, by: str | None = None, progress: Progress | None = None
+    ) -> Statistics:
+        """How a view's values are spread over the events of a window; kept by content, so repeating gives the same id.
+
+        by: also for each piece of this length, such as "1d". The values are the view's own at each of its events.
+        """
+        from seatrial.core.windows import duration_us
+        from seatrial.features.statistics import view_statistics
+
+        declared = self._inputs.view(view)
+        by_us = duration_us(by) if by else None
+        tables, snapshots = self._inputs.tables([declared.source], progress)
+        rows = tables[declared.source.name]
+        found = view_statistics(declared, rows, window, by_us=by_us, threads=self.settings.threads)
+        record = Record(found.id, "statistics", declared.name, (), msgspec.to_builtins(found))
+        with self.metadata.transaction() as transaction:
+            if transaction.add(record):
+                body = {"view": view, "window": str(window), "snapshots": snapshots}
+                self.event(transaction, "statistics.computed", found.id, body)
+        return found
 
     def release(
         self, name: str | None = None, *, parity_window: Window | None = None, progress: Progress | None = None

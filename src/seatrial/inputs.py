@@ -234,6 +234,21 @@ class Inputs:
                 tables[source.name] = reading.table
         return tables, [one.id for one in taken]
 
+    @property
+    def workspace(self) -> Workspace:
+        return self._workspace
+
+    def uncut(self, source: Source) -> pa.Table:
+        """The rows of a source, raw or derived, as they are now; not checked, and no snapshot of them taken."""
+        from seatrial.data.reading import read
+        from seatrial.data.sources import QuerySource, raw_sources
+
+        if not isinstance(source, QuerySource):
+            return self.read_raw({source.name: source})[source.name].table
+        tables = {one.name: self.uncut(one) for one in raw_sources(source)}
+        make = partial(read, source, folder=self._workspace.folder, tables=tables)
+        return self._kept.made("rows", source, list(tables.values()), make).table
+
     def as_table(self, rows: object) -> pa.Table | list[dict[str, Any]]:
         """Rows handed to a verb, as they are: a path (.parquet, .csv, .jsonl), a frame or table, or a list of dicts."""
         from seatrial.data.reading import frame_table, read

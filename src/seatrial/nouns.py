@@ -145,6 +145,14 @@ class Nouns(Workspace):
 
         return Reuse(self)
 
+    def feature_stats_kept(self, view: str | None = None) -> list[dict[str, Any]]:
+        """The statistics that were kept, of all views or one, oldest first."""
+        return [
+            {name: record.body[name] for name in ("id", "view", "start", "end", "by", "rows")}
+            | {"features": len(record.body["features"]), "digest": record.body["digest"][:12]}
+            for record in self.metadata.records("statistics", view)
+        ]
+
     def _online_rows(self, view: FeatureView) -> int | None:
         """How many entities of a view are online; None when the store cannot be read, which stops no list."""
         try:

@@ -40,7 +40,11 @@ class TakenIn(msgspec.Struct, frozen=True):
 
 
 class Trained(msgspec.Struct, frozen=True):
-    """A training run. version: None when a gate said no. rows: counts of the split. notes: what had to be assumed."""
+    """A training run.
+
+    version: None when a gate said no. rows: counts of the split. notes: what had to be assumed. leak_guard: what could
+    not be checked for leaks; empty when everything was.
+    """
 
     model: str
     run: str
@@ -55,6 +59,7 @@ class Trained(msgspec.Struct, frozen=True):
     snapshots: list[str]
     seconds: float
     notes: list[str] = []
+    leak_guard: str = ""
 
 
 class Released(msgspec.Struct, frozen=True):

@@ -266,8 +266,14 @@ def test_statistics_are_those_of_pandas_for_every_width_of_number(store, tmp_pat
             "p50": values.quantile(0.5),
             "p75": values.quantile(0.75),
         }
-        assert statistics == pytest.approx(expected)
+        assert statistics["distinct_count"] == values.nunique()
+        histogram = statistics["histogram"]
+        assert sum(histogram["counts"]) == values.notna().sum()
+        assert (histogram["edges"][0], histogram["edges"][-1]) == (values.min(), values.max())
+        assert {key: statistics[key] for key in expected} == pytest.approx(expected)
+        assert set(statistics) == {*expected, "distinct_count", "histogram"}
     empty = store.compute_feature_statistics("wide", at("04-02T00:00"), at("04-06T00:00"))["a"]
+    assert (empty.pop("distinct_count"), empty.pop("histogram")) == (0, {"edges": [], "counts": []})
     assert all(math.isnan(value) for value in empty.values())
     with pytest.raises(NaiveTime):
         store.compute_feature_statistics("wide", "2024-03-02T00:00:00", NOON)

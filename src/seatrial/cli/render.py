@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TextIO
@@ -229,6 +230,7 @@ def trained(run: Plain) -> list[Block]:
     blocks: list[Block] = [Line(f"Model {run['model']}, run {run['run']}", "bold"), Line(split_words(run["rows"]))]
     blocks += _evidence(run)
     blocks += [Line(f"note: {note}", "dim") for note in run.get("notes", [])]
+    blocks += [Line(f"note: {run['leak_guard']}", "dim")] if run.get("leak_guard") else []
     blocks.append(Line())
     if run["passed"]:
         blocks.append(Line(f"✓ Version {run['version']} of {run['model']} is the candidate.", "green"))
@@ -459,6 +461,7 @@ def run(thing: Plain) -> list[Block]:
         "seed": thing["seed"],
         "python": environment.get("python"),
         "owner": definition["owner"],
+        "leak guard": leak_words(thing["leak_guard"]) if "leak_guard" in thing else None,
     }
     return [
         Line(f"{thing['id']} of {thing['model']} {verdict}.", "bold"),
@@ -468,6 +471,13 @@ def run(thing: Plain) -> list[Block]:
         Line(),
         Line("The whole record: --json", "dim"),
     ]
+
+
+def leak_words(guard: Plain) -> str:
+    """What the leak guard found, in a few words."""
+    counts = Counter(one["status"] for one in guard["columns"])
+    said = [f"{counts[status]} {status}" for status in ("verified", "leaks", "unverifiable") if counts[status]]
+    return f"{', '.join(said) or 'no columns'}, on {guard['rows']:,} rows at {len(guard['instants'])} instants"
 
 
 def release(thing: Plain) -> list[Block]:
