@@ -430,6 +430,50 @@ class Inputs:
         request = tuple(_field(name, labels[name], model) for name in names)
         return joined, plan, request, snapshots
 
+    def joined(
+        self,
+        rows: pa.Table,
+        views: Mapping[str, FeatureView],
+        *,
+        at: str,
+        engine: Engine | None = None,
+        progress: Progress | None = None,
+    ) -> pa.Table:
+        """`rows` with the features of `views`, from fresh snapshots of their sources."""
+        from seatrial.features.join import as_of
+
+        tables, snapshots = self.tables([view.source for view in views.values()], progress)
+        settings = self._workspace.settings
+        join = partial(self._on_spark, snapshots) if (engine or settings.engine) == "spark" else as_of
+        events = {name: tables[view.source.name] for name, view in views.items()}
+        return join(rows, views, events, at=at, threads=settings.threads)
+
+    def entity(self, view: FeatureView, keys: Mapping[str, Any]) -> dict[str, Any]:
+        """A value for each key of a view's entity, in the type that its source has.
+
+        Raises BadRows for a key that is missing, or not the view's, or no such value.
+        """
+        import pyarrow as pa
+
+        wanted = listed(view.entity.keys)
+        for key in (*view.entity.keys, *keys):
+            if key not in keys or key not in view.entity.keys:
+                problem = "is not given" if key in view.entity.keys else "is none of its keys"
+                raise BadRows(f"view '{view.name}' is looked up by {wanted}; '{key}' {problem}.")
+        schema = self.schema(view.source)
+        found: dict[str, Any] = {}
+        for key in view.entity.keys:
+            value = keys[key]
+            if schema is not None and isinstance(value, str) and pa.types.is_integer(schema.field(key).type):
+                try:
+                    value = int(value)
+                except ValueError:
+                    raise BadRows(
+                        f"key '{key}' of view '{view.name}' is given {value!r}.", expected="It is a whole number."
+                    ) from None
+            found[key] = value
+        return found
+
     def _on_spark(
         self,
         snapshots: Sequence[str],
