@@ -29,7 +29,7 @@ from seatrial.core.identity import canonical_json, content_id, new_id
 from seatrial.core.records import Record
 from seatrial.core.settings import Engine
 from seatrial.core.windows import Window, parse_window
-from seatrial.inputs import Inputs, columns
+from seatrial.inputs import CLOCKS_DIFFER_US, Inputs, TimeInFuture, columns
 from seatrial.loading import UnknownName
 from seatrial.nouns import Nouns
 from seatrial.results import Deployed, LookedUp, Progress, Released, Replayed, Taken, TakenIn, Trained
@@ -137,6 +137,12 @@ class Building(Nouns):
 
         refuse(self)
         at_us = to_us(as_utc(at)) if at else self.now_us
+        if at_us > self.now_us + CLOCKS_DIFFER_US:
+            raise TimeInFuture(
+                f"the online store cannot be brought up to {iso(from_us(at_us))}: it is {iso(from_us(self.now_us))}.",
+                expected="A time that has come is expected; without one, now.",
+                state="Nothing was written.",
+            )
         frozen = [one for one in needed(self) if not views or one.plan.name in views]
         gone = {one.plan.name for one in frozen} - set(self.definitions.views)
         chosen = [self._inputs.view(name) for name in views or self.definitions.views if name not in gone]
@@ -241,6 +247,9 @@ class Building(Nouns):
 
         names = [view.source.name for view in views] + [one.source.name for one in frozen if one.source]
         tables = {names[0]: rows} if rows is not None else {}
+        for source in [view.source for view in views[:1]] + [one.source for one in frozen[:1] if one.source]:
+            if source.name in tables:
+                self._inputs.check_happened(source, tables[source.name])
         seen = {(view.digest, tables[view.source.name].schema.to_string()) for view in views}
         if not seen <= self._fitting:  # asked once, and not for every row of a stream
             refuse_retyped(self, views, tables)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from seatrial.core.clock import monotonic
+from seatrial.core.clock import from_us, iso, monotonic
 from seatrial.core.errors import Failed, SeatrialError, UsageError, did_you_mean, listed
 from seatrial.core.records import Record
 from seatrial.core.settings import Engine
@@ -38,10 +38,19 @@ Inspect = Callable[[Mapping[str, "pa.Table"]], None]
 """Looks at rows by source name, and may raise."""
 
 
+CLOCKS_DIFFER_US = 5 * 60_000_000
+
+
 class BadRows(Failed):
     """Rows handed to a verb cannot be read."""
 
     code = "project.bad_rows"
+
+
+class TimeInFuture(UsageError):
+    """Something is said to have happened, or is asked for, after the present."""
+
+    code = "project.time_in_future"
 
 
 class Inputs:
@@ -297,6 +306,29 @@ class Inputs:
             error.next = "Correct the rows and push them again."
             raise error
         return table
+
+    def check_happened(self, source: Source, rows: pa.Table) -> None:
+        """Raise TimeInFuture for rows that happen after the present; with a known_at they may be foreseen.
+
+        Clocks of two machines may differ by five minutes.
+        """
+        import pyarrow.compute as pc
+
+        if source.event_timestamp is None or source.known_at is not None:
+            return
+        present_us = self._workspace.now_us
+        times = rows[source.event_timestamp]
+        late = pc.greater(times, instant(present_us + CLOCKS_DIFFER_US))
+        ahead = pc.sum(late).as_py() or 0
+        if ahead:
+            place = pc.index(late, True).as_py()
+            raise TimeInFuture(
+                f"{ahead} of {len(rows)} rows for source '{source.name}' happen in the future: row {place + 1} has "
+                f"'{source.event_timestamp}' {iso(times[place].as_py())}, and it is {iso(from_us(present_us))}.",
+                expected="A row is pushed when it has happened. What is foreseen needs a known_at.",
+                state="Nothing was written.",
+                next="Look at the unit and the zone of the time.",
+            )
 
     def schema(self, source: Source) -> pa.Schema | None:
         """The columns of a source's rows: of its newest snapshot, else of its rows; None while it has neither."""
