@@ -5,6 +5,8 @@ from __future__ import annotations
 import sqlite3
 import threading
 from collections.abc import Callable, Sequence
+from functools import cache
+from itertools import chain
 from pathlib import Path
 
 from seatrial.core.errors import Failed, Unavailable
@@ -193,12 +195,21 @@ class _Rows:
 
 
 def _select(connection: sqlite3.Connection, keys: Sequence[Key]) -> list[bytes | None]:
-    # a join from the keys looks each of them up; an IN over pairs would read the whole table
-    marks = ",".join(["(?,?)"] * len(keys))
-    query = (
-        f"WITH wanted(view, entity) AS (VALUES {marks}) SELECT rows.view, rows.entity, rows.packed "
-        "FROM wanted CROSS JOIN rows ON rows.view = wanted.view AND rows.entity = wanted.entity"
-    )
-    rows = connection.execute(query, [part for key in keys for part in key])
+    if len(keys) == 1:
+        row = connection.execute(_ONE, keys[0]).fetchone()
+        return [row[0] if row else None]
+    rows = connection.execute(_query(len(keys)), list(chain.from_iterable(keys)))
     found = {(view, entity): packed for view, entity, packed in rows}
     return [found.get(key) for key in keys]
+
+
+_ONE = "SELECT packed FROM rows WHERE view = ? AND entity = ?"
+
+
+@cache
+def _query(keys: int) -> str:
+    # a join from the keys looks each of them up; an IN over pairs would read the whole table
+    return (
+        f"WITH wanted(view, entity) AS (VALUES {','.join(['(?,?)'] * keys)}) SELECT rows.view, rows.entity, rows.packed "
+        "FROM wanted CROSS JOIN rows ON rows.view = wanted.view AND rows.entity = wanted.entity"
+    )
