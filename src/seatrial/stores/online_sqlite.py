@@ -209,7 +209,8 @@ _ONE = "SELECT packed FROM rows WHERE view = ? AND entity = ?"
 @cache
 def _query(keys: int) -> str:
     # a join from the keys looks each of them up; an IN over pairs would read the whole table
+    marks = ",".join(["(?,?)"] * keys)
     return (
-        f"WITH wanted(view, entity) AS (VALUES {','.join(['(?,?)'] * keys)}) SELECT rows.view, rows.entity, rows.packed "
+        f"WITH wanted(view, entity) AS (VALUES {marks}) SELECT rows.view, rows.entity, rows.packed "
         "FROM wanted CROSS JOIN rows ON rows.view = wanted.view AND rows.entity = wanted.entity"
     )
