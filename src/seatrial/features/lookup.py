@@ -1,7 +1,9 @@
 """Look-up: a request's fields become a model's columns, in one round trip to the online store.
 
 For each view the entity's packed row is read, for all views in one statement; then the request-time functions
-are computed. The same `assemble` serves one request and, row by row, many.
+are computed. An entity of very many events has most of them in tiles, which are rows of their own: those in which a
+window begins are read in the same statement, unless the entity is seen for the first time or they just changed. The
+same `assemble` serves one request and, row by row, many.
 """
 
 from __future__ import annotations
@@ -14,12 +16,22 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from seatrial.core.errors import Unavailable
 from seatrial.features.packed import Looked, ViewReader
 from seatrial.features.plan import FeaturePlan
 from seatrial.features.request_time import evaluate, load
+from seatrial.features.tiles import tile_key
 from seatrial.stores.online import OnlineStore
 
+MOST_READS = 5  # of one look-up: the first, one for tiles it did not expect, and a few when writers come between
+
 Functions = list[tuple[str, tuple[str, ...], Callable[..., Any]]]
+
+
+class RowsKeptMoving(Unavailable):
+    """An entity's online rows changed again and again while they were read."""
+
+    code = "online.rows_kept_moving"
 
 
 @dataclass(frozen=True)
@@ -55,9 +67,9 @@ class Lookup:
         views: dict[str, Looked] = {}
         if self._views and self._store is not None:
             # a null in a key finds nothing: no event has one
-            keys = [(view.digest, entity_key([fields.get(key) for key in view.keys])) for view, _, _ in self._views]
-            for (view, reader, named), packed in zip(self._views, self._store.get(keys), strict=True):
-                looked = reader.look(packed, at_us)
+            entities = [entity_key([fields.get(key) for key in view.keys]) for view, _, _ in self._views]
+            found = self._look(self._store, entities, at_us)
+            for (view, _, named), looked in zip(self._views, found, strict=True):
                 views[view.name] = looked
                 for feature, column in named:
                     columns[column] = looked.values[feature]
@@ -65,6 +77,28 @@ class Lookup:
             value = float(evaluate(function, [_one(columns.get(arg)) for arg in args])[0])
             columns[name] = None if value != value else value
         return Assembled(columns, views)
+
+    def _look(self, store: OnlineStore, entities: Sequence[bytes], at_us: int) -> list[Looked]:
+        """What each view says of its entity. A row and its tiles are read in one statement, so that they fit."""
+        main = [(view.digest, entity) for (view, _, _), entity in zip(self._views, entities, strict=True)]
+        readers = [reader for _, reader, _ in self._views]
+        asked = [reader.likely_tiles(entity, at_us) for reader, entity in zip(readers, entities, strict=True)]
+        for _ in range(MOST_READS):
+            keys = [tile_key(key, number) for key, numbers in zip(main, asked, strict=True) for number in numbers]
+            packed = store.get([*main, *keys])
+            found = [one.read(key, row, at_us) for one, key, row in zip(readers, entities, packed, strict=False)]
+            if all(set(needed) <= set(numbers) for (_, needed), numbers in zip(found, asked, strict=True)):
+                rest = iter(packed[len(main) :])
+                tiles = [{number: next(rest) for number in numbers} for numbers in asked]
+                return [
+                    reader.look(row, at_us, mine) for reader, (row, _), mine in zip(readers, found, tiles, strict=True)
+                ]
+            asked = [needed for _, needed in found]
+        raise RowsKeptMoving(
+            f"the online rows were written anew between each of {MOST_READS} reads.",
+            state="Nothing was predicted.",
+            next="Try again; if it stays so, push in larger batches.",
+        )
 
 
 def load_functions(plan: FeaturePlan) -> Functions:

@@ -28,11 +28,9 @@ from seatrial.features.packed import (
     Int64,
     LastRow,
     key_hash,
-    merge,
-    pack,
-    unpack,
 )
 from seatrial.features.plan import SourcePlan, ViewPlan, plan_view
+from seatrial.features.tiles import take_in
 from seatrial.stores.online import Key, OnlineStore, Rows
 
 if TYPE_CHECKING:
@@ -44,8 +42,11 @@ BATCH = 500  # entities per transaction: a reader never waits, a killed run lose
 
 Progress = Callable[[str, int, int], None]
 
-Change = Callable[[bytes | None], bytes | None]
-"""From a packed row (None where there is none) to the new one, or to None to leave it as it is."""
+Change = Callable[[Rows, bytes | None], int]
+"""Takes events into the rows of one entity, of which it is given the packed one (None where there is none).
+
+Returns how many events changed something. It may be called again from the start, and so must have no other effect.
+"""
 
 
 class EventKeyNeeded(UsageError):
@@ -99,25 +100,22 @@ def write(
     prepared = _Events(plan, taken, len(source.event_key))
     present_us = known_by_us if now_us is None else now_us
     changes = prepared.changes(0, prepared.size, now_us=present_us, latest_by_us=known_by_us)
+    written = 0
     for first in range(0, len(changes), BATCH):
-        take(store, changes[first : first + BATCH])
+        written += take(store, changes[first : first + BATCH])
         if progress:
             progress(view.name, min(first + BATCH, len(changes)), len(changes))
-    written = prepared.written
     return Written(view.name, len(rows), written, len(taken) - written, len(events) - len(taken), len(changes))
 
 
-def take(store: OnlineStore, changes: Sequence[tuple[Key, Change]]) -> None:
-    """Make all of `changes`, or none. Each key is changed once."""
+def take(store: OnlineStore, changes: Sequence[tuple[Key, Change]]) -> int:
+    """Make all of `changes`, or none, and say how many events changed something. Each key is changed once."""
 
-    def change(rows: Rows) -> None:
+    def change(rows: Rows) -> int:
         found = rows.get([key for key, _ in changes])
-        for (key, change), packed in zip(changes, found, strict=True):
-            changed = change(packed)
-            if changed is not None:
-                rows.put(key, changed)
+        return sum(change(rows, packed) for (_, change), packed in zip(changes, found, strict=True))
 
-    store.update(change)
+    return store.update(change)
 
 
 def require_event_key(view: FeatureView | ViewPlan) -> SourcePlan:
@@ -172,9 +170,6 @@ class _Events:
     def __init__(self, plan: ViewPlan, events: pa.Table, id_columns: int) -> None:
         self.plan = plan
         self.size = len(events)
-        self.written = 0
-        self._columns = len(plan.tail_columns)
-        self._longest_us = plan.longest_window_us
         keys = [events[f"key_{i}"].to_pylist() for i in range(len(plan.keys))]
         places: dict[tuple[Any, ...], int] = {}
         codes = [places.setdefault(key, len(places)) for key in zip(*keys, strict=True)]
@@ -193,7 +188,7 @@ class _Events:
         """For each entity of the events from `start` to `end`: its row's key, and the change that takes them in.
 
         now_us: the present, see `packed.merge`. latest_by_us: of the events that count by then only the latest are
-        taken for last-value features. `written` counts the events that changed a row.
+        taken for last-value features.
         """
         order = start + self.codes[start:end].argsort(kind="stable")
         codes = self.codes[order]
@@ -205,7 +200,7 @@ class _Events:
             rows = [self._row(int(i)) for i in chosen] if self.plan.keeps_last else []
             key = (self.plan.digest, self.entities[int(codes[first])])
             partly = len(chosen) < len(mine)
-            found.append((key, partial(self._change, rows, self.tail[:, mine], now_us, partly)))
+            found.append((key, partial(self._change, key, rows, self.tail[:, mine], now_us, partly)))
         return found
 
     def _may_be_latest(self, mine: NDArray[np.intp], by_us: int) -> NDArray[np.bool_]:
@@ -217,15 +212,17 @@ class _Events:
         return result
 
     def _change(
-        self, rows: list[LastRow], tail: Int64, now_us: int | None, partly: bool, packed: bytes | None
-    ) -> bytes | None:
-        old = None if packed is None else unpack(packed, self._columns)
+        self,
+        key: Key,
+        last: list[LastRow],
+        tail: Int64,
+        now_us: int | None,
+        partly: bool,
+        rows: Rows,
+        packed: bytes | None,
+    ) -> int:
         present_us = NEVER_US if now_us is None else now_us
-        row, changed = merge(
-            old, rows, tail, longest_window_us=self._longest_us, now_us=present_us, partial=partly and bool(rows)
-        )
-        self.written += changed
-        return pack(row) if changed or packed is None else None
+        return take_in(rows, key, packed, self.plan, last, tail, now_us=present_us, partial=partly and bool(last))
 
     def _row(self, i: int) -> LastRow:
         values = tuple(column[i] for column in self._values)

@@ -6,17 +6,23 @@ which sums are taken at read time. Values are the same integers that the offline
 same, bit by bit.
 
 Layout, MessagePack: [format, pruned_to_us, newest_known_us, [[event_us, known_us, [event key], [values]], ...],
-rows, tail, dropped]. `tail` is `4 + len(tail_columns)` little-endian int64 columns of `rows` values each: event_us,
-known_us, superseded_us, event key (a 64-bit hash), and the plan's tail columns (NULL for null), sorted by
+rows, tail, dropped, tiles]. `tail` is `4 + len(tail_columns)` little-endian int64 columns of `rows` values each:
+event_us, known_us, superseded_us, event key (a 64-bit hash), and the plan's tail columns (NULL for null), sorted by
 event_us.
+
+`tiles` is there, and the format is 2, only for an entity of very many events: then `tail` holds the newest of them,
+and the older ones are in rows of their own, each the matrix of one span of event time. The row has what each sums up
+to, so that a look needs only those that lie partly outside its window; see `features.tiles`.
 """
 
 from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Sequence
+import zlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, Literal
 
 import msgspec
@@ -28,10 +34,12 @@ from seatrial.core.errors import Failed
 from seatrial.features.events import LARGEST_SUM, NEVER_US, SumTooLarge, age, from_order, superseded_us
 from seatrial.features.plan import ViewPlan
 
-FORMAT = 1
+FORMAT = 2  # of a row with tiles; one without is written as format 1
 NULL = -(2**63)
 SLACK_US = 3_600_000_000  # events stay this much longer than the longest window, for requests that lag behind
 FITS = 2**63 // LARGEST_SUM - 1  # so many values cannot add up beyond 64 bits
+TILES = 64
+MOST_TILED = 10_000  # entities that a reader remembers to be in tiles
 MOST_LAST_ROWS = 1000  # of one entity; a busier one answers for less than the slack
 EVENT, KNOWN, SUPERSEDED, KEY, VALUES = 0, 1, 2, 3, 4
 
@@ -59,6 +67,25 @@ class AskedBeforeTail(Failed):
     code = "online.asked_before_tail"
 
 
+class Tile(msgspec.Struct, array_like=True, frozen=True):
+    """What the main row knows of the events of one span of time that are kept in a row of their own.
+
+    number: the span is `hop_us` long and begins at number * hop_us. stamp: CRC-32 of the tile's bytes; rows: how many
+    events they hold. From settled_us on the events that count are those that nothing superseded: `count` of them, the
+    newest at newest_us (NULL for none), and `columns` is what they come to, per tail column by its kind. "sum": how
+    many are not null, their sum, the sum of their squares (16 bytes each, little-endian, signed); "count": how many are
+    not null; "order": the least and the greatest (NULL for none); "distinct": the different values, as sorted int64.
+    """
+
+    number: int
+    stamp: int
+    rows: int
+    settled_us: int
+    count: int
+    newest_us: int
+    columns: tuple[tuple[int | bytes, ...], ...]
+
+
 class LastRow(msgspec.Struct, array_like=True, frozen=True):
     """One source row for last-value features. key: its event key; values: in the order of `last_columns`."""
 
@@ -84,13 +111,17 @@ class LastRow(msgspec.Struct, array_like=True, frozen=True):
 
 @dataclass(frozen=True)
 class Packed:
-    """A decoded row. tail: int64 [4 + columns, rows], sorted by event time. dropped: older last-value rows are gone."""
+    """A decoded row. tail: int64 [4 + columns, rows], sorted by event time. dropped: older last-value rows are gone.
+
+    tiles: of the events that are older than every event of the tail, in order.
+    """
 
     last: tuple[LastRow, ...] = ()
     tail: Int64 = field(default_factory=lambda: np.empty((VALUES, 0), dtype=np.int64))
     pruned_to_us: int = NULL
     newest_known_us: int = NULL
     dropped: bool = False
+    tiles: tuple[Tile, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -111,12 +142,15 @@ def key_hash(key: Sequence[Any]) -> int:
     return int.from_bytes(hashed, "little", signed=True)
 
 
+def hop_us(longest_window_us: int) -> int:
+    """How long a tile's span of time is: what a row keeps of events comes to 64 tiles, whatever the window."""
+    return (longest_window_us + SLACK_US) // TILES
+
+
 def pack(row: Packed) -> bytes:
     """The row as bytes."""
-    tail = np.ascontiguousarray(row.tail, dtype="<i8")
-    return msgspec.msgpack.encode(
-        [FORMAT, row.pruned_to_us, row.newest_known_us, row.last, tail.shape[1], tail.tobytes(), row.dropped]
-    )
+    plain = [row.pruned_to_us, row.newest_known_us, row.last, row.tail.shape[1], matrix_bytes(row.tail), row.dropped]
+    return msgspec.msgpack.encode([FORMAT, *plain, row.tiles] if row.tiles else [1, *plain])
 
 
 def unpack(data: bytes, columns: int) -> Packed:
@@ -125,15 +159,31 @@ def unpack(data: bytes, columns: int) -> Packed:
     Raises PackedRowTooNew or PackedRowDamaged.
     """
     try:
-        number, pruned_to_us, newest_known_us, last, rows, tail, dropped = msgspec.msgpack.decode(data, type=_WIRE)
-        if number > FORMAT:
-            raise PackedRowTooNew(f"an online row has format {number}; this version reads up to {FORMAT}.")
-        matrix = np.frombuffer(tail, dtype="<i8").reshape(VALUES + columns, rows)
+        row = msgspec.msgpack.decode(data, type=_Wire)
+        if row.format > FORMAT:
+            raise PackedRowTooNew(f"an online row has format {row.format}; this version reads up to {FORMAT}.")
+        tail = np.frombuffer(row.tail, dtype="<i8").reshape(VALUES + columns, row.rows)
     except (msgspec.MsgspecError, ValueError):
-        raise PackedRowDamaged(
-            "an online row cannot be read.", next="Run `seatrial materialize` after moving the online store away."
-        ) from None
-    return Packed(last, matrix, pruned_to_us, newest_known_us, dropped)
+        raise damaged("an online row cannot be read.") from None
+    return Packed(row.last, tail, row.pruned_to_us, row.newest_known_us, row.dropped, row.tiles)
+
+
+def matrix_bytes(matrix: Int64) -> bytes:
+    """A tail's, or a tile's, events as bytes."""
+    return np.ascontiguousarray(matrix, dtype="<i8").tobytes()
+
+
+def read_tile(tile: Tile, data: bytes | None, columns: int) -> Int64:
+    """The events of a tile: int64 [4 + columns, rows]. Raises PackedRowDamaged when `data` is not what `tile` says."""
+    if data is None:
+        raise damaged(f"an online row's tile {tile.number} is missing.")
+    if zlib.crc32(data) != tile.stamp or len(data) != 8 * tile.rows * (VALUES + columns):
+        raise damaged(f"an online row's tile {tile.number} is not as it was written.")
+    return np.frombuffer(data, dtype="<i8").reshape(VALUES + columns, tile.rows)
+
+
+def damaged(found: str) -> PackedRowDamaged:
+    return PackedRowDamaged(found, next="Run `seatrial materialize` after moving the online store away.")
 
 
 def merge(
@@ -151,7 +201,8 @@ def merge(
     now_us: the present; rows known later wait in the row and move nothing. partial: older rows for last-value features
     were left out of `last`.
     Taking in a row twice changes nothing; an older row never displaces a newer one. Rows that have left the
-    longest window, or were displaced as the latest, by more than SLACK_US are dropped.
+    longest window, or were displaced as the latest, by more than SLACK_US are dropped. Of the tiles of `old` nothing is
+    known here, and the merged row has none: see `tiles.take_in`.
     """
     known = [us for us in (*(row.known_us for row in last), *tail[KNOWN].tolist()) if us <= now_us]
     if old is None:
@@ -173,6 +224,8 @@ class ViewReader:
         self._longest_us = plan.longest_window_us
         self._keeps_last = plan.keeps_last
         self._columns = len(plan.tail_columns)
+        self._hop_us = hop_us(plan.longest_window_us)
+        self._tiled: set[bytes] = set()
         self._last = [
             (
                 name,
@@ -191,23 +244,45 @@ class ViewReader:
                 self._windows.setdefault(a.window_us, []).append((name, a.function, place, scale))
         self._nothing = {name: 0.0 if a.function in COUNTS else None for name, a in plan.features.items()}
 
-    def look(self, packed: bytes | None, at_us: int) -> Looked:
-        """What the view says at `at_us`; packed: the entity's row, None when there is none.
+    def likely_tiles(self, entity: bytes, at_us: int) -> list[int]:
+        """The tiles that a look at `at_us` will most likely need: where each window begins, if the entity has any."""
+        if entity not in self._tiled:
+            return []
+        # a tile that begins where the window does lies inside
+        starts = {at_us - window_us + 1 for window_us in self._windows}
+        return sorted({start // self._hop_us for start in starts if start % self._hop_us})
 
-        Raises AskedBeforeTail when a window reaches back to events that have been dropped, and what `unpack` raises.
+    def read(self, entity: bytes, packed: bytes | None, at_us: int) -> tuple[Packed | None, list[int]]:
+        """The entity's row, and the numbers of the tiles whose events a look at `at_us` needs. Raises as `unpack`."""
+        row = None if packed is None else unpack(packed, self._columns)
+        if row is None or not row.tiles:
+            self._tiled.discard(entity)
+            return row, []
+        if len(self._tiled) >= MOST_TILED:
+            self._tiled.clear()
+        self._tiled.add(entity)
+        if self._reaches_too_far(row, at_us):
+            return row, []
+        return row, sorted({t.number for window_us in self._windows for t in self._divided(row, at_us, window_us)[1]})
+
+    def look(self, row: Packed | None, at_us: int, tiles: Mapping[int, bytes | None] = MappingProxyType({})) -> Looked:
+        """What the view says at `at_us`; row: the entity's, None when there is none; tiles: those that `read` needs.
+
+        Raises AskedBeforeTail when a window reaches back to events that have been dropped, and PackedRowDamaged for a
+        tile that is missing or is not the row's.
         """
-        if packed is None:
+        if row is None:
             return Looked(self._nothing, "missing", None)
-        row = unpack(packed, self._columns)
         values: dict[str, Any] = dict.fromkeys(self._names)
         event_us, fresh = None, False
         if self._keeps_last:
             event_us, fresh = self._look_last(row, at_us, values)
         if self._longest_us:
-            latest, inside = self._look_windows(row, at_us, values)
+            latest, inside = self._look_windows(row, at_us, values, tiles)
             fresh = fresh or inside
             event_us = latest if event_us is None or (latest is not None and latest > event_us) else event_us
-        status: Status = "present" if fresh else "expired" if event_us is not None or row.tail.size else "missing"
+        seen = event_us is not None or row.tail.size or row.tiles
+        status: Status = "present" if fresh else "expired" if seen else "missing"
         return Looked(values, status, event_us)
 
     def _look_last(self, row: Packed, at_us: int, values: dict[str, Any]) -> tuple[int | None, bool]:
@@ -235,35 +310,80 @@ class ViewReader:
             next="To replay an earlier time, move the online store away and run `seatrial materialize --at TIME`.",
         )
 
-    def _look_windows(self, row: Packed, at_us: int, values: dict[str, Any]) -> tuple[int | None, bool]:
-        if at_us - self._longest_us < row.pruned_to_us:
+    def _reaches_too_far(self, row: Packed, at_us: int) -> bool:
+        return at_us - self._longest_us < row.pruned_to_us
+
+    def _look_windows(
+        self, row: Packed, at_us: int, values: dict[str, Any], tiles: Mapping[int, bytes | None]
+    ) -> tuple[int | None, bool]:
+        if self._reaches_too_far(row, at_us):
             raise self._too_early(at_us, row.pruned_to_us + self._longest_us)
-        events = row.tail[EVENT]
-        start = int(events.searchsorted(at_us - self._longest_us, "right"))
-        tail = row.tail[:, start : int(events.searchsorted(at_us, "right"))]
-        if tail.shape[1] and (tail[KNOWN].max() > at_us or tail[SUPERSEDED].min() <= at_us):
-            tail = tail[:, (tail[KNOWN] <= at_us) & (tail[SUPERSEDED] > at_us)]
-        events = tail[EVENT]
-        rows = len(events)
+        counting = _counting(row.tail, at_us - self._longest_us, at_us)
+        latest = NULL
+        read: dict[int, Int64] = {}
         for window_us, features in self._windows.items():
+            tail = counting
+            inside: tuple[Tile, ...] = ()
+            if row.tiles:
+                inside, parts = self._divided(row, at_us, window_us)
+                for tile in parts:
+                    if tile.number not in read:
+                        matrix = read_tile(tile, tiles.get(tile.number), self._columns)
+                        read[tile.number] = _counting(matrix, at_us - self._longest_us, at_us)
+                tail = np.concatenate([*(read[tile.number] for tile in parts), counting], axis=1)
+            events = tail[EVENT]
             first = int(events.searchsorted(at_us - window_us, "right"))
+            newest = [int(events[-1])] if len(events) > first else []
+            latest = max([latest, *newest, *(tile.newest_us for tile in inside)])
+            rows = len(events) - first + sum(tile.count for tile in inside)
             sums: dict[int, tuple[int, int]] = {}
             for name, function, place, scale in features:
                 if place < 0:
-                    values[name] = float(rows - first)
+                    values[name] = float(rows)
                     continue
                 column = tail[VALUES + place, first:]
+                summed = [tile.columns[place] for tile in inside]
                 if function in ("min", "max", "count_distinct"):
-                    values[name] = _compared(function, column)
+                    values[name] = _compared(function, column, summed)
                     continue
                 if place not in sums:
-                    sums[place] = _sum(column)
-                squares = _squares(column) if function == "std" else 0
+                    sums[place] = _sum(column, summed)
+                squares = _squares(column, summed) if function == "std" else 0
                 values[name] = _finish(function, *sums[place], scale, squares)
-        return (int(events[-1]), True) if rows else (None, False)
+        return (latest, True) if latest != NULL else (None, False)
+
+    def _divided(self, row: Packed, at_us: int, window_us: int) -> tuple[tuple[Tile, ...], tuple[Tile, ...]]:
+        """The row's tiles that a window takes as they are summed up, and those of which it takes single events."""
+        whole: list[Tile] = []
+        parts: list[Tile] = []
+        for tile in row.tiles:
+            start_us = tile.number * self._hop_us
+            end_us = start_us + self._hop_us - 1
+            if end_us <= at_us - window_us or start_us > at_us:
+                continue
+            inside = start_us > at_us - window_us and end_us <= at_us and tile.settled_us <= at_us
+            (whole if inside else parts).append(tile)
+        return tuple(whole), tuple(parts)
 
 
-_WIRE = tuple[int, int, int, tuple[LastRow, ...], int, bytes, bool]
+class _Wire(msgspec.Struct, array_like=True, frozen=True):
+    format: int
+    pruned_to_us: int
+    newest_known_us: int
+    last: tuple[LastRow, ...]
+    rows: int
+    tail: bytes
+    dropped: bool
+    tiles: tuple[Tile, ...] = ()
+
+
+def _counting(tail: Int64, after_us: int, at_us: int) -> Int64:
+    """The events in (after_us, at_us] that count at `at_us`."""
+    events = tail[EVENT]
+    tail = tail[:, int(events.searchsorted(after_us, "right")) : int(events.searchsorted(at_us, "right"))]
+    if tail.shape[1] and (tail[KNOWN].max() > at_us or tail[SUPERSEDED].min() <= at_us):
+        tail = tail[:, (tail[KNOWN] <= at_us) & (tail[SUPERSEDED] > at_us)]
+    return tail
 
 
 def _merge_last(
@@ -326,36 +446,70 @@ def _inserted(rows: Int64, new: Int64) -> Int64:
     return np.insert(rows, np.searchsorted(rows[EVENT], new[EVENT], side="right"), new, axis=1)
 
 
-def _sum(column: Int64) -> tuple[int, int]:
-    """The exact sum of the values that are not null, and how many they are."""
-    if not len(column):
-        return 0, 0
-    if column.min() == NULL:
+def summary(kind: str, column: Int64) -> tuple[int | bytes, ...]:
+    """What a tile's values of one tail column come to, see Tile."""
+    column = column[column != NULL]
+    if kind == "sum":
+        totals = _total(column), _total_squares(column)
+        return len(column), *(total.to_bytes(16, "little", signed=True) for total in totals)
+    if kind == "count":
+        return (len(column),)
+    if kind == "order":
+        return (int(column.min()), int(column.max())) if len(column) else (NULL, NULL)
+    return (np.unique(column).astype("<i8").tobytes(),)
+
+
+Summaries = Sequence[tuple[Any, ...]]
+
+
+def _sum(column: Int64, summed: Summaries = ()) -> tuple[int, int]:
+    """The exact sum of the values that are not null, and how many they are; summed: of tiles, to be added."""
+    if len(column) and column.min() == NULL:
         column = column[column != NULL]
-    if len(column) <= FITS:
-        return int(column.sum()), len(column)
-    total = (int((column >> 32).sum()) << 32) + int((column & 0xFFFFFFFF).sum())
+    total, count = _total(column), len(column)
+    for one in summed:
+        count += one[0]
+        if len(one) > 1:
+            total += int.from_bytes(one[1], "little", signed=True)
     if abs(total) >= 2**63:
         raise SumTooLarge("a window's exact sum does not fit into 64 bits.", next="Give a coarser resolution=.")
-    return total, len(column)
+    return total, count
 
 
-def _squares(column: Int64) -> int:
-    """The exact sum of the squares of the values that are not null."""
-    column = column[column != NULL]
+def _total(column: Int64) -> int:
+    if len(column) <= FITS:
+        return int(column.sum())
+    return (int((column >> 32).sum()) << 32) + int((column & 0xFFFFFFFF).sum())
+
+
+def _squares(column: Int64, summed: Summaries = ()) -> int:
+    """The exact sum of the squares of the values that are not null; summed: of tiles, to be added."""
+    total = _total_squares(column[column != NULL])
+    return total + sum(int.from_bytes(one[2], "little", signed=True) for one in summed)
+
+
+def _total_squares(column: Int64) -> int:
     if not len(column):
         return 0
     if int(np.abs(column).max()) ** 2 * len(column) < 2**63:
         return int((column * column).sum())
-    upper, lower = column >> 24, column & (2**24 - 1)
-    return (int((upper * upper).sum()) << 48) + (int((upper * lower).sum()) << 25) + int((lower * lower).sum())
+    total = 0
+    for start in range(0, len(column), FITS):  # of so many even the products of halves add up within 64 bits
+        some = column[start : start + FITS]
+        upper, lower = some >> 24, some & (2**24 - 1)
+        total += (int((upper * upper).sum()) << 48) + (int((upper * lower).sum()) << 25) + int((lower * lower).sum())
+    return total
 
 
-def _compared(function: str, column: Int64) -> float | None:
-    """The least or greatest of the values that are not null, or how many different ones they are."""
-    column = column[column != NULL]
+def _compared(function: str, column: Int64, summed: Summaries = ()) -> float | None:
+    """The least or greatest of the values that are not null, or how many different ones; summed: of tiles, too."""
     if function == "count_distinct":
-        return float(len(np.unique(column)))
+        apart = [np.frombuffer(one[0], dtype="<i8") for one in summed]
+        column = np.concatenate([column, *apart]) if apart else column
+        return float(len(np.unique(column[column != NULL])))
+    if summed:
+        column = np.append(column, [one[0 if function == "min" else 1] for one in summed])
+    column = column[column != NULL]
     if not len(column):
         return None
     return float(from_order(column.min() if function == "min" else column.max()))
