@@ -9,7 +9,6 @@ same `assemble` serves one request and, row by row, many.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -34,8 +33,7 @@ class RowsKeptMoving(Unavailable):
     code = "online.rows_kept_moving"
 
 
-@dataclass(frozen=True)
-class Assembled:
+class Assembled(msgspec.Struct, frozen=True):
     """One row of columns, and per view what its look-up found."""
 
     columns: dict[str, Any]
@@ -55,6 +53,8 @@ class Lookup:
             (view, ViewReader(view), [(feature, f"{view.name}__{feature}") for feature in view.features])
             for view in plan.views
         ]
+        self._readers = [reader for _, reader, _ in self._views]
+        self._digests = [view.digest for view in plan.views]
         self._functions = load_functions(plan)
         self._store = store
 
@@ -80,9 +80,18 @@ class Lookup:
 
     def _look(self, store: OnlineStore, entities: Sequence[bytes], at_us: int) -> list[Looked]:
         """What each view says of its entity. A row and its tiles are read in one statement, so that they fit."""
-        main = [(view.digest, entity) for (view, _, _), entity in zip(self._views, entities, strict=True)]
-        readers = [reader for _, reader, _ in self._views]
+        main = list(zip(self._digests, entities, strict=True))
+        readers = self._readers
         asked = [reader.likely_tiles(entity, at_us) for reader, entity in zip(readers, entities, strict=True)]
+        if not any(asked):  # as nearly always
+            looks = []
+            for reader, entity, packed_row in zip(readers, entities, store.get(main), strict=True):
+                row, needed = reader.read(entity, packed_row, at_us)
+                if needed:
+                    break
+                looks.append(reader.look(row, at_us))
+            else:
+                return looks
         for _ in range(MOST_READS):
             keys = [tile_key(key, number) for key, numbers in zip(main, asked, strict=True) for number in numbers]
             packed = store.get([*main, *keys])

@@ -21,7 +21,6 @@ import hashlib
 import math
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Literal
 
@@ -44,6 +43,8 @@ MOST_LAST_ROWS = 1000  # of one entity; a busier one answers for less than the s
 EVENT, KNOWN, SUPERSEDED, KEY, VALUES = 0, 1, 2, 3, 4
 
 COUNTS = ("count", "count_distinct")  # what is 0, not null, of nothing
+
+_NO_TAIL = np.empty((VALUES, 0), dtype=np.int64)
 
 Status = Literal["present", "missing", "expired"]
 Int64 = NDArray[np.int64]
@@ -109,23 +110,21 @@ class LastRow(msgspec.Struct, array_like=True, frozen=True):
         )
 
 
-@dataclass(frozen=True)
-class Packed:
+class Packed(msgspec.Struct, frozen=True):
     """A decoded row. tail: int64 [4 + columns, rows], sorted by event time. dropped: older last-value rows are gone.
 
     tiles: of the events that are older than every event of the tail, in order.
     """
 
     last: tuple[LastRow, ...] = ()
-    tail: Int64 = field(default_factory=lambda: np.empty((VALUES, 0), dtype=np.int64))
+    tail: Int64 = msgspec.field(default_factory=lambda: np.empty((VALUES, 0), dtype=np.int64))
     pruned_to_us: int = NULL
     newest_known_us: int = NULL
     dropped: bool = False
     tiles: tuple[Tile, ...] = ()
 
 
-@dataclass(frozen=True)
-class Looked:
+class Looked(msgspec.Struct, frozen=True):
     """What a view said: its features by bare name, whether there was a row, and the time of its latest event.
 
     status: "present" (the latest row counts), "expired" (only rows older than ttl or window), "missing" (none).
@@ -162,7 +161,10 @@ def unpack(data: bytes, columns: int) -> Packed:
         row = msgspec.msgpack.decode(data, type=_Wire)
         if row.format > FORMAT:
             raise PackedRowTooNew(f"an online row has format {row.format}; this version reads up to {FORMAT}.")
-        tail = np.frombuffer(row.tail, dtype="<i8").reshape(VALUES + columns, row.rows)
+        if row.rows or row.tail or columns:
+            tail = np.frombuffer(row.tail, dtype="<i8").reshape(VALUES + columns, row.rows)
+        else:
+            tail = _NO_TAIL
     except (msgspec.MsgspecError, ValueError):
         raise damaged("an online row cannot be read.") from None
     return Packed(row.last, tail, row.pruned_to_us, row.newest_known_us, row.dropped, row.tiles)
@@ -286,7 +288,10 @@ class ViewReader:
         return Looked(values, status, event_us)
 
     def _look_last(self, row: Packed, at_us: int, values: dict[str, Any]) -> tuple[int | None, bool]:
-        best = max((one for one in row.last if one.start_us <= at_us), key=LastRow.order, default=None)
+        if len(row.last) == 1:
+            best: LastRow | None = row.last[0] if row.last[0].start_us <= at_us else None
+        else:
+            best = max((one for one in row.last if one.start_us <= at_us), key=LastRow.order, default=None)
         if best is None and row.dropped and row.last:
             raise self._too_early(at_us, row.last[0].start_us)
         if best is None:
