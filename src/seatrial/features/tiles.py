@@ -90,13 +90,12 @@ def _only_newer(rows: Rows, key: Key, tiles: Sequence[Tile], new: Int64, hop: in
     """
     if (new[EVENT] < (tiles[-1].number + 1) * hop).any():
         return False
-    wanted = _key_halves(new)
+    halves = []
     for tile, data in zip(tiles, rows.get([_halves_key(key, tile.number) for tile in tiles]), strict=True):
         if data is None or data[:4] != _stamp(tile) or len(data) != 4 + 4 * tile.rows:
             raise damaged(f"the event keys of an online row's tile {tile.number} are not as they were written.")
-        if np.isin(np.frombuffer(data, dtype="<u4", offset=4), wanted).any():
-            return False
-    return True
+        halves.append(np.frombuffer(data, dtype="<u4", offset=4))
+    return not np.isin(np.concatenate(halves), _key_halves(new)).any()
 
 
 def _read(rows: Rows, key: Key, tiles: Sequence[Tile], columns: int) -> tuple[dict[int, bytes], Int64]:
