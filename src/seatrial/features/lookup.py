@@ -84,13 +84,13 @@ class Lookup:
         readers = self._readers
         asked = [reader.likely_tiles(entity, at_us) for reader, entity in zip(readers, entities, strict=True)]
         if not any(asked):  # as nearly always
-            looks = []
+            looks, asked = [], []
             for reader, entity, packed_row in zip(readers, entities, store.get(main), strict=True):
                 row, needed = reader.read(entity, packed_row, at_us)
-                if needed:
-                    break
-                looks.append(reader.look(row, at_us))
-            else:
+                asked.append(needed)
+                if not needed:
+                    looks.append(reader.look(row, at_us))
+            if len(looks) == len(main):
                 return looks
         for _ in range(MOST_READS):
             keys = [tile_key(key, number) for key, numbers in zip(main, asked, strict=True) for number in numbers]

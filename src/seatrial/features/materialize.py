@@ -6,9 +6,9 @@ idempotent: a row that is already there, or that is older than what is there, ch
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from itertools import pairwise
+from itertools import pairwise, repeat
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -28,6 +28,9 @@ from seatrial.features.packed import (
     Int64,
     LastRow,
     key_hash,
+    merge,
+    pack,
+    unpack,
 )
 from seatrial.features.plan import SourcePlan, ViewPlan, plan_view
 from seatrial.features.tiles import take_in
@@ -38,6 +41,7 @@ if TYPE_CHECKING:
 
     from seatrial.features.definitions import FeatureView
 
+_NO_TAIL = np.empty((VALUES, 0), dtype=np.int64)
 BATCH = 500  # entities per transaction: a reader never waits, a killed run loses at most this much work
 
 Progress = Callable[[str, int, int], None]
@@ -170,6 +174,7 @@ class _Events:
     def __init__(self, plan: ViewPlan, events: pa.Table, id_columns: int) -> None:
         self.plan = plan
         self.size = len(events)
+        self._longest_us = plan.longest_window_us
         keys = [events[f"key_{i}"].to_pylist() for i in range(len(plan.keys))]
         places: dict[tuple[Any, ...], int] = {}
         codes = [places.setdefault(key, len(places)) for key in zip(*keys, strict=True)]
@@ -192,23 +197,33 @@ class _Events:
         """
         order = start + self.codes[start:end].argsort(kind="stable")
         codes = self.codes[order]
-        edges = [0, *(np.flatnonzero(codes[1:] != codes[:-1]) + 1).tolist(), len(order)]
+        edges = np.array([0, *(np.flatnonzero(codes[1:] != codes[:-1]) + 1), len(order)])
+        if not len(order):
+            return []
+        last: list[list[LastRow]] = [[] for _ in edges[1:]]
+        partly = [False] * len(last)
+        if self.plan.keeps_last:
+            chosen = np.ones(len(order), bool)
+            if latest_by_us is not None:
+                chosen = self._may_be_latest(order, edges, latest_by_us)
+            owner = np.repeat(np.arange(len(last)), np.diff(edges))
+            for place, row in zip(owner[chosen].tolist(), self._last_rows(order[chosen]), strict=True):
+                last[place].append(row)
+            for place in np.unique(owner[~chosen]).tolist():
+                partly[place] = True
         found: list[tuple[Key, Change]] = []
-        for first, last in pairwise(edges) if len(order) else ():
-            mine = order[first:last]
-            chosen = mine if latest_by_us is None else mine[self._may_be_latest(mine, latest_by_us)]
-            rows = [self._row(int(i)) for i in chosen] if self.plan.keeps_last else []
+        for place, (first, stop) in enumerate(pairwise(edges.tolist())):
             key = (self.plan.digest, self.entities[int(codes[first])])
-            partly = len(chosen) < len(mine)
-            found.append((key, partial(self._change, key, rows, self.tail[:, mine], now_us, partly)))
+            tail = self.tail[:, order[first:stop]] if self._longest_us else _NO_TAIL
+            found.append((key, partial(self._change, key, last[place], tail, now_us, partly[place])))
         return found
 
-    def _may_be_latest(self, mine: NDArray[np.intp], by_us: int) -> NDArray[np.bool_]:
-        """Which events are the latest by then, or count only later."""
-        times = self.event_us[mine]
-        counts = np.maximum(times, self._known_us[mine]) <= by_us
-        newest = times[counts].max() if counts.any() else 0
-        result: NDArray[np.bool_] = ~counts | (times == newest)
+    def _may_be_latest(self, order: NDArray[np.int64], edges: NDArray[np.int64], by_us: int) -> NDArray[np.bool_]:
+        """Which of the events in `order` are the latest of their entity by then, or count only later."""
+        times = self.event_us[order]
+        counts = np.maximum(times, self._known_us[order]) <= by_us
+        newest = np.maximum.reduceat(np.where(counts, times, NULL), edges[:-1])
+        result: NDArray[np.bool_] = ~counts | (times == np.repeat(newest, np.diff(edges)))
         return result
 
     def _change(
@@ -222,11 +237,22 @@ class _Events:
         packed: bytes | None,
     ) -> int:
         present_us = NEVER_US if now_us is None else now_us
-        return take_in(rows, key, packed, self.plan, last, tail, now_us=present_us, partial=partly and bool(last))
+        partial_last = partly and bool(last)
+        if self._longest_us:
+            return take_in(rows, key, packed, self.plan, last, tail, now_us=present_us, partial=partial_last)
+        old = None if packed is None else unpack(packed, 0)
+        row, changed = merge(old, last, tail, longest_window_us=0, now_us=present_us, partial=partial_last)
+        if changed or packed is None:
+            rows.put(key, pack(row))
+        return changed
 
-    def _row(self, i: int) -> LastRow:
-        values = tuple(column[i] for column in self._values)
-        return LastRow(int(self.event_us[i]), int(self._known_us[i]), self._ids[i], values)
+    def _last_rows(self, events: NDArray[np.int64]) -> Iterator[LastRow]:
+        places = events.tolist()
+        values = [[column[i] for i in places] for column in self._values]
+        rows = zip(*values, strict=True) if values else repeat(())
+        times = zip(self.event_us[events].tolist(), self._known_us[events].tolist(), strict=True)
+        for (event_us, known_us), i, row in zip(times, places, rows, strict=False):
+            yield LastRow(event_us, known_us, self._ids[i], row)
 
     def _make_tail(self, events: pa.Table) -> Int64:
         if not self.plan.longest_window_us:

@@ -172,7 +172,7 @@ def unpack(data: bytes, columns: int) -> Packed:
 
 def matrix_bytes(matrix: Int64) -> bytes:
     """A tail's, or a tile's, events as bytes."""
-    return np.ascontiguousarray(matrix, dtype="<i8").tobytes()
+    return np.ascontiguousarray(matrix, dtype="<i8").tobytes() if matrix.size else b""
 
 
 def read_tile(tile: Tile, data: bytes | None, columns: int) -> Int64:
@@ -400,8 +400,19 @@ def _merge_last(
     """
     if not new:
         return old, 0, False
-    rows = {row.order(): row for row in (*old, *new)}
     horizon = newest_known_us - SLACK_US
+    if len(new) == 1 and len(old) <= 1:  # as nearly always; the same as below, without comparing what need not be
+        row = new[0]
+        if not old:
+            return (row,), 1, False
+        if row == old[0]:
+            return old, 0, False
+        ours, theirs = (row.event_us, row.known_us), (old[0].event_us, old[0].known_us)
+        if ours > theirs and row.start_us >= old[0].start_us:
+            return ((row,), 1, True) if row.start_us <= horizon else ((old[0], row), 1, False)
+        if ours < theirs and row.start_us >= old[0].start_us:
+            return old, 0, False
+    rows = {row.order(): row for row in (*old, *new)}
     kept: list[LastRow] = []
     best: tuple[Any, ...] | None = None
     dropped = False
