@@ -52,6 +52,24 @@ def history(*, events: int, entities: int, labels: int, views: int, features: in
     return History(tuple(paths), label_path, features)
 
 
+def visits(*, events: int, entities: int, labels: int, days: int, seed: int = 7) -> tuple[Path, Path]:
+    """Events for windows, spread over so many days, and label rows.
+
+    Events: `visit` (int64, the event's key: one in a hundred is a restatement with another amount, known later),
+    `entity`, `event_timestamp`, `created`, `amount` (float64 of whole cents, one in a hundred null), `kind`
+    (int64, 50 of them).
+    """
+    named = f"{FORMAT}-visits-{events}-{entities}-{days}-{seed}"
+    path, label_path = CACHE / named / "visits.parquet", CACHE / named / f"labels-{labels}.parquet"
+    if not path.exists():
+        _write(path, _visits(events, entities, days * DAY_US, seed))
+    if not label_path.exists():
+        random = np.random.default_rng(seed + 1)
+        at = START_US + random.integers(0, days * DAY_US, labels)
+        _write(label_path, _label_table(random.integers(0, entities, labels), at))
+    return path, label_path
+
+
 def restated(*, entities: int = 1000, versions: int = 10, features: int = 8, views: int = 1, seed: int = 7) -> History:
     """Per entity one event in 2 to `versions` versions, one file in shuffled order, and one label row after all."""
     named = f"{FORMAT}-restated-{entities}-{versions}-{features}-{seed}"
@@ -94,7 +112,7 @@ def admissible(
     answers: list[list[list[tuple[Any, ...]]]] = [[] for _ in rows]
     nothing = (None,) * of.features
     for path in of.views:
-        events = _events_of(path, sorted(set(wanted)), of.features)
+        events = events_of(path, sorted(set(wanted)), [f"f{i}" for i in range(of.features)])
         for i, (entity, at) in enumerate(zip(wanted, at_us, strict=True)):
             counting = [
                 row
@@ -134,13 +152,16 @@ def _plain(value: Any) -> Any:
     return None if value is None or value != value else value
 
 
-def _events_of(path: Path, entities: Sequence[int], features: int) -> dict[int, list[tuple[int, int, tuple[Any, ...]]]]:
+def events_of(
+    path: Path, entities: Sequence[int], columns: Sequence[str]
+) -> dict[int, list[tuple[int, int, tuple[Any, ...]]]]:
+    """Per entity its rows: (event time, known time, values of `columns`)."""
     found: dict[int, list[tuple[int, int, tuple[Any, ...]]]] = {}
     with pq.ParquetFile(path) as file:
         for batch in file.iter_batches(ROW_GROUP):
             mine = np.isin(batch["entity"].to_numpy(), entities)
             rows = pa.table(batch).filter(pa.array(mine))
-            values = zip(*(rows[f"f{i}"].to_pylist() for i in range(features)), strict=True)
+            values = zip(*(rows[column].to_pylist() for column in columns), strict=True)
             times = zip(_micros(rows["event_timestamp"]), _micros(rows["created"]), strict=True)
             for entity, (event, known), row in zip(rows["entity"].to_pylist(), times, values, strict=True):
                 found.setdefault(entity, []).append((event, known, row))
@@ -177,6 +198,32 @@ def _table(entity: Any, event: Any, known: Any, features: int, random: np.random
         values = random.normal(size=len(entity))
         columns[f"f{i}"] = pa.array(values, mask=random.random(len(entity)) < 0.01 if i == features - 1 else None)
     return pa.table(columns)
+
+
+def _visits(events: int, entities: int, span_us: int, seed: int) -> pa.Table:
+    random = np.random.default_rng(seed)
+    visit = np.arange(events)
+    entity = random.integers(0, entities, events)
+    event = START_US + random.integers(0, span_us, events)
+    known = event + random.exponential(600e6, events).astype(np.int64)
+    half = events // 2  # what is restated stands in one half, its restatement in the other
+    restating = half + random.choice(events - half, events // 100, replace=False)
+    original = random.choice(half, events // 100, replace=False)
+    visit[restating], entity[restating], event[restating] = visit[original], entity[original], event[original]
+    known[restating] = known[original] + random.integers(1, DAY_US, len(original))
+    order = np.argsort(known, kind="stable")
+    times = pa.timestamp("us", tz="UTC")
+    amount = np.round(random.gamma(2.0, 30.0, events), 2)
+    return pa.table(
+        {
+            "visit": pa.array(visit[order]),
+            "entity": pa.array(entity[order]),
+            "event_timestamp": pa.array(event[order]).cast(times),
+            "created": pa.array(known[order]).cast(times),
+            "amount": pa.array(amount, mask=random.random(events) < 0.01),
+            "kind": pa.array(random.integers(0, 50, events)),
+        }
+    )
 
 
 def _labels(labels: int, entities: int, seed: int) -> pa.Table:

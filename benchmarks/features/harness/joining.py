@@ -68,16 +68,20 @@ def contest(prepare: Callable[[Job, list[str]], Join]) -> None:
     job = Job(**json.loads(Path(sys.argv[-1]).read_text()))
     small = prepare(job, job.restated_views)(_frame(job.restated_labels))
     _write(small, job.restated_views, job, "restated.parquet")
-    join, labels = prepare(job, job.views), _frame(job.labels)
-    (Path(job.out) / CLOCK).touch()
+    joined, figures = clocked(prepare(job, job.views), _frame(job.labels), Path(job.out))
+    _write(joined[joined["row"].isin(job.sample)], job.views, job, "joined.parquet")
+    print(json.dumps(figures))
+
+
+def clocked(join: Join, labels: pd.DataFrame, out: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """What `join` makes of the label rows, and what it took: seconds, CPU seconds, peak MB of the process."""
+    (out / CLOCK).touch()
     started, cpu = perf_counter(), process_time()
     joined = join(labels)
     seconds, cpu = perf_counter() - started, process_time() - cpu
     peak_mb = high_water_mb()
     in_order = len(joined) == len(labels) and bool((joined["row"].to_numpy() == labels["row"].to_numpy()).all())
-    rows = len(joined)
-    _write(joined[joined["row"].isin(job.sample)], job.views, job, "joined.parquet")
-    print(json.dumps({"seconds": seconds, "cpu": cpu, "peak_mb": peak_mb, "rows": rows, "in_order": in_order}))
+    return joined, {"seconds": seconds, "cpu": cpu, "peak_mb": peak_mb, "rows": len(joined), "in_order": in_order}
 
 
 def _frame(path: str) -> pd.DataFrame:
