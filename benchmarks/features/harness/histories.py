@@ -70,6 +70,17 @@ def visits(*, events: int, entities: int, labels: int, days: int, seed: int = 7)
     return path, label_path
 
 
+def profiles(*, entities: int, features: int, name: str = "profiles", seed: int = 7) -> Path:
+    """One row for each of `entities`, of the last day of the span, in shuffled order, with no null."""
+    path = CACHE / f"{FORMAT}-profiles-{entities}-{features}-{seed}" / f"{name}.parquet"
+    if not path.exists():
+        random = np.random.default_rng(seed)
+        event = START_US + SPAN_US - random.integers(DAY_US // 24, DAY_US, entities)
+        table = _table(random.permutation(entities), event, event + 60_000_000, features + 1, random)
+        _write(path, table.drop_columns([f"f{features}"]))  # only the last column of a history has nulls
+    return path
+
+
 def restated(*, entities: int = 1000, versions: int = 10, features: int = 8, views: int = 1, seed: int = 7) -> History:
     """Per entity one event in 2 to `versions` versions, one file in shuffled order, and one label row after all."""
     named = f"{FORMAT}-restated-{entities}-{versions}-{features}-{seed}"
