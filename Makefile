@@ -1,11 +1,11 @@
-# Everything is built in .venv from python3 alone; only `services` needs root.
+# Everything is built in .venv from python3 alone; only the servers that tests talk to need root, once.
 
 PYTHON ?= python3
 UV := uv==0.13.8
 BIN := .venv/bin
 BUILT := .venv/built
-# Debian packages of the servers that component tests talk to, for `make services`
-SERVICES :=
+# Debian packages of the servers that component tests talk to
+SERVICES := redis-server postgresql openjdk-17-jre-headless
 
 .DEFAULT_GOAL := help
 .PHONY: help venv demo test long lint docs bench lock services clean
@@ -28,7 +28,8 @@ $(BUILT): requirements.lock pyproject.toml
 demo: $(BUILT) ## Tell the whole story on real flights, some minutes
 	@$(BIN)/seatrial demo
 
-test: $(BUILT) lint ## Run lint and every test
+test: $(BUILT) lint ## Run lint and every test; as root, install the servers that these need
+	@.ci/services wanted $(SERVICES)
 	@$(BIN)/python -m pytest
 
 long: $(BUILT) ## Run the tests that take many minutes
@@ -51,8 +52,7 @@ lock: $(BUILT) ## Resolve pyproject.toml again into requirements.lock
 		--python-version 3.11 pyproject.toml --all-extras --group test --output-file requirements.lock
 
 services: ## Install the servers that component tests need (Debian, root)
-	@if [ -z "$(strip $(SERVICES))" ]; then echo "No test needs a server yet: nothing to install."; \
-	else apt-get update -qq && apt-get install -y -qq --no-install-recommends $(SERVICES); fi
+	@.ci/services required $(SERVICES)
 
 clean: ## Remove .venv and everything that tools left behind
 	@rm -rf .venv dist seatrial-demo .pytest_cache .ruff_cache .mypy_cache .hypothesis .import_linter_cache

@@ -10,9 +10,12 @@ import os
 import shutil
 import sys
 from collections import defaultdict
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.servers import RedisProcess
 
 NOT_RUN = pytest.StashKey[dict[str, list[str]]]()
 
@@ -57,3 +60,33 @@ def _found(program: str) -> bool:
 
 def _in_ci() -> bool:
     return os.environ.get("CI", "").lower() == "true"
+
+
+@pytest.fixture(scope="session")
+def _redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisProcess]:
+    server = RedisProcess(tmp_path_factory.mktemp("redis")).start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def redis_server(_redis_server: RedisProcess) -> RedisProcess:
+    """The run's Redis server, empty."""
+    _redis_server.ask("FLUSHALL")
+    return _redis_server
+
+
+@pytest.fixture
+def own_redis(tmp_path: Path) -> Iterator[Callable[..., RedisProcess]]:
+    """Makes Redis servers that only this test has: to stop, to fill, to guard with a password."""
+    made: list[RedisProcess] = []
+
+    def make(*options: str) -> RedisProcess:
+        folder = tmp_path / f"redis{len(made)}"
+        folder.mkdir()
+        made.append(RedisProcess(folder, options).start())
+        return made[-1]
+
+    yield make
+    for server in made:
+        server.stop()

@@ -79,3 +79,69 @@ def test_every_difference_is_told_at_once_and_for_people_too(validated, tmp_path
     assert "✗ its target, 'lat', is there: source 'labels' has id, at, carrier, origin, distance, late." in out.out
     assert "its key, 'idd'" in out.err
     assert "its target, 'lat'" in out.err
+
+
+@pytest.mark.parametrize(
+    ("functions", "features", "words"),
+    [
+        (["a(b)", "b(a)"], "a, b", "request-time functions need each other: a needs b needs a."),
+        (["a(c)", "b(a)", "c(b)"], "a, b, c", "need each other: a needs c needs b needs a."),
+        (["a(b)", "b(distance)"], "a, b", "request-time function 'a' needs 'b', which the model lists after it."),
+        (["a(gone__last)"], "a", "no view is named 'gone'. Declared are lateness."),
+    ],
+)
+def test_functions_that_cannot_be_put_in_an_order_are_named(validated, functions, features, words):
+    defined = "".join(
+        f"    @on_request\n    def {head}:\n        return {head.split('(')[1].rstrip(')')} + 1\n\n"
+        for head in functions
+    )
+    code, found, problem = validated(
+        '    Model("late", task="binary", target="late", key=["id"], features=[lateness, share, "request:origin"]',
+        f'{defined}    Model("late", task="binary", target="late", key=["id"], features=[lateness, {features}]',
+    )
+    assert (code, problem) == (1, "project.declarations_differ")
+    assert words in found["model late"][0]
+
+
+def test_functions_in_the_order_in_which_they_are_needed_are_sound(validated):
+    new = '    @on_request\n    def twice(share):\n        return share * 2\n\n    Model("late", task="binary",'
+    text = 'key=["id"], features=[lateness, share, "request:origin"]'
+    code, found, _ = validated(
+        f'    Model("late", task="binary", target="late", {text}',
+        f'{new} target="late", key=["id"], features=[lateness, share, twice]',
+    )
+    assert (code, found) == (0, {})
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "code", "words"),
+    [
+        (
+            'name="joined",\n                         event_timestamp="at")',
+            'name="joined")',
+            2,
+            "names no event_timestamp",
+        ),
+        ('event_timestamp="at")\n    joined', 'event_timestamp="att")\n    joined', 1, "no column 'att'"),
+        (
+            'name="joined",\n                         event_timestamp="at"',
+            'name="joined", event_timestamp="att"',
+            1,
+            "'att'",
+        ),
+    ],
+)
+def test_a_source_without_its_time_column_is_one_clear_error(validated, tmp_path, capsys, old, new, code, words):
+    validated()
+    (tmp_path / "project.py").write_text(textwrap.dedent(PROJECT.replace(old, new)))
+    assert PROJECT.replace(old, new) != PROJECT
+    for verb in ("validate", "materialize"):
+        assert run([verb, "--project", str(tmp_path)]) == code
+        assert words in capsys.readouterr().err
+
+
+def test_an_expression_that_cannot_be_computed_is_named(validated):
+    code, found, _ = validated('agg.last("twice")', 'agg.last(__import__("seatrial").sql("twise + 1"))')
+    assert code == 1
+    assert "the expression of feature 'last' can be computed" in found["view lateness"][0]
+    assert "Did you mean 'twice'" in found["view lateness"][0]

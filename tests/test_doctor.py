@@ -9,6 +9,7 @@ import pytest
 from seatrial import Project
 from seatrial.core.clock import machine_us
 from seatrial.doctor import START_OF_2024_US
+from tests.servers import free_port
 
 
 @pytest.fixture
@@ -82,3 +83,20 @@ def test_objects_that_are_no_folder_are_found(folder):
     (folder / ".seatrial" / "objects").rmdir()
     (folder / ".seatrial" / "objects").touch()
     assert "no folder" in failed(folder)["objects"]
+
+
+class TestAnOnlineStoreOnRedis:
+    def test_one_that_answers_is_fit(self, folder, redis_server, monkeypatch):
+        monkeypatch.setenv("SEATRIAL_STORES_ONLINE", redis_server.address())
+        assert failed(folder) == {}
+
+    def test_one_that_may_forget_rows_by_itself_is_not(self, folder, own_redis, monkeypatch):
+        server = own_redis("--maxmemory-policy", "allkeys-lru")
+        monkeypatch.setenv("SEATRIAL_STORES_ONLINE", server.address())
+        assert "rows vanish" in failed(folder)["online store"]
+
+    def test_one_that_is_down_is_named_without_its_password(self, folder, monkeypatch):
+        monkeypatch.setenv("SEATRIAL_STORES_ONLINE", f"redis://:hidden@127.0.0.1:{free_port()}/0")
+        found = failed(folder)["online store"]
+        assert "127.0.0.1" in found
+        assert "hidden" not in found

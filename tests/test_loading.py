@@ -70,3 +70,24 @@ def test_a_declaration_of_a_wrong_type_is_told_with_file_line_and_value(tmp_path
     message = " ".join(told(tmp_path, declared).split())
     assert "project.py:4: " in message
     assert words in message
+
+
+# Features that cannot be meant
+
+
+def test_two_views_with_one_name_are_told_with_both_lines(folder_of):
+    view = "\n@feature_view(entity=Entity('e'), source=source)\nclass twin:\n    f = agg.last('a')\n"
+    assert "two views are named 'twin': in project.py:6 and project.py:10" in folder_of(view + view)
+    shared = "\nshared_view('../other', 'twin', digest='0123456789ab')\n"
+    assert "two views are named 'twin': in project.py:6 and project.py:9" in folder_of(view + shared)
+
+
+def test_a_request_time_function_of_its_own_output_is_told_where_it_is_defined(folder_of):
+    words = folder_of("\n@on_request\ndef loop(loop: float) -> float:\n    return loop + 1\n")
+    assert "project.py:5" in words or "project.py:6" in words
+    assert "request-time function 'loop', line 2: it takes 'loop', its own output, as an argument" in words
+
+
+@pytest.fixture
+def folder_of(tmp_path):
+    return lambda line: told(tmp_path, line)

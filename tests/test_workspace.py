@@ -151,3 +151,9 @@ def test_who_only_reads_is_made_no_key(folder):
     with Project(folder) as project:
         assert project.trusted == {}
     assert not (folder / ".seatrial").exists()
+
+
+def test_the_name_may_come_from_the_environment(tmp_path, monkeypatch):
+    monkeypatch.setenv("SEATRIAL_NAME", "flights")
+    with Project(tmp_path) as project:
+        assert project.name == "flights"

@@ -11,15 +11,19 @@ if TYPE_CHECKING:
     from seatrial.data.expectations import SetAside as SetAside
     from seatrial.data.expectations import expect as expect
     from seatrial.data.sources import CsvSource as CsvSource
+    from seatrial.data.sources import DeltaSource as DeltaSource
     from seatrial.data.sources import FrameSource as FrameSource
     from seatrial.data.sources import ParquetSource as ParquetSource
+    from seatrial.data.sources import PostgresSource as PostgresSource
     from seatrial.data.sources import QuerySource as QuerySource
     from seatrial.deployment.definition import BlueGreen as BlueGreen
     from seatrial.deployment.definition import Deployment as Deployment
     from seatrial.features.definitions import Entity as Entity
     from seatrial.features.definitions import agg as agg
     from seatrial.features.definitions import feature_view as feature_view
+    from seatrial.features.definitions import sql as sql
     from seatrial.features.request_time import on_request as on_request
+    from seatrial.features.shared import shared_view as shared_view
     from seatrial.monitoring.definition import Alarm as Alarm
     from seatrial.monitoring.definition import Monitor as Monitor
     from seatrial.project import Project as Project
@@ -36,6 +40,7 @@ _HOME = {
     "Alarm": "seatrial.monitoring.definition",
     "BlueGreen": "seatrial.deployment.definition",
     "CsvSource": "seatrial.data.sources",
+    "DeltaSource": "seatrial.data.sources",
     "Deployment": "seatrial.deployment.definition",
     "Entity": "seatrial.features.definitions",
     "FrameSource": "seatrial.data.sources",
@@ -43,6 +48,7 @@ _HOME = {
     "Model": "seatrial.training.model",
     "Monitor": "seatrial.monitoring.definition",
     "ParquetSource": "seatrial.data.sources",
+    "PostgresSource": "seatrial.data.sources",
     "PredictionLog": "seatrial.stores.prediction_log",
     "Project": "seatrial.project",
     "QuerySource": "seatrial.data.sources",
@@ -55,12 +61,15 @@ _HOME = {
     "expect": "seatrial.data.expectations",
     "feature_view": "seatrial.features.definitions",
     "on_request": "seatrial.features.request_time",
+    "shared_view": "seatrial.features.shared",
+    "sql": "seatrial.features.definitions",
 }
 
 __all__ = [
     "Alarm",
     "BlueGreen",
     "CsvSource",
+    "DeltaSource",
     "Deployment",
     "Entity",
     "FrameSource",
@@ -68,6 +77,7 @@ __all__ = [
     "Model",
     "Monitor",
     "ParquetSource",
+    "PostgresSource",
     "PredictionLog",
     "Project",
     "QuerySource",
@@ -80,6 +90,8 @@ __all__ = [
     "expect",
     "feature_view",
     "on_request",
+    "shared_view",
+    "sql",
 ]
 
 

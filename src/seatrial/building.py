@@ -27,11 +27,12 @@ from seatrial.core.clock import MachineClock, as_utc, iso, machine_us, monotonic
 from seatrial.core.errors import Conflict, Failed, SeatrialError, Unavailable, UsageError, did_you_mean, listed
 from seatrial.core.identity import canonical_json, content_id, new_id
 from seatrial.core.records import Record
+from seatrial.core.settings import Engine
 from seatrial.core.windows import Window, parse_window
 from seatrial.inputs import Inputs, columns
 from seatrial.loading import UnknownName
 from seatrial.nouns import Nouns
-from seatrial.results import Deployed, Progress, Released, Replayed, Taken, Trained
+from seatrial.results import Deployed, Progress, Released, Replayed, Taken, TakenIn, Trained
 from seatrial.workspace import SERVING_WAITS, SQLITE, STATE
 
 if TYPE_CHECKING:
@@ -40,9 +41,13 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from seatrial.data.expectations import ValidationReport
+    from seatrial.data.sources import Source
     from seatrial.deployment.definition import Deployment
     from seatrial.doctor import Check
+    from seatrial.features.definitions import FeatureView
+    from seatrial.features.leaks import LeakReport
     from seatrial.features.materialize import Written
+    from seatrial.features.statistics import Statistics
     from seatrial.registry.mlflow import Mirrored
     from seatrial.releases.build import Built
     from seatrial.releases.manifest import Manifest
@@ -51,7 +56,9 @@ if TYPE_CHECKING:
     from seatrial.stores.metadata import MetadataStore
     from seatrial.training.model import Model
     from seatrial.training.pipeline import ChampionScores, Fitted
+    from seatrial.upkeep import Needed
 
+PATIENCE = 60.0  # seconds for which a command that is to end waits for a server
 MLFLOW = "mlflow"  # the outbox topic, as registry.mlflow names it
 
 
@@ -89,12 +96,26 @@ class Building(Nouns):
     _mirroring: subprocess.Popen[bytes] | None = None
 
     @cached_property
+    def _fitting(self) -> set[tuple[str, str]]:
+        """Digests of views and the columns that were found to fit their online rows."""
+        return set()
+
+    @cached_property
     def _inputs(self) -> Inputs:
         return Inputs(self)
 
     def validate(self, *sources: str) -> list[ValidationReport]:
-        """Check the expectations of the sources (all, or those named). Reads only; writes nothing."""
-        return self._inputs.reports(sources)
+        """Check the expectations of the sources (all, or those named). Reads only; writes nothing.
+
+        Without names also whether each model, view and deployment names what is there, whether live releases can still
+        be fed, and which features exist already, which is only a note.
+        """
+        from seatrial.reuse import Reuse
+        from seatrial.upkeep import reports
+
+        releases: list[ValidationReport] = []
+        found = self._inputs.reports(sources, lambda tables: releases.extend(reports(self, tables)))
+        return found if sources else [*found, *releases, *Reuse(self).reports()]
 
     def snapshot(self, *sources: str, progress: Progress | None = None) -> list[Taken]:
         """Keep the rows of the raw sources (all, or those named), by content.
@@ -108,23 +129,34 @@ class Building(Nouns):
         """Bring the online store up to `at` (default: now) for all views, or those named. Repeating it is safe.
 
         Views as live and candidate releases froze them are kept up too, where the project declares them otherwise now;
-        `problem` says of such a view that it cannot be, and a warning with it.
+        `problem` says of such a view that it cannot be, and a warning with it. When it is a live release's, and the
+        project was changed so that nothing can feed it, BreaksLiveRelease is raised before anything is written.
         """
         from seatrial.features.materialize import write
-        from seatrial.upkeep import needed, write_needed
+        from seatrial.upkeep import freeze, needed, refuse, refuse_retyped, types_read, write_needed
 
+        refuse(self)
         at_us = to_us(as_utc(at)) if at else self.now_us
         frozen = [one for one in needed(self) if not views or one.plan.name in views]
         gone = {one.plan.name for one in frozen} - set(self.definitions.views)
         chosen = [self._inputs.view(name) for name in views or self.definitions.views if name not in gone]
         sources = [view.source for view in chosen] + [one.source for one in frozen if one.source]
-        tables, snapshots = self._inputs.tables(sources, progress)
+
+        def inspect(raw: Mapping[str, pa.Table]) -> None:
+            refuse(self, raw)
+            refuse_retyped(self, chosen, raw)
+
+        tables, snapshots = self._inputs.tables(sources, progress, inspect)
+        schemas = self._inputs.schemas([view.source for view in chosen])
+        freeze(self, chosen, schemas, "materialize")
+        made_of = {view.name: {"digest": view.digest, "columns": types_read(view, schemas)} for view in chosen}
         how: dict[str, Any] = {"known_by_us": at_us, "progress": progress}
         written = [write(view, tables[view.source.name], self.online, **how) for view in chosen]
         written += write_needed(frozen, tables, self.online, **how)
         with self.metadata.transaction() as transaction:
             for report in written:
                 body = msgspec.to_builtins(report) | {"through_us": at_us, "snapshots": snapshots}
+                body |= {} if report.release else made_of[report.view]
                 self.event(transaction, "features.materialized", f"view/{report.view}", body)
         return written
 
@@ -133,35 +165,128 @@ class Building(Nouns):
 
         name: a view, or a source: then every view over it takes them. rows: a path (.parquet, .csv, .jsonl), an
         Arrow table or other frame, or a list of dicts with the source's columns. A row that is there already
-        changes nothing. Views as live and candidate releases froze them take the rows too.
+        changes nothing. Views as live and candidate releases froze them take the rows too. Raises SharedReadOnly for a
+        view of another project.
         """
-        from seatrial.features.materialize import write
-        from seatrial.upkeep import needed, write_needed
+        views, frozen, source = self._fed_by(name)
+        return self._pushed(views, frozen, self._inputs.given(source, rows) if source else None)
 
-        views = [view for view in self.definitions.views.values() if name in (view.name, view.source.name)]
+    def push_stream(
+        self,
+        name: str,
+        address: str,
+        *,
+        group: str = "seatrial",
+        until_empty: bool = False,
+        stopped: Callable[[], bool] = lambda: False,
+        tell: Callable[[TakenIn], None] | None = None,
+    ) -> TakenIn:
+        """Take rows from a stream into the online store, as `push` does, until `stopped` or until it is empty.
+
+        address: redis://HOST:PORT/DB/STREAM; see `stores.streams.open_stream`. An entry holds a JSON object in its
+        field `row`, or one field for each column. group: the consumers that share the work. An entry is acknowledged
+        when its row is online; a row that cannot be taken goes to STREAM:refused, with the reason.
+        tell: called after each batch, and while a server that does not answer is waited for; for a minute at most
+        when it is to go on until the stream is empty.
+        """
+        from seatrial.features.materialize import require_event_key
+        from seatrial.intake import row_of, take_in
+        from seatrial.stores.streams import open_stream
+
+        views, frozen, source = self._fed_by(name)
+        if source is None:
+            raise UsageError(f"nothing is declared any more that feeds view '{name}'.", state="Nothing was read.")
+        for view in views:
+            require_event_key(view)
+        schema = self._inputs.schema(source)
+
+        def write(rows: list[Mapping[str, Any]]) -> int:
+            return sum(one.written for one in self._pushed(views, frozen, self._inputs.given(source, rows)))
+
+        with closing(open_stream(address, group=group)) as stream:
+            return take_in(
+                stream,
+                write,
+                lambda entry: row_of(entry, schema),
+                until_empty=until_empty,
+                stopped=stopped,
+                tell=tell,
+                patience_seconds=PATIENCE if until_empty else None,
+            )
+
+    def _fed_by(self, name: str) -> tuple[list[FeatureView], list[Needed], Source | None]:
+        """The views that rows pushed under a view's or source's name go to, those that are frozen too, and the source.
+
+        Raises UnknownName.
+        """
+        from seatrial.upkeep import needed
+
+        self._refuse_shared(name)
+        declared = self.definitions.views
+        views = [view for view in declared.values() if name in (view.name, self._own_source(view))]
         frozen = [one for one in needed(self) if name in (one.plan.name, one.plan.source and one.plan.source.name)]
         sources = [view.source for view in views] + [one.source for one in frozen if one.source]
         if not views and not frozen:
-            known = [*self.definitions.views, *(view.source.name for view in self.definitions.views.values())]
+            known = [*declared, *(source for view in declared.values() if (source := self._own_source(view)))]
             raise UnknownName(
                 f"no view and no view's source is named '{name}'.",
                 expected=f"There is {listed(dict.fromkeys(known))}. {did_you_mean(name, known)}".strip(),
             )
-        tables = {source.name: self._inputs.given(source, rows) for source in sources[:1]}
+        return views, frozen, sources[0] if sources else None
+
+    def _pushed(self, views: list[FeatureView], frozen: list[Needed], rows: pa.Table | None) -> list[Written]:
+        """Take rows of one source into the online store, for each of the views."""
+        from seatrial.features.materialize import write
+        from seatrial.upkeep import refuse_retyped, write_needed
+
+        names = [view.source.name for view in views] + [one.source.name for one in frozen if one.source]
+        tables = {names[0]: rows} if rows is not None else {}
+        seen = {(view.digest, tables[view.source.name].schema.to_string()) for view in views}
+        if not seen <= self._fitting:  # asked once, and not for every row of a stream
+            refuse_retyped(self, views, tables)
+            self._fitting.update(seen)
         written = [write(view, tables[view.source.name], self.online, now_us=self.now_us) for view in views]
         return written + write_needed(frozen, tables, self.online, now_us=self.now_us)
 
+    def _own_source(self, view: FeatureView) -> str:
+        """The name of a view's source; empty for a view of another project, which is not looked up."""
+        from seatrial.features.shared import SharedView
+
+        return "" if isinstance(view, SharedView) else view.source.name
+
+    def _refuse_shared(self, name: str) -> None:
+        """Raise when `name` is a view of another project, or a source of one."""
+        from seatrial.features.shared import AT, SharedView
+
+        for view in self.definitions.views.values():
+            if isinstance(view, SharedView) and (name == view.name or (AT in name and name == view.source.name)):
+                view.refuse_rows()
+
     def train(
-        self, model: str | None = None, *, cutoff: datetime | None = None, progress: Progress | None = None
+        self,
+        model: str | None = None,
+        *,
+        cutoff: datetime | None = None,
+        engine: Engine | None = None,
+        progress: Progress | None = None,
     ) -> Trained:
         """Fit a model on what was known at `cutoff` (default: now), judge it, and make it a version if its gates pass.
 
         The run is recorded either way; `passed` and `version` say how it ended. The version gets the alias
-        `candidate`.
+        `candidate`. engine: "local" or "spark" (default: the settings'): where features are joined; the same rows.
+        Raises BreaksLiveRelease, before anything is written, when the project was changed so that a live release's
+        features can no longer be kept up, and LeakFound, and trains nothing, for a column that knows more than could
+        be known.
         """
+        from seatrial.feature_quality import leaks
+        from seatrial.features.frozen import frozen_source
+        from seatrial.features.leaks import note, refusal
+        from seatrial.reuse import Reuse
         from seatrial.training.environment import describe
         from seatrial.training.pipeline import fit
+        from seatrial.upkeep import freeze, refuse
 
+        refuse(self)
         started, started_us = monotonic(), machine_us()
         declared = self.definitions.model(model)
         timed = declared.labels.event_timestamp is not None
@@ -169,8 +294,19 @@ class Building(Nouns):
         environment = describe(self.folder, self.definitions.files, declared.threads, seed=declared.seed)
         left_out: dict[str, int] = {}
         rows, plan, request, snapshots = self._inputs.rows(
-            declared, known_by_us=cutoff_us, progress=progress, left_out=left_out
+            declared,
+            known_by_us=cutoff_us,
+            progress=progress,
+            left_out=left_out,
+            engine=engine,
+            inspect=partial(refuse, self),
         )
+        guard = leaks(self._inputs, declared, plan, rows)
+        if guard.leaks:
+            raise refusal(guard)
+        views = [self.definitions.views[view.name] for view in plan.views]
+        schemas = self._inputs.schemas([view.source for view in views])
+        freeze(self, views, schemas, "train")
         training_set = self._keep_training_set(declared, rows, snapshots, cutoff_us)
         fitted = fit(
             declared,
@@ -182,17 +318,20 @@ class Building(Nouns):
             progress=progress,
         )
         notes = [_KNOWN_AT_ONCE] if timed and declared.labels.label_known_at is None else []
+        notes += Reuse(self).notes([view.name for view in views])
         counted = _counting(fitted.split, left_out)
         fitted = replace(fitted, split=counted, warnings=(*notes, *fitted.warnings))
         run = new_id("run")
         files = self._keep_run_files(run, fitted, environment.patch)
         body = fitted.as_plain() | {
             "cutoff_us": cutoff_us,
+            "leak_guard": msgspec.to_builtins(guard),
             "environment": environment.facts,
             "signature": msgspec.to_builtins(fitted.signature),
             "plan": msgspec.to_builtins(plan),
             "files": files,
             "definition": _definition(declared),
+            "sources": {view.name: msgspec.to_builtins(frozen_source(view.source, schemas)) for view in views},
         }
         record = Record(run, "run", declared.name, (training_set, *snapshots), body)
         version = self._keep_run(record, fitted, started_us)
@@ -210,7 +349,43 @@ class Building(Nouns):
             snapshots=snapshots,
             seconds=round(monotonic() - started, 3),
             notes=notes,
+            leak_guard=note(guard),
         )
+
+    def feature_leaks(self, model: str | None = None, *, progress: Progress | None = None) -> LeakReport:
+        """Whether a model's columns change when they are computed again from what was known at their rows' instants.
+
+        What `train` does first, on the rows whose label is known now. Reads only.
+        """
+        from seatrial.feature_quality import leaks
+
+        declared = self.definitions.model(model)
+        timed = declared.labels.event_timestamp is not None
+        known_by_us = to_us(self.clock.now()) if timed else None
+        rows, plan, _, _ = self._inputs.rows(declared, known_by_us=known_by_us, progress=progress)
+        return leaks(self._inputs, declared, plan, rows)
+
+    def feature_stats(
+        self, view: str, window: Window, *, by: str | None = None, progress: Progress | None = None
+    ) -> Statistics:
+        """How a view's values are spread over the events of a window; kept by content, so repeating gives the same id.
+
+        by: also for each piece of this length, such as "1d". The values are the view's own at each of its events.
+        """
+        from seatrial.core.windows import duration_us
+        from seatrial.features.statistics import view_statistics
+
+        declared = self._inputs.view(view)
+        by_us = duration_us(by) if by else None
+        tables, snapshots = self._inputs.tables([declared.source], progress)
+        rows = tables[declared.source.name]
+        found = view_statistics(declared, rows, window, by_us=by_us, threads=self.settings.threads)
+        record = Record(found.id, "statistics", declared.name, (), msgspec.to_builtins(found))
+        with self.metadata.transaction() as transaction:
+            if transaction.add(record):
+                body = {"view": view, "window": str(window), "snapshots": snapshots}
+                self.event(transaction, "statistics.computed", found.id, body)
+        return found
 
     def release(
         self, name: str | None = None, *, parity_window: Window | None = None, progress: Progress | None = None

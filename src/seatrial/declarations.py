@@ -7,16 +7,21 @@ trained on them. Only columns are compared; what their values must be, expectati
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from seatrial.core.errors import Failed, SeatrialError, did_you_mean, listed
 from seatrial.data.expectations import Result, ValidationReport
+from seatrial.data.expressions import wrong
+from seatrial.data.sources import Source
 from seatrial.features.definitions import FeatureView
 from seatrial.features.plan import make_plan
 from seatrial.loading import Definitions
 from seatrial.training.model import Model
 
-Columns = Mapping[str, Sequence[str]]
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+Schemas = Mapping[str, "pa.Schema"]
 """The columns of each source, by its name."""
 
 
@@ -33,10 +38,10 @@ class DeclarationReport(ValidationReport):
         return super().as_plain() | {"kind": "declaration"}
 
 
-def differing(definitions: Definitions, columns: Columns) -> list[DeclarationReport]:
+def differing(definitions: Definitions, schemas: Schemas) -> list[DeclarationReport]:
     """A report for each view, model and deployment that names something that is not there; none when all is well."""
-    found = {f"view {view.name}": _of_view(view, columns) for view in definitions.views.values()}
-    found |= {f"model {model.name}": _of_model(model, definitions, columns) for model in definitions.models.values()}
+    found = {f"view {view.name}": _of_view(view, schemas) for view in definitions.views.values()}
+    found |= {f"model {model.name}": _of_model(model, definitions, schemas) for model in definitions.models.values()}
     found |= {f"deployment {name}": _of_deployment(name, definitions) for name in definitions.deployments}
     reports = [DeclarationReport(name, 0, tuple(results)) for name, results in found.items()]
     return [report for report in reports if report.results]
@@ -53,17 +58,24 @@ def differ(reports: Sequence[ValidationReport]) -> DeclarationsDiffer:
     )
 
 
-def _of_view(view: FeatureView, columns: Columns) -> Iterator[Result]:
-    known = columns.get(view.source.name)
+def _of_view(view: FeatureView, schemas: Schemas) -> Iterator[Result]:
+    schema = schemas.get(view.source.name)
+    known = schema.names if schema is not None else None
+    yield from _times(view.source, known)
     yield from _missing("the key of its entity", view.entity.keys, view.source.name, known)
     for name, aggregation in view.features.items():
-        wanted = [aggregation.column] if aggregation.column else []
+        if aggregation.sql and schema is not None:
+            problem = wrong(str(aggregation.column), schema.empty_table())
+            if problem:
+                yield Result(f"the expression of feature '{name}' can be computed", False, None, detail=f"{problem}.")
+        wanted = [aggregation.column] if aggregation.column and not aggregation.sql else []
         yield from _missing(f"the column of feature '{name}'", wanted, view.source.name, known)
 
 
-def _of_model(model: Model, definitions: Definitions, columns: Columns) -> Iterator[Result]:
+def _of_model(model: Model, definitions: Definitions, schemas: Schemas) -> Iterator[Result]:
     source = model.labels.name
-    known = columns.get(source)
+    known = schemas[source].names if source in schemas else None
+    yield from _times(model.labels, known)
     yield from _missing("its target", [model.target], source, known)
     yield from _missing("its key", model.key, source, known)
     yield from _missing("a request feature", model.request_features, source, known)
@@ -74,6 +86,14 @@ def _of_model(model: Model, definitions: Definitions, columns: Columns) -> Itera
         return
     needed = [name for name in plan.request_columns if name not in model.request_features]
     yield from _missing("a request field that its features need", needed, source, known)
+
+
+def _times(source: Source, known: Sequence[str] | None) -> Iterator[Result]:
+    """What a source says of its own columns: reading a raw one tells it too, a derived one is not read for this."""
+    for what in ("event_timestamp", "known_at", "label_known_at"):
+        column = getattr(source, what)
+        yield from _missing(f"the {what} of its source", [column] if column else [], source.name, known)
+    yield from _missing("the event_key of its source", source.event_key, source.name, known)
 
 
 def _of_deployment(name: str, definitions: Definitions) -> Iterator[Result]:

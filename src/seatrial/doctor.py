@@ -70,12 +70,7 @@ def _state(workspace: Workspace) -> Iterator[Check]:
         lambda: workspace.metadata.last_event(),
         "Keep the file, and put a backup in its place.",
     )
-    yield _store(
-        "online store",
-        lambda: workspace.sqlite_path("online"),
-        lambda: _online(workspace),
-        "Move the file away and run `seatrial materialize`; it is rebuilt from the sources.",
-    )
+    yield _online(workspace)
     yield _objects(workspace)
     yield _clock(workspace)
     yield _key(workspace.keys)
@@ -102,10 +97,27 @@ def _store(name: str, place: Callable[[], Path], opened: Callable[[], object], n
     return Check(name, True, f"format {format}, {path.stat().st_size / 1e6:,.1f} MB, no damage found")
 
 
-def _online(workspace: Workspace) -> None:
-    from seatrial.stores.online import SqliteOnlineStore
+def _online(workspace: Workspace) -> Check:
+    """The online store: a file like the others, or a server that answers and forgets nothing by itself."""
+    from seatrial.stores.online_redis import RedisOnlineStore
+    from seatrial.stores.online_sqlite import SqliteOnlineStore
 
-    SqliteOnlineStore(workspace.sqlite_path("online"), read_only=True).close()
+    name = "online store"
+    try:
+        store = workspace.online_to_read()
+        if store is None:
+            return Check(name, True, "not made yet")
+        with closing(store):
+            if isinstance(store, RedisOnlineStore):
+                return Check(name, *store.fitness())
+    except SeatrialError as error:
+        return Check(name, False, error.found, error.next)
+    return _store(
+        name,
+        lambda: workspace.sqlite_path("online"),
+        lambda: SqliteOnlineStore(workspace.sqlite_path("online"), read_only=True).close(),
+        "Move the file away and run `seatrial materialize`; it is rebuilt from the sources.",
+    )
 
 
 def _objects(workspace: Workspace) -> Check:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from seatrial.data.sources import Source
     from seatrial.features.materialize import Change
     from seatrial.features.plan import ViewPlan
-    from seatrial.stores.online import Key, SqliteOnlineStore
+    from seatrial.stores.online import Key, OnlineStore
     from seatrial.training.model import Model
 
 
@@ -27,7 +27,7 @@ class Feed:
     """The events of a window, pushed as they become known: every view at once, in one transaction."""
 
     def __init__(
-        self, views: Sequence[ViewPlan], tables: Mapping[str, pa.Table], window: Window, online: SqliteOnlineStore
+        self, views: Sequence[ViewPlan], tables: Mapping[str, pa.Table], window: Window, online: OnlineStore
     ) -> None:
         from seatrial.features.materialize import Stream
 

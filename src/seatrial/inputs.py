@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from seatrial.core.clock import monotonic
-from seatrial.core.errors import Failed, UsageError, did_you_mean, listed
+from seatrial.core.errors import Failed, SeatrialError, UsageError, did_you_mean, listed
 from seatrial.core.records import Record
+from seatrial.core.settings import Engine
 from seatrial.core.types import Dtype, Field
 from seatrial.core.windows import Window
 from seatrial.kept import Kept
@@ -27,10 +28,14 @@ if TYPE_CHECKING:
     from seatrial.data.expectations import ValidationReport
     from seatrial.data.reading import Reading
     from seatrial.data.snapshot import Content, SnapshotDiff
-    from seatrial.data.sources import Source
+    from seatrial.data.sources import ParquetSource, Source
     from seatrial.features.definitions import FeatureView
     from seatrial.features.plan import FeaturePlan
     from seatrial.training.model import Model
+
+
+Inspect = Callable[[Mapping[str, "pa.Table"]], None]
+"""Looks at rows by source name, and may raise."""
 
 
 class BadRows(Failed):
@@ -48,13 +53,18 @@ class Inputs:
 
     def raw(self, names: Sequence[str]) -> dict[str, Source]:
         """The raw sources of these names, or all of them."""
-        raw = self._workspace.definitions.raw
+        from seatrial.data.sources import QuerySource
+
+        definitions = self._workspace.definitions
+        own = {name: one for name, one in definitions.own_sources.items() if not isinstance(one, QuerySource)}
+        raw = own if names and own.keys() >= set(names) else definitions.raw  # which asks other projects
         return {name: raw[self._known(name, raw)] for name in names or raw}
 
-    def reports(self, names: Sequence[str]) -> list[ValidationReport]:
+    def reports(self, names: Sequence[str], inspect: Inspect) -> list[ValidationReport]:
         """What came of the expectations of these sources, raw or derived; by default of every one that matters.
 
         Without names also a report of each view, model and deployment that names columns that are not there.
+        inspect: is given the rows of the raw sources, by name.
         """
         from seatrial.data.reading import read
         from seatrial.data.sources import raw_sources
@@ -70,6 +80,7 @@ class Inputs:
                 tables = {name: reading.table for name, reading in readings.items()}
                 readings[source.name] = read(source, folder=self._workspace.folder, tables=tables)
         reports = [self.check(source, readings) for source in chosen]
+        inspect({name: reading.table for name, reading in readings.items() if name in self._workspace.definitions.raw})
         return reports if names else [*reports, *self._differing(readings)]
 
     def _differing(self, readings: Mapping[str, Reading]) -> Sequence[ValidationReport]:
@@ -88,7 +99,7 @@ class Inputs:
             return schemas[source.name]
 
         definitions = self._workspace.definitions
-        return differing(definitions, {name: schema(source).names for name, source in definitions.sources.items()})
+        return differing(definitions, {name: schema(source) for name, source in definitions.sources.items()})
 
     def _known(self, name: str, sources: Mapping[str, Source]) -> str:
         if name not in sources:
@@ -119,9 +130,12 @@ class Inputs:
         return self._kept.made("report", source, tables, make)
 
     def snapshots(
-        self, sources: Mapping[str, Source], progress: Progress | None
+        self, sources: Mapping[str, Source], progress: Progress | None, inspect: Inspect | None = None
     ) -> tuple[list[Taken], dict[str, pa.Table]]:
-        """Read, check and keep raw sources: what was taken, and the rows by source name."""
+        """Read, check and keep raw sources: what was taken, and the rows by source name.
+
+        inspect: is given the rows before anything is kept, and may raise.
+        """
         from seatrial.data import snapshot
         from seatrial.data.expectations import refused
 
@@ -133,6 +147,8 @@ class Inputs:
         reports = [self.check(source, readings) for source in sources.values()]
         if not all(report.passed for report in reports):
             raise refused(*reports)
+        if inspect is not None:
+            inspect({name: reading.table for name, reading in readings.items() if name in sources})
         taken = []
         for name in sources:
             started = monotonic()
@@ -178,7 +194,7 @@ class Inputs:
             "files": [msgspec.to_builtins(file) for file in reading.files],
             "set_aside": [part.as_plain() for part in removed],
             "truncated": dict(reading.truncated),
-        }
+        } | ({"versions": dict(reading.versions)} if reading.versions else {})
         record = Record(content.id, "snapshot", "", (), {"content": content.as_plain(), "object": key})
         with self._workspace.metadata.transaction() as transaction:
             transaction.add(record)
@@ -194,14 +210,19 @@ class Inputs:
             )
         return views[name]
 
-    def tables(self, sources: Sequence[Source], progress: Progress | None) -> tuple[dict[str, pa.Table], list[str]]:
-        """The rows of sources, raw or derived, by name, read through fresh snapshots; and the snapshots' ids."""
+    def tables(
+        self, sources: Sequence[Source], progress: Progress | None, inspect: Inspect | None = None
+    ) -> tuple[dict[str, pa.Table], list[str]]:
+        """The rows of sources, raw or derived, by name, read through fresh snapshots; and the snapshots' ids.
+
+        inspect: is given the rows of the raw sources before anything is kept, and may raise.
+        """
         from seatrial.data.expectations import refused
         from seatrial.data.reading import read
         from seatrial.data.sources import raw_sources
 
         raw = {one.name: one for source in sources for one in raw_sources(source)}
-        taken, tables = self.snapshots(raw, progress)
+        taken, tables = self.snapshots(raw, progress, inspect)
         for source in sources:
             if source.name not in tables:
                 below = [tables[one.name] for one in raw_sources(source)]
@@ -212,6 +233,21 @@ class Inputs:
                     raise refused(report)
                 tables[source.name] = reading.table
         return tables, [one.id for one in taken]
+
+    @property
+    def workspace(self) -> Workspace:
+        return self._workspace
+
+    def uncut(self, source: Source) -> pa.Table:
+        """The rows of a source, raw or derived, as they are now; not checked, and no snapshot of them taken."""
+        from seatrial.data.reading import read
+        from seatrial.data.sources import QuerySource, raw_sources
+
+        if not isinstance(source, QuerySource):
+            return self.read_raw({source.name: source})[source.name].table
+        tables = {one.name: self.uncut(one) for one in raw_sources(source)}
+        make = partial(read, source, folder=self._workspace.folder, tables=tables)
+        return self._kept.made("rows", source, list(tables.values()), make).table
 
     def as_table(self, rows: object) -> pa.Table | list[dict[str, Any]]:
         """Rows handed to a verb, as they are: a path (.parquet, .csv, .jsonl), a frame or table, or a list of dicts."""
@@ -288,6 +324,25 @@ class Inputs:
             except (SourceMissing, SourceEmpty):
                 return None
 
+    def known_schemas(self, sources: Sequence[Source]) -> dict[str, pa.Schema | None]:
+        """As `schemas`; empty when the sources cannot be read now, which stops nothing that only shows them."""
+        try:
+            return self.schemas(sources)
+        except SeatrialError:
+            return {}
+
+    def schemas(self, sources: Sequence[Source]) -> dict[str, pa.Schema | None]:
+        """The columns of sources and of those below them, by name: see `schema`."""
+        from seatrial.data.sources import QuerySource
+
+        found: dict[str, pa.Schema | None] = {}
+        for source in sources:
+            if source.name not in found:
+                found[source.name] = self.schema(source)
+                if isinstance(source, QuerySource):
+                    found |= self.schemas([table for table in source.tables.values() if table.name not in found])
+        return found
+
     def rows(
         self,
         model: Model,
@@ -296,16 +351,21 @@ class Inputs:
         window: Window | None = None,
         progress: Progress | None = None,
         left_out: dict[str, int] | None = None,
+        engine: Engine | None = None,
+        inspect: Inspect | None = None,
     ) -> tuple[pa.Table, FeaturePlan, tuple[Field, ...], list[str]]:
         """The rows of a model's labels with every feature, the plan, the request's fields, the snapshots used.
 
         known_by_us: only rows whose label was known by then; window: only rows predicted in it, labelled or not.
         left_out: is told how many rows `known_by_us` left out because they have no label, or none known by then.
+        engine: where they are joined (default: as the settings say); the rows are the same.
+        inspect: as for `tables`.
         """
         import pyarrow.compute as pc
 
         from seatrial.data.sources import require_columns
         from seatrial.features import training_set
+        from seatrial.features.join import as_of
         from seatrial.features.materialize import require_event_key
         from seatrial.features.plan import make_plan
 
@@ -315,7 +375,7 @@ class Inputs:
         }
         for view in plan.views:
             require_event_key(view)  # a model is of no use whose features cannot be kept online
-        tables, snapshots = self.tables([model.labels, *(view.source for view in views.values())], progress)
+        tables, snapshots = self.tables([model.labels, *(view.source for view in views.values())], progress, inspect)
         labels = tables[model.labels.name]
         names = list(dict.fromkeys([*plan.request_columns, *model.request_features]))
         require_columns(model.labels, labels, [*model.key, *names, model.target])
@@ -364,9 +424,37 @@ class Inputs:
         if progress:
             progress("join features", 0, 1)
         events = {name: tables[view.source.name] for name, view in views.items()}
-        joined = training_set.build(rows, plan, views, events, threads=self._workspace.settings.threads)
+        settings = self._workspace.settings
+        join = partial(self._on_spark, snapshots) if (engine or settings.engine) == "spark" else as_of
+        joined = training_set.build(rows, plan, views, events, threads=settings.threads, join=join)
         request = tuple(_field(name, labels[name], model) for name in names)
         return joined, plan, request, snapshots
+
+    def _on_spark(
+        self,
+        snapshots: Sequence[str],
+        rows: pa.Table,
+        views: Mapping[str, FeatureView],
+        events: Mapping[str, pa.Table],
+        *,
+        at: str,
+        **_: Any,
+    ) -> pa.Table:
+        """The join on Spark, whose workers read what these snapshots froze; other tables are handed over."""
+        from seatrial.features.spark import as_of_spark
+
+        given = {name: self._frozen(view.source, snapshots) or events[name] for name, view in views.items()}
+        return as_of_spark(rows, views, given, at=at, master=self._workspace.settings.spark.master)
+
+    def _frozen(self, source: Source, snapshots: Sequence[str]) -> ParquetSource | None:
+        """A raw source's rows in the file of their snapshot, which holds them as they are when read."""
+        from seatrial.data.sources import ParquetSource
+
+        content = self._snapshot_of(source.name)
+        if content is None or content.id not in snapshots:
+            return None
+        times = {name: getattr(source, name) for name in ("event_timestamp", "known_at", "event_key")}
+        return ParquetSource(str(self._workspace.objects.path(_snapshot_key(content))), name=source.name, **times)
 
 
 def _snapshot_key(content: Content) -> str:

@@ -1,17 +1,18 @@
 """Kept: what one project has read and worked out while the files below stayed as they are.
 
 A look at a challenger, a report and a training read the same tables minutes apart. A file counts as the same while
-its name, size, inode and time of change are; what was worked out from tables counts while the very tables do.
+its name, size, inode and time of change are, a Delta table while its log is; what was worked out from tables counts
+while the very tables do.
 """
 
 from __future__ import annotations
 
-import glob
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from seatrial.data.sources import CsvSource, ParquetSource, Source
+from seatrial.core.errors import SeatrialError
+from seatrial.data.sources import CsvSource, DeltaSource, ParquetSource, Source
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -53,11 +54,17 @@ class Kept:
 
     def _seen(self, source: Source) -> Seen | None:
         """The files of a source as they are now; None for one that is no file, or whose files cannot be looked at."""
-        if not isinstance(source, ParquetSource | CsvSource):
+        from seatrial.data.reading import matching
+
+        if not isinstance(source, ParquetSource | CsvSource | DeltaSource):
             return None
         try:
-            paths = sorted(glob.glob(str(self._folder / source.path), recursive=True))  # noqa: PTH207  as DuckDB globs
-            stats = [(path, Path(path).stat()) for path in paths]
-        except OSError:
-            return None
-        return tuple((path, stat.st_size, stat.st_mtime_ns, stat.st_ino) for path, stat in stats) or None
+            paths = [self._folder / source.path]
+            if isinstance(source, ParquetSource):
+                paths = matching(source, self._folder)
+            elif isinstance(source, DeltaSource):
+                paths = sorted((self._folder / source.path / "_delta_log").iterdir())
+            stats = [(path, path.stat()) for path in paths]
+        except (OSError, SeatrialError):
+            return None  # reading, which comes next, says why
+        return tuple((str(path), stat.st_size, stat.st_mtime_ns, stat.st_ino) for path, stat in stats) or None

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import re
 import sys
 import traceback
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
 
@@ -21,6 +23,7 @@ from seatrial.core.identity import digest
 from seatrial.data.sources import FrameSource, QuerySource, Source, raw_sources
 from seatrial.deployment.definition import Deployment
 from seatrial.features.definitions import BadDefinition, FeatureView
+from seatrial.features.shared import AT, SharedRows, SharedView
 from seatrial.monitoring.definition import Monitor
 from seatrial.retraining.definition import Retrain
 from seatrial.training.model import Model
@@ -50,7 +53,7 @@ class UnknownName(UsageError):
 class Definitions:
     """Everything that a project file defines, by name.
 
-    sources: every source that a model or view reads, and every one bound to a name in the file, raw and derived.
+    own_sources: every source that a model or view reads, and every one bound to a name in the file, raw and derived.
     code_digest: digest of the files' bytes; files: their paths.
     """
 
@@ -59,9 +62,22 @@ class Definitions:
     deployments: dict[str, Deployment]
     monitors: dict[str, Monitor]
     retrains: dict[str, Retrain]
-    sources: dict[str, Source]
+    own_sources: dict[str, Source]
     files: tuple[Path, ...] = ()
     code_digest: str = ""
+
+    @cached_property
+    def sources(self) -> dict[str, Source]:
+        """Every source: the project's own, then those of shared views, which are looked up for it."""
+        found = dict(self.own_sources)
+        for view in self.views.values():
+            if isinstance(view, SharedView):
+                _add_source(found, view.source)
+        return found
+
+    def sources_like(self, name: str) -> dict[str, Source]:
+        """The sources among which one of this name would be. No other project is asked for one of this project's."""
+        return self.sources if AT in name else self.own_sources
 
     @property
     def raw(self) -> dict[str, Source]:
@@ -82,14 +98,15 @@ def load_definitions(folder: Path) -> Definitions:
     Raises NotAProject when there is none, BrokenProject with file, line and reason when it fails.
     """
     files = project_files(folder)
+    folder = folder.resolve()
     with collecting() as declared:
         for file in files:
             declared += [value for value in vars(_run(file)).values() if isinstance(value, Source)]
-    return collect(declared, files=files)
+    return collect(declared, folder=folder, files=files)
 
 
-def collect(declared: Iterable[object], *, files: Sequence[Path] = ()) -> Definitions:
-    """Definitions from the objects themselves.
+def collect(declared: Iterable[object], *, folder: Path, files: Sequence[Path] = ()) -> Definitions:
+    """Definitions from the objects themselves. folder: the project's, where addresses of shared views start.
 
     Raises BadDefinition when two things of one kind share a name.
     """
@@ -102,14 +119,12 @@ def collect(declared: Iterable[object], *, files: Sequence[Path] = ()) -> Defini
     things = list(declared)
     for thing in things:
         if isinstance(thing, FeatureView):
-            _add("view", views, thing.name, thing)
-            _add_source(sources, thing.source)
+            _add_view(views, sources, thing, folder, files)
         elif isinstance(thing, Model):
             _add("model", models, thing.name, thing)
             _add_source(sources, thing.labels)
             for view in thing.views:
-                _add("view", views, view.name, view)
-                _add_source(sources, view.source)
+                _add_view(views, sources, view, folder, files)
         elif isinstance(thing, Deployment):
             _add("deployment", deployments, thing.name, thing)
         elif isinstance(thing, Monitor):
@@ -127,6 +142,30 @@ def _add(kind: str, things: dict[str, Thing], name: str, thing: Thing) -> None:
     if known is not None and known is not thing:
         raise BadDefinition(f"two {kind}s are named '{name}'.", expected="Names are unique within a project.")
     things[name] = thing
+
+
+def view_lines(files: Iterable[Path], view: str) -> list[str]:
+    """Files and lines that declare a view, as "project.py:12", as far as they can be told from the text."""
+    pattern = re.compile(rf"""^\s*class\s+{view}\b|\bshared_view\([^)]*["']{view}["']""", re.MULTILINE)
+    found = []
+    for file in files:
+        text = file.read_text(encoding="utf-8", errors="replace")
+        lines = [text.count("\n", 0, match.end()) + 1 for match in pattern.finditer(text)]
+        found += [f"{file.name}:{line}" for line in lines]
+    return found
+
+
+def _add_view(
+    views: dict[str, FeatureView], sources: dict[str, Source], view: FeatureView, folder: Path, files: Sequence[Path]
+) -> None:
+    if views.setdefault(view.name, view) is not view:
+        lines = view_lines(files, view.name)
+        where = f": in {' and '.join(lines)}" if len(lines) > 1 else ""
+        raise BadDefinition(f"two views are named '{view.name}'{where}.", expected="Names are unique within a project.")
+    if isinstance(view, SharedView):
+        view.bind(folder)  # its source is looked up when it is needed
+    else:
+        _add_source(sources, view.source)
 
 
 def _add_source(sources: dict[str, Source], source: Source) -> None:
@@ -153,7 +192,8 @@ def _differences(known: Source, other: Source) -> list[str]:
         what for what in ("expectations", "set_aside") if list(getattr(known, what)) != list(getattr(other, what))
     ]
     if isinstance(known, FrameSource) and isinstance(other, FrameSource) and known.frame is not other.frame:
-        found.append("frame")
+        shared = isinstance(known.frame, SharedRows) and known.frame == other.frame
+        found += [] if shared else ["frame"]
     return list(dict.fromkeys(found))
 
 

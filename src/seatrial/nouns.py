@@ -13,7 +13,7 @@ from seatrial.core.clock import from_us, iso
 from seatrial.core.errors import SeatrialError, UsageError
 from seatrial.core.records import Event, Record
 from seatrial.core.windows import duration_text
-from seatrial.results import FeatureInfo, ModelStatus
+from seatrial.results import FeatureInfo, FoundFeature, ModelStatus, Searched
 from seatrial.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from seatrial.features.definitions import FeatureView
     from seatrial.governance.audit import Anchor, AuditReport
     from seatrial.governance.lineage import Lineage
+    from seatrial.reuse import Reuse, Use
     from seatrial.training.model import Model
 
 
@@ -38,9 +39,13 @@ class Nouns(Workspace):
         return [self._status(model) for model in self.definitions.models.values()]
 
     def features(self) -> list[FeatureInfo]:
-        """Every feature of every view, and how far each view is online."""
+        """Every feature of every view: whose it is, how far its view is online, and whether it is live.
+
+        A view of another project that cannot be looked up now is listed with the problem instead of its features.
+        """
+        reuse = self._reuse()
         found = []
-        for view in self.definitions.views.values():
+        for view in reuse.views.values():
             online_rows, through = self._online_rows(view), self._materialized_through(view)
             found += [
                 FeatureInfo(
@@ -55,22 +60,38 @@ class Nouns(Workspace):
                     description=view.description,
                     online_rows=online_rows,
                     materialized_through=through,
+                    tags=list(view.tags),
+                    live=reuse.live(view.name),
+                    same_as=reuse.same.get(f"{view.name}__{name}"),
+                    shared_from=_shared_from(view),
                 )
                 for name, aggregation in view.features.items()
             ]
+        found += [
+            FeatureInfo(name, "", name, "", "", "", "", "", "", None, problem=error.found)
+            for name, error in reuse.unreadable.items()
+        ]
         return found
 
     def feature_show(self, name: str) -> dict[str, Any]:
-        """One view with all its features, or one feature by the name of its column (`view__feature`)."""
+        """Everything about a view with all its features, or about one feature by its column (`view__feature`).
+
+        With who uses it, the versions that were frozen, and what was changed since the newest of them.
+        """
         from seatrial.features.definitions import unknown_view
 
+        reuse = self._reuse()
         features = self.features()
-        column = [one for one in features if one.column == name]
+        column = [one for one in features if one.column == name and one.feature]
         if column:
-            return msgspec.to_builtins(column[0])  # type: ignore[no-any-return]
-        view = self.definitions.views.get(name)
+            return {**msgspec.to_builtins(column[0]), "used_by": _used_by(reuse.use(name))}
+        if name in reuse.unreadable:
+            raise reuse.unreadable[name]
+        view = reuse.views.get(name)
         if view is None:
             raise unknown_view(name, [*self.definitions.views, *(one.column for one in features)])
+        from seatrial.inputs import Inputs
+
         return {
             "view": view.name,
             "description": view.description,
@@ -79,6 +100,7 @@ class Nouns(Workspace):
             "entity": view.entity.name,
             "keys": list(view.entity.keys),
             "source": view.source.name,
+            "shared_from": _shared_from(view),
             "event_timestamp": view.source.event_timestamp,
             "known_at": view.source.known_at,
             "event_key": list(view.source.event_key),
@@ -86,18 +108,58 @@ class Nouns(Workspace):
             "digest": view.digest,
             "online_rows": self._online_rows(view),
             "materialized_through": self._materialized_through(view),
+            "live": reuse.live(name),
             "features": {name: aggregation.describe() for name, aggregation in view.features.items()},
+            "same_as": {column: reuse.same[column] for column in view.columns if column in reuse.same},
+            "used_by": _used_by(reuse.use(name)),
+            "versions": msgspec.to_builtins(reuse.versions(name)),
+            "changed_since_frozen": reuse.changed(name, Inputs(self).known_schemas([view.source])),
         }
+
+    def features_search(self, text: str) -> Searched:
+        """The features that have every word of `text` in their names, words, owners, tags, columns or expressions."""
+        from seatrial.features import catalogue
+
+        entries = list(self._reuse().entries())
+        hits = catalogue.search(text, entries)
+        texts = {entry.name: entry.texts for entry in entries}
+        found = [
+            FoundFeature(
+                name=hit.name,
+                where=hit.where,
+                definition=texts[hit.name]["definition"],
+                owner=texts[hit.name].get("owner", ""),
+                description=" ".join(texts[hit.name].get("description", "").split()),
+            )
+            for hit in hits
+        ]
+        return Searched(text, found, "" if found else catalogue.near(text, entries))
+
+    def features_used_by(self, name: str) -> Use:
+        """Who uses a view, a feature (by its column), a request-time function or a source: models, releases that are
+        live or candidates, deployments, functions; and the views over a source."""
+        return self._reuse().use(name)
+
+    def _reuse(self) -> Reuse:
+        from seatrial.reuse import Reuse
+
+        return Reuse(self)
+
+    def feature_stats_kept(self, view: str | None = None) -> list[dict[str, Any]]:
+        """The statistics that were kept, of all views or one, oldest first."""
+        return [
+            {name: record.body[name] for name in ("id", "view", "start", "end", "by", "rows")}
+            | {"features": len(record.body["features"]), "digest": record.body["digest"][:12]}
+            for record in self.metadata.records("statistics", view)
+        ]
 
     def _online_rows(self, view: FeatureView) -> int | None:
         """How many entities of a view are online; None when the store cannot be read, which stops no list."""
-        from seatrial.stores.online import SqliteOnlineStore
-
-        path = self.sqlite_path("online")
-        if not path.exists():
-            return 0
         try:
-            with closing(SqliteOnlineStore(path, read_only=True)) as online:
+            online = self.online_to_read()
+            if online is None:
+                return 0
+            with closing(online):
                 return online.count(view.digest)
         except SeatrialError:
             return None
@@ -353,6 +415,18 @@ class Nouns(Workspace):
             refused=refused.id if refused else None,
             refused_because=[gate["reason"] for gate in refused.body["gates"] if not gate["passed"]] if refused else [],
         )
+
+
+def _shared_from(view: FeatureView) -> str | None:
+    from seatrial.features.shared import SharedView
+
+    return view.url if isinstance(view, SharedView) else None
+
+
+def _used_by(use: Use) -> dict[str, Any]:
+    """Who uses something, without what it is."""
+    plain: dict[str, Any] = msgspec.to_builtins(use)
+    return {name: value for name, value in plain.items() if name not in ("name", "kind", "views")}
 
 
 def _is_file(path: Path) -> bool:

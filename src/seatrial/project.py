@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from seatrial.core.signature import Signature
+    from seatrial.features.skew import SkewReport
     from seatrial.governance.explain import Explained
     from seatrial.governance.review import Reviewed
     from seatrial.monitoring.alerts import Alert
@@ -818,6 +819,30 @@ class Project(Building):
         events = {name: tables[view.source.name] for name, view in views.items()}
         joined = training_set.build(table, plan, views, events, threads=self.settings.threads)
         return {name: joined[name][0].as_py() for name in signature.inputs}, ""
+
+    def feature_verify(
+        self,
+        model: str | None = None,
+        *,
+        window: Window | None = None,
+        sample: int | None = None,
+        seed: int = 0,
+        progress: Progress | None = None,
+    ) -> SkewReport:
+        """Whether the features that predictions were made from are what the offline join says for the same instants.
+
+        window: of the predictions' instants; default: the last 7 days. sample: so many of them, the same ones for the
+        same seed. Predictions of a batch are left out: they were joined offline. Each release is followed by the plan
+        that it froze, over its sources as they are now. Changes nothing.
+        """
+        from seatrial.feature_quality import verify
+
+        declared = self.definitions.model(model)
+        if sample is not None and sample < 1:
+            raise UsageError(f"a sample of {sample} predictions is asked for.", expected="At least 1 is expected.")
+        chosen = window or Window(max(self.now_us - 7 * DAY_US, 0), self.now_us)
+        self._compact_log()
+        return verify(self, self._inputs, declared, chosen, sample=sample, seed=seed, progress=progress)
 
     def _label_of(self, row: dict[str, Any]) -> dict[str, Any] | None:
         declared = self.definitions.models.get(row["model"])

@@ -27,8 +27,24 @@ class Taken(msgspec.Struct, frozen=True):
     seconds: float
 
 
+class TakenIn(msgspec.Struct, frozen=True):
+    """What was taken from a stream so far. rows: entries whose rows are online now; written: changes that they made,
+    over all views; refused: entries that were set aside; lag: entries still to come, None when it is not known.
+    waiting: which server does not answer; empty while all do."""
+
+    rows: int = 0
+    written: int = 0
+    refused: int = 0
+    lag: int | None = None
+    waiting: str = ""
+
+
 class Trained(msgspec.Struct, frozen=True):
-    """A training run. version: None when a gate said no. rows: counts of the split. notes: what had to be assumed."""
+    """A training run.
+
+    version: None when a gate said no. rows: counts of the split. notes: what had to be assumed. leak_guard: what could
+    not be checked for leaks; empty when everything was.
+    """
 
     model: str
     run: str
@@ -43,6 +59,7 @@ class Trained(msgspec.Struct, frozen=True):
     snapshots: list[str]
     seconds: float
     notes: list[str] = []
+    leak_guard: str = ""
 
 
 class Released(msgspec.Struct, frozen=True):
@@ -95,7 +112,10 @@ class FeatureInfo(msgspec.Struct, frozen=True):
     """One feature of a view.
 
     online_rows: entities that the online store knows of; None: it cannot be read now. materialized_through: up to which
-    instant `materialize` took rows last, as the view is declared or was; None: it never did.
+        instant `materialize` took rows last, as the view is declared or was; None: it never did.
+    live: the deployments whose live release reads the view, with the digest where it reads an earlier one.
+    same_as: the feature that it is again. shared_from: the address of the other project that the view is from.
+    problem: why nothing is known of a view of another project.
     """
 
     view: str
@@ -109,6 +129,29 @@ class FeatureInfo(msgspec.Struct, frozen=True):
     description: str
     online_rows: int | None
     materialized_through: str | None = None
+    tags: list[str] = []
+    live: list[str] = []
+    same_as: str | None = None
+    shared_from: str | None = None
+    problem: str | None = None
+
+
+class FoundFeature(msgspec.Struct, frozen=True):
+    """A feature, or request-time function, that has every word of a search. where: in what, best first."""
+
+    name: str
+    where: list[str]
+    definition: str
+    owner: str
+    description: str
+
+
+class Searched(msgspec.Struct, frozen=True):
+    """A search. found: best first. did_you_mean: the words that would find something; empty when `found` is not."""
+
+    text: str
+    found: list[FoundFeature]
+    did_you_mean: str
 
 
 class ModelStatus(msgspec.Struct, frozen=True):

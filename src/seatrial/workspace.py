@@ -10,6 +10,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from msgspec import structs
+
 from seatrial.core.clock import Clock, MachineClock, to_us
 from seatrial.core.errors import Failed, NotInThisVersion, UsageError, listed
 from seatrial.core.records import Event, Record
@@ -22,13 +24,14 @@ if TYPE_CHECKING:
     from seatrial.stores.labels import LabelStore
     from seatrial.stores.metadata import MetadataStore, Transaction
     from seatrial.stores.objects import ObjectStore
-    from seatrial.stores.online import SqliteOnlineStore
+    from seatrial.stores.online import OnlineStore
     from seatrial.stores.prediction_log import PredictionLog
     from seatrial.stores.routes import RouteStore, Sign, Verify
 
 STATE = ".seatrial"
 SQLITE = "sqlite:///"
 SERVING_WAITS = 0.1  # seconds for which a server waits for a store that another process holds
+READING_WAITS = 5.0  # and a person who wants to see what is there
 
 
 class NoFolder(UsageError):
@@ -49,6 +52,7 @@ class Workspace:
     clock: where domain time comes from; the machine's by default. env: the environment of seatrial.toml.
     actor: who acts; by default SEATRIAL_ACTOR or the user of the operating system (recorded as asserted).
     definitions: the project's objects, instead of its project file.
+    online: the online store's address, instead of the settings'.
 
     Opening reads seatrial.toml and nothing else.
     """
@@ -61,6 +65,7 @@ class Workspace:
         env: str | None = None,
         actor: str | None = None,
         definitions: Sequence[object] | None = None,
+        online: str | None = None,
     ) -> None:
         self.folder = Path(folder).resolve()
         if not self.folder.is_dir():
@@ -69,6 +74,8 @@ class Workspace:
         self.env = env or os.environ.get("SEATRIAL_ENV") or LOCAL
         self.actor = (actor or "").strip() or os.environ.get("SEATRIAL_ACTOR", "").strip() or _os_user()
         self.settings = self._read_settings()
+        if online is not None:
+            self.settings = structs.replace(self.settings, stores=structs.replace(self.settings.stores, online=online))
         self._given = definitions
 
     def close(self) -> None:
@@ -81,7 +88,9 @@ class Workspace:
     @cached_property
     def definitions(self) -> Definitions:
         """What the project file defines. Raises NotAProject or BrokenProject."""
-        return collect(self._given) if self._given is not None else load_definitions(self.folder)
+        if self._given is not None:
+            return collect(self._given, folder=self.folder)
+        return load_definitions(self.folder)
 
     @cached_property
     def metadata(self) -> MetadataStore:
@@ -114,16 +123,23 @@ class Workspace:
         return ObjectStore(self._folder_of("objects"))
 
     @cached_property
-    def online(self) -> SqliteOnlineStore:
-        from seatrial.stores.online import SqliteOnlineStore
+    def online(self) -> OnlineStore:
+        return self._open_online()
 
-        return SqliteOnlineStore(self.sqlite_path("online"))
-
-    def online_for_serving(self) -> SqliteOnlineStore:
+    def online_for_serving(self) -> OnlineStore:
         """The online store as a server asks it: opened by the first look-up, and not waited for."""
-        from seatrial.stores.online import SqliteOnlineStore
+        return self._open_online(busy_seconds=SERVING_WAITS, lazy=True)
 
-        return SqliteOnlineStore(self.sqlite_path("online"), busy_seconds=SERVING_WAITS, lazy=True)
+    def online_to_read(self) -> OnlineStore | None:
+        """The online store for whoever only looks at it, and makes none; None where none was made yet."""
+        if self.settings.stores.online.startswith(SQLITE) and not self.sqlite_path("online").exists():
+            return None
+        return self._open_online(busy_seconds=READING_WAITS, read_only=True)
+
+    def _open_online(self, **how: Any) -> OnlineStore:
+        from seatrial.stores.online import open_online
+
+        return open_online(self.settings.stores.online, folder=self.folder, project=self.name, **how)
 
     @cached_property
     def log(self) -> PredictionLog:

@@ -11,8 +11,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from seatrial.core.errors import SeatrialError
+from seatrial.core.errors import SeatrialError, UsageError
 from seatrial.data.expectations import SetAside
+from seatrial.data.given import conform, table_of
 from seatrial.data.reading import (
     BadQuery,
     BadSetAside,
@@ -25,7 +26,15 @@ from seatrial.data.reading import (
     UnknownTimezone,
     read,
 )
-from seatrial.data.sources import ColumnMissing, CsvSource, FrameSource, ParquetSource, QuerySource, raw_sources
+from seatrial.data.sources import (
+    BadSource,
+    ColumnMissing,
+    CsvSource,
+    FrameSource,
+    ParquetSource,
+    QuerySource,
+    raw_sources,
+)
 
 UTC_US = pa.timestamp("us", tz="UTC")
 
@@ -423,3 +432,88 @@ def test_declarations_load_no_engine():
     code += "print([name for name in ('duckdb', 'pyarrow', 'pandas', 'numpy') if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+# A query that reads itself
+
+
+def test_a_query_that_reads_itself_is_named_with_its_circle(tmp_path):
+    tables = {"t": FrameSource(pa.table({"a": [1]}), name="t")}
+    first = QuerySource(name="first", sql="SELECT * FROM t", tables=tables)
+    second = QuerySource(name="second", sql="SELECT * FROM first", tables={"first": first})
+    assert [one.name for one in raw_sources(second)] == ["t"]
+    tables["second"] = second
+    for use in (raw_sources, lambda one: read(one, folder=tmp_path), lambda one: one.as_plain()):
+        with pytest.raises(BadSource, match="'second' -> 'first' -> 'second'"):
+            use(second)
+
+
+# Exact numbers and empty columns of CSV
+
+
+@pytest.mark.parametrize("kind", ["BIGINT", "int", "SMALLINT", "HUGEINT", "DECIMAL(9, 0)"])
+@pytest.mark.parametrize("text", ["5.7", "1e-1", "five", "5.0000001"])
+def test_a_csv_number_that_would_be_rounded_is_refused_with_its_line_and_value(tmp_path, kind, text):
+    (tmp_path / "t.csv").write_text(f'note,n\n"two\nlines",1\n\n"",{text}\n')
+    with pytest.raises(ColumnWrongType) as caught:
+        read(CsvSource("t.csv", types={"n": kind}), folder=tmp_path)
+    assert f"line 5 of t.csv has '{text}' in column 'n'" in str(caught.value)
+
+
+def test_csv_decimals_beyond_the_declared_ones_are_refused(tmp_path):
+    source = csv(tmp_path, "n\n1.25\n1.5\n1.500\n", types={"n": "DECIMAL(9,2)"})
+    assert [float(one) for one in rows(source, tmp_path)["n"].to_pylist()] == [1.25, 1.5, 1.5]
+    with pytest.raises(ColumnWrongType, match=r"line 2 .*'1.255'"):
+        read(csv(tmp_path, "n\n1.255\n", types={"n": "DECIMAL(9,2)"}), folder=tmp_path)
+
+
+def test_whole_csv_numbers_may_be_written_in_any_way(tmp_path):
+    source = csv(tmp_path, "n,m\n5,a\n-7,b\n5.0,c\n2.5e3,d\nNA,e\n", types={"n": "BIGINT"}, nulls=["NA"])
+    found = rows(source, tmp_path)
+    assert found["n"].type == pa.int64()
+    assert found["n"].to_pylist() == [5, -7, 5, 2500, None]
+
+
+def test_an_empty_csv_column_has_no_type_yet(tmp_path):
+    source = csv(tmp_path, "a,b,c\n1,,\n2,,\n", types={"c": "VARCHAR"})
+    assert rows(source, tmp_path).schema.types == [pa.int64(), pa.null(), pa.string()]
+    query = QuerySource(name="q", sql="SELECT *, b AS d FROM t", tables={"t": source})
+    assert rows(query, tmp_path).schema.types == [pa.int64(), pa.null(), pa.string(), pa.null()]
+    for value in (1, 1.5, "text", True):
+        pushed = pa.table({"b": [value]})
+        assert conform(pushed, source, rows(source, tmp_path).schema).equals(pushed)
+        assert table_of([{"b": value}], source, rows(source, tmp_path).schema).equals(pushed)
+
+
+# Some columns
+
+
+def test_only_the_wanted_columns_and_the_declared_ones_are_read(tmp_path):
+    table = pa.table({"k": [1, 2], "at": us("2013-01-01T00:00:00+00:00", None), "x": [1.0, 2.0], "y": ["a", "b"]})
+    pq.write_table(table, tmp_path / "t.parquet")
+    (tmp_path / "t.csv").write_text("k,at,x,y\n1,2013-01-01T00:00:00Z,1.0,a\n2,,2.0,b\n")
+    declared = {"event_timestamp": "at", "event_key": ["k"]}
+    for source in (
+        ParquetSource("t.parquet", **declared),
+        CsvSource("t.csv", **declared),
+        FrameSource(table, name="f", **declared),
+        QuerySource(name="q", sql="SELECT * FROM t", tables={"t": ParquetSource("t.parquet")}, **declared),
+    ):
+        reading = read(source, folder=tmp_path, columns=["x"])
+        assert reading.table.equals(table.select(["k", "at", "x"])), source
+        assert reading.files == ()
+        with pytest.raises(ColumnMissing, match="no column 'z'"):
+            read(source, folder=tmp_path, columns=["z"])
+
+
+def test_no_column_at_all_cannot_be_wanted(tmp_path):
+    with pytest.raises(UsageError, match=r"columns=\[\]"):
+        read(FrameSource(pa.table({"a": [1]}), name="f"), folder=tmp_path, columns=[])
+
+
+def test_rules_see_the_columns_that_are_not_wanted(tmp_path):
+    pq.write_table(pa.table({"x": [1, 2], "y": [0, 9]}), tmp_path / "t.parquet")
+    source = ParquetSource("t.parquet", set_aside=[SetAside("y > 5", "too large")])
+    reading = read(source, folder=tmp_path, columns=["x"])
+    assert reading.table.to_pylist() == [{"x": 1}]
+    assert reading.set_aside[0].count == 1

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Mapping, Sequence
+from fractions import Fraction
 from typing import Any
 
+import msgspec
+
 from seatrial.features.definitions import FeatureView
+from seatrial.features.plan import plan_view
 
 Row = Mapping[str, Any]
 
@@ -18,7 +23,7 @@ def features(view: FeatureView, rows: Sequence[Row], keys: Mapping[str, Any], at
     known = [row for row in mine if row["known"] is not None and row["known"] <= at_us]
     values: dict[str, Any] = {}
     for name, a in view.features.items():
-        if a.window_us is None:
+        if a.function in ("last", "age"):
             values[name] = _last(view, a, [row for row in known if row["event"] <= at_us], at_us)
             continue
         newest: dict[Any, Row] = {}
@@ -30,34 +35,98 @@ def features(view: FeatureView, rows: Sequence[Row], keys: Mapping[str, Any], at
     return values
 
 
+def latest_event(view: FeatureView, rows: Sequence[Row], keys: Mapping[str, Any], at_us: int) -> int | None:
+    """The time of the latest row that counts for any feature of the view."""
+    mine = [row for row in rows if all(row[k] is not None and row[k] == keys[k] for k in view.entity.keys)]
+    known = [row for row in mine if row["known"] is not None and row["known"] <= at_us]
+    times = []
+    for a in view.features.values():
+        if a.function in ("last", "age"):
+            newest = max((row["event"] for row in known if row["event"] <= at_us), default=None)
+            oldest = None if a.window_us is None and view.ttl_us is None else at_us - (view.ttl_us or 0)
+            oldest = oldest if a.window_us is None else at_us - a.window_us + 1
+            times += [newest] if newest is not None and (oldest is None or newest >= oldest) else []
+        else:
+            versions = {}
+            for position, row in enumerate(sorted(known, key=lambda r: _version(view, r))):
+                versions[tuple(row[k] for k in view.source.event_key) or position] = row
+            times += [row["event"] for row in versions.values() if at_us - a.window_us < row["event"] <= at_us]
+    return max(times, default=None)
+
+
+def _value(a: Any, row: Row) -> Any:
+    """What the feature reads of a row; the one expression of the tests is written out."""
+    if not a.sql:
+        return row[a.column]
+    assert a.column == "delay * 2 - flight"
+    return None if row["delay"] is None else row["delay"] * 2 - row["flight"]
+
+
 def _last(view: FeatureView, a: Any, rows: Sequence[Row], at_us: int) -> Any:
-    columns = [b.column for b in view.last_value.values() if b.column]
+    read = {
+        (("sql(" + b.column + ")") if b.sql else b.column): b for b in view.features.values() if b.function == "last"
+    }
 
     def order(row: Row) -> tuple[Any, ...]:
-        content = [row[k] for k in view.source.event_key] + [row[c] for c in sorted(set(columns))]
+        content = [row[k] for k in view.source.event_key] + [_value(read[name], row) for name in sorted(read)]
+        content = [msgspec.msgpack.encode(one) if isinstance(one, list) else one for one in content]
         return (row["event"], row["known"], *((value is not None, value) for value in content))
 
     best = max(rows, key=order, default=None)
-    if best is None or (view.ttl_us is not None and at_us - best["event"] > view.ttl_us):
+    if best is None:
         return None
-    return best[a.column] if a.function == "last" else (at_us - best["event"]) / a.unit_us
+    old = at_us - best["event"]
+    if (a.window_us is None and view.ttl_us is not None and old > view.ttl_us) or (
+        a.window_us is not None and old >= a.window_us
+    ):
+        return None
+    return _value(a, best) if a.function == "last" else old / a.unit_us
 
 
 def _version(view: FeatureView, row: Row) -> tuple[Any, ...]:
-    columns = sorted({a.column for a in view.windowed.values() if a.column})
-    content = [(row[c] is not None, 0 if row[c] is None else round(row[c] * 10**6)) for c in columns]
-    return (row["known"], row["event"], *content)
+    """Which version of an event comes later: by known time, event time, then every integer that is kept, null first."""
+    kept = []
+    for tail in plan_view(view).tail_columns:
+        a = next(one for one in view.features.values() if tail.reads in (one.column, f"sql({one.column})"))
+        value = _value(a, row)
+        if value is None:
+            kept.append((False, 0))
+        elif tail.kind == "distinct" and isinstance(value, str):
+            kept.append((True, _text_hash(value)))
+        else:
+            kept.append(
+                (
+                    True,
+                    {"sum": round(value * tail.scale) if tail.kind == "sum" else 0, "count": 0}.get(tail.kind, value),
+                )
+            )
+    return (row["known"], row["event"], *kept)
 
 
 def _windowed(a: Any, rows: Sequence[Row]) -> Any:
     if a.column is None:
         return float(len(rows))
-    fixed = [round(row[a.column] * a.scale) for row in rows if row[a.column] is not None]
+    values = [value for value in (_value(a, row) for row in rows) if value is not None]
     if a.function == "count":
-        return float(len(fixed))
+        return float(len(values))
+    if a.function == "count_distinct":
+        return float(len(set(values)))
+    if a.function in ("min", "max"):
+        return float((min if a.function == "min" else max)(values)) if values else None
+    fixed = [round(value * a.scale) for value in values]
+    if a.function == "std":
+        if len(fixed) < 2:
+            return None
+        mean = Fraction(sum(fixed), len(fixed))
+        return math.sqrt(float(sum((Fraction(x) - mean) ** 2 for x in fixed) / (len(fixed) - 1))) / a.scale
     if not fixed:
         return None
     total = sum(fixed)
     value = total / (a.scale if a.function == "sum" else a.scale * len(fixed))
     assert math.isfinite(value)
     return value
+
+
+def _text_hash(text: str) -> int:
+    digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
+    return max(int.from_bytes(digest, "little", signed=True), 1 - 2**63)

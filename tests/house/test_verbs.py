@@ -30,6 +30,7 @@ def test_every_form_of_export_is_a_method_of_project(form):
 )
 def test_every_noun_is_read_by_a_method_of_project(noun, word):
     singular = noun.removesuffix("s")
+    word = word.replace("-", "_")
     names = {f"{noun}_{word}", f"{singular}_{word}", *([noun] if word == "list" else [])}
     known = {name for name in names if callable(getattr(Project, name, None))}
     filtered = {"features_show"} if (noun, word) == ("features", "show") else set()  # the list, for one view
@@ -42,8 +43,8 @@ def test_every_public_verb_of_project_is_a_command():
         for name, value in {**vars(Building), **vars(Project)}.items()
         if callable(value) and not name.startswith("_")
     }
-    # part of other verbs: `predict --replay` and `predict --batch`
-    helpers = {"close", "mirror", "reconcile", "replay", "predict_batch"}
+    # part of other verbs: `predict --replay`, `predict --batch` and `push --from`
+    helpers = {"close", "mirror", "reconcile", "replay", "predict_batch", "push_stream"}
     commands = {*COMMANDS, *(f"export_{form}" for form in VERBS["export"].commands), *NOUNS}
     commands |= {f"{noun.removesuffix('s')}_{word}" for noun, group in NOUNS.items() for word in group.commands}
     assert verbs - helpers - {"init"} <= commands

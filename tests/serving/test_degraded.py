@@ -180,6 +180,73 @@ class TestOnlineStore:
         assert error.value.facts["code"] == "serving.online_store_down"
 
 
+class TestAnOnlineStoreOnRedis:
+    @pytest.fixture
+    def server(self, own_redis, refusing, flagging, monkeypatch):
+        """A server of its own that both projects are materialized into."""
+        server = own_redis()
+        monkeypatch.setenv("SEATRIAL_STORES_ONLINE", server.address())
+        for folder in (refusing, flagging):
+            assert run(["materialize", "--project", str(folder)]) == 0
+        return server
+
+    @staticmethod
+    def looked_up(client):
+        """An answer with features; asked again when this machine was too busy to have it in a tenth of a second."""
+        for _ in range(20):
+            answer = client.predict(ROW)
+            if "degraded" not in answer:
+                return answer
+        raise AssertionError(answer)
+
+    def test_one_that_is_down_is_refused_or_flagged_as_was_declared_until_it_is_back(self, server, refusing, flagging):
+        server.stop()
+        with serving(refusing) as (refuser, said), serving(flagging) as (flagger, _):
+            assert refuser.ready()["ready"]
+            for _ in range(2):
+                with pytest.raises(ServerUnable) as error:
+                    refuser.predict(ROW)
+                assert error.value.facts["code"] == "serving.online_store_down"
+            assert flagger.predict(ROW)["degraded"] == ["online_store"]
+            server.start()
+            for folder in (refusing, flagging):
+                assert run(["materialize", "--project", str(folder)]) == 0
+            assert "views" not in self.looked_up(flagger)
+            assert self.looked_up(refuser)["prediction"] in (0, 1)
+        assert said[0].count("did not answer") >= 1
+
+    def test_one_that_goes_away_while_serving_and_comes_back_empty_is_only_missed_while_it_is_away(
+        self, server, flagging
+    ):
+        with serving(flagging) as (client, _):
+            assert "views" not in self.looked_up(client)
+            server.stop()
+            assert client.predict(ROW)["degraded"] == ["online_store"]
+            server.start()
+            assert self.looked_up(client)["views"] == {"shop_sales": "missing"}
+
+    def test_one_that_hangs_is_not_waited_for(self, server, refusing, flagging):
+        with serving(refusing) as (refuser, _), serving(flagging) as (flagger, _):
+            first = self.looked_up(flagger)
+            server.pause()
+            assert flagger.predict(ROW)["degraded"] == ["online_store"]
+            with pytest.raises(ServerUnable) as error:
+                refuser.predict(ROW)
+            assert error.value.facts["code"] == "serving.online_store_down"
+            server.go_on()
+            assert self.looked_up(flagger)["probability"] == first["probability"]
+
+    def test_one_of_a_newer_version_or_that_wants_a_password_is_a_store_that_is_down(self, server, flagging):
+        server.ask("HSET", f"seatrial:{flagging.name}", "format", "99")
+        with serving(flagging) as (client, said):
+            assert client.predict(ROW)["degraded"] == ["online_store"]
+        assert "format 99" in said[0]
+        server.ask("CONFIG", "SET", "requirepass", "changed")
+        with serving(flagging) as (client, said):
+            assert client.predict(ROW)["degraded"] == ["online_store"]
+        assert "does not let this user in" in said[0]
+
+
 def test_a_prediction_in_this_process_that_the_disk_does_not_take_is_no_answer(refusing, capsys):
     words = ["predict", "--request", json.dumps(ROW), "--json", "--project", str(refusing)]
     assert run(words) == 0

@@ -19,7 +19,7 @@ from seatrial.features.plan import AggregationPlan, FeaturePlan, ViewPlan
 from seatrial.releases.runtime import Runtime
 from seatrial.serving.metrics import Metrics
 from seatrial.serving.predictor import ArmsDiffer, NoOnlineStore, Predictor, Share
-from seatrial.stores.online import SqliteOnlineStore
+from seatrial.stores.online_sqlite import SqliteOnlineStore
 from seatrial.stores.prediction_log import PredictionLog
 from tests.serving.worlds import (
     DOUBLED,

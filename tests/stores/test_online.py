@@ -1,55 +1,59 @@
-"""The online store on SQLite: the conformance suite, and what is true of a file."""
+"""From an address to the online store: which it is, where it is, and what of an address may be seen."""
 
 from __future__ import annotations
 
-import sqlite3
-
 import pytest
 
-from seatrial.stores.online import OnlineStoreDamaged, OnlineStoreTooNew, OnlineStoreUnavailable, SqliteOnlineStore
-from seatrial.testing import OnlineStoreSuite
+from seatrial.stores.online import BadOnlineAddress, open_online
+from seatrial.stores.online_redis import RedisOnlineStore
+from seatrial.stores.online_sqlite import SqliteOnlineStore
+from seatrial.stores.redis_server import BadRedisAddress, with_variables, without_secrets
+from seatrial.testing.online_suite import put
 
 
-class TestSqliteOnlineStore(OnlineStoreSuite):
-    @pytest.fixture
-    def open_store(self, tmp_path):
-        opened = []
-
-        def open_store():
-            opened.append(SqliteOnlineStore(tmp_path / "online.db"))
-            return opened[-1]
-
-        yield open_store
-        for store in opened:
-            store.close()
-
-
-def test_a_file_that_is_no_store_is_refused_and_left_as_it_is(tmp_path):
-    file = tmp_path / "online.db"
-    file.write_bytes(b"not a database" * 1000)
-    with pytest.raises(OnlineStoreDamaged, match="materialize"):
-        SqliteOnlineStore(file)
-    assert file.read_bytes() == b"not a database" * 1000
-
-
-def test_a_store_of_a_newer_version_is_refused(tmp_path):
-    SqliteOnlineStore(tmp_path / "online.db").close()
-    with sqlite3.connect(tmp_path / "online.db") as connection:
-        connection.execute("PRAGMA user_version=99")
-    connection.close()
-    with pytest.raises(OnlineStoreTooNew, match="99"):
-        SqliteOnlineStore(tmp_path / "online.db")
-
-
-def test_a_writer_that_waits_too_long_says_that_it_may_be_tried_again(tmp_path):
-    store = SqliteOnlineStore(tmp_path / "online.db", busy_seconds=0.05)
-    holder = sqlite3.connect(tmp_path / "online.db", isolation_level=None)
-    holder.execute("BEGIN IMMEDIATE")
-    with pytest.raises(OnlineStoreUnavailable):
-        store.update(_put(b"a", b"1"))
-    assert store.get([("view", b"a")]) == [None]  # reading never waits for a writer
-    holder.execute("ROLLBACK")
-    holder.close()
-    store.update(_put(b"a", b"1"))
-    assert store.get([("view", b"a")]) == [b"1"]
+def test_an_address_names_a_file_in_the_folder(tmp_path):
+    store = open_online("sqlite:///state/online.db", folder=tmp_path, project="p")
+    assert isinstance(store, SqliteOnlineStore)
+    assert (tmp_path / "state" / "online.db").exists()
     store.close()
+
+
+def test_an_address_names_a_server(tmp_path, redis_server):
+    store = open_online(redis_server.address(), folder=tmp_path, project="p")
+    assert isinstance(store, RedisOnlineStore)
+    store.close()
+
+
+def test_a_variable_may_hold_the_whole_address(tmp_path, redis_server, monkeypatch):
+    for address in ("sqlite:///online.db", redis_server.address()):
+        monkeypatch.setenv("ONLINE", address)
+        store = open_online("${ONLINE}", folder=tmp_path, project="p")
+        put(store, {("view", b"a"): b"1"})
+        assert store.count("view") == 1
+        store.close()
+
+
+def test_another_kind_is_refused_without_what_follows_it(tmp_path):
+    with pytest.raises(BadOnlineAddress, match="dynamodb") as refused:
+        open_online("dynamodb://:secret@h/t", folder=tmp_path, project="p")
+    assert "secret" not in str(refused.value)
+
+
+def test_a_secret_in_a_variable_needs_no_escapes():
+    address = with_variables("redis://${USER_}:${PW}@${HOST_}/0", {"USER_": "me", "PW": "a/b@c:d%", "HOST_": "h:1"})
+    assert address == "redis://me:a%2Fb%40c%3Ad%25@h:1/0"
+    with pytest.raises(BadRedisAddress, match="PW"):
+        with_variables("redis://:${PW}@h/0", {})
+
+
+@pytest.mark.parametrize(
+    ("address", "shown"),
+    [
+        ("redis://me:secret@h:1/0?socket_timeout=5", "redis://h:1/0"),
+        ("redis://:sec@ret@h:1/0", "redis://h:1/0"),
+        ("unix://:secret@/run/redis.sock?db=3&password=secret", "unix:///run/redis.sock?db=3"),
+        ("rediss://h", "rediss://h"),
+    ],
+)
+def test_what_is_shown_of_an_address_holds_no_secret(address, shown):
+    assert without_secrets(address) == shown

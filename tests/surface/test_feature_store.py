@@ -10,7 +10,6 @@ import pyarrow as pa
 import pytest
 
 from seatrial.core.clock import FixedClock, NaiveTime
-from seatrial.core.errors import NotInThisVersion
 from seatrial.core.records import Record
 from seatrial.data.reading import BadQuery, DataWarning, SourceMissing
 from seatrial.data.sources import ColumnMissing
@@ -267,8 +266,14 @@ def test_statistics_are_those_of_pandas_for_every_width_of_number(store, tmp_pat
             "p50": values.quantile(0.5),
             "p75": values.quantile(0.75),
         }
-        assert statistics == pytest.approx(expected)
+        assert statistics["distinct_count"] == values.nunique()
+        histogram = statistics["histogram"]
+        assert sum(histogram["counts"]) == values.notna().sum()
+        assert (histogram["edges"][0], histogram["edges"][-1]) == (values.min(), values.max())
+        assert {key: statistics[key] for key in expected} == pytest.approx(expected)
+        assert set(statistics) == {*expected, "distinct_count", "histogram"}
     empty = store.compute_feature_statistics("wide", at("04-02T00:00"), at("04-06T00:00"))["a"]
+    assert (empty.pop("distinct_count"), empty.pop("histogram")) == (0, {"edges": [], "counts": []})
     assert all(math.isnan(value) for value in empty.values())
     with pytest.raises(NaiveTime):
         store.compute_feature_statistics("wide", "2024-03-02T00:00:00", NOON)
@@ -345,12 +350,42 @@ def test_a_key_of_another_type_than_the_views_is_refused_in_training_too(custome
         customers.get_training_data(rows, ["customers:spend"])
 
 
-def test_redis_is_said_to_come_and_nothing_else_is_known(tmp_path):
-    for config in ({"type": "redis"}, {"host": "localhost", "port": 6379}, "redis://localhost:6379/0"):
-        with pytest.raises(NotInThisVersion, match="Redis"):
+@pytest.mark.parametrize(
+    ("config", "address"),
+    [
+        ({"type": "redis"}, "redis://localhost:6379/0"),
+        ({"host": "cache", "port": 6380, "db": 2}, "redis://cache:6380/2"),
+        (
+            {"type": "redis", "connection_string": "cache:6380,db=1,password=a/b,ssl=true"},
+            "rediss://:a%2Fb@cache:6380/1",
+        ),
+        ({"type": "redis", "connection_string": "redis://cache/3"}, "redis://cache/3"),
+        ({"type": "redis", "username": "me", "password": "${PW}"}, "redis://me:${PW}@localhost:6379/0"),
+        ("redis://cache:6379/0", "redis://cache:6379/0"),
+        ("redis", "redis://localhost:6379/0"),
+    ],
+)
+def test_a_redis_is_named_by_its_address_or_by_its_parts(tmp_path, config, address):
+    with FeatureStore(tmp_path, config) as store:
+        assert store.project.settings.stores.online == address
+
+
+def test_features_are_the_same_from_redis_as_from_sqlite(tmp_path, redis_server):
+    found = []
+    for name, config in (("sqlite", None), ("redis", {"type": "redis", "port": redis_server.port})):
+        with FeatureStore(tmp_path / name, config, clock=CLOCK) as store:
+            path = write(tmp_path / "customers.parquet", HISTORY)
+            store.register_feature_view("customers", "customer", [feature("spend")], path)
+            store.materialize()
+            found.append(store.get_online_features({"customer_id": [1, 2, 9]}, ["customers:spend"]))
+    assert found[0] == found[1] == {"customer_id": [1, 2, 9], "spend": [30.0, None, None]}
+    assert not (tmp_path / "redis" / ".seatrial" / "online.db").exists()
+
+
+def test_an_online_store_that_is_not_known_is_refused(tmp_path):
+    for config in ({"type": "dynamodb"}, {"type": "redis", "prot": 1}, "dynamodb://table"):
+        with pytest.raises(UnknownOnlineStore):
             FeatureStore(tmp_path, config)
-    with pytest.raises(UnknownOnlineStore):
-        FeatureStore(tmp_path, {"type": "dynamodb"})
     FeatureStore(tmp_path, {"type": "sqlite"}).close()
     assert list(tmp_path.iterdir()) == []
 

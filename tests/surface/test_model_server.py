@@ -22,7 +22,7 @@ from seatrial.registry.versions import UnknownModel, UnknownVersion
 from seatrial.releases.native import NativeModel
 from seatrial.serving.client import Client
 from seatrial.serving.requests import NumberOutOfRange
-from seatrial.stores.online import SqliteOnlineStore
+from seatrial.stores.online_sqlite import SqliteOnlineStore
 from seatrial.surface import (
     ABTestConfig,
     FeatureStore,

@@ -51,7 +51,7 @@ def snapshots_diff(call: Invocation, a: str, b: str) -> None:
 @NOUNS["features"].command("list")
 @click.pass_obj
 def features_list(call: Invocation) -> None:
-    """List every feature with its view, source and owner; how many rows are online, and up to which instant."""
+    """List every feature with its owner and tags; how far it is online, where it is live, and which it is again."""
     from seatrial.cli import render
 
     with call.project() as project:
@@ -62,11 +62,34 @@ def features_list(call: Invocation) -> None:
 @click.argument("name")
 @click.pass_obj
 def features_show(call: Invocation, name: str) -> None:
-    """Show the view NAME with all its features, or one feature by the name of its column."""
+    """Show the view NAME with all its features, or one feature by the name of its column: who uses it, the versions
+    that were frozen, and what was changed since."""
     from seatrial.cli import render
 
     with call.project() as project:
-        call.answer(project.feature_show(name), render.details)
+        call.answer(project.feature_show(name), render.feature)
+
+
+@NOUNS["features"].command("search")
+@click.argument("text", nargs=-1, required=True)
+@click.pass_obj
+def features_search(call: Invocation, text: tuple[str, ...]) -> None:
+    """List the features that have every word of TEXT in name, description, owner, tags, column or expression."""
+    from seatrial.cli import render
+
+    with call.project() as project:
+        call.answer(project.features_search(" ".join(text)), render.searched)
+
+
+@NOUNS["features"].command("used-by")
+@click.argument("name")
+@click.pass_obj
+def features_used_by(call: Invocation, name: str) -> None:
+    """Show who uses the view, feature, request-time function or source NAME: models, releases, deployments."""
+    from seatrial.cli import render
+
+    with call.project() as project:
+        call.answer(project.features_used_by(name), render.used_by)
 
 
 @NOUNS["runs"].command("list")

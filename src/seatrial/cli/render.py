@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TextIO
@@ -161,7 +162,10 @@ def validated(reports: list[Plain]) -> list[Block]:
     for report in reports:
         aside = sum(removed.get("rows", 0) for removed in report["set_aside"])
         words = f"{report['source']}: {report['rows']:,} rows" + (f", {aside:,} set aside by rule" if aside else "")
-        blocks.append(Line(report["source"] if report.get("kind") == "declaration" else words, "bold"))
+        blocks.append(Line(report["source"] if report.get("kind") else words, "bold"))
+        if report.get("kind") == "reuse":
+            blocks += [Line(f"  note: {result['detail']}", "dim") for result in report["results"]]
+            continue
         if not report["results"]:
             blocks.append(Line("  nothing is expected of it", "dim"))
         for result in report["results"]:
@@ -210,11 +214,23 @@ def written(views: list[Plain]) -> list[Block]:
     ]
 
 
+def taken_in(taken: Plain) -> list[Block]:
+    """What came of a stream."""
+    counts = f"{taken['rows']:,} rows taken, {taken['written']:,} changes made online, {taken['refused']:,} refused"
+    blocks: list[Block] = [Line(f"{counts}.")]
+    if taken["refused"]:
+        blocks.append(Line("The refused are in the stream of the same name with `:refused`, each with its reason."))
+    if taken["lag"]:
+        blocks.append(Line(f"{taken['lag']:,} are still to come.", "dim"))
+    return blocks
+
+
 def trained(run: Plain) -> list[Block]:
     """The gates first, then the metrics, then what came of it."""
     blocks: list[Block] = [Line(f"Model {run['model']}, run {run['run']}", "bold"), Line(split_words(run["rows"]))]
     blocks += _evidence(run)
     blocks += [Line(f"note: {note}", "dim") for note in run.get("notes", [])]
+    blocks += [Line(f"note: {run['leak_guard']}", "dim")] if run.get("leak_guard") else []
     blocks.append(Line())
     if run["passed"]:
         blocks.append(Line(f"✓ Version {run['version']} of {run['model']} is the candidate.", "green"))
@@ -376,8 +392,60 @@ def features(things: list[Plain]) -> list[Block]:
             Line("The project declares no feature view."),
             Line("Next: declare one with @feature_view in project.py"),
         ]
-    columns = ("column", "definition", "entity", "source", "ttl", "owner", "online_rows", "materialized_through")
-    return [_table(things, columns)]
+    columns = [
+        "column",
+        "definition",
+        "entity",
+        "source",
+        "ttl",
+        "owner",
+        "tags",
+        "online_rows",
+        "materialized_through",
+    ]
+    shown_things = [{name: value or None if name == "tags" else value for name, value in one.items()} for one in things]
+    columns += [name for name in ("live", "same_as", "shared_from", "problem") if any(one.get(name) for one in things)]
+    return [_table(shown_things, columns)]
+
+
+def feature(thing: Plain) -> list[Block]:
+    """A view or a feature with everything; what was changed since it was frozen, a line each."""
+    changed = thing.get("changed_since_frozen", [])
+    silent = {name for name in ("same_as", "shared_from", "problem") if not thing.get(name)} | {"changed_since_frozen"}
+    blocks: list[Block] = details({name: one for name, one in thing.items() if name not in silent})
+    if changed:
+        blocks += [Line("  changed since it was frozen last"), *(Line(f"    {line}") for line in changed)]
+    return blocks
+
+
+def searched(result: Plain) -> list[Block]:
+    """The features found, best first; else what was perhaps meant."""
+    if not result["found"]:
+        near = f" Did you mean '{result['did_you_mean']}'?" if result["did_you_mean"] else ""
+        return [Line(f"No feature has all of '{result['text']}'.{near}"), Line("Next: seatrial features list")]
+    rows = [
+        (one["name"], one["definition"], one["owner"] or None, ", ".join(one["where"]), one["description"] or None)
+        for one in result["found"]
+    ]
+    return [Table(("feature", "definition", "owner", "found in", "description"), rows)]
+
+
+def used_by(use: Plain) -> list[Block]:
+    """Who uses a feature: the project's parts, then releases."""
+    blocks: list[Block] = [Line(f"{use['name']} ({use['kind']})", "bold")]
+    parts = {name: ", ".join(use[name]) for name in ("views", "functions", "models", "deployments") if use[name]}
+    blocks += _facts(parts)
+    if use["releases"]:
+        columns = ("release", "model", "version", "state", "deployments", "as declared")
+        rows = [
+            (one["release"], one["model"], one["version"], one["state"], ", ".join(one["deployments"]) or None,
+             one["as_declared"])
+            for one in use["releases"]
+        ]  # fmt: skip
+        blocks += [Line(), Table(columns, rows)]
+    if not parts and not use["releases"]:
+        blocks.append(Line("  Nobody uses it."))
+    return blocks
 
 
 def run(thing: Plain) -> list[Block]:
@@ -393,6 +461,7 @@ def run(thing: Plain) -> list[Block]:
         "seed": thing["seed"],
         "python": environment.get("python"),
         "owner": definition["owner"],
+        "leak guard": leak_words(thing["leak_guard"]) if "leak_guard" in thing else None,
     }
     return [
         Line(f"{thing['id']} of {thing['model']} {verdict}.", "bold"),
@@ -402,6 +471,13 @@ def run(thing: Plain) -> list[Block]:
         Line(),
         Line("The whole record: --json", "dim"),
     ]
+
+
+def leak_words(guard: Plain) -> str:
+    """What the leak guard found, in a few words."""
+    counts = Counter(one["status"] for one in guard["columns"])
+    said = [f"{counts[status]} {status}" for status in ("verified", "leaks", "unverifiable") if counts[status]]
+    return f"{', '.join(said) or 'no columns'}, on {guard['rows']:,} rows at {len(guard['instants'])} instants"
 
 
 def release(thing: Plain) -> list[Block]:

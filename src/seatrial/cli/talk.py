@@ -8,11 +8,14 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from seatrial.cli.streams import discard
 from seatrial.core.clock import monotonic
 from seatrial.core.errors import SeatrialError
+
+if TYPE_CHECKING:
+    from seatrial.results import TakenIn
 
 BOLD_RED, DIM, RESET = "\x1b[1;31m", "\x1b[2m", "\x1b[0m"
 
@@ -120,6 +123,37 @@ class Progress:
         width = os.get_terminal_size(self._stream.fileno()).columns or 80  # 0: the terminal does not say
         self._stream.write(f"\r\x1b[K{progress_line(what, done, total)[: width - 1]}")
         self._stream.flush()
+
+
+class TakingIn:
+    """Tells how a stream is being taken in: a line on a terminal; elsewhere a line every some seconds, and one
+    whenever a server is waited for, or answers again. Use as a context manager, so that the line is gone in the end."""
+
+    EVERY = 10.0  # seconds
+
+    def __init__(self) -> None:
+        self._progress = Progress()
+        self._last = -self.EVERY
+        self._waiting = ""
+
+    def __enter__(self) -> TakingIn:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.__exit__()
+
+    def __call__(self, taken: TakenIn) -> None:
+        line = f"{taken.rows:,} rows taken, {taken.refused:,} refused"
+        line += "" if taken.lag is None else f", {taken.lag:,} to come"
+        now = monotonic()
+        if taken.waiting != self._waiting:
+            say(f"waiting: {taken.waiting} Asking again." if taken.waiting else f"It answers again; {line}.")
+            self._waiting = taken.waiting
+        elif sys.stderr.isatty():
+            self._progress(line)
+        elif not taken.waiting and now - self._last >= self.EVERY:
+            self._last = now
+            say(line)
 
 
 def progress_line(what: str, done: int, total: int, *, width: int = 24) -> str:

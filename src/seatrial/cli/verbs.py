@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import inspect
 import json
+import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +19,7 @@ from seatrial.cli.door import BadCommandLine, Invocation, Noun, Verb, as_time, a
 from seatrial.core.errors import Failed, UsageError
 
 if TYPE_CHECKING:
+    from seatrial.core.settings import Engine
     from seatrial.core.windows import Window
 
 VERBS: dict[str, click.Command] = {}
@@ -47,6 +50,22 @@ def verb(name: str) -> Callable[[Callable[..., None]], click.Command]:
     return make
 
 
+@contextmanager
+def until_told_to_stop() -> Iterator[Callable[[], bool]]:
+    """Whether Ctrl-C or SIGTERM came meanwhile: what is in hand can be finished first."""
+    came: list[int] = []
+
+    def remember(number: int, _frame: object) -> None:
+        came.append(number)
+
+    before = {number: signal.signal(number, remember) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: bool(came)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 @verb("init")
 @click.argument("folder", default=".", type=click.Path(file_okay=False, path_type=Path))
 @click.option("--template", type=click.Choice(["empty", "flights"]), default="empty", show_default=True)
@@ -68,21 +87,26 @@ def init(call: Invocation, folder: Path, template: str) -> None:
 @click.pass_obj
 def validate(call: Invocation, sources: tuple[str, ...]) -> None:
     """Reads the raw tables, all or those named, and shows for each expectation whether it holds, with the rows
-    that break it; without names also every column that a model, view or deployment names and no source has. Writes
-    nothing. Ends with 1 when anything failed."""
+    that break it; without names also every column that a model, view or deployment names and no source has, and
+    each live release whose features the project can no longer keep up. Writes nothing. Ends with 1 when anything
+    failed, with 5 when it is only that a live release would break."""
     from seatrial.cli import render
     from seatrial.data.expectations import refused
     from seatrial.declarations import DeclarationReport, differ
+    from seatrial.upkeep import ReleaseReport, breaking
 
     with call.project() as project:
         reports = project.validate(*sources)
         call.answer(reports, render.validated)
     differing = [report for report in reports if isinstance(report, DeclarationReport)]
-    data = [report for report in reports if report not in differing]
+    releases = [report for report in reports if isinstance(report, ReleaseReport)]
+    data = [report for report in reports if not isinstance(report, DeclarationReport | ReleaseReport)]
     if not all(report.passed for report in data):
         raise refused(*data)
     if differing:
         raise differ(differing)
+    if releases:
+        raise breaking([report.broken for report in releases])
 
 
 @verb("snapshot")
@@ -114,15 +138,32 @@ def materialize(call: Invocation, views: tuple[str, ...]) -> None:
 
 @verb("push")
 @click.argument("name")
-@click.argument("rows", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("rows", required=False, type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--from", "address", metavar="URL", help="Take rows from a stream: redis://HOST:PORT/DB/STREAM.")
+@click.option("--group", default="seatrial", show_default=True, help="Consumers of one group share a stream's rows.")
+@click.option("--until-empty", is_flag=True, help="End when the stream has nothing more.")
 @click.pass_obj
-def push(call: Invocation, name: str, rows: Path) -> None:
+def push(call: Invocation, name: str, rows: Path | None, address: str | None, group: str, until_empty: bool) -> None:
     """NAME is a feature view or a source. ROWS is a .parquet, .csv or .jsonl file with the source's columns.
-    Rows that are there already change nothing."""
+    Rows that are there already change nothing. With --from rows are taken from a stream as they come, until Ctrl-C or
+    SIGTERM: JSON objects in the field `row`, or a field for each column. Those that cannot be taken go to
+    STREAM:refused, with the reason."""
     from seatrial.cli import render
 
+    if (rows is None) == (address is None):
+        raise BadCommandLine(
+            f"`seatrial push {name}` needs either a file of ROWS or a stream with --from.", state="Nothing was done."
+        )
     with call.project() as project:
-        call.answer(project.push(name, rows), render.written)
+        if rows is not None:
+            call.answer(project.push(name, rows), render.written)
+            return
+        talk.release()
+        with until_told_to_stop() as stopped, talk.TakingIn() as tell:
+            taken = project.push_stream(
+                name, address or "", group=group, until_empty=until_empty, stopped=stopped, tell=tell
+            )
+        call.answer(taken, render.taken_in)
 
 
 @verb("train")
@@ -130,15 +171,20 @@ def push(call: Invocation, name: str, rows: Path) -> None:
 @click.option(
     "--cutoff", callback=as_time, metavar="TIME", help="Use only labels known by then (default: all known now)."
 )
+@click.option(
+    "--engine",
+    type=click.Choice(["local", "spark"]),
+    help="Where features are joined; the training set is the same (default: engine of seatrial.toml, local).",
+)
 @click.pass_obj
-def train(call: Invocation, model: str | None, cutoff: datetime | None) -> None:
+def train(call: Invocation, model: str | None, cutoff: datetime | None, engine: Engine | None) -> None:
     """MODEL may be left out when the project has one. When every gate passes, the run becomes the next version
     with the alias "candidate"; else the run is kept as evidence and the command ends with 3."""
     from seatrial.cli import render
 
     with call.project() as project:
         with talk.Progress() as progress:
-            run = project.train(model, cutoff=cutoff, progress=progress)
+            run = project.train(model, cutoff=cutoff, engine=engine, progress=progress)
         call.answer(run, render.trained)
     if not run.passed:
         from seatrial.training.gates import GatesNotPassed

@@ -14,6 +14,7 @@ import msgspec
 from seatrial.core.errors import UsageError, did_you_mean, listed
 
 LOCAL = "local"
+Engine = Literal["local", "spark"]
 
 
 class BadSettings(UsageError):
@@ -23,7 +24,11 @@ class BadSettings(UsageError):
 
 
 class Stores(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Where bytes live. Relative paths start at the project's folder."""
+    """Where bytes live. Relative paths start at the project's folder.
+
+    online: `sqlite:///PATH`, or a Redis server: `redis://`, `rediss://` or `unix://`, see `stores.online`; "${VAR}"
+        in it is taken from the environment, so that no password stands in the file.
+    """
 
     metadata: str = "sqlite:///.seatrial/metadata.db"
     objects: str = ".seatrial/objects"
@@ -42,10 +47,21 @@ class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     approval: Literal["required", "none"] = "required"
 
 
+class Spark(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Where Spark is, for those who join on it.
+
+    master: as Spark takes it: "local[*]" is this machine, "spark://HOST:7077" or "yarn" a cluster.
+    """
+
+    master: str = "local[*]"
+
+
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A project's settings in one environment.
 
-    name: the project's name. threads: threads for reading and joining.
+    name: the project's name, by default its folder's; what an online store on a server keeps is found by it.
+    threads: threads for reading and joining.
+    engine: where label rows are joined with features: "local", in this process, or "spark".
     log_fsync: when the prediction log waits for the disk: "never", "group" or "always".
     webhooks: name -> address that alerts are sent to, for a model's on_call="webhook:NAME"; "${VAR}" is taken from
         the environment, so that no secret stands in the file.
@@ -53,9 +69,11 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     name: str = ""
     threads: Annotated[int, msgspec.Meta(ge=1, le=256)] = 1
+    engine: Engine = "local"
     log_fsync: Literal["never", "group", "always"] = "never"
     stores: Stores = Stores()
     policy: Policy = Policy()
+    spark: Spark = Spark()
     webhooks: dict[str, str] = {}
 
 
@@ -63,7 +81,7 @@ def read_settings(text: str, *, env: str, variables: Mapping[str, str]) -> Setti
     """The settings of environment `env`.
 
     text: the content of seatrial.toml; variables: the process's environment variables. SEATRIAL_THREADS sets
-    `threads`, SEATRIAL_STORES_ONLINE sets `stores.online`, and so on.
+    `threads`, SEATRIAL_NAME `name`, SEATRIAL_STORES_ONLINE sets `stores.online`, and so on.
     Raises BadSettings with what was found and what is known.
     """
     try:
@@ -86,8 +104,11 @@ def read_settings(text: str, *, env: str, variables: Mapping[str, str]) -> Setti
             merged = _merge(merged, {"stores": {field: value}})
     if "SEATRIAL_POLICY_APPROVAL" in variables:
         merged = _merge(merged, {"policy": {"approval": variables["SEATRIAL_POLICY_APPROVAL"]}})
-    if "SEATRIAL_THREADS" in variables:
-        merged = merged | {"threads": variables["SEATRIAL_THREADS"]}
+    if "SEATRIAL_SPARK_MASTER" in variables:
+        merged = _merge(merged, {"spark": {"master": variables["SEATRIAL_SPARK_MASTER"]}})
+    for field in ("name", "threads", "engine"):
+        if f"SEATRIAL_{field.upper()}" in variables:
+            merged = merged | {field: variables[f"SEATRIAL_{field.upper()}"]}
     try:
         return msgspec.convert(merged, Settings, strict=False)
     except msgspec.ValidationError as error:
@@ -95,7 +116,7 @@ def read_settings(text: str, *, env: str, variables: Mapping[str, str]) -> Setti
         raise BadSettings(
             f"seatrial.toml does not fit: {error}.",
             expected=f"Known are {listed(known)}; under [stores]: {listed(Stores.__struct_fields__)}; "
-            f"under [policy]: {listed(Policy.__struct_fields__)}.",
+            f"under [policy]: {listed(Policy.__struct_fields__)}; under [spark]: {listed(Spark.__struct_fields__)}.",
         ) from None
 
 

@@ -67,8 +67,12 @@ def conform(table: pa.Table, source: Source, schema: pa.Schema) -> pa.Table:
             continue  # reading, which comes next, gives text and times their one form
         if column.null_count == len(column):
             column = pa.chunked_array([pa.nulls(len(column), target)])
-        if _family(column.type) != ours and {theirs, ours} != {"int", "float"}:
+        theirs = _family(column.type)
+        numbers = {theirs, ours} in ({"int", "float"}, {"list of int", "list of float"})
+        if theirs != ours and theirs != "list of null" and not numbers:
             raise _wrong(source, name, column, target)
+        if pa.types.is_decimal(target) and pa.types.is_floating(column.type):
+            column = _decimals(source, name, column, target)
         try:
             column = column.cast(target)
         except pa.ArrowException:
@@ -94,10 +98,14 @@ def _typed(source: Source, name: str, values: list[Any], kind: pa.DataType | Non
         for row, value in enumerate(values):
             if value is not None and not _fits(value, family):
                 raise wrong_value(source, name, row, value, kind)
+        if family.startswith("list of "):
+            values = [None if value is None else _elements(value, family) for value in values]
         if family == "int":
             values = [None if value is None else int(value) for value in values]
         elif family == "float" and pa.types.is_floating(kind):
             values = [None if value is None else float(value) for value in values]
+        elif pa.types.is_decimal(kind):
+            values = [None if value is None else _decimal(value) for value in values]
     try:
         return pa.array(values, kind)
     except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
@@ -114,8 +122,27 @@ def _typed(source: Source, name: str, values: list[Any], kind: pa.DataType | Non
         ) from None
 
 
+def _elements(value: Any, family: str) -> list[Any]:
+    """A list as a column of lists of `family` holds it: whole numbers as int, NaN as null."""
+    found = [None if one is not None and one != one else one for one in value]
+    return [None if one is None else int(one) for one in found] if family == "list of int" else found
+
+
+def _decimal(value: Any) -> Any:
+    """The number as it is written: 2.55 is 2.55, and not the binary fraction beside it."""
+    from decimal import Decimal
+
+    return Decimal(repr(float(value))) if isinstance(value, Real) and not isinstance(value, Integral) else value
+
+
 def _fits(value: Any, family: str) -> bool:
     import numpy as np
+
+    if family.startswith("list of "):
+        inside = family.removeprefix("list of ")
+        if not isinstance(value, Sequence | np.ndarray) or isinstance(value, str | bytes):
+            return False
+        return all(one is None or one != one or _fits(one, inside) for one in value)
 
     truth = isinstance(value, bool | np.bool_)
     match family:
@@ -148,6 +175,20 @@ def _time_texts(source: Source, name: str, values: list[Any]) -> pa.ChunkedArray
     return pa.chunked_array([pa.array(texts, pa.string())])
 
 
+def _decimals(source: Source, name: str, column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
+    """Floats as decimals. Raises RowWrongType for the first that has more decimals; Arrow's own cast would round it."""
+    import pyarrow as pa
+
+    found = []
+    for row, value in enumerate(column.to_pylist()):
+        missing = value is None or value != value
+        try:
+            found.append(pa.scalar(None if missing else _decimal(value), kind))
+        except pa.ArrowException:
+            raise wrong_value(source, name, row, value, kind) from None
+    return pa.chunked_array([pa.array(found, kind)])
+
+
 def _wrong(source: Source, name: str, column: pa.ChunkedArray, target: pa.DataType) -> RowWrongType:
     """The error for the first value of `column` that does not fit into `target`, or else for the first value."""
     import pyarrow as pa
@@ -161,7 +202,7 @@ def _wrong(source: Source, name: str, column: pa.ChunkedArray, target: pa.DataTy
     return wrong_value(source, name, *present[0], target)
 
 
-_WORDS = {"int": "A whole number", "float": "A number", "bool": "true or false", "string": "Text", "time": "A time"}
+_WORDS = {"int": "A whole number", "float": "A number", "bool": "true or false", "string": "Text"}
 
 
 def wrong_value(source: Source, column: str, row: int, value: Any, kind: pa.DataType) -> RowWrongType:
@@ -170,8 +211,7 @@ def wrong_value(source: Source, column: str, row: int, value: Any, kind: pa.Data
     return RowWrongType(
         f"row {row} (counted from 0) for source '{source.name}' has {value!r} in column '{column}', "
         f"which is {kind} in the source.",
-        expected=f"{_WORDS.get(family, f'A value of type {kind}')} is expected"
-        + (": an ISO 8601 text or a datetime." if family == "time" else f" that fits into {kind}."),
+        expected=_expected(family, kind),
         next="Correct the rows and push them again.",
         source=source.name,
         column=column,
@@ -179,10 +219,20 @@ def wrong_value(source: Source, column: str, row: int, value: Any, kind: pa.Data
     )
 
 
+def _expected(family: str, kind: pa.DataType) -> str:
+    if family.startswith("list of "):
+        return f"A list is expected, of which every value fits into {kind.value_type}."
+    if family == "time":
+        return "A time is expected: an ISO 8601 text or a datetime."
+    return f"{_WORDS.get(family, f'A value of type {kind}')} is expected that fits into {kind}."
+
+
 def _family(kind: pa.DataType) -> str:
     import pyarrow as pa
 
     types = pa.types
+    if types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind):
+        return f"list of {_family(kind.value_type)}"
     for family, matches in (
         ("null", types.is_null),
         ("bool", types.is_boolean),

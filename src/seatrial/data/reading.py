@@ -28,16 +28,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 from zoneinfo import ZoneInfo
 
-from seatrial.core.errors import Failed, UsageError, did_you_mean, listed
+from seatrial.core.errors import Failed, Unavailable, UsageError, did_you_mean, listed
 from seatrial.data.expectations import SetAside
 from seatrial.data.session import ROW, in_one_line, is_one_select, literal, quoted, session, with_row_numbers
 from seatrial.data.sources import (
     CsvSource,
+    DeltaSource,
     FrameSource,
     ParquetSource,
+    PostgresSource,
     QuerySource,
     Source,
     column_missing,
+    raw_sources,
     require_columns,
 )
 
@@ -56,6 +59,18 @@ class SourceMissing(Failed):
     """A source's file is not there."""
 
     code = "data.source_missing"
+
+
+class SourceUnavailable(Unavailable):
+    """The server of a source does not answer, or stopped to while it was read."""
+
+    code = "data.source_unavailable"
+
+
+class LoginRefused(Failed):
+    """The server of a source does not let this user in, or has no such database."""
+
+    code = "data.login_refused"
 
 
 class SourceEmpty(Failed):
@@ -134,6 +149,7 @@ class Reading:
     truncated: column ("source.column" below a query) -> values whose nanoseconds were cut; only where any.
     naive: columns whose times carried no zone.
     files: the files read, also those of the sources below a query; not of tables that were given.
+    versions: source -> the version of it that was read, where the source has versions (Delta), also below a query.
     """
 
     source: str
@@ -142,34 +158,59 @@ class Reading:
     truncated: Mapping[str, int] = field(default_factory=dict)
     naive: tuple[str, ...] = ()
     files: tuple[SourceFile, ...] = ()
+    versions: Mapping[str, int] = field(default_factory=dict)
 
 
-def read(source: Source, *, folder: Path, tables: Mapping[str, pa.Table] | None = None, threads: int = 1) -> Reading:
+def read(
+    source: Source,
+    *,
+    folder: Path,
+    tables: Mapping[str, pa.Table] | None = None,
+    threads: int = 1,
+    columns: Sequence[str] | None = None,
+) -> Reading:
     """The rows of `source`.
 
     folder: where relative paths start.
     tables: rows already read, by source name; a query takes them instead of reading that source again.
     threads: for reading files. The order of rows never depends on it; queries always run on one.
+    columns: the only columns wanted, in the order in which the table has them; None: all. Those of the source's times
+        and event key come with them. The files are then not digested, and the Reading has none. Parquet, Delta and
+        PostgreSQL read no other column, unless the source has rules that set rows aside.
 
-    Raises SourceMissing, SourceEmpty, SourceUnreadable, ColumnMissing, ColumnWrongType, ColumnDuplicated,
-    BadQuery, BadSetAside, UnknownTimezone. Warns with DataWarning, at most once a source.
+    Raises SourceMissing, SourceEmpty, SourceUnreadable, SourceUnavailable, LoginRefused, SourceExtraMissing,
+    ColumnMissing, ColumnWrongType, ColumnDuplicated, BadQuery, BadSetAside, BadSource, UnknownTimezone. Warns with
+    DataWarning, at most once a source.
     """
+    raw_sources(source)  # refuses a query that reads itself
     times = Times(source)
     below: list[Reading] = []
     files: list[SourceFile] = []
+    versions: dict[str, int] = {}
+    wanted = None if columns is None else _wanted(source, columns)
+    only = None if source.set_aside else wanted
     match source:
         case ParquetSource():
-            paths = _matching(source, folder)
-            files = [_source_file(source, path, folder) for path in paths]
-            table = _parquet(source, paths, threads)
+            paths = matching(source, folder)
+            if columns is None:
+                files = [_source_file(source, path, folder) for path in paths]
+            table = _parquet(source, paths, folder, threads, only)
         case CsvSource():
             path = _existing(source, folder)
-            files = [_source_file(source, path, folder)]
+            files = [_source_file(source, path, folder)] if columns is None else []
             table = _csv(source, path, times, threads)
         case QuerySource():
             table = _query(source, folder, tables or {}, threads, below)
         case FrameSource():
             table = frame_table(source)
+        case PostgresSource():
+            from seatrial.data.postgres import rows as postgres_rows
+
+            table = postgres_rows(source, only)
+        case DeltaSource():
+            from seatrial.data.delta import rows as delta_rows
+
+            table, versions[source.name] = delta_rows(source, folder, only, threads)
         case _:
             raise TypeError(f"{type(source).__name__} is not a kind of source that can be read")
     if not table.num_rows:
@@ -180,14 +221,29 @@ def read(source: Source, *, folder: Path, tables: Mapping[str, pa.Table] | None 
     table = _plain_layout(times.read(table))
     times.warn()
     table, removed = _set_aside(source, table)
+    if wanted is not None:
+        require_columns(source, table, wanted)
+        table = table.select([name for name in table.column_names if name in wanted])
     return Reading(
         source.name,
         table,
         set_aside=(*(one for reading in below for one in reading.set_aside), *removed),
         truncated={f"{r.source}.{name}": n for r in below for name, n in r.truncated.items()} | times.truncated,
         naive=tuple(times.naive),
-        files=(*files, *(file for reading in below for file in reading.files)),
+        files=() if columns is not None else (*files, *(file for reading in below for file in reading.files)),
+        versions={name: version for reading in below for name, version in reading.versions.items()} | versions,
     )
+
+
+def _wanted(source: Source, columns: Sequence[str]) -> list[str]:
+    """`columns` and those that the source itself names."""
+    if not columns:
+        raise UsageError(
+            f"source '{source.name}' is read with columns=[], which names none.",
+            expected="At least one column is expected, or None for all.",
+        )
+    times = (source.event_timestamp, source.known_at, source.label_known_at)
+    return list(dict.fromkeys([*columns, *source.event_key, *(name for name in times if name is not None)]))
 
 
 def query_schema(source: QuerySource, tables: Mapping[str, pa.Schema]) -> pa.Schema:
@@ -209,8 +265,8 @@ def query_schema(source: QuerySource, tables: Mapping[str, pa.Schema]) -> pa.Sch
 # Files
 
 
-def _matching(source: ParquetSource, folder: Path) -> list[Path]:
-    """The file of that name, or the files that the glob matches, sorted by path."""
+def matching(source: ParquetSource, folder: Path) -> list[Path]:
+    """The file of that name, or the files that the glob matches, sorted by path. Raises SourceMissing."""
     path = folder / source.path
     if path.exists() or not glob.has_magic(source.path):
         return [_existing(source, folder)]
@@ -266,26 +322,43 @@ def _source_file(source: Source, path: Path, folder: Path) -> SourceFile:
         hasher = blake3.blake3()
         hasher.update_mmap(path)
     except OSError as error:
-        raise _unreadable(source, f"cannot be opened: {error}", path) from None
+        raise unreadable(source, f"cannot be opened: {error}", path) from None
     name = path.relative_to(folder) if path.is_relative_to(folder) else path
     return SourceFile(name.as_posix(), size, hasher.hexdigest())
 
 
-def _parquet(source: ParquetSource, paths: Sequence[Path], threads: int) -> pa.Table:
+def _parquet(
+    source: ParquetSource, paths: Sequence[Path], folder: Path, threads: int, only: Sequence[str] | None
+) -> pa.Table:
+    """The rows of the files, one after another. only: columns to read, of those that there are."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    from seatrial.data.hive import partitions, with_partitions
+
+    parts = partitions(source, paths, folder)
     tables: list[pa.Table] = []
-    for path in paths:
+    schemas: list[pa.Schema] = []
+    for position, path in enumerate(paths):
         try:
             with pq.ParquetFile(path) as file:
-                _check_names(source, file.schema_arrow.names)
-                tables.append(file.read(use_threads=threads > 1).replace_schema_metadata(None))
+                schema = file.schema_arrow.remove_metadata()
+                _check_names(source, schema.names)
+                schemas.append(schema)
+                if only is not None and not position:
+                    require_columns(source, schema.empty_table(), [one for one in only if one not in parts])
+                inside = None if only is None else [one for one in schema.names if one in only]
+                table = file.read(columns=inside, use_threads=threads > 1).replace_schema_metadata(None)
+                if inside == []:  # Arrow forgets the number of rows of a table without columns
+                    table = pa.table({ROW: pa.nulls(file.metadata.num_rows)})
         except (pa.ArrowException, OSError) as error:
-            raise _unreadable(source, f"is not readable as Parquet: {in_one_line(error)}", path) from None
-        difference = _schema_difference(tables[0].schema, tables[-1].schema)
+            raise unreadable(source, f"is not readable as Parquet: {in_one_line(error)}", path) from None
+        difference = _schema_difference(schemas[0], schema)
         if difference:
-            raise _unreadable(source, f"differs from {paths[0].name}: {difference}", path)
+            raise unreadable(source, f"differs from {paths[0].name}: {difference}", path)
+        values = {name: column[position] for name, column in parts.items() if only is None or name in only}
+        table = with_partitions(source, table, values, path)
+        tables.append(table.drop_columns([ROW]) if inside == [] and ROW not in schema.names else table)
     return pa.concat_tables([table.cast(tables[0].schema) for table in tables])
 
 
@@ -301,6 +374,7 @@ def _schema_difference(first: pa.Schema, other: pa.Schema) -> str:
 def _csv(source: CsvSource, path: Path, times: Times, threads: int) -> pa.Table:
     """The file as a table. Types are guessed from every row; times are parsed here, so that zones are seen."""
     import duckdb
+    import pyarrow as pa
 
     names, delimiter = csv_header(source, path)
     _check_names(source, names)
@@ -319,8 +393,10 @@ def _csv(source: CsvSource, path: Path, times: Times, threads: int) -> pa.Table:
             guessed = _csv_types(connection, options, names)
             types = guessed | declared
             timed = [name for name in names if types[name].upper().startswith("TIMESTAMP")]
+            counted = [name for name in declared if _decimals(declared[name]) is not None]
+            text = {*timed, *counted}
             columns = ", ".join(
-                f"{literal(name)}: {literal('VARCHAR' if name in timed else types[name])}" for name in names
+                f"{literal(name)}: {literal('VARCHAR' if name in text else types[name])}" for name in names
             )
             table = connection.sql(
                 f"SELECT * FROM read_csv({options}, auto_detect = false, columns = {{{columns}}})"
@@ -328,11 +404,74 @@ def _csv(source: CsvSource, path: Path, times: Times, threads: int) -> pa.Table:
         except duckdb.ConversionException as error:
             raise _wrong_text(source, path, error) from None
         except duckdb.Error as error:
-            raise _unreadable(source, f"is not readable as CSV: {in_one_line(error)}", path) from None
+            raise unreadable(source, f"is not readable as CSV: {in_one_line(error)}", path) from None
     for name in timed:
         parsed = times.parse(name, table[name], must=name in declared)
         table = table.set_column(names.index(name), name, parsed)
+    for name in counted:
+        table = table.set_column(names.index(name), name, _exact(source, path, delimiter, name, table[name]))
+    for position, name in enumerate(names):
+        if name not in declared and table[name].null_count == table.num_rows:
+            table = table.set_column(position, name, pa.chunked_array([pa.nulls(table.num_rows)]))  # of no type yet
     return table
+
+
+_WHOLE = frozenset(
+    "TINYINT SMALLINT INTEGER BIGINT HUGEINT UTINYINT USMALLINT UINTEGER UBIGINT UHUGEINT INT INT1 INT2 INT4 INT8 "
+    "INT16 INT32 INT64 INT128 SHORT LONG SIGNED".split()
+)
+
+
+def _decimals(kind: str) -> int | None:
+    """The decimals that a declared type of exact numbers keeps; None for every other type."""
+    kind = kind.strip().upper()
+    if kind in _WHOLE:
+        return 0
+    found = re.fullmatch(r"(?:DECIMAL|NUMERIC|DEC)(?:\s*\(\s*\d+\s*(?:,\s*(\d+)\s*)?\))?", kind)
+    if found is None:
+        return None
+    return int(found[1] or 0) if "(" in kind else 3  # DuckDB's own default is DECIMAL(18, 3)
+
+
+def _exact(source: CsvSource, path: Path, delimiter: str, name: str, texts: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Texts as the declared type of exact numbers; a text that DuckDB would round is refused, like one that is none."""
+    import duckdb
+    import pyarrow as pa
+
+    kind = (source.types or {})[name]
+    rounded = (
+        f"CASE WHEN contains(lower(text), 'e') THEN CAST(number AS DOUBLE) <> TRY_CAST(text AS DOUBLE) "
+        f"ELSE regexp_matches(text, '\\.\\d{{{_decimals(kind)}}}\\d*[1-9]') END"
+    )
+    cast = f"SELECT {ROW}, text, TRY_CAST(text AS {kind}) AS number FROM texts"
+    with session({"texts": with_row_numbers(pa.table({"text": texts}))}) as connection:
+        try:
+            wrong = connection.sql(
+                f"SELECT {ROW}, text FROM ({cast}) WHERE text IS NOT NULL AND (number IS NULL OR {rounded}) "
+                f"ORDER BY {ROW} LIMIT 1"
+            ).fetchall()
+            if not wrong:
+                return connection.sql(f"SELECT number FROM ({cast}) ORDER BY {ROW}").to_arrow_table()["number"]
+        except duckdb.Error as error:
+            raise unreadable(source, f"is not readable as CSV: {in_one_line(error)}", path) from None
+    row, text = wrong[0]
+    line = _line_of(path, delimiter, row, columns_there=len(csv_header(source, path)[0]))
+    raise _not_of_its_type(source, path, str(line), name, text, kind.upper())
+
+
+def _line_of(path: Path, delimiter: str, row: int, *, columns_there: int) -> int:
+    """The line, from 1, at which a row, from 0, starts. Empty lines are no rows where there are several columns."""
+    with _open_text(path) as file:
+        reader = csv.reader(file, delimiter=delimiter)
+        next(reader)
+        line = reader.line_num + 1
+        for cells in reader:
+            if cells or columns_there == 1:
+                if not row:
+                    return line
+                row -= 1
+            line = reader.line_num + 1
+    return line
 
 
 def _wrong_text(source: CsvSource, path: Path, error: Exception) -> Failed:
@@ -342,8 +481,12 @@ def _wrong_text(source: CsvSource, path: Path, error: Exception) -> Failed:
         r"Line: (\d+) .*converting column \"(.+?)\"\. Could not convert string \"(.*?)\" to '(.+?)'", said
     )
     if found is None:
-        return _unreadable(source, f"is not readable as CSV: {in_one_line(error)}", path)
+        return unreadable(source, f"is not readable as CSV: {in_one_line(error)}", path)
     line, column, value, kind = found.groups()
+    return _not_of_its_type(source, path, line, column, value, kind)
+
+
+def _not_of_its_type(source: CsvSource, path: Path, line: str, column: str, value: str, kind: str) -> ColumnWrongType:
     time = kind == "DATE" or kind.startswith("TIME")
     return ColumnWrongType(
         f"line {line} of {path.name} has {value!r} in column '{column}' of source '{source.name}', which is declared "
@@ -385,15 +528,15 @@ def csv_header(source: CsvSource, path: Path) -> tuple[list[str], str]:
                 even = len(header) > 1 and all(len(row) == len(header) for row in head if row)
                 tried.append((even, len(header), header, delimiter))
     except UnicodeDecodeError:
-        raise _unreadable(source, "is not text in UTF-8", path) from None
+        raise unreadable(source, "is not text in UTF-8", path) from None
     except (OSError, EOFError, zlib.error, csv.Error) as error:
-        raise _unreadable(source, f"is not readable as CSV: {in_one_line(error)}", path) from None
+        raise unreadable(source, f"is not readable as CSV: {in_one_line(error)}", path) from None
     _, _, header, chosen = max(tried, key=lambda one: one[:2])  # the first of equals
     names = [name.strip() for name in header]
     if not any(names):
         raise _empty(source, f"is the file {path.name}, which has no header")
     if "" in names:
-        raise _unreadable(source, f"has no name for column {names.index('') + 1} in its header", path)
+        raise unreadable(source, f"has no name for column {names.index('') + 1} in its header", path)
     return names, chosen
 
 
@@ -466,6 +609,9 @@ def frame_table(source: FrameSource) -> pa.Table:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # pyarrow reads pandas' columns in a way that pandas will change
                 table = pa.Table.from_pandas(frame, preserve_index=named)
+        elif hasattr(frame, "read_all") and hasattr(frame, "__arrow_c_stream__"):
+            table = frame.read_all()
+            object.__setattr__(source, "frame", table)  # such a reader gives its rows once
         elif hasattr(frame, "__arrow_c_stream__") or hasattr(frame, "__arrow_c_array__"):
             table = pa.table(frame)
         else:
@@ -475,7 +621,7 @@ def frame_table(source: FrameSource) -> pa.Table:
                 source=source.name,
             )
     except (pa.ArrowException, TypeError, ValueError) as error:
-        raise _unreadable(source, f"cannot be turned into Arrow: {in_one_line(error)}") from None
+        raise unreadable(source, f"cannot be turned into Arrow: {in_one_line(error)}") from None
     return table.replace_schema_metadata(None)
 
 
@@ -689,17 +835,57 @@ def _plain_column(column: pa.ChunkedArray) -> pa.ChunkedArray:
 
     kind = column.type
     if pa.types.is_dictionary(kind):
-        column = column.cast(kind.value_type)
+        column = _cast(column, kind.value_type)
         kind = column.type
-    if pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
-        return column.cast(pa.string()) if column.nbytes < LARGEST_STRING else column
-    if pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind):
-        return column.cast(pa.binary()) if column.nbytes < LARGEST_STRING else column
+    plain = _plain_type(kind)
+    if plain != kind and column.nbytes < LARGEST_STRING:
+        column = _cast(column, plain)
     if pa.types.is_floating(kind):
         missing = pc.is_nan(column)
         if pc.any(missing).as_py():
             return pc.if_else(missing, pa.scalar(None, kind), column)
+    if pa.types.is_list(column.type) and pa.types.is_floating(column.type.value_type):
+        return pa.chunked_array([_without_nan(chunk) for chunk in column.chunks], column.type)
     return column
+
+
+def _plain_type(kind: pa.DataType) -> pa.DataType:
+    """One layout of text, of bytes and of lists of whatever."""
+    import pyarrow as pa
+
+    types = pa.types
+    if types.is_large_string(kind) or types.is_string_view(kind):
+        return pa.string()
+    if types.is_large_binary(kind) or types.is_binary_view(kind):
+        return pa.binary()
+    if types.is_list(kind) or types.is_large_list(kind) or types.is_list_view(kind) or types.is_large_list_view(kind):
+        inside = kind.value_type
+        inside = inside.value_type if types.is_dictionary(inside) else inside
+        return pa.list_(_plain_type(inside))
+    return kind
+
+
+def _cast(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
+    """`column` as `kind`, also where Arrow has no direct way between lists of categories and of text."""
+    import pyarrow as pa
+
+    try:
+        return column.cast(kind)
+    except (pa.ArrowNotImplementedError, pa.ArrowInvalid):
+        return pa.chunked_array([pa.array(chunk.to_pylist(), kind) for chunk in column.chunks], kind)
+
+
+def _without_nan(lists: pa.ListArray) -> pa.ListArray:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    values = lists.values
+    missing = pc.is_nan(values)
+    if not pc.any(missing).as_py():
+        return lists
+    values = pc.if_else(missing, pa.scalar(None, values.type), values)
+    offsets = pa.array(lists.offsets.to_numpy())  # copied: Arrow takes no mask with offsets that are a slice
+    return pa.ListArray.from_arrays(offsets, values, mask=lists.is_null() if lists.null_count else None)
 
 
 def _set_aside(source: Source, table: pa.Table) -> tuple[pa.Table, list[Removed]]:
@@ -768,11 +954,11 @@ def _empty(source: Source, how: str) -> SourceEmpty:
     )
 
 
-def _unreadable(source: Source, what: str, path: Path | None = None) -> SourceUnreadable:
+def unreadable(source: Source, what: str, path: Path | None = None) -> SourceUnreadable:
     where = f" ({path.name})" if path else ""
     return SourceUnreadable(
         f"source '{source.name}'{where} {what}.".replace("..", "."),
-        expected="The format is given by the kind of source: ParquetSource, CsvSource, QuerySource or FrameSource.",
+        expected="The format is given by the kind of source, such as ParquetSource or CsvSource.",
         next="Check the file, or the step that delivers it." if path else "",
         source=source.name,
         path=str(path) if path else None,

@@ -6,6 +6,7 @@ becomes one Arrow table, in which types, zones and nulls mean the same whatever 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePath
@@ -24,6 +25,12 @@ class BadSource(UsageError):
     """A source is declared in a way that cannot work."""
 
     code = "data.bad_source"
+
+
+class SourceExtraMissing(UsageError):
+    """A kind of source needs a package that the base install does not hold."""
+
+    code = "data.extra_missing"
 
 
 class ColumnMissing(Failed):
@@ -98,18 +105,25 @@ class Source:
 
 @dataclass(frozen=True)
 class ParquetSource(Source):
-    """A Parquet file, or a glob of files with one schema; a relative path starts at the project's folder."""
+    """A Parquet file, or a glob of files with one schema; a relative path starts at the project's folder.
+
+    hive: whether folders such as year=2013 in the path are columns; None: in a glob they are.
+    """
 
     path: str
+    hive: bool | None = None
 
     def __post_init__(self) -> None:
         self._check_path(self.path)
         if not self.name:
             object.__setattr__(self, "name", PurePath(self.path).stem)
         super().__post_init__()
+        if self.hive is not None and not isinstance(self.hive, bool):
+            raise self._wrong("hive", "True, False or nothing is expected.")
 
     def as_plain(self) -> dict[str, Any]:
-        return super().as_plain() | {"path": self.path}
+        hive = {} if self.hive is None else {"hive": self.hive}
+        return super().as_plain() | {"path": self.path} | hive
 
 
 @dataclass(frozen=True)
@@ -155,18 +169,100 @@ class QuerySource(Source):
             raise self._wrong("tables", 'Sources by name are expected, for example {"orders": orders}.')
 
     def as_plain(self) -> dict[str, Any]:
+        raw_sources(self)  # refuses a query that reads itself
         tables = {name: table.as_plain() for name, table in self.tables.items()}
         return super().as_plain() | {"sql": self.sql, "tables": tables}
+
+
+@dataclass(frozen=True)
+class PostgresSource(Source):
+    """The rows of a PostgreSQL table or query, all as of one instant. Needs `pip install "seatrial[postgres]"`.
+
+    url: postgresql://user@host/database, or with variables of the environment: "${DATABASE_URL}". A password in it is
+        used, and shown nowhere: not by repr, messages, records or digests.
+    table: "table" or "schema.table"; or sql: one SELECT.
+    order_by: columns that the rows are sorted by; rows that are equal in them, and all rows by default, are sorted by
+        the other columns from left to right, texts by their bytes. What a snapshot holds thus never hangs on how the
+        server stores or plans.
+    """
+
+    url: str = field(repr=False)
+    table: str | None = None
+    sql: str | None = None
+    order_by: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        for what in ("table", "sql"):
+            if (value := getattr(self, what)) is not None and (not isinstance(value, str) or not value.strip()):
+                raise self._wrong(what, 'Text is expected, such as "shop.orders" or "SELECT * FROM shop.orders".')
+        if not self.name and self.table:
+            object.__setattr__(self, "name", self.table.rpartition(".")[2].strip('"'))
+        if not isinstance(self.url, str) or not self.url or "\0" in self.url:
+            raise BadSource(
+                f"PostgresSource '{self.name}' is declared with a url= that is no text.",  # it may hold a password
+                expected='An address is expected, such as "${DATABASE_URL}" or "postgresql://user@host/database".',
+            )
+        super().__post_init__()
+        if (self.table is None) == (self.sql is None):
+            raise self._wrong("table", 'Either table="schema.table" or sql="SELECT ..." is expected.')
+        if self.table is not None and not 1 <= len(self.table_parts) <= 2:
+            raise self._wrong("table", 'The name of a table is expected, such as "orders" or "shop.orders".')
+        if not _is_list_of(self.order_by, str):
+            raise self._wrong("order_by", 'A list of columns is expected, for example ["order_id"].')
+
+    @property
+    def table_parts(self) -> list[str]:
+        """The schema, where one is named, and the table; a part in double quotes may hold dots."""
+        parts = re.findall(r'"((?:[^"]|"")+)"|([^".]+)', self.table or "")
+        whole = ".".join(f'"{quoted}"' if quoted else plain for quoted, plain in parts)
+        return [quoted.replace('""', '"') or plain for quoted, plain in parts] if whole == self.table else []
+
+    def as_plain(self) -> dict[str, Any]:
+        url = without_password(self.url)
+        what = {"url": url, "table": self.table, "sql": self.sql, "order_by": list(self.order_by)}
+        return super().as_plain() | what
+
+
+@dataclass(frozen=True)
+class DeltaSource(Source):
+    """The rows of a Delta table in a local folder. Needs `pip install "seatrial[delta]"`.
+
+    path: the table's folder; a relative path starts at the project's folder.
+    version: which version of the table; None: the newest, and the reading says which that was.
+    """
+
+    path: str
+    version: int | None = None
+
+    def __post_init__(self) -> None:
+        self._check_path(self.path)
+        if not self.name:
+            object.__setattr__(self, "name", PurePath(self.path).stem)
+        super().__post_init__()
+        version = self.version
+        if version is not None and (not isinstance(version, int) or isinstance(version, bool) or version < 0):
+            raise self._wrong("version", "A whole number from 0 is expected, or nothing for the newest version.")
+
+    def as_plain(self) -> dict[str, Any]:
+        return super().as_plain() | {"path": self.path, "version": self.version}
 
 
 @dataclass(frozen=True, eq=False)
 class FrameSource(Source):
     """A table in memory: Arrow, pandas or polars (anything with the Arrow C stream interface).
 
-    Two of them are equal only when they are the same object. `as_plain` does not hold the rows.
+    Two of them are equal only when they are the same object. `as_plain` does not hold the rows. A reader of batches,
+    which gives its rows only once, is read when the source first is, and kept as a table.
     """
 
     frame: Any = field(repr=False)
+
+
+def without_password(url: str) -> str:
+    """A PostgreSQL address, as URL or as `key=value` words, without the password that it may hold."""
+    url = re.sub(r"(://[^:/?@]*):.*@", r"\1@", url, flags=re.DOTALL)
+    url = re.sub(r"([?&])(?:ssl)?password=[^&]*", r"\1", url, flags=re.IGNORECASE)
+    return re.sub(r"\b(?:ssl)?password\s*=\s*(?:'(?:[^'\\]|\\.)*'|\S+)", "", url, flags=re.IGNORECASE | re.DOTALL)
 
 
 def _is_list_of(value: object, kind: type) -> bool:
@@ -178,12 +274,29 @@ def _is_map_of(value: object, kind: type) -> bool:
 
 
 def raw_sources(source: Source) -> list[Source]:
-    """The sources that a source is read from: itself, or those below a query, each once, in order."""
+    """The sources that a source is read from: itself, or those below a query, each once, in order.
+
+    Raises BadSource for a query that reads itself, directly or through others.
+    """
+    return _raw_below(source, ())
+
+
+def _raw_below(source: Source, above: tuple[Source, ...]) -> list[Source]:
     if not isinstance(source, QuerySource):
         return [source]
+    for position, one in enumerate(above):
+        if one is source:
+            names = " -> ".join(f"'{step.name}'" for step in (*above[position:], source))
+            raise BadSource(
+                f"the query source '{source.name}' reads itself: {names}.",
+                expected="The tables of a query are sources that can be read before it.",
+                next="Take the source that closes the circle out of tables=.",
+                source=source.name,
+                cycle=[step.name for step in (*above[position:], source)],
+            )
     found: list[Source] = []
     for table in source.tables.values():
-        found += [leaf for leaf in raw_sources(table) if all(leaf is not known for known in found)]
+        found += [leaf for leaf in _raw_below(table, (*above, source)) if all(leaf is not known for known in found)]
     return found
 
 

@@ -28,6 +28,7 @@ SERVING = (
     "blake3 click cryptography duckdb fastapi httptools msgspec numpy onnxruntime prometheus-client pyarrow rich "
     "tzdata uvicorn uvloop"
 ).split()
+ONLINE = ("redis", "hiredis")  # of the extra, for an online store on Redis; in the image when the lock has them
 PORT = 8000
 COMMAND = ("seatrial", "serve", "--bundle", "/app/release.seatrial", "--host", "0.0.0.0", "--port", str(PORT))
 HEALTH = f"import urllib.request as r; r.urlopen('http://127.0.0.1:{PORT}/health', timeout=2).read()"
@@ -102,6 +103,7 @@ def serving_requirements(lock: str) -> list[str]:
 
     lock: text of a requirements file with one pinned entry per package, hashes on continued lines; empty: the
     versions that are installed here are pinned, without hashes.
+    What an online store on Redis needs is among them when the lock has it.
     Returns entries sorted by name, markers and hashes kept. Raises NotPinned when the lock lacks one of SERVING.
     """
     entries = dict(_entries(lock)) or {
@@ -116,7 +118,7 @@ def serving_requirements(lock: str) -> list[str]:
             next="Lock the environment again and release again, or give the requirements.",
         )
     needed: set[str] = set()
-    open_names = list(SERVING)
+    open_names = [*SERVING, *(name for name in ONLINE if name in entries)]
     while open_names:
         name = open_names.pop()
         if name in needed or name not in entries:
@@ -211,8 +213,9 @@ def _features_words(bundle: Bundle) -> str:
         return ""
     return f"""
 It looks up {listed(views)} in the online store `/app/.seatrial/online.db`, which `seatrial materialize` and `push`
-keep up to date: mount the project's there, or name another path with SEATRIAL_STORES_ONLINE=sqlite:////PATH. In an
-empty store every feature is missing, and the log says so.
+keep up to date: mount the project's there, or name another path with SEATRIAL_STORES_ONLINE=sqlite:////PATH, or a
+server with SEATRIAL_STORES_ONLINE=redis://HOST:PORT/DB and the project's name in SEATRIAL_NAME (requirements.txt has
+redis when the release's lock has it). In an empty store every feature is missing, and the log says so.
 """
 
 

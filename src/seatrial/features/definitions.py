@@ -2,8 +2,9 @@
 
 A view names an entity, a source and, in its class body, the features to take from the source's rows. Two
 kinds of feature exist. *Last-value* features (`agg.last`, `agg.age`) look at the entity's latest row no
-older than the view's ttl. *Windowed* features (`agg.mean`, `agg.sum`, `agg.count`) count every row of a
-trailing window. Definitions are plain frozen values; nothing is read when they are made.
+older than the view's ttl. *Windowed* features (`agg.mean`, `agg.sum`, `agg.count`, `agg.min`, `agg.max`, `agg.std`,
+`agg.count_distinct`) count every row of a trailing window. What they read is a column, or an SQL expression over the
+columns of one row. Definitions are plain frozen values; nothing is read when they are made.
 """
 
 from __future__ import annotations
@@ -14,14 +15,14 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from seatrial.core.declared import declare
-from seatrial.core.errors import NotInThisVersion, UsageError, did_you_mean, listed
+from seatrial.core.errors import UsageError, did_you_mean, listed
 from seatrial.core.identity import value_digest
 from seatrial.core.windows import duration_text, duration_us
 from seatrial.data.sources import Source
 
-Function = Literal["mean", "sum", "count", "last", "age"]
-WINDOWED: tuple[Function, ...] = ("mean", "sum", "count")
-LATER = ("min", "max", "std", "count_distinct")
+Function = Literal["mean", "sum", "count", "min", "max", "std", "count_distinct", "last", "age"]
+WINDOWED: tuple[Function, ...] = ("mean", "sum", "count", "min", "max", "std", "count_distinct")
+EVENT_TIME = "event_timestamp"  # the column `view__event_timestamp` of a join holds the time of the latest row
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9]*(_[A-Za-z0-9]+)*")
 
 
@@ -56,11 +57,31 @@ class Entity:
 
 
 @dataclass(frozen=True)
+class Expression:
+    """An SQL expression over the columns of one row, in DuckDB's dialect."""
+
+    text: str
+
+
+def sql(expression: str) -> Expression:
+    """An expression in the place of a column: `agg.mean(sql("price * quantity"), window="7d")`.
+
+    It is computed for each row of the source by itself: another row, the time of day, or a random number are refused
+    when rows are read. A value that it cannot be computed for stops the line; null stays null.
+    """
+    if not isinstance(expression, str) or not expression.strip():
+        raise BadDefinition(
+            f"sql() is given {expression!r}.", expected='An SQL expression in text is expected: sql("a / b").'
+        )
+    return Expression(expression.strip())
+
+
+@dataclass(frozen=True)
 class Aggregation:
     """One feature of a view: a function over one column of the rows that count.
 
-    column: the column read; None for `count` of rows and for `age`.
-    window_us: length of the trailing window in microseconds; None for last-value features.
+    column: the column read, or the expression when `sql`; None for `count` of rows and for `age`.
+    window_us: length of the trailing window in microseconds; None for features that the view's ttl bounds.
     scale: sums are kept as integers of value x scale, so that they do not depend on order; a power of ten.
     unit_us: the unit of `age`, in microseconds.
     """
@@ -70,38 +91,89 @@ class Aggregation:
     window_us: int | None = None
     scale: int = 1
     unit_us: int = 1
+    sql: bool = False
 
     def describe(self) -> str:
         """The aggregation as it was written, for lists and messages."""
         window = f", window={duration_text(self.window_us)}" if self.window_us else ""
-        return f"{self.function}({self.column or '*'}{window})"
+        column = f"sql({self.column!r})" if self.sql else self.column or "*"
+        return f"{self.function}({column}{window})"
+
+    def as_plain(self) -> dict[str, Any]:
+        """As plain values; what is not said is left out where it was not always there to be said."""
+        plain = {
+            "function": self.function,
+            "column": self.column,
+            "window_us": self.window_us,
+            "scale": self.scale,
+            "unit_us": self.unit_us,
+        }
+        return plain | {"sql": True} if self.sql else plain
 
 
 class agg:
-    """The aggregations. Windows hold `at - window < event time <= at`; rows known later than `at` do not count."""
+    """The aggregations. Windows hold `at - window < event time <= at`; rows known later than `at` do not count.
+
+    `column` is a column of the source, or `sql("...")`. Numbers and booleans can be added up and compared; anything
+    that can be a key can be counted. NaN counts as null.
+    """
 
     @staticmethod
-    def mean(column: str, *, window: str, resolution: float = 1e-6) -> Aggregation:
+    def mean(column: str | Expression, *, window: str, resolution: float = 1e-6) -> Aggregation:
         """Mean of the non-null values of `column` in the window; null when there are none.
 
         resolution: values are rounded to it (a power of ten, at most 1) before they are added, exactly.
         """
-        return Aggregation("mean", _column("mean", column), duration_us(window), _scale(resolution))
+        return _windowed("mean", column, window, _scale(resolution))
 
     @staticmethod
-    def sum(column: str, *, window: str, resolution: float = 1e-6) -> Aggregation:
-        """Sum of the non-null values of `column` in the window; null when there are none."""
-        return Aggregation("sum", _column("sum", column), duration_us(window), _scale(resolution))
+    def sum(column: str | Expression, *, window: str, resolution: float = 1e-6) -> Aggregation:
+        """Sum of the non-null values of `column` in the window; null when there are none. resolution: as in `mean`."""
+        return _windowed("sum", column, window, _scale(resolution))
 
     @staticmethod
-    def count(column: str | None = None, *, window: str) -> Aggregation:
+    def std(column: str | Expression, *, window: str, resolution: float = 1e-6) -> Aggregation:
+        """Standard deviation of the non-null values in the window, of a sample (divided by n - 1).
+
+        Null when there are fewer than two. resolution: as in `mean`; sums of squares are exact too.
+        """
+        return _windowed("std", column, window, _scale(resolution))
+
+    @staticmethod
+    def min(column: str | Expression, *, window: str) -> Aggregation:
+        """Least of the non-null values of `column` in the window, as it is; null when there are none."""
+        return _windowed("min", column, window)
+
+    @staticmethod
+    def max(column: str | Expression, *, window: str) -> Aggregation:
+        """Greatest of the non-null values of `column` in the window, as it is; null when there are none."""
+        return _windowed("max", column, window)
+
+    @staticmethod
+    def count(column: str | Expression | None = None, *, window: str) -> Aggregation:
         """Number of rows in the window, or of the non-null values of `column`; 0 when there are none."""
-        return Aggregation("count", None if column is None else _column("count", column), duration_us(window))
+        return (
+            Aggregation("count", window_us=duration_us(window))
+            if column is None
+            else _windowed("count", column, window)
+        )
 
     @staticmethod
-    def last(column: str) -> Aggregation:
-        """Value of `column` in the entity's latest row within the view's ttl; null stays null."""
-        return Aggregation("last", _column("last", column))
+    def count_distinct(column: str | Expression, *, window: str) -> Aggregation:
+        """Number of different non-null values of `column` in the window; 0 when there are none.
+
+        Values are numbers, booleans, times or text; texts are told apart by a hash of 64 bits.
+        """
+        return _windowed("count_distinct", column, window)
+
+    @staticmethod
+    def last(column: str | Expression, *, window: str | None = None) -> Aggregation:
+        """Value of `column` in the entity's latest row within the view's ttl; null stays null.
+
+        window: the row must lie in the window, `at - window < event time`, instead of within the ttl.
+        """
+        text, is_sql = _column("last", column)
+        return Aggregation("last", text, None if window is None else duration_us(window), sql=is_sql)
 
     @staticmethod
     def age(*, unit: str = "1h") -> Aggregation:
@@ -112,28 +184,21 @@ class agg:
         raise TypeError("agg is a namespace of functions: agg.mean(...), not agg[...]")
 
 
-def _column(function: str, column: object) -> str:
+def _windowed(function: Function, column: str | Expression, window: str, scale: int = 1) -> Aggregation:
+    text, is_sql = _column(function, column)
+    return Aggregation(function, text, duration_us(window), scale, sql=is_sql)
+
+
+def _column(function: str, column: object) -> tuple[str, bool]:
+    if isinstance(column, Expression):
+        return column.text, True
     if not isinstance(column, str) or not column:
         raise BadDefinition(
             f"agg.{function} is given {column!r} as its column.",
-            expected=f"The name of a column in text is expected: agg.{function}('amount'"
+            expected=f"The name of a column in text, or sql('...'), is expected: agg.{function}('amount'"
             + (")." if function == "last" else ", window='24h')."),
         )
-    return column
-
-
-def _later(name: str) -> Callable[..., Aggregation]:
-    def later(*_: object, **__: object) -> Aggregation:
-        raise NotInThisVersion(
-            f"agg.{name} is not in this version.",
-            expected="mean, sum, count (over a window), last and age are.",
-        )
-
-    return later
-
-
-for _name in LATER:
-    setattr(agg, _name, staticmethod(_later(_name)))
+    return column, False
 
 
 @dataclass(frozen=True)
@@ -181,7 +246,7 @@ class FeatureView:
 
     @property
     def longest_window_us(self) -> int:
-        return max((a.window_us or 0 for a in self.features.values()), default=0)
+        return max((a.window_us or 0 for a in self.windowed.values()), default=0)
 
     def as_plain(self) -> dict[str, Any]:
         """The definition as plain values, as it is frozen in releases."""
@@ -190,16 +255,7 @@ class FeatureView:
             "keys": list(self.entity.keys),
             "source": self.source.as_plain(),
             "ttl_us": self.ttl_us,
-            "features": {
-                name: {
-                    "function": a.function,
-                    "column": a.column,
-                    "window_us": a.window_us,
-                    "scale": a.scale,
-                    "unit_us": a.unit_us,
-                }
-                for name, a in self.features.items()
-            },
+            "features": {name: a.as_plain() for name, a in self.features.items()},
         }
 
 
@@ -235,6 +291,11 @@ def feature_view(
                     expected="A feature is written as agg.mean('column', window='24h'), agg.last('column'), ...",
                 )
             check_name("feature", feature)
+            if feature == EVENT_TIME:
+                raise BadDefinition(
+                    f"view '{name}' has a feature named '{EVENT_TIME}'.",
+                    expected=f"The column {name}__{EVENT_TIME} is the time of the view's latest row.",
+                )
             features[feature] = value
         if not features:
             raise BadDefinition(

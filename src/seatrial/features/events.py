@@ -7,20 +7,26 @@ windowed ones. Both paths go through `view_events`, so a value is rounded once, 
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from seatrial.core.errors import Failed
+from seatrial.data.expressions import evaluate
 from seatrial.data.sources import column_missing
 from seatrial.data.text import why_text
-from seatrial.features.plan import ViewPlan, plan_view
+from seatrial.features.plan import TailColumn, ViewPlan, plan_view
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
     from seatrial.features.definitions import FeatureView
+
+Int64 = NDArray[np.int64]
 
 NEVER_US = 2**63 - 1  # "known at" of a row that is never known; "superseded at" of a row that never is
 LARGEST_SUM = 2**48  # 32,768 of them still add up within 64 bits
@@ -62,14 +68,15 @@ class ValueNotNumeric(Failed):
     code = "features.value_not_numeric"
 
 
-def view_events(view: FeatureView | ViewPlan, rows: pa.Table) -> pa.Table:
+def view_events(view: FeatureView | ViewPlan, rows: pa.Table, *, plain_last: bool = True) -> pa.Table:
     """The events in `rows`, one per row with a full entity key, in the order of the rows.
 
     rows: columns of the view's source; times are timestamp[us, tz=UTC].
-    Columns: `key_i` (entity keys, as they are), `event_us`, `known_us` (int64; NEVER_US where null),
-    `id_i` (event key; timestamps as int64), `last_COLUMN` (as is; NaN is null; timestamps as int64) and
-    `sum_COLUMN` (int64 of value x scale, null stays null).
-    Raises EventTimeMissing, ValueTooLarge, ValueNotNumeric, TypeNotKept; ColumnMissing for a column that is not there.
+    Columns: `key_i` (entity keys, see `as_kept`), `event_us`, `known_us` (int64; NEVER_US where null),
+    `id_i` (event key), `last_COLUMN` (see `as_kept`; as the source has it without `plain_last`) and
+    `tail_i` (int64, for each of the plan's `tail_columns`; null stays null).
+    Raises EventTimeMissing, ValueTooLarge, ValueNotNumeric, TypeNotKept, BadExpression; ColumnMissing for a column that
+    is not there.
     """
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -78,18 +85,22 @@ def view_events(view: FeatureView | ViewPlan, rows: pa.Table) -> pa.Table:
     source = plan.source
     assert source is not None  # who has only a plan without one cannot come here
     times = [source.event_timestamp, *([source.known_at] if source.known_at else [])]
-    for column in (*plan.keys, *times, *source.event_key, *plan.last_columns, *plan.sum_columns):
+    named = [a.column for a in plan.features.values() if a.column and not a.sql]
+    for column in (*plan.keys, *times, *source.event_key, *named):
         if column not in rows.column_names:
             raise column_missing(source.name, column, rows.column_names)
-    for column in (*plan.keys, *source.event_key, *plan.last_columns):
+    rows = evaluate(rows, plan.expressions, where=f"view '{plan.name}'")
+    for column in (*plan.keys, *source.event_key):
         _check_kept(plan, source.name, column, rows[column].type)
+    for column in plan.last_columns:
+        _check_kept(plan, source.name, column, rows[column].type, lists=True)
     keyed = None
     for key in plan.keys:
         valid = pc.is_valid(rows[key])
         keyed = valid if keyed is None else pc.and_(keyed, valid)
     if keyed is not None and not pc.all(keyed).as_py():
         rows = rows.filter(keyed)
-    columns: dict[str, Any] = {f"key_{i}": _plain(rows[key]) for i, key in enumerate(plan.keys)}
+    columns: dict[str, Any] = {f"key_{i}": as_kept(rows[key]) for i, key in enumerate(plan.keys)}
     event_us = _microseconds(rows[source.event_timestamp])
     if event_us.null_count:
         raise EventTimeMissing(
@@ -99,7 +110,7 @@ def view_events(view: FeatureView | ViewPlan, rows: pa.Table) -> pa.Table:
         )
     columns["event_us"] = event_us
     known = _microseconds(rows[source.known_at]) if source.known_at else event_us
-    columns["known_us"] = pc.fill_null(known, NEVER_US)
+    columns["known_us"] = pc.fill_null(known, NEVER_US) if known.null_count else known
     for i, column in enumerate(source.event_key):
         if rows[column].null_count:
             raise EventKeyMissing(
@@ -107,26 +118,69 @@ def view_events(view: FeatureView | ViewPlan, rows: pa.Table) -> pa.Table:
                 expected="It is part of the event_key: rows with equal keys are versions of one event.",
                 next=f"Set such rows aside: SetAside(where='{column} IS NULL', reason='...').",
             )
-        columns[f"id_{i}"] = _plain(rows[column])
+        columns[f"id_{i}"] = as_kept(rows[column])
     for column in plan.last_columns:
-        columns[f"last_{column}"] = _plain(rows[column])
-    for column, scale in zip(plan.sum_columns, plan.scales, strict=True):
-        columns[f"sum_{column}"] = pa.chunked_array([_fixed(plan, column, rows[column], scale)])
+        columns[f"last_{column}"] = as_kept(rows[column]) if plain_last else rows[column]
+    for i, tail in enumerate(plan.tail_columns):
+        columns[f"tail_{i}"] = pa.chunked_array([_integers(plan, tail, rows[tail.reads])])
     return pa.table(columns)
 
 
-def finish(function: str, total: NDArray[np.int64], count: NDArray[np.int64], scale: int) -> NDArray[np.float64]:
+def finish(
+    function: str,
+    total: NDArray[np.int64],
+    count: NDArray[np.int64],
+    scale: int,
+    squares: NDArray[Any] | None = None,
+) -> NDArray[np.float64]:
     """The value of a windowed feature from its exact sum of value x scale and its count; NaN where it is null.
 
-    One IEEE division of two exactly represented integers per value, offline and online alike.
+    squares: for "std" the exact sum of (value x scale) squared: int64, or Python integers where that is too small.
+    One IEEE operation on exactly known integers at a time, offline and online alike.
     """
     if function == "count":
         return count.astype(np.float64)
-    divisor = np.full(len(count), scale, dtype=np.int64) if function == "sum" else count * scale
     with np.errstate(invalid="ignore", divide="ignore"):
-        value = total.astype(np.float64) / divisor.astype(np.float64)
+        if function == "std":
+            assert squares is not None
+            wide = squares.dtype == object
+            n, sum_ = (count.astype(object), total.astype(object)) if wide else (count, total)
+            spread = (n * squares - sum_ * sum_).astype(np.float64)
+            value: NDArray[np.float64] = np.sqrt(spread / (count * (count - 1)).astype(np.float64)) / float(scale)
+            value[count < 2] = np.nan
+            return value
+        divisor = np.full(len(count), scale, dtype=np.int64) if function == "sum" else count * scale
+        value = np.asarray(total.astype(np.float64) / divisor.astype(np.float64))
     value[count == 0] = np.nan
     return value
+
+
+def superseded_us(key: Int64, known_us: Int64, event_us: Int64, tail: Sequence[Int64]) -> Int64:
+    """For each event, when the next version of its key was known; NEVER_US for the newest.
+
+    Versions are ordered by known time, event time, then content, null first (the least int64).
+    """
+    order = np.lexsort((*tail[::-1], event_us, known_us, key))
+    key, known_us = key[order], known_us[order]
+    following = np.full(len(order), NEVER_US, dtype=np.int64)
+    same = key[1:] == key[:-1]
+    following[:-1][same] = known_us[1:][same]
+    found = np.empty_like(following)
+    found[order] = following
+    return found
+
+
+def to_order(values: NDArray[np.float64]) -> Int64:
+    """Integers that compare like the numbers do; never the least int64, which no number but a NaN could be."""
+    bits = (values + 0.0).view(np.int64)  # -0.0 becomes 0.0
+    ordered: Int64 = np.where(bits < 0, bits ^ np.int64(2**63 - 1), bits)
+    return ordered
+
+
+def from_order(values: Any) -> NDArray[np.float64]:
+    """The numbers that `to_order` made integers of."""
+    numbers: NDArray[np.float64] = np.where(values < 0, values ^ np.int64(2**63 - 1), values).view(np.float64)
+    return numbers
 
 
 def age(at_us: Any, event_us: Any, unit_us: int) -> Any:
@@ -140,8 +194,8 @@ def _microseconds(column: pa.ChunkedArray) -> pa.ChunkedArray:
     return column.cast(pa.timestamp("us", tz="UTC")).cast(pa.int64())
 
 
-def _plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """The column with NaN as null, dictionaries decoded and times as microseconds."""
+def as_kept(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """The column as keys and last values are kept: NaN as null, dictionaries decoded, times as int64 microseconds."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -159,10 +213,29 @@ def _plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
     return column
 
 
-def _check_kept(view: ViewPlan, source: str, column: str, kind: pa.DataType) -> None:
+def comparable(column: pa.ChunkedArray) -> Int64:
+    """Ranks that order values of `as_kept`: equal for equal values, null first; lists by their bytes."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if pa.types.is_list(column.type) or pa.types.is_large_list(column.type):
+        encoded = [None if value is None else msgspec.msgpack.encode(value) for value in column.to_pylist()]
+        column = pa.chunked_array([pa.array(encoded, pa.binary())])
+    if pa.types.is_boolean(column.type):
+        column = column.cast(pa.int8())
+    if pa.types.is_null(column.type):
+        return np.zeros(len(column), dtype=np.int64)
+    ranks = pc.rank(column.combine_chunks(), tiebreaker="dense").cast(pa.int64())  # from 1
+    found: Int64 = pc.if_else(column.combine_chunks().is_null(), 0, ranks).to_numpy()
+    return found
+
+
+def _check_kept(view: ViewPlan, source: str, column: str, kind: pa.DataType, *, lists: bool = False) -> None:
     import pyarrow as pa
 
     types = pa.types
+    if lists and (types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind)):
+        kind = kind.value_type
     if types.is_dictionary(kind):
         kind = kind.value_type
     known = (
@@ -172,15 +245,53 @@ def _check_kept(view: ViewPlan, source: str, column: str, kind: pa.DataType) -> 
     if not any(matches(kind) for matches in known):
         raise TypeNotKept(
             f"view '{view.name}' reads column '{column}' of source '{source}', whose type is {kind}.",
-            expected="Keys and last values are numbers, booleans, text or times.",
+            expected="Keys and last values are numbers, booleans, text or times; last values also lists of them.",
             next="Take a part of it, or convert it, in a QuerySource.",
             column=column,
             type=str(kind),
         )
 
 
-def _fixed(view: ViewPlan, column: str, values: pa.ChunkedArray, scale: int) -> pa.Array:
-    """Values as int64 of value x scale, rounded half to even; null and NaN are null."""
+def _integers(view: ViewPlan, tail: TailColumn, values: pa.ChunkedArray) -> pa.Array:
+    """Values as they are kept for windows, see `TailColumn`; null and NaN are null."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if tail.kind == "count":
+        return pc.if_else(pc.is_null(values, nan_is_null=True), pa.scalar(None, pa.int64()), 0).combine_chunks()
+    if tail.kind == "distinct":
+        return _told_apart(view, tail.reads, values)
+    floats, missing = _numbers(view, tail.reads, values)
+    if tail.kind == "order":
+        return pa.array(to_order(floats), mask=missing)
+    return pa.array(_fixed(view, tail.reads, floats, tail.scale), mask=missing)
+
+
+def _told_apart(view: ViewPlan, reads: str, values: pa.ChunkedArray) -> pa.Array:
+    """An int64 for each value: the value itself, the bits of a float, or a hash of text."""
+    import pyarrow as pa
+
+    _check_kept(view, view.source.name if view.source else "", reads, values.type)
+    kept = as_kept(values).combine_chunks()
+    kind = kept.type
+    if pa.types.is_floating(kind):
+        return pa.array(to_order(kept.fill_null(0.0).to_numpy()), mask=np.asarray(kept.is_null()))
+    if pa.types.is_null(kind):
+        return kept.cast(pa.int64())
+    if not (pa.types.is_integer(kind) or pa.types.is_boolean(kind)):
+        encoded = kept.dictionary_encode()
+        hashes = [_hash(text) for text in encoded.dictionary.to_pylist()]
+        return pa.array(hashes, pa.int64()).take(encoded.indices)
+    return kept.cast(pa.int64(), safe=False)
+
+
+def _hash(text: str) -> int:
+    digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+    return max(int.from_bytes(digest, "little", signed=True), 1 - 2**63)
+
+
+def _numbers(view: ViewPlan, reads: str, values: pa.ChunkedArray) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """Values as float64, 0.0 where they are missing, and where that is."""
     import pyarrow as pa
 
     kind = values.type
@@ -193,20 +304,24 @@ def _fixed(view: ViewPlan, column: str, values: pa.ChunkedArray, scale: int) -> 
         or pa.types.is_decimal(kind)
     ):
         raise ValueNotNumeric(
-            f"view '{view.name}' adds up column '{column}', whose type is {kind}.",
-            expected="mean, sum and count of a column need numbers or booleans.",
+            f"view '{view.name}' reckons with column '{reads}', whose type is {kind}.",
+            expected="mean, sum, std, min and max need numbers or booleans.",
             next=why_text(values),
         )
     numbers = values.cast(pa.float64()).combine_chunks()
     missing = np.asarray(numbers.is_null(nan_is_null=True))
-    floats = np.where(missing, 0.0, numbers.fill_null(0.0).to_numpy(zero_copy_only=False))
-    scaled = np.rint(floats * scale)
+    return np.where(missing, 0.0, numbers.fill_null(0.0).to_numpy(zero_copy_only=False)), missing
+
+
+def _fixed(view: ViewPlan, reads: str, values: NDArray[np.float64], scale: int) -> Int64:
+    """Values as value x scale, rounded half to even."""
+    scaled = np.rint(values * scale)
     too_large = ~(np.abs(scaled) <= LARGEST_SUM)
     if too_large.any():
-        worst = float(floats[int(np.argmax(too_large))])
+        worst = float(values[int(np.argmax(too_large))])
         raise ValueTooLarge(
-            f"view '{view.name}' cannot add up {worst!r} of column '{column}' at a resolution of {1 / scale:g}.",
+            f"view '{view.name}' cannot add up {worst!r} of column '{reads}' at a resolution of {1 / scale:g}.",
             expected=f"Values up to {LARGEST_SUM / scale:g} in size fit; infinities never do.",
             next="Give the feature a coarser resolution=, or set such rows aside.",
         )
-    return pa.array(scaled.astype(np.int64), mask=missing)
+    return scaled.astype(np.int64)

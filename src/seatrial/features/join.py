@@ -3,32 +3,43 @@
 Exactly one output row per input row, in input order. A row of a source counts at instant `at` when it was
 known by then (`known_at <= at`) and had happened by then.
 
-- Last-value features: among the counting rows of the entity no older than the ttl (`at - ttl <= event`, closed
-  at both ends), the latest by (event time, known time, event key, content) wins as a whole row.
+- Last-value features: among the counting rows of the entity the latest by (event time, known time, event key,
+  content) wins as a whole row, if it is no older than the ttl (`at - ttl <= event`, closed at both ends); with a
+  window of its own, if `at - window < event`.
 - Windowed features: every counting row with `at - window < event <= at`; of rows with one event key (within
   their entity) the newest known counts.
 
-How: an event counts for a window from the moment it is known until it leaves the window or is superseded, so
-each window is a running sum of +value and -value at those two moments, and a look-up is one ASOF join. Sums
-are integers, so that no order, thread or engine can change them. The latest row is a running maximum of the
-rows' rank in the order above, taken in the order in which rows became known.
+How: an event counts from the moment at which it has happened and is known until it leaves the window or is superseded.
+`features.spans` paints it on the rows that ask in between.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from seatrial.core.errors import UsageError
 from seatrial.core.windows import duration_text
-from seatrial.data.session import quoted
-from seatrial.features.events import NEVER_US, SumTooLarge, age, finish, view_events
-from seatrial.features.plan import ViewPlan, plan_view
+from seatrial.features import spans
+from seatrial.features.definitions import EVENT_TIME
+from seatrial.features.events import (
+    NEVER_US,
+    SumTooLarge,
+    age,
+    as_kept,
+    comparable,
+    finish,
+    from_order,
+    superseded_us,
+    view_events,
+)
+from seatrial.features.plan import AggregationPlan, ViewPlan, plan_view
+from seatrial.features.spans import Asked, Int64
 
 if TYPE_CHECKING:
-    import duckdb
     import pyarrow as pa
 
     from seatrial.features.definitions import FeatureView
@@ -42,201 +53,321 @@ class KeyMissing(UsageError):
 
 def as_of(
     rows: pa.Table,
-    views: Mapping[str, FeatureView],
+    views: Mapping[str, FeatureView | ViewPlan],
     events: Mapping[str, pa.Table],
     *,
     at: str = "at",
     threads: int = 1,
+    event_times: bool = False,
 ) -> pa.Table:
     """`rows` with one column `view__feature` appended per feature, as of each row's `at`.
 
     rows: n rows with the entity keys of every view and `at` (timestamp[us, tz=UTC], not null).
     events: for each view its source's rows (see `data.sources.read`).
+    threads: how many views are joined at once; each takes memory.
+    event_times: also append `view__event_timestamp`: the time of the latest row that counts, null where none does.
     Feature columns are float64 for windows and ages (null: nothing counted), and the source's type for `last`.
     The result does not depend on the order of `events` or on the number of threads.
     Raises KeyMissing, and what `view_events` raises.
     """
-    import duckdb
     import pyarrow as pa
 
-    at_us = rows[at].cast(pa.timestamp("us", tz="UTC")).cast(pa.int64()).combine_chunks()
-    if at_us.null_count:
+    instants = rows[at].cast(pa.timestamp("us", tz="UTC")).cast(pa.int64())
+    if instants.null_count:
         raise UsageError(
-            f"{at_us.null_count} of {len(rows)} rows have no '{at}'.", expected="Every row needs its instant."
+            f"{instants.null_count} of {len(rows)} rows have no '{at}'.", expected="Every row needs its instant."
         )
-    result = rows
-    with duckdb.connect(":memory:", config={"threads": threads}) as connection:
-        for view in views.values():
-            plan = plan_view(view)
-            _register(connection, plan, rows, at_us, view_events(view, events[view.name]), view)
-            for name, column in _view_columns(connection, plan, at_us, len(view.source.event_key)).items():
-                result = result.append_column(f"{plan.name}__{name}", column)
-    return result
+    at_us: Int64 = instants.to_numpy()
+
+    def join(view: FeatureView | ViewPlan) -> dict[str, pa.Array]:
+        return _View(plan_view(view), rows, at_us, events[view.name]).columns(event_times)
+
+    if threads > 1 and len(views) > 1:
+        with ThreadPoolExecutor(min(threads, len(views))) as pool:
+            joined = list(pool.map(join, views.values()))
+    else:
+        joined = [join(view) for view in views.values()]
+    for view, columns in zip(views.values(), joined, strict=True):
+        for name, column in columns.items():
+            rows = rows.append_column(f"{view.name}__{name}", column)
+    return rows
 
 
-def _register(
-    connection: duckdb.DuckDBPyConnection,
-    plan: ViewPlan,
-    rows: pa.Table,
-    at_us: pa.Array,
-    events: pa.Table,
-    view: FeatureView,
-) -> None:
-    """Make tables `l` (row, entity, at_us) and `e` (entity, start_us and the event's columns)."""
-    import pyarrow as pa
+class _View:
+    """One view's events, painted on the rows that ask."""
 
+    def __init__(self, plan: ViewPlan, rows: pa.Table, at_us: Int64, source_rows: pa.Table) -> None:
+        self._plan = plan
+        self._rows = len(rows)
+        _check_keys(plan, rows, source_rows)
+        events = view_events(plan, source_rows, plain_last=False)
+        label_codes, event_codes, entities = _entities(plan, rows, events)
+        self._asked = Asked(label_codes, at_us, entities)
+        self._at_us = at_us[self._asked.order]
+        event_us: Int64 = events["event_us"].to_numpy()
+        known_us: Int64 = events["known_us"].to_numpy()
+        self._chosen: Int64 | None = None  # the events' rows in the table; columns are taken only where they are needed
+        outside = event_codes < 0
+        if 2 * outside.sum() > len(outside):
+            self._chosen = np.flatnonzero(~outside)
+            event_codes, event_us, known_us = (values[self._chosen] for values in (event_codes, event_us, known_us))
+        else:
+            event_codes = np.where(outside, entities, event_codes)
+        self._events = events
+        self._entity, self._event_us, self._known_us = event_codes, event_us, known_us
+        self._low = self._asked.low(event_codes, np.maximum(event_us, known_us))
+
+    def columns(self, event_times: bool) -> dict[str, pa.Array]:
+        """The view's features in the order of its definition, each with one value a row, in the order of the rows."""
+        found: dict[str, pa.Array] = {}
+        latest_us = np.full(self._asked.size, spans.LEAST, dtype=np.int64)
+        if self._plan.keeps_last:
+            columns, latest_us = self._last_values()
+            found |= columns
+        windowed = {name: a for name, a in self._plan.features.items() if a.windowed}
+        if windowed:
+            until_us = self._superseded_us()
+            for window_us in sorted({a.window_us or 0 for a in windowed.values()}):
+                low, high, counting = self._span(window_us, until_us)
+                wanted = {name: a for name, a in windowed.items() if a.window_us == window_us}
+                found |= self._windows(wanted, low, high, counting)
+                if event_times and window_us == self._plan.longest_window_us:
+                    newest = spans.greatest(self._asked.size, low, high, self._event_us[counting])
+                    latest_us = np.maximum(latest_us, newest)
+        ordered = {name: found[name] for name in self._plan.features}
+        if event_times:
+            ordered[EVENT_TIME] = self._times(latest_us)
+        return ordered
+
+    def _last_values(self) -> tuple[dict[str, pa.Array], Int64]:
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        asked, plan = self._asked, self._plan
+        winner = spans.latest(asked, self._low, self._entity, self._event_us, self._ranks)
+        known = winner >= 0
+        event = np.where(known, winner, 0)
+        event_us = np.full(asked.size, spans.LEAST, dtype=np.int64)
+        event_us[known] = self._event_us[winner[known]]
+        in_ttl = known.copy()
+        if plan.ttl_us is not None:
+            in_ttl &= self._at_us - np.where(known, event_us, 0) <= plan.ttl_us
+        fresh = np.zeros(asked.size, dtype=bool)
+        found: dict[str, pa.Array] = {}
+        picked: dict[tuple[str, int | None], pa.Array] = {}
+        for name, a in plan.features.items():
+            if a.windowed:
+                continue
+            within = in_ttl
+            if a.window_us is not None:
+                within = known & (self._at_us - np.where(known, event_us, 0) < a.window_us)
+            fresh |= within
+            if a.function == "age":
+                ages = np.full(self._rows, np.nan)
+                ages[asked.order[within]] = age(self._at_us[within], event_us[within], a.unit_us)
+                found[name] = pa.array(ages, mask=np.isnan(ages))
+                continue
+            if (a.reads, a.window_us) not in picked:
+                places = np.zeros(self._rows, dtype=np.int64)
+                missing = np.ones(self._rows, dtype=bool)
+                places[asked.order[within]] = self._row_of(event[within])
+                missing[asked.order[within]] = False
+                column = pc.take(self._events[f"last_{a.reads}"], pa.array(places, mask=missing))
+                picked[a.reads, a.window_us] = as_kept(column).combine_chunks()
+            found[name] = picked[a.reads, a.window_us]
+        return found, np.where(fresh, event_us, spans.LEAST)
+
+    def _ranks(self, tied: Int64) -> Int64:
+        """The order of rows whose event time decides nothing: known time, event key, content; null first."""
+        columns = [self._known_us[tied]]
+        names = [name for name in self._events.column_names if name.startswith("id_")]
+        names += [f"last_{reads}" for reads in self._plan.last_columns]
+        columns += [comparable(self._taken(name, tied)) for name in names]
+        rank = np.empty(len(tied), dtype=np.int64)
+        rank[np.lexsort(columns[::-1])] = np.arange(len(tied))
+        return rank
+
+    def _superseded_us(self) -> Int64 | None:
+        """For each event when the next version of it became known; None where no event has two versions."""
+        ids = [name for name in self._events.column_names if name.startswith("id_")]
+        if not ids or not len(self._entity):
+            return None
+        code = self._entity
+        for name in ids:
+            part = self._taken(name).combine_chunks().dictionary_encode()
+            several = len(part.dictionary) + 1
+            if (int(code.max()) + 1) * several >= 2**62:
+                code = np.unique(code, return_inverse=True)[1]
+            code = code * several + part.indices.to_numpy(zero_copy_only=False)
+        order = np.argsort(code, kind="stable")
+        same = code[order][1:] == code[order][:-1]
+        if not same.any():
+            return None
+        again = np.concatenate([[False], same]) | np.concatenate([same, [False]])
+        versions = order[again]
+        tail = [self._tail(position)[versions] for position in range(len(self._plan.tail_columns))]
+        until_us = np.full(len(code), NEVER_US, dtype=np.int64)
+        until_us[versions] = superseded_us(code[versions], self._known_us[versions], self._event_us[versions], tail)
+        return until_us
+
+    def _span(self, window_us: int, until_us: Int64 | None) -> tuple[Int64, Int64, Int64]:
+        """The first place that counts each event, the place after the last, and which events any place counts."""
+        end_us = self._event_us + window_us
+        if until_us is not None:
+            end_us = np.minimum(end_us, until_us)
+        high = self._asked.low(self._entity, end_us)
+        counting = np.flatnonzero(self._low < high)
+        return self._low[counting], high[counting], counting
+
+    def _windows(
+        self, wanted: Mapping[str, AggregationPlan], low: Int64, high: Int64, counting: Int64
+    ) -> dict[str, pa.Array]:
+        size = self._asked.size
+        found: dict[str, pa.Array] = {}
+        summed: dict[str, _Sums] = {}
+        for name, a in wanted.items():
+            if a.function == "count" and a.column is None:
+                found[name] = self._floats(spans.counts(size, low, high).astype(np.float64), empty=0.0)
+                continue
+            position = self._plan.tail_position(a)
+            values = self._tail(position)[counting]
+            there = values != spans.LEAST
+            ours = (low, high) if there.all() else (low[there], high[there])
+            values = values if there.all() else values[there]
+            if a.function in ("min", "max"):
+                sign = 1 if a.function == "max" else -1
+                best = spans.greatest(size, ours[0], ours[1], sign * values)
+                result = np.full(size, np.nan)
+                result[best != spans.LEAST] = from_order(sign * best[best != spans.LEAST])
+                found[name] = self._floats(result)
+            elif a.function == "count_distinct":
+                entity = self._entity[counting][there]
+                found[name] = self._floats(
+                    spans.different(size, ours[0], ours[1], entity, values).astype(np.float64), empty=0.0
+                )
+            elif a.function == "count":
+                found[name] = self._floats(spans.counts(size, *ours).astype(np.float64), empty=0.0)
+            else:
+                if a.reads not in summed:
+                    what = f"view '{self._plan.name}' over {duration_text(a.window_us or 0)}"
+                    scale = self._plan.tail_columns[position].scale
+                    summed[a.reads] = _Sums(what, size, ours[0], ours[1], values, scale)
+                found[name] = self._floats(summed[a.reads].finished(a.function))
+        return found
+
+    def _tail(self, position: int) -> Int64:
+        values: Int64 = self._events[f"tail_{position}"].fill_null(spans.LEAST).to_numpy()
+        return values if self._chosen is None else values[self._chosen]
+
+    def _taken(self, name: str, events: Int64 | None = None) -> pa.ChunkedArray:
+        """A column of these events, or of all."""
+        import pyarrow as pa
+
+        if events is None and self._chosen is None:
+            return self._events[name]
+        return self._events[name].take(pa.array(self._chosen if events is None else self._row_of(events)))
+
+    def _row_of(self, events: Int64) -> Int64:
+        return events if self._chosen is None else self._chosen[events]
+
+    def _floats(self, values: Any, empty: float = np.nan) -> pa.Array:
+        """Values by place as a column, null where NaN. empty: what rows say whose entity no event has."""
+        import pyarrow as pa
+
+        column = np.full(self._rows, empty)
+        column[self._asked.order] = values
+        return pa.array(column, mask=np.isnan(column))
+
+    def _times(self, latest_us: Int64) -> pa.Array:
+        import pyarrow as pa
+
+        times = np.zeros(self._rows, dtype=np.int64)
+        missing = np.ones(self._rows, dtype=bool)
+        times[self._asked.order] = latest_us
+        missing[self._asked.order] = latest_us == spans.LEAST
+        return pa.array(times, mask=missing).cast(pa.timestamp("us", tz="UTC"))
+
+
+class _Sums:
+    """The exact sums of one column over one window's length, by place."""
+
+    def __init__(self, what: str, size: int, low: Int64, high: Int64, values: Int64, scale: int) -> None:
+        self._spans = (size, low, high, values)
+        self._scale = scale
+        self._count = spans.counts(size, low, high)
+        self._total = spans.sums(size, low, high, values)
+        self._most = int(np.abs(values).max(initial=0)) * int(self._count.max(initial=0))
+        if self._most >= 2**63 and (abs(spans.exact_sums(size, low, high, values)) >= 2**63).any():
+            raise SumTooLarge(f"a sum of {what} does not fit into 64 bits.", next="Give a coarser resolution=.")
+
+    def finished(self, function: str) -> Any:
+        squares = None
+        if function == "std":
+            if self._most**2 < 2**62:  # then so is every count x sum of squares
+                squares = spans.sums(*self._spans[:3], self._spans[3] ** 2)
+            else:
+                squares = spans.exact_squares(*self._spans)
+        return finish(function, self._total, self._count, self._scale, squares)
+
+
+def _check_keys(plan: ViewPlan, rows: pa.Table, source_rows: pa.Table) -> None:
     for key in plan.keys:
         if key not in rows.column_names:
             raise KeyMissing(
                 f"the rows have no column '{key}', which view '{plan.name}' is looked up by.",
                 expected=f"Columns {', '.join(plan.keys)} are needed.",
             )
-    keys = {f"key_{i}": rows[key] for i, key in enumerate(plan.keys)}
-    for i, key in enumerate(plan.keys):
-        ours, theirs = _family(keys[f"key_{i}"].type), _family(events[f"key_{i}"].type)
-        if len(events) and len(rows) and ours != theirs:
+        if key not in source_rows.column_names:
+            continue  # `view_events` says so
+        ours, theirs = _family(rows[key].type), _family(source_rows[key].type)
+        if len(source_rows) and len(rows) and ours != theirs and "null" not in (ours, theirs):
+            source = plan.source.name if plan.source else ""
             raise KeyMissing(
-                f"key '{key}' is {ours} in the rows and {theirs} in source '{view.source.name}' of view '{plan.name}'.",
+                f"key '{key}' is {ours} in the rows and {theirs} in source '{source}' of view '{plan.name}'.",
                 expected="A key needs one type on both sides.",
             )
-    left = pa.table({"row": np.arange(len(rows)), "at_us": at_us, **keys})
-    connection.register("left_rows", left)
-    connection.register("right_rows", events)
-    equal = " AND ".join(f"a.key_{i} = b.key_{i}" for i in range(len(plan.keys)))
-    names = ", ".join(f"key_{i}" for i in range(len(plan.keys)))
-    connection.execute(
-        f"""
-        CREATE OR REPLACE TEMP TABLE entities AS
-            SELECT {names}, row_number() OVER (ORDER BY {names}) AS entity
-            FROM (SELECT DISTINCT {names} FROM right_rows);
-        CREATE OR REPLACE TEMP TABLE l AS
-            SELECT a.row, a.at_us, b.entity FROM left_rows a LEFT JOIN entities b ON {equal};
-        CREATE OR REPLACE TEMP TABLE e AS
-            SELECT b.entity, a.* EXCLUDE ({names}), greatest(a.known_us, a.event_us) AS start_us
-            FROM right_rows a JOIN entities b ON {equal}
-            WHERE a.known_us < {NEVER_US} AND a.known_us <= (SELECT max(at_us) FROM left_rows);
-        """
-    )
-    connection.unregister("left_rows")
-    connection.unregister("right_rows")
 
 
-def _view_columns(
-    connection: duckdb.DuckDBPyConnection, plan: ViewPlan, at_us: pa.Array, id_columns: int
-) -> dict[str, pa.Array]:
-    """The view's features in input order, name -> array."""
-    found: dict[str, Any] = {}
-    if plan.keeps_last:
-        found |= _last_values(connection, plan, at_us, id_columns)
-    for window_us in sorted({a.window_us for a in plan.features.values() if a.window_us}):
-        found |= _window(connection, plan, window_us, id_columns)
-    return {name: found[name] for name in plan.features}
-
-
-def _last_values(
-    connection: duckdb.DuckDBPyConnection, plan: ViewPlan, at_us: pa.Array, id_columns: int
-) -> dict[str, pa.Array]:
+def _entities(plan: ViewPlan, rows: pa.Table, events: pa.Table) -> tuple[Int64, Int64, int]:
+    """For each row and each event the number of its entity among those of the rows, -1 for none; how many there are."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    values = [f"last_{column}" for column in plan.last_columns]
-    order = ["event_us", "known_us", *(f"id_{i}" for i in range(id_columns)), *values]
-    ranked = ", ".join(f"{quoted(column)} NULLS FIRST" for column in order)
-    picked = "".join(f", e.{quoted(column)}" for column in values)
-    table = connection.sql(
-        f"""
-        WITH ranked AS (SELECT *, row_number() OVER (ORDER BY {ranked}) AS rank FROM e),
-        running AS (
-            SELECT entity, start_us, max(rank) OVER (PARTITION BY entity ORDER BY start_us) AS rank FROM ranked
-        ),
-        steps AS (SELECT entity, start_us, any_value(rank) AS rank FROM running GROUP BY entity, start_us),
-        matched AS (
-            SELECT l.row, s.rank FROM l ASOF LEFT JOIN steps s ON l.entity = s.entity AND l.at_us >= s.start_us
-        )
-        SELECT e.event_us{picked} FROM matched m LEFT JOIN ranked e ON m.rank = e.rank ORDER BY m.row
-        """
-    ).to_arrow_table()
-    event_us = table["event_us"].combine_chunks()
-    within = event_us.is_valid()
-    if plan.ttl_us is not None:
-        young = pc.less_equal(pc.subtract(at_us, event_us), plan.ttl_us)
-        within = pc.fill_null(young, False)
-    found: dict[str, pa.Array] = {}
-    for name, aggregation in plan.features.items():
-        if aggregation.function == "last":
-            column = table[f"last_{aggregation.column}"].combine_chunks()
-            found[name] = pc.if_else(within, column, pa.scalar(None, column.type))
-        elif aggregation.function == "age":
-            ages = age(at_us.to_numpy(), event_us.fill_null(0).to_numpy(), aggregation.unit_us)
-            found[name] = pa.array(ages, mask=~within.to_numpy(zero_copy_only=False))
-    return found
+    asking, happened = np.zeros(len(rows), dtype=np.int64), np.zeros(len(events), dtype=np.int64)
+    number = 1
+    for i, key in enumerate(plan.keys):
+        ours, theirs = _of_one_type(as_kept(rows[key]), events[f"key_{i}"])
+        encoded = ours.combine_chunks().dictionary_encode()
+        ours_code = encoded.indices.cast(pa.int64()).fill_null(-1).to_numpy(zero_copy_only=False)
+        theirs_code = pc.index_in(theirs, value_set=encoded.dictionary).cast(pa.int64()).fill_null(-1).to_numpy()
+        if i == 0:
+            asking, happened, number = ours_code, theirs_code, max(len(encoded.dictionary), 1)
+            continue
+        several = max(len(encoded.dictionary), 1)
+        asking = np.where((asking < 0) | (ours_code < 0), -1, asking * several + ours_code)
+        happened = np.where((happened < 0) | (theirs_code < 0), -1, happened * several + theirs_code)
+        together = np.unique(asking[asking >= 0])
+        number = max(len(together), 1)
+        asking = np.where(asking < 0, -1, np.searchsorted(together, asking))
+        place = np.searchsorted(together, happened)
+        there = np.append(together, -2)[place] == happened
+        happened = np.where(there, place, -1)
+    return asking, happened, number
 
 
-def _window(
-    connection: duckdb.DuckDBPyConnection, plan: ViewPlan, window_us: int, id_columns: int
-) -> dict[str, pa.Array]:
-    """The features of one window length. Times where a sum changes are `steps`; sums before the first step are 0."""
-    import duckdb
+def _of_one_type(ours: pa.ChunkedArray, theirs: pa.ChunkedArray) -> tuple[pa.ChunkedArray, pa.ChunkedArray]:
+    """Two columns of keys of one family, made comparable."""
     import pyarrow as pa
 
-    wanted = {name: a for name, a in plan.features.items() if a.window_us == window_us}
-    columns = list(dict.fromkeys(a.column for a in wanted.values() if a.column))
-    end = f"event_us + {window_us}"
-    superseded = "e"
-    if id_columns:
-        keys = ", ".join(["entity", *(f"id_{i}" for i in range(id_columns))])
-        content = "".join(f", {quoted(f'sum_{column}')} NULLS FIRST" for column in plan.sum_columns)
-        superseded = f"""(
-            SELECT *, lead(known_us, 1, {NEVER_US}) OVER (
-                PARTITION BY {keys} ORDER BY known_us, event_us{content}
-            ) AS next_us
-            FROM e
-        )"""
-        end = f"least({end}, next_us)"
-    sums = "".join(
-        f", sum(({column} * side)::HUGEINT) AS s{i}, sum(({column} IS NOT NULL)::BIGINT * side) AS n{i}"
-        for i, column in enumerate(quoted(f"sum_{column}") for column in columns)
-    )
-    running = "".join(
-        f", (sum(s{i}) OVER w)::BIGINT AS s{i}, (sum(n{i}) OVER w)::BIGINT AS n{i}" for i in range(len(columns))
-    )
-    picked = "".join(f", coalesce(s.s{i}, 0) AS s{i}, coalesce(s.n{i}, 0) AS n{i}" for i in range(len(columns)))
+    if pa.types.is_null(ours.type) or pa.types.is_null(theirs.type):
+        return (ours.cast(theirs.type), theirs) if pa.types.is_null(ours.type) else (ours, theirs.cast(ours.type))
+    kind = pa.int64() if pa.types.is_integer(ours.type) else pa.string() if _family(ours.type) == "string" else None
+    if kind is None:
+        return ours, theirs.cast(ours.type)
     try:
-        table = connection.sql(
-            f"""
-            WITH active AS (SELECT *, {end} AS end_us FROM {superseded}),
-            counting AS (
-                SELECT * FROM active WHERE start_us < end_us AND end_us > (SELECT min(at_us) FROM l)
-            ),
-            sides AS (
-                SELECT *, start_us AS t, 1 AS side FROM counting
-                UNION ALL SELECT *, end_us AS t, -1 AS side FROM counting
-            ),
-            changes AS (SELECT entity, t, sum(side) AS n{sums} FROM sides GROUP BY entity, t),
-            steps AS (
-                SELECT entity, t, (sum(n) OVER w)::BIGINT AS n{running} FROM changes
-                WINDOW w AS (PARTITION BY entity ORDER BY t ROWS UNBOUNDED PRECEDING)
-            )
-            SELECT coalesce(s.n, 0) AS n{picked}
-            FROM l ASOF LEFT JOIN steps s ON l.entity = s.entity AND l.at_us >= s.t ORDER BY l.row
-            """
-        ).to_arrow_table()
-    except (duckdb.ConversionException, duckdb.OutOfRangeException):
-        raise SumTooLarge(
-            f"a sum of view '{plan.name}' over {duration_text(window_us)} does not fit into 64 bits.",
-            next="Give the feature a coarser resolution=.",
-        ) from None
-    found: dict[str, pa.Array] = {}
-    for name, aggregation in wanted.items():
-        if aggregation.column is None:
-            count = total = table["n"].to_numpy()
-            scale = 1
-        else:
-            position = columns.index(aggregation.column)
-            total, count = table[f"s{position}"].to_numpy(), table[f"n{position}"].to_numpy()
-            scale = plan.scales[plan.sum_columns.index(aggregation.column)]
-        found[name] = pa.array(finish(aggregation.function, total, count, scale), from_pandas=True)
-    return found
+        return ours.cast(kind), theirs.cast(kind)
+    except pa.ArrowInvalid:  # beyond 2**63
+        return ours.cast(pa.string()), theirs.cast(pa.string())
 
 
 def _family(kind: pa.DataType) -> str:
@@ -247,6 +378,10 @@ def _family(kind: pa.DataType) -> str:
         kind = kind.value_type
     if pa.types.is_integer(kind):
         return "integer"
+    if pa.types.is_floating(kind):
+        return "float"
+    if pa.types.is_timestamp(kind) or pa.types.is_date(kind):
+        return "time"
     if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
         return "string"
     return str(kind)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from seatrial.features.packed import Looked, ViewReader
 from seatrial.features.plan import FeaturePlan
 from seatrial.features.request_time import evaluate, load
-from seatrial.stores.online import SqliteOnlineStore
+from seatrial.stores.online import OnlineStore
 
 Functions = list[tuple[str, tuple[str, ...], Callable[..., Any]]]
 
@@ -38,7 +38,7 @@ def entity_key(values: Sequence[Any]) -> bytes:
 class Lookup:
     """Follows one feature plan against one store. A plan without views needs no store."""
 
-    def __init__(self, plan: FeaturePlan, store: SqliteOnlineStore | None) -> None:
+    def __init__(self, plan: FeaturePlan, store: OnlineStore | None) -> None:
         self._views = [
             (view, ViewReader(view), [(feature, f"{view.name}__{feature}") for feature in view.features])
             for view in plan.views

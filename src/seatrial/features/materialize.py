@@ -33,7 +33,7 @@ from seatrial.features.packed import (
     unpack,
 )
 from seatrial.features.plan import SourcePlan, ViewPlan, plan_view
-from seatrial.stores.online import Key, Rows, SqliteOnlineStore
+from seatrial.stores.online import Key, OnlineStore, Rows
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -76,7 +76,7 @@ class Written(msgspec.Struct, frozen=True):
 def write(
     view: FeatureView | ViewPlan,
     rows: pa.Table,
-    store: SqliteOnlineStore,
+    store: OnlineStore,
     *,
     known_by_us: int | None = None,
     now_us: int | None = None,
@@ -107,7 +107,7 @@ def write(
     return Written(view.name, len(rows), written, len(taken) - written, len(events) - len(taken), len(changes))
 
 
-def take(store: SqliteOnlineStore, changes: Sequence[tuple[Key, Change]]) -> None:
+def take(store: OnlineStore, changes: Sequence[tuple[Key, Change]]) -> None:
     """Make all of `changes`, or none. Each key is changed once."""
 
     def change(rows: Rows) -> None:
@@ -173,7 +173,7 @@ class _Events:
         self.plan = plan
         self.size = len(events)
         self.written = 0
-        self._columns = len(plan.sum_columns)
+        self._columns = len(plan.tail_columns)
         self._longest_us = plan.longest_window_us
         keys = [events[f"key_{i}"].to_pylist() for i in range(len(plan.keys))]
         places: dict[tuple[Any, ...], int] = {}
@@ -234,9 +234,9 @@ class _Events:
     def _make_tail(self, events: pa.Table) -> Int64:
         if not self.plan.longest_window_us:
             return np.empty((VALUES, self.size), dtype=np.int64)
-        tail = np.empty((VALUES + len(self.plan.sum_columns), self.size), dtype=np.int64)
+        tail = np.empty((VALUES + len(self.plan.tail_columns), self.size), dtype=np.int64)
         tail[EVENT], tail[KNOWN], tail[SUPERSEDED] = self.event_us, self._known_us, NEVER_US
         tail[KEY] = [key_hash(key) for key in self._ids]
-        for position, column in enumerate(self.plan.sum_columns):
-            tail[VALUES + position] = events[f"sum_{column}"].fill_null(NULL).to_numpy()
+        for position in range(len(self.plan.tail_columns)):
+            tail[VALUES + position] = events[f"tail_{position}"].fill_null(NULL).to_numpy()
         return tail

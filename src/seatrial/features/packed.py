@@ -6,14 +6,15 @@ which sums are taken at read time. Values are the same integers that the offline
 same, bit by bit.
 
 Layout, MessagePack: [format, pruned_to_us, newest_known_us, [[event_us, known_us, [event key], [values]], ...],
-rows, tail, dropped]. `tail` is `4 + len(sum_columns)` little-endian int64 columns of `rows` values each: event_us,
-known_us, superseded_us, event key (a 64-bit hash), and value x scale per column (NULL for null), sorted by
+rows, tail, dropped]. `tail` is `4 + len(tail_columns)` little-endian int64 columns of `rows` values each: event_us,
+known_us, superseded_us, event key (a 64-bit hash), and the plan's tail columns (NULL for null), sorted by
 event_us.
 """
 
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -24,7 +25,7 @@ from numpy.typing import NDArray
 
 from seatrial.core.clock import from_us, iso
 from seatrial.core.errors import Failed
-from seatrial.features.events import LARGEST_SUM, NEVER_US, SumTooLarge, age
+from seatrial.features.events import LARGEST_SUM, NEVER_US, SumTooLarge, age, from_order, superseded_us
 from seatrial.features.plan import ViewPlan
 
 FORMAT = 1
@@ -33,6 +34,8 @@ SLACK_US = 3_600_000_000  # events stay this much longer than the longest window
 FITS = 2**63 // LARGEST_SUM - 1  # so many values cannot add up beyond 64 bits
 MOST_LAST_ROWS = 1000  # of one entity; a busier one answers for less than the slack
 EVENT, KNOWN, SUPERSEDED, KEY, VALUES = 0, 1, 2, 3, 4
+
+COUNTS = ("count", "count_distinct")  # what is 0, not null, of nothing
 
 Status = Literal["present", "missing", "expired"]
 Int64 = NDArray[np.int64]
@@ -75,7 +78,7 @@ class LastRow(msgspec.Struct, array_like=True, frozen=True):
             self.event_us,
             self.known_us,
             *((part is not None, part) for part in self.key),
-            *((value is not None, value) for value in self.values),
+            *((value is not None, _encoded(value) if isinstance(value, list) else value) for value in self.values),
         )
 
 
@@ -169,19 +172,24 @@ class ViewReader:
         self._ttl_us = plan.ttl_us
         self._longest_us = plan.longest_window_us
         self._keeps_last = plan.keeps_last
-        self._columns = len(plan.sum_columns)
+        self._columns = len(plan.tail_columns)
         self._last = [
-            (name, a.unit_us if a.function == "age" else 0, plan.last_columns.index(a.column) if a.column else -1)
+            (
+                name,
+                a.unit_us if a.function == "age" else 0,
+                plan.last_columns.index(a.reads) if a.column else -1,
+                a.window_us,
+            )
             for name, a in plan.features.items()
             if not a.windowed
         ]
         self._windows: dict[int, list[tuple[str, str, int, int]]] = {}
         for name, a in plan.features.items():
-            if a.window_us is not None:
-                place = plan.sum_columns.index(a.column) if a.column else -1
-                scale = plan.scales[place] if a.column else 1
+            if a.windowed and a.window_us is not None:
+                place = plan.tail_position(a) if a.column else -1
+                scale = plan.tail_columns[place].scale if a.column else 1
                 self._windows.setdefault(a.window_us, []).append((name, a.function, place, scale))
-        self._nothing = {name: 0.0 if a.function == "count" else None for name, a in plan.features.items()}
+        self._nothing = {name: 0.0 if a.function in COUNTS else None for name, a in plan.features.items()}
 
     def look(self, packed: bytes | None, at_us: int) -> Looked:
         """What the view says at `at_us`; packed: the entity's row, None when there is none.
@@ -208,11 +216,14 @@ class ViewReader:
             raise self._too_early(at_us, row.last[0].start_us)
         if best is None:
             return None, False
-        if self._ttl_us is not None and at_us - best.event_us > self._ttl_us:
-            return best.event_us, False
-        for name, unit_us, place in self._last:
-            values[name] = age(at_us, best.event_us, unit_us) if unit_us else best.values[place]
-        return best.event_us, True
+        age_us = at_us - best.event_us
+        in_ttl = self._ttl_us is None or age_us <= self._ttl_us
+        fresh = False
+        for name, unit_us, place, window_us in self._last:
+            if in_ttl if window_us is None else age_us < window_us:
+                values[name] = age(at_us, best.event_us, unit_us) if unit_us else best.values[place]
+                fresh = True
+        return best.event_us, fresh
 
     def _too_early(self, at_us: int, from_here_us: int) -> AskedBeforeTail:
         return AskedBeforeTail(
@@ -241,9 +252,14 @@ class ViewReader:
                 if place < 0:
                     values[name] = float(rows - first)
                     continue
+                column = tail[VALUES + place, first:]
+                if function in ("min", "max", "count_distinct"):
+                    values[name] = _compared(function, column)
+                    continue
                 if place not in sums:
-                    sums[place] = _sum(tail[VALUES + place, first:])
-                values[name] = _finish(function, *sums[place], scale)
+                    sums[place] = _sum(column)
+                squares = _squares(column) if function == "std" else 0
+                values[name] = _finish(function, *sums[place], scale, squares)
         return (int(events[-1]), True) if rows else (None, False)
 
 
@@ -274,7 +290,7 @@ def _merge_last(
         best = order
     if len(kept) > MOST_LAST_ROWS:
         kept, dropped = kept[-MOST_LAST_ROWS:], True
-    return tuple(kept), len(set(kept) - set(old)), dropped
+    return tuple(kept), len({row.order() for row in kept} - {row.order() for row in old}), dropped
 
 
 def _merge_tail(old: Packed, new: Int64, newest_known_us: int, longest_window_us: int) -> tuple[Int64, int, int]:
@@ -291,7 +307,9 @@ def _merge_tail(old: Packed, new: Int64, newest_known_us: int, longest_window_us
     versions = versions[:, np.sort(first)]
     before = versions[SUPERSEDED].copy()
     # a version that was superseded stays so, even when the row that superseded it has been pruned
-    versions[SUPERSEDED] = np.minimum(before, _superseded(versions))
+    versions[SUPERSEDED] = np.minimum(
+        before, superseded_us(versions[KEY], versions[KNOWN], versions[EVENT], list(versions[VALUES:]))
+    )
     arrived = np.arange(versions.shape[1]) >= int(restated.sum())
     changed = int(((arrived | (versions[SUPERSEDED] != before)) & (versions[EVENT] > pruned_to_us)).sum())
     if not changed:
@@ -308,21 +326,6 @@ def _inserted(rows: Int64, new: Int64) -> Int64:
     return np.insert(rows, np.searchsorted(rows[EVENT], new[EVENT], side="right"), new, axis=1)
 
 
-def _superseded(rows: Int64) -> Int64:
-    """For each event, when the next version of its key was known; NEVER_US for the newest.
-
-    Versions are ordered by known time, event time, then content, null first (NULL is the least int64).
-    """
-    order = np.lexsort((*rows[:KEY:-1], rows[EVENT], rows[KNOWN], rows[KEY]))
-    key, known = rows[KEY][order], rows[KNOWN][order]
-    following = np.full(len(order), NEVER_US, dtype=np.int64)
-    same = key[1:] == key[:-1]
-    following[:-1][same] = known[1:][same]
-    superseded = np.empty_like(following)
-    superseded[order] = following
-    return superseded
-
-
 def _sum(column: Int64) -> tuple[int, int]:
     """The exact sum of the values that are not null, and how many they are."""
     if not len(column):
@@ -337,10 +340,39 @@ def _sum(column: Int64) -> tuple[int, int]:
     return total, len(column)
 
 
-def _finish(function: str, total: int, count: int, scale: int) -> float | None:
+def _squares(column: Int64) -> int:
+    """The exact sum of the squares of the values that are not null."""
+    column = column[column != NULL]
+    if not len(column):
+        return 0
+    if int(np.abs(column).max()) ** 2 * len(column) < 2**63:
+        return int((column * column).sum())
+    upper, lower = column >> 24, column & (2**24 - 1)
+    return (int((upper * upper).sum()) << 48) + (int((upper * lower).sum()) << 25) + int((lower * lower).sum())
+
+
+def _compared(function: str, column: Int64) -> float | None:
+    """The least or greatest of the values that are not null, or how many different ones they are."""
+    column = column[column != NULL]
+    if function == "count_distinct":
+        return float(len(np.unique(column)))
+    if not len(column):
+        return None
+    return float(from_order(column.min() if function == "min" else column.max()))
+
+
+def _finish(function: str, total: int, count: int, scale: int, squares: int = 0) -> float | None:
     """`events.finish` for one row."""
     if function == "count":
         return float(count)
+    if function == "std":
+        if count < 2:
+            return None
+        return math.sqrt(float(count * squares - total * total) / float(count * (count - 1))) / float(scale)
     if count == 0:
         return None
     return float(total) / float(scale if function == "sum" else count * scale)
+
+
+def _encoded(value: list[Any]) -> bytes:
+    return msgspec.msgpack.encode(value)

@@ -7,11 +7,14 @@ it offline, a release carries it, serving follows it without the project's own c
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Literal, NamedTuple
 
 import msgspec
 
 from seatrial.features.definitions import WINDOWED, BadDefinition, FeatureView, Function, unknown_view
 from seatrial.features.request_time import RequestFunction
+
+SUMMED = ("mean", "sum", "std")  # what is computed from exact sums
 
 
 class AggregationPlan(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -22,10 +25,29 @@ class AggregationPlan(msgspec.Struct, frozen=True, omit_defaults=True):
     window_us: int | None = None
     scale: int = 1
     unit_us: int = 1
+    sql: bool = False
 
     @property
     def windowed(self) -> bool:
+        """Whether it counts every row of a window, and not only the latest."""
         return self.function in WINDOWED
+
+    @property
+    def reads(self) -> str:
+        """What the value is read from: a column, or an expression, which no column is mistaken for."""
+        return f"sql({self.column})" if self.sql else self.column or ""
+
+
+class TailColumn(NamedTuple):
+    """What is kept of one column, or expression, for each event of a window, as a 64-bit integer; null stays null.
+
+    kind: "sum": value x scale; "count": that there is one; "order": the float64, in bits that compare like it;
+    "distinct": the value itself, or a hash of text.
+    """
+
+    kind: Literal["sum", "count", "order", "distinct"]
+    reads: str
+    scale: int = 1
 
 
 class SourcePlan(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -40,8 +62,8 @@ class SourcePlan(msgspec.Struct, frozen=True, omit_defaults=True):
 class ViewPlan(msgspec.Struct, frozen=True, omit_defaults=True):
     """One view: whose digest names the rows of the online store, and what is read from them.
 
-    last_columns, sum_columns: the columns kept in an online row, in the order in which it keeps them: sorted by name,
-    so that it does not hang on the order of the features, which JSON does not keep.
+    last_columns, tail_columns: what an online row keeps, in the order in which it keeps it: sorted by kind and name, so
+    that it does not hang on the order of the features, which JSON does not keep.
     source: None only in releases that were packed before plans held it.
     """
 
@@ -54,23 +76,42 @@ class ViewPlan(msgspec.Struct, frozen=True, omit_defaults=True):
 
     @property
     def last_columns(self) -> tuple[str, ...]:
-        return _columns(self, "last")
+        return tuple(sorted({a.reads for a in self.features.values() if a.function == "last"}))
 
     @property
-    def sum_columns(self) -> tuple[str, ...]:
-        return _columns(self, *WINDOWED)
-
-    @property
-    def scales(self) -> tuple[int, ...]:
-        """For each of `sum_columns`, the finest scale that any feature asks for."""
-        return tuple(
-            max(a.scale for a in self.features.values() if a.windowed and a.column == column)
-            for column in self.sum_columns
+    def tail_columns(self) -> tuple[TailColumn, ...]:
+        windowed = [a for a in self.features.values() if a.windowed and a.column is not None]
+        summed = {a.reads for a in windowed if a.function in SUMMED}
+        counted = {a.reads for a in windowed if a.function == "count"} - summed
+        added = [
+            TailColumn("count", reads)
+            if reads in counted
+            else TailColumn("sum", reads, max(a.scale for a in windowed if a.reads == reads))
+            for reads in sorted(summed | counted)
+        ]
+        ordered = sorted({a.reads for a in windowed if a.function in ("min", "max")})
+        told_apart = sorted({a.reads for a in windowed if a.function == "count_distinct"})
+        return (
+            *added,
+            *(TailColumn("order", reads) for reads in ordered),
+            *(TailColumn("distinct", reads) for reads in told_apart),
         )
+
+    def tail_position(self, a: AggregationPlan) -> int:
+        """Which of `tail_columns` a windowed feature of a column is computed from."""
+        kinds = {"min": ("order",), "max": ("order",), "count_distinct": ("distinct",)}.get(
+            a.function, ("sum", "count")
+        )
+        return next(i for i, tail in enumerate(self.tail_columns) if tail.reads == a.reads and tail.kind in kinds)
+
+    @property
+    def expressions(self) -> dict[str, str]:
+        """The expressions that features read: the name by which they are read -> SQL."""
+        return {a.reads: a.column for a in self.features.values() if a.sql and a.column}
 
     @property
     def longest_window_us(self) -> int:
-        return max((a.window_us or 0 for a in self.features.values()), default=0)
+        return max((a.window_us or 0 for a in self.features.values() if a.windowed), default=0)
 
     @property
     def keeps_last(self) -> bool:
@@ -133,7 +174,8 @@ def make_plan(features: Sequence[FeatureView | RequestFunction | str], views: Ma
     """The plan for a model's features.
 
     views: every view of the project by name; a function may use a feature of a view that is no input itself.
-    Raises BadDefinition for two features with one name, or an argument `view__feature` that nobody declares.
+    Raises BadDefinition for two features with one name, an argument `view__feature` that nobody declares, or a function
+    that needs one that comes later, or that needs it.
     """
     used = {feature.name: feature for feature in features if isinstance(feature, FeatureView)}
     functions = [feature for feature in features if isinstance(feature, RequestFunction)]
@@ -147,6 +189,7 @@ def make_plan(features: Sequence[FeatureView | RequestFunction | str], views: Ma
                 raise unknown_view(name, list(views))
             used[name] = views[name]
             _check_feature(views[name], arg, function)
+    _check_order(functions)
     plan = FeaturePlan(
         tuple(plan_view(view) for view in used.values()),
         tuple(FunctionPlan(function.name, function.args, function.source) for function in functions),
@@ -158,14 +201,36 @@ def make_plan(features: Sequence[FeatureView | RequestFunction | str], views: Ma
     return plan
 
 
+def _check_order(functions: Sequence[RequestFunction]) -> None:
+    """Raise BadDefinition unless each function needs only earlier ones."""
+    needs = {function.name: [arg for arg in function.args if arg != function.name] for function in functions}
+    for position, function in enumerate(functions):
+        later = {one.name for one in functions[position:]}
+        for arg in function.args:
+            if arg in later:
+                path = _way_back(arg, function.name, needs, ())
+                raise BadDefinition(
+                    f"request-time functions need each other: {' needs '.join((function.name, *path))}."
+                    if path
+                    else f"request-time function '{function.name}' needs '{arg}', which the model lists after it.",
+                    expected="Functions are computed in the order of the model's features=[...].",
+                    next="Take the circle apart." if path else f"List '{arg}' before '{function.name}'.",
+                )
+
+
+def _way_back(name: str, start: str, needs: Mapping[str, Sequence[str]], seen: tuple[str, ...]) -> tuple[str, ...]:
+    """The names from `name` to `start`, each of which needs the next; empty when there is no such way."""
+    if name == start:
+        return (*seen, name)
+    if name in seen or name not in needs:
+        return ()
+    ways = (_way_back(arg, start, needs, (*seen, name)) for arg in needs[name])
+    return next((way for way in ways if way), ())
+
+
 def _check_feature(view: FeatureView | None, arg: str, function: RequestFunction) -> None:
     if view is not None and arg not in view.columns:
         raise BadDefinition(
             f"request-time function '{function.name}' asks for '{arg}', which view '{view.name}' does not have.",
             expected=f"It has {', '.join(view.columns)}.",
         )
-
-
-def _columns(view: ViewPlan, *functions: str) -> tuple[str, ...]:
-    columns = [a.column for a in view.features.values() if a.function in functions and a.column is not None]
-    return tuple(sorted(set(columns)))

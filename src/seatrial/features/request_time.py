@@ -94,6 +94,8 @@ def on_request(function: Callable[..., Any]) -> RequestFunction:
         raise BadRequestFunction("a request-time function must be written with 'def'.")
     description = ast.get_docstring(definition) or ""
     bare = _bare(definition)
+    if bare.name in [arg.arg for arg in bare.args.args]:
+        _refuse(bare.name, definition, f"it takes '{bare.name}', its own output, as an argument")
     source = ast.unparse(bare)
     load(bare.name, source)
     return RequestFunction(bare.name, tuple(arg.arg for arg in bare.args.args), source, description)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -37,17 +37,19 @@ def build(
     events: Mapping[str, pa.Table],
     *,
     threads: int = 1,
+    join: Callable[..., pa.Table] = as_of,
 ) -> pa.Table:
     """`rows` with every feature column of the plan appended, in the plan's order.
 
     rows: label rows; with views it needs `at` (timestamp[us, tz=UTC]).
     views, events: per view of the plan its definition and its source's rows.
+    join: what joins them, called like `join.as_of`.
     Request-time functions get float64 columns, null as NaN; their NaN becomes null again.
     Raises NotRowWise when a function's value depends on other rows, and what the join raises.
     """
     import pyarrow as pa
 
-    joined = as_of(rows, views, events, at=AT, threads=threads) if plan.views else rows
+    joined = join(rows, views, events, at=AT, threads=threads) if plan.views else rows
     made: dict[str, np.ndarray[tuple[int], np.dtype[np.float64]]] = {}
     for function, (name, args, loaded) in zip(plan.functions, load_functions(plan), strict=True):
         columns = {arg: made[arg] if arg in made else _numbers(joined, arg, name) for arg in args}

@@ -29,7 +29,7 @@ from seatrial.releases.runtime import MissingNotAccepted, ScoreNotFinite
 from seatrial.serving.metrics import Counted, Metrics
 from seatrial.serving.requests import Request, RequestReader
 from seatrial.serving.row import RowEncoder
-from seatrial.stores.online import OnlineStoreDamaged, OnlineStoreTooNew, OnlineStoreUnavailable, SqliteOnlineStore
+from seatrial.stores.online import OnlineStore, OnlineStoreDamaged, OnlineStoreTooNew, OnlineStoreUnavailable
 from seatrial.stores.prediction_log import LoggedPrediction, LogSchema, PredictionLog, log_schema
 from seatrial.stores.routes import OnStoreFailure
 
@@ -185,7 +185,7 @@ class Predictor:
         *,
         metrics: Metrics,
         log: PredictionLog | None,
-        online: SqliteOnlineStore | None = None,
+        online: OnlineStore | None = None,
         salt: str = "",
         route_by: str | None = None,
         on_store_failure: OnStoreFailure = "refuse",
@@ -370,7 +370,7 @@ class _Arm:
         deployment: str,
         share: Share,
         fields: Sequence[Field],
-        online: SqliteOnlineStore | None,
+        online: OnlineStore | None,
         on_store_failure: OnStoreFailure,
         metrics: Metrics,
     ) -> None:

@@ -24,7 +24,7 @@ from seatrial.serving.http import Front, NotFound, NotReady, WhichModel
 from seatrial.serving.metrics import Metrics
 from seatrial.serving.predictor import Predictor, Release, Share
 from seatrial.serving.release import open_release
-from seatrial.stores.online import SqliteOnlineStore
+from seatrial.stores.online import OnlineStore
 from seatrial.stores.prediction_log import PredictionLog
 from seatrial.stores.routes import RouteFile, RouteStore, Verify
 
@@ -80,7 +80,7 @@ class Service:
         verify: Verify | None = None,
         read_bundle: ReadBundle | None = None,
         open_release: OpenRelease | None = None,
-        online: SqliteOnlineStore | None = None,
+        online: OnlineStore | None = None,
         log: PredictionLog | None = None,
         replay: bool = False,
         now_us: Callable[[], int] = machine_us,
@@ -298,7 +298,7 @@ def load(
     routes: Path,
     read_bundle: ReadBundle,
     trusted_keys: TrustedKeys,
-    online: SqliteOnlineStore | None,
+    online: OnlineStore | None,
     log: PredictionLog | None,
     replay: bool = False,
     now_us: Callable[[], int] = machine_us,
@@ -328,7 +328,7 @@ def from_bundle(
     *,
     trusted_keys: TrustedKeys,
     log: PredictionLog | None,
-    online: Callable[[], SqliteOnlineStore] | None = None,
+    online: Callable[[], OnlineStore] | None = None,
     replay: bool = False,
 ) -> Service:
     """The service of one bundle file, ready to answer.

@@ -139,6 +139,7 @@ class MetadataStore:
         (`NAME.format-N.backup`) and then migrated.
     busy_seconds: how long to wait for another writer before MetadataBusy.
     make: False leaves a file that is not there, or has no byte, to the first transaction; until then it is empty.
+    read_only: never writes, not even beside the file; for the store of another project. It must be there.
 
     A user who may not write the file or its folder can read it; a transaction is then refused.
     One instance may be used by many threads, and after a fork by the child: each call takes a connection of its own
@@ -147,8 +148,11 @@ class MetadataStore:
     Raises NotMetadata, MetadataTooNew, MetadataDamaged, MetadataUnreachable, MigrationFailed.
     """
 
-    def __init__(self, path: Path, *, busy_seconds: float = BUSY_SECONDS, make: bool = True) -> None:
+    def __init__(
+        self, path: Path, *, busy_seconds: float = BUSY_SECONDS, make: bool = True, read_only: bool = False
+    ) -> None:
         self.path = path
+        self._read_only = read_only
         self._busy_seconds = busy_seconds
         self._lock = threading.Lock()
         self._idle: list[sqlite3.Connection] = []
@@ -408,6 +412,8 @@ class MetadataStore:
         return self._prepared
 
     def _prepare(self) -> None:
+        if self._read_only:
+            return self._prepare_to_read()
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -423,6 +429,27 @@ class MetadataStore:
                 raise
         self._prepared = True
         self._release(connection)
+        return None
+
+    def _prepare_to_read(self) -> None:
+        """Take the file as it is; while a writer has a log beside it, with that log."""
+        log = self.path.with_name(f"{self.path.name}-wal")
+        self._mode = "ro" if log.exists() and log.stat().st_size else READ_ONLY
+        with self._explaining():
+            connection = self._connect(self._mode)
+            try:
+                found = self._found_format(connection)
+            except BaseException:
+                connection.close()
+                raise
+        self._release(connection)
+        if found < len(MIGRATIONS):
+            raise MigrationFailed(
+                f"the metadata store {self.path} has the format {found}, and is only read here.",
+                expected=f"The format {len(MIGRATIONS)} is expected.",
+                next="Run `seatrial status` in its own project, which brings it up to date.",
+            )
+        self._prepared = True
 
     def _open(self) -> sqlite3.Connection:
         """The first connection. SQLite reads a write-ahead log only where it may write beside it; a user who may not

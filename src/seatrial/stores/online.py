@@ -1,22 +1,21 @@
-"""The online store on SQLite: packed rows of bytes by (view digest, entity), read in one round trip.
+"""The online store: packed rows of bytes by (view digest, entity), read in one round trip.
 
-What is in the bytes is the business of `features.packed`; this module keeps them. A write reads the rows that
-it changes and writes them back in one transaction, so two writers never lose each other's rows. Reads see
-the last committed state and never wait for a writer (WAL).
+What is in the bytes is the business of `features.packed`; a store keeps them. Which store it is, an address says:
+`open_online` goes from one to the other. There is one file for each technology beside this one.
 """
 
 from __future__ import annotations
 
-import sqlite3
-import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-from seatrial.core.errors import Failed, Unavailable
+from seatrial.core.errors import Failed, Unavailable, UsageError
+from seatrial.stores.redis_server import SCHEMES as REDIS
+from seatrial.stores.redis_server import with_variables
 
-FORMAT = 1
-MOST_KEYS = 500  # in one statement
+SQLITE = "sqlite:///"
+WRITER_WAITS = 30.0  # seconds
 
 Key = tuple[str, bytes]
 """(view digest, canonical entity key)."""
@@ -37,14 +36,66 @@ class Rows(Protocol):
         """Take a row away; one that is not there is no error."""
 
 
+class OnlineStore(Protocol):
+    """Packed rows by key, for every process of a project.
+
+    One instance may be used by many threads at once, and many processes may have the same store open. What one of
+    them has written, every later call of any of them sees. Rows are bytes that the store does not look into.
+
+    Every method raises OnlineStoreUnavailable when the store did not answer in the time that the instance was
+    given (then calling again is safe, and may help), OnlineStoreDamaged when it holds what no store writes, and
+    OnlineStoreTooNew when a newer version wrote it. `seatrial.testing.OnlineStoreSuite` holds all of this as tests.
+    """
+
+    def get(self, keys: Sequence[Key]) -> list[bytes | None]:
+        """The packed row of each key, in order; None where there is none.
+
+        One round trip whatever the number of views, and one consistent state: never half of an update. It waits
+        for no writer.
+        """
+
+    def update(self, change: Callable[[Rows], Result]) -> Result:
+        """Let `change` read and write rows in one transaction, all of its writes or none; what it returned.
+
+        It may be called again, from the start, when another writer came between; so it does nothing else than to
+        compute and to use its rows. When it raises, nothing is written. A write that failed with
+        OnlineStoreUnavailable may have been made or not, whole in either case.
+        Raises OnlineStoreFull when there is no room, OnlineStoreBusy when other writers came between every time.
+        """
+
+    def count(self, view: str) -> int:
+        """Number of entities of a view, exactly."""
+
+    def close(self) -> None:
+        """Give back connections and files, of every thread. Closing twice is no error."""
+
+
 class OnlineStoreUnavailable(Unavailable):
     """The online store did not answer in time."""
 
     code = "online.unavailable"
 
 
+class OnlineStoreBusy(OnlineStoreUnavailable):
+    """Other writers came between every attempt to write to the online store."""
+
+    code = "online.busy"
+
+
+class OnlineStoreFull(OnlineStoreUnavailable):
+    """The online store has no room for another row."""
+
+    code = "online.full"
+
+
+class OnlineStoreRefused(OnlineStoreUnavailable):
+    """The online store's server does not let this user in: a password is wrong or missing, or a right is."""
+
+    code = "online.refused"
+
+
 class OnlineStoreDamaged(Failed):
-    """The online store's file is not what it should be."""
+    """The online store holds what no online store writes."""
 
     code = "online.damaged"
 
@@ -55,184 +106,43 @@ class OnlineStoreTooNew(Failed):
     code = "online.too_new"
 
 
-class SqliteOnlineStore:
-    """Packed rows in one SQLite file.
+class BadOnlineAddress(UsageError):
+    """The address of the online store names no store that there is."""
 
-    One instance may be used by many threads; each has its own connection. A reader or writer that waits longer
-    than `busy_seconds` for another gets OnlineStoreUnavailable.
-    lazy: the file is opened, and made where there is none, by the first call; what is wrong with it is raised there,
-        and the next call looks again.
+    code = "online.bad_address"
+
+
+def open_online(
+    address: str,
+    *,
+    folder: Path,
+    project: str,
+    busy_seconds: float = WRITER_WAITS,
+    read_only: bool = False,
+    lazy: bool = False,
+) -> OnlineStore:
+    """The store at an address: `sqlite:///PATH`, `redis://[[USER]:PASSWORD@]HOST[:PORT][/DB]`, `rediss://...` (TLS)
+    or `unix://[[USER]:PASSWORD@]/SOCKET[?db=DB]`.
+
+    `${VAR}` in it is taken from the environment. folder: where a relative path starts. project: tells the rows of
+    projects apart that share a database. busy_seconds: how long a call waits. read_only: makes no file. lazy: nothing
+    is opened, and so nothing raised about what is there, before the first call.
+    Raises BadOnlineAddress, BadRedisAddress, RedisExtraMissing, and what opening the store raises.
     """
+    if address.startswith("${"):
+        address = with_variables(address)  # which may hold the scheme
+    if address.startswith(SQLITE):
+        from seatrial.stores.online_sqlite import SqliteOnlineStore
 
-    def __init__(self, path: Path, *, busy_seconds: float = 30.0, read_only: bool = False, lazy: bool = False) -> None:
-        self._path = path
-        self._busy_seconds = busy_seconds
-        self._read_only = read_only
-        self._local = threading.local()
-        self._opened: list[sqlite3.Connection] = []
-        self._prepared = False
-        if not lazy:
-            self._prepare()
+        path = folder / with_variables(address).removeprefix(SQLITE)
+        return SqliteOnlineStore(path, busy_seconds=busy_seconds, read_only=read_only, lazy=lazy)
+    if address.startswith(REDIS):
+        from seatrial.stores.online_redis import RedisOnlineStore
 
-    def get(self, keys: Sequence[Key]) -> list[bytes | None]:
-        """The packed row of each key, in order; None where there is none. One statement, one consistent state."""
-        if not keys:
-            return []
-        connection = self._connection()
-        try:
-            return _select(connection, keys)
-        except sqlite3.Error as error:
-            self._forget(connection)
-            raise self._explained(error) from None
-
-    def update(self, change: Callable[[Rows], Result]) -> Result:
-        """Let `change` read and write rows in one transaction, all of its writes or none; what it returned.
-
-        It may be called again, from the start, when another writer came between.
-        """
-        connection = self._connection()
-        try:
-            connection.execute("BEGIN IMMEDIATE")
-            try:
-                result = change(_Rows(connection))
-            except BaseException:
-                connection.execute("ROLLBACK")
-                raise
-            connection.execute("COMMIT")
-        except sqlite3.Error as error:
-            raise self._explained(error) from None
-        return result
-
-    def count(self, view: str) -> int:
-        """Number of entities of a view."""
-        connection = self._connection()
-        try:
-            row = connection.execute("SELECT count(*) FROM rows WHERE view = ?", (view,)).fetchone()
-        except sqlite3.Error as error:
-            raise self._explained(error) from None
-        return int(row[0])
-
-    def close(self) -> None:
-        """Close the connections of every thread."""
-        for connection in self._opened:
-            connection.close()
-        self._opened.clear()
-        self._local = threading.local()
-
-    def _connection(self) -> sqlite3.Connection:
-        """This thread's connection to a file that was found to be a store of this format."""
-        if not self._prepared:
-            self._prepare()
-        try:
-            return self._connect()
-        except sqlite3.Error as error:
-            raise self._explained(error) from None
-
-    def _connect(self) -> sqlite3.Connection:
-        connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
-        if connection is None:
-            where = f"{self._path.resolve().as_uri()}?mode={'ro' if self._read_only else 'rwc'}"
-            connection = sqlite3.connect(
-                where, uri=True, timeout=self._busy_seconds, isolation_level=None, check_same_thread=False
-            )
-            try:
-                # a row can be rebuilt from its source, so a commit need not wait for the disk
-                connection.execute("PRAGMA synchronous=NORMAL")
-                connection.execute("PRAGMA mmap_size=268435456")
-            except sqlite3.Error:
-                connection.close()
-                raise
-            self._local.connection = connection
-            self._opened.append(connection)
-        return connection
-
-    def _forget(self, connection: sqlite3.Connection) -> None:
-        """The next call opens the file anew: a damaged one may have been replaced by then."""
-        connection.close()
-        self._opened.remove(connection)
-        self._local.connection = None
-        self._prepared = False
-
-    def _prepare(self) -> None:
-        try:
-            if not self._read_only:
-                self._path.parent.mkdir(parents=True, exist_ok=True)
-            connection = self._connect()
-        except OSError as error:
-            raise self._unavailable(error.strerror or str(error)) from None
-        except sqlite3.Error as error:
-            raise self._explained(error) from None
-        try:
-            if not self._read_only:
-                self._create(connection)
-            found = connection.execute("PRAGMA user_version").fetchone()[0]
-        except sqlite3.Error as error:
-            self._forget(connection)
-            raise self._explained(error) from None
-        if found > FORMAT:
-            self._forget(connection)
-            raise OnlineStoreTooNew(
-                f"the online store {self._path.name} has format {found}; this version reads up to {FORMAT}.",
-                next="Update seatrial.",
-            )
-        self._prepared = True
-
-    def _create(self, connection: sqlite3.Connection) -> None:
-        connection.execute("PRAGMA journal_mode=WAL")
-        connection.execute("BEGIN IMMEDIATE")
-        if connection.execute("PRAGMA user_version").fetchone()[0] == 0:
-            connection.execute(
-                "CREATE TABLE IF NOT EXISTS rows (view TEXT, entity BLOB, packed BLOB NOT NULL, "
-                "PRIMARY KEY (view, entity)) WITHOUT ROWID"
-            )
-            connection.execute(f"PRAGMA user_version={FORMAT}")
-        connection.execute("COMMIT")
-
-    def _explained(self, error: sqlite3.Error) -> Failed | Unavailable:
-        if isinstance(error, sqlite3.OperationalError) and not isinstance(error, sqlite3.IntegrityError):
-            return self._unavailable(str(error))
-        return OnlineStoreDamaged(
-            f"the online store {self._path.name} cannot be read: {error}.",
-            next="Move the file away and run `seatrial materialize`; it is rebuilt from the sources.",
-        )
-
-    def _unavailable(self, why: str) -> OnlineStoreUnavailable:
-        return OnlineStoreUnavailable(
-            f"the online store {self._path.name} did not answer: {why}.",
-            next="Try again; if it stays so, see `seatrial doctor`.",
-        )
-
-
-class _Rows:
-    """`Rows` within a transaction that is open."""
-
-    def __init__(self, connection: sqlite3.Connection) -> None:
-        self._connection = connection
-
-    def get(self, keys: Sequence[Key]) -> list[bytes | None]:
-        found: list[bytes | None] = []
-        for first in range(0, len(keys), MOST_KEYS):
-            found += _select(self._connection, keys[first : first + MOST_KEYS])
-        return found
-
-    def put(self, key: Key, packed: bytes) -> None:
-        self._connection.execute(
-            "INSERT INTO rows (view, entity, packed) VALUES (?, ?, ?) "
-            "ON CONFLICT (view, entity) DO UPDATE SET packed = excluded.packed",
-            (*key, packed),
-        )
-
-    def delete(self, key: Key) -> None:
-        self._connection.execute("DELETE FROM rows WHERE view = ? AND entity = ?", key)
-
-
-def _select(connection: sqlite3.Connection, keys: Sequence[Key]) -> list[bytes | None]:
-    # a join from the keys looks each of them up; an IN over pairs would read the whole table
-    marks = ",".join(["(?,?)"] * len(keys))
-    query = (
-        f"WITH wanted(view, entity) AS (VALUES {marks}) SELECT rows.view, rows.entity, rows.packed "
-        "FROM wanted CROSS JOIN rows ON rows.view = wanted.view AND rows.entity = wanted.entity"
+        return RedisOnlineStore(address, project=project, busy_seconds=busy_seconds, lazy=lazy)
+    raise BadOnlineAddress(
+        f"the online store's address is of the kind '{address.partition('://')[0][:20]}'.",
+        expected="sqlite:///PATH, redis://HOST:PORT/DB, rediss://HOST:PORT/DB or unix:///SOCKET?db=DB is expected.",
+        state="Nothing was opened.",
+        next="Correct stores.online in seatrial.toml, or SEATRIAL_STORES_ONLINE.",
     )
-    rows = connection.execute(query, [part for key in keys for part in key])
-    found = {(view, entity): packed for view, entity, packed in rows}
-    return [found.get(key) for key in keys]

@@ -7,23 +7,26 @@ so another process that opens the same folder has them too.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import quote
 
 from seatrial.core.clock import Clock, as_utc, parse_time, to_us
-from seatrial.core.errors import Failed, NotInThisVersion, UsageError, did_you_mean, listed
+from seatrial.core.errors import Failed, UsageError, did_you_mean, listed
 from seatrial.core.identity import canonical_json, content_id
 from seatrial.core.records import Record
 from seatrial.core.windows import duration_us
-from seatrial.data.session import is_one_select, session
+from seatrial.data.expressions import ROWS, wrong
 from seatrial.data.sources import FrameSource, ParquetSource, QuerySource, require_columns
 from seatrial.features.definitions import Entity, FeatureView, agg, check_name
 from seatrial.features.plan import FeaturePlan, plan_view
 from seatrial.inputs import Inputs
 from seatrial.project import Project
+from seatrial.stores.redis_server import SCHEMES
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -34,7 +37,6 @@ if TYPE_CHECKING:
 EVENT = "event_timestamp"
 CREATED = "created_timestamp"
 DAY_US = duration_us("1d")
-ROWS = "rows"  # the file's name within a transformation
 KIND = "feature_view"
 FORMAT = 1
 STATISTICS = ("mean", "std", "min", "max", "null_rate", "p25", "p50", "p75")
@@ -150,7 +152,9 @@ class FeatureStore:
     """Features of entities, offline as of any instant and online as of now.
 
     repo_path: the folder whose `.seatrial` holds definitions and online store; relative paths of files start there.
-    online_store_config: None or {"type": "sqlite"}; Redis is planned.
+    online_store_config: None or {"type": "sqlite"}: a file in that folder. {"type": "redis"}: a server, with
+        "connection_string" (an address, or "HOST:PORT,db=0,password=...,ssl=true"), or "host", "port", "db",
+        "username", "password" and "ssl"; or the address itself. `${VAR}` in them is taken from the environment.
     clock: where "now" comes from; the machine's by default.
     """
 
@@ -161,10 +165,10 @@ class FeatureStore:
         *,
         clock: Clock | None = None,
     ) -> None:
-        _check_online(online_store_config)
+        self._online = _online_address(online_store_config)
         self._clock = clock
         Path(repo_path).mkdir(parents=True, exist_ok=True)
-        self.project = Project(repo_path, clock=clock, definitions=())
+        self.project = Project(repo_path, clock=clock, definitions=(), online=self._online)
         self._built: dict[str, Registered] = {}  # by the id of their record
 
     def __enter__(self) -> FeatureStore:
@@ -254,7 +258,7 @@ class FeatureStore:
         """Bring the online store up to `end_date` (default: now) for every registered view. Repeating it is safe."""
         views = [view for one in self.views().values() for view in one.distinct_views]
         at = None if end_date is None else _instant(end_date, "end_date")
-        with Project(self.project.folder, clock=self._clock, definitions=views) as project:
+        with Project(self.project.folder, clock=self._clock, definitions=views, online=self._online) as project:
             return project.materialize(at=at)
 
     def push(self, view: str, rows: Any) -> list[Written]:
@@ -271,11 +275,12 @@ class FeatureStore:
 
     def compute_feature_statistics(
         self, view: str, start: datetime | str, end: datetime | str
-    ) -> dict[str, dict[str, float]]:
-        """Of each numeric feature mean, std, min, max, null_rate, p25, p50 and p75 over the rows of a time span.
+    ) -> dict[str, dict[str, Any]]:
+        """Of each numeric feature mean, std, min, max, null_rate, p25, p50 and p75 over the rows of a time span; also
+        `distinct_count`, and `histogram` with `edges` and `counts` of up to 20 bins.
 
         start, end: rows with start <= event_timestamp < end count. std is the sample's; percentiles are interpolated.
-        Without any value all but null_rate are NaN; without any row null_rate is, too.
+        Without any value all numbers but null_rate are NaN; without any row null_rate is, too.
         """
         import numpy as np
         import pyarrow as pa
@@ -286,9 +291,7 @@ class FeatureStore:
         inside = (at_us >= to_us(_instant(start, "start"))) & (at_us < to_us(_instant(end, "end")))
         rows = rows.filter(pa.array(inside))
         return {
-            name: _statistics(rows[name].cast(pa.float64()).to_numpy())
-            for name, feature in registered.features.items()
-            if feature.dtype != "string"
+            name: _statistics(rows[name]) for name, feature in registered.features.items() if feature.dtype != "string"
         }
 
     # What the model server asks
@@ -469,22 +472,10 @@ def _typed(feature: FeatureDefinition, value: str) -> str:
 
 def _check_transformation(view: Registered, feature: FeatureDefinition, rows: pa.Table) -> None:
     """Raise BadTransformation unless the expression is one, runs, and looks at nothing but columns of its own row."""
-    import duckdb
-
     if feature.transformation is None:
         require_columns(view.file, rows, [feature.name])
         return
-    sql = f"SELECT (\n{feature.transformation}\n) AS value FROM {ROWS}"
-    problem = ""
-    try:
-        if not is_one_select(sql):
-            raise duckdb.ParserException("it is not one expression")
-        with session({ROWS: rows}) as connection:
-            problem = _looks_beyond(connection, sql, rows.column_names)
-            if not problem:
-                connection.execute(f"SELECT *, (\n{feature.transformation}\n) AS value FROM {ROWS} LIMIT 0")
-    except duckdb.Error as error:
-        problem = " ".join(str(error).split("\n")[0].split())
+    problem = wrong(feature.transformation, rows)
     if problem:
         raise BadTransformation(
             f"the transformation of feature '{feature.name}' of view '{view.name}' cannot be used: {problem}.",
@@ -492,45 +483,6 @@ def _check_transformation(view: Registered, feature: FeatureDefinition, rows: pa
             state="Nothing was registered.",
             feature=feature.name,
         )
-
-
-def _looks_beyond(connection: Any, sql: str, columns: Sequence[str]) -> str:
-    """What in a parsed expression depends on more than one row's columns; empty when nothing does."""
-    import msgspec
-
-    (text,) = connection.execute("SELECT json_serialize_sql(?)", [sql]).fetchone()
-    selected = msgspec.json.decode(text)["statements"][0]["node"].get("select_list", [])
-    if len(selected) != 1:
-        return "it is not one expression"
-    nodes = list(_nodes(selected))
-    kinds = {node["class"] for node in nodes}
-    if {"WINDOW", "SUBQUERY"} & kinds:
-        return "it looks at other rows, which may lie in the future of this one"
-    used = [node["function_name"] for node in nodes if node["class"] == "FUNCTION"]
-    unsteady = connection.execute(
-        "SELECT DISTINCT function_name FROM duckdb_functions() WHERE stability <> 'CONSISTENT'"
-    ).fetchall()
-    for (name,) in unsteady:
-        if name in used:
-            return f"{name} gives another value every time"
-    known = {ROWS, *(column.lower() for column in columns)}
-    if "LAMBDA" not in kinds:  # whose parameters look like columns
-        for node in nodes:
-            if node["class"] == "COLUMN_REF" and node["column_names"][0].lower() not in known:
-                name = node["column_names"][0]
-                return f"there is no column '{name}'. {did_you_mean(name, columns)}".strip().rstrip(".")
-    return ""
-
-
-def _nodes(tree: Any) -> Iterable[dict[str, Any]]:
-    """Every node of a syntax tree that has a class."""
-    if isinstance(tree, dict):
-        if "class" in tree:
-            yield tree
-        tree = list(tree.values())
-    if isinstance(tree, list):
-        for part in tree:
-            yield from _nodes(part)
 
 
 def _key_dtype(view: Registered, key: str, rows: pa.Table) -> KeyDtype:
@@ -644,38 +596,60 @@ def _check_keys(keys: Mapping[str, KeyDtype], rows: Sequence[Mapping[str, Any]])
                 )
 
 
-def _statistics(values: Any) -> dict[str, float]:
-    """values: float64 (n,), NaN where missing."""
+def _statistics(column: Any) -> dict[str, Any]:
+    """The statistics of one column in the form of the surface: NaN where there is none, one number each."""
     import numpy as np
+    import pyarrow as pa
 
-    present = values[~np.isnan(values)]
-    nan = float("nan")
-    found = dict.fromkeys(STATISTICS, nan)
-    if values.size:
-        found["null_rate"] = 1 - present.size / values.size
-    if present.size:
-        found |= {"mean": float(present.mean()), "min": float(present.min()), "max": float(present.max())}
-        found["std"] = float(present.std(ddof=1)) if present.size > 1 else nan
-        found |= {f"p{q}": float(np.percentile(present, q)) for q in (25, 50, 75)}
-    return found
+    from seatrial.features.statistics import number_spread
+
+    found = number_spread(np.asarray(column.cast(pa.float64()).to_numpy(), dtype=np.float64))
+    numbers: dict[str, Any] = {name: math.nan if found.get(name) is None else float(found[name]) for name in STATISTICS}
+    return numbers | {
+        "distinct_count": found["distinct_count"],
+        "histogram": {"edges": found.get("edges", []), "counts": found.get("counts", [])},
+    }
 
 
-def _check_online(config: Mapping[str, Any] | str | None) -> None:
-    if config is None:
-        return
-    words = config if isinstance(config, str) else " ".join(str(part) for pair in config.items() for part in pair)
-    kind = config if isinstance(config, str) else str(config.get("type", ""))
+def _online_address(config: Mapping[str, Any] | str | None) -> str | None:
+    """The online store's address that a config means; None for the one of the folder's settings."""
+    if isinstance(config, str):
+        config = {"connection_string": config, "type": "redis"} if config.startswith(SCHEMES) else {"type": config}
+    if not config:
+        return None
+    given = dict(config)
+    kind = str(given.pop("type", "redis" if {"host", "connection_string"} & set(given) else "")).lower()
     if kind == "sqlite":
-        return
-    if "redis" in words.lower() or (not isinstance(config, str) and not kind and "host" in config):
-        raise NotInThisVersion(
-            "the online store is configured as Redis, which is planned, but not in this version.",
-            expected="What there is: SQLite, in the folder of the feature store.",
+        return None
+    if kind != "redis":
+        raise UnknownOnlineStore(
+            f"the online store is configured as {kind.partition('://')[0] or listed(config)!r}.",
+            expected='None, {"type": "sqlite"} or {"type": "redis", ...} is expected.',
             state="Nothing was opened.",
-            next="Leave online_store_config out.",
         )
-    raise UnknownOnlineStore(
-        f"the online store is configured as {kind or listed(config)!r}.",
-        expected='None or {"type": "sqlite"} is expected.',
-        state="Nothing was opened.",
-    )
+    text = str(given.pop("connection_string", ""))
+    if "://" in text and not given:
+        return text
+    place, *options = text.split(",")  # as Feast writes it
+    if place:
+        given["host"], _, given["port"] = place.partition(":")
+    given |= dict(option.strip().partition("=")[::2] for option in options)
+    known = ("host", "port", "db", "username", "password", "ssl")
+    unknown = [name for name in given if name not in known]
+    if unknown:
+        raise UnknownOnlineStore(
+            f"the online store's config has {listed(unknown)}.",
+            expected=f"For Redis there is connection_string, or {listed(known)}.",
+            state="Nothing was opened.",
+            next=f"{did_you_mean(unknown[0], known)} An address takes every option of the driver.".strip(),
+        )
+    scheme = "rediss" if str(given.get("ssl", "")).lower() in ("true", "1", "yes") else "redis"
+    user, password = (_in_address(str(given.get(name) or "")) for name in ("username", "password"))
+    guard = f"{user}:{password}@" if user or password else ""
+    where = f"{given.get('host') or 'localhost'}:{given.get('port') or 6379}"
+    return f"{scheme}://{guard}{where}/{given.get('db') or 0}"
+
+
+def _in_address(secret: str) -> str:
+    """A user or password as it stands in an address; a `${VAR}` stays one."""
+    return secret if secret.startswith("${") and secret.endswith("}") else quote(secret, safe="")

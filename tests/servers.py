@@ -1,0 +1,86 @@
+"""Real servers for tests: started from the system's own programs, on a socket or a free port, and stopped again."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+REDIS = "redis-server"
+
+
+def program(name: str) -> str:
+    """Where a server's program is. Fails where it is missing: a test that could not run is no test that passed."""
+    found = shutil.which(name)
+    assert found, f"{name} is not installed: run `make services`"
+    return found
+
+
+@dataclass
+class RedisProcess:
+    """A Redis server of its own, on a socket and on a port, that keeps nothing on disk."""
+
+    folder: Path
+    options: tuple[str, ...] = ()
+    port: int = field(default_factory=lambda: free_port())
+    process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def socket(self) -> Path:
+        return self.folder / "redis.sock"
+
+    def address(self, database: int = 0, *, password: str = "") -> str:
+        return f"redis://{f':{password}@' if password else ''}127.0.0.1:{self.port}/{database}"
+
+    def unix(self, database: int = 0) -> str:
+        return f"unix://{self.socket}?db={database}"
+
+    def start(self) -> RedisProcess:
+        where = ["--port", str(self.port), "--bind", "127.0.0.1", "--unixsocket", str(self.socket)]
+        kept = ["--save", "", "--appendonly", "no", "--dir", str(self.folder), "--logfile", str(self.folder / "log")]
+        command = [program(REDIS), *where, *kept, "--databases", "64", *self.options]
+        self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT)
+        for _ in range(500):
+            try:
+                with socket.create_connection(("127.0.0.1", self.port), timeout=5) as connection:
+                    connection.sendall(b"PING\r\n")
+                    if connection.recv(100):  # also when it asks for a password
+                        return self
+            except OSError:
+                assert self.process.poll() is None, (self.folder / "log").read_text()
+            time.sleep(0.01)
+        raise AssertionError("redis-server did not start")
+
+    def ask(self, *words: str | bytes | int, database: int = 0) -> Any:
+        """The server's answer to a command, as it gave it."""
+        import redis
+
+        with redis.Redis(port=self.port, db=database, protocol=2) as client:
+            client.response_callbacks.clear()
+            return client.execute_command(*words)
+
+    def pause(self) -> None:
+        assert self.process
+        self.process.send_signal(signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        assert self.process
+        self.process.send_signal(signal.SIGCONT)
+
+    def stop(self) -> None:
+        """Kill it: what it held is gone."""
+        if self.process:
+            self.process.kill()
+            self.process.wait()
+            self.process = None
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
