@@ -14,29 +14,19 @@ from harness.joining import TTL_DAYS, Job, Join, contest
 
 def seatrial(job: Job, views: list[str]) -> Join:
     """As a user calls it. The one place to change when the public function changes."""
-    import pyarrow as pa
-
-    from seatrial import Entity, ParquetSource, agg
-    from seatrial.data.reading import read
+    from seatrial import Entity, ParquetSource, agg, point_in_time_join
     from seatrial.features.definitions import FeatureView
-    from seatrial.features.join import as_of
 
     entity = Entity("entity")
-    declared = {}
+    known_at = "created" if job.known_at else None
+    features = {f"f{i}": agg.last(f"f{i}") for i in range(job.features)}
+    declared = []
     for path in views:
-        name = Path(path).stem
-        source = ParquetSource(
-            path, event_timestamp="event_timestamp", known_at="created" if job.known_at else None, name=name
-        )
-        features = {f"f{i}": agg.last(f"f{i}") for i in range(job.features)}
-        declared[name] = FeatureView(name, entity, source, features, ttl_us=TTL_DAYS * 86_400_000_000)
+        source = ParquetSource(path, event_timestamp="event_timestamp", known_at=known_at)
+        declared.append(FeatureView(source.name, entity, source, features, ttl_us=TTL_DAYS * 86_400_000_000))
 
     def join(labels: pd.DataFrame) -> pd.DataFrame:
-        rows = pa.Table.from_pandas(labels, preserve_index=False)
-        events = {
-            name: read(view.source, folder=Path("/"), threads=job.threads).table for name, view in declared.items()
-        }
-        return as_of(rows, declared, events, at="event_timestamp", threads=job.threads).to_pandas()
+        return point_in_time_join(labels, declared, at="event_timestamp", threads=job.threads)
 
     return join
 

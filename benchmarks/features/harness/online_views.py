@@ -14,7 +14,7 @@ from seatrial.features.lookup import Lookup, entity_key
 from seatrial.features.materialize import Written, write
 from seatrial.features.packed import ViewReader
 from seatrial.features.plan import FeaturePlan, plan_view
-from seatrial.stores.online import SqliteOnlineStore
+from seatrial.stores.online import open_online
 
 AT_US = START_US + SPAN_US
 ENTITY = Entity("entity")
@@ -39,7 +39,7 @@ def windows(path: Path) -> FeatureView:
 
 def open_store(address: str) -> Any:
     """address: sqlite:///PATH or redis://HOST:PORT/NUMBER."""
-    return SqliteOnlineStore(Path(address.removeprefix("sqlite:///")))
+    return open_online(address, folder=Path("/"), project="bench")
 
 
 def materialize(view: FeatureView, store: Any, *, at_us: int = AT_US) -> Written:

@@ -54,10 +54,8 @@ class Job:
 
 def seatrial(job: Job) -> Join:
     """As a user calls it. The one place to change when the public function changes."""
-    from seatrial import Entity, ParquetSource, agg
-    from seatrial.data.reading import read
+    from seatrial import Entity, ParquetSource, agg, point_in_time_join
     from seatrial.features.definitions import FeatureView
-    from seatrial.features.join import as_of
 
     source = ParquetSource(
         job.events,
@@ -72,9 +70,7 @@ def seatrial(job: Job) -> Join:
     view = FeatureView("visits", Entity("entity"), source, features)
 
     def join(labels: pd.DataFrame) -> pd.DataFrame:
-        rows = pa.Table.from_pandas(labels, preserve_index=False)
-        events = {"visits": read(source, folder=Path("/"), threads=job.threads).table}
-        joined = as_of(rows, {"visits": view}, events, at="event_timestamp", threads=job.threads).to_pandas()
+        joined = point_in_time_join(labels, [view], at="event_timestamp", threads=job.threads)
         return joined.rename(columns=lambda name: name.removeprefix("visits__"))
 
     return join
