@@ -143,14 +143,16 @@ def test_a_column_may_have_any_name(tmp_path, name):
 @pytest.mark.parametrize(
     "values",
     [
-        pa.array([[1.0]] * 40),
+        pa.array([[{"a": 1}]] * 40),
         pa.array([{"a": 1}] * 40),
         pa.array([timedelta(hours=1)] * 40),
         pa.array([b"x"] * 40),
         pa.array([time(12)] * 40),
     ],
 )
-@pytest.mark.parametrize("feature", [agg.last("odd"), agg.sum("odd", window="1d"), agg.count("odd", window="1d")])
+@pytest.mark.parametrize(
+    "feature", [agg.last("odd"), agg.sum("odd", window="1d"), agg.count_distinct("odd", window="1d")]
+)
 @pytest.mark.parametrize("verb", ["train", "materialize"])
 def test_a_column_that_no_feature_can_hold_is_refused_by_name_and_type(tmp_path, values, feature, verb):
     with (
@@ -158,6 +160,12 @@ def test_a_column_that_no_feature_can_hold_is_refused_by_name_and_type(tmp_path,
         pytest.raises((TypeNotKept, ValueNotNumeric), match=r"view 'till' .* column 'odd'"),
     ):
         getattr(project, verb)()
+
+
+def test_rows_with_any_value_are_counted_and_lists_are_last_values(tmp_path):
+    features = {"count": agg.count("odd", window="1d"), "last": agg.last("odd")}
+    with with_view(tmp_path, features, {"odd": pa.array([[1.0]] * 39 + [None])}) as project:
+        assert project.materialize()[0].written == 40
 
 
 def test_a_number_column_with_a_word_in_it_is_told_by_row_and_value(tmp_path):

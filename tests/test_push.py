@@ -17,6 +17,7 @@ from seatrial.data.given import RowWrongType
 from seatrial.data.reading import ColumnWrongType, DataWarning
 from seatrial.features.lookup import Lookup
 from seatrial.features.plan import FeaturePlan, plan_view
+from seatrial.inputs import TimeInFuture
 
 NOON, LATER = datetime(2024, 1, 1, 12, tzinfo=UTC), datetime(2024, 1, 2, tzinfo=UTC)
 FIRST = {"sold_at": NOON, "shop": 7, "receipt": "r0", "amount": 1.0, "open": True, "kind": "food"}
@@ -202,3 +203,53 @@ def test_rows_can_be_pushed_before_the_source_has_a_file(tmp_path):
         assert project.push("till", [row()])[0].written == 1
         with pytest.raises(SeatrialError, match="not all objects"):
             project.push("till", [5])
+
+
+def test_a_row_that_happens_in_the_future_is_refused_by_row_and_value_and_nothing_is_written(tmp_path):
+    project, view = world(tmp_path)
+    with pytest.raises(TimeInFuture, match="row 2 has 'sold_at' 2024-01-05T00:00:00Z, and it is 2024-01-02T00:00:00Z"):
+        project.push("till", [row(), row(receipt="r2", sold_at="2024-01-05T00:00:00Z")])
+    assert says(project, view)["count"] == 1.0
+    project.push("till", [row(sold_at="2024-01-02T00:04:00Z")])  # clocks may differ that much
+    project.close()
+
+
+def test_a_row_that_is_foreseen_is_taken_when_it_says_since_when(tmp_path):
+    project, _ = world(tmp_path, snapshot=False, known_at="known")
+    pq.write_table(pa.Table.from_pylist([FIRST | {"known": NOON}]), tmp_path / "sales.parquet")
+    foreseen = row(sold_at="2024-01-05T00:00:00Z", known="2024-01-01T15:00:00Z")
+    assert project.push("till", [foreseen])[0].written == 1
+    project.close()
+
+
+def test_the_online_store_is_not_brought_up_to_a_time_that_has_not_come(tmp_path):
+    project, _ = world(tmp_path)
+    with pytest.raises(TimeInFuture, match="cannot be brought up to 2024-01-03T00:00:00Z"):
+        project.materialize(at=datetime(2024, 1, 3, tzinfo=UTC))
+    project.close()
+
+
+def test_an_entity_is_read_with_the_status_and_the_age_of_what_is_online(tmp_path):
+    project, _ = world(tmp_path)
+    found = project.feature_get("till", {"shop": "7"})
+    assert (found.status, found.age_seconds, found.features["total"]) == ("present", 12 * 3600, 1.0)
+    assert project.feature_get("till", {"shop": 8}).status == "missing"
+    for keys, words in (
+        ({}, "'shop' is not given"),
+        ({"shop": 7, "x": 1}, "'x' is none"),
+        ({"shop": "s"}, "whole number"),
+    ):
+        with pytest.raises(SeatrialError, match=words):
+            project.feature_get("till", keys)
+    project.close()
+
+
+def test_rows_of_ones_own_are_joined_and_written(tmp_path):
+    project, _ = world(tmp_path)
+    asked = pa.table({"shop": [7, 8, None], "when": pa.array([LATER] * 3, pa.timestamp("us", tz="UTC"))})
+    joined = project.feature_join(asked, at="when", out=tmp_path / "out.parquet")
+    assert joined["till__total"].to_pylist() == [1.0, None, None]
+    assert pq.read_table(tmp_path / "out.parquet").equals(joined)
+    with pytest.raises(SeatrialError, match="no column 'at'"):
+        project.feature_join(asked)
+    project.close()

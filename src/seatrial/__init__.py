@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from seatrial.features.definitions import agg as agg
     from seatrial.features.definitions import feature_view as feature_view
     from seatrial.features.definitions import sql as sql
+    from seatrial.features.join import point_in_time_join as point_in_time_join
     from seatrial.features.request_time import on_request as on_request
     from seatrial.features.shared import shared_view as shared_view
     from seatrial.monitoring.definition import Alarm as Alarm
@@ -61,6 +62,7 @@ _HOME = {
     "expect": "seatrial.data.expectations",
     "feature_view": "seatrial.features.definitions",
     "on_request": "seatrial.features.request_time",
+    "point_in_time_join": "seatrial.features.join",
     "shared_view": "seatrial.features.shared",
     "sql": "seatrial.features.definitions",
 }
@@ -90,6 +92,7 @@ __all__ = [
     "expect",
     "feature_view",
     "on_request",
+    "point_in_time_join",
     "shared_view",
     "sql",
 ]

@@ -23,16 +23,16 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from seatrial.core.clock import MachineClock, as_utc, iso, machine_us, monotonic, to_us
+from seatrial.core.clock import MachineClock, as_utc, from_us, iso, machine_us, monotonic, to_us
 from seatrial.core.errors import Conflict, Failed, SeatrialError, Unavailable, UsageError, did_you_mean, listed
 from seatrial.core.identity import canonical_json, content_id, new_id
 from seatrial.core.records import Record
 from seatrial.core.settings import Engine
 from seatrial.core.windows import Window, parse_window
-from seatrial.inputs import Inputs, columns
+from seatrial.inputs import CLOCKS_DIFFER_US, Inputs, TimeInFuture, columns
 from seatrial.loading import UnknownName
 from seatrial.nouns import Nouns
-from seatrial.results import Deployed, Progress, Released, Replayed, Taken, TakenIn, Trained
+from seatrial.results import Deployed, LookedUp, Progress, Released, Replayed, Taken, TakenIn, Trained
 from seatrial.workspace import SERVING_WAITS, SQLITE, STATE
 
 if TYPE_CHECKING:
@@ -137,6 +137,12 @@ class Building(Nouns):
 
         refuse(self)
         at_us = to_us(as_utc(at)) if at else self.now_us
+        if at_us > self.now_us + CLOCKS_DIFFER_US:
+            raise TimeInFuture(
+                f"the online store cannot be brought up to {iso(from_us(at_us))}: it is {iso(from_us(self.now_us))}.",
+                expected="A time that has come is expected; without one, now.",
+                state="Nothing was written.",
+            )
         frozen = [one for one in needed(self) if not views or one.plan.name in views]
         gone = {one.plan.name for one in frozen} - set(self.definitions.views)
         chosen = [self._inputs.view(name) for name in views or self.definitions.views if name not in gone]
@@ -241,6 +247,9 @@ class Building(Nouns):
 
         names = [view.source.name for view in views] + [one.source.name for one in frozen if one.source]
         tables = {names[0]: rows} if rows is not None else {}
+        for source in [view.source for view in views[:1]] + [one.source for one in frozen[:1] if one.source]:
+            if source.name in tables:
+                self._inputs.check_happened(source, tables[source.name])
         seen = {(view.digest, tables[view.source.name].schema.to_string()) for view in views}
         if not seen <= self._fitting:  # asked once, and not for every row of a stream
             refuse_retyped(self, views, tables)
@@ -350,6 +359,62 @@ class Building(Nouns):
             seconds=round(monotonic() - started, 3),
             notes=notes,
             leak_guard=note(guard),
+        )
+
+    def feature_join(
+        self,
+        rows: object,
+        views: Sequence[str] = (),
+        *,
+        at: str = "at",
+        engine: Engine | None = None,
+        out: str | Path | None = None,
+        progress: Progress | None = None,
+    ) -> pa.Table:
+        """`rows` with the features of `views` (default: all) as of each row's `at`, through snapshots as in training.
+
+        rows: a path (.parquet, .csv, .jsonl), or a frame, with the views' entity keys and `at`. Every row comes back,
+        in its place. engine: "local" or "spark" (default: the settings'); the values are the same. out: a Parquet file
+        to write them to as well.
+        """
+        from seatrial.data.reading import frame_table, read
+        from seatrial.data.sources import FrameSource, require_columns
+
+        given = self._inputs.as_table(rows)
+        table = frame_table(FrameSource(given, name="rows"))
+        source = FrameSource(table, name="rows", event_timestamp=at if at in table.column_names else None)
+        table = read(source, folder=self.folder).table
+        require_columns(source, table, [at])
+        chosen = {name: self._inputs.view(name) for name in views or self.definitions.views}
+        joined = self._inputs.joined(table, chosen, at=at, engine=engine, progress=progress)
+        if out is not None:
+            try:
+                _write_parquet(joined, Path(out))
+            except OSError as error:
+                raise UsageError(f"{out} cannot be written: {error.strerror or error}.") from None
+        return joined
+
+    def feature_get(self, view: str, keys: Mapping[str, Any], *, at: datetime | None = None) -> LookedUp:
+        """What the online store says of one entity: the view's features, as a request of `at` (default: now) gets them.
+
+        keys: a value for each key of the view's entity; text is taken for a number where the source's column is one.
+        """
+        from seatrial.features.lookup import Lookup
+        from seatrial.features.plan import FeaturePlan, plan_view
+
+        declared = self._inputs.view(view)
+        fields = self._inputs.entity(declared, keys)
+        at_us = to_us(as_utc(at)) if at else self.now_us
+        looked = Lookup(FeaturePlan(views=(plan_view(declared),)), self.online).assemble(fields, at_us).views[view]
+        event_us = looked.event_us
+        return LookedUp(
+            view=view,
+            entity=fields,
+            at=iso(from_us(at_us)),
+            status=looked.status,
+            event_timestamp=None if event_us is None else iso(from_us(event_us)),
+            age_seconds=None if event_us is None else (at_us - event_us) / 1e6,
+            features=looked.values,
         )
 
     def feature_leaks(self, model: str | None = None, *, progress: Progress | None = None) -> LeakReport:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from seatrial.core.clock import monotonic
+from seatrial.core.clock import from_us, iso, monotonic
 from seatrial.core.errors import Failed, SeatrialError, UsageError, did_you_mean, listed
 from seatrial.core.records import Record
 from seatrial.core.settings import Engine
@@ -38,10 +38,19 @@ Inspect = Callable[[Mapping[str, "pa.Table"]], None]
 """Looks at rows by source name, and may raise."""
 
 
+CLOCKS_DIFFER_US = 5 * 60_000_000
+
+
 class BadRows(Failed):
     """Rows handed to a verb cannot be read."""
 
     code = "project.bad_rows"
+
+
+class TimeInFuture(UsageError):
+    """Something is said to have happened, or is asked for, after the present."""
+
+    code = "project.time_in_future"
 
 
 class Inputs:
@@ -298,6 +307,29 @@ class Inputs:
             raise error
         return table
 
+    def check_happened(self, source: Source, rows: pa.Table) -> None:
+        """Raise TimeInFuture for rows that happen after the present; with a known_at they may be foreseen.
+
+        Clocks of two machines may differ by five minutes.
+        """
+        import pyarrow.compute as pc
+
+        if source.event_timestamp is None or source.known_at is not None:
+            return
+        present_us = self._workspace.now_us
+        times = rows[source.event_timestamp]
+        late = pc.greater(times, instant(present_us + CLOCKS_DIFFER_US))
+        ahead = pc.sum(late).as_py() or 0
+        if ahead:
+            place = pc.index(late, True).as_py()
+            raise TimeInFuture(
+                f"{ahead} of {len(rows)} rows for source '{source.name}' happen in the future: row {place + 1} has "
+                f"'{source.event_timestamp}' {iso(times[place].as_py())}, and it is {iso(from_us(present_us))}.",
+                expected="A row is pushed when it has happened. What is foreseen needs a known_at.",
+                state="Nothing was written.",
+                next="Look at the unit and the zone of the time.",
+            )
+
     def schema(self, source: Source) -> pa.Schema | None:
         """The columns of a source's rows: of its newest snapshot, else of its rows; None while it has neither."""
         import pyarrow.parquet as pq
@@ -429,6 +461,50 @@ class Inputs:
         joined = training_set.build(rows, plan, views, events, threads=settings.threads, join=join)
         request = tuple(_field(name, labels[name], model) for name in names)
         return joined, plan, request, snapshots
+
+    def joined(
+        self,
+        rows: pa.Table,
+        views: Mapping[str, FeatureView],
+        *,
+        at: str,
+        engine: Engine | None = None,
+        progress: Progress | None = None,
+    ) -> pa.Table:
+        """`rows` with the features of `views`, from fresh snapshots of their sources."""
+        from seatrial.features.join import as_of
+
+        tables, snapshots = self.tables([view.source for view in views.values()], progress)
+        settings = self._workspace.settings
+        join = partial(self._on_spark, snapshots) if (engine or settings.engine) == "spark" else as_of
+        events = {name: tables[view.source.name] for name, view in views.items()}
+        return join(rows, views, events, at=at, threads=settings.threads)
+
+    def entity(self, view: FeatureView, keys: Mapping[str, Any]) -> dict[str, Any]:
+        """A value for each key of a view's entity, in the type that its source has.
+
+        Raises BadRows for a key that is missing, or not the view's, or no such value.
+        """
+        import pyarrow as pa
+
+        wanted = listed(view.entity.keys)
+        for key in (*view.entity.keys, *keys):
+            if key not in keys or key not in view.entity.keys:
+                problem = "is not given" if key in view.entity.keys else "is none of its keys"
+                raise BadRows(f"view '{view.name}' is looked up by {wanted}; '{key}' {problem}.")
+        schema = self.schema(view.source)
+        found: dict[str, Any] = {}
+        for key in view.entity.keys:
+            value = keys[key]
+            if schema is not None and isinstance(value, str) and pa.types.is_integer(schema.field(key).type):
+                try:
+                    value = int(value)
+                except ValueError:
+                    raise BadRows(
+                        f"key '{key}' of view '{view.name}' is given {value!r}.", expected="It is a whole number."
+                    ) from None
+            found[key] = value
+        return found
 
     def _on_spark(
         self,

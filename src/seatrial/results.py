@@ -136,6 +136,22 @@ class FeatureInfo(msgspec.Struct, frozen=True):
     problem: str | None = None
 
 
+class LookedUp(msgspec.Struct, frozen=True):
+    """What is online of one entity.
+
+    status: "present", "expired" (there are only rows older than the ttl or the windows) or "missing".
+    event_timestamp, age_seconds: of the latest row that counts, or has expired; None without one.
+    """
+
+    view: str
+    entity: dict[str, Any]
+    at: str
+    status: str
+    event_timestamp: str | None
+    age_seconds: float | None
+    features: dict[str, Any]
+
+
 class FoundFeature(msgspec.Struct, frozen=True):
     """A feature, or request-time function, that has every word of a search. where: in what, best first."""
 

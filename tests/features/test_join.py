@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import random
+from dataclasses import replace
+
 import msgspec
 import pyarrow as pa
 import pytest
@@ -92,7 +95,7 @@ def view_of(keys=("carrier",), event_key=("flight",), ttl="3h") -> FeatureView:
         most_2h = agg.max("delay", window="2h")
         most_5h = agg.max(sql("delay * 2 - flight"), window="5h")
         spread_2h = agg.std("delay", window="2h")
-        spread_5h = agg.std("delay", window="5h", resolution=1)
+        spread_5h = agg.std("delay", window="5h")
         flights_2h = agg.count_distinct("flight", window="2h")
         delays_5h = agg.count_distinct("delay", window="5h")
         said_5h = agg.count_distinct("status", window="5h")
@@ -195,16 +198,106 @@ def event(carrier, *, known=START, delay=1.0):
     return times | {"carrier": carrier, "origin": "EWR", "flight": 1, "delay": delay, "status": None}
 
 
-def test_of_a_thousand_restated_entities_the_latest_known_version_wins():
-    versions = [
+@pytest.mark.parametrize("versions", [2, 3, 10])
+def test_of_a_thousand_restated_entities_the_latest_known_version_wins_in_any_order(versions):
+    rows = [
         event(f"c{entity}", known=START + version * HOUR, delay=float(version))
         for entity in range(1000)
-        for version in (3, 1, 2, 0)
+        for version in range(versions)
     ]
-    asked = [{"at": START + 4 * HOUR, "carrier": f"c{entity}", "origin": "EWR"} for entity in range(1000)]
-    result = joined(view_of(ttl=None), versions, asked)
-    assert result["delays__last_delay"].to_pylist() == [3.0] * 1000
-    assert result["delays__mean_5h"].to_pylist() == [3.0] * 1000
+    random.Random(versions).shuffle(rows)
+    at = START + versions * HOUR
+    asked = [{"at": at, "carrier": f"c{entity}", "origin": "EWR"} for entity in range(1000)]
+    result = joined(view_of(ttl=None), rows, asked)
+    assert result["delays__last_delay"].to_pylist() == [versions - 1.0] * 1000
+    early = [question | {"at": START + HOUR} for question in asked]  # when only two of them are known
+    assert joined(view_of(ttl=None), rows, early)["delays__mean_2h"].to_pylist() == [1.0] * 1000
+
+
+ZONES = [None, "UTC", "America/New_York", "Asia/Kolkata"]
+
+
+@pytest.mark.filterwarnings("ignore::seatrial.data.reading.DataWarning")
+@settings(max_examples=60, deadline=None)
+@given(
+    histories.filter(bool),
+    questions.filter(bool),
+    st.sampled_from(["us", "ns", "ms", "date"]),
+    st.sampled_from(ZONES),
+    st.sampled_from(ZONES),
+    st.booleans(),
+)
+def test_columns_of_any_unit_and_zone_say_the_same_instants_also_when_clocks_are_changed(
+    history, asked, unit, theirs, ours, leak_free
+):
+    """New York's clocks go forward within the history. A column without a zone is read as UTC; ns are cut to us."""
+    step = {"us": 1, "ns": 1, "ms": 1000, "date": 24 * HOUR}[unit]
+
+    def coarse(us):
+        return None if us is None else us // step * step
+
+    def times(values, zone):
+        if unit == "date":
+            return pa.array([None if us is None else us // (24 * HOUR) for us in values], pa.int32()).cast(pa.date32())
+        exact = {"us": (1, 1), "ns": (1000, 1), "ms": (1, 1000)}[unit]
+        sub = 999 if unit == "ns" else 0  # nanoseconds are cut toward the past
+        numbers = [None if us is None else us * exact[0] // exact[1] + sub for us in values]
+        return pa.array(numbers, pa.timestamp(unit, tz=zone))
+
+    rows = event_table(history)
+    for name in ("event", "known"):
+        rows = rows.set_column(rows.column_names.index(name), name, times([row[name] for row in history], theirs))
+    table = question_table(asked)
+    table = table.set_column(0, "at", pa.array([q["at"] for q in asked], pa.timestamp("us", tz=ours)))
+    source = FrameSource(rows, name="flights", event_timestamp="event", event_key=["flight"])
+    source = replace(source, known_at="known" if leak_free else None)
+    view = replace(view_of(), source=source)
+    result = join.point_in_time_join(table, [view]).to_pylist()
+    for question, row in zip(asked, result, strict=True):
+        read = [past | {"event": coarse(past["event"]), "known": coarse(past["known"])} for past in history]
+        read = read if leak_free else [past | {"known": past["event"]} for past in read]
+        expected = brute_force.features(view, read, question, question["at"])
+        assert about({name: row[f"delays__{name}"] for name in view.features}) == about(expected)
+
+
+@settings(max_examples=40, deadline=None)
+@given(histories, questions, st.sampled_from(["1h", "3h", None]), st.integers(1, 3))
+def test_several_views_of_one_history_each_keep_their_own_ttl(history, asked, ttl, repeats):
+    """Rows that are asked twice are answered twice, in their places."""
+    asked = asked * repeats
+    views = {
+        name: replace(view_of(keys, ttl=other), name=name)
+        for name, keys, other in (
+            ("a", ("carrier",), ttl),
+            ("b", ("origin",), "2h"),
+            ("c", ("carrier", "origin"), None),
+        )
+    }
+    result = join.as_of(question_table(asked), views, dict.fromkeys(views, event_table(history))).to_pylist()
+    for question, row in zip(asked, result, strict=True):
+        for name, view in views.items():
+            expected = brute_force.features(view, history, question, question["at"])
+            assert about({feature: row[f"{name}__{feature}"] for feature in view.features}) == about(expected)
+
+
+def test_an_event_counts_to_the_microsecond(tmp_path):
+    at = START + 10 * HOUR
+    asked = [{"at": at, "carrier": "UA", "origin": "EWR"}]
+    for age_us, in_ttl, in_window in (
+        (0, 1, 1),
+        (-1, 0, 0),
+        (2 * HOUR - 1, 1, 1),
+        (2 * HOUR, 1, 0),
+        (2 * HOUR + 1, 0, 0),
+    ):
+        row = event("UA", known=START) | {"event": at - age_us}
+        said = joined(view_of(ttl="2h"), [row], asked)
+        assert (said["delays__last_delay"].null_count, said["delays__count_2h"].to_pylist()) == (
+            1 - in_ttl,
+            [in_window],
+        )
+    late = event("UA", known=at + 1) | {"event": START + 9 * HOUR}
+    assert joined(view_of(ttl=None), [late], asked)["delays__last_delay"].to_pylist() == [None]
 
 
 def test_a_key_of_another_type_is_an_error_that_names_it():

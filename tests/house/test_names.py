@@ -17,7 +17,7 @@ HEAVY = ("duckdb", "lightgbm", "mlflow", "msgspec", "numpy", "onnx", "onnxruntim
 PUBLIC = """
     Alarm BlueGreen CsvSource DeltaSource Deployment Entity FrameSource Gate Model Monitor ParquetSource PostgresSource
     PredictionLog Project QuerySource Retrain SeatrialError SetAside Split Trigger agg expect feature_view on_request
-    shared_view sql
+    point_in_time_join shared_view sql
 """.split()
 
 

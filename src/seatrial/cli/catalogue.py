@@ -51,7 +51,7 @@ VERBS: dict[str, tuple[Line, ...]] = {
 
 NOUNS: tuple[Line, ...] = (
     ("snapshots", "Frozen raw data: list, show, diff"),
-    ("features", "Feature views: list, show, search, used-by, leaks, verify, stats"),
+    ("features", "Feature views: list, show, search, used-by, get, join, leaks, verify, stats"),
     ("runs", "Trainings: list, show"),
     ("models", "Models, their versions and aliases: list"),
     ("releases", "Packed versions: list, show, verify"),

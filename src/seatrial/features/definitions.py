@@ -122,7 +122,8 @@ class agg:
     def mean(column: str | Expression, *, window: str, resolution: float = 1e-6) -> Aggregation:
         """Mean of the non-null values of `column` in the window; null when there are none.
 
-        resolution: values are rounded to it (a power of ten, at most 1) before they are added, exactly.
+        resolution: values are rounded to it (a power of ten, at most 1) before they are added, exactly. Where several
+        features of a view read one column, the finest counts for all.
         """
         return _windowed("mean", column, window, _scale(resolution))
 

@@ -15,8 +15,9 @@ How: an event counts from the moment at which it has happened and is known until
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -91,6 +92,77 @@ def as_of(
         for name, column in columns.items():
             rows = rows.append_column(f"{view.name}__{name}", column)
     return rows
+
+
+def point_in_time_join(
+    rows: Any,
+    views: Sequence[FeatureView],
+    *,
+    at: str = "at",
+    folder: str | Path = ".",
+    threads: int = 1,
+    event_times: bool = False,
+) -> Any:
+    """`rows` with every feature of `views` as of each row's own instant; needs no project.
+
+    rows: a frame of Arrow, pandas or polars with the views' entity keys and `at`: a time, of any zone; one without a
+    zone is read as UTC, with a warning. The answer is of the same kind: the same rows, in the same order.
+    folder: where relative paths of the views' sources start. Sources are read one after the other, and of Parquet
+    files, Delta tables and PostgreSQL only the columns that are needed; their expectations are not tried.
+    threads, event_times: as in `as_of`. Raises KeyMissing, SourceEmpty for no rows, and what reading raises.
+    """
+    from seatrial.data.reading import read
+    from seatrial.data.sources import FrameSource
+
+    table = read(FrameSource(rows, name="rows", event_timestamp=at), folder=Path(folder)).table
+    needed = [at, *dict.fromkeys(key for view in views for key in view.entity.keys if key in table.column_names)]
+    joined = as_of(
+        table.select(list(dict.fromkeys(needed))),
+        {view.name: view for view in views},
+        _Read(views, Path(folder), threads),
+        at=at,
+        threads=threads,
+        event_times=event_times,
+    )
+    made = joined.drop_columns(list(dict.fromkeys(needed)))
+    kind = type(rows).__module__.partition(".")[0]
+    if kind == "pandas":
+        frame = made.to_pandas()
+        frame.index = rows.index
+        return rows.assign(**{name: frame[name] for name in frame.columns})
+    if kind == "polars":
+        import polars
+
+        return rows.hstack(polars.DataFrame(made).get_columns())
+    for name in made.column_names:
+        table = table.append_column(name, made[name])
+    return table
+
+
+class _Read(Mapping[str, "pa.Table"]):
+    """The rows of views' sources, read when they are asked for, and not held."""
+
+    def __init__(self, views: Sequence[FeatureView], folder: Path, threads: int) -> None:
+        self._views = {view.name: view for view in views}
+        self._folder = folder
+        self._threads = threads
+
+    def __getitem__(self, name: str) -> pa.Table:
+        from seatrial.data.reading import read
+
+        view = self._views[name]
+        plan = plan_view(view)
+        columns: list[str] | None = None
+        if not plan.expressions:
+            columns = [*plan.keys, *(a.column for a in plan.features.values() if a.column)]
+            columns = list(dict.fromkeys(columns))
+        return read(view.source, folder=self._folder, threads=self._threads, columns=columns).table
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._views)
+
+    def __len__(self) -> int:
+        return len(self._views)
 
 
 class _View:
