@@ -1,0 +1,1 @@
+"""What the benchmarks of the feature store share: data, contestants, turns."""
