@@ -12,7 +12,6 @@ from seatrial.data.reading import read
 from seatrial.features.definitions import FeatureView
 from seatrial.features.lookup import Lookup, entity_key
 from seatrial.features.materialize import Written, write
-from seatrial.features.packed import ViewReader
 from seatrial.features.plan import FeaturePlan, plan_view
 from seatrial.stores.online import open_online
 
@@ -59,8 +58,6 @@ class Reader:
         self.plan = plan_view(view)
         self._store = store
         self._lookup = Lookup(FeaturePlan((self.plan,)), store)
-        self._reader = ViewReader(self.plan)
-        self._columns = [(feature, f"{self.plan.name}__{feature}") for feature in self.plan.features]
 
     def key(self, entity: int) -> tuple[str, bytes]:
         return (self.plan.digest, entity_key([entity]))
@@ -71,9 +68,5 @@ class Reader:
 
     def many(self, entities: Sequence[int], at_us: int) -> list[dict[str, Any]]:
         """The columns of many, in one round trip."""
-        packed = self._store.get([self.key(entity) for entity in entities])
-        rows = []
-        for entity, row in zip(entities, packed, strict=True):
-            values = self._reader.look(row, at_us).values
-            rows.append({"entity": entity} | {column: values[feature] for feature, column in self._columns})
-        return rows
+        rows = self._lookup.assemble_many([{"entity": entity} for entity in entities], at_us)
+        return [row.columns for row in rows]

@@ -8,7 +8,7 @@ same `assemble` serves one request and, row by row, many.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -20,7 +20,7 @@ from seatrial.features.packed import Looked, ViewReader
 from seatrial.features.plan import FeaturePlan
 from seatrial.features.request_time import evaluate, load
 from seatrial.features.tiles import tile_key
-from seatrial.stores.online import OnlineStore
+from seatrial.stores.online import Key, OnlineStore
 
 MOST_READS = 5  # of one look-up: the first, one for tiles it did not expect, and a few when writers come between
 
@@ -54,7 +54,6 @@ class Lookup:
             for view in plan.views
         ]
         self._readers = [reader for _, reader, _ in self._views]
-        self._digests = [view.digest for view in plan.views]
         self._functions = load_functions(plan)
         self._store = store
 
@@ -63,25 +62,36 @@ class Lookup:
 
         fields: the request's fields, already checked against the signature; a null entity key finds nothing.
         """
-        columns: dict[str, Any] = dict(fields)
-        views: dict[str, Looked] = {}
+        return self.assemble_many([fields], at_us)[0]
+
+    def assemble_many(self, rows: Sequence[Mapping[str, Any]], at_us: int) -> list[Assembled]:
+        """The columns of several rows of one instant, all of them looked up in one round trip."""
+        found: Iterator[Looked] = iter(())
         if self._views and self._store is not None:
             # a null in a key finds nothing: no event has one
-            entities = [entity_key([fields.get(key) for key in view.keys]) for view, _, _ in self._views]
-            found = self._look(self._store, entities, at_us)
-            for (view, _, named), looked in zip(self._views, found, strict=True):
-                views[view.name] = looked
-                for feature, column in named:
-                    columns[column] = looked.values[feature]
+            keys = [
+                (view.digest, entity_key([fields.get(key) for key in view.keys]))
+                for fields in rows
+                for view, _, _ in self._views
+            ]
+            found = iter(self._look(self._store, self._readers * len(rows), keys, at_us))
+        return [self._assembled(fields, found) for fields in rows]
+
+    def _assembled(self, fields: Mapping[str, Any], found: Iterator[Looked]) -> Assembled:
+        columns: dict[str, Any] = dict(fields)
+        views: dict[str, Looked] = {}
+        for (view, _, named), looked in zip(self._views, found, strict=False):
+            views[view.name] = looked
+            for feature, column in named:
+                columns[column] = looked.values[feature]
         for name, args, function in self._functions:
             value = float(evaluate(function, [_one(columns.get(arg)) for arg in args])[0])
             columns[name] = None if value != value else value
         return Assembled(columns, views)
 
-    def _look(self, store: OnlineStore, entities: Sequence[bytes], at_us: int) -> list[Looked]:
+    def _look(self, store: OnlineStore, readers: Sequence[ViewReader], main: Sequence[Key], at_us: int) -> list[Looked]:
         """What each view says of its entity. A row and its tiles are read in one statement, so that they fit."""
-        main = list(zip(self._digests, entities, strict=True))
-        readers = self._readers
+        entities = [entity for _, entity in main]
         asked = [reader.likely_tiles(entity, at_us) for reader, entity in zip(readers, entities, strict=True)]
         if not any(asked):  # as nearly always
             looks, asked = [], []

@@ -149,7 +149,7 @@ def hop_us(longest_window_us: int) -> int:
 def pack(row: Packed) -> bytes:
     """The row as bytes."""
     plain = [row.pruned_to_us, row.newest_known_us, row.last, row.tail.shape[1], matrix_bytes(row.tail), row.dropped]
-    return msgspec.msgpack.encode([FORMAT, *plain, row.tiles] if row.tiles else [1, *plain])
+    return _ENCODER.encode([FORMAT, *plain, row.tiles] if row.tiles else [1, *plain])
 
 
 def unpack(data: bytes, columns: int) -> Packed:
@@ -158,7 +158,7 @@ def unpack(data: bytes, columns: int) -> Packed:
     Raises PackedRowTooNew or PackedRowDamaged.
     """
     try:
-        row = msgspec.msgpack.decode(data, type=_Wire)
+        row = _DECODER.decode(data)
         if row.format > FORMAT:
             raise PackedRowTooNew(f"an online row has format {row.format}; this version reads up to {FORMAT}.")
         if row.rows or row.tail or columns:
@@ -380,6 +380,10 @@ class _Wire(msgspec.Struct, array_like=True, frozen=True):
     tail: bytes
     dropped: bool
     tiles: tuple[Tile, ...] = ()
+
+
+_DECODER = msgspec.msgpack.Decoder(_Wire)
+_ENCODER = msgspec.msgpack.Encoder()
 
 
 def _counting(tail: Int64, after_us: int, at_us: int) -> Int64:

@@ -62,7 +62,9 @@ class SqliteOnlineStore:
         try:
             connection.execute("BEGIN IMMEDIATE")
             try:
-                result = change(_Rows(connection))
+                rows = _Rows(connection)
+                result = change(rows)
+                rows.write()
             except BaseException:
                 connection.execute("ROLLBACK")
                 raise
@@ -176,22 +178,31 @@ class _Rows:
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
+        self._waiting: dict[Key, bytes] = {}  # written together: many statements cost more than many rows
 
     def get(self, keys: Sequence[Key]) -> list[bytes | None]:
+        self.write()
         found: list[bytes | None] = []
         for first in range(0, len(keys), MOST_KEYS):
             found += _select(self._connection, keys[first : first + MOST_KEYS])
         return found
 
     def put(self, key: Key, packed: bytes) -> None:
-        self._connection.execute(
-            "INSERT INTO rows (view, entity, packed) VALUES (?, ?, ?) "
-            "ON CONFLICT (view, entity) DO UPDATE SET packed = excluded.packed",
-            (*key, packed),
-        )
+        self._waiting[key] = packed
 
     def delete(self, key: Key) -> None:
+        self.write()
         self._connection.execute("DELETE FROM rows WHERE view = ? AND entity = ?", key)
+
+    def write(self) -> None:
+        """Write the rows that were put."""
+        if self._waiting:
+            self._connection.executemany(
+                "INSERT INTO rows (view, entity, packed) VALUES (?, ?, ?) "
+                "ON CONFLICT (view, entity) DO UPDATE SET packed = excluded.packed",
+                [(*key, packed) for key, packed in self._waiting.items()],
+            )
+            self._waiting.clear()
 
 
 def _select(connection: sqlite3.Connection, keys: Sequence[Key]) -> list[bytes | None]:

@@ -250,7 +250,8 @@ class FeatureStore:
         _check_keys({key: kind for one in chosen for key, kind in one.view.keys.items()}, rows)
         lookup = self.lookup(chosen)
         at_us = self.project.now_us
-        found = [lookup.assemble(row, at_us).columns for row in rows]
+        parts = (rows[first : first + 1000] for first in range(0, len(rows), 1000))
+        found = [one.columns for part in parts for one in lookup.assemble_many(part, at_us)]
         keys: dict[str, list[Any]] = {key: [row[key] for row in rows] for key in given}
         return keys | {one.column: [columns[one.looked_up] for columns in found] for one in chosen}
 
