@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import click
 
 from seatrial.cli import catalogue, talk
-from seatrial.cli.door import BadCommandLine, Invocation, Noun, as_time
-
-if TYPE_CHECKING:
-    from datetime import datetime
+from seatrial.cli.door import BadCommandLine, Invocation, Noun
 
 NOUNS: dict[str, Noun] = {
     name: Noun(name, short_help=purpose, help=f"{purpose}. `seatrial {name}` alone lists.")
@@ -100,28 +97,34 @@ def features_used_by(call: Invocation, name: str) -> None:
 @NOUNS["features"].command("get")
 @click.argument("view")
 @click.argument("keys", nargs=-1, required=True, metavar="KEY=VALUE ...")
-@click.option("--at", callback=as_time, metavar="TIME", help="As of this time (default: now).")
 @click.pass_obj
-def features_get(call: Invocation, view: str, keys: tuple[str, ...], at: datetime | None) -> None:
-    """Show what is online of one entity of VIEW: its features, their status and their age."""
+def features_get(call: Invocation, view: str, keys: tuple[str, ...]) -> None:
+    """Show what is online of one entity of VIEW: its features, their status and their age, as of now or --at."""
     from seatrial.cli import render
 
     given = dict(key.partition("=")[::2] for key in keys)
     if not all("=" in key for key in keys):
         raise BadCommandLine("an entity is named by KEY=VALUE.", expected="For example carrier=UA.")
     with call.project() as project:
-        call.answer(project.feature_get(view, given, at=at), render.details)
+        call.answer(project.feature_get(view, given), render.details)
 
 
 @NOUNS["features"].command("join")
 @click.argument("rows", type=click.Path(exists=True, dir_okay=False))
 @click.option("--view", "views", multiple=True, metavar="VIEW", help="A view to join (default: all). May be repeated.")
-@click.option("--at", default="at", show_default=True, metavar="COLUMN", help="The column with each row's instant.")
+@click.option(
+    "--instant", default="at", show_default=True, metavar="COLUMN", help="The column with each row's instant."
+)
 @click.option("--out", required=True, type=click.Path(dir_okay=False), metavar="FILE", help="Parquet to write.")
 @click.option("--engine", type=click.Choice(["local", "spark"]), help="Where rows are joined (default: the settings').")
 @click.pass_obj
 def features_join(
-    call: Invocation, rows: str, views: tuple[str, ...], at: str, out: str, engine: Literal["local", "spark"] | None
+    call: Invocation,
+    rows: str,
+    views: tuple[str, ...],
+    instant: str,
+    out: str,
+    engine: Literal["local", "spark"] | None,
 ) -> None:
     """Join ROWS (.parquet, .csv, .jsonl) with features, each as it was known at the row's own instant.
 
@@ -130,7 +133,7 @@ def features_join(
 
     with call.project() as project:
         with talk.Progress() as progress:
-            joined = project.feature_join(rows, views, at=at, engine=engine, out=out, progress=progress)
+            joined = project.feature_join(rows, views, at=instant, engine=engine, out=out, progress=progress)
         call.answer({"rows": joined.num_rows, "columns": joined.column_names, "file": out}, render.details)
 
 
