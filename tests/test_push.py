@@ -223,10 +223,14 @@ def test_a_row_that_is_foreseen_is_taken_when_it_says_since_when(tmp_path):
 
 
 def test_the_online_store_is_not_brought_up_to_a_time_that_has_not_come(tmp_path):
-    project, _ = world(tmp_path)
+    project, view = world(tmp_path)
     with pytest.raises(TimeInFuture, match="cannot be brought up to 2024-01-03T00:00:00Z"):
         project.materialize(at=datetime(2024, 1, 3, tzinfo=UTC))
     project.close()
+    ahead = Project(tmp_path, clock=FixedClock(datetime(2199, 1, 1, tzinfo=UTC)), definitions=[view])
+    with pytest.raises(TimeInFuture, match="cannot be brought up to 2199"):
+        ahead.materialize()
+    ahead.close()
 
 
 def test_an_entity_is_read_with_the_status_and_the_age_of_what_is_online(tmp_path):
