@@ -50,8 +50,7 @@ class Lookup:
 
     def __init__(self, plan: FeaturePlan, store: OnlineStore | None) -> None:
         self._views = [
-            (view, ViewReader(view), [(feature, f"{view.name}__{feature}") for feature in view.features])
-            for view in plan.views
+            (view, ViewReader(view), [f"{view.name}__{feature}" for feature in view.features]) for view in plan.views
         ]
         self._readers = [reader for _, reader, _ in self._views]
         self._functions = load_functions(plan)
@@ -82,8 +81,7 @@ class Lookup:
         views: dict[str, Looked] = {}
         for (view, _, named), looked in zip(self._views, found, strict=False):
             views[view.name] = looked
-            for feature, column in named:
-                columns[column] = looked.values[feature]
+            columns.update(zip(named, looked.values.values(), strict=True))  # both in the plan's order
         for name, args, function in self._functions:
             value = float(evaluate(function, [_one(columns.get(arg)) for arg in args])[0])
             columns[name] = None if value != value else value
