@@ -102,8 +102,8 @@ def test_a_live_release_sees_new_rows_after_its_view_was_changed(live):
 
 def test_a_live_release_sees_new_rows_after_its_view_was_removed(live):
     keep(live, [sales("s0", 100, ONE)])
-    with opened(live, ONE, removed=True) as changed:
-        assert [one.written for one in changed.materialize("till")] == [1]
+    with opened(live, TWO, removed=True) as changed:
+        assert [one.written for one in changed.materialize("till", at=ONE)] == [1]
         assert [one.written for one in changed.push("sales", [sales("s0", 11, TWO)])] == [1]
     assert served(live, TWO) == (111.0, 11.0)
 
