@@ -17,9 +17,9 @@ from seatrial.features.plan import FeaturePlan
 from seatrial.releases import golden, parity
 from seatrial.releases.bundle import GOLDEN, LOCK, MODEL, PROFILE, open_bundle, pack
 from seatrial.releases.manifest import Lineage, Manifest, file_entries, next_version, release_id
+from seatrial.releases.named import open_graph
 from seatrial.releases.native import NativeModel
 from seatrial.releases.onnx_export import to_onnx
-from seatrial.releases.runtime import Runtime
 from seatrial.releases.signing import SigningKey
 
 THRESHOLD = 0.5
@@ -60,7 +60,7 @@ def build(
     threshold = THRESHOLD if signature.task == "binary" else None
     tell = progress or _silent
     tell("export", 0, 4)
-    model = to_onnx(native, len(signature.inputs))
+    model = to_onnx(native, len(signature.inputs), signature)
     tell("parity", 1, 4)
     found = parity.compare(native, model, rows, signature, threshold=THRESHOLD)
     parity.require(found, run.name)
@@ -68,7 +68,9 @@ def build(
     refused = [signature.inputs.index(name) for name in found.refuses_missing]
     files = {
         MODEL: model,
-        GOLDEN: golden.record(signature.task, rows, Runtime(model, no_missing=refused)),
+        GOLDEN: golden.record(
+            signature.task, rows, open_graph(model, signature, no_missing=refused, no_unseen=found.refuses_unseen)
+        ),
         PROFILE: profile,
         LOCK: "".join(f"{line}\n" for line in run.body["environment"]["packages"]).encode(),
     }

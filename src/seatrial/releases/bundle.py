@@ -80,9 +80,16 @@ class Bundle:
 
     def runtime(self, threads: int = 1) -> Runtime:
         """The model, loaded to score. Raises ModelUnreadable; golden rows are replayed by `golden.replay`."""
-        from seatrial.releases.runtime import Runtime
+        from seatrial.releases.named import open_graph
 
-        return Runtime(self.files[MODEL], threads, no_missing=self.manifest.no_missing)
+        manifest = self.manifest
+        return open_graph(
+            self.files[MODEL],
+            manifest.signature,
+            threads,
+            no_missing=manifest.no_missing,
+            no_unseen=manifest.parity.refuses_unseen,
+        )
 
 
 def pack(manifest: Manifest, files: Mapping[str, bytes], key: SigningKey) -> bytes:

@@ -21,6 +21,7 @@ from seatrial.releases.native import NativeModel, Scorer, one_line
 TOLERANCE = 1e-6
 MISSING_ROWS = 1000  # for each input that may be missing
 SINGLE_ROWS = 100
+NEVER_SEEN = "a category that nobody has seen"
 
 Scores = NDArray[np.float64]
 
@@ -43,6 +44,7 @@ class Parity(msgspec.Struct, frozen=True):
         native probabilities lie within the tolerance of each other either is right); threshold: of binary only.
     refuses_missing: inputs for which the native model raises when they are missing; the runtime refuses them too.
     worst: where the largest difference is, in words.
+    refuses_unseen: named inputs for which the native model raises on a category that was never seen in training.
     """
 
     rows: int
@@ -56,6 +58,7 @@ class Parity(msgspec.Struct, frozen=True):
     refuses_missing: tuple[str, ...]
     worst: str
     passed: bool
+    refuses_unseen: tuple[str, ...] = ()
 
 
 def compare(
@@ -74,11 +77,11 @@ def compare(
     Raises ParityRefused when the native model cannot score `rows` at all. Otherwise it only reports;
     `require` refuses.
     """
-    from seatrial.releases.runtime import Runtime
+    from seatrial.releases.named import open_graph
 
     if not len(rows):
         raise ParityRefused("there is no row to compare the exported model on.", expected="At least one is needed.")
-    runtime = Runtime(onnx)
+    runtime = open_graph(onnx, signature)
     scorer = native.scorer()
     comparison = _Comparison(native.task, runtime.score, threshold, tolerance)
     try:
@@ -97,6 +100,7 @@ def compare(
         comparison.add(" alone", few[row : row + 1], few_wanted[row : row + 1])
 
     missing_rows, refusing = _compare_missing(comparison, scorer, rows, signature)
+    unseen = _compare_unseen(comparison, scorer, rows)
     passed = comparison.largest <= tolerance and not comparison.flipped and not comparison.not_finite
     return Parity(
         rows=len(rows),
@@ -110,6 +114,7 @@ def compare(
         refuses_missing=refusing,
         worst=comparison.worst,
         passed=passed,
+        refuses_unseen=unseen,
     )
 
 
@@ -230,6 +235,28 @@ def _compare_missing(
             comparison.add(f" with {len(accepting)} inputs missing", *wanted)
             compared += len(few)
     return compared, tuple(refusing)
+
+
+def _compare_unseen(comparison: _Comparison, scorer: Scorer, rows: Rows) -> tuple[str, ...]:
+    """Compare with a category that nobody has seen in each named input that takes strings; which of them refuse it.
+
+    Of packed inputs such a value is a missing one.
+    """
+    if not isinstance(rows, NamedRows):
+        return ()
+    few = rows[_spread(len(rows), MISSING_ROWS)]
+    refusing = []
+    for name, values in few.columns.items():
+        if values.dtype != object:
+            continue
+        strange = NamedRows(few.columns | {name: np.full(len(few), NEVER_SEEN, dtype=object)})
+        try:
+            wanted = scorer(strange)
+        except Exception:  # a native model raises what it likes
+            refusing.append(name)
+            continue
+        comparison.add(f" with '{name}' never seen", strange, wanted)
+    return tuple(refusing)
 
 
 def _with_missing(scorer: Scorer, rows: Rows, positions: Sequence[int]) -> tuple[Rows, Scores] | None:
