@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import pairwise, repeat
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -27,6 +28,7 @@ from seatrial.features.packed import (
     VALUES,
     Int64,
     LastRow,
+    Packed,
     key_hash,
     merge,
     pack,
@@ -104,6 +106,7 @@ def write(
     prepared = _Events(plan, taken, len(source.event_key))
     present_us = known_by_us if now_us is None else now_us
     changes = prepared.changes(0, prepared.size, now_us=present_us, latest_by_us=known_by_us)
+    changes.sort(key=itemgetter(0))  # a store that keeps rows in order then writes each of its pages once
     written = 0
     for first in range(0, len(changes), BATCH):
         written += take(store, changes[first : first + BATCH])
@@ -240,7 +243,12 @@ class _Events:
         partial_last = partly and bool(last)
         if self._longest_us:
             return take_in(rows, key, packed, self.plan, last, tail, now_us=present_us, partial=partial_last)
+        if len(last) == 1 and packed is None and last[0].known_us <= present_us:  # most rows of a first run
+            rows.put(key, pack(Packed(tuple(last), _NO_TAIL, NULL, last[0].known_us, partial_last)))
+            return 1
         old = None if packed is None else unpack(packed, 0)
+        if old is not None and len(last) == 1 and last[0] in old.last:
+            return 0
         row, changed = merge(old, last, tail, longest_window_us=0, now_us=present_us, partial=partial_last)
         if changed or packed is None:
             rows.put(key, pack(row))
