@@ -146,7 +146,7 @@ class Project(Building):
         scores = batch.score(bundle, rows, threads=declared.threads)
         ids = business_keys(rows, declared)
         at_us = times_us(rows, training_set.AT).tolist()
-        labelled, metrics = measured(declared, rows, scores.tolist())
+        labelled, metrics = measured(declared, rows, scores, bundle.manifest.signature.classes)
         answered = self._answered(declared.name, window, chosen.id)
         new = [place for place, asked in enumerate(zip(ids, at_us, strict=True)) if asked not in answered]
         kept = batch.keep(
