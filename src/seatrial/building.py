@@ -55,6 +55,7 @@ if TYPE_CHECKING:
     from seatrial.serving.predictor import Answer, Draft
     from seatrial.serving.service import Service
     from seatrial.stores.metadata import MetadataStore
+    from seatrial.training.environment import Environment
     from seatrial.training.model import Model
     from seatrial.training.pipeline import ChampionScores, Fitted
     from seatrial.upkeep import Needed
@@ -333,15 +334,16 @@ class Building(Nouns):
         counted = _counting(fitted.split, left_out)
         fitted = replace(fitted, split=counted, warnings=(*notes, *fitted.warnings))
         run = new_id("run")
-        files = self._keep_run_files(run, fitted, environment.patch)
+        files = self._keep_run_files(run, fitted, environment)
         body = fitted.as_plain() | {
             "cutoff_us": cutoff_us,
+            "data": dict(zip(self._inputs.raw_names(declared, plan), snapshots, strict=True)),
             "leak_guard": msgspec.to_builtins(guard),
             "environment": environment.facts,
             "signature": msgspec.to_builtins(fitted.signature),
             "plan": msgspec.to_builtins(plan),
             "files": files,
-            "definition": _definition(declared),
+            "definition": definition_of(declared),
             "sources": {view.name: msgspec.to_builtins(frozen_source(view.source, schemas)) for view in views},
         }
         record = Record(run, "run", declared.name, (training_set, *snapshots), body)
@@ -812,7 +814,7 @@ class Building(Nouns):
             self.event(transaction, "training_set.built", identity, happened)
         return identity
 
-    def _keep_run_files(self, run: str, fitted: Fitted, patch: bytes) -> dict[str, str]:
+    def _keep_run_files(self, run: str, fitted: Fitted, environment: Environment) -> dict[str, str]:
         """Keep what a run's record does not hold itself: name -> object key."""
         import pyarrow as pa
 
@@ -822,8 +824,10 @@ class Building(Nouns):
             "profile.json": canonical_json(fitted.profile),
             "feature_importance.json": msgspec.json.encode(fitted.importance),  # in its order, which is by weight
         }
-        if patch:
-            files["uncommitted.patch"] = patch
+        if environment.patch:
+            files["uncommitted.patch"] = environment.patch
+        if environment.definitions:
+            files["definitions.zip"] = environment.definitions
         if fitted.native is not None:
             files[f"native.{fitted.native.format}"] = fitted.native.data
         kept = {}
@@ -1040,7 +1044,7 @@ def _is_bundle(path: Path, *, id: str, trusted: Mapping[str, bytes]) -> bool:
         return False
 
 
-def _definition(model: Model) -> dict[str, Any]:
+def definition_of(model: Model) -> dict[str, Any]:
     """The model's declaration as plain values, for records."""
     return {
         "task": model.task,
