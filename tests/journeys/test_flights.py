@@ -101,7 +101,7 @@ def test_training_takes_what_was_known_and_passes_its_gates(journey):
     run = journey.project.run_show(journey.trained.run)
     assert (run["seed"], run["threads"]) == (42, run["environment"]["threads"])
     (version,) = journey.project.models()
-    assert version["aliases"] == ["candidate"]
+    assert version["aliases"] == ["candidate", "champion"]
 
 
 def test_mlflow_shows_the_run_and_the_version(journey):

@@ -171,13 +171,16 @@ def models_list(call: Invocation) -> None:
 
 @NOUNS["releases"].command("list")
 @click.argument("model", required=False)
+@click.option("--deleted", is_flag=True, help="Also those that were taken out of use.")
 @click.pass_obj
-def releases_list(call: Invocation, model: str | None) -> None:
+def releases_list(call: Invocation, model: str | None, deleted: bool) -> None:
     """List releases, all or those of MODEL, oldest first."""
     from seatrial.cli import render
 
     with call.project() as project:
-        call.answer(project.releases(model), lambda things: render.listing(things, next="seatrial release"))
+        call.answer(
+            project.releases(model, deleted=deleted), lambda things: render.listing(things, next="seatrial release")
+        )
 
 
 @NOUNS["releases"].command("show")
