@@ -58,6 +58,7 @@ if TYPE_CHECKING:
     from seatrial.training.model import Model
     from seatrial.training.pipeline import ChampionScores, Fitted
     from seatrial.upkeep import Needed
+    from seatrial.vouching import KeyChange, Resigned
 
 PATIENCE = 60.0  # seconds for which a command that is to end waits for a server
 MLFLOW = "mlflow"  # the outbox topic, as registry.mlflow names it
@@ -466,6 +467,7 @@ class Building(Nouns):
         from seatrial.registry.versions import refuse_deleted
         from seatrial.releases.build import build
         from seatrial.releases.native import NativeModel
+        from seatrial.releases.signing import trust
         from seatrial.training.estimator import require_extra
 
         require_extra()
@@ -494,8 +496,10 @@ class Building(Nouns):
         if known is not None and known.id != built.id:
             raise _already_released(version, known.id, built, self._live_words(known.id))
         key = f"releases/{built.id}.seatrial"
+        trust(self.keys, self.signing_key.public)  # a key of the environment leaves, what it signed stays
         # also when it is known: a lost or damaged bundle is there again
-        self.objects.put(key, built.data, whole=partial(_is_bundle, id=built.id, trusted=self.trusted))
+        if not (self.objects.exists(key) and _is_bundle(self.objects.path(key), id=built.id, trusted=self.trusted)):
+            self.objects.put(key, built.data, whole=lambda _: False)
         new = known is None and self._keep_release(built, version, run, key, parity_window)
         manifest = built.manifest
         return Released(
@@ -557,6 +561,35 @@ class Building(Nouns):
                 next=f"`seatrial models show {name}` lists its versions.",
             )
         return self.registry.resolve(name)
+
+    def release_resign(self, *ids: str, by: str | None = None, reason: str = "") -> Resigned:
+        """Sign releases again with the key that signs now: those named, or all that the key `by` signed.
+
+        Each must be what the audit log says was packed here. Route files that are no longer trusted are written anew.
+        """
+        from seatrial.vouching import Resigned, resign, signed_by
+
+        records = [self._any_release(id) for id in ids] or (signed_by(self, by) if by else [])
+        done = resign(self, records, reason)
+        return Resigned(self.signing_key.keyid, done, self.reconcile())
+
+    def key_rotate(self, *, reason: str = "") -> KeyChange:
+        """Sign with a new key from now on; the old one stays trusted. Raises NotRotated."""
+        from seatrial.vouching import rotate
+
+        return rotate(self, reason)
+
+    def key_revoke(self, id: str, *, reason: str) -> KeyChange:
+        """Trust a key no longer: what only it signed is refused from now on. Raises UnknownKey."""
+        from seatrial.vouching import revoke
+
+        return revoke(self, id, reason)
+
+    def key_trust(self, file: str | Path, *, reason: str = "") -> KeyChange:
+        """Trust what the private half of the public key in `file` signs. Raises KeyUnusable."""
+        from seatrial.vouching import trust_key
+
+        return trust_key(self, file, reason)
 
     def release_delete(self, id: str, *, reason: str) -> Deletion:
         """Take a release out of use: no name means it any more, and it cannot be deployed. Its record, its bundle and

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from seatrial.governance.lineage import Lineage
     from seatrial.reuse import Reuse, Use
     from seatrial.training.model import Model
+    from seatrial.vouching import KeyInfo, KeyShown
 
 
 class NoRelease(UsageError):
@@ -298,6 +299,18 @@ class Nouns(Workspace):
         bundle = open_bundle(path, self.trusted)
         rows = replay(bundle, bundle.runtime())
         return {"release": bundle.id, "signed_by": bundle.keyid, "files": len(bundle.files), "golden_rows": rows}
+
+    def keys_list(self) -> list[KeyInfo]:
+        """Every key that is or was trusted, which one signs, and how many releases each signed."""
+        from seatrial.vouching import keys
+
+        return keys(self)
+
+    def key_show(self, id: str) -> KeyShown:
+        """One key, by its id or the start of it: what happened to it, and everything that it signed."""
+        from seatrial.vouching import key_shown
+
+        return key_shown(self, id)
 
     def deployments(self) -> list[dict[str, Any]]:
         """What every deployment answers with."""

@@ -44,3 +44,53 @@ def deleted(done: Plain) -> list[Block]:
         Line(f"Deleted: {what}" + (f", with {', '.join(with_it)}" if with_it else "") + "."),
         Line(f"Its history stays: seatrial lineage {done['id']}", "dim"),
     ]
+
+
+def resigned(done: Plain) -> list[Block]:
+    """Releases that were signed again."""
+    if not done["releases"]:
+        return [Line(f"Everything named is signed by {done['key']} already.")]
+    routes = f"; routes written anew: {', '.join(done['routes'])}" if done["routes"] else ""
+    return [Line(f"Signed by {done['key']} now: {', '.join(done['releases'])}{routes}.")]
+
+
+def keys(things: list[Plain]) -> list[Block]:
+    """Keys, those that are trusted first."""
+    if not things:
+        return [Line("There is no key yet; the first release makes one.", "dim")]
+    rows = [
+        (
+            one["id"],
+            f"{one['state']}, signs ({one['source']})" if one["own"] else one["state"],
+            one["releases"],
+            one["history"][-1] if one["history"] else "",
+        )
+        for one in things
+    ]
+    return [Table(("key", "state", "releases", "last"), rows)]
+
+
+def key(shown: Plain) -> list[Block]:
+    """One key and what it signed."""
+    one = shown["key"]
+    blocks: list[Block] = [Line(f"{one['id']}: {one['state']}{', signs now' if one['own'] else ''}", "bold")]
+    blocks += [Line(f"  {words}") for words in one["history"]]
+    if not shown["signed"]:
+        return [*blocks, Line("It signed no release that is kept here.", "dim")]
+    rows = [
+        (one["release"], one["model"], one["semantic_version"], ", ".join(one["live"]), one["packed"] or "NOT BY US")
+        for one in shown["signed"]
+    ]
+    return [*blocks, Line(), Table(("release", "model", "version", "live in", "packed"), rows)]
+
+
+def key_changed(done: Plain) -> list[Block]:
+    """A key that was rotated, revoked or trusted."""
+    blocks: list[Block] = [
+        Line(
+            f"Signs from now on: {done['id']}; before: {done['before'] or 'none'}, which stays trusted."
+            if done["what"] == "rotated"
+            else f"{done['what'].capitalize()}: {done['id']}."
+        )
+    ]
+    return [*blocks, Line(f"Next: {done['next']}", "dim")] if done["next"] else blocks
