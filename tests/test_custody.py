@@ -85,7 +85,7 @@ def test_a_deleted_version_goes_with_its_release_and_aliases_and_keeps_its_histo
         project.registry.resolve("heavy@candidate")
     assert project.registry.resolve("heavy").body["version"] == 2
     assert project.chosen_release("heavy", None).body["version"] == 2
-    assert project.release_verify(id)["release"] == id  # evidence can still be looked at
+    assert project.release_verify(id).release == id  # evidence can still be looked at
     assert {"version.deleted", "release.deleted"} <= {e.kind for e in project.metadata.events()}
     assert project.audit_verify().intact
 

@@ -22,8 +22,10 @@ if TYPE_CHECKING:
     from seatrial.features.definitions import FeatureView
     from seatrial.governance.audit import Anchor, AuditReport
     from seatrial.governance.lineage import Lineage
+    from seatrial.releases.difference import Difference
     from seatrial.reuse import Reuse, Use
     from seatrial.training.model import Model
+    from seatrial.verified import Verified
     from seatrial.vouching import KeyInfo, KeyShown
 
 
@@ -288,17 +290,28 @@ class Nouns(Workspace):
         shown = {"id": record.id, "path": str(path), **record.body["manifest"]}
         return shown | {"example": example(open_bundle(path, self.trusted))}
 
-    def release_verify(self, id: str) -> dict[str, Any]:
-        """Open a bundle (a release's id, or a path), check signature and every digest, replay its golden rows."""
-        from seatrial.releases.bundle import open_bundle
-        from seatrial.releases.golden import replay
+    def release_verify(self, id: str) -> Verified:
+        """Check a bundle (a release's id or name, or a path): signature, every digest, its form, its golden rows, and,
+        for a release of this project, that it is what was recorded. Raises for the first that is not as it should be.
+        """
+        from seatrial.verified import verify
 
-        path = Path(id)
-        if not _is_file(path):
-            path = self.objects.path(self._any_release(id).body["object"])
-        bundle = open_bundle(path, self.trusted)
-        rows = replay(bundle, bundle.runtime())
-        return {"release": bundle.id, "signed_by": bundle.keyid, "files": len(bundle.files), "golden_rows": rows}
+        path = self._bundle_file(id)
+        return verify(path or self.objects.path(self._any_release(id).body["object"]), self)
+
+    def release_diff(self, a: str, b: str) -> Difference:
+        """What is different in `b`, and how each scores the other's golden rows. Each is an id, a name or a path."""
+        from seatrial.releases.bundle import open_bundle
+        from seatrial.releases.difference import compare
+
+        paths = (self._bundle_file(one) or self.objects.path(self._any_release(one).body["object"]) for one in (a, b))
+        first, second = (open_bundle(path, self.trusted) for path in paths)
+        return compare(first, second)
+
+    def _bundle_file(self, name: str) -> Path | None:
+        """The file that is meant; None when a release is. A name that ends like a bundle means a file."""
+        path = Path(name)
+        return path if _is_file(path) or name.endswith(".seatrial") else None
 
     def keys_list(self) -> list[KeyInfo]:
         """Every key that is or was trusted, which one signs, and how many releases each signed."""

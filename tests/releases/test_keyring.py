@@ -141,14 +141,14 @@ def test_an_unknown_setting_of_signing_is_refused(tmp_path):
 def test_after_a_rotation_old_releases_stay_good_and_new_ones_carry_the_new_key(folder):
     with Project(folder) as project:
         first, second = (one["release"] for one in project.releases())
-        old = project.release_verify(first)["signed_by"]
+        old = project.release_verify(first).signed_by
         changed = project.key_rotate(reason="yearly")
         assert (changed.before, changed.what) == (old, "rotated")
-        assert project.release_verify(first)["signed_by"] == project.release_verify(second)["signed_by"] == old
+        assert project.release_verify(first).signed_by == project.release_verify(second).signed_by == old
         assert project.release("heavy").id == second  # packed again by the new key: it is there already
         project.train("heavy")
         third = project.release("heavy").id
-        assert project.release_verify(third)["signed_by"] == changed.id
+        assert project.release_verify(third).signed_by == changed.id
         keys = {one.id: one for one in project.keys_list()}
         assert (keys[old].releases, keys[changed.id].releases) == (2, 1)
         assert (keys[old].own, keys[changed.id].own, keys[changed.id].source) == (False, True, "file")
@@ -167,7 +167,7 @@ def test_a_key_of_the_environment_is_rotated_where_it_lives(folder, monkeypatch)
     monkeypatch.setenv("SEATRIAL_SIGNING_KEY", secret(2))
     with Project(folder) as project:
         assert project.key_rotate().id == key_id_of(2)
-        assert project.release_verify(release)["signed_by"] == key_id_of(1)
+        assert project.release_verify(release).signed_by == key_id_of(1)
         with pytest.raises(NotRotated):
             project.key_rotate()
 
@@ -177,7 +177,7 @@ def test_a_project_releases_with_a_key_service_and_rotates_it(folder):
     with Project(folder) as project:
         project.train("heavy")
         release = project.release("heavy").id
-        assert project.release_verify(release)["signed_by"] == key_id_of(1)
+        assert project.release_verify(release).signed_by == key_id_of(1)
         project.deploy("heavy")
         service(folder, 2)
         assert project.key_rotate().id == key_id_of(2)
@@ -194,7 +194,7 @@ def test_the_drill_for_a_key_that_leaked(folder, tmp_path):
         manifest, files = manifest_and_files()
         forged = tmp_path / "forged.seatrial"
         forged.write_bytes(pack(manifest, files, leaked))
-        assert project.release_verify(str(forged))["signed_by"] == leaked.keyid
+        assert project.release_verify(str(forged)).signed_by == leaked.keyid
         # 1. what has it signed?
         shown = project.key_show(leaked.keyid[:12])
         assert [(one.release, one.live) for one in shown.signed] == [(first, []), (second, ["heavy"])]
@@ -215,7 +215,7 @@ def test_the_drill_for_a_key_that_leaked(folder, tmp_path):
         new = project.key_rotate(reason="the old one leaked").id
         done = project.release_resign(by=leaked.keyid, reason="packed before the leak")
         assert (done.key, done.releases, done.routes) == (new, [first, second], ["heavy"])
-        assert {project.release_verify(id)["signed_by"] for id in (first, second)} == {new}
+        assert {project.release_verify(id).signed_by for id in (first, second)} == {new}
         # the ids are the same: a release does not depend on who signed it
         assert {first, second} <= {one["release"] for one in project.releases()}
         # 6. what the thief made stays out

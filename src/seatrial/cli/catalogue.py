@@ -54,7 +54,7 @@ NOUNS: tuple[Line, ...] = (
     ("features", "Feature views: list, show, search, used-by, get, join, leaks, verify, stats"),
     ("runs", "Trainings: list, show"),
     ("models", "Models, their versions and aliases: list, show, alias, history, delete"),
-    ("releases", "Packed versions: list, show, verify, delete, resign"),
+    ("releases", "Packed versions: list, show, verify, diff, delete, resign"),
     ("deployments", "What is live: list, show"),
     ("alerts", "What fired: list, show, acknowledge, resolve"),
     ("proposals", "Proposed retrainings: list, show"),

@@ -198,11 +198,24 @@ def releases_show(call: Invocation, id: str) -> None:
 @click.argument("release")
 @click.pass_obj
 def releases_verify(call: Invocation, release: str) -> None:
-    """Check signature, digests and golden rows of RELEASE, an id or a bundle file."""
-    from seatrial.cli import render
+    """Check signature, digests and golden rows of RELEASE, an id or a bundle file; every check is named."""
+    from seatrial.cli import registered
 
     with call.project() as project:
-        call.answer(project.release_verify(release), render.details)
+        call.answer(project.release_verify(release), registered.verified)
+
+
+@NOUNS["releases"].command("diff")
+@click.argument("a")
+@click.argument("b")
+@click.pass_obj
+def releases_diff(call: Invocation, a: str, b: str) -> None:
+    """Compare releases A and B (ids, names or bundle files): each scores the other's golden rows, and everything that
+    their manifests say otherwise is listed."""
+    from seatrial.cli import registered
+
+    with call.project() as project:
+        call.answer(project.release_diff(a, b), registered.difference)
 
 
 @NOUNS["deployments"].command("list")

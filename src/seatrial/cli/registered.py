@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from seatrial.cli.render import MAIN_METRICS, Block, Line, Plain, Table
+from seatrial.cli.render import MAIN_METRICS, Block, Line, Plain, Table, inline
 
 
 def model(shown: Plain) -> list[Block]:
@@ -94,3 +94,36 @@ def key_changed(done: Plain) -> list[Block]:
         )
     ]
     return [*blocks, Line(f"Next: {done['next']}", "dim")] if done["next"] else blocks
+
+
+def verified(done: Plain) -> list[Block]:
+    """A bundle that was checked, and each check."""
+    title = f"{done['model']} {done['semantic_version']} ({done['release']}) is whole."
+    return [Line(title, "bold"), Table(("", "checked", "found"), [(True, *one) for one in done["checked"]])]
+
+
+def difference(found: Plain) -> list[Block]:
+    """Two releases beside each other."""
+    blocks: list[Block] = [Line(found["words"], "bold"), Line()]
+    replays = [
+        (
+            one["equal"],
+            one["golden_of"],
+            one["scored_by"],
+            one["rows"] or None,
+            one["largest"],
+            one["decisions"],
+            one["problem"],
+        )
+        for one in found["replays"]
+    ]
+    blocks.append(Table(("equal", "golden rows of", "scored by", "rows", "largest", "decisions", ""), replays))
+    rows = [(one["group"], one["name"], _short(one["a"]), _short(one["b"])) for one in found["changed"]]
+    return [*blocks, Line(), Table(("changed", "what", "a", "b"), rows)] if rows else blocks
+
+
+def _short(value: object) -> str | int | float | bool | None:
+    if value is None or isinstance(value, (bool, int, float)):
+        return value
+    words = inline(value)
+    return words if len(words) <= 60 else f"{words[:57]}..."
