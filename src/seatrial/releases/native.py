@@ -1,8 +1,9 @@
 """The fitted estimator as bytes: what was trained, in a form that can be kept and scored without pickle.
 
-LightGBM is kept as its own text format, scikit-learn as skops. Both are loaded again to score: the export to
-ONNX is judged against this form (`releases.parity`), never against an object that lives in memory only.
-This module belongs to training and packing; serving does not import it.
+LightGBM, XGBoost and CatBoost are kept in their own file formats, scikit-learn as skops. All are loaded again to
+score: the export to ONNX is judged against this form (`releases.parity`), never against an object that lives in
+memory only. This module belongs to training and packing, and to the child process in which a release without an
+ONNX form answers; a server does not import it.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 from seatrial.core.errors import Failed, listed
 from seatrial.core.signature import Task
 
-Format = Literal["lightgbm", "skops"]
+Format = Literal["lightgbm", "xgboost", "catboost", "skops"]
 Scorer = Callable[[NDArray[np.float32]], NDArray[np.float64]]
 
 # What scikit-learn's estimators hold beyond the types that skops trusts by itself. The list is ours and is never
@@ -64,7 +65,8 @@ class NativeDamaged(Failed):
 class NativeModel:
     """A fitted model as bytes.
 
-    format: "lightgbm" (the booster's text) or "skops" (a scikit-learn estimator or pipeline).
+    format: "lightgbm" (the booster's text), "xgboost" (its JSON), "catboost" (its cbm) or "skops" (a scikit-learn
+        estimator or pipeline).
     task: decides what a score is: P(positive) for binary, the value for regression.
     """
 
@@ -73,18 +75,33 @@ class NativeModel:
     task: Task
 
     def load(self) -> Any:
-        """A fresh lightgbm.Booster or scikit-learn estimator, the caller's own to change.
+        """A fresh booster (lightgbm, xgboost, catboost) or scikit-learn estimator, the caller's own to change.
 
         Raises TypeNotTrusted for a skops file with a type outside TRUSTED_TYPES, NativeDamaged for broken bytes.
         """
-        return _load_booster(self.data) if self.format == "lightgbm" else _load_skops(self.data)
+        from seatrial.releases import boosters
+
+        match self.format:
+            case "lightgbm":
+                return _load_booster(self.data)
+            case "xgboost":
+                return boosters.load_xgboost(self.data)
+            case "catboost":
+                return boosters.load_catboost(self.data)
+        return _load_skops(self.data)
 
     def scorer(self) -> Scorer:
         """A function from rows, float32 [n, k] with NaN for missing, to scores, float64 [n].
 
         It raises whatever the estimator raises, for instance on NaN that the estimator does not accept.
         """
+        from seatrial.releases import boosters
+
         model = self.load()
+        if self.format == "xgboost":
+            return boosters.score_xgboost(model)
+        if self.format == "catboost":
+            return boosters.score_catboost(model, self.task)
         if self.format == "lightgbm":
             return lambda rows: np.asarray(model.predict(rows, num_threads=1), dtype=np.float64).reshape(-1)
         _use_one_thread(model)
@@ -94,14 +111,21 @@ class NativeModel:
 
 
 def capture(estimator: Any, task: Task) -> NativeModel:
-    """Keep a fitted estimator: a LightGBM wrapper or booster, or a scikit-learn estimator or pipeline.
+    """Keep a fitted estimator: a wrapper or booster of LightGBM, XGBoost or CatBoost, or one of scikit-learn's.
 
     Training goes on to use the returned model, so what cannot be kept is refused here, before it is evaluated.
     Raises NotCaptured (not fitted, more than two classes, no predict_proba, own objective, no file format) and
     TypeNotTrusted (a part of it is of a type that seatrial does not load).
     """
-    if type(estimator).__module__.startswith("lightgbm."):
-        return _capture_lightgbm(estimator, task)
+    from seatrial.releases import boosters
+
+    match type(estimator).__module__.partition(".")[0]:
+        case "lightgbm":
+            return _capture_lightgbm(estimator, task)
+        case "xgboost":
+            return NativeModel("xgboost", boosters.capture_xgboost(estimator, task), task)
+        case "catboost":
+            return NativeModel("catboost", boosters.capture_catboost(estimator, task), task)
     if task == "binary":
         _check_classes(estimator)
         if not hasattr(estimator, "predict_proba"):
@@ -189,8 +213,8 @@ def _dump_skops(estimator: Any) -> bytes:
 
     if not isinstance(estimator, BaseEstimator):
         raise NotCaptured(
-            f"{type(estimator).__module__}.{_name(estimator)} is neither a LightGBM nor a scikit-learn estimator.",
-            expected="A LightGBM model or a scikit-learn estimator or pipeline is expected.",
+            f"{type(estimator).__module__}.{_name(estimator)} is no estimator that seatrial can keep.",
+            expected="A model of LightGBM, XGBoost, CatBoost or scikit-learn, or a pipeline of these, is expected.",
         )
     try:
         check_is_fitted(estimator)
