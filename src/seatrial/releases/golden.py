@@ -19,7 +19,7 @@ from seatrial.core.identity import canonical_json
 from seatrial.core.signature import Task
 from seatrial.releases.bundle import GOLDEN, Bundle
 from seatrial.releases.parity import TOLERANCE, scale
-from seatrial.releases.runtime import Runtime
+from seatrial.releases.runtime import Scoring
 
 FORMAT = 1
 MOST = 200
@@ -78,7 +78,7 @@ def choose(rows: NDArray[np.float32], scores: NDArray[np.float64], *, most: int 
     return np.sort(np.concatenate([first, _spread(rest, most - len(first))]))
 
 
-def record(task: Task, rows: NDArray[np.float32], runtime: Runtime, *, most: int = MOST) -> bytes:
+def record(task: Task, rows: NDArray[np.float32], runtime: Scoring, *, most: int = MOST) -> bytes:
     """The bytes of "golden.json": golden rows chosen among `rows` (n >= 1) that `runtime` can score."""
     if runtime.no_missing.size:
         rows = rows[~np.isnan(rows[:, runtime.no_missing]).any(axis=1)]
@@ -98,7 +98,7 @@ def read_golden(data: bytes) -> Golden:
         raise _unreadable(str(error)) from None
 
 
-def replay(bundle: Bundle, runtime: Runtime, *, tolerance: float = TOLERANCE) -> int:
+def replay(bundle: Bundle, runtime: Scoring, *, tolerance: float = TOLERANCE) -> int:
     """Score the bundle's golden rows, together and one by one; how many there are.
 
     Raises GoldenMismatch, naming the worst row, when a score is off by more than `tolerance` (relative to

@@ -26,6 +26,7 @@ Scorer = Callable[[NDArray[np.float32]], NDArray[np.float64]]
 # read from a file. skops checks types, not contents: a forged Tree, TreePredictor, KDTree or BallTree can crash
 # the process that scores it, so only files whose signature was verified are loaded, and never in serving.
 TRUSTED_TYPES = (
+    "functools.partial",  # of what this list trusts, since skops looks at the function of its own
     "numpy.dtype",
     "sklearn._loss.loss.HalfTweedieLoss",
     "sklearn._loss.loss.HalfTweedieLossIdentity",
@@ -40,6 +41,7 @@ TRUSTED_TYPES = (
     "sklearn.neural_network._stochastic_optimizers.SGDOptimizer",
     "sklearn.tree._tree.Tree",
     "sklearn.utils._bunch.Bunch",
+    "sklearn.utils.validation.check_array",
 )
 
 
