@@ -461,7 +461,8 @@ class Building(Nouns):
     def release(
         self, name: str | None = None, *, parity_window: Window | None = None, progress: Progress | None = None
     ) -> Released:
-        """Pack a model version as a signed release: ONNX, proved to answer like the native model.
+        """Pack a model version as a signed release, proved to answer like the native model: as ONNX; where that
+        differs, in the estimator's own format, which a child process scores.
 
         name: a model (its newest version), `model@alias`, `model:3`, a version's id, or a run's.
         parity_window: label rows predicted in it (labelled or not) are compared too. Packing the same version again
@@ -516,6 +517,7 @@ class Building(Nouns):
             path=str(self.objects.path(key)),
             bytes=len(built.data),
             new=new,
+            cost=msgspec.to_builtins(built.cost),
         )
 
     def _version(self, name: str) -> Record:
@@ -1061,6 +1063,8 @@ class Building(Nouns):
             transaction.move("version_release", version.id, built.id, expected=0)
             transaction.move("release", run.name, built.id, expected=None)
             facts = {name: body[name] for name in ("model", "version", "semantic_version", "bytes")}
+            # what a machine needed is no part of a release, whose bytes are the same everywhere
+            facts |= {"format": manifest.model_format, "cost": msgspec.to_builtins(built.cost)}
             self.event(transaction, "release.packed", built.id, facts)
         return True
 

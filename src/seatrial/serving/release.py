@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from seatrial.core.types import Field
-from seatrial.releases.bundle import GOLDEN, MODEL, Bundle, open_bundle
+from seatrial.releases.bundle import GOLDEN, Bundle, open_bundle
 from seatrial.releases.golden import read_golden, replay
-from seatrial.releases.runtime import Runtime
+from seatrial.releases.runtime import open_runtime
 from seatrial.releases.signing import TrustedKeys
 from seatrial.serving.predictor import Release
 
@@ -31,7 +31,7 @@ def open_release(source: Path | bytes, trusted: TrustedKeys) -> Release:
     """
     bundle = open_bundle(source, trusted)
     # missing values are refused by the predictor, which knows their names and looks more cheaply
-    runtime = Runtime(bundle.files[MODEL])
+    runtime = open_runtime(bundle, checked=False)
     replay(bundle, runtime)
     manifest = bundle.manifest
     return Release(
