@@ -19,9 +19,11 @@ from numpy.typing import NDArray
 
 from seatrial.core.errors import Failed, listed
 from seatrial.core.signature import Signature, Task
+from seatrial.releases.boosters import is_exponential
 from seatrial.releases.named import MISSING
 from seatrial.releases.named_export import convert, declare_inputs
 from seatrial.releases.native import NativeModel, one_line
+from seatrial.releases.onnx_boosters import NoGraph, convert_catboost, convert_xgboost
 
 if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto
@@ -31,7 +33,8 @@ SKLEARN_OPSETS = {"": 18, "ai.onnx.ml": 3}
 LIGHTGBM_OPSET = 15  # the newest that onnxmltools writes
 IR_VERSION = 8  # the oldest that both opsets allow, so that older runtimes read it too
 TREES = ("TreeEnsembleClassifier", "TreeEnsembleRegressor")
-SAFE_MODES = {b"LEAF", b"BRANCH_LEQ", b"BRANCH_EQ"}  # rounding down is right for <= ; == compares category codes
+# Rounding down is right for <= ; == compares category codes; < and > are XGBoost's and CatBoost's, in float32 already
+SAFE_MODES = {b"LEAF", b"BRANCH_LEQ", b"BRANCH_EQ", b"BRANCH_LT", b"BRANCH_GT"}
 
 
 class ExportFailed(Failed):
@@ -49,7 +52,7 @@ def to_onnx(native: NativeModel, inputs: int, signature: Signature | None = None
     """
     model = native.load()
     name = describe(model)
-    known = model.num_feature() if native.format == "lightgbm" else getattr(model, "n_features_in_", inputs)
+    known = _inputs(model, native.format, inputs)
     if known != inputs:
         raise _failed(name, f"it was fitted on {known} inputs, the signature has {inputs}")
     try:
@@ -57,14 +60,21 @@ def to_onnx(native: NativeModel, inputs: int, signature: Signature | None = None
             warnings.simplefilter("ignore")
             if native.format == "lightgbm":
                 graph = convert_booster(floored_booster(native.data), inputs)
+            elif native.format == "xgboost":
+                graph = convert_xgboost(model, inputs, GRAPH, native.task)
+            elif native.format == "catboost":
+                graph = convert_catboost(model, exponential=native.task == "regression" and is_exponential(model))
             else:
                 floor_thresholds(model)
                 named = signature if signature is not None and signature.layout == "named" else None
                 graph = _convert_sklearn(model, inputs, native.task, named)
                 route_missing(graph.graph, model)
-            return finished(graph, native.task, named if native.format == "skops" else None)
+            given = named if native.format == "skops" else None
+            return finished(graph, native.task, given, wide=native.format != "xgboost")
     except ExportFailed:
         raise
+    except NoGraph as reason:
+        raise _failed(name, str(reason)) from None
     except Exception as error:  # a converter or loader raises what it likes
         raise _failed(name, f"{type(error).__name__}: {one_line(error)}") from error
 
@@ -74,7 +84,20 @@ def describe(model: Any) -> str:
     steps = getattr(model, "steps", None)
     if steps:
         return f"Pipeline({', '.join(type(step).__name__ for _, step in steps)})"
-    return "LightGBM" if type(model).__module__.startswith("lightgbm.") else type(model).__name__
+    package = type(model).__module__.partition(".")[0]
+    return {"lightgbm": "LightGBM", "xgboost": "XGBoost", "catboost": "CatBoost"}.get(package, type(model).__name__)
+
+
+def _inputs(model: Any, format: str, given: int) -> int:
+    """How many inputs the model was fitted on; `given` when it does not tell."""
+    match format:
+        case "lightgbm":
+            return int(model.num_feature())
+        case "xgboost":
+            return int(model.num_features())
+        case "catboost":
+            return len(model.feature_names_)
+    return int(getattr(model, "n_features_in_", given))
 
 
 def floor_float32(values: NDArray[np.float64]) -> NDArray[np.float32]:
@@ -150,16 +173,18 @@ def convert_booster(booster: Any, inputs: int) -> ModelProto:
     return converted
 
 
-def finished(model: ModelProto, task: Task, named: Signature | None = None) -> bytes:
+def finished(model: ModelProto, task: Task, named: Signature | None = None, *, wide: bool = True) -> bytes:
     """The bytes of a converted graph with the one output "score" and without anything that varies or tells tales.
 
+    wide: leaves of trees are added up in float64, as all estimators but XGBoost do it.
     model: with one input "input", or the named ones of a signature, and outputs (label, probabilities [n, C]) for
         classes, (value [n, 1]) else.
     """
     import onnx
 
     graph = model.graph
-    _add_trees_in_double(graph)
+    if wide:
+        _add_trees_in_double(graph)
     _single_output(graph, task)
     _drop_unused(graph)
     if named is None:

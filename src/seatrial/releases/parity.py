@@ -8,7 +8,7 @@ found is kept in the release as its certificate.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
@@ -17,6 +17,9 @@ from numpy.typing import NDArray
 from seatrial.core.errors import GateRefused
 from seatrial.core.signature import NamedRows, Rows, Signature, Task
 from seatrial.releases.native import NativeModel, Scorer, one_line
+
+if TYPE_CHECKING:
+    from seatrial.releases.runtime import Scoring
 
 TOLERANCE = 1e-6
 MISSING_ROWS = 1000  # for each input that may be missing
@@ -32,7 +35,7 @@ class ParityRefused(GateRefused):
     code = "release.parity_refused"
 
 
-class Parity(msgspec.Struct, frozen=True):
+class Parity(msgspec.Struct, frozen=True, omit_defaults=True):
     """What the comparison found.
 
     rows: rows compared as they were given; missing_rows: rows with missing values put in; single_rows: rows
@@ -44,6 +47,7 @@ class Parity(msgspec.Struct, frozen=True):
         native probabilities lie within the tolerance of each other either is right); threshold: of binary only.
     refuses_missing: inputs for which the native model raises when they are missing; the runtime refuses them too.
     worst: where the largest difference is, in words.
+    refused: why the model has no ONNX form, in words, when it was released in another one; not there for ONNX.
     refuses_unseen: named inputs for which the native model raises on a category that was never seen in training.
     """
 
@@ -58,12 +62,13 @@ class Parity(msgspec.Struct, frozen=True):
     refuses_missing: tuple[str, ...]
     worst: str
     passed: bool
+    refused: str = ""
     refuses_unseen: tuple[str, ...] = ()
 
 
 def compare(
     native: NativeModel,
-    onnx: bytes,
+    exported: bytes | Scoring,
     rows: Rows,
     signature: Signature,
     *,
@@ -72,6 +77,7 @@ def compare(
 ) -> Parity:
     """Compare the two forms of one model.
 
+    exported: the bytes of an ONNX model, or any form of it that is loaded to score.
     rows: n >= 1, as encoded for the model.
     threshold: where a probability becomes a decision; of meaning for binary alone.
     Raises ParityRefused when the native model cannot score `rows` at all. Otherwise it only reports;
@@ -81,7 +87,7 @@ def compare(
 
     if not len(rows):
         raise ParityRefused("there is no row to compare the exported model on.", expected="At least one is needed.")
-    runtime = open_graph(onnx, signature)
+    runtime = open_graph(exported, signature) if isinstance(exported, bytes) else exported
     scorer = native.scorer()
     comparison = _Comparison(native.task, runtime.score, threshold, tolerance)
     try:
@@ -122,20 +128,25 @@ def require(parity: Parity, model: str) -> None:
     """Raise ParityRefused, naming the worst row, unless the comparison passed."""
     if parity.passed:
         return
-    found = [f"differs by up to {parity.largest:.2g}"]
-    if parity.not_finite:
-        found.append(f"gives {parity.not_finite} scores that are no finite number")
-    if parity.flipped:
-        at = "" if parity.threshold is None else f" at {parity.threshold:g}"
-        found.append(f"decides {parity.flipped} rows otherwise{at}")
     raise ParityRefused(
-        f"the exported model '{model}' {', '.join(found)}; the worst is {parity.worst}.",
+        f"the exported model '{model}' {difference(parity)}.",
         expected=f"At most {parity.tolerance:g} on all of {parity.rows} rows "
         f"({parity.missing_rows} with missing values) and no decision otherwise.",
         next="The converter does not reproduce this estimator; see docs/releases.md for those that export exactly.",
         state="No release was written.",
         parity=msgspec.to_builtins(parity),
     )
+
+
+def difference(parity: Parity) -> str:
+    """In what the exported model differs, in words: "differs by up to 0.9, ...; the worst is row 3: ..."."""
+    found = [f"differs by up to {parity.largest:.2g}"]
+    if parity.not_finite:
+        found.append(f"gives {parity.not_finite} scores that are no finite number")
+    if parity.flipped:
+        at = "" if parity.threshold is None else f" at {parity.threshold:g}"
+        found.append(f"decides {parity.flipped} rows otherwise{at}")
+    return f"{', '.join(found)}; the worst is {parity.worst}"
 
 
 def nullable_inputs(signature: Signature) -> list[int]:

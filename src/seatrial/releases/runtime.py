@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import onnxruntime
@@ -15,6 +16,10 @@ from numpy.typing import NDArray
 
 from seatrial.core.errors import Failed, UsageError
 from seatrial.core.signature import NamedRows, Rows
+from seatrial.releases.formats import ONNX, model_file
+
+if TYPE_CHECKING:
+    from seatrial.releases.bundle import Bundle
 
 _INPUT, OUTPUT = "input", "score"
 _FATAL = 4
@@ -43,6 +48,43 @@ class ScoreNotFinite(Failed):
 
     code = "runtime.score_not_finite"
     http_status = 500
+
+
+class Scoring(Protocol):
+    """A loaded model, wherever it runs: `Runtime` in this process, `supervised.SupervisedRuntime` in a child.
+
+    inputs: how many columns rows have. no_missing: positions of inputs for which NaN is refused.
+    """
+
+    inputs: int
+    no_missing: NDArray[np.intp]
+
+    def score(self, rows: Rows) -> NDArray[np.float64]:
+        """The score of each row, all finite. Raises WrongShape, MissingNotAccepted, ScoreNotFinite."""
+        ...
+
+
+def open_runtime(bundle: Bundle, threads: int = 1, *, checked: bool = True) -> Scoring:
+    """The model of an opened bundle, loaded to score; one that has no ONNX form is loaded in a child process.
+
+    threads: threads for one call. checked: refuse missing values where the estimator does; a caller that has looked
+        itself saves the second look.
+    Raises ModelUnreadable, FormatUnknown and ChildUnavailable.
+    """
+    from seatrial.releases.named import open_graph
+
+    manifest = bundle.manifest
+    model = bundle.files[model_file(manifest.model_format)]
+    no_missing = manifest.no_missing if checked else ()
+    if manifest.model_format == ONNX:
+        no_unseen = manifest.parity.refuses_unseen if checked else ()
+        return open_graph(model, manifest.signature, threads, no_missing=no_missing, no_unseen=no_unseen)
+    from seatrial.releases.supervised import SupervisedRuntime
+
+    signature = manifest.signature
+    return SupervisedRuntime(
+        manifest.model_format, model, signature.task, len(signature.inputs), threads, no_missing=no_missing
+    )
 
 
 class Runtime:

@@ -8,9 +8,9 @@ from typing import Any
 
 from seatrial.core.signature import columns_of
 from seatrial.core.types import Field
-from seatrial.releases.bundle import GOLDEN, MODEL, Bundle, open_bundle
+from seatrial.releases.bundle import GOLDEN, Bundle, open_bundle
 from seatrial.releases.golden import read_golden, replay
-from seatrial.releases.named import open_graph
+from seatrial.releases.runtime import open_runtime
 from seatrial.releases.signing import TrustedKeys
 from seatrial.serving.predictor import Release
 
@@ -32,9 +32,9 @@ def open_release(source: Path | bytes, trusted: TrustedKeys) -> Release:
     """
     bundle = open_bundle(source, trusted)
     # missing values are refused by the predictor, which knows their names and looks more cheaply
-    manifest = bundle.manifest
-    runtime = open_graph(bundle.files[MODEL], manifest.signature)
+    runtime = open_runtime(bundle, checked=False)
     replay(bundle, runtime)
+    manifest = bundle.manifest
     return Release(
         id=bundle.id,
         model=manifest.model,

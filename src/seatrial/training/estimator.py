@@ -363,6 +363,12 @@ def _settle(step: Any, model: Model) -> None:
             changes["force_row_wise"] = True
         if not {"verbose", "verbosity"} & set(params):
             changes["verbosity"] = -1  # LightGBM talks on stdout, which is for data
+    if type(step).__module__.startswith("catboost."):  # it names only what was stated
+        changes |= {"thread_count": model.threads, "allow_writing_files": False}
+        if not {"random_state", "random_seed"} & set(params):
+            changes["random_seed"] = model.seed
+        if not {"verbose", "verbose_eval", "logging_level", "silent"} & set(params):
+            changes["verbose"] = False  # it talks on stdout as well
     if changes:
         step.set_params(**changes)
 
