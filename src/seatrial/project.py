@@ -147,7 +147,7 @@ class Project(Building):
         scores = batch.score(bundle, rows, threads=declared.threads)
         ids = business_keys(rows, declared)
         at_us = times_us(rows, training_set.AT).tolist()
-        labelled, metrics = measured(declared, rows, scores.tolist())
+        labelled, metrics = measured(declared, rows, scores, bundle.manifest.signature.classes)
         answered = self._answered(declared.name, window, chosen.id)
         new = [place for place, asked in enumerate(zip(ids, at_us, strict=True)) if asked not in answered]
         kept = batch.keep(
@@ -719,6 +719,7 @@ class Project(Building):
         While the metadata store is away it is done on this host alone and told later (`deployment.emergency`).
         expected: the generation that the caller saw; raises HeadMoved when somebody deployed since.
         """
+        from seatrial.custody import follow
         from seatrial.deployment.deploy import roll_back
         from seatrial.deployment.emergency import JournalDamaged, JournalTooNew, roll_back_here
         from seatrial.stores.metadata import MetadataDamaged, MetadataStore, MetadataUnreachable, NotMetadata
@@ -738,6 +739,8 @@ class Project(Building):
                 done = roll_back(metadata, self.routes, name, sign=sign, verify=verify, expected=expected, **facts)  # type: ignore[arg-type]
                 route = done.route
                 generation = self._outdo(metadata, name) or route.generation
+                with suppress(SeatrialError):  # a name that lags behind is mended by the next `reconcile`
+                    follow(self, metadata)
         except (Unavailable, MetadataDamaged, MetadataUnreachable, NotMetadata):
             route = roll_back_here(self.routes, name, sign=sign, verify=verify, expected=expected, **facts)  # type: ignore[arg-type]
             generation = route.generation

@@ -54,11 +54,12 @@ NOUNS: tuple[Line, ...] = (
     ("snapshots", "Frozen raw data: list, show, diff"),
     ("features", "Feature views: list, show, search, used-by, get, join, leaks, verify, stats"),
     ("runs", "Trainings: list, show"),
-    ("models", "Models, their versions and aliases: list"),
-    ("releases", "Packed versions: list, show, verify"),
+    ("models", "Models, their versions and aliases: list, show, alias, history, delete"),
+    ("releases", "Packed versions: list, show, verify, diff, delete, resign"),
     ("deployments", "What is live: list, show"),
     ("alerts", "What fired: list, show, acknowledge, resolve"),
     ("proposals", "Proposed retrainings: list, show"),
+    ("keys", "Keys that sign and are trusted: list, show, rotate, revoke, trust"),
     ("audit", "Who did what: list, show, verify"),
 )
 
