@@ -284,12 +284,16 @@ class Building(Nouns):
         *,
         cutoff: datetime | None = None,
         engine: Engine | None = None,
+        sample: int | float | None = None,
+        fresh: bool = False,
         progress: Progress | None = None,
     ) -> Trained:
         """Fit a model on what was known at `cutoff` (default: now), judge it, and make it a version if its gates pass.
 
         The run is recorded either way; `passed` and `version` say how it ended. The version gets the alias
         `candidate`. engine: "local" or "spark" (default: the settings'): where features are joined; the same rows.
+        sample: learn from so many rows only (5000), or from a share of them (0.1): a quick run, marked as a sample,
+        that never becomes a version. fresh: join features and cross-validate again, also when nothing was changed.
         Raises BreaksLiveRelease, before anything is written, when the project was changed so that a live release's
         features can no longer be kept up, and LeakFound, and trains nothing, for a column that knows more than could
         be known.
@@ -300,6 +304,8 @@ class Building(Nouns):
         from seatrial.reuse import Reuse
         from seatrial.training.environment import describe
         from seatrial.training.pipeline import fit
+        from seatrial.training.sample import Sample
+        from seatrial.training.steps import Steps, environment_digest
         from seatrial.upkeep import freeze, refuse
 
         refuse(self)
@@ -309,6 +315,7 @@ class Building(Nouns):
         cutoff_us = to_us(as_utc(cutoff, name="cutoff") if cutoff else self.clock.now()) if timed else None
         environment = describe(self.folder, self.definitions.files, declared.threads, seed=declared.seed)
         left_out: dict[str, int] = {}
+        steps = Steps(self.objects, environment=environment_digest(environment.facts, machine=False), fresh=fresh)
         rows, plan, request, snapshots = self._inputs.rows(
             declared,
             known_by_us=cutoff_us,
@@ -316,6 +323,8 @@ class Building(Nouns):
             left_out=left_out,
             engine=engine,
             inspect=partial(refuse, self),
+            steps=steps,
+            sample=None if sample is None else Sample(sample, declared.seed),
         )
         guard = leaks(self._inputs, declared, plan, rows)
         if guard.leaks:
@@ -341,6 +350,7 @@ class Building(Nouns):
         files = self._keep_run_files(run, fitted, environment)
         body = fitted.as_plain() | {
             "cutoff_us": cutoff_us,
+            "steps": steps.ran,
             "data": dict(zip(self._inputs.raw_names(declared, plan), snapshots, strict=True)),
             "leak_guard": msgspec.to_builtins(guard),
             "environment": environment.facts,
@@ -350,6 +360,9 @@ class Building(Nouns):
             "definition": definition_of(declared),
             "sources": {view.name: msgspec.to_builtins(frozen_source(view.source, schemas)) for view in views},
         }
+        if sample is not None:
+            body["sample"] = {"size": sample, "rows": rows.num_rows}
+            notes.append(f"a sample: {rows.num_rows:,} rows only, so no version is made, whatever the gates say")
         record = Record(run, "run", declared.name, (training_set, *snapshots), body)
         version = self._keep_run(record, fitted, started_us)
         return Trained(
@@ -367,6 +380,7 @@ class Building(Nouns):
             seconds=round(monotonic() - started, 3),
             notes=notes,
             leak_guard=note(guard),
+            sample=None if sample is None else rows.num_rows,
         )
 
     def feature_join(
@@ -530,9 +544,12 @@ class Building(Nouns):
         version = self.registry.version_of(run.id)
         if version is None:
             raise UsageError(
-                f"run '{run.id}' of model '{run.name}' was made no version: its gates said no.",
+                f"run '{run.id}' of model '{run.name}' was made no version: "
+                + ("it learned from a sample." if "sample" in run.body else "its gates said no."),
                 state="No release was written.",
-                next=f"Run `seatrial runs show {run.id}` to see why.",
+                next=f"Run `seatrial train {run.name}` without --sample."
+                if "sample" in run.body
+                else f"Run `seatrial runs show {run.id}` to see why.",
             )
         return version
 
@@ -955,7 +972,7 @@ class Building(Nouns):
         with self.metadata.transaction() as transaction:
             transaction.add(record)
             self.event(transaction, "run.recorded", record.id, {"model": record.name, "passed": fitted.passed})
-            if fitted.passed:
+            if fitted.passed and "sample" not in record.body:
                 created = self.registry.create(
                     record, actor=self.actor, at_us=self.now_us, message=message, within=transaction
                 )
