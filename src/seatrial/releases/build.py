@@ -24,7 +24,8 @@ from seatrial.releases.onnx_export import to_onnx
 from seatrial.releases.runtime import Runtime
 from seatrial.releases.signing import SigningKey
 
-THRESHOLD = 0.5
+HALF = 0.5
+"""The threshold of a run that recorded none."""
 
 Progress = Callable[[str, int, int], None]
 
@@ -59,12 +60,12 @@ def build(
     Raises ExportFailed, ParityRefused, GoldenMismatch.
     """
     signature = msgspec.convert(run.body["signature"], Signature)
-    threshold = THRESHOLD if signature.task == "binary" else None
+    threshold = (run.body.get("threshold") or {}).get("value", HALF) if signature.task == "binary" else None
     tell = progress or _silent
     tell("export", 0, 4)
     model = to_onnx(native, len(signature.inputs))
     tell("parity", 1, 4)
-    found = parity.compare(native, model, rows, signature, threshold=THRESHOLD)
+    found = parity.compare(native, model, rows, signature, threshold=HALF if threshold is None else threshold)
     parity.require(found, run.name)
     tell("golden rows", 2, 4)
     refused = [signature.inputs.index(name) for name in found.refuses_missing]
