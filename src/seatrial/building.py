@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from numpy.typing import NDArray
 
+    from seatrial.core.signature import Rows
+    from seatrial.custody import AliasSet, Deletion
     from seatrial.data.expectations import ValidationReport
     from seatrial.data.sources import Source
     from seatrial.deployment.definition import Deployment
@@ -54,9 +56,11 @@ if TYPE_CHECKING:
     from seatrial.serving.predictor import Answer, Draft
     from seatrial.serving.service import Service
     from seatrial.stores.metadata import MetadataStore
+    from seatrial.training.environment import Environment
     from seatrial.training.model import Model
     from seatrial.training.pipeline import ChampionScores, Fitted
     from seatrial.upkeep import Needed
+    from seatrial.vouching import KeyChange, Resigned
 
 PATIENCE = 60.0  # seconds for which a command that is to end waits for a server
 MLFLOW = "mlflow"  # the outbox topic, as registry.mlflow names it
@@ -334,15 +338,16 @@ class Building(Nouns):
         counted = _counting(fitted.split, left_out)
         fitted = replace(fitted, split=counted, warnings=tuple(dict.fromkeys((*notes, *fitted.warnings))))
         run = new_id("run")
-        files = self._keep_run_files(run, fitted, environment.patch)
+        files = self._keep_run_files(run, fitted, environment)
         body = fitted.as_plain() | {
             "cutoff_us": cutoff_us,
+            "data": dict(zip(self._inputs.raw_names(declared, plan), snapshots, strict=True)),
             "leak_guard": msgspec.to_builtins(guard),
             "environment": environment.facts,
             "signature": msgspec.to_builtins(fitted.signature),
             "plan": msgspec.to_builtins(plan),
             "files": files,
-            "definition": _definition(declared),
+            "definition": definition_of(declared),
             "sources": {view.name: msgspec.to_builtins(frozen_source(view.source, schemas)) for view in views},
         }
         record = Record(run, "run", declared.name, (training_set, *snapshots), body)
@@ -464,14 +469,18 @@ class Building(Nouns):
         parity_window: label rows predicted in it (labelled or not) are compared too. Packing the same version again
         gives the same release; with another parity window it is refused, since the evidence is part of a release.
         """
+        from seatrial.registry.versions import refuse_deleted
         from seatrial.releases.build import build
         from seatrial.releases.native import NativeModel
+        from seatrial.releases.signing import trust
         from seatrial.training.estimator import require_extra
 
         require_extra()
         version = self._version(name or self.definitions.model(None).name)
         run = self.record(version.body["run"])
         known = self.release_of(version.id)
+        if known is not None:
+            refuse_deleted(self.metadata, known.id, f"the release of version {version.body['version']} of '{run.name}'")
         if known is not None and parity_window is None and known.body["parity_window"]:
             parity_window = parse_window(known.body["parity_window"])
         files = run.body["files"]
@@ -490,10 +499,12 @@ class Building(Nouns):
             progress=progress,
         )
         if known is not None and known.id != built.id:
-            raise _already_released(version, known.id, built)
+            raise _already_released(version, known.id, built, self._live_words(known.id))
         key = f"releases/{built.id}.seatrial"
+        trust(self.keys, self.signing_key.public)  # a key of the environment leaves, what it signed stays
         # also when it is known: a lost or damaged bundle is there again
-        self.objects.put(key, built.data, whole=partial(_is_bundle, id=built.id, trusted=self.trusted))
+        if not (self.objects.exists(key) and _is_bundle(self.objects.path(key), id=built.id, trusted=self.trusted)):
+            self.objects.put(key, built.data, whole=lambda _: False)
         new = known is None and self._keep_release(built, version, run, key, parity_window)
         manifest = built.manifest
         return Released(
@@ -523,6 +534,75 @@ class Building(Nouns):
             )
         return version
 
+    def model_alias(self, model: str, alias: str, version: str | int | None, *, reason: str = "") -> AliasSet:
+        """Let `model@alias` name a version (a number or any reference to one); None takes the alias away.
+
+        Raises StillLive when the alias is `champion`, which follows the deployment.
+        """
+        from seatrial.custody import set_alias
+
+        done = set_alias(self, model, alias, None if version is None else str(version), reason=reason)
+        self._start_mirror()
+        return done
+
+    def model_delete(self, name: str, *, reason: str) -> Deletion:
+        """Take a version (`model:3`, `model@alias`, its id) and its release out of use. Nothing of its history is lost.
+
+        Raises StillLive, with the deployment's name, for what is live or what a roll-back would return to.
+        """
+        from seatrial.custody import delete_version
+
+        done = delete_version(self, self._one_version(name), reason=reason)
+        self._start_mirror()
+        return done
+
+    def _one_version(self, name: str) -> Record:
+        """A version that is named by itself: the bare name of a model might mean another one tomorrow."""
+        if ":" not in name and "@" not in name and not name.startswith("ver_"):
+            raise UsageError(
+                f"'{name}' names no single version.",
+                expected=f"A version is expected, such as '{name}:3'.",
+                state="Nothing was deleted.",
+                next=f"`seatrial models show {name}` lists its versions.",
+            )
+        return self.registry.resolve(name)
+
+    def release_resign(self, *ids: str, by: str | None = None, reason: str = "") -> Resigned:
+        """Sign releases again with the key that signs now: those named, or all that the key `by` signed.
+
+        Each must be what the audit log says was packed here. Route files that are no longer trusted are written anew.
+        """
+        from seatrial.vouching import Resigned, resign, signed_by
+
+        records = [self._any_release(id) for id in ids] or (signed_by(self, by) if by else [])
+        done = resign(self, records, reason)
+        return Resigned(self.signing_key.keyid, done, self.reconcile())
+
+    def key_rotate(self, *, reason: str = "") -> KeyChange:
+        """Sign with a new key from now on; the old one stays trusted. Raises NotRotated."""
+        from seatrial.vouching import rotate
+
+        return rotate(self, reason)
+
+    def key_revoke(self, id: str, *, reason: str) -> KeyChange:
+        """Trust a key no longer: what only it signed is refused from now on. Raises UnknownKey."""
+        from seatrial.vouching import revoke
+
+        return revoke(self, id, reason)
+
+    def key_trust(self, file: str | Path, *, reason: str = "") -> KeyChange:
+        """Trust what the private half of the public key in `file` signs. Raises KeyUnusable."""
+        from seatrial.vouching import trust_key
+
+        return trust_key(self, file, reason)
+
+    def release_delete(self, id: str, *, reason: str) -> Deletion:
+        """Take a release out of use: no name means it any more, and it cannot be deployed. Its record, its bundle and
+        its history stay. Raises StillLive, with the deployment's name."""
+        from seatrial.custody import delete_release
+
+        return delete_release(self, self._any_release(id), reason=reason)
+
     def deploy(
         self,
         model: str | None = None,
@@ -537,6 +617,7 @@ class Building(Nouns):
         reason: why, in words; needed for a model without owner or runbook.
         expected: the generation that the caller saw; raises HeadMoved when somebody deployed since.
         """
+        from seatrial.custody import follow
         from seatrial.deployment.deploy import Traffic, deploy, live
         from seatrial.governance.audit import anchor
 
@@ -571,6 +652,8 @@ class Building(Nouns):
             expected=expected,
             reason=reason,
         )
+        follow(self, self.metadata)
+        self._start_mirror()
         return Deployed(
             deployment=deployment.name,
             generation=done.head.generation,
@@ -618,11 +701,13 @@ class Building(Nouns):
         return self._reconcile(self.metadata)
 
     def _reconcile(self, metadata: MetadataStore) -> list[str]:
+        from seatrial.custody import follow
         from seatrial.deployment.deploy import reconcile
         from seatrial.deployment.emergency import settle
 
         sign, verify = self.signer
-        settle(metadata, self.routes, sign=sign, verify=verify)
+        if settle(metadata, self.routes, sign=sign, verify=verify):
+            follow(self, metadata)
         return reconcile(metadata, self.routes, sign=sign, verify=verify)
 
     def _reconcile_or_warn(self) -> None:
@@ -697,7 +782,7 @@ class Building(Nouns):
         holds are then compared with the answers.
         """
         from seatrial.features.plan import make_plan
-        from seatrial.history import Feed, business_keys, in_window, measured, request_fields, times_us
+        from seatrial.history import Feed, business_keys, by_class, in_window, measured, request_fields, times_us
         from seatrial.serving.client import Client
         from seatrial.serving.replay import Asked, replay
         from seatrial.upkeep import needed
@@ -719,15 +804,15 @@ class Building(Nouns):
         asked = [Asked(at, row, key) for at, row, key in zip(at_us, fields, ids, strict=True)]
         feed = Feed(views if push else [], tables, window, self.online)
         positions = {id(one): position for position, one in enumerate(asked)}
-        probabilities = [float("nan")] * len(asked)
+        scores: list[Any] = [float("nan")] * len(asked)
         tell = progress or _silent
         with Client(url, caller=self.actor) as client:
             done = replay(client, deployment.name, asked, feed.up_to, progress=lambda n, of: tell("replay", n, of))
             for one, answer in done:
-                score = answer["probability"] if declared.task == "binary" else answer["prediction"]
-                probabilities[positions[id(one)]] = score
+                score = answer["prediction"] if declared.task == "regression" else answer["probability"]
+                scores[positions[id(one)]] = score
         seconds = monotonic() - started
-        labelled, metrics = measured(declared, rows, probabilities)
+        labelled, metrics = measured(declared, rows, *by_class(declared, rows, scores))
         return Replayed(
             model=declared.name,
             window=str(window),
@@ -813,25 +898,27 @@ class Building(Nouns):
             self.event(transaction, "training_set.built", identity, happened)
         return identity
 
-    def _keep_run_files(self, run: str, fitted: Fitted, patch: bytes) -> dict[str, str]:
+    def _keep_run_files(self, run: str, fitted: Fitted, environment: Environment) -> dict[str, str]:
         """Keep what a run's record does not hold itself: name -> object key."""
-        import numpy as np
         import pyarrow as pa
+
+        from seatrial.core.signature import columns_of
 
         files = {
             "profile.json": canonical_json(fitted.profile),
             "feature_importance.json": msgspec.json.encode(fitted.importance),  # in its order, which is by weight
         }
-        if patch:
-            files["uncommitted.patch"] = patch
+        if environment.patch:
+            files["uncommitted.patch"] = environment.patch
+        if environment.definitions:
+            files["definitions.zip"] = environment.definitions
         if fitted.native is not None:
             files[f"native.{fitted.native.format}"] = fitted.native.data
         kept = {}
         for name, data in files.items():
             kept[name] = f"runs/{run}/{name}"
             self.objects.put(kept[name], data)
-        columns = [np.ascontiguousarray(column) for column in fitted.parity_rows.T]
-        parity = pa.table(columns, names=list(fitted.signature.inputs))
+        parity = pa.table(columns_of(fitted.signature, fitted.parity_rows))
         for name, table in (("parity_rows.parquet", parity), ("test_scores.parquet", fitted.test_scores)):
             key = f"runs/{run}/{name}"
             self.keep_table(key, partial(_write_parquet, table))
@@ -902,16 +989,15 @@ class Building(Nouns):
             inputs, _ = encode(signature, columns(rows, signature.inputs))
             return runtime.score(inputs)
 
-        threshold = bundle.manifest.threshold
-        return ChampionScores(f"{model.name} {bundle.manifest.version}", score, 0.5 if threshold is None else threshold)
+        at = 0.5 if bundle.manifest.threshold is None else bundle.manifest.threshold
+        return ChampionScores(f"{model.name} {bundle.manifest.version}", score, signature.classes, at)
 
-    def _parity_rows(self, run: Record, window: Window | None, progress: Progress | None) -> NDArray[np.float32]:
+    def _parity_rows(self, run: Record, window: Window | None, progress: Progress | None) -> Rows:
         """The rows on which a release must answer like the native model: those of the run, and those of a window."""
-        import numpy as np
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        from seatrial.core.signature import Signature, encode
+        from seatrial.core.signature import Signature, encode, joined, rows_of
 
         key = run.body["files"]["parity_rows.parquet"]
         try:
@@ -923,14 +1009,14 @@ class Building(Nouns):
                 state="No release was written.",
                 next=f"Put the file back from a backup, or run `seatrial train {run.name}` again.",
             ) from None
-        rows = np.column_stack([column.to_numpy() for column in table.columns]).astype(np.float32)
+        signature = msgspec.convert(run.body["signature"], Signature)
+        rows = rows_of(signature, {name: table[name].to_numpy() for name in table.column_names})
         if window is None:
             return rows
-        signature = msgspec.convert(run.body["signature"], Signature)
         model = self.definitions.model(run.name)
-        joined, _, _, _ = self._inputs.rows(model, window=window, progress=progress)
-        missing = [name for name in signature.inputs if name not in joined.column_names]
-        if missing or not joined.num_rows:
+        found, _, _, _ = self._inputs.rows(model, window=window, progress=progress)
+        missing = [name for name in signature.inputs if name not in found.column_names]
+        if missing or not found.num_rows:
             raise UsageError(
                 f"the window {window} has no rows of labels."
                 if not missing
@@ -938,8 +1024,8 @@ class Building(Nouns):
                 state="No release was written.",
                 next="Name a window that has rows, or leave it out." if not missing else "Leave the window out.",
             )
-        more, _ = encode(signature, columns(joined, signature.inputs))
-        return np.concatenate([rows, more])
+        more, _ = encode(signature, columns(found, signature.inputs))
+        return joined([rows, more])
 
     def _manifest_before(self, version: Record) -> Manifest | None:
         """The manifest of the newest release of an earlier version of the model."""
@@ -971,7 +1057,7 @@ class Building(Nouns):
         with self.metadata.transaction() as transaction:
             there = transaction.head("version_release", version.id)
             if there is not None and there.record_id != built.id:
-                raise _already_released(version, there.record_id, built)
+                raise _already_released(version, there.record_id, built, self._live_words(there.record_id))
             if there is not None:
                 return False
             transaction.add(Record(built.id, "release", run.name, (version.id, run.id), body))
@@ -980,6 +1066,13 @@ class Building(Nouns):
             facts = {name: body[name] for name in ("model", "version", "semantic_version", "bytes")}
             self.event(transaction, "release.packed", built.id, facts)
         return True
+
+    def _live_words(self, release: str) -> str:
+        """Where a release is live, as the tail of a sentence."""
+        from seatrial.custody import live_in
+
+        names = [f"'{name}'" for name in live_in(self.metadata, release)]
+        return f", live in deployment {listed(names)}" if names else ""
 
     def _deployment(self, name: str | None) -> Deployment:
         """The deployment of that name, or the one of the model of that name; a model that declares none is deployed
@@ -1025,9 +1118,9 @@ def _is_live(decision: Record, release: Record, deployment: Deployment) -> bool:
     return decision.inputs == (release.id,) and all(decision.body[name] == value for name, value in declared.items())
 
 
-def _already_released(version: Record, known: str, built: Built) -> AlreadyReleased:
+def _already_released(version: Record, known: str, built: Built, live: str) -> AlreadyReleased:
     return AlreadyReleased(
-        f"version {version.body['version']} of '{version.name}' is release {known}; this pack is {built.id}.",
+        f"version {version.body['version']} of '{version.name}' is release {known}{live}; this pack is {built.id}.",
         expected="A version has one release, and evidence or environment of this pack differ from it.",
         next=f"Use {known}, or train a new version.",
     )
@@ -1043,7 +1136,7 @@ def _is_bundle(path: Path, *, id: str, trusted: Mapping[str, bytes]) -> bool:
         return False
 
 
-def _definition(model: Model) -> dict[str, Any]:
+def definition_of(model: Model) -> dict[str, Any]:
     """The model's declaration as plain values, for records."""
     return {
         "task": model.task,

@@ -17,12 +17,16 @@ from seatrial.results import FeatureInfo, FoundFeature, ModelStatus, Searched
 from seatrial.workspace import Workspace
 
 if TYPE_CHECKING:
+    from seatrial.custody import ModelShown, Moved
     from seatrial.data.snapshot import SnapshotDiff
     from seatrial.features.definitions import FeatureView
     from seatrial.governance.audit import Anchor, AuditReport
     from seatrial.governance.lineage import Lineage
+    from seatrial.releases.difference import Difference
     from seatrial.reuse import Reuse, Use
     from seatrial.training.model import Model
+    from seatrial.verified import Verified
+    from seatrial.vouching import KeyInfo, KeyShown
 
 
 class NoRelease(UsageError):
@@ -245,8 +249,24 @@ class Nouns(Workspace):
                 )
         return found
 
-    def releases(self, model: str | None = None) -> list[dict[str, Any]]:
-        """Every release, oldest first."""
+    def model_show(self, model: str) -> ModelShown:
+        """One model: its versions with release and metrics, its aliases, where they are live, what was deleted."""
+        from seatrial.custody import model_shown
+
+        return model_shown(self, model)
+
+    def model_history(self, model: str, alias: str | None = None) -> list[Moved]:
+        """Every move of a model's alias (default: of all its aliases), oldest first: from, to, who, when, why."""
+        from seatrial.custody import moved
+
+        self.registry.versions(model, deleted=True)  # an unknown model is the better answer
+        return moved(self.registry.history(model, alias))
+
+    def releases(self, model: str | None = None, *, deleted: bool = False) -> list[dict[str, Any]]:
+        """Every release, oldest first; with `deleted`, those too that were taken out of use."""
+        from seatrial.custody import without_deleted
+
+        records = self.metadata.records("release", model)
         live = {head.name: self.record(head.record_id).inputs for head in self.metadata.heads("deployment")}
         return [
             {
@@ -257,7 +277,7 @@ class Nouns(Workspace):
                 "live": [name for name, inputs in live.items() if record.id in inputs],
                 "bytes": record.body["bytes"],
             }
-            for record in self.metadata.records("release", model)
+            for record in (records if deleted else without_deleted(self.metadata, records))
         ]
 
     def release_show(self, id: str) -> dict[str, Any]:
@@ -265,22 +285,45 @@ class Nouns(Workspace):
         from seatrial.releases.bundle import open_bundle
         from seatrial.serving.release import example
 
-        record = self.chosen_release(None, id)
+        record = self._any_release(id)
         path = self.objects.path(record.body["object"])
         shown = {"id": record.id, "path": str(path), **record.body["manifest"]}
         return shown | {"example": example(open_bundle(path, self.trusted))}
 
-    def release_verify(self, id: str) -> dict[str, Any]:
-        """Open a bundle (a release's id, or a path), check signature and every digest, replay its golden rows."""
-        from seatrial.releases.bundle import open_bundle
-        from seatrial.releases.golden import replay
+    def release_verify(self, id: str) -> Verified:
+        """Check a bundle (a release's id or name, or a path): signature, every digest, its form, its golden rows, and,
+        for a release of this project, that it is what was recorded. Raises for the first that is not as it should be.
+        """
+        from seatrial.verified import verify
 
-        path = Path(id)
-        if not _is_file(path):
-            path = self.objects.path(self.chosen_release(None, id).body["object"])
-        bundle = open_bundle(path, self.trusted)
-        rows = replay(bundle, bundle.runtime())
-        return {"release": bundle.id, "signed_by": bundle.keyid, "files": len(bundle.files), "golden_rows": rows}
+        path = self._bundle_file(id)
+        return verify(path or self.objects.path(self._any_release(id).body["object"]), self)
+
+    def release_diff(self, a: str, b: str) -> Difference:
+        """What is different in `b`, and how each scores the other's golden rows. Each is an id, a name or a path."""
+        from seatrial.releases.bundle import open_bundle
+        from seatrial.releases.difference import compare
+
+        paths = (self._bundle_file(one) or self.objects.path(self._any_release(one).body["object"]) for one in (a, b))
+        first, second = (open_bundle(path, self.trusted) for path in paths)
+        return compare(first, second)
+
+    def _bundle_file(self, name: str) -> Path | None:
+        """The file that is meant; None when a release is. A name that ends like a bundle means a file."""
+        path = Path(name)
+        return path if _is_file(path) or name.endswith(".seatrial") else None
+
+    def keys_list(self) -> list[KeyInfo]:
+        """Every key that is or was trusted, which one signs, and how many releases each signed."""
+        from seatrial.vouching import keys
+
+        return keys(self)
+
+    def key_show(self, id: str) -> KeyShown:
+        """One key, by its id or the start of it: what happened to it, and everything that it signed."""
+        from seatrial.vouching import key_shown
+
+        return key_shown(self, id)
 
     def deployments(self) -> list[dict[str, Any]]:
         """What every deployment answers with."""
@@ -352,9 +395,16 @@ class Nouns(Workspace):
         return self.record(head.record_id) if head else None
 
     def chosen_release(self, model: str | None, name: str | None) -> Record:
-        """A release by its id or the start of it, by a model, `model@alias` or `model:3`; by default the newest."""
+        """A release by its id or the start of it, by a model, `model@alias` or `model:3`; by default the newest.
+
+        Raises NoRelease, and Deleted for one that was taken out of use.
+        """
+        from seatrial.registry.versions import refuse_deleted
+
         if name is not None and name.startswith("rel_"):
-            return self.resolved(name, "release")
+            named = self.resolved(name, "release")
+            refuse_deleted(self.metadata, named.id, f"release {named.id}")
+            return named
         if name is None:
             name = model or self.definitions.model(None).name
         if name.isdigit() and model:
@@ -370,7 +420,12 @@ class Nouns(Workspace):
                 state="Nothing was changed.",
                 next=f"Run `seatrial release {name[:100]}` first; `seatrial releases list` shows those there are.",
             )
+        refuse_deleted(self.metadata, record.id, f"release {record.id}")
         return record
+
+    def _any_release(self, id: str) -> Record:
+        """A release to look at: also one that was deleted, by its id."""
+        return self.resolved(id, "release") if id.startswith("rel_") else self.chosen_release(None, id)
 
     def _deployments_of(self, model: str) -> list[str]:
         """The names of the model's deployments; a model that declares none is deployed under its own name."""

@@ -21,6 +21,8 @@ from seatrial.inputs import Inputs
 from seatrial.serving.client import Client
 from tests.journeys.worlds import APRIL, ENGINEER, MIDNIGHT, REVIEWER, served
 
+pytestmark = pytest.mark.xdist_group("journey")  # one worker, which makes the journey once
+
 REQUEST = {
     "carrier": "UA", "origin": "EWR", "dest": "IAH", "flight": 1545, "tailnum": "N14228", "sched_hour": 5,
     "sched_minute": 15, "weekday": 1, "distance": 1400, "sched_block_min": 200.0, "sched_next_3h": 60,
@@ -99,7 +101,7 @@ def test_training_takes_what_was_known_and_passes_its_gates(journey):
     run = journey.project.run_show(journey.trained.run)
     assert (run["seed"], run["threads"]) == (42, run["environment"]["threads"])
     (version,) = journey.project.models()
-    assert version["aliases"] == ["candidate"]
+    assert version["aliases"] == ["candidate", "champion"]
 
 
 def test_mlflow_shows_the_run_and_the_version(journey):
@@ -125,9 +127,9 @@ def test_the_release_answers_like_the_model_on_every_row_of_april(journey):
     assert journey.released.semantic_version == "1.0.0"
     assert (journey.repacked.id, journey.repacked.new) == (journey.released.id, False)
     verified = journey.project.release_verify(journey.released.id)
-    assert verified["release"] == journey.released.id
-    assert verified["signed_by"].startswith("key_")
-    assert verified["golden_rows"] == 200
+    assert verified.release == journey.released.id
+    assert verified.signed_by.startswith("key_")
+    assert verified.golden_rows == 200
 
 
 def test_the_first_release_goes_live_only_when_a_second_person_has_approved_it(journey):

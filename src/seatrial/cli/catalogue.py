@@ -38,6 +38,7 @@ VERBS: dict[str, tuple[Line, ...]] = {
     ),
     "Looking back": (
         ("explain", "Explain one prediction"),
+        ("reproduce", "Make a run again and compare"),
         ("review", "Name each model's red flags"),
         ("lineage", "Show what an id was made from, and what from it"),
         ("status", "Show for each model what is live"),
@@ -53,16 +54,16 @@ NOUNS: tuple[Line, ...] = (
     ("snapshots", "Frozen raw data: list, show, diff"),
     ("features", "Feature views: list, show, search, used-by, get, join, leaks, verify, stats"),
     ("runs", "Trainings: list, show"),
-    ("models", "Models, their versions and aliases: list"),
-    ("releases", "Packed versions: list, show, verify"),
+    ("models", "Models, their versions and aliases: list, show, alias, history, delete"),
+    ("releases", "Packed versions: list, show, verify, diff, delete, resign"),
     ("deployments", "What is live: list, show"),
     ("alerts", "What fired: list, show, acknowledge, resolve"),
     ("proposals", "Proposed retrainings: list, show"),
+    ("keys", "Keys that sign and are trusted: list, show, rotate, revoke, trust"),
     ("audit", "Who did what: list, show, verify"),
 )
 
 LATER: tuple[Line, ...] = (
-    ("reproduce", "Make a run again and compare"),
     ("import", "Take in a release from elsewhere"),
     ("backup", "Copy the project's state"),
     ("restore", "Put a copy back"),

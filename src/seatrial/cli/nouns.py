@@ -171,13 +171,16 @@ def models_list(call: Invocation) -> None:
 
 @NOUNS["releases"].command("list")
 @click.argument("model", required=False)
+@click.option("--deleted", is_flag=True, help="Also those that were taken out of use.")
 @click.pass_obj
-def releases_list(call: Invocation, model: str | None) -> None:
+def releases_list(call: Invocation, model: str | None, deleted: bool) -> None:
     """List releases, all or those of MODEL, oldest first."""
     from seatrial.cli import render
 
     with call.project() as project:
-        call.answer(project.releases(model), lambda things: render.listing(things, next="seatrial release"))
+        call.answer(
+            project.releases(model, deleted=deleted), lambda things: render.listing(things, next="seatrial release")
+        )
 
 
 @NOUNS["releases"].command("show")
@@ -195,11 +198,24 @@ def releases_show(call: Invocation, id: str) -> None:
 @click.argument("release")
 @click.pass_obj
 def releases_verify(call: Invocation, release: str) -> None:
-    """Check signature, digests and golden rows of RELEASE, an id or a bundle file."""
-    from seatrial.cli import render
+    """Check signature, digests and golden rows of RELEASE, an id or a bundle file; every check is named."""
+    from seatrial.cli import registered
 
     with call.project() as project:
-        call.answer(project.release_verify(release), render.details)
+        call.answer(project.release_verify(release), registered.verified)
+
+
+@NOUNS["releases"].command("diff")
+@click.argument("a")
+@click.argument("b")
+@click.pass_obj
+def releases_diff(call: Invocation, a: str, b: str) -> None:
+    """Compare releases A and B (ids, names or bundle files): each scores the other's golden rows, and everything that
+    their manifests say otherwise is listed."""
+    from seatrial.cli import registered
+
+    with call.project() as project:
+        call.answer(project.release_diff(a, b), registered.difference)
 
 
 @NOUNS["deployments"].command("list")

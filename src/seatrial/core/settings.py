@@ -49,6 +49,16 @@ class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     unrepeatable: Literal["note", "refuse"] = "note"
 
 
+class Signing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What signs releases and routes.
+
+    key: empty: SEATRIAL_SIGNING_KEY, or .seatrial/keys/signing.key, made on first use; the path of a private key; a
+        variable of the environment, "${VAR}", that holds one; or "exec:COMMAND", a key service (`releases.keyring`).
+    """
+
+    key: str = ""
+
+
 class Spark(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Where Spark is, for those who join on it.
 
@@ -76,6 +86,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     stores: Stores = Stores()
     policy: Policy = Policy()
     spark: Spark = Spark()
+    signing: Signing = Signing()
     webhooks: dict[str, str] = {}
 
 
@@ -118,7 +129,8 @@ def read_settings(text: str, *, env: str, variables: Mapping[str, str]) -> Setti
         raise BadSettings(
             f"seatrial.toml does not fit: {error}.",
             expected=f"Known are {listed(known)}; under [stores]: {listed(Stores.__struct_fields__)}; "
-            f"under [policy]: {listed(Policy.__struct_fields__)}; under [spark]: {listed(Spark.__struct_fields__)}.",
+            f"under [policy]: {listed(Policy.__struct_fields__)}; under [spark]: {listed(Spark.__struct_fields__)}; "
+            f"under [signing]: {listed(Signing.__struct_fields__)}.",
         ) from None
 
 

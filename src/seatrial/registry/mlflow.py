@@ -23,11 +23,12 @@ from seatrial.core.identity import digest
 from seatrial.stores.metadata import MetadataStore
 
 TOPIC = "mlflow"
-FORMAT = 1
+FORMAT = 2  # of the newest kind of message; each message carries the format since which its kind exists
 
 RUN_TAG = "seatrial.run_id"
 VERSION_TAG = "seatrial.version"
 VERSION_ID_TAG = "seatrial.version_id"
+DELETED_TAG = "seatrial.deleted"
 ARTIFACT_FOLDER = "model"
 BATCH = 100  # MLflow takes at most 100 params and 100 tags at a time
 LONGEST = 6000  # characters of a parameter's value
@@ -77,7 +78,7 @@ def run_message(
     artifacts: name in MLflow -> path of the file to copy. Metrics that are None are left out.
     """
     return {
-        "format": FORMAT,
+        "format": 1,
         "kind": "run",
         "run_id": run_id,
         "experiment": experiment,
@@ -95,13 +96,24 @@ def run_message(
 def alias_message(model: str, alias: str, version: int, version_id: str) -> dict[str, Any]:
     """The outbox message for an alias that moved."""
     return {
-        "format": FORMAT,
+        "format": 1,
         "kind": "alias",
         "model": model,
         "alias": alias,
         "version": version,
         "version_id": version_id,
     }
+
+
+def alias_removed_message(model: str, alias: str) -> dict[str, Any]:
+    """The outbox message for an alias that was taken away."""
+    return {"format": 2, "kind": "alias_removed", "model": model, "alias": alias}
+
+
+def deleted_message(model: str, version: int, version_id: str, reason: str) -> dict[str, Any]:
+    """The outbox message for a version that was deleted. In MLflow it gets a tag and stays: deleting would lose it."""
+    told = {"model": model, "version": version, "version_id": version_id, "reason": reason}
+    return {"format": 2, "kind": "deleted", **told}
 
 
 def mirror(metadata: MetadataStore, tracking_uri: str, artifact_root: Path | None = None) -> Mirrored:
@@ -143,8 +155,8 @@ def _tell(client: Any, message: Mapping[str, Any], artifact_root: Path | None) -
             state="It stays in the outbox.",
             next="Upgrade seatrial.",
         )
-    if message["kind"] == "alias":
-        _tell_alias(client, message, message["alias"])
+    if message["kind"] in _TOLD:
+        _TOLD[message["kind"]](client, message)
         return
     mlflow_run = _run(client, message, artifact_root)
     _log(client, mlflow_run.info.run_id, message)
@@ -223,6 +235,31 @@ def _tell_alias(client: Any, message: Mapping[str, Any], alias: str) -> None:
     if version is None:
         return  # made before the mirror was switched on: MLflow never heard of it
     client.set_registered_model_alias(message["model"], alias, version)
+
+
+def _tell_moved(client: Any, message: Mapping[str, Any]) -> None:
+    _tell_alias(client, message, message["alias"])
+
+
+def _tell_removed(client: Any, message: Mapping[str, Any]) -> None:
+    """Take the alias away; that MLflow has none, or no such model, is as well."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        client.delete_registered_model_alias(message["model"], message["alias"])
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+
+
+def _tell_deleted(client: Any, message: Mapping[str, Any]) -> None:
+    version = _find_version(client, message)
+    if version is not None:
+        client.set_model_version_tag(message["model"], version, DELETED_TAG, message["reason"])
+
+
+_TOLD = {"alias": _tell_moved, "alias_removed": _tell_removed, "deleted": _tell_deleted}
+"""What is done with each kind of message but "run"."""
 
 
 def _find_version(client: Any, message: Mapping[str, Any]) -> str | None:

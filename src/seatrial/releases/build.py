@@ -10,11 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import msgspec
-import numpy as np
-from numpy.typing import NDArray
 
 from seatrial.core.records import Record
-from seatrial.core.signature import Signature
+from seatrial.core.signature import Rows, Signature
 from seatrial.features.plan import FeaturePlan
 from seatrial.releases import golden, parity
 from seatrial.releases.bundle import GOLDEN, LOCK, MODEL, PROFILE, open_bundle, pack
@@ -43,7 +41,7 @@ def build(
     run: Record,
     version: int,
     native: NativeModel,
-    rows: NDArray[np.float32],
+    rows: Rows,
     *,
     profile: bytes,
     previous: Manifest | None,
@@ -54,7 +52,7 @@ def build(
     """The release of a run.
 
     run: its record, as training wrote it. version: the model version's number.
-    rows: float32 [n, k] on which parity is shown; golden rows are chosen among them.
+    rows: those on which parity is shown; golden rows are chosen among them.
     previous: the manifest of the release of the version before, for the semantic version.
     facts: further plain values for the lineage.
     Raises ExportFailed, ParityRefused, GoldenMismatch.

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seatrial.core.signature import Task
-from seatrial.stats.metrics import METRICS, average_precision, measure, roc_auc
+from seatrial.stats.metrics import METRICS, average_precision, measure, multiclass_losses, roc_auc
 
 REPLICATES = 1000
 CLUSTERS = 500
@@ -32,6 +32,10 @@ FEWEST = 20
 LEVEL = 0.95
 UNDEFINED = 0.05
 """Share of replicates that may leave a metric undefined; with more there is no interval."""
+MOST_CLASSES = 100
+"""Classes up to which metrics that are means over classes have an interval."""
+MOST_CURVES = 10
+"""Classes up to which the area under their curves has one."""
 BINS = 10  # of the calibration error, as in stats.metrics
 HOUR_US = 3_600_000_000
 BLOCKS = (("week", 7 * 24), ("day", 24), ("6 hours", 6), ("hour", 1))
@@ -96,7 +100,7 @@ def intervals(
 ) -> dict[str, Interval | None]:
     """The interval of every metric of the task; None for one that these rows, or too many draws of them, do not define.
 
-    labels: (n,). scores: (n,), or (n, classes) for multiclass, of which accuracy and log loss have an interval.
+    labels: (n,). scores: (n,), or (n, classes) for multiclass.
     """
     found = replicates(task, labels, scores, drawn, threshold=threshold, quantile=quantile)
     return {name: _middle(found[name]) if name in found else None for name in METRICS[task]}
@@ -294,7 +298,32 @@ def _regression(labels: Vector, scores: Vector, drawn: Resampling, quantile: flo
 
 
 def _multiclass(labels: Vector, scores: Vector, drawn: Resampling) -> dict[str, NDArray[np.float64]]:
-    told = scores[np.arange(labels.size), labels.astype(np.intp)]
-    loss = -np.log(np.maximum(told, float(np.finfo(np.float64).eps)))
-    rows, right, losses = _sums(drawn, np.ones(labels.size), scores.argmax(axis=1) == labels, loss)
-    return {"accuracy": right / rows, "log_loss": losses / rows}
+    """As in stats.metrics, where a class that neither happened nor was decided for in a draw does not count."""
+    size = scores.shape[1]
+    told, decided = scores[np.arange(labels.size), labels.astype(np.intp)], scores.argmax(axis=1)
+    rows, right, losses, squares = _sums(
+        drawn,
+        np.ones(labels.size),
+        decided == labels,
+        multiclass_losses(labels, scores),
+        (scores**2).sum(axis=1) - 2 * told + 1,
+    )
+    found = {"accuracy": right / rows, "log_loss": losses / rows, "brier": squares / rows}
+    if size > MOST_CLASSES:
+        return found
+    hits, happened, chosen = (
+        np.stack(_sums(drawn, *[of_rows & (place == number) for number in range(size)]))
+        for of_rows, place in ((decided == labels, labels), (labels == labels, labels), (labels == labels, decided))
+    )
+    there = (happened + chosen) > 0
+    for name, values in (
+        ("precision", hits / np.maximum(chosen, 1)),
+        ("recall", hits / np.maximum(happened, 1)),
+        ("f1", 2 * hits / np.maximum(happened + chosen, 1)),
+    ):
+        found[name] = (values * there).sum(axis=0) / there.sum(axis=0)
+    present = [number for number in range(size) if 0 < (labels == number).sum() < labels.size]
+    if 1 < len(present) <= MOST_CURVES:
+        curves = [_ranking(labels == number, scores[:, number], drawn)["roc_auc"] for number in present]
+        found["roc_auc"] = np.mean(curves, axis=0)
+    return found

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from seatrial.core.signature import Signature, encode
+from seatrial.core.signature import Rows, Signature, encode
 from seatrial.core.types import Field
 from seatrial.stats.metrics import measure
 from seatrial.training.estimator import fit_estimator, score
@@ -67,22 +67,34 @@ class CrossValidation:
 
 @dataclass(frozen=True)
 class PartFit:
-    """An estimator fitted on one part of the rows, and the signature that encodes for it."""
+    """An estimator fitted on one part of the rows, and the signature that encodes for it.
+
+    learned: of a multiclass target the places, among all classes, of those that the part has.
+    """
 
     estimator: Any
     signature: Signature
     unseen: dict[str, int]
+    learned: NDArray[np.intp] | None = None
 
     def score(self, model: Model, rows: TrainingRows, indices: Indices) -> NDArray[np.float64]:
         """Scores of some rows; how many of their values were not seen in training is kept."""
         inputs, unseen = encode(self.signature, rows.at(indices))
         self.unseen.update(unseen)
-        return score(model, self.estimator, inputs, self.signature.inputs)
+        return self._scores(model, inputs)
 
     def score_columns(self, model: Model, columns: Mapping[str, NDArray[Any]]) -> NDArray[np.float64]:
-        """Scores of columns that are not the training rows' own."""
+        """Scores of columns that need not be the training rows' own."""
         inputs, _ = encode(self.signature, columns)
-        return score(model, self.estimator, inputs, self.signature.inputs)
+        return self._scores(model, inputs)
+
+    def _scores(self, model: Model, inputs: Rows) -> NDArray[np.float64]:
+        scores = score(model, self.estimator, inputs, self.signature.inputs)
+        if self.learned is None or self.learned.size == len(self.signature.classes):
+            return scores
+        of_all = np.zeros((len(scores), len(self.signature.classes)))  # nothing is known of the others
+        of_all[:, self.learned] = scores
+        return of_all
 
 
 @dataclass(frozen=True)
@@ -97,7 +109,9 @@ def fit_part(model: Model, rows: TrainingRows, request: Sequence[Field], indices
     """Fit on some rows; categories are those of these rows alone. Raises EstimatorFailed."""
     signature = rows.signature(model.task, request, indices)
     inputs, _ = encode(signature, rows.at(indices))
-    return PartFit(fit_estimator(model, inputs, rows.labels[indices], signature.inputs), signature, {})
+    labels = rows.labels[indices]
+    learned = np.unique(labels).astype(np.intp) if rows.classes else None
+    return PartFit(fit_estimator(model, inputs, labels, signature.inputs), signature, {}, learned)
 
 
 def fold_scores(
@@ -151,6 +165,10 @@ def measured(
 def constant_baseline(
     model: Model, rows: TrainingRows, parts: Parts, threshold: float = HALF
 ) -> dict[str, float | None]:
-    """Metrics on the test part of the training part's mean label, predicted for every row: what skill starts from."""
+    """Metrics on the test part of the training part's mean label, or its class shares, predicted for every row: what
+    skill starts from."""
+    if rows.classes:
+        shares = np.bincount(rows.labels[parts.train].astype(np.intp), minlength=len(rows.classes)) / parts.train.size
+        return measured(model, rows.labels[parts.test], np.tile(shares, (parts.test.size, 1)), threshold)
     constant = np.full(parts.test.size, rows.labels[parts.train].mean())
     return measured(model, rows.labels[parts.test], constant, threshold)
