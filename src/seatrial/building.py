@@ -340,12 +340,14 @@ class Building(Nouns):
             request,
             cutoff_us=cutoff_us,
             champion=self._champion(declared),
+            of_project=self.definitions.gates,
+            unrepeatable=self.settings.policy.unrepeatable,
             progress=progress,
         )
         notes = [_KNOWN_AT_ONCE] if timed and declared.labels.label_known_at is None else []
-        notes += Reuse(self).notes([view.name for view in views])
+        notes += [*Reuse(self).notes([view.name for view in views]), *fitted.notes]
         counted = _counting(fitted.split, left_out)
-        fitted = replace(fitted, split=counted, warnings=(*notes, *fitted.warnings))
+        fitted = replace(fitted, split=counted, warnings=tuple(dict.fromkeys((*notes, *fitted.warnings))))
         run = new_id("run")
         files = self._keep_run_files(run, fitted, environment)
         body = fitted.as_plain() | {
@@ -1011,7 +1013,8 @@ class Building(Nouns):
             inputs, _ = encode(signature, columns(rows, signature.inputs))
             return runtime.score(inputs)
 
-        return ChampionScores(f"{model.name} {bundle.manifest.version}", score, signature.classes)
+        at = 0.5 if bundle.manifest.threshold is None else bundle.manifest.threshold
+        return ChampionScores(f"{model.name} {bundle.manifest.version}", score, signature.classes, at)
 
     def _parity_rows(self, run: Record, window: Window | None, progress: Progress | None) -> Rows:
         """The rows on which a release must answer like the native model: those of the run, and those of a window."""
@@ -1188,7 +1191,11 @@ def definition_of(model: Model) -> dict[str, Any]:
         "estimator": _estimator_name(model.estimator),
         "params": {name: repr(value) for name, value in model.params.items()},
         "gates": [str(gate) for gate in model.gates],
-        "split": {"kind": model.split.kind, "test_size": model.split.test_size},
+        "waives": dict(model.waives),
+        "split": {"kind": model.split.kind, "test_size": model.split.test_size, "by": model.split.by},
+        "slices": list(model.slices),
+        "costs": model.costs.as_plain() if model.costs else None,
+        "quantile": model.quantile,
         "cv_folds": model.cv_folds,
         "seed": model.seed,
         "threads": model.threads,

@@ -436,7 +436,10 @@ class Inputs:
             training_set.AT: model.labels.event_timestamp,
             training_set.LABEL_KNOWN_AT: model.labels.label_known_at,
         }
-        kept = [*model.key, *names, model.target]
+        described = [name for name in model.described_by if name not in plan.feature_columns]
+        require_columns(model.labels, labels, described)
+        asked = [gate.by for gate in self._workspace.definitions.gates if gate.by in labels.column_names]
+        kept = [*model.key, *names, *described, *asked, model.target]
         taken = {training_set.AT, training_set.LABEL_KNOWN_AT} & set(kept)
         if any(times[name] != name for name in taken):
             raise UsageError(
