@@ -13,6 +13,7 @@ import pytest
 
 from seatrial import Project
 from seatrial.cli import run as cli
+from seatrial.core.errors import UsageError
 from seatrial.core.records import Record
 from seatrial.data.snapshot import SnapshotDamaged
 from seatrial.reproduce import NotReproducible, SnapshotMissing
@@ -321,6 +322,28 @@ def test_a_run_whose_definitions_were_not_kept_goes_by_those_of_today_when_they_
     edit(folder, "cv_folds=3", "cv_folds=4")
     with pytest.raises(NotReproducible, match="were not kept"):
         reproduced(folder, "run_older")
+
+
+def test_a_sample_is_recorded_makes_no_version_and_can_be_trained_again(folder):
+    with Project(folder) as project:
+        trained = project.train(sample=0.5)
+        assert (trained.passed, trained.version, trained.sample) == (True, None, 200)
+        assert len(project.models()) == 1
+        assert project.reproduce(trained.run).verdict == "identical"
+        with pytest.raises(UsageError, match="it learned from a sample"):
+            project.release(trained.run)
+    assert cli(["--project", str(folder), "train", "--sample", "60%"]) == 0
+
+
+def test_a_training_with_nothing_changed_joins_nothing_and_learns_the_same(folder, run):
+    with Project(folder) as project:
+        again, fresh = project.train(), project.train(fresh=True)
+        steps = {one: project.run_show(one)["steps"][0]["hit"] for one in (run, again.run, fresh.run)}
+        assert steps == {run: False, again.run: True, fresh.run: False}
+        assert again.training_set == fresh.training_set == project.run_show(run)["training_set"]
+        assert again.metrics == fresh.metrics
+        rewrite(folder, "departures", nudged)
+        assert not project.run_show(project.train().run)["steps"][0]["hit"]
 
 
 def test_the_command_ends_with_0_when_reproduced_and_with_1_when_not(folder, run, capsys):

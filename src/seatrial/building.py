@@ -12,7 +12,7 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import replace
 from datetime import datetime
 from decimal import Decimal
@@ -62,6 +62,8 @@ if TYPE_CHECKING:
     from seatrial.upkeep import Needed
     from seatrial.vouching import KeyChange, Resigned
 
+MIRROR_WAITS = 2.0  # seconds for which the end of a verb waits for a tracking server to be told
+_LEFT_BEHIND: list[subprocess.Popen[bytes]] = []  # mirrors that outlive the project that started them
 PATIENCE = 60.0  # seconds for which a command that is to end waits for a server
 MLFLOW = "mlflow"  # the outbox topic, as registry.mlflow names it
 
@@ -282,12 +284,16 @@ class Building(Nouns):
         *,
         cutoff: datetime | None = None,
         engine: Engine | None = None,
+        sample: int | float | None = None,
+        fresh: bool = False,
         progress: Progress | None = None,
     ) -> Trained:
         """Fit a model on what was known at `cutoff` (default: now), judge it, and make it a version if its gates pass.
 
         The run is recorded either way; `passed` and `version` say how it ended. The version gets the alias
         `candidate`. engine: "local" or "spark" (default: the settings'): where features are joined; the same rows.
+        sample: learn from so many rows only (5000), or from a share of them (0.1): a quick run, marked as a sample,
+        that never becomes a version. fresh: join features and cross-validate again, also when nothing was changed.
         Raises BreaksLiveRelease, before anything is written, when the project was changed so that a live release's
         features can no longer be kept up, and LeakFound, and trains nothing, for a column that knows more than could
         be known.
@@ -298,6 +304,8 @@ class Building(Nouns):
         from seatrial.reuse import Reuse
         from seatrial.training.environment import describe
         from seatrial.training.pipeline import fit
+        from seatrial.training.sample import Sample
+        from seatrial.training.steps import Steps, environment_digest
         from seatrial.upkeep import freeze, refuse
 
         refuse(self)
@@ -307,6 +315,7 @@ class Building(Nouns):
         cutoff_us = to_us(as_utc(cutoff, name="cutoff") if cutoff else self.clock.now()) if timed else None
         environment = describe(self.folder, self.definitions.files, declared.threads, seed=declared.seed)
         left_out: dict[str, int] = {}
+        steps = Steps(self.objects, environment=environment_digest(environment.facts, machine=False), fresh=fresh)
         rows, plan, request, snapshots = self._inputs.rows(
             declared,
             known_by_us=cutoff_us,
@@ -314,6 +323,8 @@ class Building(Nouns):
             left_out=left_out,
             engine=engine,
             inspect=partial(refuse, self),
+            steps=steps,
+            sample=None if sample is None else Sample(sample, declared.seed),
         )
         guard = leaks(self._inputs, declared, plan, rows)
         if guard.leaks:
@@ -329,16 +340,19 @@ class Building(Nouns):
             request,
             cutoff_us=cutoff_us,
             champion=self._champion(declared),
+            of_project=self.definitions.gates,
+            unrepeatable=self.settings.policy.unrepeatable,
             progress=progress,
         )
         notes = [_KNOWN_AT_ONCE] if timed and declared.labels.label_known_at is None else []
-        notes += Reuse(self).notes([view.name for view in views])
+        notes += [*Reuse(self).notes([view.name for view in views]), *fitted.notes]
         counted = _counting(fitted.split, left_out)
-        fitted = replace(fitted, split=counted, warnings=(*notes, *fitted.warnings))
+        fitted = replace(fitted, split=counted, warnings=tuple(dict.fromkeys((*notes, *fitted.warnings))))
         run = new_id("run")
         files = self._keep_run_files(run, fitted, environment)
         body = fitted.as_plain() | {
             "cutoff_us": cutoff_us,
+            "steps": steps.ran,
             "data": dict(zip(self._inputs.raw_names(declared, plan), snapshots, strict=True)),
             "leak_guard": msgspec.to_builtins(guard),
             "environment": environment.facts,
@@ -348,6 +362,9 @@ class Building(Nouns):
             "definition": definition_of(declared),
             "sources": {view.name: msgspec.to_builtins(frozen_source(view.source, schemas)) for view in views},
         }
+        if sample is not None:
+            body["sample"] = {"size": sample, "rows": rows.num_rows}
+            notes.append(f"a sample: {rows.num_rows:,} rows only, so no version is made, whatever the gates say")
         record = Record(run, "run", declared.name, (training_set, *snapshots), body)
         version = self._keep_run(record, fitted, started_us)
         return Trained(
@@ -365,6 +382,7 @@ class Building(Nouns):
             seconds=round(monotonic() - started, 3),
             notes=notes,
             leak_guard=note(guard),
+            sample=None if sample is None else rows.num_rows,
         )
 
     def feature_join(
@@ -528,9 +546,12 @@ class Building(Nouns):
         version = self.registry.version_of(run.id)
         if version is None:
             raise UsageError(
-                f"run '{run.id}' of model '{run.name}' was made no version: its gates said no.",
+                f"run '{run.id}' of model '{run.name}' was made no version: "
+                + ("it learned from a sample." if "sample" in run.body else "its gates said no."),
                 state="No release was written.",
-                next=f"Run `seatrial runs show {run.id}` to see why.",
+                next=f"Run `seatrial train {run.name}` without --sample."
+                if "sample" in run.body
+                else f"Run `seatrial runs show {run.id}` to see why.",
             )
         return version
 
@@ -854,7 +875,10 @@ class Building(Nouns):
     def close(self) -> None:
         """Close every store that was opened, and wait for the mirror to have been told what was trained."""
         if self._mirroring is not None:
-            self._mirroring.wait()
+            target = self._mlflow()
+            with suppress(subprocess.TimeoutExpired):  # it goes on by itself, or what waits is told next time
+                self._mirroring.wait(None if target and target[1] else MIRROR_WAITS)
+            _LEFT_BEHIND.append(self._mirroring)
             self._mirroring = None
         super().close()
 
@@ -872,7 +896,7 @@ class Building(Nouns):
     def _start_mirror(self) -> None:
         """Tell MLflow in a process of its own: importing it alone takes seconds that no verb should wait for."""
         target = self._mlflow()
-        if target is None or self._mirroring is not None:
+        if target is None or (self._mirroring is not None and self._mirroring.poll() is None):
             return
         uri, artifacts = target
         command = [sys.executable, "-m", "seatrial.registry.mlflow", str(self.sqlite_path("metadata")), uri]
@@ -950,7 +974,7 @@ class Building(Nouns):
         with self.metadata.transaction() as transaction:
             transaction.add(record)
             self.event(transaction, "run.recorded", record.id, {"model": record.name, "passed": fitted.passed})
-            if fitted.passed:
+            if fitted.passed and "sample" not in record.body:
                 created = self.registry.create(
                     record, actor=self.actor, at_us=self.now_us, message=message, within=transaction
                 )
@@ -989,7 +1013,8 @@ class Building(Nouns):
             inputs, _ = encode(signature, columns(rows, signature.inputs))
             return runtime.score(inputs)
 
-        return ChampionScores(f"{model.name} {bundle.manifest.version}", score, signature.classes)
+        at = 0.5 if bundle.manifest.threshold is None else bundle.manifest.threshold
+        return ChampionScores(f"{model.name} {bundle.manifest.version}", score, signature.classes, at)
 
     def _parity_rows(self, run: Record, window: Window | None, progress: Progress | None) -> Rows:
         """The rows on which a release must answer like the native model: those of the run, and those of a window."""
@@ -1066,7 +1091,26 @@ class Building(Nouns):
             # what a machine needed is no part of a release, whose bytes are the same everywhere
             facts |= {"format": manifest.model_format, "cost": msgspec.to_builtins(built.cost)}
             self.event(transaction, "release.packed", built.id, facts)
+            transaction.enqueue(MLFLOW, self._release_message(body, built, version, run))
+        self._start_mirror()
         return True
+
+    def _release_message(self, body: dict[str, Any], built: Built, version: Record, run: Record) -> dict[str, Any]:
+        """What MLflow is told of a release."""
+        from seatrial.registry.mlflow import release_message
+        from seatrial.releases.signing import trust
+
+        return release_message(
+            model=run.name,
+            version=body["version"],
+            version_id=version.id,
+            run_id=run.id,
+            experiment=self.name,
+            release=built.id,
+            semantic_version=body["semantic_version"],
+            bundle=str(self.objects.path(body["object"])),
+            key=str(trust(self.keys, self.signing_key.public)),
+        )
 
     def _live_words(self, release: str) -> str:
         """Where a release is live, as the tail of a sentence."""
@@ -1147,7 +1191,11 @@ def definition_of(model: Model) -> dict[str, Any]:
         "estimator": _estimator_name(model.estimator),
         "params": {name: repr(value) for name, value in model.params.items()},
         "gates": [str(gate) for gate in model.gates],
-        "split": {"kind": model.split.kind, "test_size": model.split.test_size},
+        "waives": dict(model.waives),
+        "split": {"kind": model.split.kind, "test_size": model.split.test_size, "by": model.split.by},
+        "slices": list(model.slices),
+        "costs": model.costs.as_plain() if model.costs else None,
+        "quantile": model.quantile,
         "cv_folds": model.cv_folds,
         "seed": model.seed,
         "threads": model.threads,

@@ -450,7 +450,7 @@ class Nouns(Workspace):
             run = self.record(max(versions, key=lambda record: int(record.body["version"])).body["run"])
         since = self.metadata.events(subject=f"deployment/{deployed}")
         packed = self.metadata.head("release", model.name)
-        runs = self.metadata.records("run", model.name)
+        runs = [record for record in self.metadata.records("run", model.name) if "sample" not in record.body]
         refused = runs[-1] if runs and not runs[-1].body["passed"] else None
         if not versions and refused:
             following = f"seatrial runs show {refused.id}"

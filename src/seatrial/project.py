@@ -916,7 +916,7 @@ class Project(Building):
             deployed = [now for now in (live(self.metadata, one) for one in self._deployments_of(model.name)) if now]
             now = deployed[0] if deployed else None
             release = self.record(now.record.inputs[0]) if now else None
-            runs = self.metadata.records("run", model.name)
+            runs = [record for record in self.metadata.records("run", model.name) if "sample" not in record.body]
             run = self.record(release.inputs[1]) if release else (runs[-1] if runs else None)
             reports = self.metadata.records("report", model.name)
             approval = approval_of(self.metadata, now.head.name, release.id) if now and release else None

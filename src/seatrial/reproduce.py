@@ -397,9 +397,12 @@ def _train(inputs: Inputs, model: Model, run: Record, progress: Progress | None)
     import dataclasses
 
     from seatrial.training.pipeline import fit
+    from seatrial.training.sample import Sample
 
     cutoff_us = run.body["cutoff_us"]
-    rows, plan, request, _ = inputs.rows(model, known_by_us=cutoff_us, progress=progress)
+    size = run.body.get("sample", {}).get("size")
+    sample = None if size is None else Sample(size, model.seed)
+    rows, plan, request, _ = inputs.rows(model, known_by_us=cutoff_us, progress=progress, sample=sample)
     bare = dataclasses.replace(model, gates=())
     return rows, fit(bare, rows, plan, request, cutoff_us=cutoff_us, progress=progress)
 

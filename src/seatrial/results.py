@@ -43,7 +43,7 @@ class Trained(msgspec.Struct, frozen=True):
     """A training run.
 
     version: None when a gate said no. rows: counts of the split. notes: what had to be assumed. leak_guard: what could
-    not be checked for leaks; empty when everything was.
+    not be checked for leaks; empty when everything was. sample: the rows of a sample, which never becomes a version.
     """
 
     model: str
@@ -60,6 +60,7 @@ class Trained(msgspec.Struct, frozen=True):
     seconds: float
     notes: list[str] = []
     leak_guard: str = ""
+    sample: int | None = None
 
 
 class Released(msgspec.Struct, frozen=True):

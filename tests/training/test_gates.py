@@ -111,6 +111,9 @@ def test_results_are_plain_values():
         "metric": "roc_auc",
         "value": 0.75,
         "threshold": 0.7,
+        "interval": None,
         "passed": True,
         "reason": "roc_auc of the test part is 0.75 >= 0.7",
+        "of_project": False,
+        "waived": "",
     }

@@ -142,7 +142,7 @@ def test_regression_runs_the_same_way():
     declared = model(task="regression", estimator="sklearn.linear_model.LinearRegression", gates=gates)
     fitted = run(declared, table(task="regression"))
     assert fitted.passed
-    assert set(fitted.metrics) == {"r2", "mae", "rmse"}
+    assert set(fitted.metrics) == {"r2", "mae", "rmse", "quantile_loss"}
     assert fitted.baseline["rmse"] > fitted.metrics["rmse"]
     assert fitted.baseline["r2"] <= 0
 
@@ -173,7 +173,7 @@ def test_an_estimator_that_gives_up_half_way_fails_in_its_own_words():
 def test_progress_and_timings_name_every_stage_in_order():
     told = []
     fitted = run(model(cv_folds=3), table(), progress=lambda *call: told.append(call))
-    stages = ["rows", "fit", "evaluate", "cross-validate", "judge", "refit", "profile"]
+    stages = ["rows", "fit", "repeat", "evaluate", "cross-validate", "measure", "judge", "refit", "profile"]
     assert list(fitted.timings) == stages
     assert list(dict.fromkeys(stage for stage, _, _ in told)) == stages
     assert [call for call in told if call[0] == "cross-validate"][:4] == [("cross-validate", n, 3) for n in range(4)]

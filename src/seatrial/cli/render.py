@@ -232,7 +232,10 @@ def trained(run: Plain) -> list[Block]:
     blocks += [Line(f"note: {note}", "dim") for note in run.get("notes", [])]
     blocks += [Line(f"note: {run['leak_guard']}", "dim")] if run.get("leak_guard") else []
     blocks.append(Line())
-    if run["passed"]:
+    if run.get("sample") is not None:
+        blocks.append(Line(f"✓ It trains. A sample of {run['sample']:,} rows makes no version.", "green"))
+        blocks.append(Line(f"Next: seatrial train {run['model']}"))
+    elif run["passed"]:
         blocks.append(Line(f"✓ Version {run['version']} of {run['model']} is the candidate.", "green"))
         blocks.append(Line(f"Next: seatrial release {run['model']}"))
     else:
