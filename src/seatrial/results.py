@@ -43,7 +43,7 @@ class Trained(msgspec.Struct, frozen=True):
     """A training run.
 
     version: None when a gate said no. rows: counts of the split. notes: what had to be assumed. leak_guard: what could
-    not be checked for leaks; empty when everything was.
+    not be checked for leaks; empty when everything was. intervals, slices, threshold: as in the run's record.
     """
 
     model: str
@@ -60,6 +60,9 @@ class Trained(msgspec.Struct, frozen=True):
     seconds: float
     notes: list[str] = []
     leak_guard: str = ""
+    intervals: dict[str, Any] = {}
+    slices: dict[str, Any] = {}
+    threshold: dict[str, Any] | None = None
 
 
 class Released(msgspec.Struct, frozen=True):
@@ -173,7 +176,7 @@ class Searched(msgspec.Struct, frozen=True):
 class ModelStatus(msgspec.Struct, frozen=True):
     """How a model stands.
 
-    live: the version that answers. refused: the newest run, when its gates said no; refused_because: each that did.
+    live: the version that answers. refused: the newest run, when its gates said no or it failed; refused_because: why.
     next: the command that would bring it further.
     """
 
