@@ -202,12 +202,13 @@ class Nouns(Workspace):
         return diff(first[0], second[0], first[1], second[1])
 
     def runs(self, model: str | None = None) -> list[dict[str, Any]]:
-        """Every run, oldest first: when, passed or not, its metrics."""
+        """Every run, oldest first: when, passed or not, finished or failed half-way, its metrics."""
         return [
             {
                 "run": record.id,
                 "model": record.name,
                 "passed": record.body["passed"],
+                "state": record.body.get("state", "finished"),
                 "cutoff": iso(from_us(record.body["cutoff_us"])) if record.body["cutoff_us"] is not None else None,
                 **{
                     name: record.body["metrics"].get(name)
@@ -474,7 +475,7 @@ class Nouns(Workspace):
             performance=dict(run.body["metrics"]) if run else {},
             next=following,
             refused=refused.id if refused else None,
-            refused_because=[gate["reason"] for gate in refused.body["gates"] if not gate["passed"]] if refused else [],
+            refused_because=_refused_because(refused) if refused else [],
         )
 
 
@@ -482,6 +483,13 @@ def _shared_from(view: FeatureView) -> str | None:
     from seatrial.features.shared import SharedView
 
     return view.url if isinstance(view, SharedView) else None
+
+
+def _refused_because(run: Record) -> list[str]:
+    """Why a run became no version: its gates' reasons, or what it failed of."""
+    if run.body.get("state") == "failed":
+        return [run.body["error"]["found"]]
+    return [gate["reason"] for gate in run.body["gates"] if not gate["passed"] and not gate.get("waived")]
 
 
 def _used_by(use: Use) -> dict[str, Any]:

@@ -477,7 +477,7 @@ class Project(Building):
             body = {"run": trained.run, "release": released.id if released else None}
             self.event(transaction, "proposal.trained", proposal.id, body)
         now = newest(self.metadata, model.name)
-        failed = [gate["reason"] for gate in trained.gates if not gate["passed"]]
+        failed = [gate["reason"] for gate in trained.gates if not gate["passed"] and not gate["waived"]]
         words = (
             f"gates refused: {'; '.join(failed)}" if failed else f"challenger {released.id if released else ''} packed"
         )

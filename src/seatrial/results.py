@@ -44,6 +44,7 @@ class Trained(msgspec.Struct, frozen=True):
 
     version: None when a gate said no. rows: counts of the split. notes: what had to be assumed. leak_guard: what could
     not be checked for leaks; empty when everything was. sample: the rows of a sample, which never becomes a version.
+    intervals, slices, threshold: as in the run's record.
     """
 
     model: str
@@ -61,6 +62,9 @@ class Trained(msgspec.Struct, frozen=True):
     notes: list[str] = []
     leak_guard: str = ""
     sample: int | None = None
+    intervals: dict[str, Any] = {}
+    slices: dict[str, Any] = {}
+    threshold: dict[str, Any] | None = None
 
 
 class Released(msgspec.Struct, frozen=True):
@@ -178,7 +182,7 @@ class Searched(msgspec.Struct, frozen=True):
 class ModelStatus(msgspec.Struct, frozen=True):
     """How a model stands.
 
-    live: the version that answers. refused: the newest run, when its gates said no; refused_because: each that did.
+    live: the version that answers. refused: the newest run, when its gates said no or it failed; refused_because: why.
     next: the command that would bring it further.
     """
 
