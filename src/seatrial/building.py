@@ -12,7 +12,7 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import replace
 from datetime import datetime
 from decimal import Decimal
@@ -63,6 +63,8 @@ if TYPE_CHECKING:
     from seatrial.upkeep import Needed
     from seatrial.vouching import KeyChange, Resigned
 
+MIRROR_WAITS = 2.0  # seconds for which the end of a verb waits for a tracking server to be told
+_LEFT_BEHIND: list[subprocess.Popen[bytes]] = []  # mirrors that outlive the project that started them
 PATIENCE = 60.0  # seconds for which a command that is to end waits for a server
 MLFLOW = "mlflow"  # the outbox topic, as registry.mlflow names it
 
@@ -486,7 +488,8 @@ class Building(Nouns):
     def release(
         self, name: str | None = None, *, parity_window: Window | None = None, progress: Progress | None = None
     ) -> Released:
-        """Pack a model version as a signed release: ONNX, proved to answer like the native model.
+        """Pack a model version as a signed release, proved to answer like the native model: as ONNX; where that
+        differs, in the estimator's own format, which a child process scores.
 
         name: a model (its newest version), `model@alias`, `model:3`, a version's id, or a run's.
         parity_window: label rows predicted in it (labelled or not) are compared too. Packing the same version again
@@ -541,6 +544,7 @@ class Building(Nouns):
             path=str(self.objects.path(key)),
             bytes=len(built.data),
             new=new,
+            cost=msgspec.to_builtins(built.cost),
         )
 
     def _version(self, name: str) -> Record:
@@ -880,7 +884,10 @@ class Building(Nouns):
     def close(self) -> None:
         """Close every store that was opened, and wait for the mirror to have been told what was trained."""
         if self._mirroring is not None:
-            self._mirroring.wait()
+            target = self._mlflow()
+            with suppress(subprocess.TimeoutExpired):  # it goes on by itself, or what waits is told next time
+                self._mirroring.wait(None if target and target[1] else MIRROR_WAITS)
+            _LEFT_BEHIND.append(self._mirroring)
             self._mirroring = None
         super().close()
 
@@ -898,7 +905,7 @@ class Building(Nouns):
     def _start_mirror(self) -> None:
         """Tell MLflow in a process of its own: importing it alone takes seconds that no verb should wait for."""
         target = self._mlflow()
-        if target is None or self._mirroring is not None:
+        if target is None or (self._mirroring is not None and self._mirroring.poll() is None):
             return
         uri, artifacts = target
         command = [sys.executable, "-m", "seatrial.registry.mlflow", str(self.sqlite_path("metadata")), uri]
@@ -1089,8 +1096,29 @@ class Building(Nouns):
             transaction.move("version_release", version.id, built.id, expected=0)
             transaction.move("release", run.name, built.id, expected=None)
             facts = {name: body[name] for name in ("model", "version", "semantic_version", "bytes")}
+            # what a machine needed is no part of a release, whose bytes are the same everywhere
+            facts |= {"format": manifest.model_format, "cost": msgspec.to_builtins(built.cost)}
             self.event(transaction, "release.packed", built.id, facts)
+            transaction.enqueue(MLFLOW, self._release_message(body, built, version, run))
+        self._start_mirror()
         return True
+
+    def _release_message(self, body: dict[str, Any], built: Built, version: Record, run: Record) -> dict[str, Any]:
+        """What MLflow is told of a release."""
+        from seatrial.registry.mlflow import release_message
+        from seatrial.releases.signing import trust
+
+        return release_message(
+            model=run.name,
+            version=body["version"],
+            version_id=version.id,
+            run_id=run.id,
+            experiment=self.name,
+            release=built.id,
+            semantic_version=body["semantic_version"],
+            bundle=str(self.objects.path(body["object"])),
+            key=str(trust(self.keys, self.signing_key.public)),
+        )
 
     def _live_words(self, release: str) -> str:
         """Where a release is live, as the tail of a sentence."""

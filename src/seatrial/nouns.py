@@ -295,8 +295,14 @@ class Nouns(Workspace):
 
         record = self._any_release(id)
         path = self.objects.path(record.body["object"])
-        shown = {"id": record.id, "path": str(path), **record.body["manifest"]}
+        shown = {"id": record.id, "path": str(path), "cost": self._cost_of(record), **record.body["manifest"]}
         return shown | {"example": example(open_bundle(path, self.trusted))}
+
+    def _cost_of(self, release: Record) -> dict[str, Any] | None:
+        """What the child process of a release cost where it was packed; None for one that answers with ONNX."""
+        packed = [event for event in self.metadata.events(subject=release.id) if event.kind == "release.packed"]
+        found: dict[str, Any] | None = packed[0].body.get("cost") if packed else None
+        return found
 
     def release_verify(self, id: str) -> Verified:
         """Check a bundle (a release's id or name, or a path): signature, every digest, its form, its golden rows, and,

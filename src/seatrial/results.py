@@ -64,7 +64,10 @@ class Trained(msgspec.Struct, frozen=True):
 
 
 class Released(msgspec.Struct, frozen=True):
-    """A release that was packed. new: it was not known before; path: its bundle; explanation: of the version."""
+    """A release that was packed. new: it was not known before; path: its bundle; explanation: of the version.
+
+    cost: of the process that scores it when its format is not "onnx", measured here (`releases.supervised.Cost`).
+    """
 
     id: str
     model: str
@@ -76,6 +79,7 @@ class Released(msgspec.Struct, frozen=True):
     path: str
     bytes: int
     new: bool
+    cost: dict[str, Any] | None = None
 
 
 class Deployed(msgspec.Struct, frozen=True):

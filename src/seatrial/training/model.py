@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from seatrial.core.declared import declare
 from seatrial.core.errors import did_you_mean
-from seatrial.core.signature import Task
+from seatrial.core.signature import Layout, Task
 from seatrial.data.sources import Source
 from seatrial.features.definitions import BadDefinition, FeatureView, check_name
 from seatrial.features.request_time import RequestFunction
@@ -62,6 +62,8 @@ class Model:
         "request:COLUMN" for a column of the label source that a request carries.
     estimator: import path of a scikit-learn compatible class or of a function that makes one
         ("lightgbm.LGBMClassifier"), or such a class, function or unfitted object itself; params: its parameters.
+    inputs: "packed" (the estimator is given float32 numpy, categories as codes) or "named" (a pandas DataFrame, strings
+        as they are); by default named when the estimator asks for columns by name.
     key: columns that name a row of labels (the model's business key), for joining labels later.
     cv_folds: folds of cross-validation on training rows; 0 for none.
     threads: threads given to the estimator and to BLAS; part of what makes a run reproducible.
@@ -84,6 +86,7 @@ class Model:
     on_call: str = ""
     runbook: str = ""
     description: str = ""
+    inputs: Layout | None = None
 
     def __post_init__(self) -> None:
         check_name("model", self.name)
@@ -92,6 +95,11 @@ class Model:
             raise BadDefinition(
                 f"model '{self.name}' has the task {self.task!r}.",
                 expected=f"One of {', '.join(TASKS)} is expected. {did_you_mean(str(self.task), TASKS)}".strip(),
+            )
+        if self.inputs not in (None, "packed", "named"):
+            raise BadDefinition(
+                f"model '{self.name}' is declared with inputs={self.inputs!r}.",
+                expected="'packed' or 'named' is expected, or nothing: then the estimator decides.",
             )
         if not self.features:
             raise BadDefinition(
