@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from numpy.typing import NDArray
 
+    from seatrial.check import Looked
     from seatrial.core.signature import Rows
     from seatrial.custody import AliasSet, Deletion
     from seatrial.data.expectations import ValidationReport
@@ -122,6 +123,16 @@ class Building(Nouns):
         releases: list[ValidationReport] = []
         found = self._inputs.reports(sources, lambda tables: releases.extend(reports(self, tables)))
         return found if sources else [*found, *releases, *Reuse(self).reports()]
+
+    def check(self) -> list[Looked]:
+        """Whether the definitions would train, as far as that can be told without data, servers and stores.
+
+        Loads the definitions, makes the estimators with their parameters, tries request-time functions on made-up
+        numbers and looks names up. Opens no store and reads no source.
+        """
+        from seatrial.check import check
+
+        return check(self)
 
     def snapshot(self, *sources: str, progress: Progress | None = None) -> list[Taken]:
         """Keep the rows of the raw sources (all, or those named), by content.

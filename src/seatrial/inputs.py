@@ -61,6 +61,7 @@ class Inputs:
     def __init__(self, workspace: Workspace) -> None:
         self._workspace = workspace
         self._kept = Kept(workspace.folder)
+        self._places: dict[str, Source] = {}
 
     def raw(self, names: Sequence[str]) -> dict[str, Source]:
         """The raw sources of these names, or all of them."""
@@ -126,8 +127,20 @@ class Inputs:
         folder, threads = self._workspace.folder, self._workspace.settings.threads
         return {
             name: self._kept.reading(source, partial(read, source, folder=folder, threads=threads))
-            for name, source in sources.items()
+            for name, source in ((name, self._placed(source)) for name, source in sources.items())
         }
+
+    def _placed(self, source: Source) -> Source:
+        """A raw source, or the file that the settings have it read from here; its rules were applied to that."""
+        from seatrial.data.sources import ParquetSource, QuerySource
+
+        path = self._workspace.settings.sources.get(source.name)
+        if path is None or isinstance(source, QuerySource):
+            return source
+        if source.name not in self._places:
+            said = ("name", "event_timestamp", "known_at", "event_key", "label_known_at", "timezone", "expectations")
+            self._places[source.name] = ParquetSource(path, **{what: getattr(source, what) for what in said})
+        return self._places[source.name]
 
     def check(self, source: Source, readings: dict[str, Reading]) -> ValidationReport:
         """The report of one source; sources that it refers to are read when they have not been."""
@@ -354,7 +367,7 @@ class Inputs:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DataWarning)
             try:
-                return read(source, folder=self._workspace.folder).table.schema
+                return read(self._placed(source), folder=self._workspace.folder).table.schema
             except (SourceMissing, SourceEmpty):
                 return None
 
