@@ -51,7 +51,8 @@ class ModelCard:
                 isinstance(value, Sequence) and all(isinstance(text, str) for text in value)
             ):
                 raise BadCard(
-                    f"the model card's {one.name} is {value!r:.80}.", expected="A text, or a list of texts, is expected."
+                    f"the model card's {one.name} is {value!r:.80}.",
+                    expected="A text, or a list of texts, is expected.",
                 )
 
     def as_plain(self) -> dict[str, list[str]]:

@@ -81,7 +81,7 @@ def _model(facts: Facts, ref: str) -> dict[str, Any]:
         "seatrial:training_set": lineage["training_set"],
         "seatrial:commit": lineage["commit"],
         "seatrial:definitions": lineage["definitions"],
-        "seatrial:parity": f"largest difference {manifest['parity']['largest']}, {manifest['parity']['flipped']} flipped",
+        "seatrial:parity": f"largest difference {manifest['parity']['largest']}",
     }
     component: dict[str, Any] = {
         "type": "machine-learning-model",
@@ -112,7 +112,9 @@ def _card(facts: Facts, ref: str) -> dict[str, Any]:
         "architectureFamily": manifest["estimator"].rpartition(".")[2] or manifest["estimator"],
         "modelArchitecture": manifest["estimator"],
         "inputs": [{"format": f"{field['name']}: {field['dtype']}"} for field in signature["request"]],
-        "outputs": [{"format": "prediction"}, {"format": "probability"}][: 1 if signature["task"] == "regression" else 2],
+        "outputs": [{"format": "prediction"}, {"format": "probability"}][
+            : 1 if signature["task"] == "regression" else 2
+        ],
     }
     if facts.datasets:
         parameters["datasets"] = [{"ref": f"data:{one['id']}"} for one in facts.datasets]
@@ -135,6 +137,10 @@ def _card(facts: Facts, ref: str) -> dict[str, Any]:
     if considerations:
         card["considerations"] = considerations
     return card
+
+
+def _outputs(task: str) -> tuple[str, ...]:
+    return ("prediction",) if task == "regression" else ("prediction", "probability")
 
 
 def _out_of_scope(card: Mapping[str, Sequence[str]]) -> list[str]:

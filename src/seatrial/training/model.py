@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from seatrial.core.card import ModelCard
 from seatrial.core.declared import declare
 from seatrial.core.errors import did_you_mean
 from seatrial.core.signature import Task
@@ -64,6 +65,7 @@ class Model:
     key: columns that name a row of labels (the model's business key), for joining labels later.
     cv_folds: folds of cross-validation on training rows; 0 for none.
     threads: threads given to the estimator and to BLAS; part of what makes a run reproducible.
+    card: what only its owner can say of it, ModelCard(...) or the path of a Markdown file of the project.
     """
 
     name: str
@@ -83,6 +85,7 @@ class Model:
     on_call: str = ""
     runbook: str = ""
     description: str = ""
+    card: ModelCard | str | None = None
 
     def __post_init__(self) -> None:
         check_name("model", self.name)
@@ -145,6 +148,11 @@ class Model:
             ("params", _is_named(self.params), 'Parameters by name are expected, such as {"max_depth": 3}.'),
             ("key", _is_list(self.key) and all(isinstance(c, str) for c in self.key), 'Columns such as ["id"].'),
             ("gates", _is_list(self.gates) and all(isinstance(g, Gate) for g in self.gates), "A list of gates."),
+            (
+                "card",
+                self.card is None or isinstance(self.card, (ModelCard, str)),
+                "ModelCard(...), or the path of a Markdown file.",
+            ),
             ("split", isinstance(self.split, Split), "Split(...) is expected, such as Split('random', 0.2)."),
             *((what, isinstance(getattr(self, what), str), "Text is expected.") for what in WORDS),
         ):
