@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from numpy.typing import NDArray
 
+    from seatrial.core.signature import Rows
     from seatrial.custody import AliasSet, Deletion
     from seatrial.data.expectations import ValidationReport
     from seatrial.data.sources import Source
@@ -55,6 +56,7 @@ if TYPE_CHECKING:
     from seatrial.serving.predictor import Answer, Draft
     from seatrial.serving.service import Service
     from seatrial.stores.metadata import MetadataStore
+    from seatrial.training.environment import Environment
     from seatrial.training.model import Model
     from seatrial.training.pipeline import ChampionScores, Fitted
     from seatrial.upkeep import Needed
@@ -282,12 +284,16 @@ class Building(Nouns):
         *,
         cutoff: datetime | None = None,
         engine: Engine | None = None,
+        sample: int | float | None = None,
+        fresh: bool = False,
         progress: Progress | None = None,
     ) -> Trained:
         """Fit a model on what was known at `cutoff` (default: now), judge it, and make it a version if its gates pass.
 
         The run is recorded either way; `passed` and `version` say how it ended. The version gets the alias
         `candidate`. engine: "local" or "spark" (default: the settings'): where features are joined; the same rows.
+        sample: learn from so many rows only (5000), or from a share of them (0.1): a quick run, marked as a sample,
+        that never becomes a version. fresh: join features and cross-validate again, also when nothing was changed.
         Raises BreaksLiveRelease, before anything is written, when the project was changed so that a live release's
         features can no longer be kept up, and LeakFound, and trains nothing, for a column that knows more than could
         be known.
@@ -299,6 +305,8 @@ class Building(Nouns):
         from seatrial.reuse import Reuse
         from seatrial.training.environment import describe
         from seatrial.training.pipeline import fit
+        from seatrial.training.sample import Sample
+        from seatrial.training.steps import Steps, environment_digest
         from seatrial.upkeep import freeze, refuse
 
         refuse(self)
@@ -309,6 +317,7 @@ class Building(Nouns):
         cutoff_us = to_us(as_utc(cutoff, name="cutoff") if cutoff else self.clock.now()) if timed else None
         environment = describe(self.folder, self.definitions.files, declared.threads, seed=declared.seed)
         left_out: dict[str, int] = {}
+        steps = Steps(self.objects, environment=environment_digest(environment.facts, machine=False), fresh=fresh)
         rows, plan, request, snapshots = self._inputs.rows(
             declared,
             known_by_us=cutoff_us,
@@ -316,6 +325,8 @@ class Building(Nouns):
             left_out=left_out,
             engine=engine,
             inspect=partial(refuse, self),
+            steps=steps,
+            sample=None if sample is None else Sample(sample, declared.seed),
         )
         guard = leaks(self._inputs, declared, plan, rows)
         if guard.leaks:
@@ -338,17 +349,24 @@ class Building(Nouns):
         counted = _counting(fitted.split, left_out)
         fitted = replace(fitted, split=counted, warnings=(*notes, *fitted.warnings))
         run = new_id("run")
-        files = self._keep_run_files(run, fitted, environment.patch)
+        files = self._keep_run_files(run, fitted, environment)
         body = fitted.as_plain() | {
             "cutoff_us": cutoff_us,
+            "steps": steps.ran,
+            "data": dict(zip(self._inputs.raw_names(declared, plan), snapshots, strict=True)),
             "leak_guard": msgspec.to_builtins(guard),
             "environment": environment.facts,
             "signature": msgspec.to_builtins(fitted.signature),
             "plan": msgspec.to_builtins(plan),
             "files": files,
-            "definition": _definition(declared) | ({"card": words} if words else {}),
+            "definition": definition_of(declared),
             "sources": {view.name: msgspec.to_builtins(frozen_source(view.source, schemas)) for view in views},
         }
+        if words is not None:
+            body["card"] = words
+        if sample is not None:
+            body["sample"] = {"size": sample, "rows": rows.num_rows}
+            notes.append(f"a sample: {rows.num_rows:,} rows only, so no version is made, whatever the gates say")
         record = Record(run, "run", declared.name, (training_set, *snapshots), body)
         version = self._keep_run(record, fitted, started_us)
         return Trained(
@@ -366,6 +384,7 @@ class Building(Nouns):
             seconds=round(monotonic() - started, 3),
             notes=notes,
             leak_guard=note(guard),
+            sample=None if sample is None else rows.num_rows,
         )
 
     def feature_join(
@@ -462,7 +481,8 @@ class Building(Nouns):
     def release(
         self, name: str | None = None, *, parity_window: Window | None = None, progress: Progress | None = None
     ) -> Released:
-        """Pack a model version as a signed release: ONNX, proved to answer like the native model.
+        """Pack a model version as a signed release, proved to answer like the native model: as ONNX; where that
+        differs, in the estimator's own format, which a child process scores.
 
         name: a model (its newest version), `model@alias`, `model:3`, a version's id, or a run's.
         parity_window: label rows predicted in it (labelled or not) are compared too. Packing the same version again
@@ -517,6 +537,7 @@ class Building(Nouns):
             path=str(self.objects.path(key)),
             bytes=len(built.data),
             new=new,
+            cost=msgspec.to_builtins(built.cost),
         )
 
     def _version(self, name: str) -> Record:
@@ -527,9 +548,12 @@ class Building(Nouns):
         version = self.registry.version_of(run.id)
         if version is None:
             raise UsageError(
-                f"run '{run.id}' of model '{run.name}' was made no version: its gates said no.",
+                f"run '{run.id}' of model '{run.name}' was made no version: "
+                + ("it learned from a sample." if "sample" in run.body else "its gates said no."),
                 state="No release was written.",
-                next=f"Run `seatrial runs show {run.id}` to see why.",
+                next=f"Run `seatrial train {run.name}` without --sample."
+                if "sample" in run.body
+                else f"Run `seatrial runs show {run.id}` to see why.",
             )
         return version
 
@@ -781,7 +805,7 @@ class Building(Nouns):
         holds are then compared with the answers.
         """
         from seatrial.features.plan import make_plan
-        from seatrial.history import Feed, business_keys, in_window, measured, request_fields, times_us
+        from seatrial.history import Feed, business_keys, by_class, in_window, measured, request_fields, times_us
         from seatrial.serving.client import Client
         from seatrial.serving.replay import Asked, replay
         from seatrial.upkeep import needed
@@ -803,15 +827,15 @@ class Building(Nouns):
         asked = [Asked(at, row, key) for at, row, key in zip(at_us, fields, ids, strict=True)]
         feed = Feed(views if push else [], tables, window, self.online)
         positions = {id(one): position for position, one in enumerate(asked)}
-        probabilities = [float("nan")] * len(asked)
+        scores: list[Any] = [float("nan")] * len(asked)
         tell = progress or _silent
         with Client(url, caller=self.actor) as client:
             done = replay(client, deployment.name, asked, feed.up_to, progress=lambda n, of: tell("replay", n, of))
             for one, answer in done:
-                score = answer["probability"] if declared.task == "binary" else answer["prediction"]
-                probabilities[positions[id(one)]] = score
+                score = answer["prediction"] if declared.task == "regression" else answer["probability"]
+                scores[positions[id(one)]] = score
         seconds = monotonic() - started
-        labelled, metrics = measured(declared, rows, probabilities)
+        labelled, metrics = measured(declared, rows, *by_class(declared, rows, scores))
         return Replayed(
             model=declared.name,
             window=str(window),
@@ -900,25 +924,27 @@ class Building(Nouns):
             self.event(transaction, "training_set.built", identity, happened)
         return identity
 
-    def _keep_run_files(self, run: str, fitted: Fitted, patch: bytes) -> dict[str, str]:
+    def _keep_run_files(self, run: str, fitted: Fitted, environment: Environment) -> dict[str, str]:
         """Keep what a run's record does not hold itself: name -> object key."""
-        import numpy as np
         import pyarrow as pa
+
+        from seatrial.core.signature import columns_of
 
         files = {
             "profile.json": canonical_json(fitted.profile),
             "feature_importance.json": msgspec.json.encode(fitted.importance),  # in its order, which is by weight
         }
-        if patch:
-            files["uncommitted.patch"] = patch
+        if environment.patch:
+            files["uncommitted.patch"] = environment.patch
+        if environment.definitions:
+            files["definitions.zip"] = environment.definitions
         if fitted.native is not None:
             files[f"native.{fitted.native.format}"] = fitted.native.data
         kept = {}
         for name, data in files.items():
             kept[name] = f"runs/{run}/{name}"
             self.objects.put(kept[name], data)
-        columns = [np.ascontiguousarray(column) for column in fitted.parity_rows.T]
-        parity = pa.table(columns, names=list(fitted.signature.inputs))
+        parity = pa.table(columns_of(fitted.signature, fitted.parity_rows))
         for name, table in (("parity_rows.parquet", parity), ("test_scores.parquet", fitted.test_scores)):
             key = f"runs/{run}/{name}"
             self.keep_table(key, partial(_write_parquet, table))
@@ -950,7 +976,7 @@ class Building(Nouns):
         with self.metadata.transaction() as transaction:
             transaction.add(record)
             self.event(transaction, "run.recorded", record.id, {"model": record.name, "passed": fitted.passed})
-            if fitted.passed:
+            if fitted.passed and "sample" not in record.body:
                 created = self.registry.create(
                     record, actor=self.actor, at_us=self.now_us, message=message, within=transaction
                 )
@@ -989,15 +1015,14 @@ class Building(Nouns):
             inputs, _ = encode(signature, columns(rows, signature.inputs))
             return runtime.score(inputs)
 
-        return ChampionScores(f"{model.name} {bundle.manifest.version}", score)
+        return ChampionScores(f"{model.name} {bundle.manifest.version}", score, signature.classes)
 
-    def _parity_rows(self, run: Record, window: Window | None, progress: Progress | None) -> NDArray[np.float32]:
+    def _parity_rows(self, run: Record, window: Window | None, progress: Progress | None) -> Rows:
         """The rows on which a release must answer like the native model: those of the run, and those of a window."""
-        import numpy as np
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        from seatrial.core.signature import Signature, encode
+        from seatrial.core.signature import Signature, encode, joined, rows_of
 
         key = run.body["files"]["parity_rows.parquet"]
         try:
@@ -1009,14 +1034,14 @@ class Building(Nouns):
                 state="No release was written.",
                 next=f"Put the file back from a backup, or run `seatrial train {run.name}` again.",
             ) from None
-        rows = np.column_stack([column.to_numpy() for column in table.columns]).astype(np.float32)
+        signature = msgspec.convert(run.body["signature"], Signature)
+        rows = rows_of(signature, {name: table[name].to_numpy() for name in table.column_names})
         if window is None:
             return rows
-        signature = msgspec.convert(run.body["signature"], Signature)
         model = self.definitions.model(run.name)
-        joined, _, _, _ = self._inputs.rows(model, window=window, progress=progress)
-        missing = [name for name in signature.inputs if name not in joined.column_names]
-        if missing or not joined.num_rows:
+        found, _, _, _ = self._inputs.rows(model, window=window, progress=progress)
+        missing = [name for name in signature.inputs if name not in found.column_names]
+        if missing or not found.num_rows:
             raise UsageError(
                 f"the window {window} has no rows of labels."
                 if not missing
@@ -1024,8 +1049,8 @@ class Building(Nouns):
                 state="No release was written.",
                 next="Name a window that has rows, or leave it out." if not missing else "Leave the window out.",
             )
-        more, _ = encode(signature, columns(joined, signature.inputs))
-        return np.concatenate([rows, more])
+        more, _ = encode(signature, columns(found, signature.inputs))
+        return joined([rows, more])
 
     def _manifest_before(self, version: Record) -> Manifest | None:
         """The manifest of the newest release of an earlier version of the model."""
@@ -1064,6 +1089,8 @@ class Building(Nouns):
             transaction.move("version_release", version.id, built.id, expected=0)
             transaction.move("release", run.name, built.id, expected=None)
             facts = {name: body[name] for name in ("model", "version", "semantic_version", "bytes")}
+            # what a machine needed is no part of a release, whose bytes are the same everywhere
+            facts |= {"format": manifest.model_format, "cost": msgspec.to_builtins(built.cost)}
             self.event(transaction, "release.packed", built.id, facts)
             transaction.enqueue(MLFLOW, self._release_message(body, built, version, run))
         self._start_mirror()
@@ -1155,7 +1182,7 @@ def _is_bundle(path: Path, *, id: str, trusted: Mapping[str, bytes]) -> bool:
         return False
 
 
-def _definition(model: Model) -> dict[str, Any]:
+def definition_of(model: Model) -> dict[str, Any]:
     """The model's declaration as plain values, for records."""
     return {
         "task": model.task,

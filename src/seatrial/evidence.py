@@ -359,7 +359,7 @@ def _environment(workspace: Workspace, release: Record, run: dict[str, Any]) -> 
 
 def _owner_words(workspace: Workspace, release: Record, run: dict[str, Any]) -> tuple[dict[str, list[str]], bool]:
     """The owner's words by part, and whether they are the project's of now, because the run has none."""
-    kept = (run.get("definition") or {}).get("card")
+    kept = run.get("card")
     if kept:
         return written(kept), False
     try:

@@ -288,8 +288,14 @@ class Nouns(Workspace):
 
         record = self._any_release(id)
         path = self.objects.path(record.body["object"])
-        shown = {"id": record.id, "path": str(path), **record.body["manifest"]}
+        shown = {"id": record.id, "path": str(path), "cost": self._cost_of(record), **record.body["manifest"]}
         return shown | {"example": example(open_bundle(path, self.trusted))}
+
+    def _cost_of(self, release: Record) -> dict[str, Any] | None:
+        """What the child process of a release cost where it was packed; None for one that answers with ONNX."""
+        packed = [event for event in self.metadata.events(subject=release.id) if event.kind == "release.packed"]
+        found: dict[str, Any] | None = packed[0].body.get("cost") if packed else None
+        return found
 
     def release_verify(self, id: str) -> Verified:
         """Check a bundle (a release's id or name, or a path): signature, every digest, its form, its golden rows, and,
@@ -461,7 +467,7 @@ class Nouns(Workspace):
             run = self.record(max(versions, key=lambda record: int(record.body["version"])).body["run"])
         since = self.metadata.events(subject=f"deployment/{deployed}")
         packed = self.metadata.head("release", model.name)
-        runs = self.metadata.records("run", model.name)
+        runs = [record for record in self.metadata.records("run", model.name) if "sample" not in record.body]
         refused = runs[-1] if runs and not runs[-1].body["passed"] else None
         if not versions and refused:
             following = f"seatrial runs show {refused.id}"

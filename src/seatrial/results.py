@@ -43,7 +43,7 @@ class Trained(msgspec.Struct, frozen=True):
     """A training run.
 
     version: None when a gate said no. rows: counts of the split. notes: what had to be assumed. leak_guard: what could
-    not be checked for leaks; empty when everything was.
+    not be checked for leaks; empty when everything was. sample: the rows of a sample, which never becomes a version.
     """
 
     model: str
@@ -60,10 +60,14 @@ class Trained(msgspec.Struct, frozen=True):
     seconds: float
     notes: list[str] = []
     leak_guard: str = ""
+    sample: int | None = None
 
 
 class Released(msgspec.Struct, frozen=True):
-    """A release that was packed. new: it was not known before; path: its bundle; explanation: of the version."""
+    """A release that was packed. new: it was not known before; path: its bundle; explanation: of the version.
+
+    cost: of the process that scores it when its format is not "onnx", measured here (`releases.supervised.Cost`).
+    """
 
     id: str
     model: str
@@ -75,6 +79,7 @@ class Released(msgspec.Struct, frozen=True):
     path: str
     bytes: int
     new: bool
+    cost: dict[str, Any] | None = None
 
 
 class Deployed(msgspec.Struct, frozen=True):

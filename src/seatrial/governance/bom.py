@@ -81,7 +81,7 @@ def _model(facts: Facts, ref: str) -> dict[str, Any]:
         "seatrial:training_set": lineage["training_set"],
         "seatrial:commit": lineage["commit"],
         "seatrial:definitions": lineage["definitions"],
-        "seatrial:parity": f"largest difference {manifest['parity']['largest']}",
+        "seatrial:parity": "largest difference {largest}, {flipped} flipped".format_map(manifest["parity"]),
     }
     component: dict[str, Any] = {
         "type": "machine-learning-model",

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from seatrial.core.errors import SeatrialError, listed
 from seatrial.core.identity import canonical_json
-from seatrial.core.signature import encode
+from seatrial.core.signature import Rows, columns_of, encode
 from seatrial.releases.bundle import GOLDEN, LOCK, Bundle
 from seatrial.releases.golden import read_golden
 from seatrial.releases.parity import TOLERANCE, scale
@@ -108,9 +108,9 @@ def _replay(a: Bundle, b: Bundle) -> Replay:
         return Replay(**about, problem=f"{listed(absent)} is no input of {a.id}")
     try:
         golden = read_golden(a.files[GOLDEN])
-        wanted = np.asarray(golden.scores, dtype=np.float64)
-        rows = _translated(a, b, golden.matrix())
-        scores = np.asarray(b.runtime().score(rows), dtype=np.float64)
+        wanted = golden.wanted()
+        rows = _translated(a, b, golden.given())
+        scores = b.runtime().score(rows)
     except (SeatrialError, KeyError) as error:
         return Replay(**about, problem=error.found if isinstance(error, SeatrialError) else str(error))
     if scores.shape != wanted.shape:
@@ -126,12 +126,14 @@ def _alike(largest: float, decisions: int) -> bool:
     return largest <= TOLERANCE and decisions == 0
 
 
-def _translated(a: Bundle, b: Bundle, rows: NDArray[np.float32]) -> NDArray[np.float32]:
+def _translated(a: Bundle, b: Bundle, rows: Rows) -> Rows:
     """Rows that are encoded for `a`, as `b` encodes the same values: by name, and with its own categories."""
     ours, theirs = a.manifest.signature, b.manifest.signature
-    columns: dict[str, Any] = {}
-    for position, name in enumerate(ours.inputs):
-        values = rows[:, position].astype(np.float64)
+    columns: dict[str, Any] = columns_of(ours, rows)
+    if ours.layout == "named":
+        return encode(theirs, columns)[0]
+    for name in ours.inputs:
+        values = columns[name].astype(np.float64)
         if name in ours.categories:
             known = ours.categories[name]
             columns[name] = [None if np.isnan(code) else known[int(code)] for code in values]

@@ -8,20 +8,24 @@ found is kept in the release as its certificate.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from seatrial.core.errors import GateRefused
-from seatrial.core.signature import Signature, Task
+from seatrial.core.signature import NamedRows, Rows, Signature, Task
 from seatrial.releases.native import NativeModel, Scorer, one_line
+
+if TYPE_CHECKING:
+    from seatrial.releases.runtime import Scoring
 
 TOLERANCE = 1e-6
 MISSING_ROWS = 1000  # for each input that may be missing
 SINGLE_ROWS = 100
+NEVER_SEEN = "a category that nobody has seen"
 
-Rows = NDArray[np.float32]
 Scores = NDArray[np.float64]
 
 
@@ -31,17 +35,20 @@ class ParityRefused(GateRefused):
     code = "release.parity_refused"
 
 
-class Parity(msgspec.Struct, frozen=True):
+class Parity(msgspec.Struct, frozen=True, omit_defaults=True):
     """What the comparison found.
 
     rows: rows compared as they were given; missing_rows: rows with missing values put in; single_rows: rows
         scored one by one.
-    largest: the largest difference, in probability, or relative to the row's scale (see `scale`) for regression;
-        three digits of it.
+    largest: the largest difference, in probability (of the class where it is), or relative to the row's scale
+        (see `scale`) for regression; three digits of it.
     not_finite: scores of the exported model that were NaN or infinite where the native model had an answer.
-    flipped: decisions `score >= threshold` that differ; threshold: None for regression.
+    flipped: decisions that differ: `score >= threshold`, or, of many classes, the likeliest one (of classes whose
+        native probabilities lie within the tolerance of each other either is right); threshold: of binary only.
     refuses_missing: inputs for which the native model raises when they are missing; the runtime refuses them too.
     worst: where the largest difference is, in words.
+    refused: why the model has no ONNX form, in words, when it was released in another one; not there for ONNX.
+    refuses_unseen: named inputs for which the native model raises on a category that was never seen in training.
     """
 
     rows: int
@@ -55,11 +62,13 @@ class Parity(msgspec.Struct, frozen=True):
     refuses_missing: tuple[str, ...]
     worst: str
     passed: bool
+    refused: str = ""
+    refuses_unseen: tuple[str, ...] = ()
 
 
 def compare(
     native: NativeModel,
-    onnx: bytes,
+    exported: bytes | Scoring,
     rows: Rows,
     signature: Signature,
     *,
@@ -68,18 +77,19 @@ def compare(
 ) -> Parity:
     """Compare the two forms of one model.
 
-    rows: float32 [n, k], n >= 1, as encoded for the model, NaN for missing.
-    threshold: where a probability becomes a decision; without meaning for regression.
+    exported: the bytes of an ONNX model, or any form of it that is loaded to score.
+    rows: n >= 1, as encoded for the model.
+    threshold: where a probability becomes a decision; of meaning for binary alone.
     Raises ParityRefused when the native model cannot score `rows` at all. Otherwise it only reports;
     `require` refuses.
     """
-    from seatrial.releases.runtime import Runtime
+    from seatrial.releases.named import open_graph
 
     if not len(rows):
         raise ParityRefused("there is no row to compare the exported model on.", expected="At least one is needed.")
-    runtime = Runtime(onnx)
+    runtime = open_graph(exported, signature) if isinstance(exported, bytes) else exported
     scorer = native.scorer()
-    comparison = _Comparison(native.task, runtime.score, threshold)
+    comparison = _Comparison(native.task, runtime.score, threshold, tolerance)
     try:
         wanted = scorer(rows)
     except Exception as error:  # a native model raises what it likes
@@ -96,6 +106,7 @@ def compare(
         comparison.add(" alone", few[row : row + 1], few_wanted[row : row + 1])
 
     missing_rows, refusing = _compare_missing(comparison, scorer, rows, signature)
+    unseen = _compare_unseen(comparison, scorer, rows)
     passed = comparison.largest <= tolerance and not comparison.flipped and not comparison.not_finite
     return Parity(
         rows=len(rows),
@@ -109,6 +120,7 @@ def compare(
         refuses_missing=refusing,
         worst=comparison.worst,
         passed=passed,
+        refuses_unseen=unseen,
     )
 
 
@@ -116,19 +128,25 @@ def require(parity: Parity, model: str) -> None:
     """Raise ParityRefused, naming the worst row, unless the comparison passed."""
     if parity.passed:
         return
-    found = [f"differs by up to {parity.largest:.2g}"]
-    if parity.not_finite:
-        found.append(f"gives {parity.not_finite} scores that are no finite number")
-    if parity.flipped:
-        found.append(f"decides {parity.flipped} rows otherwise at {parity.threshold:g}")
     raise ParityRefused(
-        f"the exported model '{model}' {', '.join(found)}; the worst is {parity.worst}.",
+        f"the exported model '{model}' {difference(parity)}.",
         expected=f"At most {parity.tolerance:g} on all of {parity.rows} rows "
         f"({parity.missing_rows} with missing values) and no decision otherwise.",
         next="The converter does not reproduce this estimator; see docs/releases.md for those that export exactly.",
         state="No release was written.",
         parity=msgspec.to_builtins(parity),
     )
+
+
+def difference(parity: Parity) -> str:
+    """In what the exported model differs, in words: "differs by up to 0.9, ...; the worst is row 3: ..."."""
+    found = [f"differs by up to {parity.largest:.2g}"]
+    if parity.not_finite:
+        found.append(f"gives {parity.not_finite} scores that are no finite number")
+    if parity.flipped:
+        at = "" if parity.threshold is None else f" at {parity.threshold:g}"
+        found.append(f"decides {parity.flipped} rows otherwise{at}")
+    return f"{', '.join(found)}; the worst is {parity.worst}"
 
 
 def nullable_inputs(signature: Signature) -> list[int]:
@@ -148,7 +166,7 @@ def scale(task: Task, scores: Scores, usual: float) -> Scores:
     For regression the larger of 1, |score| and `usual`, the median |score|: a value of 0.1 among hundreds is the
     difference of two hundreds, and no float32 arithmetic has it to seven digits.
     """
-    if task == "binary":
+    if task != "regression":
         return np.ones_like(scores)
     return np.maximum(np.abs(scores), max(1.0, usual))
 
@@ -156,10 +174,11 @@ def scale(task: Task, scores: Scores, usual: float) -> Scores:
 class _Comparison:
     """Collects differences; `usual` is the median |score| over all rows."""
 
-    def __init__(self, task: Task, score: Scorer, threshold: float) -> None:
+    def __init__(self, task: Task, score: Scorer, threshold: float, tolerance: float) -> None:
         self._task = task
         self._score = score
         self._threshold = threshold
+        self._tolerance = tolerance
         self.usual = 0.0
         self.largest = 0.0
         self.not_finite = 0
@@ -173,8 +192,11 @@ class _Comparison:
         try:
             got = self._score(rows)
         except ScoreNotFinite:
-            got = np.array([self._one(row) for row in rows[:, np.newaxis, :]])
+            got = np.array([self._one(rows[place : place + 1], wanted[place]) for place in range(len(rows))])
         difference = np.abs(got - wanted) / scale(self._task, wanted, self.usual)
+        if self._task == "multiclass":
+            of_class, got, wanted = self._in_one_class(difference, got, wanted)
+            difference = difference[np.arange(len(of_class)), of_class]
         self.not_finite += int(np.isnan(difference).sum())
         if self._task == "binary":
             self.flipped += int(((got >= self._threshold) != (wanted >= self._threshold)).sum())
@@ -185,13 +207,22 @@ class _Comparison:
         finite = difference[~np.isnan(difference)]
         self.largest = max(self.largest, float(finite.max(initial=0.0)))
 
-    def _one(self, row: Rows) -> float:
+    def _in_one_class(self, difference: Scores, got: Scores, wanted: Scores) -> tuple[NDArray[np.intp], Scores, Scores]:
+        """For each row the class in which it differs most, and both scores of it; counts the decisions that differ."""
+        rows = np.arange(len(wanted))
+        told = np.isfinite(got).all(axis=1)
+        behind = wanted.max(axis=1) - wanted[rows, got.argmax(axis=1)]
+        self.flipped += int((told & (behind > self._tolerance)).sum())
+        place = np.where(np.isnan(difference), np.inf, difference).argmax(axis=1)
+        return place, got[rows, place], wanted[rows, place]
+
+    def _one(self, row: Rows, wanted: Scores) -> Scores:
         from seatrial.releases.runtime import ScoreNotFinite
 
         try:
-            return float(self._score(row)[0])
+            return np.asarray(self._score(row)[0])
         except ScoreNotFinite:
-            return float("nan")
+            return np.full_like(wanted, np.nan)
 
 
 def _compare_missing(
@@ -217,14 +248,44 @@ def _compare_missing(
     return compared, tuple(refusing)
 
 
+def _compare_unseen(comparison: _Comparison, scorer: Scorer, rows: Rows) -> tuple[str, ...]:
+    """Compare with a category that nobody has seen in each named input that takes strings; which of them refuse it.
+
+    Of packed inputs such a value is a missing one.
+    """
+    if not isinstance(rows, NamedRows):
+        return ()
+    few = rows[_spread(len(rows), MISSING_ROWS)]
+    refusing = []
+    for name, values in few.columns.items():
+        if values.dtype != object:
+            continue
+        strange = NamedRows(few.columns | {name: np.full(len(few), NEVER_SEEN, dtype=object)})
+        try:
+            wanted = scorer(strange)
+        except Exception:  # a native model raises what it likes
+            refusing.append(name)
+            continue
+        comparison.add(f" with '{name}' never seen", strange, wanted)
+    return tuple(refusing)
+
+
 def _with_missing(scorer: Scorer, rows: Rows, positions: Sequence[int]) -> tuple[Rows, Scores] | None:
     """`rows` with NaN in those columns and their native scores; None when the native model raises."""
-    holed = rows.copy()
-    holed[:, positions] = np.nan
+    if isinstance(rows, NamedRows):
+        names = [list(rows.columns)[position] for position in positions]
+        holed: Rows = NamedRows(rows.columns | {name: _nothing(rows.columns[name]) for name in names})
+    else:
+        holed = rows.copy()
+        holed[:, positions] = np.nan
     try:
         return holed, scorer(holed)
     except Exception:  # a native model raises what it likes
         return None
+
+
+def _nothing(column: NDArray[Any]) -> NDArray[Any]:
+    return np.full(len(column), None if column.dtype == object else np.nan, dtype=column.dtype)
 
 
 def _spread(size: int, most: int) -> NDArray[np.intp]:

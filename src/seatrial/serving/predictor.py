@@ -7,6 +7,7 @@ another service's own code, can call it. Nothing is answered that is not in the 
 from __future__ import annotations
 
 import logging
+import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import isfinite, isnan
@@ -21,20 +22,21 @@ from seatrial.core.clock import machine_us, monotonic
 from seatrial.core.errors import Failed, SeatrialError, Unavailable, UsageError
 from seatrial.core.identity import uuid7
 from seatrial.core.routing import BUCKETS, bucket, choose
-from seatrial.core.signature import Signature
+from seatrial.core.signature import NamedRows, Signature
 from seatrial.core.types import Field
 from seatrial.features.lookup import Lookup
 from seatrial.features.plan import FeaturePlan
+from seatrial.releases.named import UnseenNotAccepted
 from seatrial.releases.runtime import MissingNotAccepted, ScoreNotFinite
 from seatrial.serving.metrics import Counted, Metrics
 from seatrial.serving.requests import Request, RequestReader
-from seatrial.serving.row import RowEncoder
+from seatrial.serving.row import row_encoder
 from seatrial.stores.online import OnlineStore, OnlineStoreDamaged, OnlineStoreTooNew, OnlineStoreUnavailable
 from seatrial.stores.prediction_log import LoggedPrediction, LogSchema, PredictionLog, log_schema
 from seatrial.stores.routes import OnStoreFailure
 
-Score = Callable[[NDArray[np.float32]], NDArray[np.floating[Any]]]
-"""float32 [n, k] -> n probabilities of the positive class, or n values."""
+Score = Callable[[Any], NDArray[np.floating[Any]]]
+"""Rows (`core.signature.Rows`) -> n probabilities of the positive class, n values, or [n, C] of classes."""
 
 ONLINE_STORE = "online_store"
 _LOGGER = logging.getLogger("seatrial.serving")
@@ -76,7 +78,8 @@ class Release:
     """A release as it is served: verified, its golden rows replayed.
 
     threshold: the probability from which a binary prediction is 1.
-    no_missing: positions of the inputs without which the model has no answer.
+    no_missing: positions of the inputs without which the model has no answer. no_unseen: named inputs of which it takes
+        no category that was never seen.
     example: a sound row of request fields, for the documentation; may be empty.
     """
 
@@ -88,6 +91,7 @@ class Release:
     score: Score
     threshold: float = 0.5
     no_missing: tuple[int, ...] = ()
+    no_unseen: tuple[str, ...] = ()
     description: str = ""
     example: dict[str, Any] | None = None
 
@@ -125,8 +129,8 @@ class Draft(NamedTuple):
 class Row(msgspec.Struct, omit_defaults=True):
     """One row of a request that held many, answered."""
 
-    prediction: float | int
-    probability: float | None
+    prediction: float | int | str
+    probability: float | dict[str, float] | None
     model_version: str
     prediction_id: str
     release: str
@@ -138,8 +142,8 @@ class Row(msgspec.Struct, omit_defaults=True):
 class One(msgspec.Struct, omit_defaults=True):
     """A request of one row, answered."""
 
-    prediction: float | int
-    probability: float | None
+    prediction: float | int | str
+    probability: float | dict[str, float] | None
     model_version: str
     request_id: str
     prediction_id: str
@@ -165,8 +169,8 @@ class _Scored(NamedTuple):
     fields: tuple[Any, ...]
     views: tuple[tuple[str, int | None], ...]
     degraded: tuple[str, ...]
-    prediction: float | int
-    probability: float | None
+    prediction: float | int | str
+    probability: float | dict[str, float] | None
 
 
 class Predictor:
@@ -392,9 +396,14 @@ class _Arm:
         self._score = release.score
         self._no_missing = release.no_missing
         self._binary = signature.task == "binary"
+        self._classes = signature.classes
+        self._class_names = [str(name) for name in signature.classes]
+        self._pack = struct.Struct(f"<{len(signature.classes)}d").pack
         self._threshold = release.threshold
         self._names = tuple(field.name for field in fields)
-        self._encoder = RowEncoder(signature)
+        self._encoder: Any = row_encoder(signature)
+        self._named = signature.layout == "named"
+        self._no_unseen = {name: frozenset(signature.categories[name]) for name in release.no_unseen}
         self._missing_allowed = on_store_failure == "missing"
         self._views = tuple(view.name for view in release.plan.views)
         self._lookup = Lookup(release.plan, online) if release.plan.views or release.plan.functions else None
@@ -406,6 +415,7 @@ class _Arm:
         self._as_they_come = self._positions == tuple(range(len(fields)))
         whole = {field.name for field in fields if field.dtype == "int"}
         self._bounded = self._lookup is None and whole.issuperset(signature.integers)
+        self._in_loops = self._positions is None or bool(self._encoder.unseen) or bool(self._classes) or self._named
         self.schema: LogSchema = log_schema(
             model=release.model,
             version=release.version,
@@ -415,11 +425,12 @@ class _Arm:
             categories=signature.categories,
             fields=[(field.name, field.dtype) for field in fields],
             views=self._views,
+            classes=signature.classes,
         )
 
     def score_one(self, row: tuple[Any, ...], at_us: int, bounded: bool) -> _Scored:
         """One row scored; `score` without its loops. Raises the same."""
-        if self._positions is None or self._encoder.unseen:
+        if self._in_loops:
             return self.score([row], at_us, bounded)[0]
         inputs = row if self._as_they_come else self._gather(row, at_us)[0]
         tensor = self._encoder.tensor((self._encoder.pack(inputs, bounded=bounded and self._bounded),))
@@ -443,6 +454,10 @@ class _Arm:
         scored = []
         degraded_rows = 0
         for number, (row, (inputs, views, degraded), value) in enumerate(zip(rows, gathered, values, strict=True)):
+            if self._classes:
+                degraded_rows += bool(degraded)
+                scored.append(_Scored(inputs, row, views, degraded, *self._likeliest(value, number, len(rows))))
+                continue
             if not isfinite(value):
                 raise self._no_score(number, len(rows))
             degraded_rows += bool(degraded)
@@ -454,25 +469,47 @@ class _Arm:
             self._metrics.degraded(self.release.model, self.version, degraded_rows)
         return scored
 
-    def _run(self, tensor: NDArray[np.float32]) -> NDArray[np.floating[Any]]:
+    def _likeliest(self, values: list[float], number: int, rows: int) -> tuple[str | int, dict[str, float]]:
+        """The class with the highest probability, the first of several, and the probability of each."""
+        if not isfinite(sum(values)):
+            raise self._no_score(number, rows)
+        return self._classes[values.index(max(values))], dict(zip(self._class_names, values, strict=True))
+
+    def _run(self, tensor: Any) -> NDArray[np.floating[Any]]:
+        if self._named:
+            self._refuse_named(tensor)
         # the sum of squares is NaN exactly when a value is; it costs a tenth of looking at the positions
-        if self._no_missing and isnan(np.vdot(tensor, tensor)):
-            self._refuse_missing(tensor)
+        elif self._no_missing and isnan(np.vdot(tensor, tensor)):
+            self._refuse_missing(np.isnan(tensor))
         try:
             return self._score(tensor)
         except ScoreNotFinite:
             raise self._no_score(None, len(tensor)) from None
 
-    def _refuse_missing(self, tensor: NDArray[np.float32]) -> None:
-        for number, row in enumerate(tensor):
+    def _refuse_named(self, rows: NamedRows) -> None:
+        if self._no_missing:
+            self._refuse_missing(rows.missing())
+        for name, known in self._no_unseen.items():
+            for number, value in enumerate(rows.columns[name]):
+                if value is not None and value not in known:
+                    raise UnseenNotAccepted(
+                        f"input '{name}'{f' of row {number}' if len(rows) > 1 else ''} is a category that was never "
+                        "seen in training, and this model was fitted to refuse such.",
+                        state="Nothing was predicted.",
+                        next="Send one of the values that it knows.",
+                        row=number if len(rows) > 1 else None,
+                    )
+
+    def _refuse_missing(self, missing: NDArray[np.bool_]) -> None:
+        for number, row in enumerate(missing):
             for position in self._no_missing:
-                if isnan(row[position]):
+                if row[position]:
                     raise MissingNotAccepted(
-                        f"input '{self.inputs[position]}'{f' of row {number}' if len(tensor) > 1 else ''} is missing, "
+                        f"input '{self.inputs[position]}'{f' of row {number}' if len(missing) > 1 else ''} is missing, "
                         "or a category that was never seen, and this model was fitted without missing values there.",
                         state="Nothing was predicted.",
                         next="Send the value.",
-                        row=number if len(tensor) > 1 else None,
+                        row=number if len(missing) > 1 else None,
                     )
 
     def _no_score(self, number: int | None, rows: int) -> NoScore:
@@ -506,6 +543,8 @@ class _Arm:
         latency_ms: float,
     ) -> LoggedPrediction:
         """The record of one scored row."""
+        if self._classes:
+            return self._logged_class(scored, prediction_id, request_id, row, caller, at_us, latency_ms)
         return LoggedPrediction(
             self.schema.id,
             prediction_id,
@@ -518,10 +557,41 @@ class _Arm:
             scored.inputs,
             scored.fields,
             scored.views,
-            scored.prediction,
-            scored.probability,
+            scored.prediction,  # type: ignore[arg-type]
+            scored.probability,  # type: ignore[arg-type]
             latency_ms,
             scored.degraded,
+        )
+
+    def _logged_class(
+        self,
+        scored: _Scored,
+        prediction_id: str,
+        request_id: str,
+        row: int,
+        caller: str,
+        at_us: int,
+        latency_ms: float,
+    ) -> LoggedPrediction:
+        assert isinstance(scored.probability, dict), "a model of many classes answered"
+        values = list(scored.probability.values())
+        return LoggedPrediction(
+            self.schema.id,
+            prediction_id,
+            request_id,
+            row,
+            caller[:200],
+            self.name,
+            at_us,
+            machine_us(),
+            scored.inputs,
+            scored.fields,
+            scored.views,
+            values.index(max(values)),
+            max(values),
+            latency_ms,
+            scored.degraded,
+            self._pack(*values),
         )
 
     def _gather(

@@ -9,14 +9,14 @@ from typing import Any, Literal
 from seatrial.core.card import ModelCard
 from seatrial.core.declared import declare
 from seatrial.core.errors import did_you_mean
-from seatrial.core.signature import Task
+from seatrial.core.signature import Layout, Task
 from seatrial.data.sources import Source
 from seatrial.features.definitions import BadDefinition, FeatureView, check_name
 from seatrial.features.request_time import RequestFunction
 from seatrial.training.gates import Gate, check_gates
 
 REQUEST = "request:"
-TASKS: tuple[Task, ...] = ("binary", "regression")
+TASKS: tuple[Task, ...] = ("binary", "multiclass", "regression")
 SPLITS = ("time", "stratified", "random")
 MOST_THREADS = 256
 WORDS = ("owner", "on_call", "runbook", "description")
@@ -27,7 +27,7 @@ class Split:
     """How rows are held back for the test that the gates read.
 
     kind: "time" (the last rows by time; the default when labels have an event_timestamp), "stratified"
-        (binary targets without a time) or "random".
+        (binary and multiclass targets without a time) or "random".
     test_size: share of the rows in the test part, in (0, 1).
     """
 
@@ -54,7 +54,8 @@ class Split:
 class Model:
     """A model and everything that training it needs.
 
-    task: "binary" (target false/true or 0/1; answers P(positive)) or "regression".
+    task: "binary" (target false/true or 0/1; answers P(positive)), "multiclass" (target of 3 to 1,000 strings or whole
+        numbers; answers a probability for each class) or "regression".
     target: column of the label source; null rows have no label.
     labels: one row per thing to predict: key, time, request fields, target. `event_timestamp` is the instant
         of the prediction, `label_known_at` when its label is known. Without a time, rows are one batch.
@@ -62,6 +63,8 @@ class Model:
         "request:COLUMN" for a column of the label source that a request carries.
     estimator: import path of a scikit-learn compatible class or of a function that makes one
         ("lightgbm.LGBMClassifier"), or such a class, function or unfitted object itself; params: its parameters.
+    inputs: "packed" (the estimator is given float32 numpy, categories as codes) or "named" (a pandas DataFrame, strings
+        as they are); by default named when the estimator asks for columns by name.
     key: columns that name a row of labels (the model's business key), for joining labels later.
     cv_folds: folds of cross-validation on training rows; 0 for none.
     threads: threads given to the estimator and to BLAS; part of what makes a run reproducible.
@@ -86,6 +89,7 @@ class Model:
     runbook: str = ""
     description: str = ""
     card: ModelCard | str | None = None
+    inputs: Layout | None = None
 
     def __post_init__(self) -> None:
         check_name("model", self.name)
@@ -94,6 +98,11 @@ class Model:
             raise BadDefinition(
                 f"model '{self.name}' has the task {self.task!r}.",
                 expected=f"One of {', '.join(TASKS)} is expected. {did_you_mean(str(self.task), TASKS)}".strip(),
+            )
+        if self.inputs not in (None, "packed", "named"):
+            raise BadDefinition(
+                f"model '{self.name}' is declared with inputs={self.inputs!r}.",
+                expected="'packed' or 'named' is expected, or nothing: then the estimator decides.",
             )
         if not self.features:
             raise BadDefinition(
