@@ -311,6 +311,7 @@ class Building(Nouns):
         features can no longer be kept up, and LeakFound, and trains nothing, for a column that knows more than could
         be known.
         """
+        from seatrial.evidence import card_of
         from seatrial.feature_quality import leaks
         from seatrial.features.frozen import frozen_source
         from seatrial.features.leaks import note, refusal
@@ -324,6 +325,7 @@ class Building(Nouns):
         refuse(self)
         started, started_us = monotonic(), machine_us()
         declared = self.definitions.model(model)
+        words = card_of(declared.card, self.folder)
         timed = declared.labels.event_timestamp is not None
         cutoff_us = to_us(as_utc(cutoff, name="cutoff") if cutoff else self.clock.now()) if timed else None
         environment = describe(self.folder, self.definitions.files, declared.threads, seed=declared.seed)
@@ -357,6 +359,8 @@ class Building(Nouns):
             "definition": definition_of(declared),
             "sources": {view.name: msgspec.to_builtins(frozen_source(view.source, schemas)) for view in views},
         }
+        if words is not None:
+            body["card"] = words
         if sample is not None:
             body["sample"] = {"size": sample, "rows": rows.num_rows}
         unfinished = Record(run, "run", declared.name, (training_set, *snapshots), body)

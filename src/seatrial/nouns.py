@@ -19,6 +19,7 @@ from seatrial.workspace import Workspace
 if TYPE_CHECKING:
     from seatrial.custody import ModelShown, Moved
     from seatrial.data.snapshot import SnapshotDiff
+    from seatrial.evidence import Bill, Form, Written
     from seatrial.features.definitions import FeatureView
     from seatrial.governance.audit import Anchor, AuditReport
     from seatrial.governance.lineage import Lineage
@@ -323,6 +324,22 @@ class Nouns(Workspace):
         paths = (self._bundle_file(one) or self.objects.path(self._any_release(one).body["object"]) for one in (a, b))
         first, second = (open_bundle(path, self.trusted) for path in paths)
         return compare(first, second)
+
+    def release_card(self, id: str, *, form: Form = "md", out: str | Path | None = None) -> Written:
+        """The model card of a release (its id, or a name): Markdown, or "html" for one page. out: a file to write."""
+        from seatrial.evidence import write_card
+
+        return write_card(self, self._any_release(id), form, out)
+
+    def model_card(self, name: str, *, form: Form = "md", out: str | Path | None = None) -> Written:
+        """The model card of the release that a model's name means: `late` (the newest), `late@champion`, `late:3`."""
+        return self.release_card(name, form=form, out=out)
+
+    def release_sbom(self, id: str, *, out: str | Path | None = None) -> Bill:
+        """The bill of materials of a release: CycloneDX 1.6 with the model, its card, data, files and libraries."""
+        from seatrial.evidence import write_bill
+
+        return write_bill(self, self._any_release(id), out)
 
     def _bundle_file(self, name: str) -> Path | None:
         """The file that is meant; None when a release is. A name that ends like a bundle means a file."""
