@@ -129,13 +129,16 @@ class Inputs:
 
     def check(self, source: Source, readings: dict[str, Reading]) -> ValidationReport:
         """The report of one source; sources that it refers to are read when they have not been."""
-        from seatrial.data.expectations import check, referenced
+        from seatrial.data.expectations import Known, beside_rows, check, referenced
 
         readings |= self.read_raw({o.name: o for o in referenced(source) if o.name not in readings})
         reading = readings[source.name]
         others = {name: reading.table for name, reading in readings.items()}
         tables = [reading.table, *(others[one.name] for one in referenced(source))]
         make = partial(check, source, reading.table, others, removed=reading.set_aside)
+        if beside_rows(source):  # the same rows may be stale tomorrow
+            before = self._snapshot_of(source.name)
+            return make(known=Known(from_us(self._workspace.now_us), before.rows if before else None))
         return self._kept.made("report", source, tables, make)
 
     def snapshots(

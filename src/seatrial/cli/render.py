@@ -171,8 +171,10 @@ def validated(reports: list[Plain]) -> list[Block]:
         for result in report["results"]:
             failing = f": {result['failing']:,} rows" if result["failing"] and not result["passed"] else ""
             detail = f": {result['detail']}" if result["detail"] and not result["passed"] else ""
-            mark = shown(result["passed"])
-            blocks.append(Line(f"  {mark} {result['expectation']}{failing}{detail}", "" if result["passed"] else "red"))
+            warns = not result["passed"] and result.get("severity") == "warn"
+            mark = "!" if warns else shown(result["passed"])
+            style: Style = "" if result["passed"] or warns else "red"
+            blocks.append(Line(f"  {mark} {result['expectation']}{failing}{detail}", style))
             if not result["passed"]:
                 blocks += [Line(f"      {example}") for example in result["examples"]]
     return blocks
