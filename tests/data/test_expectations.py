@@ -242,12 +242,12 @@ def of_whole(expectation, columns, **known):
 def test_freshness_is_measured_from_the_newest_row_to_the_clock_of_the_project():
     at = {"at": pa.array([datetime(2013, 1, 2, tzinfo=UTC), datetime(2013, 1, 1, tzinfo=UTC), None])}
     fresh = expect.fresh("at", "1d")
-    assert of_whole(fresh, at, now=datetime(2013, 1, 3, tzinfo=UTC)) == (True, "newest is 2013-01-02T00:00Z, 1d old")
-    assert of_whole(fresh, at, now=datetime(2013, 1, 3, 0, 0, 1, tzinfo=UTC)) == (
+    assert of_whole(fresh, at, at=datetime(2013, 1, 3, tzinfo=UTC)) == (True, "newest is 2013-01-02T00:00Z, 1d old")
+    assert of_whole(fresh, at, at=datetime(2013, 1, 3, 0, 0, 1, tzinfo=UTC)) == (
         False,
         "newest is 2013-01-02T00:00Z, 1d1s old",
     )
-    assert of_whole(fresh, at, now=datetime(2013, 1, 1, tzinfo=UTC))[0]  # foreseen rows are not stale
+    assert of_whole(fresh, at, at=datetime(2013, 1, 1, tzinfo=UTC))[0]  # foreseen rows are not stale
     assert of_whole(fresh, {"at": [1]})[1].startswith("at is int64")
     assert of_whole(fresh, {"at": pa.nulls(2, pa.timestamp("us", tz="UTC"))}) == (False, "at has no value")
 

@@ -194,7 +194,19 @@ def snapshotted(taken: list[Plain]) -> list[Block]:
         )
         for one in taken
     ]
-    return [Table(("source", "snapshot", "rows", "columns", "set aside", "content", "changed columns"), rows)]
+    head = ("source", "snapshot", "rows", "columns", "set aside", "content", "changed columns")
+    return [Table(head, rows), *(line for one in taken for line in _data_notes(one))]
+
+
+def _data_notes(taken: Plain) -> list[Block]:
+    """What is otherwise than last time; warnings stand out."""
+    marks = {"warn": "!", "info": "·"}
+    return [
+        Line(
+            f"{marks[note['severity']]} {taken['source']}: {note['words']}", "" if note["severity"] == "warn" else "dim"
+        )
+        for note in taken.get("notes", [])
+    ]
 
 
 def written(views: list[Plain]) -> list[Block]:

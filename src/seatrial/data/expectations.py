@@ -118,9 +118,9 @@ class CannotCheck(Exception):
 
 @dataclass(frozen=True)
 class Known:
-    """What is known beside the rows themselves. now: the project's clock; rows_before: of the last snapshot."""
+    """What is known beside the rows themselves. at: the project's clock; rows_before: of the last snapshot."""
 
-    now: datetime | None = None
+    at: datetime | None = None
     rows_before: int | None = None
 
 
@@ -193,7 +193,7 @@ class Between(Expectation):
         try:
             below = never if self.low is None else pc.less(values, pa.scalar(_bound(self.low)))
             above = never if self.high is None else pc.greater(values, pa.scalar(_bound(self.high)))
-        except (pa.ArrowException, TypeError):
+        except (pa.ArrowException, TypeError, OverflowError):
             raise CannotCheck(f"{self.column} is {kind}, which cannot be compared with the bounds") from None
         return below, above
 
@@ -417,9 +417,9 @@ class Fresh(Whole):
         newest = pc.max(rows[self.column]).as_py()
         if newest is None:
             raise CannotCheck(f"{self.column} has no value")
-        if known.now is None:
+        if known.at is None:
             raise CannotCheck("no clock was given")
-        age_us = max(0, (as_utc(known.now) - as_utc(newest)) // timedelta(microseconds=1))
+        age_us = max(0, (as_utc(known.at) - as_utc(newest)) // timedelta(microseconds=1))
         words = f"newest is {_shown(newest)}, {duration_text(age_us // 1_000_000 * 1_000_000) or '0s'} old"
         if age_us > duration_us(self.within):
             raise CannotCheck(words)
