@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -195,12 +196,17 @@ class Nouns(Workspace):
         events = self.metadata.events(subject=record.id, kind="snapshot.taken")
         return {"id": record.id, **record.body["content"], "taken": [event.body for event in events]}
 
-    def snapshots_diff(self, a: str, b: str) -> SnapshotDiff:
-        """What is different in `b`, by column and by cell. Each is a snapshot's id, its start, or a source's name."""
+    def snapshots_diff(self, a: str, b: str, *, key: Sequence[str] = ()) -> SnapshotDiff:
+        """What is different in `b`, by column and by cell. Each is a snapshot's id, its start, or a source's name.
+
+        key: columns that name a row once; rows are then compared by it, else position by position.
+        """
+        from seatrial.data.keyed import by_key
         from seatrial.data.snapshot import diff, load
 
         first, second = (load(self.objects.path(self._snapshot_record(name).body["object"])) for name in (a, b))
-        return diff(first[0], second[0], first[1], second[1])
+        found = diff(first[0], second[0], first[1], second[1])
+        return replace(found, keyed=by_key(first[1], second[1], key)) if key else found
 
     def runs(self, model: str | None = None) -> list[dict[str, Any]]:
         """Every run, oldest first: when, passed or not, finished or failed half-way, which version it became, of which
