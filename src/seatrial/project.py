@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from seatrial.retraining.definition import Retrain, Trigger
     from seatrial.retraining.proposal import Proposal
     from seatrial.retraining.triggers import Labelled as Rows
+    from seatrial.runs import Compared
     from seatrial.stores.metadata import MetadataStore
     from seatrial.training.model import Model
 
@@ -477,7 +478,7 @@ class Project(Building):
             body = {"run": trained.run, "release": released.id if released else None}
             self.event(transaction, "proposal.trained", proposal.id, body)
         now = newest(self.metadata, model.name)
-        failed = [gate["reason"] for gate in trained.gates if not gate["passed"]]
+        failed = [gate["reason"] for gate in trained.gates if not gate["passed"] and not gate["waived"]]
         words = (
             f"gates refused: {'; '.join(failed)}" if failed else f"challenger {released.id if released else ''} packed"
         )
@@ -587,6 +588,47 @@ class Project(Building):
         from seatrial.reproduce import reproduce
 
         return reproduce(self, self._inputs, name, current=current, allow=allow, progress=progress)
+
+    def run_compare(
+        self, a: str | None = None, b: str | None = None, *, model: str | None = None, base: str | None = None
+    ) -> Compared:
+        """What is different in run `b`: metrics, gates, data, code, parameters, environment.
+
+        a, b: runs or releases, as `reproduce` takes them; without them the two newest of the model. base: a git
+        branch: then `a` is the newest run that was trained from a commit of it, and `b` the newest of all.
+        Raises NoBaseRun.
+        """
+        from seatrial.reproduce import chosen
+        from seatrial.runs import base_run, compare, newest_runs
+
+        if base is not None:
+            given = b or a
+            run = chosen(self, given)[0] if given else newest_runs(self, model, 1)[0]
+            return compare(self, base_run(self, run, base), run, base=base)
+        if a is None:
+            return compare(self, *newest_runs(self, model, 2))
+        first = chosen(self, a)[0]
+        if b is None:
+            newest = newest_runs(self, first.name, 2)
+            return compare(self, first, next(one for one in reversed(newest) if one.id != first.id))
+        return compare(self, first, chosen(self, b)[0])
+
+    def run_page(self, id: str) -> str:
+        """One run as a page of HTML that needs nothing else."""
+        from seatrial.run_page import html
+
+        run = self.resolved(id, "run")
+        version = self.registry.version_of(run.id)
+        again = [event.body for event in self.metadata.events(subject=run.id, kind="run.reproduced")]
+        shown = self.run_show(run.id)
+        return html(shown, version=int(version.body["version"]) if version else None, reproduced=again)
+
+    def run_extract(self, name: str, folder: str | Path) -> list[str]:
+        """Write a project that trains a run again: its definitions over the rows that it read. The files' names."""
+        from seatrial.reproduce import chosen
+        from seatrial.runs import extract
+
+        return extract(self, chosen(self, name)[0], Path(folder))
 
     # -- decisions
 

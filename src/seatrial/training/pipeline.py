@@ -136,6 +136,7 @@ class Fitted:
         """What a run's record keeps of the fit; arrays, the native model and the profile are kept as objects."""
         return {
             "format": FORMAT,
+            "state": "finished",
             "model": self.model,
             "task": self.task,
             "metrics": self.metrics,

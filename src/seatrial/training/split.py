@@ -232,27 +232,31 @@ _ADVICE = (
 )
 
 
+_FEW = "It takes more rows of the rarest class, or fewer cv_folds (0 turns cross-validation off). See docs/training.md."
+
+
 def _check_parts(task: Task, labels: NDArray[np.float64], parts: Parts, where: str) -> None:
     purged = f" ({parts.purged.size} rows were purged)" if parts.purged.size else ""
+    advice = _ADVICE if parts.purged.size else _FEW
     for name, indices in (("training", parts.train), ("test", parts.test)):
         if indices.size < 2:
             raise TooFewRows(
                 f"{where} leaves {indices.size} {name} rows{purged}.",
                 expected="At least 2 are needed.",
-                next=_ADVICE,
+                next=advice,
             )
         found = labels[indices]
         if task == "binary" and found.min() == found.max():
             raise OneClass(
                 f"{where} leaves {indices.size} {name} rows that are all {found[0]:g}{purged}.",
                 expected="Both classes are needed in training and test.",
-                next=_ADVICE,
+                next=advice,
             )
         if task == "multiclass" and found.min() == found.max():
             raise OneClass(
                 f"{where} leaves {indices.size} {name} rows that are all of one class{purged}.",
                 expected="At least two classes are needed in training and test.",
-                next=_ADVICE,
+                next=advice,
             )
 
 

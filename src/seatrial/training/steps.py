@@ -195,9 +195,8 @@ class Steps:
         kept = self._kept(key)
         hit = kept is not None and not self._fresh
         if kept is not None and hit:
-            digest_ = kept["digest"]
-            read = partial(form.get, self._objects, digest_)
-            found = Made(key, True, digest_, kept["seconds"], read, lambda: make()[0])
+            read = partial(form.get, self._objects, kept["digest"])
+            found = Made(key, True, kept["digest"], kept["seconds"], read, lambda: make()[0])
         else:
             value, made = make()
             if kept is not None and kept["digest"] != made["digest"]:
