@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from seatrial.data.sources import QuerySource as QuerySource
     from seatrial.deployment.definition import BlueGreen as BlueGreen
     from seatrial.deployment.definition import Deployment as Deployment
+    from seatrial.embedded import load as load
     from seatrial.features.definitions import Entity as Entity
     from seatrial.features.definitions import agg as agg
     from seatrial.features.definitions import feature_view as feature_view
@@ -65,6 +66,7 @@ _HOME = {
     "agg": "seatrial.features.definitions",
     "expect": "seatrial.data.expectations",
     "feature_view": "seatrial.features.definitions",
+    "load": "seatrial.embedded",
     "on_request": "seatrial.features.request_time",
     "point_in_time_join": "seatrial.features.join",
     "shared_view": "seatrial.features.shared",
@@ -97,6 +99,7 @@ __all__ = [
     "agg",
     "expect",
     "feature_view",
+    "load",
     "on_request",
     "point_in_time_join",
     "shared_view",

@@ -202,14 +202,23 @@ class Nouns(Workspace):
         return diff(first[0], second[0], first[1], second[1])
 
     def runs(self, model: str | None = None) -> list[dict[str, Any]]:
-        """Every run, oldest first: when, passed or not, finished or failed half-way, its metrics."""
+        """Every run, oldest first: when, passed or not, finished or failed half-way, which version it became, of which
+        commit, its metrics."""
+        from seatrial.runs import trained_at
+
+        versions = {record.body["run"]: record.body["version"] for record in self.metadata.records("version", model)}
         return [
             {
                 "run": record.id,
                 "model": record.name,
+                "trained_at": trained_at(record.id),
                 "passed": record.body["passed"],
                 "state": record.body.get("state", "finished"),
+                "version": versions.get(record.id),
+                "sample": record.body.get("sample", {}).get("rows"),
                 "cutoff": iso(from_us(record.body["cutoff_us"])) if record.body["cutoff_us"] is not None else None,
+                "commit": (record.body["environment"]["code"]["commit"] or "")[:8]
+                + ("+" if record.body["environment"]["code"]["dirty"] else ""),
                 **{
                     name: record.body["metrics"].get(name)
                     for name in ("roc_auc", "log_loss", "rmse", "r2")
@@ -288,8 +297,14 @@ class Nouns(Workspace):
 
         record = self._any_release(id)
         path = self.objects.path(record.body["object"])
-        shown = {"id": record.id, "path": str(path), **record.body["manifest"]}
+        shown = {"id": record.id, "path": str(path), "cost": self._cost_of(record), **record.body["manifest"]}
         return shown | {"example": example(open_bundle(path, self.trusted))}
+
+    def _cost_of(self, release: Record) -> dict[str, Any] | None:
+        """What the child process of a release cost where it was packed; None for one that answers with ONNX."""
+        packed = [event for event in self.metadata.events(subject=release.id) if event.kind == "release.packed"]
+        found: dict[str, Any] | None = packed[0].body.get("cost") if packed else None
+        return found
 
     def release_verify(self, id: str) -> Verified:
         """Check a bundle (a release's id or name, or a path): signature, every digest, its form, its golden rows, and,
@@ -445,7 +460,7 @@ class Nouns(Workspace):
             run = self.record(max(versions, key=lambda record: int(record.body["version"])).body["run"])
         since = self.metadata.events(subject=f"deployment/{deployed}")
         packed = self.metadata.head("release", model.name)
-        runs = self.metadata.records("run", model.name)
+        runs = [record for record in self.metadata.records("run", model.name) if "sample" not in record.body]
         refused = runs[-1] if runs and not runs[-1].body["passed"] else None
         if not versions and refused:
             following = f"seatrial runs show {refused.id}"

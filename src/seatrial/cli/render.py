@@ -232,7 +232,10 @@ def trained(run: Plain) -> list[Block]:
     blocks += [Line(f"note: {note}", "dim") for note in run.get("notes", [])]
     blocks += [Line(f"note: {run['leak_guard']}", "dim")] if run.get("leak_guard") else []
     blocks.append(Line())
-    if run["passed"]:
+    if run.get("sample") is not None:
+        blocks.append(Line(f"✓ It trains. A sample of {run['sample']:,} rows makes no version.", "green"))
+        blocks.append(Line(f"Next: seatrial train {run['model']}"))
+    elif run["passed"]:
         blocks.append(Line(f"✓ Version {run['version']} of {run['model']} is the candidate.", "green"))
         blocks.append(Line(f"Next: seatrial release {run['model']}"))
     else:
@@ -260,9 +263,29 @@ def released(release: Plain) -> list[Block]:
         Line(f"✓ {release['model']} {release['semantic_version']} ({release['id']}) {state}.", "green"),
         Line(f"  Version   {release['version']} of {release['model']}; {release['explanation']}"),
         Line(f"  Parity    {parity_words(release['parity'])}"),
+        *_form_lines(release),
         Line(f"  Bundle    {release['path']}  ({release['format']}, {size})"),
         Line(f"Next: seatrial deploy {release['model']} --release {release['id']}"),
     ]
+
+
+def _form_lines(release: Plain) -> list[Block]:
+    """Why it is no ONNX, and what that costs; nothing for ONNX."""
+    refused = release["parity"].get("refused")
+    if not refused:
+        return []
+    lines: list[Block] = [Line(f"  Not ONNX  {refused}")]
+    if release.get("cost"):
+        lines.append(Line(f"  Cost      {cost_words(release['cost'])}"))
+    return lines
+
+
+def cost_words(cost: Plain) -> str:
+    """What the process that scores a release costs."""
+    return (
+        f"a process of its own: {cost['start_s']:.1f} s to start, {cost['bytes'] / 1e6:,.0f} MB, "
+        f"{cost['us_alone']:,.0f} us for a row alone, {cost['us_many']:,.1f} us for one of many"
+    )
 
 
 def parity_words(parity: Plain) -> str:
@@ -512,6 +535,8 @@ def release(thing: Plain) -> list[Block]:
         "example": json.dumps({"features": thing["example"]}, ensure_ascii=False),
         "threshold": thing["threshold"],
         "parity": parity_words(thing["parity"]),
+        "not ONNX": thing["parity"].get("refused"),
+        "cost": cost_words(thing["cost"]) if thing.get("cost") else None,
         "estimator": thing["estimator"],
         "parameters": inline(thing["parameters"]),
         "run": lineage["run"],

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from seatrial.core.signature import Rows, Signature, encode
 from seatrial.core.types import Field
 from seatrial.stats.metrics import measure
-from seatrial.training.estimator import fit_estimator, score
+from seatrial.training.estimator import fit_estimator, layout, score
 from seatrial.training.model import Model
 from seatrial.training.rows import Indices, TrainingRows
 from seatrial.training.split import Parts
@@ -107,7 +107,7 @@ class FoldScores:
 
 def fit_part(model: Model, rows: TrainingRows, request: Sequence[Field], indices: Indices) -> PartFit:
     """Fit on some rows; categories are those of these rows alone. Raises EstimatorFailed."""
-    signature = rows.signature(model.task, request, indices)
+    signature = rows.signature(model.task, request, indices, layout(model))
     inputs, _ = encode(signature, rows.at(indices))
     labels = rows.labels[indices]
     learned = np.unique(labels).astype(np.intp) if rows.classes else None

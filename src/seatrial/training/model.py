@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from seatrial.core.declared import declare
 from seatrial.core.errors import did_you_mean
-from seatrial.core.signature import Task
+from seatrial.core.signature import Layout, Task
 from seatrial.data.sources import Source
 from seatrial.features.definitions import BadDefinition, FeatureView, check_name
 from seatrial.features.request_time import RequestFunction
@@ -71,6 +71,8 @@ class Model:
         "request:COLUMN" for a column of the label source that a request carries.
     estimator: import path of a scikit-learn compatible class or of a function that makes one
         ("lightgbm.LGBMClassifier"), or such a class, function or unfitted object itself; params: its parameters.
+    inputs: "packed" (the estimator is given float32 numpy, categories as codes) or "named" (a pandas DataFrame, strings
+        as they are); by default named when the estimator asks for columns by name.
     key: columns that name a row of labels (the model's business key), for joining labels later.
     gates: what a fit must reach to become a version. waives: gates of the project (`ProjectGates`) that this model is
         excused from, each by its words and with the reason: {"roc_auc at least 0.7": "a pilot of six weeks"}.
@@ -102,6 +104,7 @@ class Model:
     on_call: str = ""
     runbook: str = ""
     description: str = ""
+    inputs: Layout | None = None
 
     def __post_init__(self) -> None:
         check_name("model", self.name)
@@ -110,6 +113,11 @@ class Model:
             raise BadDefinition(
                 f"model '{self.name}' has the task {self.task!r}.",
                 expected=f"One of {', '.join(TASKS)} is expected. {did_you_mean(str(self.task), TASKS)}".strip(),
+            )
+        if self.inputs not in (None, "packed", "named"):
+            raise BadDefinition(
+                f"model '{self.name}' is declared with inputs={self.inputs!r}.",
+                expected="'packed' or 'named' is expected, or nothing: then the estimator decides.",
             )
         if not self.features:
             raise BadDefinition(

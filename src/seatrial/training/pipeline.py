@@ -19,7 +19,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from seatrial.core.clock import monotonic
-from seatrial.core.signature import Class, Rows, Signature, Task, encode, places
+from seatrial.core.signature import Class, Rows, Signature, Task, aligned, encode
 from seatrial.core.types import Field
 from seatrial.features.plan import FeaturePlan
 from seatrial.stats.bootstrap import Resampling, difference, intervals, resample
@@ -420,11 +420,8 @@ def _latency_ms(model: Model, rows: TrainingRows, fitted: PartFit, parts: Parts,
 
 def _champion_scores(model: Model, rows: TrainingRows, test: Indices, champion: ChampionScores) -> NDArray[np.float64]:
     scores = np.asarray(champion.score(rows.table.take(pa.array(test))), dtype=np.float64)
-    if rows.classes:
-        of_all = np.zeros((test.size, len(rows.classes) + 1))  # what the champion says of other classes is left out
-        if scores.shape == (test.size, len(champion.classes)):
-            of_all[:, places(champion.classes, rows.classes).astype(np.intp)] = scores
-            scores = of_all[:, :-1]
+    if rows.classes and scores.shape == (test.size, len(champion.classes)):
+        scores = aligned(scores, champion.classes, rows.classes)
     if scores.shape[:1] != test.shape or scores.ndim != 1 + bool(rows.classes) or not np.isfinite(scores).all():
         raise ChampionNotComparable(
             f"the champion ({champion.name}) gave scores of the shape {scores.shape}, "
