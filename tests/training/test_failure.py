@@ -23,15 +23,19 @@ class Full(LogisticRegression):
         raise MemoryError("the machine is full")
 
 
-def gives_up(left=[0]):  # noqa: B006  what is left is counted from call to call
-    """A regression as often as there is some left, then one that raises."""
-    left[0] -= 1
-    return LogisticRegression() if left[0] >= 0 else Full()
+def gives_up(full=[False]):  # noqa: B006  what is full stays full from call to call
+    """A regression, until the machine is full."""
+    return Full() if full[0] else LogisticRegression()
 
 
-def allow(fits):
-    """Fits of the training part, two of the sample, three folds, and the refit, in this order."""
-    gives_up.__defaults__[0][0] = fits + 1  # one is made to see whether it can be
+def full_from(wanted):
+    """A progress that lets the machine be full from a stage on."""
+    gives_up.__defaults__[0][0] = False
+
+    def progress(stage, done, total):
+        gives_up.__defaults__[0][0] |= stage == wanted
+
+    return progress
 
 
 def opened(folder, columns, **changes):
@@ -128,13 +132,12 @@ def test_a_column_that_never_changes_is_learned_from_with_a_warning(tmp_path):
         assert "input 'shop' has the same value in every row" in shown["warnings"]
 
 
-@pytest.mark.parametrize(("fits", "stage"), [(0, "fit"), (4, "cross-validate"), (6, "refit")])
-def test_an_estimator_that_raises_half_way_says_where_and_the_next_try_starts_from_the_same_data(tmp_path, fits, stage):
+@pytest.mark.parametrize("stage", ["fit", "cross-validate", "refit"])
+def test_an_estimator_that_raises_half_way_says_where_and_the_next_try_starts_from_the_same_data(tmp_path, stage):
     columns = {"size": SIZE, "heavy": HEAVY}
-    allow(fits)
     with opened(tmp_path, columns, estimator=gives_up, cv_folds=3) as project:
         with pytest.raises(TrainingRefused, match="MemoryError: the machine is full"):
-            project.train()
+            project.train(progress=full_from(stage))
         (failed,) = (project.run_show(run["run"]) for run in project.runs())
         assert (failed["state"], failed["error"]["stage"]) == ("failed", stage)
         assert failed["definition"]["estimator"].endswith("gives_up")
