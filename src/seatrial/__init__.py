@@ -7,6 +7,7 @@ from __future__ import annotations
 
 TYPE_CHECKING = False  # type checkers take it for typing.TYPE_CHECKING, whose import would cost every start
 if TYPE_CHECKING:
+    from seatrial.core.card import ModelCard as ModelCard
     from seatrial.core.errors import SeatrialError as SeatrialError
     from seatrial.data.expectations import SetAside as SetAside
     from seatrial.data.expectations import expect as expect
@@ -51,6 +52,7 @@ _HOME = {
     "FrameSource": "seatrial.data.sources",
     "Gate": "seatrial.training.gates",
     "Model": "seatrial.training.model",
+    "ModelCard": "seatrial.core.card",
     "Monitor": "seatrial.monitoring.definition",
     "ParquetSource": "seatrial.data.sources",
     "PostgresSource": "seatrial.data.sources",
@@ -84,6 +86,7 @@ __all__ = [
     "FrameSource",
     "Gate",
     "Model",
+    "ModelCard",
     "Monitor",
     "ParquetSource",
     "PostgresSource",

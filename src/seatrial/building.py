@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from seatrial.core.signature import Rows
     from seatrial.custody import AliasSet, Deletion
     from seatrial.data.expectations import ValidationReport
+    from seatrial.data.proposals import Proposed
     from seatrial.data.sources import Source
     from seatrial.deployment.definition import Deployment
     from seatrial.doctor import Check
@@ -133,6 +134,10 @@ class Building(Nouns):
         from seatrial.check import check
 
         return check(self)
+
+    def propose(self, *sources: str) -> list[Proposed]:
+        """Expectations that would fit the sources (all raw ones, or those named), as code to edit. Writes nothing."""
+        return self._inputs.proposals(sources)
 
     def snapshot(self, *sources: str, progress: Progress | None = None) -> list[Taken]:
         """Keep the rows of the raw sources (all, or those named), by content.
@@ -311,6 +316,7 @@ class Building(Nouns):
         features can no longer be kept up, and LeakFound, and trains nothing, for a column that knows more than could
         be known.
         """
+        from seatrial.evidence import card_of
         from seatrial.feature_quality import leaks
         from seatrial.features.frozen import frozen_source
         from seatrial.features.leaks import note, refusal
@@ -324,6 +330,7 @@ class Building(Nouns):
         refuse(self)
         started, started_us = monotonic(), machine_us()
         declared = self.definitions.model(model)
+        words = card_of(declared.card, self.folder)
         timed = declared.labels.event_timestamp is not None
         cutoff_us = to_us(as_utc(cutoff, name="cutoff") if cutoff else self.clock.now()) if timed else None
         environment = describe(self.folder, self.definitions.files, declared.threads, seed=declared.seed)
@@ -357,6 +364,8 @@ class Building(Nouns):
             "definition": definition_of(declared),
             "sources": {view.name: msgspec.to_builtins(frozen_source(view.source, schemas)) for view in views},
         }
+        if words is not None:
+            body["card"] = words
         if sample is not None:
             body["sample"] = {"size": sample, "rows": rows.num_rows}
         unfinished = Record(run, "run", declared.name, (training_set, *snapshots), body)
@@ -373,6 +382,8 @@ class Building(Nouns):
                 progress=tell,
             )
         notes = [_KNOWN_AT_ONCE] if timed and declared.labels.label_known_at is None else []
+        used = zip(self._inputs.raw_names(declared, plan), snapshots, strict=True)
+        notes += [f"{name}: {note.words}" for name, snapshot in used for note in self._inputs.notes_of(name, snapshot)]
         notes += [*Reuse(self).notes([view.name for view in views]), *fitted.notes]
         if sample is not None:
             notes.append(f"a sample: {rows.num_rows:,} rows only, so no version is made, whatever the gates say")

@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from seatrial.data.profile import DataNote
 from seatrial.governance.audit import Anchor
 from seatrial.retraining.proposal import Proposal
 
@@ -15,7 +16,10 @@ Progress = Callable[[str, int, int], None]
 
 
 class Taken(msgspec.Struct, frozen=True):
-    """A snapshot that was taken. new: its content was not known; set_aside: rows taken out, by rule."""
+    """A snapshot that was taken. new: its content was not known; set_aside: rows taken out, by rule.
+
+    notes: what is otherwise than in the source's snapshot before, warnings first, and expectations that only warn.
+    """
 
     source: str
     id: str
@@ -25,6 +29,7 @@ class Taken(msgspec.Struct, frozen=True):
     set_aside: dict[str, int]
     changed_columns: list[str]
     seconds: float
+    notes: list[DataNote] = []
 
 
 class TakenIn(msgspec.Struct, frozen=True):

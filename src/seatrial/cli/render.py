@@ -171,8 +171,10 @@ def validated(reports: list[Plain]) -> list[Block]:
         for result in report["results"]:
             failing = f": {result['failing']:,} rows" if result["failing"] and not result["passed"] else ""
             detail = f": {result['detail']}" if result["detail"] and not result["passed"] else ""
-            mark = shown(result["passed"])
-            blocks.append(Line(f"  {mark} {result['expectation']}{failing}{detail}", "" if result["passed"] else "red"))
+            warns = not result["passed"] and result.get("severity") == "warn"
+            mark = "!" if warns else shown(result["passed"])
+            style: Style = "" if result["passed"] or warns else "red"
+            blocks.append(Line(f"  {mark} {result['expectation']}{failing}{detail}", style))
             if not result["passed"]:
                 blocks += [Line(f"      {example}") for example in result["examples"]]
     return blocks
@@ -192,7 +194,19 @@ def snapshotted(taken: list[Plain]) -> list[Block]:
         )
         for one in taken
     ]
-    return [Table(("source", "snapshot", "rows", "columns", "set aside", "content", "changed columns"), rows)]
+    head = ("source", "snapshot", "rows", "columns", "set aside", "content", "changed columns")
+    return [Table(head, rows), *(line for one in taken for line in _data_notes(one))]
+
+
+def _data_notes(taken: Plain) -> list[Block]:
+    """What is otherwise than last time; warnings stand out."""
+    marks = {"warn": "!", "info": "·"}
+    return [
+        Line(
+            f"{marks[note['severity']]} {taken['source']}: {note['words']}", "" if note["severity"] == "warn" else "dim"
+        )
+        for note in taken.get("notes", [])
+    ]
 
 
 def written(views: list[Plain]) -> list[Block]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from seatrial.core.card import ModelCard
 from seatrial.core.declared import declare
 from seatrial.core.errors import did_you_mean
 from seatrial.core.signature import Layout, Task
@@ -81,6 +82,7 @@ class Model:
     costs: what mistakes cost, for a binary model; they choose the operating threshold, which is 0.5 without.
     quantile: which quantile of its target a regression predicts, for `quantile_loss`; 0.5 is the median.
     threads: threads given to the estimator and to BLAS; part of what makes a run reproducible.
+    card: what only its owner can say of it, ModelCard(...) or the path of a Markdown file of the project.
     """
 
     name: str
@@ -104,6 +106,7 @@ class Model:
     on_call: str = ""
     runbook: str = ""
     description: str = ""
+    card: ModelCard | str | None = None
     inputs: Layout | None = None
 
     def __post_init__(self) -> None:
@@ -198,6 +201,11 @@ class Model:
             ("key", _is_list(self.key) and all(isinstance(c, str) for c in self.key), 'Columns such as ["id"].'),
             ("gates", _is_list(self.gates) and all(isinstance(g, Gate) for g in self.gates), "A list of gates."),
             ("waives", _is_named(self.waives), 'Reasons by gate, such as {"roc_auc at least 0.7": "a pilot"}.'),
+            (
+                "card",
+                self.card is None or isinstance(self.card, (ModelCard, str)),
+                "ModelCard(...), or the path of a Markdown file.",
+            ),
             ("split", isinstance(self.split, Split), "Split(...) is expected, such as Split('random', 0.2)."),
             (
                 "slices",
