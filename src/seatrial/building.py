@@ -594,7 +594,17 @@ class Building(Nouns):
             bytes=len(built.data),
             new=new,
             cost=msgspec.to_builtins(built.cost),
+            needs_approval=self._needs_approval(run.name, built.id),
         )
+
+    def _needs_approval(self, model: str, release: str) -> bool:
+        """Whether policy lets this release go live only when somebody approves it, and nobody has."""
+        from seatrial.retraining.approval import approval_of
+
+        if self.settings.policy.approval != "required":
+            return False
+        said = [approval_of(self.metadata, name, release) for name in self._deployments_of(model) or [model]]
+        return not any(one is not None and one.decision == "approved" for one in said)
 
     def _version(self, name: str) -> Record:
         """The version that a name means; a run's id means the version that the run was made."""
@@ -817,11 +827,13 @@ class Building(Nouns):
         at: datetime | None = None,
         url: str | None = None,
         request_ids: Sequence[str | None] = (),
+        return_features: bool = False,
     ) -> list[dict[str, Any]]:
         """Predict rows of request fields, in this process or through the service at `url`; logged either way.
 
         at: the instant as of which features are looked up (default: now); through a service only if it replays.
-        request_ids: the caller's own id of each row, or none at all.
+        request_ids: the caller's own id of each row, or none at all. return_features: answer with the model's inputs
+        and the state of every view, too.
         """
         from seatrial.serving.client import Client
 
@@ -829,14 +841,17 @@ class Building(Nouns):
         asked = list(zip(map(_with_floats, rows), request_ids or [None] * len(rows), strict=True))
         if url is not None:
             with Client(url, caller=self.actor) as client:
-                return [client.predict(row, model=name, request_id=id, at=at) for row, id in asked]
+                return [
+                    client.predict(row, model=name, request_id=id, at=at, return_features=return_features)
+                    for row, id in asked
+                ]
         self._reconcile_or_warn()
         service = self._service(replay=True, only=[name])
         service.refresh()
         try:
             moment = iso(as_utc(at) if at else self.clock.now())
             predictor = service.predictor(name)
-            drafts = (predictor.draft(_request(row, id, moment), self.actor) for row, id in asked)
+            drafts = (predictor.draft(_request(row, id, moment, return_features), self.actor) for row, id in asked)
             return [self._logged(draft) for draft in drafts]
         finally:
             service.close()
@@ -1319,7 +1334,7 @@ def _with_floats(row: Mapping[str, Any]) -> Mapping[str, Any]:
     return {name: float(value) if isinstance(value, Decimal) else value for name, value in row.items()}
 
 
-def _request(row: Mapping[str, Any], request_id: str | None, at: str) -> bytes:
+def _request(row: Mapping[str, Any], request_id: str | None, at: str, return_features: bool) -> bytes:
     endless = [name for name, value in row.items() if isinstance(value, float) and math.isinf(value)]
     if endless:
         raise PredictionRefused(
@@ -1328,9 +1343,8 @@ def _request(row: Mapping[str, Any], request_id: str | None, at: str) -> bytes:
             state="Nothing was predicted.",
         )
     try:
-        return msgspec.json.encode(
-            {"features": row, "at": at} | ({} if request_id is None else {"request_id": request_id})
-        )
+        body = {"features": row, "at": at} | ({} if request_id is None else {"request_id": request_id})
+        return msgspec.json.encode(body | ({"return_features": True} if return_features else {}))
     except (TypeError, ValueError) as error:
         raise PredictionRefused(f"a row cannot be written as JSON: {error}.", state="Nothing was predicted.") from None
 

@@ -76,6 +76,7 @@ class Released(msgspec.Struct, frozen=True):
     """A release that was packed. new: it was not known before; path: its bundle; explanation: of the version.
 
     cost: of the process that scores it when its format is not "onnx", measured here (`releases.supervised.Cost`).
+    needs_approval: policy lets it go live only when a second person approves it, and nobody has.
     """
 
     id: str
@@ -89,6 +90,7 @@ class Released(msgspec.Struct, frozen=True):
     bytes: int
     new: bool
     cost: dict[str, Any] | None = None
+    needs_approval: bool = False
 
 
 class Deployed(msgspec.Struct, frozen=True):
