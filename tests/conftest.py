@@ -17,39 +17,57 @@ import pytest
 
 from tests.servers import RedisProcess
 
-NOT_RUN = pytest.StashKey[dict[str, list[str]]]()
+
+class NotRun:
+    """Which tests could not run, by the program that they need; counted where the reports of all workers come in."""
+
+    def __init__(self) -> None:
+        self.tests: dict[str, list[str]] = defaultdict(list)
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        for key, name in report.user_properties:
+            if key == LACKING and report.when == "setup":
+                self.tests[str(name)].append(report.nodeid)
+
+    def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
+        if self.tests and _in_ci() and exitstatus == pytest.ExitCode.OK:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        for name, tests in sorted(self.tests.items()):
+            terminalreporter.section(f"not run: {len(tests)} for want of {name}", sep="-", red=_in_ci())
+            for test in tests:
+                terminalreporter.line(test)
+        if self.tests:
+            verdict = "with CI=true that is a failure" if _in_ci() else "`make services` installs it (Debian, root)"
+            terminalreporter.line(f"Not everything was tested: {verdict}.")
+
+
+LACKING = "lacking"
 
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "needs(program): a program of the system that the test talks to")
-    config.stash[NOT_RUN] = defaultdict(list)
+    config.pluginmanager.register(NotRun())
     # the mirror costs seconds of every training; the tests that are about it switch it on
     os.environ.setdefault("SEATRIAL_STORES_MLFLOW", "")
     # four eyes are the subject of the tests of retraining and of the journeys, which switch them on
     os.environ.setdefault("SEATRIAL_POLICY_APPROVAL", "none")
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The tests of a file, which share what it set up, run in one worker."""
+    for item in items:
+        if not item.get_closest_marker("xdist_group"):
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     missing = [name for mark in item.iter_markers("needs") for name in mark.args if not _found(name)]
     if missing:
-        for name in missing:
-            item.config.stash[NOT_RUN][name].append(item.nodeid)
+        item.user_properties.extend((LACKING, name) for name in missing)
         pytest.skip(f"needs {', '.join(missing)}")
-
-
-def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
-    if session.config.stash[NOT_RUN] and _in_ci() and exitstatus == pytest.ExitCode.OK:
-        session.exitstatus = pytest.ExitCode.TESTS_FAILED
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    for name, tests in sorted(config.stash[NOT_RUN].items()):
-        terminalreporter.section(f"not run: {len(tests)} for want of {name}", sep="-", red=_in_ci(), yellow=True)
-        for test in tests:
-            terminalreporter.line(test)
-    if config.stash[NOT_RUN]:
-        verdict = "with CI=true that is a failure" if _in_ci() else "`make services` installs it (Debian, root)"
-        terminalreporter.line(f"Not everything was tested: {verdict}.")
 
 
 def _found(program: str) -> bool:

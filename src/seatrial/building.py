@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from numpy.typing import NDArray
 
+    from seatrial.core.signature import Rows
     from seatrial.data.expectations import ValidationReport
     from seatrial.data.sources import Source
     from seatrial.deployment.definition import Deployment
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
     from seatrial.serving.predictor import Answer, Draft
     from seatrial.serving.service import Service
     from seatrial.stores.metadata import MetadataStore
+    from seatrial.training.environment import Environment
     from seatrial.training.model import Model
     from seatrial.training.pipeline import ChampionScores, Fitted
     from seatrial.upkeep import Needed
@@ -332,15 +334,16 @@ class Building(Nouns):
         counted = _counting(fitted.split, left_out)
         fitted = replace(fitted, split=counted, warnings=(*notes, *fitted.warnings))
         run = new_id("run")
-        files = self._keep_run_files(run, fitted, environment.patch)
+        files = self._keep_run_files(run, fitted, environment)
         body = fitted.as_plain() | {
             "cutoff_us": cutoff_us,
+            "data": dict(zip(self._inputs.raw_names(declared, plan), snapshots, strict=True)),
             "leak_guard": msgspec.to_builtins(guard),
             "environment": environment.facts,
             "signature": msgspec.to_builtins(fitted.signature),
             "plan": msgspec.to_builtins(plan),
             "files": files,
-            "definition": _definition(declared),
+            "definition": definition_of(declared),
             "sources": {view.name: msgspec.to_builtins(frozen_source(view.source, schemas)) for view in views},
         }
         record = Record(run, "run", declared.name, (training_set, *snapshots), body)
@@ -697,7 +700,7 @@ class Building(Nouns):
         holds are then compared with the answers.
         """
         from seatrial.features.plan import make_plan
-        from seatrial.history import Feed, business_keys, in_window, measured, request_fields, times_us
+        from seatrial.history import Feed, business_keys, by_class, in_window, measured, request_fields, times_us
         from seatrial.serving.client import Client
         from seatrial.serving.replay import Asked, replay
         from seatrial.upkeep import needed
@@ -719,15 +722,15 @@ class Building(Nouns):
         asked = [Asked(at, row, key) for at, row, key in zip(at_us, fields, ids, strict=True)]
         feed = Feed(views if push else [], tables, window, self.online)
         positions = {id(one): position for position, one in enumerate(asked)}
-        probabilities = [float("nan")] * len(asked)
+        scores: list[Any] = [float("nan")] * len(asked)
         tell = progress or _silent
         with Client(url, caller=self.actor) as client:
             done = replay(client, deployment.name, asked, feed.up_to, progress=lambda n, of: tell("replay", n, of))
             for one, answer in done:
-                score = answer["probability"] if declared.task == "binary" else answer["prediction"]
-                probabilities[positions[id(one)]] = score
+                score = answer["prediction"] if declared.task == "regression" else answer["probability"]
+                scores[positions[id(one)]] = score
         seconds = monotonic() - started
-        labelled, metrics = measured(declared, rows, probabilities)
+        labelled, metrics = measured(declared, rows, *by_class(declared, rows, scores))
         return Replayed(
             model=declared.name,
             window=str(window),
@@ -813,25 +816,27 @@ class Building(Nouns):
             self.event(transaction, "training_set.built", identity, happened)
         return identity
 
-    def _keep_run_files(self, run: str, fitted: Fitted, patch: bytes) -> dict[str, str]:
+    def _keep_run_files(self, run: str, fitted: Fitted, environment: Environment) -> dict[str, str]:
         """Keep what a run's record does not hold itself: name -> object key."""
-        import numpy as np
         import pyarrow as pa
+
+        from seatrial.core.signature import columns_of
 
         files = {
             "profile.json": canonical_json(fitted.profile),
             "feature_importance.json": msgspec.json.encode(fitted.importance),  # in its order, which is by weight
         }
-        if patch:
-            files["uncommitted.patch"] = patch
+        if environment.patch:
+            files["uncommitted.patch"] = environment.patch
+        if environment.definitions:
+            files["definitions.zip"] = environment.definitions
         if fitted.native is not None:
             files[f"native.{fitted.native.format}"] = fitted.native.data
         kept = {}
         for name, data in files.items():
             kept[name] = f"runs/{run}/{name}"
             self.objects.put(kept[name], data)
-        columns = [np.ascontiguousarray(column) for column in fitted.parity_rows.T]
-        parity = pa.table(columns, names=list(fitted.signature.inputs))
+        parity = pa.table(columns_of(fitted.signature, fitted.parity_rows))
         for name, table in (("parity_rows.parquet", parity), ("test_scores.parquet", fitted.test_scores)):
             key = f"runs/{run}/{name}"
             self.keep_table(key, partial(_write_parquet, table))
@@ -902,15 +907,14 @@ class Building(Nouns):
             inputs, _ = encode(signature, columns(rows, signature.inputs))
             return runtime.score(inputs)
 
-        return ChampionScores(f"{model.name} {bundle.manifest.version}", score)
+        return ChampionScores(f"{model.name} {bundle.manifest.version}", score, signature.classes)
 
-    def _parity_rows(self, run: Record, window: Window | None, progress: Progress | None) -> NDArray[np.float32]:
+    def _parity_rows(self, run: Record, window: Window | None, progress: Progress | None) -> Rows:
         """The rows on which a release must answer like the native model: those of the run, and those of a window."""
-        import numpy as np
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        from seatrial.core.signature import Signature, encode
+        from seatrial.core.signature import Signature, encode, joined, rows_of
 
         key = run.body["files"]["parity_rows.parquet"]
         try:
@@ -922,14 +926,14 @@ class Building(Nouns):
                 state="No release was written.",
                 next=f"Put the file back from a backup, or run `seatrial train {run.name}` again.",
             ) from None
-        rows = np.column_stack([column.to_numpy() for column in table.columns]).astype(np.float32)
+        signature = msgspec.convert(run.body["signature"], Signature)
+        rows = rows_of(signature, {name: table[name].to_numpy() for name in table.column_names})
         if window is None:
             return rows
-        signature = msgspec.convert(run.body["signature"], Signature)
         model = self.definitions.model(run.name)
-        joined, _, _, _ = self._inputs.rows(model, window=window, progress=progress)
-        missing = [name for name in signature.inputs if name not in joined.column_names]
-        if missing or not joined.num_rows:
+        found, _, _, _ = self._inputs.rows(model, window=window, progress=progress)
+        missing = [name for name in signature.inputs if name not in found.column_names]
+        if missing or not found.num_rows:
             raise UsageError(
                 f"the window {window} has no rows of labels."
                 if not missing
@@ -937,8 +941,8 @@ class Building(Nouns):
                 state="No release was written.",
                 next="Name a window that has rows, or leave it out." if not missing else "Leave the window out.",
             )
-        more, _ = encode(signature, columns(joined, signature.inputs))
-        return np.concatenate([rows, more])
+        more, _ = encode(signature, columns(found, signature.inputs))
+        return joined([rows, more])
 
     def _manifest_before(self, version: Record) -> Manifest | None:
         """The manifest of the newest release of an earlier version of the model."""
@@ -1044,7 +1048,7 @@ def _is_bundle(path: Path, *, id: str, trusted: Mapping[str, bytes]) -> bool:
         return False
 
 
-def _definition(model: Model) -> dict[str, Any]:
+def definition_of(model: Model) -> dict[str, Any]:
     """The model's declaration as plain values, for records."""
     return {
         "task": model.task,

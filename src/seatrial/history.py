@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from numpy.typing import NDArray
 
+    from seatrial.core.signature import Class
     from seatrial.data.sources import Source
     from seatrial.features.materialize import Change
     from seatrial.features.plan import ViewPlan
@@ -87,15 +88,43 @@ def business_keys(rows: pa.Table, model: Model) -> list[str]:
     return ["|".join(iso(v) if isinstance(v, datetime) else str(v) for v in key) for key in zip(*columns, strict=True)]
 
 
-def measured(model: Model, rows: pa.Table, scores: Sequence[float]) -> tuple[int, dict[str, float | None]]:
-    """How many rows have a label, and the metrics of their scores."""
+def measured(
+    model: Model, rows: pa.Table, scores: Sequence[Any] | NDArray[np.float64], classes: Sequence[Class] = ()
+) -> tuple[int, dict[str, float | None]]:
+    """How many rows have a label, and the metrics of their scores.
+
+    scores: (n,), or (n, C) in the order of `classes`. A label of another class counts as one that was given no
+    probability.
+    """
     import numpy as np
     import pyarrow as pa
 
+    from seatrial.core.signature import places
     from seatrial.stats.metrics import measure
 
+    if model.task == "multiclass":
+        found = places(rows[model.target].to_pylist(), classes)
+        told = ~np.isnan(found)
+        if not told.any():
+            return 0, {}
+        table = np.asarray(scores, dtype=np.float64)
+        table = np.column_stack([table, np.zeros(len(table))])
+        return int(told.sum()), measure(model.task, found[told], table[told])
     labels = rows[model.target].cast(pa.float64()).to_numpy()
     known = ~np.isnan(labels)
     if not known.any():
         return 0, {}
     return int(known.sum()), measure(model.task, labels[known], np.asarray(scores)[known])
+
+
+def by_class(model: Model, rows: pa.Table, answers: Sequence[Any]) -> tuple[Any, tuple[Class, ...]]:
+    """Answered scores and classes as `measured` takes them; of a multiclass model the answers are probabilities by
+    class, told as text."""
+    import numpy as np
+
+    if model.task != "multiclass":
+        return answers, ()
+    names = sorted({name for answer in answers for name in answer})
+    table = np.array([[answer.get(name, 0.0) for name in names] for answer in answers], dtype=np.float64)
+    whole = {str(value): value for value in rows[model.target].to_pylist() if value is not None}
+    return table.reshape(len(answers), len(names)), tuple(whole.get(name, name) for name in names)

@@ -462,6 +462,14 @@ class Inputs:
         request = tuple(_field(name, labels[name], model) for name in names)
         return joined, plan, request, snapshots
 
+    def raw_names(self, model: Model, plan: FeaturePlan) -> list[str]:
+        """The names of the raw sources that `rows` reads for a model, in the order of the snapshots that it gives."""
+        from seatrial.data.sources import raw_sources
+
+        views = self._workspace.definitions.views
+        sources = [model.labels, *((views.get(view.name) or _own(model, view.name)).source for view in plan.views)]
+        return list(dict.fromkeys(one.name for source in sources for one in raw_sources(source)))
+
     def joined(
         self,
         rows: pa.Table,

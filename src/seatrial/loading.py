@@ -97,8 +97,14 @@ def load_definitions(folder: Path) -> Definitions:
 
     Raises NotAProject when there is none, BrokenProject with file, line and reason when it fails.
     """
-    files = project_files(folder)
-    folder = folder.resolve()
+    return load_files(project_files(folder), folder=folder.resolve())
+
+
+def load_files(files: Sequence[Path], *, folder: Path) -> Definitions:
+    """Run definition files, wherever they lie, and collect what they define for the project in `folder`.
+
+    Raises BrokenProject with file, line and reason when one fails.
+    """
     with collecting() as declared:
         for file in files:
             declared += [value for value in vars(_run(file)).values() if isinstance(value, Source)]

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from seatrial.monitoring.report import Mark, Point, Report
     from seatrial.monitoring.sample import Sample
     from seatrial.releases.bundle import Bundle
+    from seatrial.reproduce import Reproduced, Verdict
     from seatrial.retraining.approval import Approval, Decision
     from seatrial.retraining.comparison import Comparison
     from seatrial.retraining.definition import Retrain, Trigger
@@ -146,7 +147,7 @@ class Project(Building):
         scores = batch.score(bundle, rows, threads=declared.threads)
         ids = business_keys(rows, declared)
         at_us = times_us(rows, training_set.AT).tolist()
-        labelled, metrics = measured(declared, rows, scores.tolist())
+        labelled, metrics = measured(declared, rows, scores, bundle.manifest.signature.classes)
         answered = self._answered(declared.name, window, chosen.id)
         new = [place for place, asked in enumerate(zip(ids, at_us, strict=True)) if asked not in answered]
         kept = batch.keep(
@@ -550,6 +551,27 @@ class Project(Building):
         from seatrial.retraining.proposal import standing
 
         return standing(self.metadata, self.resolved(id, "proposal"))
+
+    # -- the same again
+
+    def reproduce(
+        self,
+        name: str,
+        *,
+        current: bool = False,
+        allow: Sequence[Verdict] = (),
+        progress: Progress | None = None,
+    ) -> Reproduced:
+        """Train a run again from what was recorded, and judge what comes out; no version is made.
+
+        name: a run's or a release's id or the start of it, a model (its newest version), `model@alias` or `model:3`.
+        current: train from the project's sources and definitions as they are now instead, to see what they change.
+        allow: verdicts that count as reproduced beside "identical" and "equivalent".
+        Raises SnapshotMissing, SnapshotDamaged, DefinitionsDamaged and NotReproducible, and trains nothing.
+        """
+        from seatrial.reproduce import reproduce
+
+        return reproduce(self, self._inputs, name, current=current, allow=allow, progress=progress)
 
     # -- decisions
 

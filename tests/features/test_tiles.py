@@ -106,7 +106,7 @@ busy = st.lists(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(st.one_of(busy, histories), questions, st.sampled_from([("carrier",), ("carrier", "origin")]), st.integers(1, 9))
 def test_pushed_as_they_become_known_tiles_say_what_the_join_says_bit_by_bit(
     tmp_path_factory, history, asked, keys, repeats
@@ -129,7 +129,7 @@ def test_pushed_as_they_become_known_tiles_say_what_the_join_says_bit_by_bit(
                 assert as_told(one.assemble(question, question["at"]).columns, view) == as_told(offline[position], view)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(busy, st.integers(1, 9), st.sampled_from([0, 1, HOUR // 3, HOUR - 1]))
 def test_a_request_behind_the_pushes_is_answered_as_of_its_own_instant(tmp_path_factory, history, repeats, behind_us):
     view = view_of(ttl=None)

@@ -5,7 +5,7 @@ import pytest
 from seatrial.core.identity import canonical_json
 from seatrial.releases import golden
 from seatrial.releases.bundle import Bundle
-from seatrial.releases.golden import Golden, GoldenMismatch, GoldenUnreadable, choose, read_golden, replay
+from seatrial.releases.golden import FORMAT, Golden, GoldenMismatch, GoldenUnreadable, choose, read_golden, replay
 from seatrial.releases.manifest import release_id
 from seatrial.releases.native import capture
 from seatrial.releases.onnx_export import to_onnx
@@ -78,7 +78,7 @@ def test_rows_that_the_estimator_refuses_are_not_golden():
     "damage",
     [
         lambda kept: b"{}",
-        lambda kept: canonical_json(msgspec.structs.replace(kept, format=2)),
+        lambda kept: canonical_json(msgspec.structs.replace(kept, format=FORMAT + 1)),
         lambda kept: canonical_json(msgspec.structs.replace(kept, scores=kept.scores[1:])),
         lambda kept: canonical_json(msgspec.structs.replace(kept, rows="!")),
         lambda kept: canonical_json(Golden(1, "binary", 4, "", ())),

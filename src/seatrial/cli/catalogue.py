@@ -38,6 +38,7 @@ VERBS: dict[str, tuple[Line, ...]] = {
     ),
     "Looking back": (
         ("explain", "Explain one prediction"),
+        ("reproduce", "Make a run again and compare"),
         ("review", "Name each model's red flags"),
         ("lineage", "Show what an id was made from, and what from it"),
         ("status", "Show for each model what is live"),
@@ -62,7 +63,6 @@ NOUNS: tuple[Line, ...] = (
 )
 
 LATER: tuple[Line, ...] = (
-    ("reproduce", "Make a run again and compare"),
     ("import", "Take in a release from elsewhere"),
     ("backup", "Copy the project's state"),
     ("restore", "Put a copy back"),

@@ -1,13 +1,14 @@
 """The signature of a model: what a request holds, and how it becomes the model's input.
 
 A request is typed fields. Together with looked-up and computed features they are the columns from which
-the model's input is taken: one float32 tensor [n, k] in the order of `inputs`. The same function, `encode`,
-makes that tensor in training, in packing and in serving.
+the model's input is taken: one float32 tensor [n, k] in the order of `inputs`, or one column by name for each of
+them. The same function, `encode`, makes it in training, in packing and in serving.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import msgspec
@@ -17,7 +18,9 @@ from numpy.typing import NDArray
 from seatrial.core.errors import UsageError
 from seatrial.core.types import EXACT_FLOAT32, Field
 
-Task = Literal["binary", "regression"]
+Task = Literal["binary", "multiclass", "regression"]
+Layout = Literal["packed", "named"]
+Class = str | int
 Columns = Mapping[str, Sequence[Any] | NDArray[Any]]
 
 
@@ -35,6 +38,9 @@ class Signature(msgspec.Struct, frozen=True):
     categories: for each input that is a category, the values seen in training rows, sorted; the code of a
         value is its position. Unseen and null are NaN.
     integers: inputs that are integers, for which values beyond 2^24 are refused rather than rounded.
+    classes: of a multiclass model, sorted: what its answers are, and the order of its C probabilities.
+    layout: "packed": the model takes one float32 tensor [n, k]. "named": it takes a column for each input, numbers as
+        float32, categories as the strings that they are; `categories` then says which were seen in training.
     """
 
     task: Task
@@ -42,23 +48,57 @@ class Signature(msgspec.Struct, frozen=True):
     inputs: tuple[str, ...]
     categories: dict[str, tuple[str, ...]] = {}
     integers: tuple[str, ...] = ()
+    classes: tuple[Class, ...] = ()
+    layout: Layout = "packed"
 
     @property
     def request_names(self) -> tuple[str, ...]:
         return tuple(field.name for field in self.request)
 
 
-def encode(signature: Signature, columns: Columns) -> tuple[NDArray[np.float32], dict[str, int]]:
+@dataclass(frozen=True, eq=False)
+class NamedRows:
+    """n rows of a model whose inputs are named, in the signature's order.
+
+    columns: for each input (n,) float32 with NaN for missing, or, for a category, (n,) objects: strings, None.
+    Indexed by a slice or by positions it gives those rows.
+    """
+
+    columns: dict[str, NDArray[Any]]
+
+    def __len__(self) -> int:
+        return len(next(iter(self.columns.values()))) if self.columns else 0
+
+    def __getitem__(self, rows: slice | NDArray[Any]) -> NamedRows:
+        return NamedRows({name: values[rows] for name, values in self.columns.items()})
+
+    def missing(self) -> NDArray[np.bool_]:
+        """(n, k): where there is no value."""
+        columns = [
+            np.array([value is None for value in values]) if values.dtype == object else np.isnan(values)
+            for values in self.columns.values()
+        ]
+        return np.column_stack(columns) if columns else np.zeros((0, 0), dtype=np.bool_)
+
+
+Rows = NDArray[np.float32] | NamedRows
+"""n rows as a model takes them: float32 [n, k], or columns by name."""
+
+
+def encode(signature: Signature, columns: Columns) -> tuple[Rows, dict[str, int]]:
     """The model's input for n rows, and for each category input how many values were never seen in training.
 
     columns: for each of `signature.inputs` n values: numbers (NaN or None: missing), bools, or, for
         categories, strings (None: missing).
-    Returns a C-contiguous float32 array [n, k]; missing and unseen are NaN.
+    Returns a C-contiguous float32 array [n, k] in which missing and unseen are NaN; for named inputs NamedRows, in
+    which what was never seen stands as it came: the model says what it makes of it.
     Raises InputNotExact for an infinity, a number that float32 cannot reach, or an integer input beyond 2^24.
     """
+    unseen: dict[str, int] = {}
+    if signature.layout == "named":
+        return NamedRows({name: _named(signature, name, columns[name], unseen) for name in signature.inputs}), unseen
     rows = len(columns[signature.inputs[0]]) if signature.inputs else 0
     tensor = np.empty((rows, len(signature.inputs)), dtype=np.float32)
-    unseen: dict[str, int] = {}
     for position, name in enumerate(signature.inputs):
         values = columns[name]
         if name in signature.categories:
@@ -67,10 +107,62 @@ def encode(signature: Signature, columns: Columns) -> tuple[NDArray[np.float32],
             tensor[:, position] = [codes.get(value, nan) for value in values]
             unseen[name] = sum(value is not None and value not in codes for value in values)
             continue
-        numbers = as_floats(values)
-        refuse_inexact(name, numbers, integer=name in signature.integers)
-        tensor[:, position] = numbers
+        tensor[:, position] = _exact(signature, name, values)
     return tensor, unseen
+
+
+def missing_in(rows: Rows) -> NDArray[np.bool_]:
+    """(n, k): where there is no value."""
+    return rows.missing() if isinstance(rows, NamedRows) else np.isnan(rows)
+
+
+def columns_of(signature: Signature, rows: Rows) -> dict[str, NDArray[Any]]:
+    """`rows` by input, to be kept: `rows_of` makes them again."""
+    if isinstance(rows, NamedRows):
+        return rows.columns
+    return {name: np.ascontiguousarray(rows[:, place]) for place, name in enumerate(signature.inputs)}
+
+
+def rows_of(signature: Signature, columns: Mapping[str, NDArray[Any]]) -> Rows:
+    """Rows that were kept by input; a model whose inputs are packed takes them as float32 [n, k]."""
+    if signature.layout == "packed":
+        return np.column_stack([columns[name] for name in signature.inputs]).astype(np.float32)
+    numbers = {name for name in signature.inputs if name not in signature.categories}
+    return NamedRows(
+        {name: np.asarray(columns[name]).astype(np.float32 if name in numbers else object) for name in signature.inputs}
+    )
+
+
+def joined(parts: Sequence[Rows]) -> Rows:
+    """The rows of all parts, in order; at least one part, all of one signature."""
+    first = parts[0]
+    if isinstance(first, NamedRows):
+        named = [part for part in parts if isinstance(part, NamedRows)]
+        return NamedRows({name: np.concatenate([part.columns[name] for part in named]) for name in first.columns})
+    return np.concatenate([part for part in parts if not isinstance(part, NamedRows)])
+
+
+def places(values: Iterable[Any], classes: Sequence[Class]) -> NDArray[np.float64]:
+    """(n,) the place of each value among the classes, NaN for None, the number of classes for any other value."""
+    known: dict[Any, float] = {value: float(place) for place, value in enumerate(classes)}
+    known[None] = float("nan")
+    return np.array([known.get(value, len(classes)) for value in values], dtype=np.float64)
+
+
+def _named(signature: Signature, name: str, values: Sequence[Any] | NDArray[Any], unseen: dict[str, int]) -> Any:
+    if name not in signature.categories:
+        return _exact(signature, name, values).astype(np.float32)
+    known = set(signature.categories[name])
+    unseen[name] = sum(value is not None and value not in known for value in values)
+    strings = np.empty(len(values), dtype=object)
+    strings[:] = values
+    return strings
+
+
+def _exact(signature: Signature, name: str, values: Sequence[Any] | NDArray[Any]) -> NDArray[np.float64]:
+    numbers = as_floats(values)
+    refuse_inexact(name, numbers, integer=name in signature.integers)
+    return numbers
 
 
 def as_floats(values: Sequence[Any] | NDArray[Any]) -> NDArray[np.float64]:

@@ -27,6 +27,7 @@ from seatrial.features.packed import (
     VALUES,
     Int64,
     LastRow,
+    Packed,
     key_hash,
     merge,
     pack,
@@ -103,13 +104,14 @@ def write(
     taken = events.filter(pc.less_equal(events["known_us"], pa.scalar(limit, pa.int64())))
     prepared = _Events(plan, taken, len(source.event_key))
     present_us = known_by_us if now_us is None else now_us
-    changes = prepared.changes(0, prepared.size, now_us=present_us, latest_by_us=known_by_us)
-    written = 0
-    for first in range(0, len(changes), BATCH):
-        written += take(store, changes[first : first + BATCH])
+    written = done = 0
+    for batch in prepared.by_entity(BATCH):
+        changes = prepared.changes(batch, now_us=present_us, latest_by_us=known_by_us)
+        written += take(store, changes)
+        done += len(changes)
         if progress:
-            progress(view.name, min(first + BATCH, len(changes)), len(changes))
-    return Written(view.name, len(rows), written, len(taken) - written, len(events) - len(taken), len(changes))
+            progress(view.name, done, len(prepared.entities))
+    return Written(view.name, len(rows), written, len(taken) - written, len(events) - len(taken), done)
 
 
 def take(store: OnlineStore, changes: Sequence[tuple[Key, Change]]) -> int:
@@ -161,7 +163,7 @@ class Stream:
         if end <= start:
             return 0, []
         self._next = end
-        return end - start, self._events.changes(start, end, now_us=at_us)
+        return end - start, self._events.changes(np.arange(start, end), now_us=at_us)
 
 
 class _Events:
@@ -187,15 +189,28 @@ class _Events:
         self._values = [events[f"last_{column}"].to_pylist() for column in plan.last_columns]
         self.tail = self._make_tail(events)
 
+    def by_entity(self, most: int) -> Iterator[NDArray[np.int64]]:
+        """The events of `most` entities at a time, in the order of their keys.
+
+        A store that keeps its rows in order then writes each of its pages once.
+        """
+        ranks = np.empty(len(self.entities), np.int64)
+        ranks[sorted(range(len(self.entities)), key=self.entities.__getitem__)] = np.arange(len(self.entities))
+        ranked = ranks[self.codes]
+        order = ranked.argsort(kind="stable")
+        edges = ranked[order].searchsorted(np.arange(0, len(self.entities) + most, most))
+        for start, stop in pairwise(edges.tolist()):
+            yield order[start:stop]
+
     def changes(
-        self, start: int, end: int, *, now_us: int | None = None, latest_by_us: int | None = None
+        self, events: NDArray[np.int64], *, now_us: int | None = None, latest_by_us: int | None = None
     ) -> list[tuple[Key, Change]]:
-        """For each entity of the events from `start` to `end`: its row's key, and the change that takes them in.
+        """For each entity of some events: its row's key, and the change that takes them in.
 
         now_us: the present, see `packed.merge`. latest_by_us: of the events that count by then only the latest are
         taken for last-value features.
         """
-        order = start + self.codes[start:end].argsort(kind="stable")
+        order = events[self.codes[events].argsort(kind="stable")]
         codes = self.codes[order]
         edges = np.array([0, *(np.flatnonzero(codes[1:] != codes[:-1]) + 1), len(order)])
         if not len(order):
@@ -240,7 +255,12 @@ class _Events:
         partial_last = partly and bool(last)
         if self._longest_us:
             return take_in(rows, key, packed, self.plan, last, tail, now_us=present_us, partial=partial_last)
+        if len(last) == 1 and packed is None and last[0].known_us <= present_us:  # most rows of a first run
+            rows.put(key, pack(Packed(tuple(last), _NO_TAIL, NULL, last[0].known_us, partial_last)))
+            return 1
         old = None if packed is None else unpack(packed, 0)
+        if old is not None and len(last) == 1 and last[0] in old.last:
+            return 0
         row, changed = merge(old, last, tail, longest_window_us=0, now_us=present_us, partial=partial_last)
         if changed or packed is None:
             rows.put(key, pack(row))

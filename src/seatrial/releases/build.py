@@ -10,11 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import msgspec
-import numpy as np
-from numpy.typing import NDArray
 
 from seatrial.core.records import Record
-from seatrial.core.signature import Signature
+from seatrial.core.signature import Rows, Signature
 from seatrial.features.plan import FeaturePlan
 from seatrial.releases import golden
 from seatrial.releases.bundle import GOLDEN, LOCK, PROFILE, open_bundle, pack
@@ -47,7 +45,7 @@ def build(
     run: Record,
     version: int,
     native: NativeModel,
-    rows: NDArray[np.float32],
+    rows: Rows,
     *,
     profile: bytes,
     previous: Manifest | None,
@@ -58,7 +56,7 @@ def build(
     """The release of a run.
 
     run: its record, as training wrote it. version: the model version's number.
-    rows: float32 [n, k] on which parity is shown; golden rows are chosen among them.
+    rows: those on which parity is shown; golden rows are chosen among them.
     previous: the manifest of the release of the version before, for the semantic version.
     facts: further plain values for the lineage.
     What has no ONNX form that answers the same is released in its own (`ladder.choose`); the manifest says why.

@@ -1,7 +1,8 @@
 """What a server and the child that scores for it say to each other: frames of a kind, a length and a body.
 
 A frame begins with 12 bytes, little-endian: kind (uint32), length of the body (uint64). Bodies are msgpack, or a table:
-rows and columns (two uint64), then float32 or float64 values row by row. Nothing in a frame is ever unpickled.
+rows and columns (two uint64), then float32 or float64 values row by row. Columns by name are msgpack: bytes of float32
+values, or a list of strings and nulls. Nothing in a frame is ever unpickled.
 """
 
 from __future__ import annotations
@@ -15,8 +16,10 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from seatrial.core.signature import NamedRows
+
 VERSION = 1
-HELLO, MODEL, READY, ROWS, SCORES, RAISED = range(1, 7)
+HELLO, MODEL, READY, ROWS, COLUMNS, SCORES, RAISED = range(1, 8)
 LARGEST = 4 << 30
 
 _HEAD = struct.Struct("<IQ")
@@ -88,6 +91,32 @@ def matrix(values: NDArray[Any]) -> tuple[bytes, memoryview]:
     """The body of a table, [n, k] or [n]."""
     columns = values.shape[1] if values.ndim == 2 else _FLAT
     return _SHAPE.pack(len(values), columns), memoryview(np.ascontiguousarray(values).data).cast("B")
+
+
+def columns(rows: NamedRows) -> bytes:
+    """The body of rows whose columns have names."""
+    return msgspec.msgpack.encode(
+        {
+            name: column.tolist() if column.dtype == object else column.astype("<f4").tobytes()
+            for name, column in rows.columns.items()
+        }
+    )
+
+
+def named(body: bytearray) -> NamedRows:
+    """The columns in a body. Raises Broken."""
+    try:
+        given = msgspec.msgpack.decode(body, type=dict[str, bytes | list[str | None]])
+        return NamedRows(
+            {
+                name: np.frombuffer(column, dtype="<f4")
+                if isinstance(column, bytes)
+                else np.array(column, dtype=object)
+                for name, column in given.items()
+            }
+        )
+    except (msgspec.DecodeError, ValueError) as error:
+        raise Broken(str(error)) from None
 
 
 def values(body: bytearray, kind: Literal["<f4", "<f8"]) -> NDArray[Any]:

@@ -11,10 +11,9 @@ from dataclasses import dataclass, field
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
 from seatrial.core.errors import SeatrialError
-from seatrial.core.signature import Signature
+from seatrial.core.signature import Rows, Signature
 from seatrial.releases import parity
 from seatrial.releases.formats import ONNX
 from seatrial.releases.native import NativeModel, one_line
@@ -39,12 +38,10 @@ class Form:
     cost: Cost | None = None
 
 
-def choose(
-    native: NativeModel, rows: NDArray[np.float32], signature: Signature, name: str, *, threshold: float
-) -> Form:
+def choose(native: NativeModel, rows: Rows, signature: Signature, name: str, *, threshold: float) -> Form:
     """The form in which `native` is released, with the certificate that it answers the same.
 
-    rows: float32 [n, k] on which parity is shown. name: the model's, for messages.
+    rows: those on which parity is shown. name: the model's, for messages.
     Raises ParityRefused, when the native model cannot score `rows` or differs from itself in a child process, and
     what loading the native model raises.
     """
@@ -52,7 +49,7 @@ def choose(
     return form if isinstance(form, Form) else _as_it_is(native, rows, signature, name, threshold, _lasting(form))
 
 
-def _as_onnx(native: NativeModel, rows: NDArray[np.float32], signature: Signature, threshold: float) -> Form | str:
+def _as_onnx(native: NativeModel, rows: Rows, signature: Signature, threshold: float) -> Form | str:
     """The ONNX form; why there is none, in words, when there is none."""
     try:
         model = to_onnx(native, len(signature.inputs))
@@ -70,9 +67,7 @@ def _as_onnx(native: NativeModel, rows: NDArray[np.float32], signature: Signatur
     return Form(ONNX, model, found, Runtime(model, no_missing=_refused(found, signature)))
 
 
-def _as_it_is(
-    native: NativeModel, rows: NDArray[np.float32], signature: Signature, name: str, threshold: float, reason: str
-) -> Form:
+def _as_it_is(native: NativeModel, rows: Rows, signature: Signature, name: str, threshold: float, reason: str) -> Form:
     child = SupervisedRuntime(native.format, native.data, native.task, len(signature.inputs))
     found = parity.compare(native, child, rows, signature, threshold=threshold)
     parity.require(found, name)

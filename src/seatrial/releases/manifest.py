@@ -96,6 +96,10 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         return tuple(self.signature.inputs.index(name) for name in self.parity.refuses_missing)
 
 
+_NEVER = object()
+_LATER: dict[str, dict[str, Any]] = {"signature": {"classes": [], "layout": "packed"}}
+
+
 class _Format(msgspec.Struct):
     format: int
 
@@ -106,8 +110,15 @@ def release_id(manifest: Manifest) -> str:
 
 
 def write_manifest(manifest: Manifest) -> bytes:
-    """The manifest as canonical JSON: equal manifests, equal bytes, whether made here or read from a bundle."""
-    return canonical_json(msgspec.convert(msgspec.to_builtins(manifest), Manifest))
+    """The manifest as canonical JSON: equal manifests, equal bytes, whether made here or read from a bundle.
+
+    What came to format 1 later is left out where it says nothing, so that the id of an older release stays what it was.
+    """
+    whole = canonical_json(msgspec.convert(msgspec.to_builtins(manifest), Manifest))
+    plain = msgspec.json.decode(whole)
+    for part, later in _LATER.items():
+        plain[part] = {name: value for name, value in plain[part].items() if later.get(name, _NEVER) != value}
+    return msgspec.json.encode(plain)  # in the order in which it stands
 
 
 def read_manifest(data: bytes) -> Manifest:
@@ -173,6 +184,7 @@ def _asked(manifest: Manifest) -> dict[str, Any]:
         "the task": signature.task,
         "the request fields": [_without_words(field) for field in signature.request],
         "the inputs": [signature.inputs, sorted(signature.categories), sorted(signature.integers)],
+        "the classes": signature.classes,
     }
 
 

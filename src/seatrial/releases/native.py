@@ -17,10 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seatrial.core.errors import Failed, listed
-from seatrial.core.signature import Task
+from seatrial.core.signature import Rows, Task
 
 Format = Literal["lightgbm", "xgboost", "catboost", "skops"]
-Scorer = Callable[[NDArray[np.float32]], NDArray[np.float64]]
+Scorer = Callable[[Rows], NDArray[np.float64]]
 
 # What scikit-learn's estimators hold beyond the types that skops trusts by itself. The list is ours and is never
 # read from a file. skops checks types, not contents: a forged Tree, TreePredictor, KDTree or BallTree can crash
@@ -69,7 +69,7 @@ class NativeModel:
 
     format: "lightgbm" (the booster's text), "xgboost" (its JSON), "catboost" (its cbm) or "skops" (a scikit-learn
         estimator or pipeline).
-    task: decides what a score is: P(positive) for binary, the value for regression.
+    task: decides what a score is: P(positive) for binary, C probabilities for multiclass, the value for regression.
     """
 
     format: Format
@@ -93,7 +93,7 @@ class NativeModel:
         return _load_skops(self.data)
 
     def scorer(self) -> Scorer:
-        """A function from rows, float32 [n, k] with NaN for missing, to scores, float64 [n].
+        """A function from rows, float32 [n, k] with NaN for missing, to scores, float64 [n], or [n, C] for multiclass.
 
         It raises whatever the estimator raises, for instance on NaN that the estimator does not accept.
         """
@@ -105,10 +105,14 @@ class NativeModel:
         if self.format == "catboost":
             return boosters.score_catboost(model, self.task)
         if self.format == "lightgbm":
+            if self.task == "multiclass":
+                return lambda rows: np.asarray(model.predict(rows, num_threads=1), dtype=np.float64)
             return lambda rows: np.asarray(model.predict(rows, num_threads=1), dtype=np.float64).reshape(-1)
         _use_one_thread(model)
         if self.task == "binary":
             return lambda rows: np.asarray(model.predict_proba(rows)[:, 1], dtype=np.float64)
+        if self.task == "multiclass":
+            return lambda rows: np.asarray(model.predict_proba(rows), dtype=np.float64)
         return lambda rows: np.asarray(model.predict(rows), dtype=np.float64).reshape(-1)
 
 
@@ -116,8 +120,8 @@ def capture(estimator: Any, task: Task) -> NativeModel:
     """Keep a fitted estimator: a wrapper or booster of LightGBM, XGBoost or CatBoost, or one of scikit-learn's.
 
     Training goes on to use the returned model, so what cannot be kept is refused here, before it is evaluated.
-    Raises NotCaptured (not fitted, more than two classes, no predict_proba, own objective, no file format) and
-    TypeNotTrusted (a part of it is of a type that seatrial does not load).
+    Raises NotCaptured (not fitted, another number of classes than the task's, no predict_proba, own objective, no file
+    format) and TypeNotTrusted (a part of it is of a type that seatrial does not load).
     """
     from seatrial.releases import boosters
 
@@ -128,12 +132,12 @@ def capture(estimator: Any, task: Task) -> NativeModel:
             return NativeModel("xgboost", boosters.capture_xgboost(estimator, task), task)
         case "catboost":
             return NativeModel("catboost", boosters.capture_catboost(estimator, task), task)
-    if task == "binary":
-        _check_classes(estimator)
+    if task != "regression":
+        _check_classes(estimator, task)
         if not hasattr(estimator, "predict_proba"):
             raise NotCaptured(
                 f"{_name(estimator)} has no predict_proba, so it has no probability to answer with.",
-                expected="A binary model needs an estimator with predict_proba; "
+                expected=f"A {task} model needs an estimator with predict_proba; "
                 "CalibratedClassifierCV around it gives one.",
             )
     native = NativeModel("skops", _dump_skops(estimator), task)
@@ -149,8 +153,8 @@ def _capture_lightgbm(estimator: Any, task: Task) -> NativeModel:
     else:
         if not hasattr(estimator, "n_features_in_") or not estimator.__sklearn_is_fitted__():
             raise _not_fitted(estimator)
-        if task == "binary":
-            _check_classes(estimator)
+        if task != "regression":
+            _check_classes(estimator, task)
         booster = estimator.booster_
     text: str = booster.model_to_string()
     objective = _objective(text)
@@ -158,6 +162,11 @@ def _capture_lightgbm(estimator: Any, task: Task) -> NativeModel:
         raise NotCaptured(
             f"{_name(estimator)} was fitted with the objective '{objective or 'of its own'}'.",
             expected="A binary model needs the objective 'binary' or 'cross_entropy', whose score is a probability.",
+        )
+    if task == "multiclass" and objective != "multiclass":
+        raise NotCaptured(
+            f"{_name(estimator)} was fitted with the objective '{objective or 'of its own'}'.",
+            expected="A multiclass model needs the objective 'multiclass', whose probabilities add up to 1.",
         )
     if task == "regression" and not objective:
         raise NotCaptured(
@@ -178,16 +187,17 @@ def _objective(text: str) -> str:
     return ""
 
 
-def _check_classes(estimator: Any) -> None:
-    """Refuse what is not fitted, or not on two classes of which the second is the positive one."""
+def _check_classes(estimator: Any, task: Task) -> None:
+    """Refuse what is not fitted, or, for binary, not on two classes of which the second is the positive one."""
     classes = getattr(estimator, "classes_", None)
     if classes is None:
         if _is_classifier(estimator):
             raise _not_fitted(estimator)
         raise NotCaptured(
-            f"{_name(estimator)} is not a classifier.", expected="A binary model needs a classifier with predict_proba."
+            f"{_name(estimator)} is not a classifier.",
+            expected=f"A {task} model needs a classifier with predict_proba.",
         )
-    if len(classes) != 2:
+    if task == "binary" and len(classes) != 2:
         raise NotCaptured(
             f"{_name(estimator)} was fitted on {len(classes)} classes ({listed(map(str, classes))}).",
             expected="A binary model needs exactly two.",

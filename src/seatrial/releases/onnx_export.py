@@ -1,7 +1,9 @@
 """The native model as an ONNX graph that answers the same: one input, one output, the same bytes every time.
 
 The graph takes "input", float32 [n, k] with NaN for missing, and gives "score", float32 [n]: P(positive) or the
-value. Converters round split thresholds to the nearest float32, which sends rows that sit exactly on a threshold
+value, or float32 [n, C]: the probability of each of C classes.
+
+Converters round split thresholds to the nearest float32, which sends rows that sit exactly on a threshold
 down the wrong branch; thresholds are therefore rounded *down* first, which changes no comparison `x <= threshold`
 of a float32 x. Whether the graph is right is not judged here but in `releases.parity`.
 """
@@ -169,7 +171,7 @@ def finished(model: ModelProto, task: Task, *, wide: bool = True) -> bytes:
     """The bytes of a converted graph with the one output "score" and without anything that varies or tells tales.
 
     wide: leaves of trees are added up in float64, as all estimators but XGBoost do it.
-    model: with one input "input" and outputs (label, probabilities [n, 2]) for binary, (value [n, 1]) else.
+    model: with one input "input" and outputs (label, probabilities [n, C]) for classes, (value [n, 1]) else.
     """
     import onnx
 
@@ -201,7 +203,7 @@ def _convert_sklearn(model: Any, inputs: int, task: Task) -> ModelProto:
         model,
         name=GRAPH,
         initial_types=[(INPUT, FloatTensorType([None, inputs]))],
-        options={id(model): {"zipmap": False}} if task == "binary" else None,
+        options=None if task == "regression" else {id(model): {"zipmap": False}},
         target_opset=SKLEARN_OPSETS,
     )
     return converted
@@ -228,11 +230,16 @@ def _add_trees_in_double(graph: GraphProto) -> None:
 
 
 def _single_output(graph: GraphProto, task: Task) -> None:
-    """Replace the outputs by "score": column 1 of the probabilities, or the value, as float32 [n]."""
+    """Replace the outputs by "score": column 1 of the probabilities, all of them, or the value, as float32."""
     import onnx
     from onnx import TensorProto, helper
 
-    if task == "binary":
+    shape: list[str | int] = ["n"]
+    if task == "multiclass":
+        pick = helper.make_tensor("seatrial_every", TensorProto.INT64, [2], [0, -1])
+        nodes = [helper.make_node("Reshape", [graph.output[1].name, pick.name], ["seatrial_picked"])]
+        shape.append(graph.output[1].type.tensor_type.shape.dim[1].dim_value or "classes")
+    elif task == "binary":
         pick = helper.make_tensor("seatrial_positive", TensorProto.INT64, [], [1])
         nodes = [helper.make_node("Gather", [graph.output[1].name, pick.name], ["seatrial_picked"], axis=1)]
     else:
@@ -244,7 +251,7 @@ def _single_output(graph: GraphProto, task: Task) -> None:
     columns = graph.input[0].type.tensor_type.shape.dim[1].dim_value
     del graph.input[:], graph.output[:]
     graph.input.append(onnx.helper.make_tensor_value_info(INPUT, TensorProto.FLOAT, ["n", columns]))
-    graph.output.append(onnx.helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, ["n"]))
+    graph.output.append(onnx.helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, shape))
 
 
 def _drop_unused(graph: GraphProto) -> None:

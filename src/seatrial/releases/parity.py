@@ -8,14 +8,14 @@ found is kept in the release as its certificate.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from seatrial.core.errors import GateRefused
-from seatrial.core.signature import Signature, Task
+from seatrial.core.signature import NamedRows, Rows, Signature, Task
 from seatrial.releases.native import NativeModel, Scorer, one_line
 
 if TYPE_CHECKING:
@@ -25,7 +25,6 @@ TOLERANCE = 1e-6
 MISSING_ROWS = 1000  # for each input that may be missing
 SINGLE_ROWS = 100
 
-Rows = NDArray[np.float32]
 Scores = NDArray[np.float64]
 
 
@@ -40,10 +39,11 @@ class Parity(msgspec.Struct, frozen=True, omit_defaults=True):
 
     rows: rows compared as they were given; missing_rows: rows with missing values put in; single_rows: rows
         scored one by one.
-    largest: the largest difference, in probability, or relative to the row's scale (see `scale`) for regression;
-        three digits of it.
+    largest: the largest difference, in probability (of the class where it is), or relative to the row's scale
+        (see `scale`) for regression; three digits of it.
     not_finite: scores of the exported model that were NaN or infinite where the native model had an answer.
-    flipped: decisions `score >= threshold` that differ; threshold: None for regression.
+    flipped: decisions that differ: `score >= threshold`, or, of many classes, the likeliest one (of classes whose
+        native probabilities lie within the tolerance of each other either is right); threshold: of binary only.
     refuses_missing: inputs for which the native model raises when they are missing; the runtime refuses them too.
     worst: where the largest difference is, in words.
     refused: why the model has no ONNX form, in words, when it was released in another one; not there for ONNX.
@@ -75,8 +75,8 @@ def compare(
     """Compare the two forms of one model.
 
     exported: the bytes of an ONNX model, or any form of it that is loaded to score.
-    rows: float32 [n, k], n >= 1, as encoded for the model, NaN for missing.
-    threshold: where a probability becomes a decision; without meaning for regression.
+    rows: n >= 1, as encoded for the model.
+    threshold: where a probability becomes a decision; of meaning for binary alone.
     Raises ParityRefused when the native model cannot score `rows` at all. Otherwise it only reports;
     `require` refuses.
     """
@@ -86,7 +86,7 @@ def compare(
         raise ParityRefused("there is no row to compare the exported model on.", expected="At least one is needed.")
     runtime = Runtime(exported) if isinstance(exported, bytes) else exported
     scorer = native.scorer()
-    comparison = _Comparison(native.task, runtime.score, threshold)
+    comparison = _Comparison(native.task, runtime.score, threshold, tolerance)
     try:
         wanted = scorer(rows)
     except Exception as error:  # a native model raises what it likes
@@ -139,7 +139,8 @@ def difference(parity: Parity) -> str:
     if parity.not_finite:
         found.append(f"gives {parity.not_finite} scores that are no finite number")
     if parity.flipped:
-        found.append(f"decides {parity.flipped} rows otherwise at {parity.threshold:g}")
+        at = "" if parity.threshold is None else f" at {parity.threshold:g}"
+        found.append(f"decides {parity.flipped} rows otherwise{at}")
     return f"{', '.join(found)}; the worst is {parity.worst}"
 
 
@@ -160,7 +161,7 @@ def scale(task: Task, scores: Scores, usual: float) -> Scores:
     For regression the larger of 1, |score| and `usual`, the median |score|: a value of 0.1 among hundreds is the
     difference of two hundreds, and no float32 arithmetic has it to seven digits.
     """
-    if task == "binary":
+    if task != "regression":
         return np.ones_like(scores)
     return np.maximum(np.abs(scores), max(1.0, usual))
 
@@ -168,10 +169,11 @@ def scale(task: Task, scores: Scores, usual: float) -> Scores:
 class _Comparison:
     """Collects differences; `usual` is the median |score| over all rows."""
 
-    def __init__(self, task: Task, score: Scorer, threshold: float) -> None:
+    def __init__(self, task: Task, score: Scorer, threshold: float, tolerance: float) -> None:
         self._task = task
         self._score = score
         self._threshold = threshold
+        self._tolerance = tolerance
         self.usual = 0.0
         self.largest = 0.0
         self.not_finite = 0
@@ -185,8 +187,11 @@ class _Comparison:
         try:
             got = self._score(rows)
         except ScoreNotFinite:
-            got = np.array([self._one(row) for row in rows[:, np.newaxis, :]])
+            got = np.array([self._one(rows[place : place + 1], wanted[place]) for place in range(len(rows))])
         difference = np.abs(got - wanted) / scale(self._task, wanted, self.usual)
+        if self._task == "multiclass":
+            of_class, got, wanted = self._in_one_class(difference, got, wanted)
+            difference = difference[np.arange(len(of_class)), of_class]
         self.not_finite += int(np.isnan(difference).sum())
         if self._task == "binary":
             self.flipped += int(((got >= self._threshold) != (wanted >= self._threshold)).sum())
@@ -197,13 +202,22 @@ class _Comparison:
         finite = difference[~np.isnan(difference)]
         self.largest = max(self.largest, float(finite.max(initial=0.0)))
 
-    def _one(self, row: Rows) -> float:
+    def _in_one_class(self, difference: Scores, got: Scores, wanted: Scores) -> tuple[NDArray[np.intp], Scores, Scores]:
+        """For each row the class in which it differs most, and both scores of it; counts the decisions that differ."""
+        rows = np.arange(len(wanted))
+        told = np.isfinite(got).all(axis=1)
+        behind = wanted.max(axis=1) - wanted[rows, got.argmax(axis=1)]
+        self.flipped += int((told & (behind > self._tolerance)).sum())
+        place = np.where(np.isnan(difference), np.inf, difference).argmax(axis=1)
+        return place, got[rows, place], wanted[rows, place]
+
+    def _one(self, row: Rows, wanted: Scores) -> Scores:
         from seatrial.releases.runtime import ScoreNotFinite
 
         try:
-            return float(self._score(row)[0])
+            return np.asarray(self._score(row)[0])
         except ScoreNotFinite:
-            return float("nan")
+            return np.full_like(wanted, np.nan)
 
 
 def _compare_missing(
@@ -231,12 +245,20 @@ def _compare_missing(
 
 def _with_missing(scorer: Scorer, rows: Rows, positions: Sequence[int]) -> tuple[Rows, Scores] | None:
     """`rows` with NaN in those columns and their native scores; None when the native model raises."""
-    holed = rows.copy()
-    holed[:, positions] = np.nan
+    if isinstance(rows, NamedRows):
+        names = [list(rows.columns)[position] for position in positions]
+        holed: Rows = NamedRows(rows.columns | {name: _nothing(rows.columns[name]) for name in names})
+    else:
+        holed = rows.copy()
+        holed[:, positions] = np.nan
     try:
         return holed, scorer(holed)
     except Exception:  # a native model raises what it likes
         return None
+
+
+def _nothing(column: NDArray[Any]) -> NDArray[Any]:
+    return np.full(len(column), None if column.dtype == object else np.nan, dtype=column.dtype)
 
 
 def _spread(size: int, most: int) -> NDArray[np.intp]:

@@ -15,6 +15,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from seatrial.core.errors import Failed, UsageError
+from seatrial.core.signature import NamedRows, Rows
 from seatrial.releases.formats import ONNX, model_file
 
 if TYPE_CHECKING:
@@ -58,8 +59,8 @@ class Scoring(Protocol):
     inputs: int
     no_missing: NDArray[np.intp]
 
-    def score(self, rows: NDArray[np.float32]) -> NDArray[np.float64]:
-        """The score of each row, all finite. Raises WrongShape, MissingNotAccepted, ScoreNotFinite."""
+    def score(self, rows: Rows) -> NDArray[np.float64]:
+        """The score of each row, [n] or [n, C], all finite. Raises WrongShape, MissingNotAccepted, ScoreNotFinite."""
         ...
 
 
@@ -105,10 +106,14 @@ class Runtime:
                 expected="The file model.onnx of a release is expected.",
                 state="Nothing was loaded.",
             ) from error
-        self.inputs = self._check_shape()
+        self.inputs, self.many = self._check_shape()
         self.no_missing = np.array(sorted(no_missing), dtype=np.intp)
         # The wrapper's own run() costs more than a small model; it is the documented way, so it stays as fallback.
         self._run = getattr(getattr(self._session, "_sess", None), "run", None) or self._session.run
+        if not self.many:
+            self._bind()
+
+    def _bind(self) -> None:
         # One row goes in and out through arrays that are bound once; that halves what a small model costs.
         self._lock = threading.Lock()
         self._row = np.zeros((1, self.inputs), np.float32)
@@ -119,13 +124,15 @@ class Runtime:
         self._binding = binding
         self._run_bound = self._session.run_with_iobinding
 
-    def score(self, rows: NDArray[np.float32]) -> NDArray[np.float64]:
-        """P(positive) or the value of each row.
+    def score(self, rows: Rows) -> NDArray[np.float64]:
+        """P(positive) or the value of each row, or the probabilities of C classes.
 
         rows: float32 [n, k] in the order of the signature's inputs, NaN for missing; n may be 0.
-        Returns float64 [n], all finite.
+        Returns float64 [n], or [n, C] of a model of many classes (`many`), all finite.
         Raises WrongShape, MissingNotAccepted and ScoreNotFinite; then no row has a score.
         """
+        if isinstance(rows, NamedRows):
+            raise WrongShape("rows are columns by name.", expected=f"float32 [n, {self.inputs}] is expected.")
         if rows.dtype != np.float32 or rows.ndim != 2 or rows.shape[1] != self.inputs:
             raise WrongShape(
                 f"rows are {rows.dtype} {list(rows.shape)}.", expected=f"float32 [n, {self.inputs}] is expected."
@@ -134,15 +141,15 @@ class Runtime:
             return np.empty(0)
         if self.no_missing.size:
             self._refuse_missing(rows)
-        if len(rows) == 1:
+        if len(rows) == 1 and not self.many:
             with self._lock:
                 self._row[:] = rows
                 self._run_bound(self._binding)
                 scores = self._score.astype(np.float64)
         else:
             scores = self._run([_OUTPUT], {_INPUT: rows}, None)[0].astype(np.float64)
-        if not (math.isfinite(scores[0]) if len(scores) == 1 else np.isfinite(scores).all()):
-            bad = ~np.isfinite(scores)
+        if not (math.isfinite(scores[0]) if scores.size == 1 else np.isfinite(scores).all()):
+            bad = ~np.isfinite(scores.reshape(len(scores), -1)).all(axis=1)
             raise ScoreNotFinite(
                 f"the model's score of row {int(bad.argmax())} is not a finite number ({int(bad.sum())} such rows).",
                 expected="A model without an imputer gives NaN when an input is missing.",
@@ -151,7 +158,8 @@ class Runtime:
             )
         return scores
 
-    def _check_shape(self) -> int:
+    def _check_shape(self) -> tuple[int, bool]:
+        """How many inputs there are, and whether there is a score for each of many classes."""
         given, answered = self._session.get_inputs(), self._session.get_outputs()
         shape = given[0].shape if given else []
         fits = (
@@ -159,14 +167,15 @@ class Runtime:
             and [(o.name, o.type) for o in answered] == [(_OUTPUT, "tensor(float)")]
             and len(shape) == 2
             and isinstance(shape[1], int)
+            and len(answered[0].shape) in (1, 2)
         )
         if not fits:
             raise ModelUnreadable(
                 f"the model takes {[i.name for i in given]} and gives {[o.name for o in answered]}.",
-                expected="One input 'input', float32 [n, k], and one output 'score', float32 [n], are expected.",
+                expected="One input 'input', float32 [n, k], and a 'score', float32 [n] or [n, C], are expected.",
                 state="Nothing was loaded.",
             )
-        return int(shape[1])
+        return int(shape[1]), len(answered[0].shape) == 2
 
     def _refuse_missing(self, rows: NDArray[np.float32]) -> None:
         missing = np.isnan(rows[:, self.no_missing])

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from seatrial.core.clock import monotonic
 from seatrial.core.errors import Failed, Unavailable
+from seatrial.core.signature import NamedRows, Rows, missing_in
 from seatrial.releases import frames
 from seatrial.releases.frames import Broken
 from seatrial.releases.runtime import MissingNotAccepted, ModelUnreadable, ScoreNotFinite, WrongShape
@@ -37,7 +38,6 @@ CHUNK = 10_000
 KEPT = ("PATH", "PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "LD_LIBRARY_PATH", "HOME", "TMPDIR", "LANG", "LC_ALL", "TZ")
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 
-Rows = NDArray[np.float32]
 Scores = NDArray[np.float64]
 
 
@@ -108,14 +108,11 @@ class SupervisedRuntime:
     def score(self, rows: Rows) -> Scores:
         """P(positive), the value, or the probabilities [n, C] of each row, as the estimator itself gives them.
 
-        rows: float32 [n, k] in the order of the signature's inputs, NaN for missing; n may be 0.
+        rows: float32 [n, k] in the order of the signature's inputs, NaN for missing, or columns by name; n may be 0.
         Raises WrongShape, MissingNotAccepted, ScoreNotFinite, ScoringFailed and ChildUnavailable; then no row has a
         score.
         """
-        if rows.dtype != np.float32 or rows.ndim != 2 or rows.shape[1] != self.inputs:
-            raise WrongShape(
-                f"rows are {rows.dtype} {list(rows.shape)}.", expected=f"float32 [n, {self.inputs}] is expected."
-            )
+        self._check(rows)
         if not len(rows):
             return np.empty(0)
         if self.no_missing.size:
@@ -133,6 +130,16 @@ class SupervisedRuntime:
                 state="No score was given.",
             )
         return scores
+
+    def _check(self, rows: Rows) -> None:
+        if isinstance(rows, NamedRows):
+            found = f"rows are {len(rows.columns)} columns by name"
+            fits = len(rows.columns) == self.inputs
+        else:
+            found = f"rows are {rows.dtype} {list(rows.shape)}"
+            fits = rows.dtype == np.float32 and rows.ndim == 2 and rows.shape[1] == self.inputs
+        if not fits:
+            raise WrongShape(f"{found}.", expected=f"float32 [n, {self.inputs}] is expected, or as many columns.")
 
     def cost(self, rows: Rows) -> Cost:
         """What the child costs here, measured on some of `rows` (n >= 1), which it must be able to score."""
@@ -189,7 +196,10 @@ class SupervisedRuntime:
 
     def _exchange(self, child: _Child, rows: Rows) -> Scores:
         remaining = _Deadline(self._limit(rows))
-        frames.send(child.link, frames.ROWS, *frames.matrix(rows), remaining=remaining)
+        if isinstance(rows, NamedRows):
+            frames.send(child.link, frames.COLUMNS, frames.columns(rows), remaining=remaining)
+        else:
+            frames.send(child.link, frames.ROWS, *frames.matrix(rows), remaining=remaining)
         kind, body = frames.receive(child.link, remaining=remaining)
         if kind == frames.RAISED:
             raised = msgspec.msgpack.decode(body, type=frames.Raised)
@@ -318,7 +328,7 @@ def _environment(threads: int) -> dict[str, str]:
 
 
 def _refuse_missing(rows: Rows, no_missing: NDArray[np.intp]) -> None:
-    missing = np.isnan(rows[:, no_missing])
+    missing = missing_in(rows)[:, no_missing]
     if missing.any():
         row, place = np.unravel_index(int(missing.argmax()), missing.shape)
         position = int(no_missing[place])

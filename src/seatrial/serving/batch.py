@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from seatrial.releases.bundle import Bundle
+    from seatrial.releases.manifest import Manifest
 
 ARM = "batch"
 CHUNK = 2_000
@@ -28,7 +29,10 @@ CHUNK = 2_000
 
 
 def score(bundle: Bundle, rows: pa.Table, *, threads: int = 1) -> NDArray[np.float64]:
-    """(n,) P(positive), or the value of a regression, for rows that hold every input of the model."""
+    """(n,) P(positive) or the value of a regression, (n, C) probabilities of a multiclass model.
+
+    rows: with every input of the model.
+    """
     signature = bundle.manifest.signature
     inputs, _ = encode(signature, {name: _values(rows, name) for name in signature.inputs})
     return np.asarray(bundle.runtime(threads).score(inputs), dtype=np.float64)
@@ -59,6 +63,7 @@ def keep(
         inputs=signature.inputs,
         categories=signature.categories,
         fields=[(field.name, field.dtype) for field in signature.request],
+        classes=signature.classes,
     )
     inputs = list(zip(*(rows[name].to_pylist() for name in signature.inputs), strict=True))
     fields = list(zip(*(rows[name].to_pylist() for name in signature.request_names), strict=True))
@@ -66,9 +71,7 @@ def keep(
         now_us = machine_us()
         chunk = []
         for place in range(start, min(start + CHUNK, rows.num_rows)):
-            value = float(scores[place])
-            binary = manifest.threshold is not None
-            decided = float(value >= manifest.threshold) if manifest.threshold is not None else value
+            decided, probability, probabilities = _decided(manifest, scores[place])
             record = LoggedPrediction(
                 schema=schema.id,
                 prediction_id=uuid7(),
@@ -82,12 +85,24 @@ def keep(
                 fields=fields[place],
                 views=(),
                 prediction=decided,
-                probability=value if binary else None,
+                probability=probability,
                 latency_ms=float("nan"),
+                probabilities=probabilities,
             )
             chunk.append((schema, record))
         log.append_all(chunk)
     return len(request_ids)
+
+
+def _decided(manifest: Manifest, score: NDArray[np.float64]) -> tuple[float, float | None, bytes]:
+    """A record's prediction, probability and probabilities."""
+    if manifest.signature.task == "multiclass":
+        likeliest = int(score.argmax())
+        return float(likeliest), float(score[likeliest]), score.astype("<f8").tobytes()
+    value = float(score)
+    if manifest.threshold is None:
+        return value, None, b""
+    return float(value >= manifest.threshold), value, b""
 
 
 def _values(rows: pa.Table, name: str) -> Any:

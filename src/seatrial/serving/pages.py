@@ -23,6 +23,8 @@ SAFE_HEADERS = {
     "x-content-type-options": "nosniff",
     "referrer-policy": "no-referrer",
 }
+MOST_LISTED = 100
+"""Classes of a model that the OpenAPI document names one by one."""
 _LARGEST_FLOAT32 = 3.4028234663852886e38
 _PROBLEMS = {
     "400": "The body is not JSON.",
@@ -178,10 +180,10 @@ def _schemas(name: str, predictor: Predictor) -> Schema:
     }
     if predictor.replay:
         rest["at"] = {"type": "string", "format": "date-time", "description": "The instant of the prediction."}
-    binary = predictor.shares[0].release.signature.task == "binary"
+    prediction, probability = _answered(predictor)
     answer = {
-        "prediction": {"enum": [0, 1]} if binary else {"type": "number"},
-        "probability": {"type": "number", "minimum": 0, "maximum": 1} if binary else {"type": "null"},
+        "prediction": prediction,
+        "probability": probability,
         "model_version": {"type": "string"},
         "prediction_id": {"type": "string", "format": "uuid"},
         "release": {"type": "string"},
@@ -208,6 +210,25 @@ def _schemas(name: str, predictor: Predictor) -> Schema:
             ["predictions", *whole],
         ),
     }
+
+
+def _answered(predictor: Predictor) -> tuple[Schema, Schema]:
+    """The schemas of a row's prediction and its probability."""
+    signatures = [share.release.signature for share in predictor.shares]
+    between: Schema = {"type": "number", "minimum": 0, "maximum": 1}
+    match signatures[0].task:
+        case "binary":
+            return {"enum": [0, 1]}, between
+        case "regression":
+            return {"type": "number"}, {"type": "null"}
+    classes = list(dict.fromkeys(name for signature in signatures for name in signature.classes))
+    kind = "integer" if isinstance(classes[0], int) else "string"
+    if len(classes) > MOST_LISTED:
+        text = f"The probability of each of {len(classes)} classes, by the class."
+        return {"type": kind}, {"type": "object", "additionalProperties": between, "description": text}
+    every = all(signature.classes == signatures[0].classes for signature in signatures)
+    each = {str(name): between for name in classes}
+    return {"type": kind, "enum": classes}, _object(each, list(each) if every else [])
 
 
 def _object(properties: Schema, required: list[str]) -> Schema:

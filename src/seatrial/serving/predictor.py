@@ -7,6 +7,7 @@ another service's own code, can call it. Nothing is answered that is not in the 
 from __future__ import annotations
 
 import logging
+import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import isfinite, isnan
@@ -34,7 +35,7 @@ from seatrial.stores.prediction_log import LoggedPrediction, LogSchema, Predicti
 from seatrial.stores.routes import OnStoreFailure
 
 Score = Callable[[NDArray[np.float32]], NDArray[np.floating[Any]]]
-"""float32 [n, k] -> n probabilities of the positive class, or n values."""
+"""float32 [n, k] -> n probabilities of the positive class, n values, or [n, C] probabilities of C classes."""
 
 ONLINE_STORE = "online_store"
 _LOGGER = logging.getLogger("seatrial.serving")
@@ -125,8 +126,8 @@ class Draft(NamedTuple):
 class Row(msgspec.Struct, omit_defaults=True):
     """One row of a request that held many, answered."""
 
-    prediction: float | int
-    probability: float | None
+    prediction: float | int | str
+    probability: float | dict[str, float] | None
     model_version: str
     prediction_id: str
     release: str
@@ -138,8 +139,8 @@ class Row(msgspec.Struct, omit_defaults=True):
 class One(msgspec.Struct, omit_defaults=True):
     """A request of one row, answered."""
 
-    prediction: float | int
-    probability: float | None
+    prediction: float | int | str
+    probability: float | dict[str, float] | None
     model_version: str
     request_id: str
     prediction_id: str
@@ -165,8 +166,8 @@ class _Scored(NamedTuple):
     fields: tuple[Any, ...]
     views: tuple[tuple[str, int | None], ...]
     degraded: tuple[str, ...]
-    prediction: float | int
-    probability: float | None
+    prediction: float | int | str
+    probability: float | dict[str, float] | None
 
 
 class Predictor:
@@ -392,6 +393,9 @@ class _Arm:
         self._score = release.score
         self._no_missing = release.no_missing
         self._binary = signature.task == "binary"
+        self._classes = signature.classes
+        self._class_names = [str(name) for name in signature.classes]
+        self._pack = struct.Struct(f"<{len(signature.classes)}d").pack
         self._threshold = release.threshold
         self._names = tuple(field.name for field in fields)
         self._encoder = RowEncoder(signature)
@@ -406,6 +410,7 @@ class _Arm:
         self._as_they_come = self._positions == tuple(range(len(fields)))
         whole = {field.name for field in fields if field.dtype == "int"}
         self._bounded = self._lookup is None and whole.issuperset(signature.integers)
+        self._in_loops = self._positions is None or bool(self._encoder.unseen) or bool(self._classes)
         self.schema: LogSchema = log_schema(
             model=release.model,
             version=release.version,
@@ -415,11 +420,12 @@ class _Arm:
             categories=signature.categories,
             fields=[(field.name, field.dtype) for field in fields],
             views=self._views,
+            classes=signature.classes,
         )
 
     def score_one(self, row: tuple[Any, ...], at_us: int, bounded: bool) -> _Scored:
         """One row scored; `score` without its loops. Raises the same."""
-        if self._positions is None or self._encoder.unseen:
+        if self._in_loops:
             return self.score([row], at_us, bounded)[0]
         inputs = row if self._as_they_come else self._gather(row, at_us)[0]
         tensor = self._encoder.tensor((self._encoder.pack(inputs, bounded=bounded and self._bounded),))
@@ -443,6 +449,10 @@ class _Arm:
         scored = []
         degraded_rows = 0
         for number, (row, (inputs, views, degraded), value) in enumerate(zip(rows, gathered, values, strict=True)):
+            if self._classes:
+                degraded_rows += bool(degraded)
+                scored.append(_Scored(inputs, row, views, degraded, *self._likeliest(value, number, len(rows))))
+                continue
             if not isfinite(value):
                 raise self._no_score(number, len(rows))
             degraded_rows += bool(degraded)
@@ -453,6 +463,12 @@ class _Arm:
         if degraded_rows:
             self._metrics.degraded(self.release.model, self.version, degraded_rows)
         return scored
+
+    def _likeliest(self, values: list[float], number: int, rows: int) -> tuple[str | int, dict[str, float]]:
+        """The class with the highest probability, the first of several, and the probability of each."""
+        if not isfinite(sum(values)):
+            raise self._no_score(number, rows)
+        return self._classes[values.index(max(values))], dict(zip(self._class_names, values, strict=True))
 
     def _run(self, tensor: NDArray[np.float32]) -> NDArray[np.floating[Any]]:
         # the sum of squares is NaN exactly when a value is; it costs a tenth of looking at the positions
@@ -506,6 +522,8 @@ class _Arm:
         latency_ms: float,
     ) -> LoggedPrediction:
         """The record of one scored row."""
+        if self._classes:
+            return self._logged_class(scored, prediction_id, request_id, row, caller, at_us, latency_ms)
         return LoggedPrediction(
             self.schema.id,
             prediction_id,
@@ -518,10 +536,41 @@ class _Arm:
             scored.inputs,
             scored.fields,
             scored.views,
-            scored.prediction,
-            scored.probability,
+            scored.prediction,  # type: ignore[arg-type]
+            scored.probability,  # type: ignore[arg-type]
             latency_ms,
             scored.degraded,
+        )
+
+    def _logged_class(
+        self,
+        scored: _Scored,
+        prediction_id: str,
+        request_id: str,
+        row: int,
+        caller: str,
+        at_us: int,
+        latency_ms: float,
+    ) -> LoggedPrediction:
+        assert isinstance(scored.probability, dict), "a model of many classes answered"
+        values = list(scored.probability.values())
+        return LoggedPrediction(
+            self.schema.id,
+            prediction_id,
+            request_id,
+            row,
+            caller[:200],
+            self.name,
+            at_us,
+            machine_us(),
+            scored.inputs,
+            scored.fields,
+            scored.views,
+            values.index(max(values)),
+            max(values),
+            latency_ms,
+            scored.degraded,
+            self._pack(*values),
         )
 
     def _gather(

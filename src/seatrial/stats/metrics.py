@@ -1,7 +1,8 @@
 """Metrics of predictions against labels: how good are these scores on these rows?
 
 Every function takes two one-dimensional arrays of one length, n >= 1: what happened, and what was predicted.
-For binary targets labels are 0 and 1 and scores are P(positive); decisions are `score >= threshold`. A metric
+For binary targets labels are 0 and 1 and scores are P(positive); decisions are `score >= threshold`. For multiclass
+targets labels are places of classes, scores (n, C) probabilities, and the decision is the likeliest class. A metric
 that the rows cannot define (an area under the curve without negatives) raises `MetricUndefined` instead of
 returning a number. Nothing here knows of models, splits or gates.
 """
@@ -196,6 +197,95 @@ def r2(labels: Vector, scores: Vector) -> float:
     return 1 - float(np.sum((scores - labels) ** 2)) / total
 
 
+def multiclass_roc_auc(labels: Vector, scores: Vector) -> float:
+    """Mean over the classes of the area under the curve of each against the rest (macro, one versus rest).
+
+    Classes without a row, and one that has all rows, define no curve and do not count.
+    Raises MetricUndefined when labels hold one class.
+
+    >>> multiclass_roc_auc(np.array([0, 1, 2]), np.eye(3))
+    1.0
+    """
+    labels, scores = _classes(labels, scores)
+    found = np.unique(labels).astype(np.intp)
+    if found.size < 2:
+        raise _one_class("roc_auc", labels)
+    return float(np.mean([roc_auc(labels == number, scores[:, number]) for number in found]))
+
+
+def multiclass_log_loss(labels: Vector, scores: Vector) -> float:
+    """Mean of -ln of the probability given to the class that happened, in nats; lower is better.
+
+    Probabilities are kept 2.2e-16 away from 0 and 1, as in `log_loss`.
+
+    >>> round(multiclass_log_loss(np.array([0, 1]), np.array([[0.5, 0.25, 0.25], [0.25, 0.5, 0.25]])), 6)
+    0.693147
+    """
+    return float(multiclass_losses(labels, scores).mean())
+
+
+def multiclass_losses(labels: Vector, scores: Vector) -> NDArray[np.float64]:
+    """The terms of `multiclass_log_loss`, one for each row."""
+    labels, scores = _class_probabilities(labels, scores)
+    epsilon = float(np.finfo(np.float64).eps)
+    given = scores[np.arange(labels.size), labels.astype(np.intp)]
+    return -np.log(np.clip(given, epsilon, 1 - epsilon))
+
+
+def multiclass_brier(labels: Vector, scores: Vector) -> float:
+    """Mean over rows of the sum over classes of (p - y)^2, from 0 to 2 (Brier 1950, as he wrote it); lower is better.
+
+    >>> multiclass_brier(np.array([0]), np.array([[0.5, 0.25, 0.25]]))
+    0.375
+    """
+    labels, scores = _class_probabilities(labels, scores)
+    given = scores[np.arange(labels.size), labels.astype(np.intp)]
+    return float(np.mean((scores**2).sum(axis=1) - 2 * given + 1))
+
+
+def multiclass_accuracy(labels: Vector, scores: Vector) -> float:
+    """Share of rows whose likeliest class is the one that happened.
+
+    >>> multiclass_accuracy(np.array([0, 1]), np.array([[0.5, 0.3, 0.2], [0.5, 0.3, 0.2]]))
+    0.5
+    """
+    labels, scores = _classes(labels, scores)
+    return float(np.mean(scores.argmax(axis=1) == labels))
+
+
+def multiclass_precision(labels: Vector, scores: Vector) -> float:
+    """Mean over the classes (macro) of the share of their decisions that are right; 0 for one never decided for.
+
+    The classes are those that happened or were decided for, also in `multiclass_recall` and `multiclass_f1`.
+
+    >>> multiclass_precision(np.array([0, 1]), np.array([[0.5, 0.3, 0.2], [0.5, 0.3, 0.2]]))
+    0.25
+    """
+    hits, happened, decided = _by_class(labels, scores)
+    del happened
+    return float(np.mean(hits / np.maximum(decided, 1)))
+
+
+def multiclass_recall(labels: Vector, scores: Vector) -> float:
+    """Mean over the classes (macro) of the share of their rows that is found; 0 for one that never happened.
+
+    >>> multiclass_recall(np.array([0, 1]), np.array([[0.5, 0.3, 0.2], [0.5, 0.3, 0.2]]))
+    0.5
+    """
+    hits, happened, _ = _by_class(labels, scores)
+    return float(np.mean(hits / np.maximum(happened, 1)))
+
+
+def multiclass_f1(labels: Vector, scores: Vector) -> float:
+    """Mean over the classes (macro) of 2 TP / (2 TP + FP + FN).
+
+    >>> round(multiclass_f1(np.array([0, 1]), np.array([[0.5, 0.3, 0.2], [0.5, 0.3, 0.2]])), 6)
+    0.333333
+    """
+    hits, happened, decided = _by_class(labels, scores)
+    return float(np.mean(2 * hits / (happened + decided)))
+
+
 @dataclass(frozen=True)
 class Metric:
     """A metric by name, and which way is better."""
@@ -220,18 +310,30 @@ METRICS: dict[Task, dict[str, Metric]] = {
             Metric("f1", f1, "higher"),
         )
     },
+    "multiclass": {
+        metric.name: metric
+        for metric in (
+            Metric("roc_auc", multiclass_roc_auc, "higher"),
+            Metric("log_loss", multiclass_log_loss, "lower"),
+            Metric("brier", multiclass_brier, "lower"),
+            Metric("accuracy", multiclass_accuracy, "higher"),
+            Metric("precision", multiclass_precision, "higher"),
+            Metric("recall", multiclass_recall, "higher"),
+            Metric("f1", multiclass_f1, "higher"),
+        )
+    },
     "regression": {
         metric.name: metric
         for metric in (Metric("r2", r2, "higher"), Metric("mae", mae, "lower"), Metric("rmse", rmse, "lower"))
     },
 }
 
-MAIN: dict[Task, str] = {"binary": "roc_auc", "regression": "r2"}
+MAIN: dict[Task, str] = {"binary": "roc_auc", "multiclass": "roc_auc", "regression": "r2"}
 """The metric whose spread over folds and whose gap to the test part the gates look at."""
 
 
 def measure(task: Task, labels: Vector, scores: Vector) -> dict[str, float | None]:
-    """Every metric of the task; None where the rows do not define it."""
+    """Every metric of the task; None where the rows do not define it. scores: (n,), or (n, C) for multiclass."""
     measured: dict[str, float | None] = {}
     for name, metric in METRICS[task].items():
         try:
@@ -282,6 +384,45 @@ def _decisions(labels: Vector, scores: Vector, threshold: float) -> tuple[int, i
     positive, decided = labels == 1, scores >= threshold
     hits = int((positive & decided).sum())
     return hits, int(decided.sum()) - hits, int(positive.sum()) - hits, labels.size
+
+
+def _classes(labels: Vector, scores: Vector) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    labels, scores = (np.asarray(values).astype(np.float64) for values in (labels, scores))
+    if labels.ndim != 1 or not labels.size or scores.ndim != 2 or len(scores) != labels.size:
+        raise BadScores(
+            f"labels have the shape {labels.shape} and scores {scores.shape}.",
+            expected="(n,) places of classes and (n, C) probabilities are expected, n >= 1.",
+        )
+    known = (labels >= 0) & (labels < scores.shape[1]) & (labels == np.floor(labels))
+    for what, bad in (("label", ~known), ("row of score", ~np.isfinite(scores).all(axis=1))):
+        if bad.any():
+            raise BadScores(
+                f"{int(bad.sum())} of {bad.size} {what}s are no class, missing or infinite, "
+                f"the first at {int(np.argmax(bad))}.",
+                expected=f"Labels are places among {scores.shape[1]} classes, scores finite.",
+            )
+    return labels, scores
+
+
+def _class_probabilities(labels: Vector, scores: Vector) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    labels, scores = _classes(labels, scores)
+    if scores.min() < 0 or scores.max() > 1 + 1e-6:
+        raise BadScores(
+            f"scores reach from {scores.min():g} to {scores.max():g}.",
+            expected="Probabilities in [0, 1] are expected.",
+        )
+    return labels, scores
+
+
+def _by_class(labels: Vector, scores: Vector) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Rows decided rightly, rows that happened, rows decided for: of each class that has one of the latter two."""
+    labels, scores = _classes(labels, scores)
+    happened, decided = labels.astype(np.intp), scores.argmax(axis=1)
+    size = scores.shape[1]
+    counts = [np.bincount(of, minlength=size) for of in (happened[happened == decided], happened, decided)]
+    there = counts[1] + counts[2] > 0
+    hits, of_labels, of_decisions = (count[there].astype(np.float64) for count in counts)
+    return hits, of_labels, of_decisions
 
 
 def _one_class(metric: str, labels: Vector) -> MetricUndefined:

@@ -21,6 +21,7 @@ from seatrial.stores.online import (
 
 FORMAT = 1
 MOST_KEYS = 500  # in one statement
+PAGES_IN_LOG = 8192  # of 4 KiB, until they are written back: each time waits for the disk
 
 
 class SqliteOnlineStore:
@@ -109,6 +110,7 @@ class SqliteOnlineStore:
                 # a row can be rebuilt from its source, so a commit need not wait for the disk
                 connection.execute("PRAGMA synchronous=NORMAL")
                 connection.execute("PRAGMA mmap_size=268435456")
+                connection.execute(f"PRAGMA wal_autocheckpoint={PAGES_IN_LOG}")
             except sqlite3.Error:
                 connection.close()
                 raise

@@ -46,12 +46,15 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 FORMAT = 1
+OF_CLASS = "probability_"
+EVERY_CLASS = f"{OF_CLASS}*"
 
 Fsync = Literal["never", "group", "always"]
 
 _MAGIC = b"STPLOG"
 _HEADER = struct.Struct("<6sHI")  # magic, format, CRC-32 of both
 _FRAME = struct.Struct("<II")  # length of the payload, CRC-32 of the payload seeded with the length
+_NAN = struct.pack("<d", float("nan"))
 _LARGEST = 16 * 2**20  # no payload is longer; a longer length is damage
 _GROUP_SECONDS = 0.05
 _MOST_SCHEMAS = 1_000  # remembered by `write`; every set of feature names is one
@@ -105,6 +108,7 @@ class LogSchema(msgspec.Struct, frozen=True, array_like=True, tag=0):
     id: 60 bits of the digest of the rest; see `log_schema`.
     inputs: the model's inputs, in the order of its signature.
     categories: those inputs that are strings; the others are numbers.
+    classes: of a multiclass model, in the order of a record's probabilities; empty for others.
     """
 
     id: int
@@ -116,6 +120,7 @@ class LogSchema(msgspec.Struct, frozen=True, array_like=True, tag=0):
     categories: tuple[str, ...]
     fields: tuple[LoggedField, ...]
     views: tuple[str, ...]
+    classes: tuple[str | int, ...] = ()
 
 
 class LoggedPrediction(msgspec.Struct, frozen=True, array_like=True, tag=1):
@@ -127,8 +132,10 @@ class LoggedPrediction(msgspec.Struct, frozen=True, array_like=True, tag=1):
     inputs: the model's inputs after enrichment, before encoding; None is missing.
     fields: the request's fields, timestamps as microseconds; None is missing.
     views: for each view (status, event time in microseconds or None).
-    probability: P(positive); None for a regression.
+    prediction: 0 or 1, or the value; of a multiclass model the place of the likeliest class.
+    probability: P(positive), or the likeliest class's; None for a regression.
     degraded: what could not be asked while this was answered, empty when all is well.
+    probabilities: of every class in order, as the bytes of little-endian float64; empty unless multiclass.
     """
 
     schema: int
@@ -146,6 +153,7 @@ class LoggedPrediction(msgspec.Struct, frozen=True, array_like=True, tag=1):
     probability: float | None
     latency_ms: float
     degraded: tuple[str, ...] = ()
+    probabilities: bytes = b""
 
 
 @dataclass(frozen=True)
@@ -201,9 +209,10 @@ def log_schema(
     categories: Iterable[str] = (),
     fields: Iterable[tuple[str, Dtype]] = (),
     views: Sequence[str] = (),
+    classes: Sequence[str | int] = (),
 ) -> LogSchema:
     """A schema with its id."""
-    parts = (
+    parts: tuple[Any, ...] = (
         model,
         version,
         release,
@@ -213,6 +222,8 @@ def log_schema(
         tuple(LoggedField(name, dtype) for name, dtype in fields),
         tuple(views),
     )
+    if classes:
+        parts += (tuple(classes),)
     return LogSchema(int(value_digest(parts)[:15], 16), *parts)
 
 
@@ -355,10 +366,12 @@ class PredictionLog:
         """Every record once, in the order of its `prediction_id`, filtered by what is given.
 
         window: of `at`, the instant that the prediction is for.
-        columns: only these; all of them without it.
+        columns: only these, "probability_*" standing for every class's; all of them without it.
 
         Columns: prediction_id, request_id, row, caller, model, version, release, deployment, arm, at, recorded_at
-        (UTC), prediction, probability (null for regression), latency_ms, degraded (a list); then for each input
+        (UTC), prediction, probability (null for regression), latency_ms, degraded (a list); of multiclass models, whose
+        `prediction` is null and whose `probability` is that of the likeliest class, `predicted_class` (string) and for
+        each class `probability_CLASS`; then for each input
         of the model `feature_NAME` (float64, or string for a category; null is missing), for each field of the
         request `field_NAME` (in its own type), for each view `view_NAME_status` (present, missing, expired),
         `view_NAME_event_at` and `view_NAME_age_s` (seconds from the event to `at`). Columns that a record's release
@@ -375,6 +388,8 @@ class PredictionLog:
         )
         table = _concatenated(tables)
         if columns is not None:
+            every = [name for name in table.column_names if name.startswith(OF_CLASS)]
+            columns = [one for name in columns for one in (every if name == EVERY_CLASS else [name])]
             unknown = [name for name in columns if name not in table.column_names]
             if unknown and table.num_rows:
                 there = _concatenated(self._tables(model=model, window=window)).column_names
@@ -935,7 +950,12 @@ def _read_batch(
         try:
             names = None
             if needed is not None:
-                names = [name for name in pq.read_schema(path).names if name in needed]
+                every = EVERY_CLASS in needed
+                names = [
+                    name
+                    for name in pq.read_schema(path).names
+                    if name in needed or (every and name.startswith(OF_CLASS))
+                ]
             tables.append(pq.read_table(path, columns=names, filters=condition, partitioning=None))
         except FileNotFoundError:
             raise
@@ -982,11 +1002,13 @@ def _table(schema: LogSchema, rows: Sequence[LoggedPrediction]) -> pa.Table:
         "arm": pa.array([row.arm for row in rows], pa.string()),
         "at": pa.array([row.at_us for row in rows], instant),
         "recorded_at": pa.array([row.recorded_at_us for row in rows], instant),
-        "prediction": pa.array([float(row.prediction) for row in rows], pa.float64()),
+        "prediction": pa.array([None if schema.classes else float(row.prediction) for row in rows], pa.float64()),
         "probability": pa.array([row.probability for row in rows], pa.float64()),
         "latency_ms": pa.array([row.latency_ms for row in rows], pa.float64()),
         "degraded": pa.array([list(row.degraded) for row in rows], strings),
     }
+    if schema.classes:
+        columns |= _of_classes(schema, rows)
     for name, inputs in zip(schema.inputs, zip(*(row.inputs for row in rows), strict=True), strict=True):
         if name in schema.categories:
             columns[f"feature_{name}"] = pa.array([None if v is None else str(v) for v in inputs], pa.string())
@@ -998,6 +1020,22 @@ def _table(schema: LogSchema, rows: Sequence[LoggedPrediction]) -> pa.Table:
         columns[f"view_{view}_status"] = pa.array([status for status, _ in looked], pa.string())
         columns[f"view_{view}_event_at"] = pa.array([event_us for _, event_us in looked], instant)
     return pa.table(columns)
+
+
+def _of_classes(schema: LogSchema, rows: Sequence[LoggedPrediction]) -> dict[str, pa.Array]:
+    """What a multiclass model answered: the likeliest class, and the probability of each."""
+    import numpy as np
+    import pyarrow as pa
+
+    names = [str(name) for name in schema.classes]
+    length = 8 * len(names)  # of what is damaged nothing is told
+    told = b"".join(row.probabilities if len(row.probabilities) == length else _NAN * len(names) for row in rows)
+    table = np.frombuffer(told, dtype="<f8").reshape(len(rows), len(names))
+    columns = {"predicted_class": pa.array([names[int(row.prediction)] for row in rows], pa.string())}
+    return columns | {
+        f"{OF_CLASS}{name}": pa.array(np.ascontiguousarray(of), from_pandas=True)
+        for name, of in zip(names, table.T, strict=True)
+    }
 
 
 def _with_ages(table: pa.Table) -> pa.Table:

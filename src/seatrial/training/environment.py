@@ -8,22 +8,32 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
+import io
 import os
 import platform
 import re
 import subprocess
-from collections.abc import Sequence
+import zipfile
+import zlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from seatrial.core.errors import Failed
 from seatrial.core.identity import digest, value_digest
+from seatrial.training.closure import own_files
 from seatrial.training.estimator import thread_variables
 
 FORMAT = 1
 LOCK = "requirements.lock"
 DIFF = ("diff", "--binary", "--no-color", "--no-ext-diff", "--no-textconv")
+
+
+class DefinitionsDamaged(Failed):
+    """The definitions that were kept with a run are not those that it was trained from."""
+
+    code = "training.definitions_damaged"
 
 
 class DefinitionUnreadable(Failed):
@@ -34,10 +44,12 @@ class DefinitionUnreadable(Failed):
 
 @dataclass(frozen=True)
 class Environment:
-    """facts: plain values, see `describe`. patch: the uncommitted changes as git would apply them; may be empty."""
+    """facts: plain values, see `describe`. patch: the uncommitted changes as git would apply them; may be empty.
+    definitions: the sources that the code's digest is of, as `pack_definitions` packs them; empty without any."""
 
     facts: dict[str, Any]
     patch: bytes
+    definitions: bytes = b""
 
 
 def describe(folder: Path, definition_files: Sequence[Path], threads: int, *, seed: int | None = None) -> Environment:
@@ -46,11 +58,13 @@ def describe(folder: Path, definition_files: Sequence[Path], threads: int, *, se
     definition_files: every file of the project that was read to make the definitions.
     The facts hold `python platform cpu blas threads thread_variables hash_seed seed packages lock code`; without
     git, `code.commit` is None and `code.dirty` too. `lock.digest` covers every installed package and version.
+    `code.files` has a digest for each definition file and each module beside them that they use.
     Raises DefinitionUnreadable.
     """
-    packages = _packages()
+    packages = installed()
     lock_file = folder / LOCK
-    code, patch = _code(folder, definition_files)
+    sources = definition_sources(folder, definition_files)
+    code, patch = _code(folder, definition_files, sources)
     facts = {
         "format": FORMAT,
         "python": f"{platform.python_implementation()} {platform.python_version()}",
@@ -68,7 +82,7 @@ def describe(folder: Path, definition_files: Sequence[Path], threads: int, *, se
         },
         "code": code,
     }
-    return Environment(facts, patch)
+    return Environment(facts, patch, pack_definitions(sources) if sources else b"")
 
 
 def definitions_digest(folder: Path, files: Sequence[Path]) -> str:
@@ -76,34 +90,76 @@ def definitions_digest(folder: Path, files: Sequence[Path]) -> str:
 
     Raises DefinitionUnreadable.
     """
+    return sources_digest(definition_sources(folder, files))
+
+
+def sources_digest(sources: Mapping[str, bytes]) -> str:
+    """The digest of sources by their places."""
+    return value_digest({place: digest(source) for place, source in sources.items()})
+
+
+def definition_sources(folder: Path, files: Sequence[Path]) -> dict[str, bytes]:
+    """The bytes of the definition files, and of the modules of one's own that they use, by their place in the folder.
+
+    Raises DefinitionUnreadable.
+    """
     found = {}
-    for file in files:
+    for file in own_files(folder, files):
         path = folder / file
         try:
             place = path.resolve().relative_to(folder.resolve()).as_posix()
         except ValueError:
             place = path.name
         try:
-            found[place] = digest(path.read_bytes())
+            found[place] = path.read_bytes()
         except OSError as error:
             raise DefinitionUnreadable(
                 f"the definition file '{file}' could not be read: {error.strerror}.",
                 expected="Every file that the definitions come from must stay in place while training.",
             ) from error
-    return value_digest(found)
+    return found
 
 
-def _code(folder: Path, files: Sequence[Path]) -> tuple[dict[str, Any], bytes]:
-    source = definitions_digest(folder, files)
+def pack_definitions(sources: Mapping[str, bytes]) -> bytes:
+    """Sources as a zip file: equal sources give equal bytes."""
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+        for place in sorted(sources):
+            archive.writestr(zipfile.ZipInfo(place), sources[place], zipfile.ZIP_DEFLATED)
+    return packed.getvalue()
+
+
+def unpack_definitions(data: bytes, expected: str) -> dict[str, bytes]:
+    """The sources in what `pack_definitions` made. Raises DefinitionsDamaged when their digest is not `expected`."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            sources = {name: archive.read(name) for name in archive.namelist()}
+        found = sources_digest(sources)
+    except (zipfile.BadZipFile, zlib.error, OSError, ValueError, EOFError) as error:
+        found, why = "", f"cannot be read: {error}"
+    else:
+        why = f"have the digest {found[:12]}"
+    if found != expected or any(".." in Path(place).parts or Path(place).is_absolute() for place in sources):
+        raise DefinitionsDamaged(
+            f"the definitions that were kept {why}.",
+            expected=f"Those that were trained from have {expected[:12]}.",
+            next="Put the file back from a backup, or check out the commit that the run names.",
+        )
+    return sources
+
+
+def _code(folder: Path, files: Sequence[Path], sources: Mapping[str, bytes]) -> tuple[dict[str, Any], bytes]:
     commit = (_git(folder, "rev-parse", "--verify", "--quiet", "HEAD") or b"").decode().strip() or None
     status = _git(folder, "status", "--porcelain", "--untracked-files=normal", "--", ".")
     dirty = None if status is None else bool(status.strip())
     patch = b""
     if commit and dirty:
         patch = _git(folder, *DIFF, "--relative", "HEAD", "--", ".") or b""
-        patch += b"".join(_as_new(folder, file) for file in files)
+        own = [folder / place for place in sources if (folder / place).is_file()]
+        patch += b"".join(_as_new(folder, file) for file in dict.fromkeys([*(folder / file for file in files), *own]))
     return {
-        "definitions": source,
+        "definitions": sources_digest(sources),
+        "files": {place: digest(source) for place, source in sorted(sources.items())},
         "commit": commit,
         "dirty": dirty,
         "patch": digest(patch) if patch else None,
@@ -135,7 +191,7 @@ def _git(folder: Path, *arguments: str, codes: tuple[int, ...] = (0,)) -> bytes 
     return answer.stdout if answer.returncode in codes else None
 
 
-def _packages() -> list[str]:
+def installed() -> list[str]:
     """Installed packages as sorted name==version, each once."""
     found: dict[str, str] = {}
     for distribution in importlib.metadata.distributions():

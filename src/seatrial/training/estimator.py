@@ -1,8 +1,8 @@
 """The estimator: how is it found, made repeatable, fitted and asked for scores?
 
-An estimator is anything in scikit-learn's shape: `fit(X, y)`, then `predict_proba(X)` for binary targets or
-`predict(X)` for regression. It comes as an import path, a class, a function that makes one, or an unfitted
-object. The system, not the user, sets seeds and threads. What an estimator raises is told in its own words,
+An estimator is anything in scikit-learn's shape: `fit(X, y)`, then `predict_proba(X)` for binary and
+multiclass targets or `predict(X)` for regression. It comes as an import path, a class, a function that makes one, or
+an unfitted object. The system, not the user, sets seeds and threads. What an estimator raises is told in its own words,
 with the columns named.
 """
 
@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seatrial.core.errors import UsageError, did_you_mean, listed
+from seatrial.core.signature import Rows, missing_in
 from seatrial.training.model import Model
 from seatrial.training.rows import TrainingRefused
 
@@ -75,7 +76,7 @@ def make_estimator(model: Model) -> Any:
     Raises EstimatorNotFound or BadEstimator.
     """
     estimator = _make(model)
-    for method in ("fit", "predict_proba" if model.task == "binary" else "predict"):
+    for method in ("fit", "predict" if model.task == "regression" else "predict_proba"):
         if not callable(getattr(estimator, method, None)):
             hint = "SVC(probability=True) or CalibratedClassifierCV gives one." if method == "predict_proba" else ""
             raise BadEstimator(
@@ -147,10 +148,13 @@ def controlled(model: Model, heard: list[str]) -> Iterator[None]:
                     heard.append(words)
 
 
-def fit_estimator(model: Model, inputs: NDArray[np.float32], labels: NDArray[np.float64], names: Sequence[str]) -> Any:
-    """An estimator fitted on float32 (n, k); labels are given as int64 for binary. Raises EstimatorFailed."""
+def fit_estimator(model: Model, inputs: Rows, labels: NDArray[np.float64], names: Sequence[str]) -> Any:
+    """An estimator fitted on float32 (n, k); labels are given as int64 unless for regression, those of multiclass
+    counted from 0 without gaps. Raises EstimatorFailed."""
     estimator = make_estimator(model)
-    target = labels.astype(np.int64) if model.task == "binary" else labels
+    target = labels if model.task == "regression" else labels.astype(np.int64)
+    if model.task == "multiclass":  # XGBoost for one takes no gaps
+        target = np.unique(target, return_inverse=True)[1].astype(np.int64)
     try:
         estimator.fit(inputs, target)
     except Exception as error:  # an estimator raises what it likes
@@ -158,17 +162,22 @@ def fit_estimator(model: Model, inputs: NDArray[np.float32], labels: NDArray[np.
     return estimator
 
 
-def score(model: Model, estimator: Any, inputs: NDArray[np.float32], names: Sequence[str]) -> NDArray[np.float64]:
-    """P(positive) or the value for each row, float64 (n,), all finite. Raises EstimatorFailed."""
+def score(model: Model, estimator: Any, inputs: Rows, names: Sequence[str]) -> NDArray[np.float64]:
+    """P(positive) or the value for each row, float64 (n,); for multiclass float64 (n, C) of the C classes that it was
+    fitted on. All finite. Raises EstimatorFailed."""
+    expected: tuple[int, ...] = (len(inputs),)
     try:
         if model.task == "binary":
             answer = np.asarray(estimator.predict_proba(inputs), dtype=np.float64)
             scores = answer[:, list(estimator.classes_).index(1)]
+        elif model.task == "multiclass":
+            scores = np.asarray(estimator.predict_proba(inputs), dtype=np.float64)
+            expected = (len(inputs), len(estimator.classes_))
         else:
             scores = np.asarray(estimator.predict(inputs), dtype=np.float64).reshape(-1)
     except Exception as error:  # an estimator raises what it likes
         raise _explain(model, error, inputs, names, "asked for scores") from error
-    if scores.shape != (len(inputs),) or not np.isfinite(scores).all():
+    if scores.shape != expected or not np.isfinite(scores).all():
         raise EstimatorFailed(
             f"{type(estimator).__name__} of model '{model.name}' gave {int((~np.isfinite(scores)).sum())} scores of "
             f"{scores.size} that are NaN or infinite, for {len(inputs)} rows.",
@@ -341,10 +350,8 @@ def _settle(step: Any, model: Model) -> None:
         step.set_params(**changes)
 
 
-def _explain(
-    model: Model, error: Exception, inputs: NDArray[np.float32], names: Sequence[str], doing: str
-) -> EstimatorFailed:
-    missing = {name: int(count) for name, count in zip(names, np.isnan(inputs).sum(axis=0), strict=True) if count}
+def _explain(model: Model, error: Exception, inputs: Rows, names: Sequence[str], doing: str) -> EstimatorFailed:
+    missing = {name: int(count) for name, count in zip(names, missing_in(inputs).sum(axis=0), strict=True) if count}
     words = f"{type(error).__name__}: {error}"
     if missing and "nan" in str(error).lower():
         return MissingValuesNotTaken(

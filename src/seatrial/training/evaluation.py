@@ -66,23 +66,34 @@ class CrossValidation:
 
 @dataclass(frozen=True)
 class PartFit:
-    """An estimator fitted on one part of the rows, and the signature that encodes for it."""
+    """An estimator fitted on one part of the rows, and the signature that encodes for it.
+
+    learned: of a multiclass target the places, among all classes, of those that the part has.
+    """
 
     estimator: Any
     signature: Signature
     unseen: dict[str, int]
+    learned: NDArray[np.intp] | None = None
 
     def score(self, model: Model, rows: TrainingRows, indices: Indices) -> NDArray[np.float64]:
         inputs, unseen = encode(self.signature, rows.at(indices))
         self.unseen.update(unseen)
-        return score(model, self.estimator, inputs, self.signature.inputs)
+        scores = score(model, self.estimator, inputs, self.signature.inputs)
+        if self.learned is None or self.learned.size == len(self.signature.classes):
+            return scores
+        of_all = np.zeros((len(scores), len(self.signature.classes)))  # nothing is known of the others
+        of_all[:, self.learned] = scores
+        return of_all
 
 
 def fit_part(model: Model, rows: TrainingRows, request: Sequence[Field], indices: Indices) -> PartFit:
     """Fit on some rows; categories are those of these rows alone. Raises EstimatorFailed."""
     signature = rows.signature(model.task, request, indices)
     inputs, _ = encode(signature, rows.at(indices))
-    return PartFit(fit_estimator(model, inputs, rows.labels[indices], signature.inputs), signature, {})
+    labels = rows.labels[indices]
+    learned = np.unique(labels).astype(np.intp) if rows.classes else None
+    return PartFit(fit_estimator(model, inputs, labels, signature.inputs), signature, {}, learned)
 
 
 def cross_validate(
@@ -103,6 +114,10 @@ def cross_validate(
 
 
 def constant_baseline(model: Model, rows: TrainingRows, parts: Parts) -> dict[str, float | None]:
-    """Metrics on the test part of the training part's mean label, predicted for every row: what skill starts from."""
+    """Metrics on the test part of the training part's mean label, or its class shares, predicted for every row: what
+    skill starts from."""
+    if rows.classes:
+        shares = np.bincount(rows.labels[parts.train].astype(np.intp), minlength=len(rows.classes)) / parts.train.size
+        return measure(model.task, rows.labels[parts.test], np.tile(shares, (parts.test.size, 1)))
     constant = np.full(parts.test.size, rows.labels[parts.train].mean())
     return measure(model.task, rows.labels[parts.test], constant)

@@ -15,7 +15,7 @@ from seatrial.features.request_time import RequestFunction
 from seatrial.training.gates import Gate, check_gates
 
 REQUEST = "request:"
-TASKS: tuple[Task, ...] = ("binary", "regression")
+TASKS: tuple[Task, ...] = ("binary", "multiclass", "regression")
 SPLITS = ("time", "stratified", "random")
 MOST_THREADS = 256
 WORDS = ("owner", "on_call", "runbook", "description")
@@ -26,7 +26,7 @@ class Split:
     """How rows are held back for the test that the gates read.
 
     kind: "time" (the last rows by time; the default when labels have an event_timestamp), "stratified"
-        (binary targets without a time) or "random".
+        (binary and multiclass targets without a time) or "random".
     test_size: share of the rows in the test part, in (0, 1).
     """
 
@@ -53,7 +53,8 @@ class Split:
 class Model:
     """A model and everything that training it needs.
 
-    task: "binary" (target false/true or 0/1; answers P(positive)) or "regression".
+    task: "binary" (target false/true or 0/1; answers P(positive)), "multiclass" (target of 3 to 1,000 strings or whole
+        numbers; answers a probability for each class) or "regression".
     target: column of the label source; null rows have no label.
     labels: one row per thing to predict: key, time, request fields, target. `event_timestamp` is the instant
         of the prediction, `label_known_at` when its label is known. Without a time, rows are one batch.

@@ -17,7 +17,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from seatrial.core.clock import monotonic
-from seatrial.core.signature import Signature, Task, encode
+from seatrial.core.signature import Class, Rows, Signature, Task, encode, places
 from seatrial.core.types import Field
 from seatrial.features.plan import FeaturePlan
 from seatrial.stats.metrics import measure
@@ -50,11 +50,12 @@ class ChampionScores:
     """The model that is live now, for the gate that compares with it.
 
     name: how messages call it ("late 3"). score: given the test rows (a table with the training set's columns),
-    answers float64 (n,) in their order.
+    answers float64 (n,) in their order, or (n, C) in the order of its own `classes`.
     """
 
     name: str
     score: Callable[[pa.Table], NDArray[np.float64]]
+    classes: tuple[Class, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,8 @@ class Fitted:
     warnings: inputs that never change, and what the estimator warned of in its own words.
     timings: seconds by stage. profile: see `training.profile`.
     parity_rows: float32 (m, k), the test rows, then the other known rows, encoded with `signature`.
-    test_scores: key columns, at, label_known_at, label, score of the test part.
+    test_scores: key columns, at, label_known_at, label, score of the test part; of a multiclass model the score is the
+        likeliest class's probability, `predicted` that class, and `score_CLASS` the probability of each.
     """
 
     model: str
@@ -92,7 +94,7 @@ class Fitted:
     warnings: tuple[str, ...]
     timings: dict[str, float]
     profile: dict[str, Any]
-    parity_rows: NDArray[np.float32]
+    parity_rows: Rows
     test_scores: pa.Table
     metrics_of: str = METRICS_OF
 
@@ -171,7 +173,7 @@ def fit(
     with watch.stage("profile"):
         rest = np.setdiff1d(np.arange(known.size), parts.test)
         parity_rows, _ = encode(last.signature, known.at(np.concatenate([parts.test, rest])))
-        profile = reference_profile(model.task, known.columns, scores, known.labels, known.at_us)
+        profile = reference_profile(model.task, known.columns, scores, known.labels, known.at_us, classes=known.classes)
     return Fitted(
         model=model.name,
         task=model.task,
@@ -248,7 +250,12 @@ def _champion_metrics(
     model: Model, rows: TrainingRows, test: Indices, champion: ChampionScores
 ) -> dict[str, float | None]:
     scores = np.asarray(champion.score(rows.table.take(pa.array(test))), dtype=np.float64)
-    if scores.shape != test.shape or not np.isfinite(scores).all():
+    if rows.classes:
+        of_all = np.zeros((test.size, len(rows.classes) + 1))  # what the champion says of other classes is left out
+        if scores.shape == (test.size, len(champion.classes)):
+            of_all[:, places(champion.classes, rows.classes).astype(np.intp)] = scores
+            scores = of_all[:, :-1]
+    if scores.shape[:1] != test.shape or scores.ndim != 1 + bool(rows.classes) or not np.isfinite(scores).all():
         raise ChampionNotComparable(
             f"the champion ({champion.name}) gave scores of the shape {scores.shape}, "
             f"{int((~np.isfinite(scores)).sum())} of them not finite, for {test.size} test rows of '{model.name}'.",
@@ -260,4 +267,13 @@ def _champion_metrics(
 def _test_scores(model: Model, rows: TrainingRows, test: Indices, scores: NDArray[np.float64]) -> pa.Table:
     named = [name for name in dict.fromkeys((*model.key, AT, KNOWN_AT)) if name in rows.table.column_names]
     columns = {name: rows.table.column(name).take(pa.array(test)) for name in named}
-    return pa.table(columns | {"label": pa.array(rows.labels[test]), "score": pa.array(scores)})
+    if not rows.classes:
+        return pa.table(columns | {"label": pa.array(rows.labels[test]), "score": pa.array(scores)})
+    of_labels, decided = (
+        pa.array([rows.classes[place] for place in found.astype(np.intp).tolist()])
+        for found in (rows.labels[test], scores.argmax(axis=1))
+    )
+    columns |= {"label": of_labels, "predicted": decided, "score": pa.array(scores.max(axis=1))}
+    return pa.table(
+        columns | {f"score_{name}": pa.array(of) for name, of in zip(rows.classes, scores.T.copy(), strict=True)}
+    )

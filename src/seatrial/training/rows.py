@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from seatrial.core.clock import from_us, iso
 from seatrial.core.errors import Failed, UsageError, did_you_mean, listed
-from seatrial.core.signature import Signature, Task, refuse_inexact
+from seatrial.core.signature import Class, Layout, Signature, Task, places, refuse_inexact
 from seatrial.core.types import Field
 from seatrial.features.definitions import FeatureView
 from seatrial.training.model import REQUEST, Model
@@ -26,6 +26,7 @@ from seatrial.training.model import REQUEST, Model
 AT = "at"
 KNOWN_AT = "label_known_at"
 FEWEST_ROWS = 20
+MOST_CLASSES = 1000
 
 Indices = NDArray[np.intp]
 Column = NDArray[Any]
@@ -67,6 +68,12 @@ class BadInput(TrainingRefused):
     code = "training.bad_input"
 
 
+class BadClasses(TrainingRefused):
+    """A multiclass target has too few or too many classes, or a class of a single row."""
+
+    code = "training.bad_classes"
+
+
 class LabelBeforePrediction(TrainingRefused):
     """A label was known before the instant of its prediction: the times are wrong, or the label leaks."""
 
@@ -95,7 +102,8 @@ class CutoffWithoutTimes(UsageError):
 class TrainingRows:
     """The rows that count, as arrays, ordered by `at`, then key, then as given.
 
-    table: the rows themselves. labels: float64 (n,); 0 and 1 for binary.
+    table: the rows themselves. labels: float64 (n,); 0 and 1 for binary, places among `classes` for multiclass.
+    classes: of a multiclass target, sorted.
     columns: for each input (n,) float64 with NaN for missing, or objects (str or None) for categories.
     at_us, known_us: int64 (n,), when the prediction is made and when its label is known; None without times.
     integers: inputs that came as integers. counts: rows given and left out, and why.
@@ -108,6 +116,7 @@ class TrainingRows:
     known_us: NDArray[np.int64] | None
     integers: tuple[str, ...]
     counts: dict[str, int]
+    classes: tuple[Class, ...] = ()
 
     @property
     def size(self) -> int:
@@ -127,13 +136,13 @@ class TrainingRows:
         """The input columns of some rows."""
         return {name: column[indices] for name, column in self.columns.items()}
 
-    def signature(self, task: Task, request: Sequence[Field], indices: Indices) -> Signature:
+    def signature(self, task: Task, request: Sequence[Field], indices: Indices, layout: Layout = "packed") -> Signature:
         """The signature of a model that learns from these rows: their categories, sorted, and no others."""
         categories = {
             name: tuple(sorted({value for value in self.columns[name][indices] if value is not None}))
             for name in self.categories
         }
-        return Signature(task, tuple(request), tuple(self.columns), categories, self.integers)
+        return Signature(task, tuple(request), tuple(self.columns), categories, self.integers, self.classes, layout)
 
 
 def training_rows(model: Model, table: pa.Table, *, cutoff_us: int | None) -> TrainingRows:
@@ -152,7 +161,9 @@ def training_rows(model: Model, table: pa.Table, *, cutoff_us: int | None) -> Tr
             f"a cut-off at {iso(from_us(cutoff_us))} was given, but the labels of model '{model.name}' have no time.",
             expected="Labels with event_timestamp= can be cut off; labels without are one batch.",
         )
-    labels = _labels(model, table.column(model.target))
+    target = table.column(model.target)
+    classes = _classes(model, target) if model.task == "multiclass" else ()
+    labels = places(target.to_pylist(), classes) if classes else _labels(model, target)
     labelled = ~np.isnan(labels)
     known = labelled.copy()
     if at_us is not None:
@@ -172,7 +183,10 @@ def training_rows(model: Model, table: pa.Table, *, cutoff_us: int | None) -> Tr
         )
     columns, integers = _inputs(model, table, known)
     order = _order(model, table, at_us, known)
-    _check_varies(model, labels[order])
+    if classes:
+        classes, labels = _used_classes(model, classes, labels, order)
+    else:
+        _check_varies(model, labels[order])
     return TrainingRows(
         table=table.take(pa.array(order)),
         labels=labels[order],
@@ -181,6 +195,7 @@ def training_rows(model: Model, table: pa.Table, *, cutoff_us: int | None) -> Tr
         known_us=None if known_us is None else known_us[order],
         integers=integers,
         counts=counts,
+        classes=classes,
     )
 
 
@@ -271,7 +286,7 @@ def _labels(model: Model, column: pa.ChunkedArray) -> NDArray[np.float64]:
             expected="false/true or 0/1 is expected for a binary target."
             if model.task == "binary"
             else "A number is expected for regression.",
-            next="Compute a numeric target in the label source.",
+            next="Compute a numeric target in the label source, or declare the task 'multiclass'.",
         )
     labels = _floats(column)
     bad = np.isinf(labels)
@@ -281,10 +296,55 @@ def _labels(model: Model, column: pa.ChunkedArray) -> NDArray[np.float64]:
         row = int(np.argmax(bad))
         raise BadTarget(
             f"the target '{model.target}' is {labels[row]:g} in row {row} ({int(bad.sum())} such rows).",
-            expected="A binary target is 0 or 1." if model.task == "binary" else "A finite number is expected.",
+            expected="A binary target is 0 or 1; a target of several classes has the task 'multiclass'."
+            if model.task == "binary"
+            else "A finite number is expected.",
             row=row,
         )
     return labels
+
+
+def _classes(model: Model, column: pa.ChunkedArray) -> tuple[Class, ...]:
+    """The target's distinct values, sorted: strings or whole numbers."""
+    if not (_is_text(column.type) or pa.types.is_integer(column.type)):
+        raise BadTarget(
+            f"the target '{model.target}' of model '{model.name}' is {column.type}.",
+            expected="false/true is a binary target: declare the task 'binary'."
+            if pa.types.is_boolean(column.type)
+            else "The classes of a multiclass target are strings or whole numbers.",
+            next="" if pa.types.is_boolean(column.type) else "Compute such a target in the label source.",
+        )
+    found = pc.unique(column).drop_null().to_pylist()
+    return tuple(sorted(found))
+
+
+def _used_classes(
+    model: Model, classes: tuple[Class, ...], labels: NDArray[np.float64], order: Indices
+) -> tuple[tuple[Class, ...], NDArray[np.float64]]:
+    """The classes that the used rows have, and the labels among these."""
+    used, counts = np.unique(labels[order], return_counts=True)
+    kept = tuple(classes[int(place)] for place in used)
+    if not 3 <= len(kept) <= MOST_CLASSES:
+        raise BadClasses(
+            f"the target '{model.target}' of model '{model.name}' has {len(kept)} classes in {order.size} rows.",
+            expected=f"From 3 to {MOST_CLASSES} are expected of a multiclass target; of two, compute a binary one."
+            if len(kept) < 3
+            else f"At most {MOST_CLASSES} classes are expected; so many are most often an identifier or a number.",
+            next="" if len(kept) < 3 else "Put rare classes together in the label source.",
+            classes=len(kept),
+        )
+    single = [name for name, count in zip(kept, counts, strict=True) if count == 1]
+    if single:
+        raise BadClasses(
+            f"{len(single)} of {len(kept)} classes of the target '{model.target}' of model '{model.name}' have one "
+            f"row each: {listed(str(name) for name in single)}.",
+            expected="A class needs a row to learn from and another to be tested on.",
+            next="Put rare classes together in the label source, or leave their target null.",
+            single=single,
+        )
+    narrowed = np.full(labels.size, np.nan)
+    narrowed[order] = np.searchsorted(used, labels[order])
+    return kept, narrowed
 
 
 def _known(

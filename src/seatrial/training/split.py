@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seatrial.core.clock import from_us, iso
+from seatrial.core.errors import listed
 from seatrial.core.signature import Task
 from seatrial.training.model import Model
 from seatrial.training.rows import Indices, OneClass, TooFewRows, TrainingRefused, TrainingRows
@@ -27,6 +28,12 @@ class SplitImpossible(TrainingRefused):
     """The rows cannot be split in the way that the model asks for."""
 
     code = "training.split_impossible"
+
+
+class ClassNotLearned(TrainingRefused):
+    """A class of the target has rows in the test part only."""
+
+    code = "training.class_not_learned"
 
 
 @dataclass(frozen=True)
@@ -47,7 +54,7 @@ def split_kind(model: Model, rows: TrainingRows) -> SplitKind:
         return model.split.kind
     if rows.at_us is not None:
         return "time"
-    return "stratified" if model.task == "binary" else "random"
+    return "random" if model.task == "regression" else "stratified"
 
 
 def split(model: Model, rows: TrainingRows) -> Parts:
@@ -65,6 +72,8 @@ def split(model: Model, rows: TrainingRows) -> Parts:
         fold = _shuffled_folds(rows.labels, everything, kind, model.split.test_size, model.seed)
         parts = Parts(np.flatnonzero(fold != 0), np.flatnonzero(fold == 0), everything[:0])
     _check_parts(model.task, rows.labels, parts, "the test part")
+    if model.task == "multiclass":
+        _check_learned(model, rows, parts)
     return parts
 
 
@@ -104,7 +113,11 @@ def summary(model: Model, rows: TrainingRows, parts: Parts) -> dict[str, Any]:
 
 
 def _part(rows: TrainingRows, indices: Indices) -> dict[str, Any]:
-    plain: dict[str, Any] = {"rows": int(indices.size), "label_mean": float(rows.labels[indices].mean())}
+    plain: dict[str, Any] = {"rows": int(indices.size)}
+    if rows.classes:
+        plain["classes"] = int(np.unique(rows.labels[indices]).size)
+    else:
+        plain["label_mean"] = float(rows.labels[indices].mean())
     if rows.at_us is not None:
         plain["first_at"] = iso(from_us(int(rows.at_us[indices].min())))
         plain["last_at"] = iso(from_us(int(rows.at_us[indices].max())))
@@ -170,3 +183,25 @@ def _check_parts(task: Task, labels: NDArray[np.float64], parts: Parts, where: s
                 expected="Both classes are needed in training and test.",
                 next=_ADVICE,
             )
+        if task == "multiclass" and found.min() == found.max():
+            raise OneClass(
+                f"{where} leaves {indices.size} {name} rows that are all of one class{purged}.",
+                expected="At least two classes are needed in training and test.",
+                next=_ADVICE,
+            )
+
+
+def _check_learned(model: Model, rows: TrainingRows, parts: Parts) -> None:
+    """Refuse a class that the test part has and the training part does not: nothing could be learned of it."""
+    missing = np.setdiff1d(np.arange(len(rows.classes)), rows.labels[parts.train]).astype(int)
+    if missing.size:
+        names = [str(rows.classes[place]) for place in missing]
+        tested = int(np.isin(rows.labels[parts.test], missing).sum())
+        raise ClassNotLearned(
+            f"the training part of model '{model.name}' has no row of {missing.size} of {len(rows.classes)} classes: "
+            f"{listed(names)}; the test part has {tested} of them, {parts.purged.size} rows were purged.",
+            expected="Every class needs rows that can be learned from.",
+            next="Wait until there are older rows of it, leave its target null, put it together with another class, or "
+            "give the model Split('stratified').",
+            classes=names,
+        )

@@ -1,0 +1,334 @@
+"""Training again: the same comes out, and whatever was planted is named."""
+
+from __future__ import annotations
+
+import shutil
+from datetime import UTC, datetime, timedelta
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from seatrial import Project
+from seatrial.cli import run as cli
+from seatrial.core.records import Record
+from seatrial.data.snapshot import SnapshotDamaged
+from seatrial.reproduce import NotReproducible, SnapshotMissing
+from seatrial.training.environment import DefinitionsDamaged
+
+START = datetime(2024, 1, 1, tzinfo=UTC)
+HOUR = timedelta(hours=1)
+TIME = pa.timestamp("us", "UTC")
+PROJECT = """
+from seatrial import *
+
+carrier = Entity("carrier")
+departures = ParquetSource("departures.parquet", event_timestamp="at", event_key=["flight"])
+
+
+@feature_view(entity=carrier, source=departures, ttl="7d")
+class carrier_delay:
+    mean_24h = agg.mean("delay", window="24h")
+
+
+@on_request
+def share(distance: float, carrier_delay__mean_24h: float) -> float:
+    return distance / (1 + carrier_delay__mean_24h)
+
+
+Model("late", task="binary", target="late", key=["flight"],
+      labels=ParquetSource("scheduled.parquet", event_timestamp="at", label_known_at="known"),
+      features=[carrier_delay, share, "request:distance"],
+      estimator="lightgbm.LGBMClassifier",
+      params={"n_estimators": 20, "num_leaves": 7, "subsample": 0.8, "subsample_freq": 1},
+      cv_folds=3, gates=[Gate.at_least("roc_auc", 0.55)])
+"""
+
+
+def write_data(folder, rows=400):
+    random = np.random.default_rng(0)
+    at = [START + hour * HOUR for hour in range(rows)]
+    distance, delay = random.normal(size=rows), np.round(random.gamma(2, 8, rows), 3)
+    carrier = np.array(["AA", "BB", "CC"])[random.integers(0, 3, rows)]
+    flight = [f"F{number:04}" for number in range(rows)]
+    late = distance + 0.05 * delay + random.normal(size=rows) > 1
+    known = pa.array([time + 3 * HOUR for time in at], TIME)
+    times = pa.array(at, TIME)
+    scheduled = {"flight": flight, "carrier": carrier, "distance": distance, "late": late, "at": times, "known": known}
+    pq.write_table(pa.table(scheduled), folder / "scheduled.parquet")
+    departures = {"flight": flight, "carrier": carrier, "delay": delay, "at": times}
+    pq.write_table(pa.table(departures), folder / "departures.parquet")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A project's folder after its first training, and the run."""
+    folder = tmp_path_factory.mktemp("trained")
+    write_data(folder)
+    (folder / "project.py").write_text(PROJECT)
+    with Project(folder) as project:
+        return folder, project.train().run
+
+
+@pytest.fixture
+def folder(trained, tmp_path):
+    """A copy of it, to plant changes in."""
+    return shutil.copytree(trained[0], tmp_path / "copy")
+
+
+@pytest.fixture
+def run(trained):
+    return trained[1]
+
+
+def reproduced(folder, name="late", **how):
+    with Project(folder) as project:
+        return project.reproduce(name, **how)
+
+
+def edit(folder, old, new):
+    text = (folder / "project.py").read_text()
+    assert old in text
+    (folder / "project.py").write_text(text.replace(old, new))
+
+
+def rewrite(folder, source, change):
+    path = folder / f"{source}.parquet"
+    pq.write_table(change(pq.read_table(path)), path)
+
+
+def nudged(table, column="delay", row=7, by=1e-12):
+    values = table[column].to_numpy().copy()
+    values[row] += by
+    return table.set_column(table.column_names.index(column), column, pa.array(values))
+
+
+def named(differences, kind):
+    return [one for one in differences if one.kind == kind]
+
+
+def test_a_run_trained_again_is_identical_and_makes_no_version(folder, run):
+    done = reproduced(folder, run)
+    assert (done.verdict, done.reproduced, done.because) == ("identical", True, "")
+    assert done.digest == done.recorded_digest
+    assert done.inputs == done.project == []
+    with Project(folder) as project:
+        assert len(project.models()) == len(project.runs()) == 1
+        assert project.audit_list()[-1].kind == "run.reproduced"
+
+
+def test_it_is_named_by_run_model_version_or_release(folder, run):
+    with Project(folder) as project:
+        release = project.release("late")
+        names = [run, run[:20], "late", "late@candidate", "late:1", release.id]
+        found = [project.reproduce(name) for name in names]
+    assert {one.run for one in found} == {run}
+    assert {one.verdict for one in found} == {"identical"}
+    assert {one.release for one in found} == {release.id}
+
+
+def test_the_recorded_rows_are_trained_on_and_a_cell_that_moved_by_1e_12_since_is_named(folder):
+    rewrite(folder, "departures", nudged)
+    done = reproduced(folder)
+    assert done.verdict == "identical"
+    (moved,) = named(done.project, "data")
+    assert moved.name == "departures"
+    assert moved.detail[0] == "changed: delay, 1 of 400 cells"
+    assert moved.detail[1].startswith("row 7: ")
+
+
+def test_rows_in_another_order_are_told_as_that(folder):
+    rewrite(folder, "departures", lambda table: table.take(list(reversed(range(table.num_rows)))))
+    (moved,) = named(reproduced(folder).project, "data")
+    assert moved.detail == ("the same rows in another order",)
+
+
+def test_rows_that_came_since_are_told_as_that(folder):
+    rewrite(folder, "departures", lambda table: pa.concat_tables([table, table.slice(0, 3)]))
+    done = reproduced(folder)
+    (moved,) = named(done.project, "data")
+    assert moved.detail == ("3 rows were put at the end",)
+    assert done.verdict == "identical"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "kind", "name", "words"),
+    [
+        ('"num_leaves": 7', '"num_leaves": 8', "parameter", "num_leaves", "7 -> 8"),
+        ('"subsample": 0.8, ', "", "parameter", "subsample", "0.8 -> none"),
+        ("cv_folds=3", "cv_folds=3, seed=43", "seed", "seed", "42 -> 43"),
+        ("cv_folds=3", "cv_folds=3, threads=2", "threads", "threads", "1 -> 2"),
+        ("cv_folds=3", "cv_folds=4", "declaration", "cv_folds", "3 -> 4"),
+        ("distance / (1 +", "distance / (2 +", "code", "project.py", ""),
+    ],
+)
+def test_a_change_of_the_definitions_is_named_and_not_trained_with(folder, old, new, kind, name, words):
+    edit(folder, old, new)
+    done = reproduced(folder)
+    assert done.verdict == "identical"
+    (found,) = named(done.project, kind)
+    assert found.name == name
+    assert words in str(found)
+    assert named(done.project, "code")[0].name == "project.py"
+
+
+def test_a_package_of_another_version_is_named_before_those_that_came_in_addition(folder, tmp_path, monkeypatch):
+    for name, version in (("an-addition", "1.0"), ("planted", "1.0")):
+        info = tmp_path / "site" / f"{name}.dist-info"
+        info.mkdir(parents=True)
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+    monkeypatch.syspath_prepend(str(tmp_path / "site"))
+    shutil.move(tmp_path / "site" / "an-addition.dist-info", tmp_path / "aside")
+    with Project(folder) as project:
+        run = project.train().run
+    shutil.move(tmp_path / "aside", tmp_path / "site" / "an-addition.dist-info")
+    (tmp_path / "site" / "planted.dist-info" / "METADATA").write_text(
+        "Metadata-Version: 2.1\nName: planted\nVersion: 1.1\n"
+    )
+    done = reproduced(folder, run)
+    assert [str(one) for one in named(done.inputs, "package")] == [
+        "package planted: 1.0 -> 1.1",
+        "package an-addition: not installed -> 1.0",
+    ]
+
+
+def test_a_variable_that_limits_threads_is_named(folder, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    (found,) = named(reproduced(folder).inputs, "machine")
+    assert found.name == "thread_variables"
+    assert "OMP_NUM_THREADS=7" in found.after
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "because"),
+    [
+        ('"num_leaves": 7', '"num_leaves": 3', "parameter num_leaves: 7 -> 3"),
+        ("cv_folds=3", "cv_folds=3, seed=43", "seed seed: 42 -> 43"),
+    ],
+)
+def test_trained_from_the_project_as_it_is_now_a_change_is_named_as_the_cause(folder, old, new, because):
+    edit(folder, old, new)
+    done = reproduced(folder, current=True, allow=["statistically same"])
+    assert done.verdict in ("statistically same", "different")
+    assert done.reproduced == (done.verdict == "statistically same")
+    assert done.project == []
+    first = next(one for one in done.inputs if one.kind != "code")
+    assert str(first) == because
+    assert done.largest > 1e-6
+
+
+def test_a_model_that_learned_from_other_labels_is_different(folder):
+    def flipped(table):
+        late = [not value for value in table["late"].to_pylist()]
+        return table.set_column(table.column_names.index("late"), "late", pa.array(late))
+
+    rewrite(folder, "scheduled", flipped)
+    done = reproduced(folder, current=True, allow=["statistically same"])
+    assert (done.verdict, done.reproduced) == ("different", False)
+    assert done.because.startswith("The first input that differs: data scheduled")
+    assert done.flipped > 0
+    assert [one.reached for one in done.rungs] == [False, False, False]
+    (joined,) = named(done.inputs, "training set")
+    assert joined.detail[0].startswith("changed: late")
+
+
+def test_an_estimator_that_does_not_repeat_itself_is_told_so(folder):
+    edit(
+        folder,
+        'estimator="lightgbm.LGBMClassifier"',
+        'estimator=__import__("lightgbm").LGBMClassifier(random_state=int.from_bytes(__import__("os").urandom(2)))',
+    )
+    with Project(folder) as project:
+        run = project.train().run
+    done = reproduced(folder, run)
+    assert done.verdict in ("statistically same", "different")
+    assert "does not repeat itself" in done.because
+    assert done.inputs == []
+
+
+def test_a_snapshot_that_is_gone_or_damaged_is_said_and_nothing_is_trained(folder, run):
+    with Project(folder) as project:
+        (snapshot,) = {id for source, id in project.run_show(run)["data"].items() if source == "departures"}
+    file = folder / ".seatrial" / "objects" / "snapshots" / f"{snapshot}.parquet"
+    whole = file.read_bytes()
+    file.chmod(0o644)
+    table = pq.read_table(file)
+    metadata = table.schema.metadata
+    pq.write_table(nudged(table).replace_schema_metadata(metadata), file)
+    with pytest.raises(SnapshotDamaged, match="delay changed"):
+        reproduced(folder)
+    file.unlink()
+    with pytest.raises(SnapshotMissing, match=f"{snapshot} of source 'departures'"):
+        reproduced(folder)
+    file.write_bytes(whole)
+    assert reproduced(folder).verdict == "identical"
+
+
+def test_definitions_that_were_tampered_with_are_refused(folder, run):
+    file = folder / ".seatrial" / "objects" / "runs" / run / "definitions.zip"
+    file.chmod(0o644)
+    file.write_bytes(file.read_bytes()[:-40])
+    with pytest.raises(DefinitionsDamaged):
+        reproduced(folder)
+
+
+def test_it_needs_neither_the_sources_nor_the_definitions_of_today(folder, run):
+    for name in ("scheduled.parquet", "departures.parquet"):
+        (folder / name).unlink()
+    (folder / "project.py").write_text("this is no python")
+    done = reproduced(folder, run)
+    assert done.verdict == "identical"
+    assert done.notes == [
+        "the project's definitions cannot be loaded now, so they are not compared with the recorded ones"
+    ]
+
+
+def test_a_run_that_a_gate_refused_is_judged_by_its_test_scores(folder):
+    edit(folder, 'Gate.at_least("roc_auc", 0.55)', 'Gate.at_least("roc_auc", 0.99)')
+    with Project(folder) as project:
+        trained = project.train()
+        done = project.reproduce(trained.run)
+    assert not trained.passed
+    assert (done.verdict, done.largest, done.flipped) == ("equivalent", 0.0, 0)
+    assert done.probe_rows > 0
+
+
+def test_a_module_beside_the_definitions_is_part_of_their_code(folder, monkeypatch):
+    monkeypatch.syspath_prepend(str(folder))
+    (folder / "own_trees.py").write_text(
+        "from lightgbm import LGBMClassifier\ndef few(**params):\n    return LGBMClassifier(n_estimators=5, **params)\n"
+    )
+    edit(folder, '"lightgbm.LGBMClassifier"', '"own_trees.few"')
+    edit(folder, '"n_estimators": 20, ', "")
+    with Project(folder) as project:
+        run = project.train().run
+    (folder / "own_trees.py").write_text("raise RuntimeError('as it is now')\n")
+    done = reproduced(folder, run)
+    assert done.verdict == "identical"
+    assert [one.name for one in named(done.project, "code")] == ["own_trees.py"]
+
+
+def test_a_run_whose_definitions_were_not_kept_goes_by_those_of_today_when_they_are_the_same(folder, run):
+    with Project(folder) as project:
+        record = project.record(run)
+        del record.body["files"]["definitions.zip"], record.body["data"]
+        with project.metadata.transaction() as transaction:
+            transaction.add(Record("run_older", "run", record.name, record.inputs, record.body))
+            project.event(transaction, "run.recorded", "run_older", {})
+        assert project.reproduce("run_older").verdict == "identical"
+    edit(folder, "cv_folds=3", "cv_folds=4")
+    with pytest.raises(NotReproducible, match="were not kept"):
+        reproduced(folder, "run_older")
+
+
+def test_the_command_ends_with_0_when_reproduced_and_with_1_when_not(folder, run, capsys):
+    assert cli(["--project", str(folder), "reproduce", run[:20], "--json"]) == 0
+    answer = msgspec.json.decode(capsys.readouterr().out)
+    assert (answer["verdict"], answer["run"]) == ("identical", run)
+    edit(folder, '"num_leaves": 7', '"num_leaves": 2')
+    assert cli(["--project", str(folder), "reproduce", "late", "--current"]) == 1
+    out = capsys.readouterr()
+    assert "parameter  num_leaves  7" in out.out
+    assert "NotReproduced" in out.err
