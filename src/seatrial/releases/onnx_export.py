@@ -21,6 +21,7 @@ from seatrial.core.errors import Failed, listed
 from seatrial.core.signature import Task
 from seatrial.releases.boosters import is_exponential
 from seatrial.releases.native import NativeModel, one_line
+from seatrial.releases.onnx_adopt import adopt as adopt
 from seatrial.releases.onnx_boosters import NARROW, NoGraph, convert_catboost, convert_xgboost
 from seatrial.releases.onnx_sklearn import (
     conversions,
