@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,12 +18,17 @@ from seatrial.results import FeatureInfo, FoundFeature, ModelStatus, Searched
 from seatrial.workspace import Workspace
 
 if TYPE_CHECKING:
+    from seatrial.custody import ModelShown, Moved
     from seatrial.data.snapshot import SnapshotDiff
+    from seatrial.evidence import Bill, Form, Written
     from seatrial.features.definitions import FeatureView
     from seatrial.governance.audit import Anchor, AuditReport
     from seatrial.governance.lineage import Lineage
+    from seatrial.releases.difference import Difference
     from seatrial.reuse import Reuse, Use
     from seatrial.training.model import Model
+    from seatrial.verified import Verified
+    from seatrial.vouching import KeyInfo, KeyShown
 
 
 class NoRelease(UsageError):
@@ -190,21 +196,36 @@ class Nouns(Workspace):
         events = self.metadata.events(subject=record.id, kind="snapshot.taken")
         return {"id": record.id, **record.body["content"], "taken": [event.body for event in events]}
 
-    def snapshots_diff(self, a: str, b: str) -> SnapshotDiff:
-        """What is different in `b`, by column and by cell. Each is a snapshot's id, its start, or a source's name."""
+    def snapshots_diff(self, a: str, b: str, *, key: Sequence[str] = ()) -> SnapshotDiff:
+        """What is different in `b`, by column and by cell. Each is a snapshot's id, its start, or a source's name.
+
+        key: columns that name a row once; rows are then compared by it, else position by position.
+        """
+        from seatrial.data.keyed import by_key
         from seatrial.data.snapshot import diff, load
 
         first, second = (load(self.objects.path(self._snapshot_record(name).body["object"])) for name in (a, b))
-        return diff(first[0], second[0], first[1], second[1])
+        found = diff(first[0], second[0], first[1], second[1])
+        return replace(found, keyed=by_key(first[1], second[1], key)) if key else found
 
     def runs(self, model: str | None = None) -> list[dict[str, Any]]:
-        """Every run, oldest first: when, passed or not, its metrics."""
+        """Every run, oldest first: when, passed or not, finished or failed half-way, which version it became, of which
+        commit, its metrics."""
+        from seatrial.runs import trained_at
+
+        versions = {record.body["run"]: record.body["version"] for record in self.metadata.records("version", model)}
         return [
             {
                 "run": record.id,
                 "model": record.name,
+                "trained_at": trained_at(record.id),
                 "passed": record.body["passed"],
+                "state": record.body.get("state", "finished"),
+                "version": versions.get(record.id),
+                "sample": record.body.get("sample", {}).get("rows"),
                 "cutoff": iso(from_us(record.body["cutoff_us"])) if record.body["cutoff_us"] is not None else None,
+                "commit": (record.body["environment"]["code"]["commit"] or "")[:8]
+                + ("+" if record.body["environment"]["code"]["dirty"] else ""),
                 **{
                     name: record.body["metrics"].get(name)
                     for name in ("roc_auc", "log_loss", "rmse", "r2")
@@ -245,8 +266,24 @@ class Nouns(Workspace):
                 )
         return found
 
-    def releases(self, model: str | None = None) -> list[dict[str, Any]]:
-        """Every release, oldest first."""
+    def model_show(self, model: str) -> ModelShown:
+        """One model: its versions with release and metrics, its aliases, where they are live, what was deleted."""
+        from seatrial.custody import model_shown
+
+        return model_shown(self, model)
+
+    def model_history(self, model: str, alias: str | None = None) -> list[Moved]:
+        """Every move of a model's alias (default: of all its aliases), oldest first: from, to, who, when, why."""
+        from seatrial.custody import moved
+
+        self.registry.versions(model, deleted=True)  # an unknown model is the better answer
+        return moved(self.registry.history(model, alias))
+
+    def releases(self, model: str | None = None, *, deleted: bool = False) -> list[dict[str, Any]]:
+        """Every release, oldest first; with `deleted`, those too that were taken out of use."""
+        from seatrial.custody import without_deleted
+
+        records = self.metadata.records("release", model)
         live = {head.name: self.record(head.record_id).inputs for head in self.metadata.heads("deployment")}
         return [
             {
@@ -257,7 +294,7 @@ class Nouns(Workspace):
                 "live": [name for name, inputs in live.items() if record.id in inputs],
                 "bytes": record.body["bytes"],
             }
-            for record in self.metadata.records("release", model)
+            for record in (records if deleted else without_deleted(self.metadata, records))
         ]
 
     def release_show(self, id: str) -> dict[str, Any]:
@@ -265,7 +302,7 @@ class Nouns(Workspace):
         from seatrial.releases.bundle import open_bundle
         from seatrial.serving.release import example
 
-        record = self.chosen_release(None, id)
+        record = self._any_release(id)
         path = self.objects.path(record.body["object"])
         shown = {"id": record.id, "path": str(path), "cost": self._cost_of(record), **record.body["manifest"]}
         return shown | {"example": example(open_bundle(path, self.trusted))}
@@ -276,17 +313,56 @@ class Nouns(Workspace):
         found: dict[str, Any] | None = packed[0].body.get("cost") if packed else None
         return found
 
-    def release_verify(self, id: str) -> dict[str, Any]:
-        """Open a bundle (a release's id, or a path), check signature and every digest, replay its golden rows."""
-        from seatrial.releases.bundle import open_bundle
-        from seatrial.releases.golden import replay
+    def release_verify(self, id: str) -> Verified:
+        """Check a bundle (a release's id or name, or a path): signature, every digest, its form, its golden rows, and,
+        for a release of this project, that it is what was recorded. Raises for the first that is not as it should be.
+        """
+        from seatrial.verified import verify
 
-        path = Path(id)
-        if not _is_file(path):
-            path = self.objects.path(self.chosen_release(None, id).body["object"])
-        bundle = open_bundle(path, self.trusted)
-        rows = replay(bundle, bundle.runtime())
-        return {"release": bundle.id, "signed_by": bundle.keyid, "files": len(bundle.files), "golden_rows": rows}
+        path = self._bundle_file(id)
+        return verify(path or self.objects.path(self._any_release(id).body["object"]), self)
+
+    def release_diff(self, a: str, b: str) -> Difference:
+        """What is different in `b`, and how each scores the other's golden rows. Each is an id, a name or a path."""
+        from seatrial.releases.bundle import open_bundle
+        from seatrial.releases.difference import compare
+
+        paths = (self._bundle_file(one) or self.objects.path(self._any_release(one).body["object"]) for one in (a, b))
+        first, second = (open_bundle(path, self.trusted) for path in paths)
+        return compare(first, second)
+
+    def release_card(self, id: str, *, form: Form = "md", out: str | Path | None = None) -> Written:
+        """The model card of a release (its id, or a name): Markdown, or "html" for one page. out: a file to write."""
+        from seatrial.evidence import write_card
+
+        return write_card(self, self._any_release(id), form, out)
+
+    def model_card(self, name: str, *, form: Form = "md", out: str | Path | None = None) -> Written:
+        """The model card of the release that a model's name means: `late` (the newest), `late@champion`, `late:3`."""
+        return self.release_card(name, form=form, out=out)
+
+    def release_sbom(self, id: str, *, out: str | Path | None = None) -> Bill:
+        """The bill of materials of a release: CycloneDX 1.6 with the model, its card, data, files and libraries."""
+        from seatrial.evidence import write_bill
+
+        return write_bill(self, self._any_release(id), out)
+
+    def _bundle_file(self, name: str) -> Path | None:
+        """The file that is meant; None when a release is. A name that ends like a bundle means a file."""
+        path = Path(name)
+        return path if _is_file(path) or name.endswith(".seatrial") else None
+
+    def keys_list(self) -> list[KeyInfo]:
+        """Every key that is or was trusted, which one signs, and how many releases each signed."""
+        from seatrial.vouching import keys
+
+        return keys(self)
+
+    def key_show(self, id: str) -> KeyShown:
+        """One key, by its id or the start of it: what happened to it, and everything that it signed."""
+        from seatrial.vouching import key_shown
+
+        return key_shown(self, id)
 
     def deployments(self) -> list[dict[str, Any]]:
         """What every deployment answers with."""
@@ -358,9 +434,16 @@ class Nouns(Workspace):
         return self.record(head.record_id) if head else None
 
     def chosen_release(self, model: str | None, name: str | None) -> Record:
-        """A release by its id or the start of it, by a model, `model@alias` or `model:3`; by default the newest."""
+        """A release by its id or the start of it, by a model, `model@alias` or `model:3`; by default the newest.
+
+        Raises NoRelease, and Deleted for one that was taken out of use.
+        """
+        from seatrial.registry.versions import refuse_deleted
+
         if name is not None and name.startswith("rel_"):
-            return self.resolved(name, "release")
+            named = self.resolved(name, "release")
+            refuse_deleted(self.metadata, named.id, f"release {named.id}")
+            return named
         if name is None:
             name = model or self.definitions.model(None).name
         if name.isdigit() and model:
@@ -376,7 +459,12 @@ class Nouns(Workspace):
                 state="Nothing was changed.",
                 next=f"Run `seatrial release {name[:100]}` first; `seatrial releases list` shows those there are.",
             )
+        refuse_deleted(self.metadata, record.id, f"release {record.id}")
         return record
+
+    def _any_release(self, id: str) -> Record:
+        """A release to look at: also one that was deleted, by its id."""
+        return self.resolved(id, "release") if id.startswith("rel_") else self.chosen_release(None, id)
 
     def _deployments_of(self, model: str) -> list[str]:
         """The names of the model's deployments; a model that declares none is deployed under its own name."""
@@ -395,7 +483,7 @@ class Nouns(Workspace):
             run = self.record(max(versions, key=lambda record: int(record.body["version"])).body["run"])
         since = self.metadata.events(subject=f"deployment/{deployed}")
         packed = self.metadata.head("release", model.name)
-        runs = self.metadata.records("run", model.name)
+        runs = [record for record in self.metadata.records("run", model.name) if "sample" not in record.body]
         refused = runs[-1] if runs and not runs[-1].body["passed"] else None
         if not versions and refused:
             following = f"seatrial runs show {refused.id}"
@@ -419,7 +507,7 @@ class Nouns(Workspace):
             performance=dict(run.body["metrics"]) if run else {},
             next=following,
             refused=refused.id if refused else None,
-            refused_because=[gate["reason"] for gate in refused.body["gates"] if not gate["passed"]] if refused else [],
+            refused_because=_refused_because(refused) if refused else [],
         )
 
 
@@ -427,6 +515,13 @@ def _shared_from(view: FeatureView) -> str | None:
     from seatrial.features.shared import SharedView
 
     return view.url if isinstance(view, SharedView) else None
+
+
+def _refused_because(run: Record) -> list[str]:
+    """Why a run became no version: its gates' reasons, or what it failed of."""
+    if run.body.get("state") == "failed":
+        return [run.body["error"]["found"]]
+    return [gate["reason"] for gate in run.body["gates"] if not gate["passed"] and not gate.get("waived")]
 
 
 def _used_by(use: Use) -> dict[str, Any]:

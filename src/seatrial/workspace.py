@@ -6,6 +6,7 @@ import getpass
 import os
 import tempfile
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +21,8 @@ from seatrial.loading import Definitions, UnknownName, collect, load_definitions
 
 if TYPE_CHECKING:
     from seatrial.registry.versions import Registry
-    from seatrial.releases.signing import SigningKey
+    from seatrial.releases.keyring import Source
+    from seatrial.releases.signing import KeyRing, SigningKey
     from seatrial.stores.labels import LabelStore
     from seatrial.stores.metadata import MetadataStore, Transaction
     from seatrial.stores.objects import ObjectStore
@@ -77,6 +79,7 @@ class Workspace:
         if online is not None:
             self.settings = structs.replace(self.settings, stores=structs.replace(self.settings.stores, online=online))
         self._given = definitions
+        self._service_key: SigningKey | None = None
 
     def close(self) -> None:
         """Close every store that was opened."""
@@ -188,20 +191,43 @@ class Workspace:
 
     @property
     def signing_key(self) -> SigningKey:
-        """The project's key: of SEATRIAL_SIGNING_KEY, or a file that is made on first use."""
-        from seatrial.releases.signing import signing_key
+        """The project's key: as `[signing] key` says, of SEATRIAL_SIGNING_KEY, or a file that is made on first use."""
+        from seatrial.releases.keyring import open_key
 
-        return signing_key(self.keys, os.environ.get("SEATRIAL_SIGNING_KEY"))
+        if self._service_key is not None:
+            return self._service_key
+        key = open_key(self.keys, self.settings.signing.key, os.environ, cwd=self.folder)
+        if self.key_source == "service":
+            self._service_key = key  # it asks another program, once
+        return key
+
+    def forget_key(self) -> None:
+        """Ask a key service anew which key it holds."""
+        self._service_key = None
 
     @property
-    def trusted(self) -> dict[str, bytes]:
+    def key_source(self) -> Source:
+        """Where the key that signs is kept."""
+        from seatrial.releases.keyring import source_of
+
+        return source_of(self.settings.signing.key, os.environ)
+
+    @property
+    def trusted(self) -> KeyRing:
         """The public keys whose releases and routes count: those in keys/trusted, and the project's own."""
+        from seatrial.releases.keyring import KeyRevoked
         from seatrial.releases.signing import KEY_FILE, trusted_keys
 
-        if not os.environ.get("SEATRIAL_SIGNING_KEY") and not os.access(self.keys / KEY_FILE, os.R_OK):
+        file = self.folder / self.settings.signing.key if self.settings.signing.key else self.keys / KEY_FILE
+        source = self.key_source
+        if source == "service" or (source == "file" and not os.access(file, os.R_OK)):
             return trusted_keys(self.keys)  # whoever only reads needs no key of their own
-        key = self.signing_key
-        return trusted_keys(self.keys) | {key.keyid: key.public}
+        with suppress(KeyRevoked):
+            key = self.signing_key
+            ring = trusted_keys(self.keys)
+            ring[key.keyid] = key.public
+            return ring
+        return trusted_keys(self.keys)
 
     @property
     def signer(self) -> tuple[Sign, Verify]:

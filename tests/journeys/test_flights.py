@@ -101,7 +101,7 @@ def test_training_takes_what_was_known_and_passes_its_gates(journey):
     run = journey.project.run_show(journey.trained.run)
     assert (run["seed"], run["threads"]) == (42, run["environment"]["threads"])
     (version,) = journey.project.models()
-    assert version["aliases"] == ["candidate"]
+    assert version["aliases"] == ["candidate", "champion"]
 
 
 def test_mlflow_shows_the_run_and_the_version(journey):
@@ -127,9 +127,9 @@ def test_the_release_answers_like_the_model_on_every_row_of_april(journey):
     assert journey.released.semantic_version == "1.0.0"
     assert (journey.repacked.id, journey.repacked.new) == (journey.released.id, False)
     verified = journey.project.release_verify(journey.released.id)
-    assert verified["release"] == journey.released.id
-    assert verified["signed_by"].startswith("key_")
-    assert verified["golden_rows"] == 200
+    assert verified.release == journey.released.id
+    assert verified.signed_by.startswith("key_")
+    assert verified.golden_rows == 200
 
 
 def test_the_first_release_goes_live_only_when_a_second_person_has_approved_it(journey):

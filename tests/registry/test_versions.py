@@ -183,8 +183,16 @@ def test_an_alias_names_versions_of_its_own_model_only(registry):
         registry.set_alias("late", "champion", other.id, **ME)
 
 
-def test_nothing_can_be_deleted(registry):
-    assert not [name for name in dir(registry) if any(word in name for word in ("delete", "remove", "drop"))]
+def test_a_deleted_version_stays_a_record_and_names_nothing(metadata, registry):
+    first, second = made(registry, count=2)
+    with metadata.transaction() as transaction:
+        assert registry.delete(second, **ME, reason="by mistake", within=transaction) == ["candidate"]
+    assert metadata.record(second.id) == second
+    assert registry.resolve("late") == first
+    assert registry.aliases("late") == {}
+    with pytest.raises(versions.Deleted):
+        registry.resolve("late:2")
+    assert registry.history("late", "candidate")[-1].to_version is None
 
 
 def test_making_and_moving_are_in_the_audit_log(metadata, registry):

@@ -206,7 +206,12 @@ class Root(_Helping, click.Group):
         return [*catalogue.all_verbs(), *(name for name, _ in catalogue.NOUNS)]
 
     def get_command(self, _ctx: click.Context, name: str) -> click.Command | None:
-        from seatrial.cli import feature_quality, runs, steering  # noqa: F401  their verbs and nouns register themselves
+        from seatrial.cli import (  # noqa: F401  their verbs and nouns register themselves
+            feature_quality,
+            registry,
+            runs,
+            steering,
+        )
         from seatrial.cli.nouns import NOUNS
         from seatrial.cli.verbs import VERBS
 

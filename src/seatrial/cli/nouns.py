@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal
 
 import click
@@ -40,13 +41,18 @@ def snapshots_show(call: Invocation, id: str) -> None:
 @NOUNS["snapshots"].command("diff")
 @click.argument("a")
 @click.argument("b")
+@click.option("--key", multiple=True, metavar="COLUMN", help="Compare rows by this column, or by several together.")
+@click.option("--html", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="Write a page as well.")
 @click.pass_obj
-def snapshots_diff(call: Invocation, a: str, b: str) -> None:
-    """Name the columns in which two snapshots differ."""
-    from seatrial.cli import render
+def snapshots_diff(call: Invocation, a: str, b: str, key: tuple[str, ...], html: Path | None) -> None:
+    """Name the columns in which two snapshots differ, with the first cells; with --key also which rows came, went
+    and changed. A and B are ids, the start of one, or a source's name for its newest."""
+    from seatrial.cli import data, render
 
     with call.project() as project:
-        found = project.snapshots_diff(a, b)
+        found = project.snapshots_diff(a, b, key=key)
+        if html is not None:
+            data.write_page(html, data.diff_page(found))
         call.answer(found, lambda _: render.lines(str(found).splitlines()))
 
 
@@ -137,28 +143,6 @@ def features_join(
         call.answer({"rows": joined.num_rows, "columns": joined.column_names, "file": out}, render.details)
 
 
-@NOUNS["runs"].command("list")
-@click.argument("model", required=False)
-@click.pass_obj
-def runs_list(call: Invocation, model: str | None) -> None:
-    """List trainings, all or those of MODEL, oldest first."""
-    from seatrial.cli import render
-
-    with call.project() as project:
-        call.answer(project.runs(model), lambda things: render.listing(things, next="seatrial train"))
-
-
-@NOUNS["runs"].command("show")
-@click.argument("id")
-@click.pass_obj
-def runs_show(call: Invocation, id: str) -> None:
-    """Show one training: data, split, parameters, metrics, gates. The whole record: --json."""
-    from seatrial.cli import render
-
-    with call.project() as project:
-        call.answer(project.run_show(id), render.run)
-
-
 @NOUNS["models"].command("list")
 @click.pass_obj
 def models_list(call: Invocation) -> None:
@@ -171,13 +155,16 @@ def models_list(call: Invocation) -> None:
 
 @NOUNS["releases"].command("list")
 @click.argument("model", required=False)
+@click.option("--deleted", is_flag=True, help="Also those that were taken out of use.")
 @click.pass_obj
-def releases_list(call: Invocation, model: str | None) -> None:
+def releases_list(call: Invocation, model: str | None, deleted: bool) -> None:
     """List releases, all or those of MODEL, oldest first."""
     from seatrial.cli import render
 
     with call.project() as project:
-        call.answer(project.releases(model), lambda things: render.listing(things, next="seatrial release"))
+        call.answer(
+            project.releases(model, deleted=deleted), lambda things: render.listing(things, next="seatrial release")
+        )
 
 
 @NOUNS["releases"].command("show")
@@ -195,11 +182,24 @@ def releases_show(call: Invocation, id: str) -> None:
 @click.argument("release")
 @click.pass_obj
 def releases_verify(call: Invocation, release: str) -> None:
-    """Check signature, digests and golden rows of RELEASE, an id or a bundle file."""
-    from seatrial.cli import render
+    """Check signature, digests and golden rows of RELEASE, an id or a bundle file; every check is named."""
+    from seatrial.cli import registered
 
     with call.project() as project:
-        call.answer(project.release_verify(release), render.details)
+        call.answer(project.release_verify(release), registered.verified)
+
+
+@NOUNS["releases"].command("diff")
+@click.argument("a")
+@click.argument("b")
+@click.pass_obj
+def releases_diff(call: Invocation, a: str, b: str) -> None:
+    """Compare releases A and B (ids, names or bundle files): each scores the other's golden rows, and everything that
+    their manifests say otherwise is listed."""
+    from seatrial.cli import registered
+
+    with call.project() as project:
+        call.answer(project.release_diff(a, b), registered.difference)
 
 
 @NOUNS["deployments"].command("list")

@@ -38,13 +38,25 @@ class Stores(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What needs a second person.
+    """What needs a second person, and what is not let through.
 
     approval: "required": a release goes live only after somebody else than who packed or proposed it approved it;
         "none": whoever may deploy decides alone.
+    unrepeatable: an estimator that gives another model with the same seed is noted, or training is refused.
     """
 
     approval: Literal["required", "none"] = "required"
+    unrepeatable: Literal["note", "refuse"] = "note"
+
+
+class Signing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What signs releases and routes.
+
+    key: empty: SEATRIAL_SIGNING_KEY, or .seatrial/keys/signing.key, made on first use; the path of a private key; a
+        variable of the environment, "${VAR}", that holds one; or "exec:COMMAND", a key service (`releases.keyring`).
+    """
+
+    key: str = ""
 
 
 class Spark(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -65,6 +77,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     log_fsync: when the prediction log waits for the disk: "never", "group" or "always".
     webhooks: name -> address that alerts are sent to, for a model's on_call="webhook:NAME"; "${VAR}" is taken from
         the environment, so that no secret stands in the file.
+    sources: name of a raw source -> the Parquet file that its rows are read from here, instead of from where it is
+        declared: rows as a snapshot keeps them, to work on without the database, or on a part of it.
     """
 
     name: str = ""
@@ -74,7 +88,9 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     stores: Stores = Stores()
     policy: Policy = Policy()
     spark: Spark = Spark()
+    signing: Signing = Signing()
     webhooks: dict[str, str] = {}
+    sources: dict[str, str] = {}
 
 
 def read_settings(text: str, *, env: str, variables: Mapping[str, str]) -> Settings:
@@ -116,7 +132,8 @@ def read_settings(text: str, *, env: str, variables: Mapping[str, str]) -> Setti
         raise BadSettings(
             f"seatrial.toml does not fit: {error}.",
             expected=f"Known are {listed(known)}; under [stores]: {listed(Stores.__struct_fields__)}; "
-            f"under [policy]: {listed(Policy.__struct_fields__)}; under [spark]: {listed(Spark.__struct_fields__)}.",
+            f"under [policy]: {listed(Policy.__struct_fields__)}; under [spark]: {listed(Spark.__struct_fields__)}; "
+            f"under [signing]: {listed(Signing.__struct_fields__)}.",
         ) from None
 
 

@@ -19,6 +19,7 @@ from seatrial.core.identity import new_id
 from seatrial.core.records import Head, Record
 from seatrial.core.routing import BUCKETS
 from seatrial.deployment.definition import Deployment
+from seatrial.registry.versions import refuse_deleted
 from seatrial.stores.metadata import MetadataStore, Transaction
 from seatrial.stores.routes import Arm, RouteDamaged, RouteFile, RouteNotTrusted, RouteStore, Sign, Verify
 
@@ -103,6 +104,8 @@ def deploy(
     for part in traffic:
         _check_release(deployment, part.release, reason)
     with metadata.transaction() as transaction:
+        for part in traffic:
+            refuse_deleted(transaction, part.release.id, f"release {part.release.id}")
         head = transaction.head(KIND, deployment.name)
         old = metadata.record(head.record_id) if head else None
         body = {

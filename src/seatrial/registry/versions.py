@@ -2,7 +2,8 @@
 
 Versions of a model are the integers 1, 2, 3, ... in the order in which they were made, one for each run; nobody
 gets a number twice and none is left out, also when many processes train at once. An alias ("late@candidate") names
-one version; every move is an event with actor, time and reason. Nothing is ever deleted here.
+one version; every move is an event with actor, time and reason. Deleting takes a version or a release out of use, with
+an event: no name means it any more, its number is not given again, and its record, its evidence and its history stay.
 """
 
 from __future__ import annotations
@@ -14,12 +15,13 @@ from typing import Any
 
 from seatrial.core.errors import Conflict, UsageError, did_you_mean, listed
 from seatrial.core.identity import new_id
-from seatrial.core.records import Record
-from seatrial.registry.mlflow import TOPIC, alias_message
+from seatrial.core.records import Event, Record
+from seatrial.registry.mlflow import TOPIC, alias_message, alias_removed_message, deleted_message
 from seatrial.stores.metadata import MetadataStore, Transaction
 
 FORMAT = 1
-CANDIDATE = "candidate"
+CANDIDATE, CHAMPION = "candidate", "champion"
+DELETION = "deletion"
 PREFIX = "ver"
 _ALIAS = re.compile(r"[a-z][a-z0-9]*([_-][a-z0-9]+)*")
 
@@ -54,14 +56,29 @@ class VersionExists(Conflict):
     code = "registry.version_exists"
 
 
+class Deleted(UsageError):
+    """The version or the release was deleted: it is kept, with its history, but no longer to be used."""
+
+    code = "registry.deleted"
+
+
+class NoReason(UsageError):
+    """Something was to be deleted, and no reason was given."""
+
+    code = "registry.no_reason"
+
+
 @dataclass(frozen=True)
 class AliasMove:
-    """One move of an alias. from_version is None for the first. Times in microseconds since 1970 (UTC)."""
+    """One move of an alias. from_version is None for the first, to_version when it was removed.
+
+    Times in microseconds since 1970 (UTC).
+    """
 
     model: str
     alias: str
     from_version: int | None
-    to_version: int
+    to_version: int | None
     actor: str
     asserted: bool
     reason: str
@@ -108,12 +125,16 @@ class Registry:
         """Names of the models that have versions, sorted."""
         return sorted(head.name for head in self._metadata.heads("version"))
 
-    def versions(self, model: str) -> list[Record]:
-        """Every version of the model, oldest first. Raises UnknownModel when there is none."""
+    def versions(self, model: str, *, deleted: bool = False) -> list[Record]:
+        """Every version of the model, oldest first; with `deleted`, those too that were deleted.
+
+        Raises UnknownModel when there never was one.
+        """
         found = self._metadata.records("version", model)
         if not found:
             raise self._unknown_model(model)
-        return sorted(found, key=version_number)
+        gone = set() if deleted else deleted_ids(self._metadata)
+        return sorted((record for record in found if record.id not in gone), key=version_number)
 
     def version_of(self, run_id: str) -> Record | None:
         """The version that was made from the run, if any."""
@@ -126,7 +147,7 @@ class Registry:
         for head in self._metadata.heads("alias"):
             name, _, alias = head.name.partition("@")
             record = self._metadata.record(head.record_id) if name == model else None
-            if record is not None:
+            if record is not None and record.kind == "version":  # else it was removed
                 found[alias] = record
         return dict(sorted(found.items()))
 
@@ -161,12 +182,36 @@ class Registry:
                 self._move(transaction, record, alias, actor, at_us, reason, expected, mirrored=self._mirrored)
         return record
 
-    def history(self, model: str, alias: str) -> list[AliasMove]:
-        """Every move of the alias, oldest first; empty when it never was."""
+    def remove_alias(self, model: str, alias: str, *, actor: str, at_us: int, reason: str = "") -> Record:
+        """Take an alias away; returns the version that it named. Raises UnknownAlias when it names none."""
+        with self._metadata.transaction() as transaction:
+            record = self._by_alias(model, alias)
+            self._remove(transaction, record, alias, actor, at_us, reason)
+        return record
+
+    def delete(self, version: Record, *, actor: str, at_us: int, reason: str, within: Transaction) -> list[str]:
+        """Take a version out of use, with the aliases that name it; returns those.
+
+        Whoever calls has made sure, in the same transaction, that nothing answers with it. Raises NoReason, Deleted.
+        """
+        aliases = [alias for alias, named in self.aliases(version.name).items() if named.id == version.id]
+        for alias in aliases:
+            self._remove(within, version, alias, actor, at_us, f"version deleted: {reason}")
+        number = version_number(version)
+        what = f"version {number} of '{version.name}'"
+        delete(within, version, what, actor=actor, at_us=at_us, reason=reason, body={"version": number})
+        if self._mirrored:
+            within.enqueue(TOPIC, deleted_message(version.name, number, version.id, reason))
+        return aliases
+
+    def history(self, model: str, alias: str | None = None) -> list[AliasMove]:
+        """Every move of the alias, or of all the model's, oldest first; empty when there never was one."""
+        start = _subject(model, "")
+        events = self._metadata.events(kind="alias.moved") if alias is None else self._moves(model, alias)
         return [
             AliasMove(
                 model=model,
-                alias=alias,
+                alias=event.subject.removeprefix(start),
                 from_version=event.body["from"],
                 to_version=event.body["to"],
                 actor=event.actor,
@@ -175,7 +220,8 @@ class Registry:
                 at_us=event.at_us,
                 recorded_at_us=event.recorded_at_us,
             )
-            for event in self._metadata.events(subject=_subject(model, alias), kind="alias.moved")
+            for event in events
+            if event.subject.startswith(start)
         ]
 
     def resolve(self, reference: str) -> Record:
@@ -183,7 +229,7 @@ class Registry:
 
         reference: "late@candidate" (alias), "late:3" (number), "late" (the newest), a version id, or the start of
         one that only one version has.
-        Raises UnknownModel, UnknownVersion or UnknownAlias, each naming what there is.
+        Raises UnknownModel, UnknownVersion or UnknownAlias, each naming what there is, and Deleted.
         """
         model, at, alias = reference.partition("@")
         if at:
@@ -197,7 +243,28 @@ class Registry:
         record = None if head is None else self._metadata.record(head.record_id)
         if record is None:
             raise self._unknown_model(reference)
-        return record
+        if self._metadata.head(DELETION, record.id) is None:
+            return record
+        left = self.versions(reference)
+        if not left:
+            refuse_deleted(self._metadata, record.id, f"every version of '{reference}'")
+        return left[-1]
+
+    def _moves(self, model: str, alias: str) -> list[Event]:
+        return self._metadata.events(subject=_subject(model, alias), kind="alias.moved")
+
+    def _remove(
+        self, transaction: Transaction, record: Record, alias: str, actor: str, at_us: int, reason: str
+    ) -> None:
+        name = f"{record.name}@{alias}"
+        body = {"of": name, "reason": reason}
+        gone = Record(new_id("del"), DELETION, name, (record.id,), body)
+        transaction.add(gone)
+        transaction.move("alias", name, gone.id, expected=None)
+        facts = {"from": version_number(record), "to": None, "version": record.id, "reason": reason}
+        transaction.event("alias.moved", _subject(record.name, alias), actor=actor, at_us=at_us, body=facts)
+        if self._mirrored:
+            transaction.enqueue(TOPIC, alias_removed_message(record.name, alias))
 
     def _create(
         self,
@@ -261,6 +328,9 @@ class Registry:
         if before is not None and before.record_id == record.id and expected in (None, before.generation):
             return
         former = self._metadata.record(before.record_id) if before else None
+        if former is not None and former.kind != "version":
+            former = None  # the alias was removed
+        refuse_deleted(transaction, record.id, f"version {version_number(record)} of '{record.name}'")
         transaction.move("alias", name, record.id, expected=expected)
         transaction.event(
             "alias.moved",
@@ -280,7 +350,7 @@ class Registry:
     def _by_alias(self, model: str, alias: str) -> Record:
         head = self._metadata.head("alias", f"{model}@{alias}")
         record = None if head is None else self._metadata.record(head.record_id)
-        if record is None:
+        if record is None or record.kind != "version":
             self.versions(model)  # an unknown model is the better answer
             known = self.aliases(model)
             raise UnknownAlias(
@@ -291,9 +361,10 @@ class Registry:
         return record
 
     def _by_number(self, model: str, number: str) -> Record:
-        versions = self.versions(model)
+        versions = self.versions(model, deleted=True)
         for record in versions:
             if str(version_number(record)) == number:
+                refuse_deleted(self._metadata, record.id, f"version {number} of '{model}'")
                 return record
         raise UnknownVersion(
             f"model '{model}' has no version {number!r}.",
@@ -306,7 +377,9 @@ class Registry:
         versions = [record for record in found if record is not None and record.kind == "version"]
         exact = [record for record in versions if record.id == start]
         if len(exact or versions) == 1:
-            return (exact or versions)[0]
+            (one,) = exact or versions
+            refuse_deleted(self._metadata, one.id, f"version {version_number(one)} of '{one.name}'")
+            return one
         raise UnknownVersion(
             f"{len(versions) or 'no'} version ids start with '{start}'.",
             expected=f"The id of one version is expected. Found: {listed(record.id for record in versions)}.",
@@ -325,6 +398,47 @@ class Registry:
 def version_number(version: Record) -> int:
     """The integer of a version's record."""
     return int(version.body["version"])
+
+
+def delete(
+    transaction: Transaction,
+    record: Record,
+    what: str,
+    *,
+    actor: str,
+    at_us: int,
+    reason: str,
+    body: Mapping[str, Any],
+) -> None:
+    """Take a version's or a release's record out of use; the record stays. Raises NoReason, and Deleted."""
+    if not reason.strip():
+        raise NoReason(
+            f"no reason was given for deleting {what}.",
+            state="Nothing was deleted.",
+            next='Say why, for whoever asks later: --reason "..."',
+        )
+    refuse_deleted(transaction, record.id, what)
+    gone = Record(new_id("del"), DELETION, record.id, (record.id,), {"of": record.id, "reason": reason})
+    transaction.add(gone)
+    transaction.move(DELETION, record.id, gone.id, expected=0)
+    facts = {"model": record.name, **body, "reason": reason}
+    transaction.event(f"{record.kind}.deleted", record.id, actor=actor, at_us=at_us, body=facts)
+
+
+def deleted_ids(metadata: MetadataStore) -> set[str]:
+    """The ids of the versions and releases that were deleted."""
+    return {head.name for head in metadata.heads(DELETION)}
+
+
+def refuse_deleted(heads: MetadataStore | Transaction, id: str, what: str) -> None:
+    """Raise Deleted when the record of this id was deleted. heads: the store, or the transaction that is to use it."""
+    if heads.head(DELETION, id) is not None:
+        raise Deleted(
+            f"{what} was deleted ({id}).",
+            expected="It is kept for its history only, and cannot be used again.",
+            next=f"`seatrial lineage {id}` shows its history: who deleted it, when and why.",
+            id=id,
+        )
 
 
 def _subject(model: str, alias: str) -> str:

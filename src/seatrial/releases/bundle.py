@@ -27,7 +27,7 @@ from seatrial.releases.manifest import (
     release_id,
     write_manifest,
 )
-from seatrial.releases.signing import SignatureRefused, SigningKey, TrustedKeys, sign, verify
+from seatrial.releases.signing import SignatureRefused, SigningKey, TrustedKeys, named_signers, sign, verify
 
 if TYPE_CHECKING:
     from seatrial.releases.runtime import Scoring
@@ -137,6 +137,15 @@ def open_bundle(source: Path | bytes, trusted: TrustedKeys) -> Bundle:
     if _zip({**members, MANIFEST: described, SIGNATURE: envelope}) != data:
         raise _damaged("not_as_packed", "the bundle's container is not as it was packed.")
     return Bundle(release_id(manifest), manifest, members, keyid, len(data))
+
+
+def signers(path: Path) -> tuple[str, ...]:
+    """The ids of the keys that a bundle names as its signers, not verified; empty when it is none."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return named_signers(archive.read(SIGNATURE))
+    except (OSError, KeyError, zipfile.BadZipFile, NotImplementedError, RuntimeError, ValueError):
+        return ()
 
 
 def _check_files(manifest: Manifest, members: Mapping[str, bytes]) -> None:

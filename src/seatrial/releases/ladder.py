@@ -16,10 +16,11 @@ from seatrial.core.errors import SeatrialError
 from seatrial.core.signature import Rows, Signature
 from seatrial.releases import parity
 from seatrial.releases.formats import ONNX
+from seatrial.releases.named import open_graph
 from seatrial.releases.native import NativeModel, one_line
 from seatrial.releases.onnx_export import ExportFailed, to_onnx
 from seatrial.releases.parity import Parity
-from seatrial.releases.runtime import ModelUnreadable, Runtime, Scoring
+from seatrial.releases.runtime import ModelUnreadable, Scoring
 from seatrial.releases.supervised import Cost, SupervisedRuntime
 
 
@@ -52,7 +53,7 @@ def choose(native: NativeModel, rows: Rows, signature: Signature, name: str, *, 
 def _as_onnx(native: NativeModel, rows: Rows, signature: Signature, threshold: float) -> Form | str:
     """The ONNX form; why there is none, in words, when there is none."""
     try:
-        model = to_onnx(native, len(signature.inputs))
+        model = to_onnx(native, len(signature.inputs), signature)
         found = parity.compare(native, model, rows, signature, threshold=threshold)
     except ExportFailed as error:
         return error.found
@@ -64,7 +65,8 @@ def _as_onnx(native: NativeModel, rows: Rows, signature: Signature, threshold: f
         return f"onnxruntime raised {type(error).__name__} on what was exported: {one_line(error)}"
     if not found.passed:
         return f"As ONNX it {parity.difference(found)}."
-    return Form(ONNX, model, found, Runtime(model, no_missing=_refused(found, signature)))
+    runtime = open_graph(model, signature, no_missing=_refused(found, signature), no_unseen=found.refuses_unseen)
+    return Form(ONNX, model, found, runtime)
 
 
 def _as_it_is(native: NativeModel, rows: Rows, signature: Signature, name: str, threshold: float, reason: str) -> Form:

@@ -97,7 +97,10 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 _NEVER = object()
-_LATER: dict[str, dict[str, Any]] = {"signature": {"classes": [], "layout": "packed"}}
+_LATER: dict[str, dict[str, Any]] = {
+    "signature": {"classes": [], "layout": "packed"},
+    "parity": {"refuses_unseen": []},
+}
 
 
 class _Format(msgspec.Struct):

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seatrial.core.errors import Failed, listed
-from seatrial.core.signature import Rows, Task
+from seatrial.core.signature import NamedRows, Rows, Task
 
 Format = Literal["lightgbm", "xgboost", "catboost", "skops"]
 Scorer = Callable[[Rows], NDArray[np.float64]]
@@ -105,7 +105,7 @@ class NativeModel:
         return _load_skops(self.data)
 
     def scorer(self) -> Scorer:
-        """A function from rows, float32 [n, k] with NaN for missing, to scores, float64 [n], or [n, C] for multiclass.
+        """A function from rows as they are encoded to scores, float64 [n], or [n, C] for multiclass.
 
         It raises whatever the estimator raises, for instance on NaN that the estimator does not accept.
         """
@@ -122,10 +122,23 @@ class NativeModel:
             return lambda rows: np.asarray(model.predict(rows, num_threads=1), dtype=np.float64).reshape(-1)
         _use_one_thread(model)
         if self.task == "binary":
-            return lambda rows: np.asarray(model.predict_proba(rows)[:, 1], dtype=np.float64)
+            return lambda rows: np.asarray(model.predict_proba(given(rows))[:, 1], dtype=np.float64)
         if self.task == "multiclass":
-            return lambda rows: np.asarray(model.predict_proba(rows), dtype=np.float64)
-        return lambda rows: np.asarray(model.predict(rows), dtype=np.float64).reshape(-1)
+            return lambda rows: np.asarray(model.predict_proba(given(rows)), dtype=np.float64)
+        return lambda rows: np.asarray(model.predict(given(rows)), dtype=np.float64).reshape(-1)
+
+
+def given(rows: Rows) -> Any:
+    """Rows as an estimator is given them: float32 [n, k], or, by name, a pandas DataFrame.
+
+    Its numbers are float64 with the values that they have as float32, which is what serving sees; its categories are
+    objects: strings, and NaN where there is none, which is what scikit-learn's imputers and encoders call missing.
+    """
+    if not isinstance(rows, NamedRows):
+        return rows
+    import pandas as pd
+
+    return pd.DataFrame({name: _column(values) for name, values in rows.columns.items()})
 
 
 def capture(estimator: Any, task: Task) -> NativeModel:
@@ -199,6 +212,16 @@ def _objective(text: str) -> str:
     return ""
 
 
+def _column(values: NDArray[Any]) -> Any:
+    import pandas as pd
+
+    if values.dtype != object:
+        return pd.Series(values.astype(np.float64))
+    strings = values.copy()
+    strings[[value is None for value in values]] = np.nan
+    return pd.Series(strings, dtype=object)
+
+
 def _check_classes(estimator: Any, task: Task) -> None:
     """Refuse what is not fitted, or, for binary, not on two classes of which the second is the positive one."""
     classes = getattr(estimator, "classes_", None)
@@ -244,6 +267,7 @@ def _dump_skops(estimator: Any) -> bytes:
         check_is_fitted(estimator)
     except NotFittedError:
         raise _not_fitted(estimator) from None
+    _name_columns(estimator)
     try:
         return bytes(skops.io.dumps(estimator, compression=zipfile.ZIP_DEFLATED))
     except Exception as error:  # a converter or loader raises what it likes
@@ -251,6 +275,20 @@ def _dump_skops(estimator: Any) -> bytes:
             f"{_name(estimator)} cannot be written as skops: {one_line(error)}",
             expected="Lambdas, local functions and open handles cannot be kept; use scikit-learn's own transformers.",
         ) from error
+
+
+def _name_columns(estimator: Any) -> None:
+    """Put the columns that a fitted ColumnTransformer chose in place of the function that chose them, which no file
+    can hold."""
+    from sklearn.compose import ColumnTransformer
+
+    parameters = estimator.get_params(deep=True).values()
+    for part in (estimator, *parameters):
+        if isinstance(part, ColumnTransformer) and hasattr(part, "_columns"):
+            part.transformers = [
+                (name, step, chosen if callable(columns) else columns)
+                for (name, step, columns), chosen in zip(part.transformers, part._columns, strict=True)
+            ]
 
 
 def _load_skops(data: bytes) -> Any:

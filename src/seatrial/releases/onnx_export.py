@@ -18,8 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seatrial.core.errors import Failed, listed
-from seatrial.core.signature import Task
+from seatrial.core.signature import Signature, Task
 from seatrial.releases.boosters import is_exponential
+from seatrial.releases.named import MISSING
+from seatrial.releases.named_export import convert, declare_inputs
 from seatrial.releases.native import NativeModel, one_line
 from seatrial.releases.onnx_adopt import adopt as adopt
 from seatrial.releases.onnx_boosters import NARROW, NoGraph, convert_catboost, convert_xgboost
@@ -51,8 +53,10 @@ class ExportFailed(Failed):
     code = "release.export_failed"
 
 
-def to_onnx(native: NativeModel, inputs: int) -> bytes:
+def to_onnx(native: NativeModel, inputs: int, signature: Signature | None = None) -> bytes:
     """The ONNX form of `native` with `inputs` columns; equal bytes for equal models, in any process.
+
+    signature: needed when its inputs are named; the graph then has an input for each of them.
 
     Raises ExportFailed, with the estimator's name and the reason in one line, and what `native.load` raises.
     """
@@ -73,10 +77,12 @@ def to_onnx(native: NativeModel, inputs: int) -> bytes:
             else:
                 floor_thresholds(model)
                 rewrite(model)
-                graph = _convert_sklearn(model, inputs, native.task)
+                named = signature if signature is not None and signature.layout == "named" else None
+                graph = _convert_sklearn(model, inputs, native.task, named)
                 route_missing(graph.graph, model)
                 with_link(model, graph)
-            return finished(graph, native.task)
+            given = named if native.format == "skops" else None
+            return finished(graph, native.task, given)
     except ExportFailed:
         raise
     except NoGraph as reason:
@@ -153,10 +159,11 @@ def convert_booster(booster: Any, inputs: int) -> ModelProto:
     return converted
 
 
-def finished(model: ModelProto, task: Task) -> bytes:
+def finished(model: ModelProto, task: Task, named: Signature | None = None) -> bytes:
     """The bytes of a converted graph with the one output "score" and without anything that varies or tells tales.
 
-    model: with one input "input" and outputs (label, probabilities [n, C]) for classes, (value [n, 1]) else.
+    model: with one input "input", or the named ones of a signature, and outputs (label, probabilities [n, C]) for
+        classes, (value [n, 1]) else.
     """
     import onnx
 
@@ -165,6 +172,10 @@ def finished(model: ModelProto, task: Task) -> bytes:
     _add_trees_in_double(graph)
     _single_output(graph, task)
     _drop_unused(graph)
+    if named is None:
+        _single_input(graph)
+    else:
+        declare_inputs(graph, named)
     opsets: dict[str, int] = {}
     for entry in model.opset_import:
         opsets[entry.domain] = max(entry.version, opsets.get(entry.domain, 0))
@@ -177,14 +188,18 @@ def finished(model: ModelProto, task: Task) -> bytes:
     del clean.graph.value_info[:]
     for node in clean.graph.node:
         node.doc_string = ""
+    if named is not None:
+        onnx.helper.set_model_props(clean, {"missing_string": MISSING})
     return bytes(clean.SerializeToString(deterministic=True))
 
 
-def _convert_sklearn(model: Any, inputs: int, task: Task) -> ModelProto:
+def _convert_sklearn(model: Any, inputs: int, task: Task, named: Signature | None) -> ModelProto:
     from skl2onnx import convert_sklearn
     from skl2onnx.common.data_types import FloatTensorType
 
     know_boosters(model)
+    if named is not None:
+        return convert(model, named, None if task == "regression" else {id(model): {"zipmap": False}})
     functions, shapes = conversions(model)
     converted: ModelProto = convert_sklearn(
         model,
@@ -246,10 +261,16 @@ def _single_output(graph: GraphProto, task: Task) -> None:
     nodes.append(helper.make_node("Cast", ["seatrial_picked"], [OUTPUT], to=TensorProto.FLOAT))
     graph.initializer.append(pick)
     graph.node.extend(nodes)
-    columns = graph.input[0].type.tensor_type.shape.dim[1].dim_value
-    del graph.input[:], graph.output[:]
-    graph.input.append(onnx.helper.make_tensor_value_info(INPUT, TensorProto.FLOAT, ["n", columns]))
+    del graph.output[:]
     graph.output.append(onnx.helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, shape))
+
+
+def _single_input(graph: GraphProto) -> None:
+    from onnx import TensorProto, helper
+
+    columns = graph.input[0].type.tensor_type.shape.dim[1].dim_value
+    del graph.input[:]
+    graph.input.append(helper.make_tensor_value_info(INPUT, TensorProto.FLOAT, ["n", columns]))
 
 
 def _drop_unused(graph: GraphProto) -> None:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 TOLERANCE = 1e-6
 MISSING_ROWS = 1000  # for each input that may be missing
 SINGLE_ROWS = 100
+NEVER_SEEN = "a category that nobody has seen"
 
 Scores = NDArray[np.float64]
 
@@ -47,6 +48,7 @@ class Parity(msgspec.Struct, frozen=True, omit_defaults=True):
     refuses_missing: inputs for which the native model raises when they are missing; the runtime refuses them too.
     worst: where the largest difference is, in words.
     refused: why the model has no ONNX form, in words, when it was released in another one; not there for ONNX.
+    refuses_unseen: named inputs for which the native model raises on a category that was never seen in training.
     """
 
     rows: int
@@ -61,6 +63,7 @@ class Parity(msgspec.Struct, frozen=True, omit_defaults=True):
     worst: str
     passed: bool
     refused: str = ""
+    refuses_unseen: tuple[str, ...] = ()
 
 
 def compare(
@@ -80,11 +83,11 @@ def compare(
     Raises ParityRefused when the native model cannot score `rows` at all. Otherwise it only reports;
     `require` refuses.
     """
-    from seatrial.releases.runtime import Runtime
+    from seatrial.releases.named import open_graph
 
     if not len(rows):
         raise ParityRefused("there is no row to compare the exported model on.", expected="At least one is needed.")
-    runtime = Runtime(exported) if isinstance(exported, bytes) else exported
+    runtime = open_graph(exported, signature) if isinstance(exported, bytes) else exported
     scorer = native.scorer()
     comparison = _Comparison(native.task, runtime.score, threshold, tolerance)
     try:
@@ -103,6 +106,7 @@ def compare(
         comparison.add(" alone", few[row : row + 1], few_wanted[row : row + 1])
 
     missing_rows, refusing = _compare_missing(comparison, scorer, rows, signature)
+    unseen = _compare_unseen(comparison, scorer, rows)
     passed = comparison.largest <= tolerance and not comparison.flipped and not comparison.not_finite
     return Parity(
         rows=len(rows),
@@ -116,6 +120,7 @@ def compare(
         refuses_missing=refusing,
         worst=comparison.worst,
         passed=passed,
+        refuses_unseen=unseen,
     )
 
 
@@ -241,6 +246,28 @@ def _compare_missing(
             comparison.add(f" with {len(accepting)} inputs missing", *wanted)
             compared += len(few)
     return compared, tuple(refusing)
+
+
+def _compare_unseen(comparison: _Comparison, scorer: Scorer, rows: Rows) -> tuple[str, ...]:
+    """Compare with a category that nobody has seen in each named input that takes strings; which of them refuse it.
+
+    Of packed inputs such a value is a missing one.
+    """
+    if not isinstance(rows, NamedRows):
+        return ()
+    few = rows[_spread(len(rows), MISSING_ROWS)]
+    refusing = []
+    for name, values in few.columns.items():
+        if values.dtype != object:
+            continue
+        strange = NamedRows(few.columns | {name: np.full(len(few), NEVER_SEEN, dtype=object)})
+        try:
+            wanted = scorer(strange)
+        except Exception:  # a native model raises what it likes
+            refusing.append(name)
+            continue
+        comparison.add(f" with '{name}' never seen", strange, wanted)
+    return tuple(refusing)
 
 
 def _with_missing(scorer: Scorer, rows: Rows, positions: Sequence[int]) -> tuple[Rows, Scores] | None:

@@ -25,10 +25,16 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 FORMAT = 1
-KEY_FILE, TRUSTED_FOLDER = "signing.key", "trusted"
+KEY_FILE, TRUSTED_FOLDER, REVOKED_FOLDER = "signing.key", "trusted", "revoked"
 
 TrustedKeys = Mapping[str, bytes]
 """Key id -> the 32 bytes of an Ed25519 public key."""
+
+
+class KeyRing(dict[str, bytes]):
+    """Trusted keys, with the ids of those that were revoked, so that a signature by one is told as what it is."""
+
+    revoked: frozenset[str] = frozenset()
 
 
 class KeyUnusable(Failed):
@@ -38,7 +44,7 @@ class KeyUnusable(Failed):
 
 
 class SignatureRefused(NotAllowed):
-    """A signature is missing, wrong, or by a key that is not trusted. `facts["reason"]` says which."""
+    """A signature is missing, wrong, or by a key that is not trusted, or no longer. `facts["reason"]` says which."""
 
     code = "signing.refused"
 
@@ -80,18 +86,19 @@ def key_id(public: bytes) -> str:
     return content_id("key", public)
 
 
-def signing_key(folder: Path, secret: str | None = None) -> SigningKey:
+def signing_key(folder: Path, secret: str | None = None, *, file: Path | None = None) -> SigningKey:
     """The project's key: `secret` when given (SEATRIAL_SIGNING_KEY), else `folder`/signing.key, made on first use.
 
     folder: `.seatrial/keys`. The file is made readable by its owner only; its public half goes to trusted/.
     secret: a private key in PEM, or base64 of the 32 bytes of an Ed25519 private key. Nothing is written then.
+    file: where the private key is kept instead.
     Several processes at once end up with one key. Raises KeyUnusable.
     """
     if secret:
-        return _read_private(secret.encode(), "SEATRIAL_SIGNING_KEY")
-    path = folder / KEY_FILE
+        return read_private(secret.encode(), "SEATRIAL_SIGNING_KEY")
+    path = file or folder / KEY_FILE
     if not path.exists():
-        _make_key(path)
+        make_key(path)
     mode = path.stat().st_mode
     if mode & 0o077:
         raise KeyUnusable(
@@ -99,8 +106,9 @@ def signing_key(folder: Path, secret: str | None = None) -> SigningKey:
             expected="A private key is for its owner only.",
             next=f"Run `chmod 600 {path}`; if others have had access, remove it: a new key is made on the next use.",
         )
-    key = _read_private(path.read_bytes(), str(path))
-    trust(folder, key.public)
+    key = read_private(path.read_bytes(), str(path))
+    if key.keyid not in revoked_ids(folder):
+        trust(folder, key.public)
     return key
 
 
@@ -113,24 +121,42 @@ def trust(folder: Path, public: bytes) -> Path:
     return path
 
 
-def trusted_keys(folder: Path) -> dict[str, bytes]:
-    """The public keys in `folder`/trusted/*.pub (PEM), by key id. Raises KeyUnusable for one that cannot be read."""
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-    from cryptography.hazmat.primitives.serialization import load_pem_public_key
+def trusted_keys(folder: Path) -> KeyRing:
+    """The public keys in `folder`/trusted/*.pub (PEM) that are not in revoked/, by key id.
 
-    keys = {}
+    Raises KeyUnusable for one that cannot be read.
+    """
+    keys = KeyRing()
+    keys.revoked = frozenset(revoked_ids(folder))
     for path in sorted((folder / TRUSTED_FOLDER).glob("*.pub")):
-        try:
-            key = load_pem_public_key(path.read_bytes())
-        except ValueError:
-            key = None
-        if not isinstance(key, Ed25519PublicKey):
+        public = read_public(path.read_bytes())
+        if public is None:
             raise KeyUnusable(
                 f"{path} is no Ed25519 public key.", expected="A public key in PEM is expected.", next=f"Remove {path}."
             )
-        public = key.public_bytes_raw()
-        keys[key_id(public)] = public
+        if key_id(public) not in keys.revoked:
+            keys[key_id(public)] = public
     return keys
+
+
+def revoked_ids(folder: Path) -> set[str]:
+    """The ids of the keys in `folder`/revoked/, by the names of their files."""
+    return {path.stem for path in (folder / REVOKED_FOLDER).glob("*.pub")}
+
+
+def read_public(data: bytes) -> bytes | None:
+    """The 32 bytes of an Ed25519 public key in PEM or base64; None when it is none."""
+    from cryptography.exceptions import UnsupportedAlgorithm
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+    from cryptography.hazmat.primitives.serialization import load_pem_public_key
+
+    key: object = None
+    with contextlib.suppress(ValueError, UnsupportedAlgorithm):
+        if data.lstrip().startswith(b"-----"):
+            key = load_pem_public_key(data)
+        else:
+            key = Ed25519PublicKey.from_public_bytes(base64.b64decode(data.strip(), validate=True))
+    return key.public_bytes_raw() if isinstance(key, Ed25519PublicKey) else None
 
 
 def public_pem(public: bytes) -> bytes:
@@ -152,10 +178,19 @@ def sign(payload: bytes, payload_type: str, key: SigningKey) -> bytes:
     return canonical_json(Envelope(FORMAT, payload_type, digest(payload), (Signed(key.keyid, signature),)))
 
 
+def named_signers(envelope: bytes) -> tuple[str, ...]:
+    """The ids of the keys that an envelope names, not verified; empty when it is none."""
+    try:
+        return tuple(one.keyid for one in msgspec.json.decode(envelope, type=Envelope).signatures)
+    except msgspec.DecodeError:
+        return ()
+
+
 def verify(envelope: bytes, payload: bytes, payload_type: str, trusted: TrustedKeys) -> str:
     """The id of the trusted key that signed `payload`.
 
-    Raises SignatureRefused: "unreadable", "too_new", "wrong_type", "other_payload", "unknown_key", "wrong".
+    Raises SignatureRefused: "unreadable", "too_new", "wrong_type", "other_payload", "unknown_key", "revoked_key" or
+    "wrong".
     """
     try:
         found = msgspec.json.decode(envelope, type=Envelope)
@@ -170,6 +205,9 @@ def verify(envelope: bytes, payload: bytes, payload_type: str, trusted: TrustedK
     known = [signed for signed in found.signatures if signed.keyid in trusted]
     if not known:
         keys = listed(signed.keyid for signed in found.signatures)
+        revoked = {signed.keyid for signed in found.signatures} & getattr(trusted, "revoked", frozenset())
+        if revoked:
+            raise _refused("revoked_key", f"it is signed by {listed(sorted(revoked))}, a key that was revoked.")
         raise _refused("unknown_key", f"it is signed by {keys}, and trusted are {listed(trusted)}.")
     for signed in known:
         if _valid(trusted[signed.keyid], _bytes(signed.sig), _authenticated(payload_type, payload)):
@@ -205,13 +243,16 @@ def _refused(reason: str, found: str) -> SignatureRefused:
     return SignatureRefused(
         found,
         expected="A signature by a trusted key over exactly these bytes is expected.",
-        next="Get the file again from where it was made, or put the signer's public key into .seatrial/keys/trusted/.",
+        next="Have it signed again by whoever vouches for it (`seatrial releases resign`)."
+        if reason == "revoked_key"
+        else "Get the file again from where it was made, or put the signer's public key into .seatrial/keys/trusted/.",
         state="Nothing was loaded.",
         reason=reason,
     )
 
 
-def _read_private(data: bytes, where: str) -> SigningKey:
+def read_private(data: bytes, where: str) -> SigningKey:
+    """The private key in `data`: PEM, or base64 of its 32 bytes. where: for messages. Raises KeyUnusable."""
     from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
     from cryptography.hazmat.primitives.serialization import load_pem_private_key
@@ -230,7 +271,8 @@ def _read_private(data: bytes, where: str) -> SigningKey:
     return SigningKey(private)
 
 
-def _make_key(path: Path) -> None:
+def make_key(path: Path) -> None:
+    """A new private key in a file that its owner alone can read; the first of several makers wins."""
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
     from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
