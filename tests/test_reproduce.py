@@ -14,6 +14,7 @@ from seatrial.cli import run as cli
 from seatrial.core.errors import UsageError
 from seatrial.core.records import Record
 from seatrial.data.snapshot import SnapshotDamaged
+from seatrial.rebuilt import EnvironmentNotBuilt, OtherPython, python_of
 from seatrial.reproduce import NotReproducible
 from seatrial.runs import SnapshotMissing
 from seatrial.training.environment import DefinitionsDamaged
@@ -283,6 +284,21 @@ def test_a_training_with_nothing_changed_joins_nothing_and_learns_the_same(folde
         assert again.metrics == fresh.metrics
         rewrite(folder, "departures", nudged)
         assert not project.run_show(project.train().run)["steps"][0]["hit"]
+
+
+def test_an_environment_that_cannot_be_installed_is_refused_with_the_reason(folder, run, monkeypatch):
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("UV_OFFLINE", "1")
+    monkeypatch.setenv("UV_NO_CACHE", "1")
+    with pytest.raises(EnvironmentNotBuilt, match="packages that the run recorded cannot be installed") as refused:
+        reproduced(folder, run, rebuild_env=True)
+    assert refused.value.exit_code == 6
+    assert not list((folder / ".seatrial" / "environments").iterdir())
+
+
+def test_another_python_than_the_runs_is_refused(tmp_path):
+    with pytest.raises(OtherPython, match=r"CPython 3\.2\.1"):
+        python_of(["six==1.17.0"], "CPython 3.2.1", tmp_path)
 
 
 def test_the_command_ends_with_0_when_reproduced_and_with_1_when_not(folder, run, capsys):

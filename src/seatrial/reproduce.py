@@ -14,6 +14,8 @@ all else is as recorded), and how the project as it is now differs from what was
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -33,6 +35,7 @@ from seatrial.inputs import Inputs, Inspect
 from seatrial.loading import Definitions, UnknownName, load_files
 from seatrial.results import Progress
 from seatrial.runs import DEFINITIONS, recorded_rows, sources_of, unpack
+from seatrial.training.closure import import_roots
 from seatrial.training.differences import Difference, in_order, of_code, of_data, of_declaration, of_environment
 from seatrial.workspace import Workspace
 
@@ -218,8 +221,6 @@ def recorded_definitions(
 
     current: those of the project as they are now, instead.
     """
-    from seatrial.training.closure import import_roots
-
     key = run.body.get("files", {}).get(DEFINITIONS)
     if current or key is None:
         if not current:
@@ -580,3 +581,35 @@ def _because(verdict: Verdict, inputs: Sequence[Difference]) -> str:
         "No recorded input differs, so the estimator does not repeat itself: does it ignore its seed, or read a clock, "
         "a file or a generator of its own?"
     )
+
+
+def in_rebuilt_environment(
+    project: Building, name: str, *, allow: Sequence[Verdict] = (), progress: Progress | None = None
+) -> Reproduced:
+    """As `reproduce`, in a process of its own whose packages are exactly those that the run recorded.
+
+    Raises EnvironmentNotBuilt and OtherPython, and what the process said when it could not judge.
+    """
+    from seatrial.rebuilt import python_of
+    from seatrial.workspace import STATE
+
+    run, release = chosen(project, name)
+    facts = run.body["environment"]
+    python, own = python_of(facts["packages"], facts["python"], project.folder / STATE, progress)
+    if progress:
+        progress("train in it", 0, 1)
+    command = [str(python), "-m", "seatrial", "--project", str(project.folder), "--env", project.env]
+    command += ["--actor", project.actor, "--json", "reproduce", release.id if release else run.id]
+    roots = [str(own), *(str(root) for root in import_roots(project.folder))]
+    variables = {**os.environ, "PYTHONPATH": os.pathsep.join(roots)}
+    done = subprocess.run(command, capture_output=True, text=True, env=variables, check=False)
+    try:
+        found = msgspec.json.decode(done.stdout, type=Reproduced)
+    except msgspec.DecodeError:
+        said = " ".join(done.stderr.split())[-600:] or f"it ended with {done.returncode}"
+        raise NotReproducible(
+            f"the process in the rebuilt environment could not judge: {said}",
+            state="No version was made.",
+        ) from None
+    note = f"trained in an environment of its own with the {len(facts['packages'])} packages of the run"
+    return msgspec.structs.replace(found, notes=[*found.notes, note], reproduced=found.verdict in (*REPRODUCED, *allow))
