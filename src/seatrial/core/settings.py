@@ -38,13 +38,15 @@ class Stores(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What needs a second person.
+    """What needs a second person, and what is not let through.
 
     approval: "required": a release goes live only after somebody else than who packed or proposed it approved it;
         "none": whoever may deploy decides alone.
+    unrepeatable: an estimator that gives another model with the same seed is noted, or training is refused.
     """
 
     approval: Literal["required", "none"] = "required"
+    unrepeatable: Literal["note", "refuse"] = "note"
 
 
 class Signing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
