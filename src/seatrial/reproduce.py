@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from numpy.typing import NDArray
 
-    from seatrial.core.signature import Rows
+    from seatrial.core.signature import Rows, Signature
     from seatrial.data.sources import Source
     from seatrial.releases.native import NativeModel
     from seatrial.training.model import Model
@@ -497,6 +497,13 @@ class _Judge:
             if value is None or isinstance(value, int | float)
         ]
 
+    @cached_property
+    def _signature(self) -> Signature:
+        """The run's."""
+        from seatrial.core.signature import Signature
+
+        return msgspec.convert(self._run.body["signature"], Signature)
+
     @property
     def _threshold(self) -> float:
         """The operating threshold of the run."""
@@ -520,7 +527,7 @@ class _Judge:
         from seatrial.releases.onnx_export import ExportFailed, to_onnx
 
         try:
-            return to_onnx(native, len(self._fitted.signature.inputs))
+            return to_onnx(native, len(self._signature.inputs), self._signature)
         except ExportFailed as error:
             if error.found not in self.notes:
                 self.notes.append(error.found)
@@ -528,40 +535,54 @@ class _Judge:
 
     def _scores(self) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
         """What both models say of the rows that were kept with the run; of a refused run, of its test rows."""
+        from seatrial.releases.named import open_graph
+
         recorded, again = self._recorded_native(), self._fitted.native
         if recorded is None or again is None:
             return self._test_scores()
         if self._run.body["inputs"] != list(self._fitted.signature.inputs):
             return None
-        rows = self._probe()
-        return _score(recorded, rows, self._canonical(recorded)), _score(again, rows, self._canonical(again))
+        rows, forms = self._probe(), [self._canonical(recorded), self._canonical(again)]
+        if None not in forms:
+            try:
+                first, second = (open_graph(form, self._signature).score(rows) for form in forms if form is not None)
+            except SeatrialError as error:  # a graph that does not load, or answers with NaN: the models themselves do
+                self.notes.append(error.found)
+            else:
+                return first, second
+        return recorded.scorer()(rows), again.scorer()(rows)
 
     def _probe(self) -> Rows:
+        from seatrial.core.signature import rows_of
+
+        table = self._kept_table(PROBE)
+        return rows_of(self._signature, {name: table[name].to_numpy() for name in table.column_names})
+
+    def _kept_table(self, name: str) -> pa.Table:
+        """A table that the run kept. Raises NotReproducible when it is damaged."""
+        import pyarrow as pa
         import pyarrow.parquet as pq
 
-        from seatrial.core.signature import Signature, rows_of
-
-        table = pq.read_table(self._project.objects.path(self._run.body["files"][PROBE]))
-        signature = msgspec.convert(self._run.body["signature"], Signature)
-        return rows_of(signature, {name: table[name].to_numpy() for name in table.column_names})
+        key = self._run.body["files"][name]
+        try:
+            return pq.read_table(self._project.objects.path(key))
+        except (pa.ArrowException, OSError) as error:
+            raise NotReproducible(
+                f"'{key}' in {self._project.objects.root} is damaged: {' '.join(str(error).split())}",
+                expected="The rows on which the two models are compared are kept there.",
+                state="The run was trained again, and not judged.",
+                next="Put the file back from a backup.",
+            ) from None
 
     def _test_scores(self) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
         import numpy as np
-        import pyarrow.parquet as pq
 
-        table = pq.read_table(self._project.objects.path(self._run.body["files"]["test_scores.parquet"]))
+        table = self._kept_table("test_scores.parquet")
         again = self._fitted.test_scores
         if table.num_rows != again.num_rows or "score" not in table.column_names:
             return None
         first, second = (np.asarray(one["score"].to_pylist(), dtype=np.float64) for one in (table, again))
         return first, second
-
-
-def _score(native: NativeModel, rows: Rows, onnx: bytes | None) -> NDArray[np.float64]:
-    """Scores on one thread: of the ONNX form, else of the model itself."""
-    from seatrial.releases.runtime import Runtime
-
-    return Runtime(onnx).score(rows) if onnx is not None else native.scorer()(rows)
 
 
 def _decided(scores: NDArray[np.float64], threshold: float) -> NDArray[Any]:
