@@ -317,12 +317,23 @@ def _gates(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[GateChange]:
     return [
         GateChange(
             gate,
-            first[gate]["passed"] if gate in first else None,
-            second[gate]["passed"] if gate in second else None,
-            (second.get(gate) or first[gate])["reason"],
+            lets_pass(first[gate]) if gate in first else None,
+            lets_pass(second[gate]) if gate in second else None,
+            gate_words(second.get(gate) or first[gate]),
         )
         for gate in dict.fromkeys([*second, *first])
     ]
+
+
+def lets_pass(gate: Mapping[str, Any]) -> bool:
+    """Whether a gate stops nothing: it passed, or the model is excused from it with a reason."""
+    return bool(gate["passed"] or gate.get("waived"))
+
+
+def gate_words(gate: Mapping[str, Any]) -> str:
+    """Why a gate decided as it did, and why the model is excused, if it is."""
+    waived = gate.get("waived")
+    return f"{gate['reason']}; waived: {waived}" if waived and not gate["passed"] else str(gate["reason"])
 
 
 def _importance(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[tuple[str, float | None, float | None]]:
