@@ -344,7 +344,6 @@ class Recorded(Inputs):
 
     def snapshot(self, source: str) -> tuple[Any, pa.Table]:
         """The content and the rows that were recorded of a raw source. Raises SnapshotMissing, SnapshotDamaged."""
-        from seatrial.data.snapshot import load
         from seatrial.stores.objects import ObjectMissing
 
         if source not in self._read:
@@ -356,7 +355,7 @@ class Recorded(Inputs):
                 )
             record = self._project.record(id)
             try:
-                found = load(self._project.objects.path(record.body["object"]))
+                found = self._project.snapshot_table(record)
             except (ObjectMissing, FileNotFoundError):
                 raise SnapshotMissing(
                     f"snapshot {id} of source '{source}' is not in {self._project.objects.root}.",

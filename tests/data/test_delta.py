@@ -13,6 +13,8 @@ from deltalake import DeltaTable, write_deltalake
 from seatrial import DeltaSource, Project, QuerySource, SetAside
 from seatrial.data.delta import VersionMissing
 from seatrial.data.reading import SourceEmpty, SourceMissing, SourceUnreadable, read
+from seatrial.data.references import SnapshotGone
+from seatrial.data.snapshot import SnapshotDamaged
 from seatrial.data.sources import BadSource, ColumnMissing
 
 AT = pa.array([datetime(2013, 1, 1, tzinfo=UTC)] * 2, pa.timestamp("us", tz="UTC"))
@@ -144,3 +146,59 @@ def test_a_damaged_log_or_file_is_one_clear_error(folder):
 def test_a_version_is_a_whole_number(version):
     with pytest.raises(BadSource, match="version="):
         DeltaSource("t", version=version)
+
+
+# Snapshots by reference
+
+BY_REFERENCE = """
+from seatrial import DeltaSource, SetAside
+
+t = DeltaSource("t", by_reference=True, set_aside=[SetAside(where="a = 2", reason="a test")])
+sources = [t]
+"""
+
+
+@pytest.fixture
+def referring(folder):
+    (folder / "seatrial.toml").write_text("")
+    (folder / "project.py").write_text(BY_REFERENCE)
+    return folder
+
+
+def test_a_snapshot_by_reference_copies_nothing_and_is_read_and_checked_in_place(referring):
+    with Project(referring) as project:
+        first = project.snapshot()[0]
+        assert not project.snapshot()[0].new
+        assert len(project.snapshots()) == 1
+        assert not list((referring / ".seatrial").rglob("*.parquet"))
+        assert project.snapshot_show(first.id)["taken"][0]["reference"]["version"] == 2
+    write_deltalake(referring / "t", pa.table({"a": [9], "k": ["x"], "at": AT[:1], "l": [[2.5]]}), mode="append")
+    with Project(referring) as project:
+        second = project.snapshot()[0]
+        found = project.snapshots_diff(first.id, second.id, key=["a"])
+    assert (found.keyed.added, found.keyed.removed, found.keyed.unchanged) == (1, 0, 2)
+    (referring / "project.py").write_text(BY_REFERENCE.replace("by_reference=True, ", ""))
+    with Project(referring) as project:
+        assert project.snapshot()[0].id == second.id  # a copy has the same id
+
+
+def test_a_reference_to_a_version_that_was_vacuumed_is_one_clear_error(referring):
+    with Project(referring) as project:
+        first = project.snapshot()[0].id
+    table = DeltaTable(referring / "t")
+    table.delete("a = 4")
+    table.vacuum(retention_hours=0, dry_run=False, enforce_retention_duration=False)
+    with Project(referring) as project:
+        second = project.snapshot()[0].id
+        with pytest.raises(SnapshotGone, match="refers to version 2 of the Delta table 't'"):
+            project.snapshots_diff(first, second)
+
+
+def test_a_reference_to_a_table_that_was_written_anew_is_found_out(referring):
+    with Project(referring) as project:
+        first = project.snapshot()[0].id
+    shutil.rmtree(referring / "t")
+    for a in (1, 2, 3):
+        write_deltalake(referring / "t", pa.table({"a": [a], "k": ["x"], "at": AT[:1], "l": [[0.5]]}), mode="append")
+    with Project(referring) as project, pytest.raises(SnapshotDamaged, match="holds other data than"):
+        project.snapshots_diff(first, first)
