@@ -7,6 +7,7 @@ from __future__ import annotations
 
 TYPE_CHECKING = False  # type checkers take it for typing.TYPE_CHECKING, whose import would cost every start
 if TYPE_CHECKING:
+    from seatrial.core.card import ModelCard as ModelCard
     from seatrial.core.errors import SeatrialError as SeatrialError
     from seatrial.data.expectations import SetAside as SetAside
     from seatrial.data.expectations import expect as expect
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from seatrial.data.sources import QuerySource as QuerySource
     from seatrial.deployment.definition import BlueGreen as BlueGreen
     from seatrial.deployment.definition import Deployment as Deployment
+    from seatrial.embedded import load as load
     from seatrial.features.definitions import Entity as Entity
     from seatrial.features.definitions import agg as agg
     from seatrial.features.definitions import feature_view as feature_view
@@ -32,14 +34,17 @@ if TYPE_CHECKING:
     from seatrial.retraining.definition import Trigger as Trigger
     from seatrial.stores.prediction_log import PredictionLog as PredictionLog
     from seatrial.training.gates import Gate as Gate
+    from seatrial.training.gates import ProjectGates as ProjectGates
     from seatrial.training.model import Model as Model
     from seatrial.training.model import Split as Split
+    from seatrial.training.threshold import Costs as Costs
 
 __version__ = "0.1.0"
 
 _HOME = {
     "Alarm": "seatrial.monitoring.definition",
     "BlueGreen": "seatrial.deployment.definition",
+    "Costs": "seatrial.training.threshold",
     "CsvSource": "seatrial.data.sources",
     "DeltaSource": "seatrial.data.sources",
     "Deployment": "seatrial.deployment.definition",
@@ -47,11 +52,13 @@ _HOME = {
     "FrameSource": "seatrial.data.sources",
     "Gate": "seatrial.training.gates",
     "Model": "seatrial.training.model",
+    "ModelCard": "seatrial.core.card",
     "Monitor": "seatrial.monitoring.definition",
     "ParquetSource": "seatrial.data.sources",
     "PostgresSource": "seatrial.data.sources",
     "PredictionLog": "seatrial.stores.prediction_log",
     "Project": "seatrial.project",
+    "ProjectGates": "seatrial.training.gates",
     "QuerySource": "seatrial.data.sources",
     "Retrain": "seatrial.retraining.definition",
     "SeatrialError": "seatrial.core.errors",
@@ -61,6 +68,7 @@ _HOME = {
     "agg": "seatrial.features.definitions",
     "expect": "seatrial.data.expectations",
     "feature_view": "seatrial.features.definitions",
+    "load": "seatrial.embedded",
     "on_request": "seatrial.features.request_time",
     "point_in_time_join": "seatrial.features.join",
     "shared_view": "seatrial.features.shared",
@@ -70,6 +78,7 @@ _HOME = {
 __all__ = [
     "Alarm",
     "BlueGreen",
+    "Costs",
     "CsvSource",
     "DeltaSource",
     "Deployment",
@@ -77,11 +86,13 @@ __all__ = [
     "FrameSource",
     "Gate",
     "Model",
+    "ModelCard",
     "Monitor",
     "ParquetSource",
     "PostgresSource",
     "PredictionLog",
     "Project",
+    "ProjectGates",
     "QuerySource",
     "Retrain",
     "SeatrialError",
@@ -91,6 +102,7 @@ __all__ = [
     "agg",
     "expect",
     "feature_view",
+    "load",
     "on_request",
     "point_in_time_join",
     "shared_view",

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from seatrial.features.definitions import FeatureView
     from seatrial.features.plan import FeaturePlan
     from seatrial.training.model import Model
+    from seatrial.training.sample import Sample
+    from seatrial.training.steps import Steps
 
 
 Inspect = Callable[[Mapping[str, "pa.Table"]], None]
@@ -61,6 +63,7 @@ class Inputs:
     def __init__(self, workspace: Workspace) -> None:
         self._workspace = workspace
         self._kept = Kept(workspace.folder)
+        self._places: dict[str, Source] = {}
 
     def raw(self, names: Sequence[str]) -> dict[str, Source]:
         """The raw sources of these names, or all of them."""
@@ -134,8 +137,20 @@ class Inputs:
         folder, threads = self._workspace.folder, self._workspace.settings.threads
         return {
             name: self._kept.reading(source, partial(read, source, folder=folder, threads=threads))
-            for name, source in sources.items()
+            for name, source in ((name, self._placed(source)) for name, source in sources.items())
         }
+
+    def _placed(self, source: Source) -> Source:
+        """A raw source, or the file that the settings have it read from here; its rules were applied to that."""
+        from seatrial.data.sources import ParquetSource, QuerySource
+
+        path = self._workspace.settings.sources.get(source.name)
+        if path is None or isinstance(source, QuerySource):
+            return source
+        if source.name not in self._places:
+            said = ("name", "event_timestamp", "known_at", "event_key", "label_known_at", "timezone", "expectations")
+            self._places[source.name] = ParquetSource(path, **{what: getattr(source, what) for what in said})
+        return self._places[source.name]
 
     def check(self, source: Source, readings: dict[str, Reading]) -> ValidationReport:
         """The report of one source; sources that it refers to are read when they have not been."""
@@ -410,7 +425,7 @@ class Inputs:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DataWarning)
             try:
-                return read(source, folder=self._workspace.folder).table.schema
+                return read(self._placed(source), folder=self._workspace.folder).table.schema
             except (SourceMissing, SourceEmpty):
                 return None
 
@@ -443,13 +458,16 @@ class Inputs:
         left_out: dict[str, int] | None = None,
         engine: Engine | None = None,
         inspect: Inspect | None = None,
+        steps: Steps | None = None,
+        sample: Sample | None = None,
     ) -> tuple[pa.Table, FeaturePlan, tuple[Field, ...], list[str]]:
         """The rows of a model's labels with every feature, the plan, the request's fields, the snapshots used.
 
         known_by_us: only rows whose label was known by then; window: only rows predicted in it, labelled or not.
         left_out: is told how many rows `known_by_us` left out because they have no label, or none known by then.
         engine: where they are joined (default: as the settings say); the rows are the same.
-        inspect: as for `tables`.
+        inspect: as for `tables`. steps: take the joined rows from where they were kept, when nothing was changed.
+        sample: join only so many of the rows, chosen by a seed; they stay in their order.
         """
         import pyarrow.compute as pc
 
@@ -489,7 +507,10 @@ class Inputs:
             training_set.AT: model.labels.event_timestamp,
             training_set.LABEL_KNOWN_AT: model.labels.label_known_at,
         }
-        kept = [*model.key, *names, model.target]
+        described = [name for name in model.described_by if name not in plan.feature_columns]
+        require_columns(model.labels, labels, described)
+        asked = [gate.by for gate in self._workspace.definitions.gates if gate.by in labels.column_names]
+        kept = [*model.key, *names, *described, *asked, model.target]
         taken = {training_set.AT, training_set.LABEL_KNOWN_AT} & set(kept)
         if any(times[name] != name for name in taken):
             raise UsageError(
@@ -511,14 +532,51 @@ class Inputs:
             rows = rows.filter(
                 pc.and_(pc.greater_equal(at, instant(window.start_us)), pc.less(at, instant(window.end_us)))
             )
+        if sample is not None:
+            rows = sample.of(rows)
         if progress:
             progress("join features", 0, 1)
         events = {name: tables[view.source.name] for name, view in views.items()}
         settings = self._workspace.settings
         join = partial(self._on_spark, snapshots) if (engine or settings.engine) == "spark" else as_of
-        joined = training_set.build(rows, plan, views, events, threads=settings.threads, join=join)
+        if steps is None:
+            joined = training_set.build(rows, plan, views, events, threads=settings.threads, join=join)
+        else:
+            joined = self._joined_before(steps, rows, plan, views, events, join, self._made_of(views, snapshots))
         request = tuple(_field(name, labels[name], model) for name in names)
         return joined, plan, request, snapshots
+
+    def _joined_before(
+        self,
+        steps: Steps,
+        rows: pa.Table,
+        plan: FeaturePlan,
+        views: Mapping[str, FeatureView],
+        events: Mapping[str, pa.Table],
+        join: Callable[..., pa.Table],
+        made_of: Mapping[str, Any],
+    ) -> pa.Table:
+        """The joined rows, as a step of what determines them: label rows, plan, views and the snapshots below."""
+        from seatrial.core.identity import value_digest
+        from seatrial.data.snapshot import content
+        from seatrial.features import training_set
+        from seatrial.training.steps import TABLE, Input
+
+        in_order = {name: list(view.columns) for name, view in views.items()}
+        given = {
+            "rows": Input(content(rows).id, lambda: rows),
+            "plan": Input(value_digest([msgspec.to_builtins(plan), in_order]), lambda: plan),
+            "views": Input(value_digest({name: view.as_plain() for name, view in views.items()}), lambda: views),
+            "events": Input(value_digest(made_of), lambda: events),
+            "threads": Input("any: the rows are the same", lambda: self._workspace.settings.threads),
+            "join": Input("any: the rows are the same", lambda: join),
+        }
+        table: pa.Table = steps.run(training_set.build, inputs=given, form=TABLE, name="join features").value
+        return table
+
+    def _made_of(self, views: Mapping[str, FeatureView], snapshots: Sequence[str]) -> dict[str, Any]:
+        """What the rows of the views' sources are made of: their declarations, and the snapshots below them."""
+        return {"snapshots": list(snapshots), "sources": {name: one.source.as_plain() for name, one in views.items()}}
 
     def raw_names(self, model: Model, plan: FeaturePlan) -> list[str]:
         """The names of the raw sources that `rows` reads for a model, in the order of the snapshots that it gives."""

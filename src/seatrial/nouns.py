@@ -20,6 +20,7 @@ from seatrial.workspace import Workspace
 if TYPE_CHECKING:
     from seatrial.custody import ModelShown, Moved
     from seatrial.data.snapshot import SnapshotDiff
+    from seatrial.evidence import Bill, Form, Written
     from seatrial.features.definitions import FeatureView
     from seatrial.governance.audit import Anchor, AuditReport
     from seatrial.governance.lineage import Lineage
@@ -212,13 +213,23 @@ class Nouns(Workspace):
         return replace(found, keyed=by_key(first[1], second[1], key)) if key else found
 
     def runs(self, model: str | None = None) -> list[dict[str, Any]]:
-        """Every run, oldest first: when, passed or not, its metrics."""
+        """Every run, oldest first: when, passed or not, finished or failed half-way, which version it became, of which
+        commit, its metrics."""
+        from seatrial.runs import trained_at
+
+        versions = {record.body["run"]: record.body["version"] for record in self.metadata.records("version", model)}
         return [
             {
                 "run": record.id,
                 "model": record.name,
+                "trained_at": trained_at(record.id),
                 "passed": record.body["passed"],
+                "state": record.body.get("state", "finished"),
+                "version": versions.get(record.id),
+                "sample": record.body.get("sample", {}).get("rows"),
                 "cutoff": iso(from_us(record.body["cutoff_us"])) if record.body["cutoff_us"] is not None else None,
+                "commit": (record.body["environment"]["code"]["commit"] or "")[:8]
+                + ("+" if record.body["environment"]["code"]["dirty"] else ""),
                 **{
                     name: record.body["metrics"].get(name)
                     for name in ("roc_auc", "log_loss", "rmse", "r2")
@@ -297,8 +308,14 @@ class Nouns(Workspace):
 
         record = self._any_release(id)
         path = self.objects.path(record.body["object"])
-        shown = {"id": record.id, "path": str(path), **record.body["manifest"]}
+        shown = {"id": record.id, "path": str(path), "cost": self._cost_of(record), **record.body["manifest"]}
         return shown | {"example": example(open_bundle(path, self.trusted))}
+
+    def _cost_of(self, release: Record) -> dict[str, Any] | None:
+        """What the child process of a release cost where it was packed; None for one that answers with ONNX."""
+        packed = [event for event in self.metadata.events(subject=release.id) if event.kind == "release.packed"]
+        found: dict[str, Any] | None = packed[0].body.get("cost") if packed else None
+        return found
 
     def release_verify(self, id: str) -> Verified:
         """Check a bundle (a release's id or name, or a path): signature, every digest, its form, its golden rows, and,
@@ -317,6 +334,22 @@ class Nouns(Workspace):
         paths = (self._bundle_file(one) or self.objects.path(self._any_release(one).body["object"]) for one in (a, b))
         first, second = (open_bundle(path, self.trusted) for path in paths)
         return compare(first, second)
+
+    def release_card(self, id: str, *, form: Form = "md", out: str | Path | None = None) -> Written:
+        """The model card of a release (its id, or a name): Markdown, or "html" for one page. out: a file to write."""
+        from seatrial.evidence import write_card
+
+        return write_card(self, self._any_release(id), form, out)
+
+    def model_card(self, name: str, *, form: Form = "md", out: str | Path | None = None) -> Written:
+        """The model card of the release that a model's name means: `late` (the newest), `late@champion`, `late:3`."""
+        return self.release_card(name, form=form, out=out)
+
+    def release_sbom(self, id: str, *, out: str | Path | None = None) -> Bill:
+        """The bill of materials of a release: CycloneDX 1.6 with the model, its card, data, files and libraries."""
+        from seatrial.evidence import write_bill
+
+        return write_bill(self, self._any_release(id), out)
 
     def _bundle_file(self, name: str) -> Path | None:
         """The file that is meant; None when a release is. A name that ends like a bundle means a file."""
@@ -454,7 +487,7 @@ class Nouns(Workspace):
             run = self.record(max(versions, key=lambda record: int(record.body["version"])).body["run"])
         since = self.metadata.events(subject=f"deployment/{deployed}")
         packed = self.metadata.head("release", model.name)
-        runs = self.metadata.records("run", model.name)
+        runs = [record for record in self.metadata.records("run", model.name) if "sample" not in record.body]
         refused = runs[-1] if runs and not runs[-1].body["passed"] else None
         if not versions and refused:
             following = f"seatrial runs show {refused.id}"
@@ -478,7 +511,7 @@ class Nouns(Workspace):
             performance=dict(run.body["metrics"]) if run else {},
             next=following,
             refused=refused.id if refused else None,
-            refused_because=[gate["reason"] for gate in refused.body["gates"] if not gate["passed"]] if refused else [],
+            refused_because=_refused_because(refused) if refused else [],
         )
 
 
@@ -486,6 +519,13 @@ def _shared_from(view: FeatureView) -> str | None:
     from seatrial.features.shared import SharedView
 
     return view.url if isinstance(view, SharedView) else None
+
+
+def _refused_because(run: Record) -> list[str]:
+    """Why a run became no version: its gates' reasons, or what it failed of."""
+    if run.body.get("state") == "failed":
+        return [run.body["error"]["found"]]
+    return [gate["reason"] for gate in run.body["gates"] if not gate["passed"] and not gate.get("waived")]
 
 
 def _used_by(use: Use) -> dict[str, Any]:

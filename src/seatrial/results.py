@@ -48,7 +48,8 @@ class Trained(msgspec.Struct, frozen=True):
     """A training run.
 
     version: None when a gate said no. rows: counts of the split. notes: what had to be assumed. leak_guard: what could
-    not be checked for leaks; empty when everything was.
+    not be checked for leaks; empty when everything was. sample: the rows of a sample, which never becomes a version.
+    intervals, slices, threshold: as in the run's record.
     """
 
     model: str
@@ -65,10 +66,17 @@ class Trained(msgspec.Struct, frozen=True):
     seconds: float
     notes: list[str] = []
     leak_guard: str = ""
+    sample: int | None = None
+    intervals: dict[str, Any] = {}
+    slices: dict[str, Any] = {}
+    threshold: dict[str, Any] | None = None
 
 
 class Released(msgspec.Struct, frozen=True):
-    """A release that was packed. new: it was not known before; path: its bundle; explanation: of the version."""
+    """A release that was packed. new: it was not known before; path: its bundle; explanation: of the version.
+
+    cost: of the process that scores it when its format is not "onnx", measured here (`releases.supervised.Cost`).
+    """
 
     id: str
     model: str
@@ -80,6 +88,7 @@ class Released(msgspec.Struct, frozen=True):
     path: str
     bytes: int
     new: bool
+    cost: dict[str, Any] | None = None
 
 
 class Deployed(msgspec.Struct, frozen=True):
@@ -178,7 +187,7 @@ class Searched(msgspec.Struct, frozen=True):
 class ModelStatus(msgspec.Struct, frozen=True):
     """How a model stands.
 
-    live: the version that answers. refused: the newest run, when its gates said no; refused_because: each that did.
+    live: the version that answers. refused: the newest run, when its gates said no or it failed; refused_because: why.
     next: the command that would bring it further.
     """
 

@@ -202,3 +202,24 @@ def test_a_reference_to_a_table_that_was_written_anew_is_found_out(referring):
         write_deltalake(referring / "t", pa.table({"a": [a], "k": ["x"], "at": AT[:1], "l": [[0.5]]}), mode="append")
     with Project(referring) as project, pytest.raises(SnapshotDamaged, match="holds other data than"):
         project.snapshots_diff(first, first)
+
+
+def test_a_run_on_a_reference_is_reproduced_from_the_version_that_it_read(tmp_path):
+    (tmp_path / "seatrial.toml").write_text("")
+    (tmp_path / "project.py").write_text(
+        "from seatrial import DeltaSource, Model\n"
+        't = DeltaSource("t", by_reference=True, event_key=["id"])\n'
+        'Model("m", task="regression", target="y", labels=t, key=["id"], features=["request:x"],\n'
+        '      estimator="sklearn.linear_model.LinearRegression", cv_folds=2)\n'
+    )
+    rows = pa.table({"id": list(range(60)), "x": [i / 60 for i in range(60)], "y": [i * 2.0 for i in range(60)]})
+    write_deltalake(tmp_path / "t", rows)
+    with Project(tmp_path) as project:
+        run = project.train("m").run
+    write_deltalake(tmp_path / "t", rows.slice(0, 30), mode="overwrite")
+    with Project(tmp_path) as project:
+        assert project.reproduce(run).verdict == "identical"
+        DeltaTable(tmp_path / "t").vacuum(retention_hours=0, dry_run=False, enforce_retention_duration=False)
+        with pytest.raises(SnapshotGone, match="version 0") as error:
+            project.reproduce(run)
+    assert "Restore the table" in error.value.next

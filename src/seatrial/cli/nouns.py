@@ -143,28 +143,6 @@ def features_join(
         call.answer({"rows": joined.num_rows, "columns": joined.column_names, "file": out}, render.details)
 
 
-@NOUNS["runs"].command("list")
-@click.argument("model", required=False)
-@click.pass_obj
-def runs_list(call: Invocation, model: str | None) -> None:
-    """List trainings, all or those of MODEL, oldest first."""
-    from seatrial.cli import render
-
-    with call.project() as project:
-        call.answer(project.runs(model), lambda things: render.listing(things, next="seatrial train"))
-
-
-@NOUNS["runs"].command("show")
-@click.argument("id")
-@click.pass_obj
-def runs_show(call: Invocation, id: str) -> None:
-    """Show one training: data, split, parameters, metrics, gates. The whole record: --json."""
-    from seatrial.cli import render
-
-    with call.project() as project:
-        call.answer(project.run_show(id), render.run)
-
-
 @NOUNS["models"].command("list")
 @click.pass_obj
 def models_list(call: Invocation) -> None:

@@ -246,7 +246,10 @@ def trained(run: Plain) -> list[Block]:
     blocks += [Line(f"note: {note}", "dim") for note in run.get("notes", [])]
     blocks += [Line(f"note: {run['leak_guard']}", "dim")] if run.get("leak_guard") else []
     blocks.append(Line())
-    if run["passed"]:
+    if run.get("sample") is not None:
+        blocks.append(Line(f"✓ It trains. A sample of {run['sample']:,} rows makes no version.", "green"))
+        blocks.append(Line(f"Next: seatrial train {run['model']}"))
+    elif run["passed"]:
         blocks.append(Line(f"✓ Version {run['version']} of {run['model']} is the candidate.", "green"))
         blocks.append(Line(f"Next: seatrial release {run['model']}"))
     else:
@@ -274,9 +277,29 @@ def released(release: Plain) -> list[Block]:
         Line(f"✓ {release['model']} {release['semantic_version']} ({release['id']}) {state}.", "green"),
         Line(f"  Version   {release['version']} of {release['model']}; {release['explanation']}"),
         Line(f"  Parity    {parity_words(release['parity'])}"),
+        *_form_lines(release),
         Line(f"  Bundle    {release['path']}  ({release['format']}, {size})"),
         Line(f"Next: seatrial deploy {release['model']} --release {release['id']}"),
     ]
+
+
+def _form_lines(release: Plain) -> list[Block]:
+    """Why it is no ONNX, and what that costs; nothing for ONNX."""
+    refused = release["parity"].get("refused")
+    if not refused:
+        return []
+    lines: list[Block] = [Line(f"  Not ONNX  {refused}")]
+    if release.get("cost"):
+        lines.append(Line(f"  Cost      {cost_words(release['cost'])}"))
+    return lines
+
+
+def cost_words(cost: Plain) -> str:
+    """What the process that scores a release costs."""
+    return (
+        f"a process of its own: {cost['start_s']:.1f} s to start, {cost['bytes'] / 1e6:,.0f} MB, "
+        f"{cost['us_alone']:,.0f} us for a row alone, {cost['us_many']:,.1f} us for one of many"
+    )
 
 
 def parity_words(parity: Plain) -> str:
@@ -465,6 +488,8 @@ def used_by(use: Plain) -> list[Block]:
 def run(thing: Plain) -> list[Block]:
     """One training for people; the whole record is what --json prints."""
     definition, environment = thing["definition"], thing["environment"]
+    if thing.get("state") == "failed":
+        return _failed_run(thing)
     verdict = "passed its gates" if thing["passed"] else "was refused by a gate"
     facts = {
         "cut-off": _instant(thing["cutoff_us"]) if thing["cutoff_us"] is not None else None,
@@ -487,6 +512,23 @@ def run(thing: Plain) -> list[Block]:
     ]
 
 
+def _failed_run(thing: Plain) -> list[Block]:
+    """A training that did not end: what happened, and where."""
+    error = thing["error"]
+    facts = {
+        "while": error["stage"],
+        "found": error["found"],
+        "expected": error["expected"],
+        "next": error["next"],
+        "training set": thing["training_set"],
+        "snapshots": inline(thing["snapshots"]),
+        "estimator": thing["definition"]["estimator"],
+        "parameters": inline(thing["definition"]["params"]),
+    }
+    title = Line(f"{thing['id']} of {thing['model']} failed [{error['code']}].", "bold")
+    return [title, *_facts(facts), Line(), Line("The whole record: --json", "dim")]
+
+
 def leak_words(guard: Plain) -> str:
     """What the leak guard found, in a few words."""
     counts = Counter(one["status"] for one in guard["columns"])
@@ -507,6 +549,8 @@ def release(thing: Plain) -> list[Block]:
         "example": json.dumps({"features": thing["example"]}, ensure_ascii=False),
         "threshold": thing["threshold"],
         "parity": parity_words(thing["parity"]),
+        "not ONNX": thing["parity"].get("refused"),
+        "cost": cost_words(thing["cost"]) if thing.get("cost") else None,
         "estimator": thing["estimator"],
         "parameters": inline(thing["parameters"]),
         "run": lineage["run"],
@@ -527,14 +571,54 @@ def _facts(facts: Mapping[str, Any]) -> list[Block]:
 
 
 def _evidence(thing: Plain) -> list[Block]:
-    """Metrics beside those of a constant, and the gates."""
+    """Metrics with their intervals beside those of a constant, the threshold, the worst slices, and the gates."""
     baseline = thing.get("baseline") or {}
-    metrics = [(name, value, baseline.get(name)) for name, value in thing["metrics"].items()]
-    gates = [
-        (one["passed"], one["gate"], one["value"], one["threshold"], one.get("reason", "")) for one in thing["gates"]
+    drawn = thing.get("intervals") or {}
+    within = {name: f"{shown(one[0])} to {shown(one[1])}" for name, one in drawn.get("of", {}).items() if one}
+    columns = ("metric", "test", "constant", *(("95 %",) if within else ()))
+    metrics = [
+        (name, value, baseline.get(name), *((within.get(name),) if within else ()))
+        for name, value in thing["metrics"].items()
     ]
-    blocks: list[Block] = [Line(), Table(("metric", "test", "constant"), metrics)] if metrics else []
+    gates = [(one["passed"], one["gate"], one["value"], one["threshold"], _gate_words(one)) for one in thing["gates"]]
+    blocks: list[Block] = [Line(), Table(columns, metrics)] if metrics else []
+    if drawn.get("few"):
+        words = f"the test part has {drawn['clusters']} {drawn['unit']}s only: the intervals are too narrow"
+        blocks.append(Line(f"note: {words}", "dim"))
+    threshold = thing.get("threshold")
+    blocks += _threshold(threshold) if isinstance(threshold, dict) else []  # a manifest's is a number
+    blocks += _slices(thing.get("slices") or {})
     return blocks + ([Line(), Table(("", "gate", "value", "threshold", "reason"), gates)] if gates else [])
+
+
+def _gate_words(gate: Plain) -> str:
+    words = str(gate.get("reason", ""))
+    return f"{words}; waived: {gate['waived']}" if gate.get("waived") else words
+
+
+def _threshold(threshold: Plain) -> list[Block]:
+    """The operating threshold, when stated costs chose it."""
+    if "costs" not in threshold:
+        return []
+    cost, at_half = shown(threshold["test_cost"]), shown(threshold["test_cost_at_half"])
+    words = (
+        f"Decisions at {threshold['value']:g}, where a test row costs {cost} on average; at 0.5 it would be {at_half}."
+    )
+    return [Line(), Line(words)]
+
+
+def _slices(slices: Plain) -> list[Block]:
+    """Of each column its worst slice, and how many have too few rows."""
+    rows = []
+    for by, found in slices.items():
+        worst = next((one for one in found["slices"] if one["value"] == found["worst"]), None)
+        few = sum(one["too_few"] for one in found["slices"])
+        value = worst["metrics"][found["metric"]] if worst else None
+        rows.append(
+            (by, len(found["slices"]), found["worst"], worst["rows"] if worst else None, found["metric"], value, few)
+        )
+    columns = ("slices by", "values", "worst", "rows", "metric", "value", "too few rows")
+    return [Line(), Table(columns, rows)] if rows else []
 
 
 def deployments(things: list[Plain]) -> list[Block]:

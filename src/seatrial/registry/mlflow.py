@@ -8,10 +8,14 @@ that imports mlflow, and only when there is something to tell.
 
 from __future__ import annotations
 
+import json
 import logging
 import os
+import shutil
 import sys
+import tempfile
 import warnings
+import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -28,7 +32,7 @@ FORMAT = 2  # of the newest kind of message; each message carries the format sin
 RUN_TAG = "seatrial.run_id"
 VERSION_TAG = "seatrial.version"
 VERSION_ID_TAG = "seatrial.version_id"
-DELETED_TAG = "seatrial.deleted"
+DELETED_TAG, RELEASE_TAG, SEMANTIC_TAG = "seatrial.deleted", "seatrial.release", "seatrial.semantic_version"
 ARTIFACT_FOLDER = "model"
 BATCH = 100  # MLflow takes at most 100 params and 100 tags at a time
 LONGEST = 6000  # characters of a parameter's value
@@ -116,19 +120,37 @@ def deleted_message(model: str, version: int, version_id: str, reason: str) -> d
     return {"format": 2, "kind": "deleted", **told}
 
 
+def release_message(
+    *,
+    model: str,
+    version: int,
+    version_id: str,
+    run_id: str,
+    experiment: str,
+    release: str,
+    semantic_version: str,
+    bundle: str,
+    key: str,
+) -> dict[str, Any]:
+    """The outbox message for a release that was packed. bundle, key: paths of the bundle and of its public key."""
+    told = {"model": model, "version": version, "version_id": version_id, "run_id": run_id, "experiment": experiment}
+    told |= {"release": release, "semantic_version": semantic_version, "bundle": bundle, "key": key}
+    return {"format": 2, "kind": "release", **told}
+
+
 def mirror(metadata: MetadataStore, tracking_uri: str, artifact_root: Path | None = None) -> Mirrored:
     """Tell MLflow what waits in the outbox, oldest first; stop at the first message that it does not take.
 
     tracking_uri: "sqlite:///path" (made on first use, which takes seconds) or a server's http(s) address.
     artifact_root: where artifacts of new experiments go; None: where the server says.
     What MLflow raises, or a message of a newer format, ends up in `problem`; nothing is raised for it. While another
-    process mirrors into the same artifact_root, returns at once.
+    process mirrors the same store, returns at once: two that tell one message would make two runs.
     """
     if not metadata.pending(TOPIC):
         return Mirrored(0, 0)
     written = 0
     try:
-        with _alone(artifact_root) as alone:
+        with _alone(metadata.path) as alone:
             if not alone:
                 return Mirrored(0, len(metadata.pending(TOPIC)), "another process is writing to MLflow just now")
             with _client(tracking_uri) as client:
@@ -157,6 +179,9 @@ def _tell(client: Any, message: Mapping[str, Any], artifact_root: Path | None) -
         )
     if message["kind"] in _TOLD:
         _TOLD[message["kind"]](client, message)
+        return
+    if message["kind"] == "release":
+        _tell_release(client, message)
         return
     mlflow_run = _run(client, message, artifact_root)
     _log(client, mlflow_run.info.run_id, message)
@@ -202,9 +227,6 @@ def _log_artifact(client: Any, run_id: str, name: str, path: Path) -> None:
     if path.name == name:
         client.log_artifact(run_id, str(path), ARTIFACT_FOLDER)
         return
-    import shutil
-    import tempfile
-
     with tempfile.TemporaryDirectory() as folder:
         renamed = Path(folder) / name
         shutil.copyfile(path, renamed)
@@ -258,6 +280,61 @@ def _tell_deleted(client: Any, message: Mapping[str, Any]) -> None:
         client.set_model_version_tag(message["model"], version, DELETED_TAG, message["reason"])
 
 
+def _tell_release(client: Any, message: Mapping[str, Any]) -> None:
+    """Put the release beside its run's files, as `mlflow.pyfunc.load_model` opens it, and tag the version."""
+    version = _find_version(client, message)
+    if version is None:
+        return  # made before the mirror was switched on: MLflow never heard of it
+    run_id = client.get_model_version(message["model"], version).run_id
+    with tempfile.TemporaryDirectory() as folder:
+        _write_model(Path(folder), message, run_id)
+        client.log_artifacts(run_id, folder, ARTIFACT_FOLDER)
+    for tag, value in ((RELEASE_TAG, message["release"]), (SEMANTIC_TAG, message["semantic_version"])):
+        client.set_model_version_tag(message["model"], version, tag, value)
+
+
+def _write_model(folder: Path, message: Mapping[str, Any], run_id: str) -> None:
+    """A model folder as MLflow has it: MLmodel, the bundle, its public key, the graph, and what loading it needs."""
+    import seatrial
+
+    bundle, key = Path(message["bundle"]), Path(message["key"])
+    data = f"{message['model']}.seatrial"
+    shutil.copyfile(bundle, folder / data)
+    shutil.copyfile(key, folder / key.name)
+    with zipfile.ZipFile(bundle) as archive:
+        manifest = json.loads(archive.read("manifest.json"))
+        graph = "model.onnx" in archive.namelist()
+        if graph:
+            (folder / "model.onnx").write_bytes(archive.read("model.onnx"))
+    needs = f"seatrial=={seatrial.__version__}\n"
+    (folder / "requirements.txt").write_text(needs)
+    python = ".".join(map(str, sys.version_info[:3]))
+    environment = {"python": python, "build_dependencies": ["pip"], "dependencies": ["-r requirements.txt"]}
+    (folder / "python_env.yaml").write_text(json.dumps(environment))
+    flavors: dict[str, Any] = {
+        "python_function": {
+            "loader_module": "seatrial.embedded",
+            "data": data,
+            "python_version": python,
+            "env": {"virtualenv": "python_env.yaml"},
+        }
+    }
+    if graph:
+        flavors["onnx"] = {"data": "model.onnx", "onnx_version": "", "providers": ["CPUExecutionProvider"]}
+    described = {
+        "artifact_path": ARTIFACT_FOLDER,
+        "run_id": run_id,
+        "flavors": flavors,
+        "metadata": {
+            "release": message["release"],
+            "version": message["version"],
+            "semantic_version": message["semantic_version"],
+            "request": [field["name"] for field in manifest["signature"]["request"]],
+        },
+    }
+    (folder / "MLmodel").write_text(json.dumps(described, indent=1))  # JSON is YAML, which MLflow reads
+
+
 _TOLD = {"alias": _tell_moved, "alias_removed": _tell_removed, "deleted": _tell_deleted}
 """What is done with each kind of message but "run"."""
 
@@ -292,15 +369,11 @@ def _client(tracking_uri: str) -> Iterator[Any]:
 
 
 @contextmanager
-def _alone(artifact_root: Path | None) -> Iterator[bool]:
-    """Whether no other process of this machine mirrors into `artifact_root` now."""
-    if artifact_root is None:
-        yield True
-        return
+def _alone(store: Path) -> Iterator[bool]:
+    """Whether no other process of this machine tells what waits in this metadata store now."""
     import fcntl
 
-    artifact_root.mkdir(parents=True, exist_ok=True)
-    with (artifact_root / ".mirror.lock").open("w") as lock:
+    with store.with_name(f".{store.name}.mirror.lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -1,4 +1,4 @@
-"""From a run to a bundle: export, parity, golden rows, manifest, in this order; pure but for what it computes.
+"""From a run to a bundle: form and parity, golden rows, manifest, in this order; pure but for what it computes.
 
 The same run, rows and previous release give the same bytes. Whoever calls keeps them.
 """
@@ -14,26 +14,32 @@ import msgspec
 from seatrial.core.records import Record
 from seatrial.core.signature import Rows, Signature
 from seatrial.features.plan import FeaturePlan
-from seatrial.releases import golden, parity
-from seatrial.releases.bundle import GOLDEN, LOCK, MODEL, PROFILE, open_bundle, pack
+from seatrial.releases import golden
+from seatrial.releases.bundle import GOLDEN, LOCK, PROFILE, open_bundle, pack
+from seatrial.releases.formats import model_file
+from seatrial.releases.ladder import Form, choose
 from seatrial.releases.manifest import Lineage, Manifest, file_entries, next_version, release_id
 from seatrial.releases.native import NativeModel
-from seatrial.releases.onnx_export import to_onnx
-from seatrial.releases.runtime import Runtime
 from seatrial.releases.signing import SigningKey
+from seatrial.releases.supervised import Cost
 
-THRESHOLD = 0.5
+HALF = 0.5
+"""The threshold of a run that recorded none."""
 
 Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
 class Built:
-    """A bundle that was packed, opened again and replayed. data: its bytes."""
+    """A bundle that was packed, opened again and replayed.
+
+    data: its bytes. cost: of the process that scores it, measured here; None when it answers with ONNX.
+    """
 
     id: str
     manifest: Manifest
     data: bytes
+    cost: Cost | None = None
 
 
 def build(
@@ -54,25 +60,22 @@ def build(
     rows: those on which parity is shown; golden rows are chosen among them.
     previous: the manifest of the release of the version before, for the semantic version.
     facts: further plain values for the lineage.
-    Raises ExportFailed, ParityRefused, GoldenMismatch.
+    What has no ONNX form that answers the same is released in its own (`ladder.choose`); the manifest says why.
+    Raises ParityRefused, GoldenMismatch.
     """
     signature = msgspec.convert(run.body["signature"], Signature)
-    threshold = THRESHOLD if signature.task == "binary" else None
+    threshold = (run.body.get("threshold") or {}).get("value", HALF) if signature.task == "binary" else None
     tell = progress or _silent
     tell("export", 0, 4)
-    model = to_onnx(native, len(signature.inputs))
-    tell("parity", 1, 4)
-    found = parity.compare(native, model, rows, signature, threshold=THRESHOLD)
-    parity.require(found, run.name)
+    form = choose(native, rows, signature, run.name, threshold=HALF if threshold is None else threshold)
     tell("golden rows", 2, 4)
-    refused = [signature.inputs.index(name) for name in found.refuses_missing]
     files = {
-        MODEL: model,
-        GOLDEN: golden.record(signature.task, rows, Runtime(model, no_missing=refused)),
+        model_file(form.format): form.data,
+        GOLDEN: golden.record(signature.task, rows, form.runtime),
         PROFILE: profile,
         LOCK: "".join(f"{line}\n" for line in run.body["environment"]["packages"]).encode(),
     }
-    manifest = _manifest(run, version, signature, threshold, found, files, facts)
+    manifest = _manifest(run, version, signature, threshold, form, files, facts)
     number, explanation = next_version(previous, manifest)
     manifest = msgspec.structs.replace(manifest, semantic_version=number, explanation=explanation)
     tell("pack", 3, 4)
@@ -80,7 +83,7 @@ def build(
     bundle = open_bundle(data, {key.keyid: key.public})
     golden.replay(bundle, bundle.runtime())
     tell("pack", 4, 4)
-    return Built(release_id(manifest), manifest, data)
+    return Built(release_id(manifest), manifest, data, form.cost)
 
 
 def _silent(what: str, done: int, total: int) -> None:
@@ -92,7 +95,7 @@ def _manifest(
     version: int,
     signature: Signature,
     threshold: float | None,
-    found: parity.Parity,
+    form: Form,
     files: Mapping[str, bytes],
     facts: Mapping[str, Any],
 ) -> Manifest:
@@ -109,7 +112,8 @@ def _manifest(
         threshold=threshold,
         estimator=definition["estimator"],
         parameters=definition["params"],
-        parity=found,
+        model_format=form.format,
+        parity=form.parity,
         metrics=body["metrics"],
         gates=tuple(body["gates"]),
         lineage=Lineage(

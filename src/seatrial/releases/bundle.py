@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from seatrial.core.errors import Failed, UsageError, listed
 from seatrial.core.identity import digest
+from seatrial.releases.formats import ONNX, model_file
 from seatrial.releases.manifest import (
     PAYLOAD_TYPE,
     Manifest,
@@ -29,11 +30,11 @@ from seatrial.releases.manifest import (
 from seatrial.releases.signing import SignatureRefused, SigningKey, TrustedKeys, named_signers, sign, verify
 
 if TYPE_CHECKING:
-    from seatrial.releases.runtime import Runtime
+    from seatrial.releases.runtime import Scoring
 
 SUFFIX = ".seatrial"
 MANIFEST, SIGNATURE = "manifest.json", "signature.json"
-MODEL, GOLDEN, PROFILE, LOCK = "model.onnx", "golden.json", "profile.json", "requirements.lock"
+MODEL, GOLDEN, PROFILE, LOCK = model_file(ONNX), "golden.json", "profile.json", "requirements.lock"
 
 LARGEST_BUNDLE = 2 << 30
 LARGEST_MANIFEST = 16 << 20
@@ -78,23 +79,25 @@ class Bundle:
     keyid: str
     bytes: int
 
-    def runtime(self, threads: int = 1) -> Runtime:
-        """The model, loaded to score. Raises ModelUnreadable; golden rows are replayed by `golden.replay`."""
-        from seatrial.releases.runtime import Runtime
+    def runtime(self, threads: int = 1) -> Scoring:
+        """The model, loaded to score; see `runtime.open_runtime`. Golden rows are replayed by `golden.replay`."""
+        from seatrial.releases.runtime import open_runtime
 
-        return Runtime(self.files[MODEL], threads, no_missing=self.manifest.no_missing)
+        return open_runtime(self, threads)
 
 
 def pack(manifest: Manifest, files: Mapping[str, bytes], key: SigningKey) -> bytes:
     """The bytes of the bundle; the same for the same arguments, on any machine.
 
-    files: name -> content, exactly those of `manifest.files` (`manifest.file_entries` makes them), with "model.onnx".
+    files: name -> content, exactly those of `manifest.files` (`manifest.file_entries` makes them), the model's among
+        them (`formats.model_file`).
     Raises BadFiles.
     """
-    if file_entries(files) != manifest.files or MODEL not in files:
+    model = model_file(manifest.model_format)
+    if file_entries(files) != manifest.files or model not in files:
         raise BadFiles(
             f"the files {listed(sorted(files))} are not those of the manifest ({listed(sorted(manifest.files))}).",
-            expected=f"The manifest names every file by digest, {MODEL} among them.",
+            expected=f"The manifest names every file by digest, {model} among them.",
         )
     for name in files:
         if not _safe_name(name) or name in (MANIFEST, SIGNATURE):
@@ -148,8 +151,9 @@ def signers(path: Path) -> tuple[str, ...]:
 def _check_files(manifest: Manifest, members: Mapping[str, bytes]) -> None:
     missing = sorted(set(manifest.files) - set(members))
     extra = sorted(set(members) - set(manifest.files))
-    if missing or MODEL not in members:
-        raise _damaged("file_missing", f"the bundle lacks {listed(missing or [MODEL])}.")
+    model = model_file(manifest.model_format)
+    if missing or model not in members:
+        raise _damaged("file_missing", f"the bundle lacks {listed(missing or [model])}.")
     if extra:
         raise _damaged("file_extra", f"the bundle holds {listed(extra)}, which its manifest does not name.")
     for name, entry in manifest.files.items():

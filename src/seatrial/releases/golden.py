@@ -19,7 +19,7 @@ from seatrial.core.errors import Failed
 from seatrial.core.signature import NamedRows, Rows, Task, missing_in
 from seatrial.releases.bundle import GOLDEN, Bundle
 from seatrial.releases.parity import TOLERANCE, scale
-from seatrial.releases.runtime import Runtime
+from seatrial.releases.runtime import Scoring
 
 FORMAT = 2
 """1: one score a row. 2: `scores` of several classes, or rows by name."""
@@ -111,7 +111,7 @@ def choose(rows: Rows, scores: NDArray[np.float64], *, most: int = MOST) -> NDAr
     return np.sort(np.concatenate([first, _spread(rest, most - len(first))]))
 
 
-def record(task: Task, rows: Rows, runtime: Runtime, *, most: int = MOST) -> bytes:
+def record(task: Task, rows: Rows, runtime: Scoring, *, most: int = MOST) -> bytes:
     """The bytes of "golden.json": golden rows chosen among `rows` (n >= 1) that `runtime` can score."""
     if runtime.no_missing.size:
         rows = rows[np.flatnonzero(~missing_in(rows)[:, runtime.no_missing].any(axis=1))]
@@ -148,7 +148,7 @@ def read_golden(data: bytes) -> Golden:
         raise _unreadable(str(error)) from None
 
 
-def replay(bundle: Bundle, runtime: Runtime, *, tolerance: float = TOLERANCE) -> int:
+def replay(bundle: Bundle, runtime: Scoring, *, tolerance: float = TOLERANCE) -> int:
     """Score the bundle's golden rows, together and one by one; how many there are.
 
     Raises GoldenMismatch, naming the worst row, when a score is off by more than `tolerance` (relative to

@@ -64,7 +64,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Everything about a release but its files.
 
     version: the model version's integer; semantic_version and explanation: from `next_version`.
-    model_format: "onnx". threshold: from which probability a prediction is 1; None for regression.
+    model_format: "onnx", or the format of `native.NativeModel` in which the model had to be released, because of what
+        `parity.refused` says. threshold: from which probability a prediction is 1; None for regression.
     estimator, parameters: what was fitted. metrics: of the test part. gates: plain results.
     """
 
@@ -96,7 +97,10 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 _NEVER = object()
-_LATER: dict[str, dict[str, Any]] = {"signature": {"classes": [], "layout": "packed"}}
+_LATER: dict[str, dict[str, Any]] = {
+    "signature": {"classes": [], "layout": "packed"},
+    "parity": {"refuses_unseen": []},
+}
 
 
 class _Format(msgspec.Struct):

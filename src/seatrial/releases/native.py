@@ -1,8 +1,9 @@
 """The fitted estimator as bytes: what was trained, in a form that can be kept and scored without pickle.
 
-LightGBM is kept as its own text format, scikit-learn as skops. Both are loaded again to score: the export to
-ONNX is judged against this form (`releases.parity`), never against an object that lives in memory only.
-This module belongs to training and packing; serving does not import it.
+LightGBM, XGBoost and CatBoost are kept in their own file formats, scikit-learn as skops. All are loaded again to
+score: the export to ONNX is judged against this form (`releases.parity`), never against an object that lives in
+memory only. This module belongs to training and packing, and to the child process in which a release without an
+ONNX form answers; a server does not import it.
 """
 
 from __future__ import annotations
@@ -16,15 +17,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seatrial.core.errors import Failed, listed
-from seatrial.core.signature import Rows, Task
+from seatrial.core.signature import NamedRows, Rows, Task
 
-Format = Literal["lightgbm", "skops"]
+Format = Literal["lightgbm", "xgboost", "catboost", "skops"]
 Scorer = Callable[[Rows], NDArray[np.float64]]
 
 # What scikit-learn's estimators hold beyond the types that skops trusts by itself. The list is ours and is never
 # read from a file. skops checks types, not contents: a forged Tree, TreePredictor, KDTree or BallTree can crash
 # the process that scores it, so only files whose signature was verified are loaded, and never in serving.
 TRUSTED_TYPES = (
+    "functools.partial",  # of what this list trusts, since skops looks at the function of its own
     "numpy.dtype",
     "sklearn._loss.loss.HalfTweedieLoss",
     "sklearn._loss.loss.HalfTweedieLossIdentity",
@@ -39,6 +41,7 @@ TRUSTED_TYPES = (
     "sklearn.neural_network._stochastic_optimizers.SGDOptimizer",
     "sklearn.tree._tree.Tree",
     "sklearn.utils._bunch.Bunch",
+    "sklearn.utils.validation.check_array",
 )
 
 
@@ -64,7 +67,8 @@ class NativeDamaged(Failed):
 class NativeModel:
     """A fitted model as bytes.
 
-    format: "lightgbm" (the booster's text) or "skops" (a scikit-learn estimator or pipeline).
+    format: "lightgbm" (the booster's text), "xgboost" (its JSON), "catboost" (its cbm) or "skops" (a scikit-learn
+        estimator or pipeline).
     task: decides what a score is: P(positive) for binary, C probabilities for multiclass, the value for regression.
     """
 
@@ -73,39 +77,74 @@ class NativeModel:
     task: Task
 
     def load(self) -> Any:
-        """A fresh lightgbm.Booster or scikit-learn estimator, the caller's own to change.
+        """A fresh booster (lightgbm, xgboost, catboost) or scikit-learn estimator, the caller's own to change.
 
         Raises TypeNotTrusted for a skops file with a type outside TRUSTED_TYPES, NativeDamaged for broken bytes.
         """
-        return _load_booster(self.data) if self.format == "lightgbm" else _load_skops(self.data)
+        from seatrial.releases import boosters
+
+        match self.format:
+            case "lightgbm":
+                return _load_booster(self.data)
+            case "xgboost":
+                return boosters.load_xgboost(self.data)
+            case "catboost":
+                return boosters.load_catboost(self.data)
+        return _load_skops(self.data)
 
     def scorer(self) -> Scorer:
-        """A function from rows, float32 [n, k] with NaN for missing, to scores, float64 [n], or [n, C] for multiclass.
+        """A function from rows as they are encoded to scores, float64 [n], or [n, C] for multiclass.
 
         It raises whatever the estimator raises, for instance on NaN that the estimator does not accept.
         """
+        from seatrial.releases import boosters
+
         model = self.load()
+        if self.format == "xgboost":
+            return boosters.score_xgboost(model)
+        if self.format == "catboost":
+            return boosters.score_catboost(model, self.task)
         if self.format == "lightgbm":
             if self.task == "multiclass":
                 return lambda rows: np.asarray(model.predict(rows, num_threads=1), dtype=np.float64)
             return lambda rows: np.asarray(model.predict(rows, num_threads=1), dtype=np.float64).reshape(-1)
         _use_one_thread(model)
         if self.task == "binary":
-            return lambda rows: np.asarray(model.predict_proba(rows)[:, 1], dtype=np.float64)
+            return lambda rows: np.asarray(model.predict_proba(given(rows))[:, 1], dtype=np.float64)
         if self.task == "multiclass":
-            return lambda rows: np.asarray(model.predict_proba(rows), dtype=np.float64)
-        return lambda rows: np.asarray(model.predict(rows), dtype=np.float64).reshape(-1)
+            return lambda rows: np.asarray(model.predict_proba(given(rows)), dtype=np.float64)
+        return lambda rows: np.asarray(model.predict(given(rows)), dtype=np.float64).reshape(-1)
+
+
+def given(rows: Rows) -> Any:
+    """Rows as an estimator is given them: float32 [n, k], or, by name, a pandas DataFrame.
+
+    Its numbers are float64 with the values that they have as float32, which is what serving sees; its categories are
+    objects: strings, and NaN where there is none, which is what scikit-learn's imputers and encoders call missing.
+    """
+    if not isinstance(rows, NamedRows):
+        return rows
+    import pandas as pd
+
+    return pd.DataFrame({name: _column(values) for name, values in rows.columns.items()})
 
 
 def capture(estimator: Any, task: Task) -> NativeModel:
-    """Keep a fitted estimator: a LightGBM wrapper or booster, or a scikit-learn estimator or pipeline.
+    """Keep a fitted estimator: a wrapper or booster of LightGBM, XGBoost or CatBoost, or one of scikit-learn's.
 
     Training goes on to use the returned model, so what cannot be kept is refused here, before it is evaluated.
     Raises NotCaptured (not fitted, another number of classes than the task's, no predict_proba, own objective, no file
     format) and TypeNotTrusted (a part of it is of a type that seatrial does not load).
     """
-    if type(estimator).__module__.startswith("lightgbm."):
-        return _capture_lightgbm(estimator, task)
+    from seatrial.releases import boosters
+
+    match type(estimator).__module__.partition(".")[0]:
+        case "lightgbm":
+            return _capture_lightgbm(estimator, task)
+        case "xgboost":
+            return NativeModel("xgboost", boosters.capture_xgboost(estimator, task), task)
+        case "catboost":
+            return NativeModel("catboost", boosters.capture_catboost(estimator, task), task)
     if task != "regression":
         _check_classes(estimator, task)
         if not hasattr(estimator, "predict_proba"):
@@ -161,6 +200,16 @@ def _objective(text: str) -> str:
     return ""
 
 
+def _column(values: NDArray[Any]) -> Any:
+    import pandas as pd
+
+    if values.dtype != object:
+        return pd.Series(values.astype(np.float64))
+    strings = values.copy()
+    strings[[value is None for value in values]] = np.nan
+    return pd.Series(strings, dtype=object)
+
+
 def _check_classes(estimator: Any, task: Task) -> None:
     """Refuse what is not fitted, or, for binary, not on two classes of which the second is the positive one."""
     classes = getattr(estimator, "classes_", None)
@@ -199,13 +248,14 @@ def _dump_skops(estimator: Any) -> bytes:
 
     if not isinstance(estimator, BaseEstimator):
         raise NotCaptured(
-            f"{type(estimator).__module__}.{_name(estimator)} is neither a LightGBM nor a scikit-learn estimator.",
-            expected="A LightGBM model or a scikit-learn estimator or pipeline is expected.",
+            f"{type(estimator).__module__}.{_name(estimator)} is no estimator that seatrial can keep.",
+            expected="A model of LightGBM, XGBoost, CatBoost or scikit-learn, or a pipeline of these, is expected.",
         )
     try:
         check_is_fitted(estimator)
     except NotFittedError:
         raise _not_fitted(estimator) from None
+    _name_columns(estimator)
     try:
         return bytes(skops.io.dumps(estimator, compression=zipfile.ZIP_DEFLATED))
     except Exception as error:  # a converter or loader raises what it likes
@@ -213,6 +263,20 @@ def _dump_skops(estimator: Any) -> bytes:
             f"{_name(estimator)} cannot be written as skops: {one_line(error)}",
             expected="Lambdas, local functions and open handles cannot be kept; use scikit-learn's own transformers.",
         ) from error
+
+
+def _name_columns(estimator: Any) -> None:
+    """Put the columns that a fitted ColumnTransformer chose in place of the function that chose them, which no file
+    can hold."""
+    from sklearn.compose import ColumnTransformer
+
+    parameters = estimator.get_params(deep=True).values()
+    for part in (estimator, *parameters):
+        if isinstance(part, ColumnTransformer) and hasattr(part, "_columns"):
+            part.transformers = [
+                (name, step, chosen if callable(columns) else columns)
+                for (name, step, columns), chosen in zip(part.transformers, part._columns, strict=True)
+            ]
 
 
 def _load_skops(data: bytes) -> Any:

@@ -18,8 +18,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seatrial.core.errors import Failed, listed
-from seatrial.core.signature import Task
+from seatrial.core.signature import Signature, Task
+from seatrial.releases.boosters import is_exponential
+from seatrial.releases.named import MISSING
+from seatrial.releases.named_export import convert, declare_inputs
 from seatrial.releases.native import NativeModel, one_line
+from seatrial.releases.onnx_boosters import NoGraph, convert_catboost, convert_xgboost
 
 if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto
@@ -29,7 +33,8 @@ SKLEARN_OPSETS = {"": 18, "ai.onnx.ml": 3}
 LIGHTGBM_OPSET = 15  # the newest that onnxmltools writes
 IR_VERSION = 8  # the oldest that both opsets allow, so that older runtimes read it too
 TREES = ("TreeEnsembleClassifier", "TreeEnsembleRegressor")
-SAFE_MODES = {b"LEAF", b"BRANCH_LEQ", b"BRANCH_EQ"}  # rounding down is right for <= ; == compares category codes
+# Rounding down is right for <= ; == compares category codes; < and > are XGBoost's and CatBoost's, in float32 already
+SAFE_MODES = {b"LEAF", b"BRANCH_LEQ", b"BRANCH_EQ", b"BRANCH_LT", b"BRANCH_GT"}
 
 
 class ExportFailed(Failed):
@@ -38,14 +43,16 @@ class ExportFailed(Failed):
     code = "release.export_failed"
 
 
-def to_onnx(native: NativeModel, inputs: int) -> bytes:
+def to_onnx(native: NativeModel, inputs: int, signature: Signature | None = None) -> bytes:
     """The ONNX form of `native` with `inputs` columns; equal bytes for equal models, in any process.
+
+    signature: needed when its inputs are named; the graph then has an input for each of them.
 
     Raises ExportFailed, with the estimator's name and the reason in one line, and what `native.load` raises.
     """
     model = native.load()
     name = describe(model)
-    known = model.num_feature() if native.format == "lightgbm" else getattr(model, "n_features_in_", inputs)
+    known = _inputs(model, native.format, inputs)
     if known != inputs:
         raise _failed(name, f"it was fitted on {known} inputs, the signature has {inputs}")
     try:
@@ -53,13 +60,21 @@ def to_onnx(native: NativeModel, inputs: int) -> bytes:
             warnings.simplefilter("ignore")
             if native.format == "lightgbm":
                 graph = convert_booster(floored_booster(native.data), inputs)
+            elif native.format == "xgboost":
+                graph = convert_xgboost(model, inputs, GRAPH, native.task)
+            elif native.format == "catboost":
+                graph = convert_catboost(model, exponential=native.task == "regression" and is_exponential(model))
             else:
                 floor_thresholds(model)
-                graph = _convert_sklearn(model, inputs, native.task)
+                named = signature if signature is not None and signature.layout == "named" else None
+                graph = _convert_sklearn(model, inputs, native.task, named)
                 route_missing(graph.graph, model)
-            return finished(graph, native.task)
+            given = named if native.format == "skops" else None
+            return finished(graph, native.task, given, wide=native.format != "xgboost")
     except ExportFailed:
         raise
+    except NoGraph as reason:
+        raise _failed(name, str(reason)) from None
     except Exception as error:  # a converter or loader raises what it likes
         raise _failed(name, f"{type(error).__name__}: {one_line(error)}") from error
 
@@ -69,7 +84,20 @@ def describe(model: Any) -> str:
     steps = getattr(model, "steps", None)
     if steps:
         return f"Pipeline({', '.join(type(step).__name__ for _, step in steps)})"
-    return "LightGBM" if type(model).__module__.startswith("lightgbm.") else type(model).__name__
+    package = type(model).__module__.partition(".")[0]
+    return {"lightgbm": "LightGBM", "xgboost": "XGBoost", "catboost": "CatBoost"}.get(package, type(model).__name__)
+
+
+def _inputs(model: Any, format: str, given: int) -> int:
+    """How many inputs the model was fitted on; `given` when it does not tell."""
+    match format:
+        case "lightgbm":
+            return int(model.num_feature())
+        case "xgboost":
+            return int(model.num_features())
+        case "catboost":
+            return len(model.feature_names_)
+    return int(getattr(model, "n_features_in_", given))
 
 
 def floor_float32(values: NDArray[np.float64]) -> NDArray[np.float32]:
@@ -103,7 +131,7 @@ def floor_thresholds(model: Any) -> None:
 
     The other trees of scikit-learn are rounded down by their converter.
     """
-    for predictor in _parts(model, "TreePredictor"):
+    for predictor in parts(model, "TreePredictor"):
         nodes = predictor.nodes.copy()
         nodes["num_threshold"] = floor_float32(nodes["num_threshold"])
         predictor.nodes = nodes
@@ -116,7 +144,7 @@ def route_missing(graph: GraphProto, model: Any) -> None:
     forest or tree inside `model` with the same splits; one that has no counterpart is left as it is.
     """
     sides = {}
-    for forest in _parts(model, "BaseEstimator"):
+    for forest in parts(model, "BaseEstimator"):
         trees = [tree.tree_ for tree in _trees(forest)]
         if trees:
             sides[_splits_of_trees(trees)] = np.concatenate([_missing_side(tree) for tree in trees])
@@ -145,17 +173,24 @@ def convert_booster(booster: Any, inputs: int) -> ModelProto:
     return converted
 
 
-def finished(model: ModelProto, task: Task) -> bytes:
+def finished(model: ModelProto, task: Task, named: Signature | None = None, *, wide: bool = True) -> bytes:
     """The bytes of a converted graph with the one output "score" and without anything that varies or tells tales.
 
-    model: with one input "input" and outputs (label, probabilities [n, C]) for classes, (value [n, 1]) else.
+    wide: leaves of trees are added up in float64, as all estimators but XGBoost do it.
+    model: with one input "input", or the named ones of a signature, and outputs (label, probabilities [n, C]) for
+        classes, (value [n, 1]) else.
     """
     import onnx
 
     graph = model.graph
-    _add_trees_in_double(graph)
+    if wide:
+        _add_trees_in_double(graph)
     _single_output(graph, task)
     _drop_unused(graph)
+    if named is None:
+        _single_input(graph)
+    else:
+        declare_inputs(graph, named)
     opsets: dict[str, int] = {}
     for entry in model.opset_import:
         opsets[entry.domain] = max(entry.version, opsets.get(entry.domain, 0))
@@ -168,13 +203,17 @@ def finished(model: ModelProto, task: Task) -> bytes:
     del clean.graph.value_info[:]
     for node in clean.graph.node:
         node.doc_string = ""
+    if named is not None:
+        onnx.helper.set_model_props(clean, {"missing_string": MISSING})
     return bytes(clean.SerializeToString(deterministic=True))
 
 
-def _convert_sklearn(model: Any, inputs: int, task: Task) -> ModelProto:
+def _convert_sklearn(model: Any, inputs: int, task: Task, named: Signature | None) -> ModelProto:
     from skl2onnx import convert_sklearn
     from skl2onnx.common.data_types import FloatTensorType
 
+    if named is not None:
+        return convert(model, named, None if task == "regression" else {id(model): {"zipmap": False}})
     converted: ModelProto = convert_sklearn(
         model,
         name=GRAPH,
@@ -224,10 +263,16 @@ def _single_output(graph: GraphProto, task: Task) -> None:
     nodes.append(helper.make_node("Cast", ["seatrial_picked"], [OUTPUT], to=TensorProto.FLOAT))
     graph.initializer.append(pick)
     graph.node.extend(nodes)
-    columns = graph.input[0].type.tensor_type.shape.dim[1].dim_value
-    del graph.input[:], graph.output[:]
-    graph.input.append(onnx.helper.make_tensor_value_info(INPUT, TensorProto.FLOAT, ["n", columns]))
+    del graph.output[:]
     graph.output.append(onnx.helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, shape))
+
+
+def _single_input(graph: GraphProto) -> None:
+    from onnx import TensorProto, helper
+
+    columns = graph.input[0].type.tensor_type.shape.dim[1].dim_value
+    del graph.input[:]
+    graph.input.append(helper.make_tensor_value_info(INPUT, TensorProto.FLOAT, ["n", columns]))
 
 
 def _drop_unused(graph: GraphProto) -> None:
@@ -273,7 +318,7 @@ def _splits_of_node(attributes: Mapping[str, Any]) -> tuple[bytes, bytes, bytes]
     return feature, left, np.array(attributes["nodes_values"].floats, dtype=np.float32).tobytes()
 
 
-def _parts(whole: Any, kind: str) -> Iterator[Any]:
+def parts(whole: Any, kind: str) -> Iterator[Any]:
     """Every object inside `whole`, through attributes and containers, of a class named `kind` or below one."""
     seen: set[int] = set()
     open_parts = [whole]

@@ -8,7 +8,7 @@ found is kept in the release as its certificate.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
@@ -18,9 +18,13 @@ from seatrial.core.errors import GateRefused
 from seatrial.core.signature import NamedRows, Rows, Signature, Task
 from seatrial.releases.native import NativeModel, Scorer, one_line
 
+if TYPE_CHECKING:
+    from seatrial.releases.runtime import Scoring
+
 TOLERANCE = 1e-6
 MISSING_ROWS = 1000  # for each input that may be missing
 SINGLE_ROWS = 100
+NEVER_SEEN = "a category that nobody has seen"
 
 Scores = NDArray[np.float64]
 
@@ -31,7 +35,7 @@ class ParityRefused(GateRefused):
     code = "release.parity_refused"
 
 
-class Parity(msgspec.Struct, frozen=True):
+class Parity(msgspec.Struct, frozen=True, omit_defaults=True):
     """What the comparison found.
 
     rows: rows compared as they were given; missing_rows: rows with missing values put in; single_rows: rows
@@ -43,6 +47,8 @@ class Parity(msgspec.Struct, frozen=True):
         native probabilities lie within the tolerance of each other either is right); threshold: of binary only.
     refuses_missing: inputs for which the native model raises when they are missing; the runtime refuses them too.
     worst: where the largest difference is, in words.
+    refused: why the model has no ONNX form, in words, when it was released in another one; not there for ONNX.
+    refuses_unseen: named inputs for which the native model raises on a category that was never seen in training.
     """
 
     rows: int
@@ -56,11 +62,13 @@ class Parity(msgspec.Struct, frozen=True):
     refuses_missing: tuple[str, ...]
     worst: str
     passed: bool
+    refused: str = ""
+    refuses_unseen: tuple[str, ...] = ()
 
 
 def compare(
     native: NativeModel,
-    onnx: bytes,
+    exported: bytes | Scoring,
     rows: Rows,
     signature: Signature,
     *,
@@ -69,16 +77,17 @@ def compare(
 ) -> Parity:
     """Compare the two forms of one model.
 
+    exported: the bytes of an ONNX model, or any form of it that is loaded to score.
     rows: n >= 1, as encoded for the model.
     threshold: where a probability becomes a decision; of meaning for binary alone.
     Raises ParityRefused when the native model cannot score `rows` at all. Otherwise it only reports;
     `require` refuses.
     """
-    from seatrial.releases.runtime import Runtime
+    from seatrial.releases.named import open_graph
 
     if not len(rows):
         raise ParityRefused("there is no row to compare the exported model on.", expected="At least one is needed.")
-    runtime = Runtime(onnx)
+    runtime = open_graph(exported, signature) if isinstance(exported, bytes) else exported
     scorer = native.scorer()
     comparison = _Comparison(native.task, runtime.score, threshold, tolerance)
     try:
@@ -97,6 +106,7 @@ def compare(
         comparison.add(" alone", few[row : row + 1], few_wanted[row : row + 1])
 
     missing_rows, refusing = _compare_missing(comparison, scorer, rows, signature)
+    unseen = _compare_unseen(comparison, scorer, rows)
     passed = comparison.largest <= tolerance and not comparison.flipped and not comparison.not_finite
     return Parity(
         rows=len(rows),
@@ -110,6 +120,7 @@ def compare(
         refuses_missing=refusing,
         worst=comparison.worst,
         passed=passed,
+        refuses_unseen=unseen,
     )
 
 
@@ -117,20 +128,25 @@ def require(parity: Parity, model: str) -> None:
     """Raise ParityRefused, naming the worst row, unless the comparison passed."""
     if parity.passed:
         return
-    found = [f"differs by up to {parity.largest:.2g}"]
-    if parity.not_finite:
-        found.append(f"gives {parity.not_finite} scores that are no finite number")
-    if parity.flipped:
-        at = "" if parity.threshold is None else f" at {parity.threshold:g}"
-        found.append(f"decides {parity.flipped} rows otherwise{at}")
     raise ParityRefused(
-        f"the exported model '{model}' {', '.join(found)}; the worst is {parity.worst}.",
+        f"the exported model '{model}' {difference(parity)}.",
         expected=f"At most {parity.tolerance:g} on all of {parity.rows} rows "
         f"({parity.missing_rows} with missing values) and no decision otherwise.",
         next="The converter does not reproduce this estimator; see docs/releases.md for those that export exactly.",
         state="No release was written.",
         parity=msgspec.to_builtins(parity),
     )
+
+
+def difference(parity: Parity) -> str:
+    """In what the exported model differs, in words: "differs by up to 0.9, ...; the worst is row 3: ..."."""
+    found = [f"differs by up to {parity.largest:.2g}"]
+    if parity.not_finite:
+        found.append(f"gives {parity.not_finite} scores that are no finite number")
+    if parity.flipped:
+        at = "" if parity.threshold is None else f" at {parity.threshold:g}"
+        found.append(f"decides {parity.flipped} rows otherwise{at}")
+    return f"{', '.join(found)}; the worst is {parity.worst}"
 
 
 def nullable_inputs(signature: Signature) -> list[int]:
@@ -230,6 +246,28 @@ def _compare_missing(
             comparison.add(f" with {len(accepting)} inputs missing", *wanted)
             compared += len(few)
     return compared, tuple(refusing)
+
+
+def _compare_unseen(comparison: _Comparison, scorer: Scorer, rows: Rows) -> tuple[str, ...]:
+    """Compare with a category that nobody has seen in each named input that takes strings; which of them refuse it.
+
+    Of packed inputs such a value is a missing one.
+    """
+    if not isinstance(rows, NamedRows):
+        return ()
+    few = rows[_spread(len(rows), MISSING_ROWS)]
+    refusing = []
+    for name, values in few.columns.items():
+        if values.dtype != object:
+            continue
+        strange = NamedRows(few.columns | {name: np.full(len(few), NEVER_SEEN, dtype=object)})
+        try:
+            wanted = scorer(strange)
+        except Exception:  # a native model raises what it likes
+            refusing.append(name)
+            continue
+        comparison.add(f" with '{name}' never seen", strange, wanted)
+    return tuple(refusing)
 
 
 def _with_missing(scorer: Scorer, rows: Rows, positions: Sequence[int]) -> tuple[Rows, Scores] | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import onnxruntime
@@ -15,8 +16,12 @@ from numpy.typing import NDArray
 
 from seatrial.core.errors import Failed, UsageError
 from seatrial.core.signature import NamedRows, Rows
+from seatrial.releases.formats import ONNX, model_file
 
-_INPUT, _OUTPUT = "input", "score"
+if TYPE_CHECKING:
+    from seatrial.releases.bundle import Bundle
+
+_INPUT, OUTPUT = "input", "score"
 _FATAL = 4
 
 
@@ -45,6 +50,43 @@ class ScoreNotFinite(Failed):
     http_status = 500
 
 
+class Scoring(Protocol):
+    """A loaded model, wherever it runs: `Runtime` in this process, `supervised.SupervisedRuntime` in a child.
+
+    inputs: how many columns rows have. no_missing: positions of inputs for which NaN is refused.
+    """
+
+    inputs: int
+    no_missing: NDArray[np.intp]
+
+    def score(self, rows: Rows) -> NDArray[np.float64]:
+        """The score of each row, all finite. Raises WrongShape, MissingNotAccepted, ScoreNotFinite."""
+        ...
+
+
+def open_runtime(bundle: Bundle, threads: int = 1, *, checked: bool = True) -> Scoring:
+    """The model of an opened bundle, loaded to score; one that has no ONNX form is loaded in a child process.
+
+    threads: threads for one call. checked: refuse missing values where the estimator does; a caller that has looked
+        itself saves the second look.
+    Raises ModelUnreadable, FormatUnknown and ChildUnavailable.
+    """
+    from seatrial.releases.named import open_graph
+
+    manifest = bundle.manifest
+    model = bundle.files[model_file(manifest.model_format)]
+    no_missing = manifest.no_missing if checked else ()
+    if manifest.model_format == ONNX:
+        no_unseen = manifest.parity.refuses_unseen if checked else ()
+        return open_graph(model, manifest.signature, threads, no_missing=no_missing, no_unseen=no_unseen)
+    from seatrial.releases.supervised import SupervisedRuntime
+
+    signature = manifest.signature
+    return SupervisedRuntime(
+        manifest.model_format, model, signature.task, len(signature.inputs), threads, no_missing=no_missing
+    )
+
+
 class Runtime:
     """One loaded model; `score` may be called from several threads.
 
@@ -55,18 +97,7 @@ class Runtime:
     """
 
     def __init__(self, model: bytes, threads: int = 1, *, no_missing: Sequence[int] = ()) -> None:
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        options.log_severity_level = _FATAL  # failures are raised; what it logs besides is not for users
-        try:
-            self._session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # a converter or loader raises what it likes
-            raise ModelUnreadable(
-                f"onnxruntime {onnxruntime.__version__} cannot load the model: {' '.join(str(error).split())[:200]}",
-                expected="The file model.onnx of a release is expected.",
-                state="Nothing was loaded.",
-            ) from error
+        self._session = session(model, threads)
         self.inputs, self.many = self._check_shape()
         self.no_missing = np.array(sorted(no_missing), dtype=np.intp)
         # The wrapper's own run() costs more than a small model; it is the documented way, so it stays as fallback.
@@ -81,7 +112,7 @@ class Runtime:
         self._score = np.zeros(1, np.float32)
         binding = self._session.io_binding()
         binding.bind_input(_INPUT, "cpu", 0, np.float32, self._row.shape, self._row.ctypes.data)
-        binding.bind_output(_OUTPUT, "cpu", 0, np.float32, self._score.shape, self._score.ctypes.data)
+        binding.bind_output(OUTPUT, "cpu", 0, np.float32, self._score.shape, self._score.ctypes.data)
         self._binding = binding
         self._run_bound = self._session.run_with_iobinding
 
@@ -92,32 +123,27 @@ class Runtime:
         Returns float64 [n], or [n, C] of a model of many classes (`many`), all finite.
         Raises WrongShape, MissingNotAccepted and ScoreNotFinite; then no row has a score.
         """
-        if isinstance(rows, NamedRows):
-            raise WrongShape("rows are columns by name.", expected=f"float32 [n, {self.inputs}] is expected.")
-        if rows.dtype != np.float32 or rows.ndim != 2 or rows.shape[1] != self.inputs:
-            raise WrongShape(
-                f"rows are {rows.dtype} {list(rows.shape)}.", expected=f"float32 [n, {self.inputs}] is expected."
-            )
+        if isinstance(rows, NamedRows) or rows.dtype != np.float32 or rows.ndim != 2 or rows.shape[1] != self.inputs:
+            what = "columns by name" if isinstance(rows, NamedRows) else f"{rows.dtype} {list(rows.shape)}"
+            raise WrongShape(f"rows are {what}.", expected=f"float32 [n, {self.inputs}] is expected.")
         if not len(rows):
-            return np.empty(0)
+            return self._nothing()
         if self.no_missing.size:
-            self._refuse_missing(rows)
+            self._refuse_missing(np.isnan(rows))
         if len(rows) == 1 and not self.many:
             with self._lock:
                 self._row[:] = rows
                 self._run_bound(self._binding)
                 scores = self._score.astype(np.float64)
         else:
-            scores = self._run([_OUTPUT], {_INPUT: rows}, None)[0].astype(np.float64)
+            scores = self._run([OUTPUT], {_INPUT: rows}, None)[0].astype(np.float64)
         if not (math.isfinite(scores[0]) if scores.size == 1 else np.isfinite(scores).all()):
-            bad = ~np.isfinite(scores.reshape(len(scores), -1)).all(axis=1)
-            raise ScoreNotFinite(
-                f"the model's score of row {int(bad.argmax())} is not a finite number ({int(bad.sum())} such rows).",
-                expected="A model without an imputer gives NaN when an input is missing.",
-                next="Send the missing value, or train with an imputer.",
-                state="No score was given.",
-            )
+            raise not_finite(scores)
         return scores
+
+    def _nothing(self) -> NDArray[np.float64]:
+        """The scores of no rows."""
+        return np.empty((0, int(self._session.get_outputs()[0].shape[1])) if self.many else 0)
 
     def _check_shape(self) -> tuple[int, bool]:
         """How many inputs there are, and whether there is a score for each of many classes."""
@@ -125,7 +151,7 @@ class Runtime:
         shape = given[0].shape if given else []
         fits = (
             [(i.name, i.type) for i in given] == [(_INPUT, "tensor(float)")]
-            and [(o.name, o.type) for o in answered] == [(_OUTPUT, "tensor(float)")]
+            and [(o.name, o.type) for o in answered] == [(OUTPUT, "tensor(float)")]
             and len(shape) == 2
             and isinstance(shape[1], int)
             and len(answered[0].shape) in (1, 2)
@@ -138,8 +164,9 @@ class Runtime:
             )
         return int(shape[1]), len(answered[0].shape) == 2
 
-    def _refuse_missing(self, rows: NDArray[np.float32]) -> None:
-        missing = np.isnan(rows[:, self.no_missing])
+    def _refuse_missing(self, missing: NDArray[np.bool_]) -> None:
+        """missing: (n, k), where there is no value."""
+        missing = missing[:, self.no_missing]
         if missing.any():
             row, place = np.unravel_index(int(missing.argmax()), missing.shape)
             position = int(self.no_missing[place])
@@ -150,3 +177,30 @@ class Runtime:
                 state="No score was given.",
                 input=position,
             )
+
+
+def not_finite(scores: NDArray[np.float64]) -> ScoreNotFinite:
+    """The error for scores, [n] or [n, C], that are not all finite numbers."""
+    bad = ~np.isfinite(scores.reshape(len(scores), -1)).all(axis=1)
+    return ScoreNotFinite(
+        f"the model's score of row {int(bad.argmax())} is not a finite number ({int(bad.sum())} such rows).",
+        expected="A model without an imputer gives NaN when an input is missing.",
+        next="Send the missing value, or train with an imputer.",
+        state="No score was given.",
+    )
+
+
+def session(model: bytes, threads: int) -> onnxruntime.InferenceSession:
+    """A session over an ONNX graph. Raises ModelUnreadable."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = _FATAL  # failures are raised; what it logs besides is not for users
+    try:
+        return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # a converter or loader raises what it likes
+        raise ModelUnreadable(
+            f"onnxruntime {onnxruntime.__version__} cannot load the model: {' '.join(str(error).split())[:200]}",
+            expected="The file model.onnx of a release is expected.",
+            state="Nothing was loaded.",
+        ) from error

@@ -22,20 +22,21 @@ from seatrial.core.clock import machine_us, monotonic
 from seatrial.core.errors import Failed, SeatrialError, Unavailable, UsageError
 from seatrial.core.identity import uuid7
 from seatrial.core.routing import BUCKETS, bucket, choose
-from seatrial.core.signature import Signature
+from seatrial.core.signature import NamedRows, Signature
 from seatrial.core.types import Field
 from seatrial.features.lookup import Lookup
 from seatrial.features.plan import FeaturePlan
+from seatrial.releases.named import UnseenNotAccepted
 from seatrial.releases.runtime import MissingNotAccepted, ScoreNotFinite
 from seatrial.serving.metrics import Counted, Metrics
 from seatrial.serving.requests import Request, RequestReader
-from seatrial.serving.row import RowEncoder
+from seatrial.serving.row import row_encoder
 from seatrial.stores.online import OnlineStore, OnlineStoreDamaged, OnlineStoreTooNew, OnlineStoreUnavailable
 from seatrial.stores.prediction_log import LoggedPrediction, LogSchema, PredictionLog, log_schema
 from seatrial.stores.routes import OnStoreFailure
 
-Score = Callable[[NDArray[np.float32]], NDArray[np.floating[Any]]]
-"""float32 [n, k] -> n probabilities of the positive class, n values, or [n, C] probabilities of C classes."""
+Score = Callable[[Any], NDArray[np.floating[Any]]]
+"""Rows (`core.signature.Rows`) -> n probabilities of the positive class, n values, or [n, C] of classes."""
 
 ONLINE_STORE = "online_store"
 _LOGGER = logging.getLogger("seatrial.serving")
@@ -77,7 +78,8 @@ class Release:
     """A release as it is served: verified, its golden rows replayed.
 
     threshold: the probability from which a binary prediction is 1.
-    no_missing: positions of the inputs without which the model has no answer.
+    no_missing: positions of the inputs without which the model has no answer. no_unseen: named inputs of which it takes
+        no category that was never seen.
     example: a sound row of request fields, for the documentation; may be empty.
     """
 
@@ -89,6 +91,7 @@ class Release:
     score: Score
     threshold: float = 0.5
     no_missing: tuple[int, ...] = ()
+    no_unseen: tuple[str, ...] = ()
     description: str = ""
     example: dict[str, Any] | None = None
 
@@ -398,7 +401,9 @@ class _Arm:
         self._pack = struct.Struct(f"<{len(signature.classes)}d").pack
         self._threshold = release.threshold
         self._names = tuple(field.name for field in fields)
-        self._encoder = RowEncoder(signature)
+        self._encoder: Any = row_encoder(signature)
+        self._named = signature.layout == "named"
+        self._no_unseen = {name: frozenset(signature.categories[name]) for name in release.no_unseen}
         self._missing_allowed = on_store_failure == "missing"
         self._views = tuple(view.name for view in release.plan.views)
         self._lookup = Lookup(release.plan, online) if release.plan.views or release.plan.functions else None
@@ -410,7 +415,7 @@ class _Arm:
         self._as_they_come = self._positions == tuple(range(len(fields)))
         whole = {field.name for field in fields if field.dtype == "int"}
         self._bounded = self._lookup is None and whole.issuperset(signature.integers)
-        self._in_loops = self._positions is None or bool(self._encoder.unseen) or bool(self._classes)
+        self._in_loops = self._positions is None or bool(self._encoder.unseen) or bool(self._classes) or self._named
         self.schema: LogSchema = log_schema(
             model=release.model,
             version=release.version,
@@ -470,25 +475,41 @@ class _Arm:
             raise self._no_score(number, rows)
         return self._classes[values.index(max(values))], dict(zip(self._class_names, values, strict=True))
 
-    def _run(self, tensor: NDArray[np.float32]) -> NDArray[np.floating[Any]]:
+    def _run(self, tensor: Any) -> NDArray[np.floating[Any]]:
+        if self._named:
+            self._refuse_named(tensor)
         # the sum of squares is NaN exactly when a value is; it costs a tenth of looking at the positions
-        if self._no_missing and isnan(np.vdot(tensor, tensor)):
-            self._refuse_missing(tensor)
+        elif self._no_missing and isnan(np.vdot(tensor, tensor)):
+            self._refuse_missing(np.isnan(tensor))
         try:
             return self._score(tensor)
         except ScoreNotFinite:
             raise self._no_score(None, len(tensor)) from None
 
-    def _refuse_missing(self, tensor: NDArray[np.float32]) -> None:
-        for number, row in enumerate(tensor):
+    def _refuse_named(self, rows: NamedRows) -> None:
+        if self._no_missing:
+            self._refuse_missing(rows.missing())
+        for name, known in self._no_unseen.items():
+            for number, value in enumerate(rows.columns[name]):
+                if value is not None and value not in known:
+                    raise UnseenNotAccepted(
+                        f"input '{name}'{f' of row {number}' if len(rows) > 1 else ''} is a category that was never "
+                        "seen in training, and this model was fitted to refuse such.",
+                        state="Nothing was predicted.",
+                        next="Send one of the values that it knows.",
+                        row=number if len(rows) > 1 else None,
+                    )
+
+    def _refuse_missing(self, missing: NDArray[np.bool_]) -> None:
+        for number, row in enumerate(missing):
             for position in self._no_missing:
-                if isnan(row[position]):
+                if row[position]:
                     raise MissingNotAccepted(
-                        f"input '{self.inputs[position]}'{f' of row {number}' if len(tensor) > 1 else ''} is missing, "
+                        f"input '{self.inputs[position]}'{f' of row {number}' if len(missing) > 1 else ''} is missing, "
                         "or a category that was never seen, and this model was fitted without missing values there.",
                         state="Nothing was predicted.",
                         next="Send the value.",
-                        row=number if len(tensor) > 1 else None,
+                        row=number if len(missing) > 1 else None,
                     )
 
     def _no_score(self, number: int | None, rows: int) -> NoScore:

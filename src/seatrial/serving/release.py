@@ -6,10 +6,11 @@ import math
 from pathlib import Path
 from typing import Any
 
+from seatrial.core.signature import columns_of
 from seatrial.core.types import Field
-from seatrial.releases.bundle import GOLDEN, MODEL, Bundle, open_bundle
+from seatrial.releases.bundle import GOLDEN, Bundle, open_bundle
 from seatrial.releases.golden import read_golden, replay
-from seatrial.releases.runtime import Runtime
+from seatrial.releases.runtime import open_runtime
 from seatrial.releases.signing import TrustedKeys
 from seatrial.serving.predictor import Release
 
@@ -31,7 +32,7 @@ def open_release(source: Path | bytes, trusted: TrustedKeys) -> Release:
     """
     bundle = open_bundle(source, trusted)
     # missing values are refused by the predictor, which knows their names and looks more cheaply
-    runtime = Runtime(bundle.files[MODEL])
+    runtime = open_runtime(bundle, checked=False)
     replay(bundle, runtime)
     manifest = bundle.manifest
     return Release(
@@ -43,6 +44,7 @@ def open_release(source: Path | bytes, trusted: TrustedKeys) -> Release:
         score=runtime.score,
         threshold=0.5 if manifest.threshold is None else manifest.threshold,
         no_missing=manifest.no_missing,
+        no_unseen=manifest.parity.refuses_unseen,
         description=manifest.description,
         example=example(bundle),
     )
@@ -52,14 +54,18 @@ def example(bundle: Bundle) -> dict[str, Any]:
     """A sound row of request fields: the first golden row, with placeholders for fields that are no input."""
     golden = read_golden(bundle.files[GOLDEN])
     signature = bundle.manifest.signature
-    row = dict(zip(signature.inputs, golden.matrix()[0].tolist(), strict=True))
+    row = {name: values[0] for name, values in columns_of(signature, golden.given()).items()}
     return {
         field.name: _value(field, row.get(field.name), signature.categories.get(field.name))
         for field in signature.request
     }
 
 
-def _value(field: Field, encoded: float | None, categories: tuple[str, ...] | None) -> Any:
+def _value(field: Field, encoded: Any, categories: tuple[str, ...] | None) -> Any:
+    if isinstance(encoded, str):
+        return encoded
+    if encoded is None and categories:
+        return categories[0]
     if encoded is None or (math.isnan(encoded) and not field.nullable):
         return _PLACEHOLDERS[field.dtype]
     if math.isnan(encoded):
@@ -72,5 +78,5 @@ def _value(field: Field, encoded: float | None, categories: tuple[str, ...] | No
         case "bool":
             return bool(encoded)
         case "float":
-            return round(encoded, 6)
+            return round(float(encoded), 6)
     return _PLACEHOLDERS[field.dtype]

@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seatrial.core.errors import UsageError, did_you_mean, listed
-from seatrial.core.signature import Rows, missing_in
+from seatrial.core.signature import Layout, NamedRows, Rows, missing_in
 from seatrial.training.model import Model
 from seatrial.training.rows import TrainingRefused
 
@@ -90,6 +90,20 @@ def make_estimator(model: Model) -> Any:
     return estimator
 
 
+def layout(model: Model) -> Layout:
+    """How the model's inputs reach its estimator: as declared; else by name when a ColumnTransformer in it asks for
+    columns by name, or by a function of the frame; else packed."""
+    if model.inputs is not None:
+        return model.inputs
+    for step in _steps(_make(model)):
+        if any(base.__name__ == "ColumnTransformer" for base in type(step).__mro__):
+            for _, _, columns in step.transformers:
+                names = [columns] if isinstance(columns, str) else columns
+                if callable(names) or (isinstance(names, Sequence) and any(isinstance(one, str) for one in names)):
+                    return "named"
+    return "packed"
+
+
 def _check_kind(estimator: Any, model: Model) -> None:
     """A classifier has predict(), too, and would learn a regression's values as classes."""
     if not hasattr(estimator, "__sklearn_tags__"):
@@ -149,14 +163,14 @@ def controlled(model: Model, heard: list[str]) -> Iterator[None]:
 
 
 def fit_estimator(model: Model, inputs: Rows, labels: NDArray[np.float64], names: Sequence[str]) -> Any:
-    """An estimator fitted on float32 (n, k); labels are given as int64 unless for regression, those of multiclass
+    """An estimator fitted on n rows; labels are given as int64 unless for regression, those of multiclass
     counted from 0 without gaps. Raises EstimatorFailed."""
     estimator = make_estimator(model)
     target = labels if model.task == "regression" else labels.astype(np.int64)
     if model.task == "multiclass":  # XGBoost for one takes no gaps
         target = np.unique(target, return_inverse=True)[1].astype(np.int64)
     try:
-        estimator.fit(inputs, target)
+        estimator.fit(given(inputs), target)
     except Exception as error:  # an estimator raises what it likes
         raise _explain(model, error, inputs, names, "fitted") from error
     return estimator
@@ -168,13 +182,13 @@ def score(model: Model, estimator: Any, inputs: Rows, names: Sequence[str]) -> N
     expected: tuple[int, ...] = (len(inputs),)
     try:
         if model.task == "binary":
-            answer = np.asarray(estimator.predict_proba(inputs), dtype=np.float64)
+            answer = np.asarray(estimator.predict_proba(given(inputs)), dtype=np.float64)
             scores = answer[:, list(estimator.classes_).index(1)]
         elif model.task == "multiclass":
-            scores = np.asarray(estimator.predict_proba(inputs), dtype=np.float64)
+            scores = np.asarray(estimator.predict_proba(given(inputs)), dtype=np.float64)
             expected = (len(inputs), len(estimator.classes_))
         else:
-            scores = np.asarray(estimator.predict(inputs), dtype=np.float64).reshape(-1)
+            scores = np.asarray(estimator.predict(given(inputs)), dtype=np.float64).reshape(-1)
     except Exception as error:  # an estimator raises what it likes
         raise _explain(model, error, inputs, names, "asked for scores") from error
     if scores.shape != expected or not np.isfinite(scores).all():
@@ -201,6 +215,15 @@ def importance(estimator: Any, names: Sequence[str]) -> dict[str, float]:
     if flat.size != len(names):
         return {}
     return dict(sorted(zip(names, flat.tolist(), strict=True), key=lambda pair: (-pair[1], pair[0])))
+
+
+def given(inputs: Rows) -> Any:
+    """The rows as an estimator takes them: float32 (n, k), or a pandas DataFrame; see `releases.native.given`."""
+    if not isinstance(inputs, NamedRows):
+        return inputs
+    from seatrial.releases import native
+
+    return native.given(inputs)
 
 
 def thread_variables() -> dict[str, str | None]:
@@ -340,6 +363,12 @@ def _settle(step: Any, model: Model) -> None:
             changes["force_row_wise"] = True
         if not {"verbose", "verbosity"} & set(params):
             changes["verbosity"] = -1  # LightGBM talks on stdout, which is for data
+    if type(step).__module__.startswith("catboost."):  # it names only what was stated
+        changes |= {"thread_count": model.threads, "allow_writing_files": False}
+        if not {"random_state", "random_seed"} & set(params):
+            changes["random_seed"] = model.seed
+        if not {"verbose", "verbose_eval", "logging_level", "silent"} & set(params):
+            changes["verbose"] = False  # it talks on stdout as well
     if changes:
         step.set_params(**changes)
 

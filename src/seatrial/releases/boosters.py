@@ -1,0 +1,193 @@
+"""XGBoost and CatBoost as bytes: kept in the file format of their own, and loaded again to score.
+
+LightGBM's part is in `releases.native`, which asks this module for the other two. Only what a file can hold is kept:
+an objective of the user's own, or a value other than NaN for "missing", would be lost on the way.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+
+from seatrial.core.errors import listed
+from seatrial.core.signature import Task
+from seatrial.releases.native import NativeDamaged, NotCaptured, Scorer, one_line
+
+# Objectives whose answer is what the task asks for; XGBoost's others answer with a margin, a class or a rank.
+XGBOOST_OBJECTIVES: dict[str, tuple[str, ...]] = {
+    "binary": ("binary:logistic", "reg:logistic"),
+    "multiclass": ("multi:softprob",),
+    "regression": (
+        "reg:squarederror",
+        "reg:squaredlogerror",
+        "reg:absoluteerror",
+        "reg:pseudohubererror",
+        "reg:quantileerror",
+        "reg:logistic",
+        "reg:gamma",
+        "reg:tweedie",
+        "count:poisson",
+    ),
+}
+CATBOOST_LOSSES: dict[str, tuple[str, ...]] = {
+    "binary": ("Logloss", "CrossEntropy"),
+    "multiclass": ("MultiClass",),
+    "regression": ("RMSE", "MAE", "Quantile", "Huber", "LogLinQuantile", "MAPE", "Poisson", "Tweedie", "Expectile"),
+}
+VARYING_METADATA = ("train_finish_time", "model_guid")  # differ for every fit of the same model
+
+
+def capture_xgboost(estimator: Any, task: Task) -> bytes:
+    """A fitted XGBClassifier, XGBRegressor or Booster as XGBoost's JSON, columns by position, without names.
+
+    What stopped early is cut behind its best iteration, with which the wrappers predict. Raises NotCaptured.
+    """
+    from xgboost import Booster, XGBModel
+
+    name = type(estimator).__name__
+    if isinstance(estimator, Booster):
+        booster = estimator.copy()
+    elif isinstance(estimator, XGBModel):
+        booster = _wrapped_xgboost(estimator, name)
+    else:
+        raise NotCaptured(
+            f"{name} is no model of XGBoost.", expected="XGBClassifier, XGBRegressor or a Booster is expected."
+        )
+    objective = str(_learner(booster)["objective"]["name"])
+    if callable(getattr(estimator, "objective", None)):
+        objective = "of its own"
+    if objective not in XGBOOST_OBJECTIVES[task]:
+        raise NotCaptured(
+            f"{name} was fitted with the objective '{objective}'.",
+            expected=f"A {task} model of XGBoost needs one of {listed(XGBOOST_OBJECTIVES[task], most=10)}.",
+        )
+    booster.feature_names = None
+    if not any(kind == "c" for kind in booster.feature_types or ()):
+        booster.feature_types = None
+    return bytes(booster.save_raw("json"))
+
+
+def load_xgboost(data: bytes) -> Any:
+    """An xgboost.Booster from its JSON or UBJSON. Raises NativeDamaged."""
+    from xgboost import Booster
+    from xgboost.core import XGBoostError
+
+    # XGBoost ends the process on what is cut short or no JSON at all, so look before it does.
+    try:
+        if data[1:2] in b' \t\r\n"':
+            json.loads(data)
+        elif not (data.startswith(b"{") and data.endswith(b"}")):
+            raise ValueError("neither its JSON nor its UBJSON")
+        booster = Booster()
+        booster.load_model(bytearray(data))
+        booster.num_features()
+    except (XGBoostError, ValueError) as error:
+        raise _damaged(data, "XGBoost", one_line(error)) from error
+    booster.feature_names = None
+    return booster
+
+
+def score_xgboost(booster: Any) -> Scorer:
+    """Scores of a loaded booster: float64 [n], or [n, C] for several classes."""
+    from xgboost import DMatrix
+
+    booster.set_param({"nthread": 1})
+    types = booster.feature_types
+
+    def score(rows: Any) -> Any:
+        matrix = DMatrix(rows, nthread=1, feature_types=types, enable_categorical=types is not None)
+        return np.asarray(booster.predict(matrix), dtype=np.float64)
+
+    return score
+
+
+def capture_catboost(estimator: Any, task: Task) -> bytes:
+    """A fitted model of CatBoost as its own binary file, without the time and the random name of the fit.
+
+    Raises NotCaptured.
+    """
+    name = type(estimator).__name__
+    if not estimator.is_fitted():
+        raise NotCaptured(f"{name} is not fitted.", expected="Only a fitted estimator can be kept.")
+    loss = str(estimator.get_all_params().get("loss_function", "of its own")).partition(":")[0]
+    if loss not in CATBOOST_LOSSES[task]:
+        raise NotCaptured(
+            f"{name} was fitted with the loss '{loss}'.",
+            expected=f"A {task} model of CatBoost needs one of {listed(CATBOOST_LOSSES[task], most=10)}.",
+        )
+    if task == "binary" and len(estimator.classes_) != 2:
+        raise NotCaptured(
+            f"{name} was fitted on {len(estimator.classes_)} classes ({listed(map(str, estimator.classes_))}).",
+            expected="A binary model needs exactly two.",
+        )
+    copy = load_catboost(estimator._serialize_model())
+    metadata = copy.get_metadata()
+    for key in VARYING_METADATA:
+        if key in metadata:
+            metadata[key] = ""
+    return bytes(copy._serialize_model())
+
+
+def load_catboost(data: bytes) -> Any:
+    """A catboost.CatBoost from the bytes of its file. Raises NativeDamaged."""
+    from catboost import CatBoost, CatboostError  # type: ignore[import-untyped]
+
+    try:
+        model = CatBoost()
+        model.load_model(blob=bytes(data))
+        return model
+    except (CatboostError, ValueError, TypeError) as error:
+        raise _damaged(data, "CatBoost", one_line(error)) from error
+
+
+def score_catboost(model: Any, task: Task) -> Scorer:
+    """Scores of a loaded model: float64 [n], or [n, C] for several classes."""
+    if task == "regression":
+        kind = "Exponent" if is_exponential(model) else "RawFormulaVal"
+        return lambda rows: np.asarray(model.predict(rows, prediction_type=kind, thread_count=1), np.float64).reshape(
+            -1
+        )
+
+    def score(rows: Any) -> Any:
+        found = np.asarray(model.predict(rows, prediction_type="Probability", thread_count=1), dtype=np.float64)
+        return found[:, 1] if task == "binary" else found
+
+    return score
+
+
+def is_exponential(model: Any) -> bool:
+    """Whether a regressor answers with the exponential of what its trees add up to, as CatBoost's wrappers do."""
+    loss = json.loads(model.get_metadata()["params"])["loss_function"]["type"]
+    return loss in ("Poisson", "Tweedie")
+
+
+def _wrapped_xgboost(estimator: Any, name: str) -> Any:
+    from sklearn.exceptions import NotFittedError
+
+    try:
+        booster = estimator.get_booster()
+    except NotFittedError:
+        raise NotCaptured(f"{name} is not fitted.", expected="Only a fitted estimator can be kept.") from None
+    missing = estimator.missing
+    if missing is not None and not np.isnan(missing):
+        raise NotCaptured(
+            f"{name} was fitted with missing={missing!r}.",
+            expected="Missing values reach a model as NaN, which is XGBoost's own default.",
+        )
+    best = booster.attr("best_iteration")
+    return booster[: int(best) + 1] if best is not None else booster.copy()
+
+
+def _learner(booster: Any) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(booster.save_config())["learner"]
+    return found
+
+
+def _damaged(data: bytes, kind: str, reason: str) -> NativeDamaged:
+    return NativeDamaged(
+        f"{len(data)} bytes cannot be read as a {kind} model: {reason}",
+        expected="The file that training kept is expected.",
+        state="Nothing was loaded.",
+    )
