@@ -496,6 +496,8 @@ def extract(workspace: Workspace, run: Record, folder: Path) -> list[str]:
     run's own rows, in data/. A README says how to train it, and what should come out.
     Raises NotExtractable, SnapshotMissing and FolderNotEmpty.
     """
+    from seatrial.data.snapshot import write
+
     if DEFINITIONS not in run.body.get("files", {}):
         raise NotExtractable(
             f"run {run.id} kept no definitions: they were given in memory, or it is of an earlier version.",
@@ -521,7 +523,11 @@ def extract(workspace: Workspace, run: Record, folder: Path) -> list[str]:
     (folder / "data").mkdir(exist_ok=True)
     for id in snapshots.values():
         target = folder / "data" / f"{id}.parquet"
-        shutil.copyfile(workspace.objects.path(workspace.record(id).body["object"]), target)
+        record = workspace.record(id)
+        if workspace.objects.exists(record.body["object"]):
+            shutil.copyfile(workspace.objects.path(record.body["object"]), target)
+        else:  # its rows stayed in a table with versions
+            write(*workspace.snapshot_table(record), target)
         written.append(target)
     texts = {
         "seatrial.toml": _settings(workspace, snapshots),

@@ -14,8 +14,9 @@ from seatrial import DeltaSource, Project, QuerySource, SetAside
 from seatrial.data.delta import VersionMissing
 from seatrial.data.reading import SourceEmpty, SourceMissing, SourceUnreadable, read
 from seatrial.data.references import SnapshotGone
-from seatrial.data.snapshot import SnapshotDamaged
+from seatrial.data.snapshot import SnapshotDamaged, load
 from seatrial.data.sources import BadSource, ColumnMissing
+from seatrial.runs import extract
 
 AT = pa.array([datetime(2013, 1, 1, tzinfo=UTC)] * 2, pa.timestamp("us", tz="UTC"))
 
@@ -219,6 +220,8 @@ def test_a_run_on_a_reference_is_reproduced_from_the_version_that_it_read(tmp_pa
     write_deltalake(tmp_path / "t", rows.slice(0, 30), mode="overwrite")
     with Project(tmp_path) as project:
         assert project.reproduce(run).verdict == "identical"
+        extract(project, project.record(run), tmp_path / "out")
+        assert load(next((tmp_path / "out" / "data").iterdir()))[1].num_rows == 60
         DeltaTable(tmp_path / "t").vacuum(retention_hours=0, dry_run=False, enforce_retention_duration=False)
         with pytest.raises(SnapshotGone, match="version 0") as error:
             project.reproduce(run)
