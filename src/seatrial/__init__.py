@@ -34,14 +34,17 @@ if TYPE_CHECKING:
     from seatrial.retraining.definition import Trigger as Trigger
     from seatrial.stores.prediction_log import PredictionLog as PredictionLog
     from seatrial.training.gates import Gate as Gate
+    from seatrial.training.gates import ProjectGates as ProjectGates
     from seatrial.training.model import Model as Model
     from seatrial.training.model import Split as Split
+    from seatrial.training.threshold import Costs as Costs
 
 __version__ = "0.1.0"
 
 _HOME = {
     "Alarm": "seatrial.monitoring.definition",
     "BlueGreen": "seatrial.deployment.definition",
+    "Costs": "seatrial.training.threshold",
     "CsvSource": "seatrial.data.sources",
     "DeltaSource": "seatrial.data.sources",
     "Deployment": "seatrial.deployment.definition",
@@ -55,6 +58,7 @@ _HOME = {
     "PostgresSource": "seatrial.data.sources",
     "PredictionLog": "seatrial.stores.prediction_log",
     "Project": "seatrial.project",
+    "ProjectGates": "seatrial.training.gates",
     "QuerySource": "seatrial.data.sources",
     "Retrain": "seatrial.retraining.definition",
     "SeatrialError": "seatrial.core.errors",
@@ -74,6 +78,7 @@ _HOME = {
 __all__ = [
     "Alarm",
     "BlueGreen",
+    "Costs",
     "CsvSource",
     "DeltaSource",
     "Deployment",
@@ -87,6 +92,7 @@ __all__ = [
     "PostgresSource",
     "PredictionLog",
     "Project",
+    "ProjectGates",
     "QuerySource",
     "Retrain",
     "SeatrialError",

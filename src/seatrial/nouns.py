@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -195,21 +196,36 @@ class Nouns(Workspace):
         events = self.metadata.events(subject=record.id, kind="snapshot.taken")
         return {"id": record.id, **record.body["content"], "taken": [event.body for event in events]}
 
-    def snapshots_diff(self, a: str, b: str) -> SnapshotDiff:
-        """What is different in `b`, by column and by cell. Each is a snapshot's id, its start, or a source's name."""
+    def snapshots_diff(self, a: str, b: str, *, key: Sequence[str] = ()) -> SnapshotDiff:
+        """What is different in `b`, by column and by cell. Each is a snapshot's id, its start, or a source's name.
+
+        key: columns that name a row once; rows are then compared by it, else position by position.
+        """
+        from seatrial.data.keyed import by_key
         from seatrial.data.snapshot import diff, load
 
         first, second = (load(self.objects.path(self._snapshot_record(name).body["object"])) for name in (a, b))
-        return diff(first[0], second[0], first[1], second[1])
+        found = diff(first[0], second[0], first[1], second[1])
+        return replace(found, keyed=by_key(first[1], second[1], key)) if key else found
 
     def runs(self, model: str | None = None) -> list[dict[str, Any]]:
-        """Every run, oldest first: when, passed or not, its metrics."""
+        """Every run, oldest first: when, passed or not, finished or failed half-way, which version it became, of which
+        commit, its metrics."""
+        from seatrial.runs import trained_at
+
+        versions = {record.body["run"]: record.body["version"] for record in self.metadata.records("version", model)}
         return [
             {
                 "run": record.id,
                 "model": record.name,
+                "trained_at": trained_at(record.id),
                 "passed": record.body["passed"],
+                "state": record.body.get("state", "finished"),
+                "version": versions.get(record.id),
+                "sample": record.body.get("sample", {}).get("rows"),
                 "cutoff": iso(from_us(record.body["cutoff_us"])) if record.body["cutoff_us"] is not None else None,
+                "commit": (record.body["environment"]["code"]["commit"] or "")[:8]
+                + ("+" if record.body["environment"]["code"]["dirty"] else ""),
                 **{
                     name: record.body["metrics"].get(name)
                     for name in ("roc_auc", "log_loss", "rmse", "r2")
@@ -491,7 +507,7 @@ class Nouns(Workspace):
             performance=dict(run.body["metrics"]) if run else {},
             next=following,
             refused=refused.id if refused else None,
-            refused_because=[gate["reason"] for gate in refused.body["gates"] if not gate["passed"]] if refused else [],
+            refused_because=_refused_because(refused) if refused else [],
         )
 
 
@@ -499,6 +515,13 @@ def _shared_from(view: FeatureView) -> str | None:
     from seatrial.features.shared import SharedView
 
     return view.url if isinstance(view, SharedView) else None
+
+
+def _refused_because(run: Record) -> list[str]:
+    """Why a run became no version: its gates' reasons, or what it failed of."""
+    if run.body.get("state") == "failed":
+        return [run.body["error"]["found"]]
+    return [gate["reason"] for gate in run.body["gates"] if not gate["passed"] and not gate.get("waived")]
 
 
 def _used_by(use: Use) -> dict[str, Any]:

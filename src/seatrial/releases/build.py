@@ -23,7 +23,8 @@ from seatrial.releases.native import NativeModel
 from seatrial.releases.signing import SigningKey
 from seatrial.releases.supervised import Cost
 
-THRESHOLD = 0.5
+HALF = 0.5
+"""The threshold of a run that recorded none."""
 
 Progress = Callable[[str, int, int], None]
 
@@ -63,10 +64,10 @@ def build(
     Raises ParityRefused, GoldenMismatch.
     """
     signature = msgspec.convert(run.body["signature"], Signature)
-    threshold = THRESHOLD if signature.task == "binary" else None
+    threshold = (run.body.get("threshold") or {}).get("value", HALF) if signature.task == "binary" else None
     tell = progress or _silent
     tell("export", 0, 4)
-    form = choose(native, rows, signature, run.name, threshold=THRESHOLD)
+    form = choose(native, rows, signature, run.name, threshold=HALF if threshold is None else threshold)
     tell("golden rows", 2, 4)
     files = {
         model_file(form.format): form.data,
