@@ -625,11 +625,11 @@ class Building(Nouns):
 
         Each must be what the audit log says was packed here. Route files that are no longer trusted are written anew.
         """
-        from seatrial.vouching import Resigned, resign, signed_by
+        from seatrial.vouching import Resigned, resign, resign_routes, signed_by
 
         records = [self._any_release(id) for id in ids] or (signed_by(self, by) if by else [])
         done = resign(self, records, reason)
-        return Resigned(self.signing_key.keyid, done, self.reconcile())
+        return Resigned(self.signing_key.keyid, done, resign_routes(self))
 
     def key_rotate(self, *, reason: str = "") -> KeyChange:
         """Sign with a new key from now on; the old one stays trusted. Raises NotRotated."""
