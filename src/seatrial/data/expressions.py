@@ -89,7 +89,8 @@ def _looks_beyond(connection: Any, sql: str, columns: Sequence[str]) -> str:
     used = [node["function_name"] for node in functions]
     if {"unnest", "unlist"} & set(used):
         return "it makes several rows, or none, of one"
-    if any(node["function_name"] == "age" and len(node.get("arguments") or node.get("children", ())) == 1 for node in functions):
+    ages = [node.get("arguments") or node.get("children", ()) for node in functions if node["function_name"] == "age"]
+    if any(len(given) == 1 for given in ages):
         return "age of one time looks at the clock; give it two times"
     unsteady = connection.execute(
         "SELECT DISTINCT function_name FROM duckdb_functions() WHERE stability <> 'CONSISTENT'"
