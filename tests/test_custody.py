@@ -142,6 +142,12 @@ def test_the_commands_tell_the_same(folder, capsys):
     assert "better" not in tell("models", "history", "heavy", "shadow")[1]
     code, _, err = tell("releases", "delete", "heavy:2", "--reason", "old")
     assert (code, "registry.still_live" in err, "deployment 'heavy'" in err) == (4, True, True)
+    whole = next((folder / ".seatrial/objects/releases").iterdir())
+    assert "golden rows" in tell("releases", "verify", str(whole))[1]
+    (folder / "cut.seatrial").write_bytes(whole.read_bytes()[:5000])
+    code, _, err = tell("releases", "verify", str(folder / "cut.seatrial"), "--json")
+    assert (code, json.loads(err)["code"], json.loads(err)["reason"]) == (1, "release.bundle_damaged", "truncated")
+    assert "Only the version differs" in tell("releases", "diff", "heavy:1", "heavy:2")[1]
     code, out, _ = tell("models", "delete", "heavy:3", "--reason", "old", "--json")
     assert (code, json.loads(out)["version"]) == (0, 3)
     assert "deleted by" in tell("models", "show", "heavy")[1]
