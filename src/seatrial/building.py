@@ -865,7 +865,9 @@ class Building(Nouns):
                 score = answer["prediction"] if declared.task == "regression" else answer["probability"]
                 scores[positions[id(one)]] = score
         seconds = monotonic() - started
-        labelled, metrics = measured(declared, rows, *by_class(declared, rows, scores))
+        labelled, metrics = measured(
+            declared, rows, *by_class(declared, rows, scores), threshold=self._threshold(declared.name)
+        )
         return Replayed(
             model=declared.name,
             window=str(window),

@@ -466,6 +466,15 @@ class Nouns(Workspace):
         """A release to look at: also one that was deleted, by its id."""
         return self.resolved(id, "release") if id.startswith("rel_") else self.chosen_release(None, id)
 
+    def _threshold(self, model: str) -> float:
+        """From which score on the live release of a model decides "positive", or its newest when none is live."""
+        heads = [self.metadata.head("deployment", name) for name in self._deployments_of(model)]
+        live = [self.record(self.record(head.record_id).inputs[0]) for head in heads if head]
+        newest = self.metadata.head("release", model)
+        found = live[0] if live else (self.record(newest.record_id) if newest else None)
+        value = found.body["manifest"].get("threshold") if found else None
+        return 0.5 if value is None else float(value)
+
     def _deployments_of(self, model: str) -> list[str]:
         """The names of the model's deployments; a model that declares none is deployed under its own name."""
         return [one.name for one in self.definitions.deployments.values() if one.model == model] or [model]

@@ -148,7 +148,8 @@ class Project(Building):
         scores = batch.score(bundle, rows, threads=declared.threads)
         ids = business_keys(rows, declared)
         at_us = times_us(rows, training_set.AT).tolist()
-        labelled, metrics = measured(declared, rows, scores, bundle.manifest.signature.classes)
+        at = 0.5 if bundle.manifest.threshold is None else bundle.manifest.threshold
+        labelled, metrics = measured(declared, rows, scores, bundle.manifest.signature.classes, threshold=at)
         answered = self._answered(declared.name, window, chosen.id)
         new = [place for place, asked in enumerate(zip(ids, at_us, strict=True)) if asked not in answered]
         kept = batch.keep(
@@ -1005,6 +1006,8 @@ class Project(Building):
             key=model.key,
             window=window,
             as_of_us=self.now_us,
+            threshold=self._threshold(model.name),
+            quantile=model.quantile,
         )
 
     def _predictions(self, model: Model, window: Window | None = None) -> pa.Table:
