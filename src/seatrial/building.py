@@ -19,6 +19,7 @@ from datetime import datetime
 from decimal import Decimal
 from functools import cached_property, partial
 from importlib.util import find_spec
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -154,7 +155,7 @@ class Building(Nouns):
         `problem` says of such a view that it cannot be, and a warning with it. When it is a live release's, and the
         project was changed so that nothing can feed it, BreaksLiveRelease is raised before anything is written.
         """
-        from seatrial.features.materialize import write
+        from seatrial.features.materialize import Writing, prepare
         from seatrial.upkeep import freeze, needed, refuse, refuse_retyped, types_read, write_needed
 
         refuse(self)
@@ -179,9 +180,10 @@ class Building(Nouns):
         schemas = self._inputs.schemas([view.source for view in chosen])
         freeze(self, chosen, schemas, "materialize")
         made_of = {view.name: {"digest": view.digest, "columns": types_read(view, schemas)} for view in chosen}
-        how: dict[str, Any] = {"known_by_us": at_us, "progress": progress}
-        written = [write(view, tables[view.source.name], self.online, **how) for view in chosen]
-        written += write_needed(frozen, tables, self.online, **how)
+        writing = Writing(self.online, progress)
+        prepared = [prepare(view, tables[view.source.name], known_by_us=at_us) for view in chosen]
+        written = [writing.take_in(one) for one in prepared]
+        written += write_needed(frozen, tables, writing, known_by_us=at_us)
         with self.metadata.transaction() as transaction:
             for report in written:
                 body = msgspec.to_builtins(report) | {"through_us": at_us, "snapshots": snapshots}
@@ -219,7 +221,7 @@ class Building(Nouns):
         when it is to go on until the stream is empty.
         """
         from seatrial.features.materialize import require_event_key
-        from seatrial.intake import row_of, take_in
+        from seatrial.intake import complete, row_of, take_in
         from seatrial.stores.streams import open_stream
 
         views, frozen, source = self._fed_by(name)
@@ -228,6 +230,9 @@ class Building(Nouns):
         for view in views:
             require_event_key(view)
         schema = self._inputs.schema(source)
+        keys = [tuple(view.entity.keys) for view in views] + [one.plan.keys for one in frozen]
+        times = [time for time in (source.event_timestamp, source.known_at) if time]
+        named = list(dict.fromkeys([*times, *source.event_key, *chain(*keys)]))
 
         def write(rows: list[Mapping[str, Any]]) -> int:
             return sum(one.written for one in self._pushed(views, frozen, self._inputs.given(source, rows)))
@@ -236,7 +241,7 @@ class Building(Nouns):
             return take_in(
                 stream,
                 write,
-                lambda entry: row_of(entry, schema),
+                lambda entry: complete(row_of(entry, schema), schema, named, keys),
                 until_empty=until_empty,
                 stopped=stopped,
                 tell=tell,
@@ -265,7 +270,7 @@ class Building(Nouns):
 
     def _pushed(self, views: list[FeatureView], frozen: list[Needed], rows: pa.Table | None) -> list[Written]:
         """Take rows of one source into the online store, for each of the views."""
-        from seatrial.features.materialize import write
+        from seatrial.features.materialize import Writing, prepare
         from seatrial.upkeep import refuse_retyped, write_needed
 
         names = [view.source.name for view in views] + [one.source.name for one in frozen if one.source]
@@ -277,8 +282,10 @@ class Building(Nouns):
         if not seen <= self._fitting:  # asked once, and not for every row of a stream
             refuse_retyped(self, views, tables)
             self._fitting.update(seen)
-        written = [write(view, tables[view.source.name], self.online, now_us=self.now_us) for view in views]
-        return written + write_needed(frozen, tables, self.online, now_us=self.now_us)
+        writing = Writing(self.online)
+        prepared = [prepare(view, tables[view.source.name], now_us=self.now_us) for view in views]
+        written = [writing.take_in(one) for one in prepared]
+        return written + write_needed(frozen, tables, writing, now_us=self.now_us)
 
     def _own_source(self, view: FeatureView) -> str:
         """The name of a view's source; empty for a view of another project, which is not looked up."""

@@ -703,7 +703,7 @@ def _json_lines(path: Path) -> list[dict[str, Any]]:
         rows = [msgspec.json.decode(line) for line in path.read_bytes().splitlines() if line.strip()]
     except OSError as error:
         raise BadRows(f"the file '{path}' cannot be read: {error.strerror}.") from None
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, RecursionError) as error:
         raise BadRows(f"the file '{path}' is not JSON, a line a row: {error}.") from None
     if not all(isinstance(row, dict) for row in rows):
         raise BadRows(f"the file '{path}' has lines that are no JSON objects.")

@@ -214,7 +214,7 @@ def written(views: list[Plain]) -> list[Block]:
     if not views:
         return [Line("The project declares no feature view, so there is nothing to write.")]
     columns = ["view", "rows", "written", "unchanged", "unknown", "entities"]
-    columns += [name for name in ("release", "problem") if any(one.get(name) for one in views)]
+    columns += [name for name in ("without_key", "release", "problem") if any(one.get(name) for one in views)]
     return [
         Table(
             columns,
@@ -225,6 +225,11 @@ def written(views: list[Plain]) -> list[Block]:
         ),
         Line("written: changed the online store; unchanged: was there already, or is too old to matter;", "dim"),
         Line("unknown: not yet known at that time, so not taken.", "dim"),
+        *(
+            [Line("without_key: no entity's key is in them, so nothing would find them.", "dim")]
+            if "without_key" in columns
+            else []
+        ),
     ]
 
 
