@@ -196,7 +196,9 @@ class Steps:
         hit = kept is not None and not self._fresh
         if kept is not None and hit:
             digest_ = kept["digest"]
-            found = Made(key, True, digest_, kept["seconds"], lambda: form.get(self._objects, digest_), lambda: make()[0])
+            found = Made(
+                key, True, digest_, kept["seconds"], lambda: form.get(self._objects, digest_), lambda: make()[0]
+            )
         else:
             value, made = make()
             if kept is not None and kept["digest"] != made["digest"]:
@@ -207,9 +209,7 @@ class Steps:
                     stacklevel=2,
                 )
             found = Made(key, False, made["digest"], made["seconds"], lambda: value, lambda: value)
-        self.ran.append(
-            {"step": name or function.__name__, "key": key, "hit": hit, "seconds": round(found.seconds, 6)}
-        )
+        self.ran.append({"step": name or function.__name__, "key": key, "hit": hit, "seconds": round(found.seconds, 6)})
         return found
 
     def key(
