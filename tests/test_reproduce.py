@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from datetime import UTC, datetime, timedelta
 
 import msgspec
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -16,59 +14,17 @@ from seatrial.cli import run as cli
 from seatrial.core.errors import UsageError
 from seatrial.core.records import Record
 from seatrial.data.snapshot import SnapshotDamaged
-from seatrial.reproduce import NotReproducible, SnapshotMissing
+from seatrial.reproduce import NotReproducible
+from seatrial.runs import SnapshotMissing
 from seatrial.training.environment import DefinitionsDamaged
-
-START = datetime(2024, 1, 1, tzinfo=UTC)
-HOUR = timedelta(hours=1)
-TIME = pa.timestamp("us", "UTC")
-PROJECT = """
-from seatrial import *
-
-carrier = Entity("carrier")
-departures = ParquetSource("departures.parquet", event_timestamp="at", event_key=["flight"])
-
-
-@feature_view(entity=carrier, source=departures, ttl="7d")
-class carrier_delay:
-    mean_24h = agg.mean("delay", window="24h")
-
-
-@on_request
-def share(distance: float, carrier_delay__mean_24h: float) -> float:
-    return distance / (1 + carrier_delay__mean_24h)
-
-
-Model("late", task="binary", target="late", key=["flight"],
-      labels=ParquetSource("scheduled.parquet", event_timestamp="at", label_known_at="known"),
-      features=[carrier_delay, share, "request:distance"],
-      estimator="lightgbm.LGBMClassifier",
-      params={"n_estimators": 20, "num_leaves": 7, "subsample": 0.8, "subsample_freq": 1},
-      cv_folds=3, gates=[Gate.at_least("roc_auc", 0.55)])
-"""
-
-
-def write_data(folder, rows=400):
-    random = np.random.default_rng(0)
-    at = [START + hour * HOUR for hour in range(rows)]
-    distance, delay = random.normal(size=rows), np.round(random.gamma(2, 8, rows), 3)
-    carrier = np.array(["AA", "BB", "CC"])[random.integers(0, 3, rows)]
-    flight = [f"F{number:04}" for number in range(rows)]
-    late = distance + 0.05 * delay + random.normal(size=rows) > 1
-    known = pa.array([time + 3 * HOUR for time in at], TIME)
-    times = pa.array(at, TIME)
-    scheduled = {"flight": flight, "carrier": carrier, "distance": distance, "late": late, "at": times, "known": known}
-    pq.write_table(pa.table(scheduled), folder / "scheduled.parquet")
-    departures = {"flight": flight, "carrier": carrier, "delay": delay, "at": times}
-    pq.write_table(pa.table(departures), folder / "departures.parquet")
+from tests.worlds import edit, nudged, rewrite, write_project
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     """A project's folder after its first training, and the run."""
     folder = tmp_path_factory.mktemp("trained")
-    write_data(folder)
-    (folder / "project.py").write_text(PROJECT)
+    write_project(folder)
     with Project(folder) as project:
         return folder, project.train().run
 
@@ -87,23 +43,6 @@ def run(trained):
 def reproduced(folder, name="late", **how):
     with Project(folder) as project:
         return project.reproduce(name, **how)
-
-
-def edit(folder, old, new):
-    text = (folder / "project.py").read_text()
-    assert old in text
-    (folder / "project.py").write_text(text.replace(old, new))
-
-
-def rewrite(folder, source, change):
-    path = folder / f"{source}.parquet"
-    pq.write_table(change(pq.read_table(path)), path)
-
-
-def nudged(table, column="delay", row=7, by=1e-12):
-    values = table[column].to_numpy().copy()
-    values[row] += by
-    return table.set_column(table.column_names.index(column), column, pa.array(values))
 
 
 def named(differences, kind):

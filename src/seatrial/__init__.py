@@ -7,6 +7,7 @@ from __future__ import annotations
 
 TYPE_CHECKING = False  # type checkers take it for typing.TYPE_CHECKING, whose import would cost every start
 if TYPE_CHECKING:
+    from seatrial.core.card import ModelCard as ModelCard
     from seatrial.core.errors import SeatrialError as SeatrialError
     from seatrial.data.expectations import SetAside as SetAside
     from seatrial.data.expectations import expect as expect
@@ -33,14 +34,17 @@ if TYPE_CHECKING:
     from seatrial.retraining.definition import Trigger as Trigger
     from seatrial.stores.prediction_log import PredictionLog as PredictionLog
     from seatrial.training.gates import Gate as Gate
+    from seatrial.training.gates import ProjectGates as ProjectGates
     from seatrial.training.model import Model as Model
     from seatrial.training.model import Split as Split
+    from seatrial.training.threshold import Costs as Costs
 
 __version__ = "0.1.0"
 
 _HOME = {
     "Alarm": "seatrial.monitoring.definition",
     "BlueGreen": "seatrial.deployment.definition",
+    "Costs": "seatrial.training.threshold",
     "CsvSource": "seatrial.data.sources",
     "DeltaSource": "seatrial.data.sources",
     "Deployment": "seatrial.deployment.definition",
@@ -48,11 +52,13 @@ _HOME = {
     "FrameSource": "seatrial.data.sources",
     "Gate": "seatrial.training.gates",
     "Model": "seatrial.training.model",
+    "ModelCard": "seatrial.core.card",
     "Monitor": "seatrial.monitoring.definition",
     "ParquetSource": "seatrial.data.sources",
     "PostgresSource": "seatrial.data.sources",
     "PredictionLog": "seatrial.stores.prediction_log",
     "Project": "seatrial.project",
+    "ProjectGates": "seatrial.training.gates",
     "QuerySource": "seatrial.data.sources",
     "Retrain": "seatrial.retraining.definition",
     "SeatrialError": "seatrial.core.errors",
@@ -72,6 +78,7 @@ _HOME = {
 __all__ = [
     "Alarm",
     "BlueGreen",
+    "Costs",
     "CsvSource",
     "DeltaSource",
     "Deployment",
@@ -79,11 +86,13 @@ __all__ = [
     "FrameSource",
     "Gate",
     "Model",
+    "ModelCard",
     "Monitor",
     "ParquetSource",
     "PostgresSource",
     "PredictionLog",
     "Project",
+    "ProjectGates",
     "QuerySource",
     "Retrain",
     "SeatrialError",

@@ -11,8 +11,8 @@ import math
 import subprocess
 import sys
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from datetime import datetime
 from decimal import Decimal
@@ -40,9 +40,11 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from numpy.typing import NDArray
 
+    from seatrial.check import Looked
     from seatrial.core.signature import Rows, Task
     from seatrial.custody import AliasSet, Deletion
     from seatrial.data.expectations import ValidationReport
+    from seatrial.data.proposals import Proposed
     from seatrial.data.sources import Source
     from seatrial.deployment.definition import Deployment
     from seatrial.doctor import Check
@@ -123,6 +125,20 @@ class Building(Nouns):
         releases: list[ValidationReport] = []
         found = self._inputs.reports(sources, lambda tables: releases.extend(reports(self, tables)))
         return found if sources else [*found, *releases, *Reuse(self).reports()]
+
+    def check(self) -> list[Looked]:
+        """Whether the definitions would train, as far as that can be told without data, servers and stores.
+
+        Loads the definitions, makes the estimators with their parameters, tries request-time functions on made-up
+        numbers and looks names up. Opens no store and reads no source.
+        """
+        from seatrial.check import check
+
+        return check(self)
+
+    def propose(self, *sources: str) -> list[Proposed]:
+        """Expectations that would fit the sources (all raw ones, or those named), as code to edit. Writes nothing."""
+        return self._inputs.proposals(sources)
 
     def snapshot(self, *sources: str, progress: Progress | None = None) -> list[Taken]:
         """Keep the rows of the raw sources (all, or those named), by content.
@@ -292,13 +308,16 @@ class Building(Nouns):
         """Fit a model on what was known at `cutoff` (default: now), judge it, and make it a version if its gates pass.
 
         The run is recorded either way; `passed` and `version` say how it ended. The version gets the alias
-        `candidate`. engine: "local" or "spark" (default: the settings'): where features are joined; the same rows.
+        `candidate`. When rows or estimator fail half-way, the run is recorded as failed with the reason, and the error
+        goes on; snapshots and training set are kept, so that the next try starts from the same data. engine: "local" or
+        "spark" (default: the settings'): where features are joined; the same rows.
         sample: learn from so many rows only (5000), or from a share of them (0.1): a quick run, marked as a sample,
         that never becomes a version. fresh: join features and cross-validate again, also when nothing was changed.
         Raises BreaksLiveRelease, before anything is written, when the project was changed so that a live release's
         features can no longer be kept up, and LeakFound, and trains nothing, for a column that knows more than could
         be known.
         """
+        from seatrial.evidence import card_of
         from seatrial.feature_quality import leaks
         from seatrial.features.frozen import frozen_source
         from seatrial.features.leaks import note, refusal
@@ -312,6 +331,7 @@ class Building(Nouns):
         refuse(self)
         started, started_us = monotonic(), machine_us()
         declared = self._trained_here(model, "how it is trained")
+        words = card_of(declared.card, self.folder)
         timed = declared.labels.event_timestamp is not None
         cutoff_us = to_us(as_utc(cutoff, name="cutoff") if cutoff else self.clock.now()) if timed else None
         environment = describe(self.folder, self.definitions.files, declared.threads, seed=declared.seed)
@@ -334,36 +354,46 @@ class Building(Nouns):
         schemas = self._inputs.schemas([view.source for view in views])
         freeze(self, views, schemas, "train")
         training_set = self._keep_training_set(declared, rows, snapshots, cutoff_us)
-        fitted = fit(
-            declared,
-            rows,
-            plan,
-            request,
-            cutoff_us=cutoff_us,
-            champion=self._champion(declared),
-            progress=progress,
-        )
-        notes = [_KNOWN_AT_ONCE] if timed and declared.labels.label_known_at is None else []
-        notes += Reuse(self).notes([view.name for view in views])
-        counted = _counting(fitted.split, left_out)
-        fitted = replace(fitted, split=counted, warnings=(*notes, *fitted.warnings))
         run = new_id("run")
-        files = self._keep_run_files(run, fitted, environment)
-        body = fitted.as_plain() | {
+        body: dict[str, Any] = {
             "cutoff_us": cutoff_us,
             "steps": steps.ran,
             "data": dict(zip(self._inputs.raw_names(declared, plan), snapshots, strict=True)),
             "leak_guard": msgspec.to_builtins(guard),
             "environment": environment.facts,
-            "signature": msgspec.to_builtins(fitted.signature),
             "plan": msgspec.to_builtins(plan),
-            "files": files,
             "definition": definition_of(declared),
             "sources": {view.name: msgspec.to_builtins(frozen_source(view.source, schemas)) for view in views},
         }
+        if words is not None:
+            body["card"] = words
         if sample is not None:
             body["sample"] = {"size": sample, "rows": rows.num_rows}
+        unfinished = Record(run, "run", declared.name, (training_set, *snapshots), body)
+        with self._failing(unfinished, declared, progress) as tell:
+            fitted = fit(
+                declared,
+                rows,
+                plan,
+                request,
+                cutoff_us=cutoff_us,
+                champion=self._champion(declared),
+                of_project=self.definitions.gates,
+                unrepeatable=self.settings.policy.unrepeatable,
+                progress=tell,
+            )
+        notes = [_KNOWN_AT_ONCE] if timed and declared.labels.label_known_at is None else []
+        used = zip(self._inputs.raw_names(declared, plan), snapshots, strict=True)
+        notes += [f"{name}: {note.words}" for name, snapshot in used for note in self._inputs.notes_of(name, snapshot)]
+        notes += [*Reuse(self).notes([view.name for view in views]), *fitted.notes]
+        if sample is not None:
             notes.append(f"a sample: {rows.num_rows:,} rows only, so no version is made, whatever the gates say")
+        counted = _counting(fitted.split, left_out)
+        fitted = replace(fitted, split=counted, warnings=tuple(dict.fromkeys((*notes, *fitted.warnings))))
+        body |= fitted.as_plain() | {
+            "signature": msgspec.to_builtins(fitted.signature),
+            "files": self._keep_run_files(run, fitted, environment),
+        }
         record = Record(run, "run", declared.name, (training_set, *snapshots), body)
         version = self._keep_run(record, fitted, started_us)
         return Trained(
@@ -382,6 +412,9 @@ class Building(Nouns):
             notes=notes,
             leak_guard=note(guard),
             sample=None if sample is None else rows.num_rows,
+            intervals=fitted.intervals,
+            slices=fitted.slices,
+            threshold=fitted.threshold,
         )
 
     def feature_join(
@@ -600,9 +633,10 @@ class Building(Nouns):
         run = self.resolved(name, "run")
         version = self.registry.version_of(run.id)
         if version is None:
+            sampled = "it learned from a sample" if "sample" in run.body else "its gates said no"
+            why = "it failed" if run.body.get("state") == "failed" else sampled
             raise UsageError(
-                f"run '{run.id}' of model '{run.name}' was made no version: "
-                + ("it learned from a sample." if "sample" in run.body else "its gates said no."),
+                f"run '{run.id}' of model '{run.name}' was made no version: {why}.",
                 state="No release was written.",
                 next=f"Run `seatrial train {run.name}` without --sample."
                 if "sample" in run.body
@@ -888,7 +922,9 @@ class Building(Nouns):
                 score = answer["prediction"] if declared.task == "regression" else answer["probability"]
                 scores[positions[id(one)]] = score
         seconds = monotonic() - started
-        labelled, metrics = measured(declared, rows, *by_class(declared, rows, scores))
+        labelled, metrics = measured(
+            declared, rows, *by_class(declared, rows, scores), threshold=self._threshold(declared.name)
+        )
         return Replayed(
             model=declared.name,
             window=str(window),
@@ -976,6 +1012,33 @@ class Building(Nouns):
             transaction.add(Record(identity, "training_set", "", (), body))  # content only: the run names its snapshots
             self.event(transaction, "training_set.built", identity, happened)
         return identity
+
+    @contextmanager
+    def _failing(self, run: Record, model: Model, progress: Progress | None) -> Iterator[Progress]:
+        """Records the run as failed when what is done inside raises; a wrong call is only told. Gives a progress."""
+        from seatrial.training.failure import failed_body
+
+        stage = ""
+
+        def tell(what: str, done: int, total: int) -> None:
+            nonlocal stage
+            stage = what
+            if progress:
+                progress(what, done, total)
+
+        try:
+            yield tell
+        except UsageError:
+            raise
+        except Exception as error:
+            body = failed_body(model, error, stage) | run.body
+            with self.metadata.transaction() as transaction:
+                transaction.add(Record(run.id, run.kind, run.name, run.inputs, body))
+                facts = {"model": model.name, "code": body["error"]["code"], "stage": stage}
+                self.event(transaction, "run.failed", run.id, facts)
+            if isinstance(error, SeatrialError):
+                error.state = f"Run {run.id} is recorded as failed; no version was made."
+            raise
 
     def _keep_run_files(self, run: str, fitted: Fitted, environment: Environment) -> dict[str, str]:
         """Keep what a run's record does not hold itself: name -> object key."""
@@ -1068,7 +1131,8 @@ class Building(Nouns):
             inputs, _ = encode(signature, columns(rows, signature.inputs))
             return runtime.score(inputs)
 
-        return ChampionScores(f"{model.name} {bundle.manifest.version}", score, signature.classes)
+        at = 0.5 if bundle.manifest.threshold is None else bundle.manifest.threshold
+        return ChampionScores(f"{model.name} {bundle.manifest.version}", score, signature.classes, at)
 
     def _parity_rows(self, run: Record, window: Window | None, progress: Progress | None) -> Rows:
         """The rows on which a release must answer like the native model: of the run, or of the sample of a model from
@@ -1250,7 +1314,11 @@ def definition_of(model: Model) -> dict[str, Any]:
         "estimator": _estimator_name(model.estimator),
         "params": {name: repr(value) for name, value in model.params.items()},
         "gates": [str(gate) for gate in model.gates],
-        "split": {"kind": model.split.kind, "test_size": model.split.test_size},
+        "waives": dict(model.waives),
+        "split": {"kind": model.split.kind, "test_size": model.split.test_size, "by": model.split.by},
+        "slices": list(model.slices),
+        "costs": model.costs.as_plain() if model.costs else None,
+        "quantile": model.quantile,
         "cv_folds": model.cv_folds,
         "seed": model.seed,
         "threads": model.threads,

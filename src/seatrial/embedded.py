@@ -63,6 +63,7 @@ class LoadedModel:
         from seatrial.serving.predictor import Predictor, Share
 
         self._online = online
+        self._runtime = getattr(release.score, "__self__", None)  # what scores it, where that is a process of its own
         self.looks_up = bool(release.plan.views) and online is not None
         served = release if self.looks_up else _with_features_given(release)
         self.release, self.model, self.version = release.id, release.model, release.version
@@ -91,7 +92,10 @@ class LoadedModel:
         return f"<seatrial model {self.model} {self.version}, {self.release}>"
 
     def close(self) -> None:
-        """Close the online store, if there is one."""
+        """Close the online store, if there is one, and end the process that scores, if it is another one."""
+        end = getattr(self._runtime, "close", None)
+        if end is not None:
+            end()
         if self._online is not None:
             self._online.close()
             self._online = None

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from seatrial.data.expectations import ValidationReport
+    from seatrial.data.profile import DataNote, Profile
+    from seatrial.data.proposals import Proposed
     from seatrial.data.reading import Reading
     from seatrial.data.snapshot import Content, SnapshotDiff
     from seatrial.data.sources import ParquetSource, Source
@@ -61,6 +63,7 @@ class Inputs:
     def __init__(self, workspace: Workspace) -> None:
         self._workspace = workspace
         self._kept = Kept(workspace.folder)
+        self._places: dict[str, Source] = {}
 
     def raw(self, names: Sequence[str]) -> dict[str, Source]:
         """The raw sources of these names, or all of them."""
@@ -94,6 +97,14 @@ class Inputs:
         inspect({name: reading.table for name, reading in readings.items() if name in self._workspace.definitions.raw})
         return reports if names else [*reports, *self._differing(readings)]
 
+    def proposals(self, names: Sequence[str]) -> list[Proposed]:
+        """Expectations that would fit these sources, raw or derived; by default every raw one."""
+        from seatrial.data.proposals import propose
+
+        known = self._workspace.definitions.sources
+        chosen = [known[self._known(name, known)] for name in names or self._workspace.definitions.raw]
+        return [propose(source, self.uncut(source)) for source in chosen]
+
     def _differing(self, readings: Mapping[str, Reading]) -> Sequence[ValidationReport]:
         """Reports of the declarations that name columns which their sources, as read, do not have."""
         from seatrial.data.reading import query_schema
@@ -126,18 +137,33 @@ class Inputs:
         folder, threads = self._workspace.folder, self._workspace.settings.threads
         return {
             name: self._kept.reading(source, partial(read, source, folder=folder, threads=threads))
-            for name, source in sources.items()
+            for name, source in ((name, self._placed(source)) for name, source in sources.items())
         }
+
+    def _placed(self, source: Source) -> Source:
+        """A raw source, or the file that the settings have it read from here; its rules were applied to that."""
+        from seatrial.data.sources import ParquetSource, QuerySource
+
+        path = self._workspace.settings.sources.get(source.name)
+        if path is None or isinstance(source, QuerySource):
+            return source
+        if source.name not in self._places:
+            said = ("name", "event_timestamp", "known_at", "event_key", "label_known_at", "timezone", "expectations")
+            self._places[source.name] = ParquetSource(path, **{what: getattr(source, what) for what in said})
+        return self._places[source.name]
 
     def check(self, source: Source, readings: dict[str, Reading]) -> ValidationReport:
         """The report of one source; sources that it refers to are read when they have not been."""
-        from seatrial.data.expectations import check, referenced
+        from seatrial.data.expectations import Known, beside_rows, check, referenced
 
         readings |= self.read_raw({o.name: o for o in referenced(source) if o.name not in readings})
         reading = readings[source.name]
         others = {name: reading.table for name, reading in readings.items()}
         tables = [reading.table, *(others[one.name] for one in referenced(source))]
         make = partial(check, source, reading.table, others, removed=reading.set_aside)
+        if beside_rows(source):  # the same rows may be stale tomorrow
+            before = self._snapshot_of(source.name)
+            return make(known=Known(from_us(self._workspace.now_us), before.rows if before else None))
         return self._kept.made("report", source, tables, make)
 
     def snapshots(
@@ -161,7 +187,7 @@ class Inputs:
         if inspect is not None:
             inspect({name: reading.table for name, reading in readings.items() if name in sources})
         taken = []
-        for name in sources:
+        for name, report in zip(sources, reports, strict=True):
             started = monotonic()
             reading = readings[name]
             content = self._kept.made(
@@ -170,7 +196,8 @@ class Inputs:
             before = self._snapshot_of(name)
             new = before is None or before.id != content.id
             if new or not self._workspace.keeps_table(_snapshot_key(content)):
-                self._keep_snapshot(name, content, reading)
+                self._keep_snapshot(sources[name], content, reading, compared=new)
+            notes = [*self._warned(report), *self.notes_of(name, content.id)]
             changed = [] if before is None or not new else _changed_columns(snapshot.diff(before, content))
             taken.append(
                 Taken(
@@ -182,6 +209,7 @@ class Inputs:
                     set_aside={removed.rule.where: removed.count for removed in reading.set_aside},
                     changed_columns=changed,
                     seconds=round(monotonic() - started, 3),
+                    notes=notes,
                 )
             )
         return taken, {name: readings[name].table for name in sources}
@@ -194,22 +222,53 @@ class Inputs:
         record = self._workspace.metadata.record(head.record_id) if head else None
         return Content.from_plain(record.body["content"]) if record else None
 
-    def _keep_snapshot(self, source: str, content: Content, reading: Reading) -> None:
+    def notes_of(self, source: str, snapshot: str) -> list[DataNote]:
+        """What was otherwise in a snapshot of a source than in the one before, as noted when it was taken."""
+        from seatrial.data.profile import DataNote
+
+        taken = self._taken(source, snapshot)
+        return msgspec.convert(taken.get("notes", []), list[DataNote])
+
+    def _taken(self, source: str, snapshot: str) -> Mapping[str, Any]:
+        """The newest event of a snapshot of a source; empty when there is none."""
+        events = self._workspace.metadata.events(subject=snapshot, kind="snapshot.taken")
+        return next((event.body for event in reversed(events) if event.body["source"] == source), {})
+
+    def _warned(self, report: ValidationReport) -> list[DataNote]:
+        """The expectations that do not hold and only warn."""
+        from seatrial.data.profile import DataNote
+
+        return [DataNote("warn", "expectation", "", str(result)) for result in report.warnings]
+
+    def _compared(self, source: Source, profile: Profile) -> list[DataNote]:
+        """What is otherwise than in the source's newest snapshot; nothing for the first, or one without a profile."""
+        from seatrial.data.profile import Profile, compare
+
+        before = self._workspace.metadata.head("snapshot", source.name)
+        kept = self._taken(source.name, before.record_id).get("profile") if before else None
+        return compare(msgspec.convert(kept, Profile), profile) if kept else []
+
+    def _keep_snapshot(self, source: Source, content: Content, reading: Reading, *, compared: bool) -> None:
+        from seatrial.data.profile import profile
         from seatrial.data.snapshot import write
 
         key = _snapshot_key(content)
         self._workspace.keep_table(key, lambda path: write(content, reading.table, path))
+        seen = profile(reading.table, event_timestamp=source.event_timestamp)
+        notes = self._compared(source, seen) if compared else self.notes_of(source.name, content.id)
         removed = [part for part in reading.set_aside if part.count]
         body = {
-            "source": source,
+            "source": source.name,
             "files": [msgspec.to_builtins(file) for file in reading.files],
             "set_aside": [part.as_plain() for part in removed],
             "truncated": dict(reading.truncated),
+            "profile": msgspec.to_builtins(seen),
+            "notes": msgspec.to_builtins(notes),
         } | ({"versions": dict(reading.versions)} if reading.versions else {})
         record = Record(content.id, "snapshot", "", (), {"content": content.as_plain(), "object": key})
         with self._workspace.metadata.transaction() as transaction:
             transaction.add(record)
-            transaction.move("snapshot", source, content.id, expected=None)
+            transaction.move("snapshot", source.name, content.id, expected=None)
             self._workspace.event(transaction, "snapshot.taken", content.id, body)
 
     def view(self, name: str) -> FeatureView:
@@ -354,7 +413,7 @@ class Inputs:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DataWarning)
             try:
-                return read(source, folder=self._workspace.folder).table.schema
+                return read(self._placed(source), folder=self._workspace.folder).table.schema
             except (SourceMissing, SourceEmpty):
                 return None
 
@@ -436,7 +495,10 @@ class Inputs:
             training_set.AT: model.labels.event_timestamp,
             training_set.LABEL_KNOWN_AT: model.labels.label_known_at,
         }
-        kept = [*model.key, *names, model.target]
+        described = [name for name in model.described_by if name not in plan.feature_columns]
+        require_columns(model.labels, labels, described)
+        asked = [gate.by for gate in self._workspace.definitions.gates if gate.by in labels.column_names]
+        kept = [*model.key, *names, *described, *asked, model.target]
         taken = {training_set.AT, training_set.LABEL_KNOWN_AT} & set(kept)
         if any(times[name] != name for name in taken):
             raise UsageError(

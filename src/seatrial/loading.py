@@ -26,6 +26,7 @@ from seatrial.features.definitions import BadDefinition, FeatureView
 from seatrial.features.shared import AT, SharedRows, SharedView
 from seatrial.monitoring.definition import Monitor
 from seatrial.retraining.definition import Retrain
+from seatrial.training.gates import Gate, ProjectGates, check_waives
 from seatrial.training.model import Model
 
 Thing = TypeVar("Thing")
@@ -54,7 +55,7 @@ class Definitions:
     """Everything that a project file defines, by name.
 
     own_sources: every source that a model or view reads, and every one bound to a name in the file, raw and derived.
-    code_digest: digest of the files' bytes; files: their paths.
+    code_digest: digest of the files' bytes; files: their paths. gates: those that every model must pass.
     """
 
     models: dict[str, Model]
@@ -65,6 +66,7 @@ class Definitions:
     own_sources: dict[str, Source]
     files: tuple[Path, ...] = ()
     code_digest: str = ""
+    gates: tuple[Gate, ...] = ()
 
     @cached_property
     def sources(self) -> dict[str, Source]:
@@ -122,6 +124,7 @@ def collect(declared: Iterable[object], *, folder: Path, files: Sequence[Path] =
     monitors: dict[str, Monitor] = {}
     retrains: dict[str, Retrain] = {}
     sources: dict[str, Source] = {}
+    gates: list[Gate] = []
     things = list(declared)
     for thing in things:
         if isinstance(thing, FeatureView):
@@ -137,10 +140,16 @@ def collect(declared: Iterable[object], *, folder: Path, files: Sequence[Path] =
             _add("monitor", monitors, thing.model, thing)
         elif isinstance(thing, Retrain):
             _add("retrain", retrains, thing.model, thing)
+        elif isinstance(thing, ProjectGates):
+            gates += [gate for gate in thing.gates if gate not in gates]
         elif isinstance(thing, Source):
             _add_source(sources, thing)
+    for model in models.values():
+        check_waives(model.name, model.waives, gates)
     code = b"\0".join(file.name.encode() + b"\0" + file.read_bytes() for file in files)
-    return Definitions(models, views, deployments, monitors, retrains, sources, tuple(files), digest(code))
+    return Definitions(
+        models, views, deployments, monitors, retrains, sources, tuple(files), digest(code), tuple(gates)
+    )
 
 
 def _add(kind: str, things: dict[str, Thing], name: str, thing: Thing) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ from seatrial.workspace import Workspace
 if TYPE_CHECKING:
     from seatrial.custody import ModelShown, Moved
     from seatrial.data.snapshot import SnapshotDiff
+    from seatrial.evidence import Bill, Form, Written
     from seatrial.features.definitions import FeatureView
     from seatrial.governance.audit import Anchor, AuditReport
     from seatrial.governance.lineage import Lineage
@@ -195,21 +197,36 @@ class Nouns(Workspace):
         events = self.metadata.events(subject=record.id, kind="snapshot.taken")
         return {"id": record.id, **record.body["content"], "taken": [event.body for event in events]}
 
-    def snapshots_diff(self, a: str, b: str) -> SnapshotDiff:
-        """What is different in `b`, by column and by cell. Each is a snapshot's id, its start, or a source's name."""
+    def snapshots_diff(self, a: str, b: str, *, key: Sequence[str] = ()) -> SnapshotDiff:
+        """What is different in `b`, by column and by cell. Each is a snapshot's id, its start, or a source's name.
+
+        key: columns that name a row once; rows are then compared by it, else position by position.
+        """
+        from seatrial.data.keyed import by_key
         from seatrial.data.snapshot import diff, load
 
         first, second = (load(self.objects.path(self._snapshot_record(name).body["object"])) for name in (a, b))
-        return diff(first[0], second[0], first[1], second[1])
+        found = diff(first[0], second[0], first[1], second[1])
+        return replace(found, keyed=by_key(first[1], second[1], key)) if key else found
 
     def runs(self, model: str | None = None) -> list[dict[str, Any]]:
-        """Every run, oldest first: when, passed or not, its metrics."""
+        """Every run, oldest first: when, passed or not, finished or failed half-way, which version it became, of which
+        commit, its metrics."""
+        from seatrial.runs import trained_at
+
+        versions = {record.body["run"]: record.body["version"] for record in self.metadata.records("version", model)}
         return [
             {
                 "run": record.id,
                 "model": record.name,
+                "trained_at": trained_at(record.id),
                 "passed": record.body["passed"],
+                "state": record.body.get("state", "finished"),
+                "version": versions.get(record.id),
+                "sample": record.body.get("sample", {}).get("rows"),
                 "cutoff": iso(from_us(record.body["cutoff_us"])) if record.body["cutoff_us"] is not None else None,
+                "commit": (record.body["environment"]["code"]["commit"] or "")[:8]
+                + ("+" if record.body["environment"]["code"]["dirty"] else ""),
                 **{
                     name: record.body["metrics"].get(name)
                     for name in ("roc_auc", "log_loss", "rmse", "r2")
@@ -314,6 +331,22 @@ class Nouns(Workspace):
         paths = (self._bundle_file(one) or self.objects.path(self._any_release(one).body["object"]) for one in (a, b))
         first, second = (open_bundle(path, self.trusted) for path in paths)
         return compare(first, second)
+
+    def release_card(self, id: str, *, form: Form = "md", out: str | Path | None = None) -> Written:
+        """The model card of a release (its id, or a name): Markdown, or "html" for one page. out: a file to write."""
+        from seatrial.evidence import write_card
+
+        return write_card(self, self._any_release(id), form, out)
+
+    def model_card(self, name: str, *, form: Form = "md", out: str | Path | None = None) -> Written:
+        """The model card of the release that a model's name means: `late` (the newest), `late@champion`, `late:3`."""
+        return self.release_card(name, form=form, out=out)
+
+    def release_sbom(self, id: str, *, out: str | Path | None = None) -> Bill:
+        """The bill of materials of a release: CycloneDX 1.6 with the model, its card, data, files and libraries."""
+        from seatrial.evidence import write_bill
+
+        return write_bill(self, self._any_release(id), out)
 
     def _bundle_file(self, name: str) -> Path | None:
         """The file that is meant; None when a release is. A name that ends like a bundle means a file."""
@@ -454,6 +487,15 @@ class Nouns(Workspace):
         refuse(model, what)
         return model
 
+    def _threshold(self, model: str) -> float:
+        """From which score on the live release of a model decides "positive", or its newest when none is live."""
+        heads = [self.metadata.head("deployment", name) for name in self._deployments_of(model)]
+        live = [self.record(self.record(head.record_id).inputs[0]) for head in heads if head]
+        newest = self.metadata.head("release", model)
+        found = live[0] if live else (self.record(newest.record_id) if newest else None)
+        value = found.body["manifest"].get("threshold") if found else None
+        return 0.5 if value is None else float(value)
+
     def _deployments_of(self, model: str) -> list[str]:
         """The names of the model's deployments; a model that declares none is deployed under its own name."""
         return [one.name for one in self.definitions.deployments.values() if one.model == model] or [model]
@@ -495,7 +537,7 @@ class Nouns(Workspace):
             performance=dict(run.body["metrics"]) if run else {},
             next=following,
             refused=refused.id if refused else None,
-            refused_because=[gate["reason"] for gate in refused.body["gates"] if not gate["passed"]] if refused else [],
+            refused_because=_refused_because(refused) if refused else [],
         )
 
 
@@ -503,6 +545,13 @@ def _shared_from(view: FeatureView) -> str | None:
     from seatrial.features.shared import SharedView
 
     return view.url if isinstance(view, SharedView) else None
+
+
+def _refused_because(run: Record) -> list[str]:
+    """Why a run became no version: its gates' reasons, or what it failed of."""
+    if run.body.get("state") == "failed":
+        return [run.body["error"]["found"]]
+    return [gate["reason"] for gate in run.body["gates"] if not gate["passed"] and not gate.get("waived")]
 
 
 def _used_by(use: Use) -> dict[str, Any]:

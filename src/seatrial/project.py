@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from seatrial.retraining.definition import Retrain, Trigger
     from seatrial.retraining.proposal import Proposal
     from seatrial.retraining.triggers import Labelled as Rows
+    from seatrial.runs import Compared
     from seatrial.stores.metadata import MetadataStore
     from seatrial.training.model import Model
 
@@ -147,7 +148,8 @@ class Project(Building):
         scores = batch.score(bundle, rows, threads=declared.threads)
         ids = business_keys(rows, declared)
         at_us = times_us(rows, training_set.AT).tolist()
-        labelled, metrics = measured(declared, rows, scores, bundle.manifest.signature.classes)
+        at = 0.5 if bundle.manifest.threshold is None else bundle.manifest.threshold
+        labelled, metrics = measured(declared, rows, scores, bundle.manifest.signature.classes, threshold=at)
         answered = self._answered(declared.name, window, chosen.id)
         new = [place for place, asked in enumerate(zip(ids, at_us, strict=True)) if asked not in answered]
         kept = batch.keep(
@@ -265,8 +267,10 @@ class Project(Building):
         named = keys(rows, model.key)
         predicted = prediction_keys(predictions, model.key)
         told = self.labels.read(model.name)
-        said = _said(named, rows[source.event_timestamp], rows[model.target].cast(pa.float64()))
-        told_already = pc.is_in(said, pc.unique(_said(told["key"], told["at"], told["label"])))
+        several = model.task == "multiclass"
+        happened = rows[model.target].cast(pa.string() if several else pa.float64())
+        said = _said(named, rows[source.event_timestamp], happened)
+        told_already = pc.is_in(said, pc.unique(_said(told["key"], told["at"], told["class" if several else "label"])))
         return rows.filter(pc.and_not(pc.is_in(named, pc.unique(predicted)), told_already))
 
     # -- reports and alerts
@@ -475,7 +479,7 @@ class Project(Building):
             body = {"run": trained.run, "release": released.id if released else None}
             self.event(transaction, "proposal.trained", proposal.id, body)
         now = newest(self.metadata, model.name)
-        failed = [gate["reason"] for gate in trained.gates if not gate["passed"]]
+        failed = [gate["reason"] for gate in trained.gates if not gate["passed"] and not gate["waived"]]
         words = (
             f"gates refused: {'; '.join(failed)}" if failed else f"challenger {released.id if released else ''} packed"
         )
@@ -509,6 +513,7 @@ class Project(Building):
         import pyarrow as pa
         import pyarrow.compute as pc
 
+        from seatrial.core.signature import aligned, places
         from seatrial.features import training_set
         from seatrial.history import times_us
         from seatrial.inputs import instant
@@ -523,15 +528,27 @@ class Project(Building):
         rows, _, _, _ = self._inputs.rows(model, window=window, progress=progress)
         known_at = rows[training_set.LABEL_KNOWN_AT if model.labels.label_known_at else training_set.AT]
         known = pc.fill_null(pc.less_equal(known_at, instant(self.now_us)), False)
-        labels = pc.if_else(known, rows[model.target].cast(pa.float64()), None)
-        champion, challenger = (batch.score(self._bundle(one), rows, threads=model.threads) for one in releases)
+        bundles = [self._bundle(one) for one in releases]
+        champion, challenger = (batch.score(bundle, rows, threads=model.threads) for bundle in bundles)
+        if model.task == "multiclass":
+            happened = pc.if_else(known, rows[model.target], None).to_pylist()
+            of_bundles = [bundle.manifest.signature.classes for bundle in bundles]
+            classes = sorted({*of_bundles[0], *of_bundles[1], *(value for value in happened if value is not None)})
+            champion, challenger = (
+                aligned(scores, of_bundle, classes)
+                for scores, of_bundle in zip((champion, challenger), of_bundles, strict=True)
+            )
+            labels = places(happened, classes)
+        else:
+            column = pc.if_else(known, rows[model.target].cast(pa.float64()), None)
+            labels = np.asarray(column.to_numpy(), dtype=np.float64)
         return compare(
             model=model.name,
             task=model.task,
             champion=proposal.champion,
             challenger=proposal.challenger,
             at_us=times_us(rows, training_set.AT),
-            labels=np.asarray(labels.to_numpy(), dtype=np.float64),
+            labels=labels,
             champion_scores=champion,
             challenger_scores=challenger,
             start_us=start_us,
@@ -572,6 +589,47 @@ class Project(Building):
         from seatrial.reproduce import reproduce
 
         return reproduce(self, self._inputs, name, current=current, allow=allow, progress=progress)
+
+    def run_compare(
+        self, a: str | None = None, b: str | None = None, *, model: str | None = None, base: str | None = None
+    ) -> Compared:
+        """What is different in run `b`: metrics, gates, data, code, parameters, environment.
+
+        a, b: runs or releases, as `reproduce` takes them; without them the two newest of the model. base: a git
+        branch: then `a` is the newest run that was trained from a commit of it, and `b` the newest of all.
+        Raises NoBaseRun.
+        """
+        from seatrial.reproduce import chosen
+        from seatrial.runs import base_run, compare, newest_runs
+
+        if base is not None:
+            given = b or a
+            run = chosen(self, given)[0] if given else newest_runs(self, model, 1)[0]
+            return compare(self, base_run(self, run, base), run, base=base)
+        if a is None:
+            return compare(self, *newest_runs(self, model, 2))
+        first = chosen(self, a)[0]
+        if b is None:
+            newest = newest_runs(self, first.name, 2)
+            return compare(self, first, next(one for one in reversed(newest) if one.id != first.id))
+        return compare(self, first, chosen(self, b)[0])
+
+    def run_page(self, id: str) -> str:
+        """One run as a page of HTML that needs nothing else."""
+        from seatrial.run_page import html
+
+        run = self.resolved(id, "run")
+        version = self.registry.version_of(run.id)
+        again = [event.body for event in self.metadata.events(subject=run.id, kind="run.reproduced")]
+        shown = self.run_show(run.id)
+        return html(shown, version=int(version.body["version"]) if version else None, reproduced=again)
+
+    def run_extract(self, name: str, folder: str | Path) -> list[str]:
+        """Write a project that trains a run again: its definitions over the rows that it read. The files' names."""
+        from seatrial.reproduce import chosen
+        from seatrial.runs import extract
+
+        return extract(self, chosen(self, name)[0], Path(folder))
 
     # -- decisions
 
@@ -875,9 +933,10 @@ class Project(Building):
             return None
         at_us = int(row["at"].timestamp() * 1_000_000)
         sample = self._sample(declared, Window(at_us, at_us + 1))
-        for one in sample.rows.select(["prediction_id", "label", "label_known_at"]).to_pylist():
-            if one["prediction_id"] == row["prediction_id"] and one["label"] is not None:
-                return {"label": one["label"], "known_at": iso(one["label_known_at"])}
+        label = "label_class" if declared.task == "multiclass" else "label"
+        for one in sample.rows.select(["prediction_id", label, "label_known_at"]).to_pylist():
+            if one["prediction_id"] == row["prediction_id"] and one[label] is not None:
+                return {"label": one[label], "known_at": iso(one["label_known_at"])}
         return None
 
     def _release_before(self, deployment: str, release: str) -> Record | None:
@@ -947,17 +1006,20 @@ class Project(Building):
             key=model.key,
             window=window,
             as_of_us=self.now_us,
+            threshold=self._threshold(model.name),
+            quantile=model.quantile,
         )
 
     def _predictions(self, model: Model, window: Window | None = None) -> pa.Table:
         """Predictions without their inputs, but with the columns of the key where requests carried them."""
         from seatrial.stores.prediction_log import LogColumnMissing
 
+        sampled = [*SAMPLED, *(["predicted_class"] if model.task == "multiclass" else ())]
         try:
-            columns = [*SAMPLED, *(f"field_{name}" for name in model.key)]
+            columns = [*sampled, *(f"field_{name}" for name in model.key)]
             return self.log.rows(model=model.name, window=window, columns=columns)
         except LogColumnMissing:
-            return self.log.rows(model=model.name, window=window, columns=SAMPLED)
+            return self.log.rows(model=model.name, window=window, columns=sampled)
 
     def _labelled(self, model: Model, triggers: Sequence[Trigger]) -> Rows:
         """What triggers look at: predictions of the live release with their labels, as far back as they look."""

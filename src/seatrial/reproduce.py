@@ -32,6 +32,7 @@ from seatrial.core.records import Record
 from seatrial.inputs import Inputs, Inspect
 from seatrial.loading import Definitions, UnknownName, load_files
 from seatrial.results import Progress
+from seatrial.runs import DEFINITIONS, recorded_rows, sources_of, unpack
 from seatrial.training.differences import Difference, in_order, of_code, of_data, of_declaration, of_environment
 from seatrial.workspace import Workspace
 
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from numpy.typing import NDArray
 
+    from seatrial.core.signature import Rows
     from seatrial.data.sources import Source
     from seatrial.releases.native import NativeModel
     from seatrial.training.model import Model
@@ -50,7 +52,6 @@ LADDER: tuple[Verdict, ...] = ("identical", "equivalent", "statistically same", 
 REPRODUCED: tuple[Verdict, ...] = ("identical", "equivalent")
 TOLERANCE = 1e-6
 THRESHOLD = 0.5
-DEFINITIONS = "definitions.zip"
 PROBE = "parity_rows.parquet"
 
 
@@ -64,12 +65,6 @@ class NotReproducible(Failed):
     """What a run was made from is not there any more, or was never recorded."""
 
     code = "reproduce.not_reproducible"
-
-
-class SnapshotMissing(NotReproducible):
-    """The rows that a run was trained on are not in the object store."""
-
-    code = "reproduce.snapshot_missing"
 
 
 class Rung(msgspec.Struct, frozen=True):
@@ -215,18 +210,6 @@ def chosen(project: Building, name: str) -> tuple[Record, Record | None]:
     return record, project.release_of(version.id) if version else None
 
 
-def sources_of(project: Workspace, run: Record) -> dict[str, str]:
-    """The snapshot that a run read for each raw source, by the source's name."""
-    recorded = run.body.get("data")
-    if recorded is not None:
-        return dict(recorded)
-    found = {}  # a run of an earlier version: by who took the snapshot
-    for snapshot in run.inputs[1:]:
-        for event in project.metadata.events(subject=snapshot, kind="snapshot.taken"):
-            found[event.body["source"]] = snapshot
-    return found
-
-
 @contextmanager
 def recorded_definitions(
     project: Building, run: Record, notes: list[str], *, current: bool = False
@@ -249,20 +232,6 @@ def recorded_definitions(
         roots = [folder / root.relative_to(project.folder.resolve()) for root in import_roots(project.folder)]
         with _importing(roots, own):
             yield load_files(_definition_files(folder, own), folder=project.folder)
-
-
-def unpack(project: Workspace, run: Record, folder: Path) -> list[Path]:
-    """Write the definitions that were kept with a run into `folder`; the files. Raises DefinitionsDamaged."""
-    from seatrial.training.environment import unpack_definitions
-
-    data = project.objects.read(run.body["files"][DEFINITIONS])
-    written = []
-    for place, source in unpack_definitions(data, run.body["environment"]["code"]["definitions"]).items():
-        path = folder / place
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(source)
-        written.append(path)
-    return written
 
 
 def _definition_files(folder: Path, files: Sequence[Path]) -> list[Path]:
@@ -344,32 +313,8 @@ class Recorded(Inputs):
 
     def snapshot(self, source: str) -> tuple[Any, pa.Table]:
         """The content and the rows that were recorded of a raw source. Raises SnapshotMissing, SnapshotDamaged."""
-        from seatrial.data.snapshot import load
-        from seatrial.stores.objects import ObjectMissing
-
         if source not in self._read:
-            id = self._snapshots.get(source)
-            if id is None:
-                raise SnapshotMissing(
-                    f"the run recorded no snapshot of source '{source}'; it read {listed(self._snapshots)}.",
-                    state="Nothing was trained.",
-                )
-            record = self._project.record(id)
-            try:
-                found = load(self._project.objects.path(record.body["object"]))
-            except (ObjectMissing, FileNotFoundError):
-                raise SnapshotMissing(
-                    f"snapshot {id} of source '{source}' is not in {self._project.objects.root}.",
-                    expected="The rows that the run was trained on are kept there.",
-                    state="Nothing was trained.",
-                    next=f"Put {record.body['object']} back from a backup.",
-                    source=source,
-                ) from None
-            except SeatrialError as error:
-                error.state = "Nothing was trained."
-                error.next = error.next or f"Put {record.body['object']} back from a backup."
-                raise
-            self._read[source] = found
+            self._read[source] = recorded_rows(self._project, self._snapshots, source)
         return self._read[source]
 
     def tables(
@@ -590,12 +535,14 @@ class _Judge:
         rows = self._probe()
         return _score(recorded, rows, self._canonical(recorded)), _score(again, rows, self._canonical(again))
 
-    def _probe(self) -> NDArray[np.float32]:
-        import numpy as np
+    def _probe(self) -> Rows:
         import pyarrow.parquet as pq
 
+        from seatrial.core.signature import Signature, rows_of
+
         table = pq.read_table(self._project.objects.path(self._run.body["files"][PROBE]))
-        return np.column_stack([column.to_numpy() for column in table.columns]).astype(np.float32)
+        signature = msgspec.convert(self._run.body["signature"], Signature)
+        return rows_of(signature, {name: table[name].to_numpy() for name in table.column_names})
 
     def _test_scores(self) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
         import numpy as np
@@ -609,7 +556,7 @@ class _Judge:
         return first, second
 
 
-def _score(native: NativeModel, rows: NDArray[np.float32], onnx: bytes | None) -> NDArray[np.float64]:
+def _score(native: NativeModel, rows: Rows, onnx: bytes | None) -> NDArray[np.float64]:
     """Scores on one thread: of the ONNX form, else of the model itself."""
     from seatrial.releases.runtime import Runtime
 

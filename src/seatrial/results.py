@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from seatrial.data.profile import DataNote
 from seatrial.governance.audit import Anchor
 from seatrial.retraining.proposal import Proposal
 
@@ -15,7 +16,10 @@ Progress = Callable[[str, int, int], None]
 
 
 class Taken(msgspec.Struct, frozen=True):
-    """A snapshot that was taken. new: its content was not known; set_aside: rows taken out, by rule."""
+    """A snapshot that was taken. new: its content was not known; set_aside: rows taken out, by rule.
+
+    notes: what is otherwise than in the source's snapshot before, warnings first, and expectations that only warn.
+    """
 
     source: str
     id: str
@@ -25,6 +29,7 @@ class Taken(msgspec.Struct, frozen=True):
     set_aside: dict[str, int]
     changed_columns: list[str]
     seconds: float
+    notes: list[DataNote] = []
 
 
 class TakenIn(msgspec.Struct, frozen=True):
@@ -44,6 +49,7 @@ class Trained(msgspec.Struct, frozen=True):
 
     version: None when a gate said no. rows: counts of the split. notes: what had to be assumed. leak_guard: what could
     not be checked for leaks; empty when everything was. sample: the rows of a sample, which never becomes a version.
+    intervals, slices, threshold: as in the run's record.
     """
 
     model: str
@@ -61,6 +67,9 @@ class Trained(msgspec.Struct, frozen=True):
     notes: list[str] = []
     leak_guard: str = ""
     sample: int | None = None
+    intervals: dict[str, Any] = {}
+    slices: dict[str, Any] = {}
+    threshold: dict[str, Any] | None = None
 
 
 class Released(msgspec.Struct, frozen=True):
@@ -180,7 +189,7 @@ class Searched(msgspec.Struct, frozen=True):
 class ModelStatus(msgspec.Struct, frozen=True):
     """How a model stands.
 
-    live: the version that answers. refused: the newest run, when its gates said no; refused_because: each that did.
+    live: the version that answers. refused: the newest run, when its gates said no or it failed; refused_because: why.
     next: the command that would bring it further.
     """
 

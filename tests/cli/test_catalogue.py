@@ -16,8 +16,8 @@ from seatrial.cli.nouns import NOUNS
 from seatrial.cli.verbs import VERBS
 
 DESIGNED = """
-    init validate snapshot materialize push train release deploy serve predict label monitor retrain approve reject
-    promote rollback lineage explain reproduce review export import backup restore status doctor up demo
+    init validate snapshot materialize push check train release deploy serve predict label monitor retrain approve
+    reject promote rollback lineage explain reproduce review export import backup restore status doctor up demo
     snapshots features runs models releases deployments alerts proposals keys audit
 """.split()
 

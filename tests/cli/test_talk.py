@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import pty
+import select
 
 import pytest
 
@@ -17,7 +18,14 @@ def terminal():
     """A real terminal: (stream to write to, function that reads what was shown)."""
     shown, end = pty.openpty()
     with os.fdopen(end, "w", encoding="utf-8") as stream:
-        yield stream, lambda: os.read(shown, 65536).decode()
+
+        def read() -> str:
+            seen = b""
+            while select.select([shown], [], [], 0.2)[0]:  # one read gives what one write wrote
+                seen += os.read(shown, 65536)
+            return seen.decode()
+
+        yield stream, read
     os.close(shown)
 
 

@@ -10,7 +10,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from seatrial.core.clock import NaiveTime
-from seatrial.data.expectations import BadExpectation, DataRefused, SetAside, check, expect, referenced, refused
+from seatrial.core.windows import BadDuration
+from seatrial.data.expectations import (
+    BadExpectation,
+    DataRefused,
+    Known,
+    SetAside,
+    check,
+    check_rows,
+    expect,
+    referenced,
+    refused,
+)
 from seatrial.data.reading import read
 from seatrial.data.sources import CsvSource, FrameSource
 
@@ -216,3 +227,77 @@ def test_the_impossible_wind_of_february_2013_is_found_and_named(tmp_path):
     report = check(flights, read(flights, folder=tmp_path).table)
     assert [result.failing for result in report.results] == [0, 2_512, None]
     assert report.results[2].passed
+
+
+# What is about the source as a whole, and severity
+
+
+def of_whole(expectation, columns, **known):
+    """Whether it holds, and the words of what was found."""
+    source = FrameSource(None, name="s", expectations=[expectation])
+    result = check(source, pa.table(columns), known=Known(**known)).results[0]
+    return result.passed, result.detail
+
+
+def test_freshness_is_measured_from_the_newest_row_to_the_clock_of_the_project():
+    at = {"at": pa.array([datetime(2013, 1, 2, tzinfo=UTC), datetime(2013, 1, 1, tzinfo=UTC), None])}
+    fresh = expect.fresh("at", "1d")
+    assert of_whole(fresh, at, at=datetime(2013, 1, 3, tzinfo=UTC)) == (True, "newest is 2013-01-02T00:00Z, 1d old")
+    assert of_whole(fresh, at, at=datetime(2013, 1, 3, 0, 0, 1, tzinfo=UTC)) == (
+        False,
+        "newest is 2013-01-02T00:00Z, 1d1s old",
+    )
+    assert of_whole(fresh, at, at=datetime(2013, 1, 1, tzinfo=UTC))[0]  # foreseen rows are not stale
+    assert of_whole(fresh, {"at": [1]})[1].startswith("at is int64")
+    assert of_whole(fresh, {"at": pa.nulls(2, pa.timestamp("us", tz="UTC"))}) == (False, "at has no value")
+
+
+@pytest.mark.parametrize(("rows", "holds"), [(4, False), (5, True), (20, True), (21, False)])
+def test_volume_is_measured_against_the_last_snapshot(rows, holds):
+    volume = expect.volume(at_least=0.5, at_most=2)
+    assert of_whole(volume, {"a": list(range(rows))}, rows_before=10) == (holds, f"{rows} rows, 10 before")
+    assert of_whole(volume, {"a": list(range(rows))}) == (True, "there is no snapshot yet")
+
+
+def test_the_label_rate_counts_labelled_rows_only():
+    rate = expect.label_rate("y", at_least=0.3, at_most=0.7)
+    assert of_whole(rate, {"y": [1, 0, None, None]}) == (True, "0.5 (1 of 2)")
+    assert of_whole(rate, {"y": [True, False, False, False]}) == (False, "0.25 (1 of 4)")
+    assert of_whole(rate, {"y": [1.0, 1.0]}) == (False, "1 (2 of 2)")
+    assert of_whole(expect.label_rate("y", at_most=0.5, positive="late"), {"y": ["late", "on time"]})[0]
+    assert "which 1 is not" in of_whole(rate, {"y": [[1]]})[1]
+    assert of_whole(rate, {"y": pa.nulls(2, pa.int64())}) == (False, "no row has a value in y")
+
+
+def test_a_warning_is_told_and_stops_nothing():
+    table = pa.table({"x": [1, 9]})
+    soft, hard = expect.between("x", 0, 5, severity="warn"), expect.between("x", 0, 8)
+    report = check(FrameSource(table, name="s", expectations=[soft]), table)
+    assert report.passed
+    assert not report.failures
+    assert [result.failing for result in report.warnings] == [1]
+    assert report.as_plain()["results"][0]["severity"] == "warn"
+    report.require()
+    both = check(FrameSource(table, name="s", expectations=[soft, hard]), table)
+    with pytest.raises(DataRefused) as error:
+        both.require()
+    assert "between 0 and 8" in str(error.value)
+    assert "between 0 and 5" not in str(error.value)
+    assert check_rows(FrameSource(table, name="s", expectations=[soft]), table).results == ()
+
+
+@pytest.mark.parametrize(
+    "declare",
+    [
+        lambda: expect.fresh("at", "soon"),
+        lambda: expect.volume(),
+        lambda: expect.volume(at_least=2, at_most=1),
+        lambda: expect.volume(at_least=float("nan")),
+        lambda: expect.label_rate("y", at_most=1.5),
+        lambda: expect.label_rate("y", at_least=True),
+        lambda: expect.not_null("y", severity="fatal"),
+    ],
+)
+def test_a_bad_bound_or_severity_is_refused_when_declared(declare):
+    with pytest.raises((BadExpectation, BadDuration)):
+        declare()

@@ -43,8 +43,8 @@ def test_every_public_verb_of_project_is_a_command():
         for name, value in {**vars(Building), **vars(Project)}.items()
         if callable(value) and not name.startswith("_")
     }
-    # part of other verbs: `predict --replay`, `predict --batch` and `push --from`
-    helpers = {"close", "mirror", "reconcile", "replay", "predict_batch", "push_stream"}
+    # options of other verbs: predict --replay and --batch, push --from, runs show --html, validate --propose
+    helpers = {"close", "mirror", "propose", "reconcile", "replay", "predict_batch", "push_stream", "run_page"}
     commands = {*COMMANDS, *(f"export_{form}" for form in VERBS["export"].commands), *NOUNS}
     commands |= {f"{noun.removesuffix('s')}_{word}" for noun, group in NOUNS.items() for word in group.commands}
     assert verbs - helpers - {"init"} <= commands

@@ -9,6 +9,7 @@ import sys
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+import seatrial
 from seatrial import Project
 from seatrial.core.errors import UsageError
 from seatrial.core.settings import BadSettings
@@ -181,7 +182,11 @@ def test_a_project_releases_with_a_key_service_and_rotates_it(folder):
         project.deploy("heavy")
         service(folder, 2)
         assert project.key_rotate().id == key_id_of(2)
+    (folder / "sign.py").unlink()  # whoever answers or verifies needs no key
     assert predicted(folder) in (0, 1)
+    with Project(folder) as project:
+        assert project.release_verify(release).signed_by == key_id_of(1)
+        assert seatrial.load(release, project=folder).predict({"size": 0.5, "weight": 0.5})
 
 
 def test_the_drill_for_a_key_that_leaked(folder, tmp_path):

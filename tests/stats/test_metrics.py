@@ -121,3 +121,28 @@ def test_what_cannot_be_measured_is_refused(labels, scores):
 def test_log_loss_refuses_scores_that_are_no_probabilities():
     with pytest.raises(metrics.BadScores, match=r"-0.5 to 2"):
         metrics.log_loss(np.array([0, 1]), np.array([-0.5, 2.0]))
+
+
+@settings(max_examples=40, deadline=None)
+@given(labelled_scores(), st.floats(0.05, 0.95))
+def test_the_confusion_is_scikit_learns(drawn, threshold):
+    labels, scores = drawn
+    found = metrics.confusion(labels, scores, threshold=threshold)
+    theirs = oracle.confusion_matrix(labels, (scores >= threshold).astype(int), labels=[0, 1]).ravel().tolist()
+    assert [found.true_negative, found.false_positive, found.false_negative, found.true_positive] == theirs
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.tuples(st.floats(-1e3, 1e3), st.floats(-1e3, 1e3)), min_size=1, max_size=50), st.floats(0.01, 0.99))
+def test_the_quantile_loss_is_scikit_learns_pinball_loss(pairs, quantile):
+    labels, scores = np.array(pairs).T
+    expected = oracle.mean_pinball_loss(labels, scores, alpha=quantile)
+    assert metrics.quantile_loss(labels, scores, quantile=quantile) == pytest.approx(expected, rel=1e-9, abs=1e-12)
+
+
+def test_measuring_decides_at_the_threshold_and_the_quantile_that_are_given():
+    labels, scores = np.array([0, 1, 1, 0]), np.array([0.1, 0.3, 0.6, 0.4])
+    assert metrics.measure("binary", labels, scores, threshold=0.2)["recall"] == 1.0
+    assert metrics.measure("binary", labels, scores)["recall"] == 0.5
+    asked = metrics.measure("regression", np.array([10.0, 0.0]), np.array([0.0, 10.0]), quantile=0.9)
+    assert asked["quantile_loss"] == 5.0

@@ -348,3 +348,10 @@ def test_a_row_of_an_answer_is_written_with_one_write(log):
     before = segment(log).stat().st_size
     log.append_all([(schema, a_row(schema)) for _ in range(3)])
     assert (segment(log).stat().st_size - before) % 3 == 0
+
+
+def test_an_event_of_the_year_one_has_an_age_like_any_other(log):
+    schema = a_schema()
+    fill(log, schema, 1, views=(("present", -62_135_596_799_999_999),))
+    (row,) = log.rows().to_pylist()
+    assert row["view_carrier_delay_age_s"] == (row["at"] - row["view_carrier_delay_event_at"]).total_seconds()

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import roc_auc_score
+from sklearn.metrics import mean_pinball_loss, recall_score, roc_auc_score
 from sklearn.model_selection import cross_val_score
 from sklearn.pipeline import make_pipeline
 
@@ -20,6 +20,8 @@ from seatrial.training.estimator import EstimatorFailed, MissingValuesNotTaken
 from seatrial.training.gates import Gate
 from seatrial.training.model import Split
 from seatrial.training.pipeline import ChampionNotComparable, ChampionScores
+from seatrial.training.rows import OneClass
+from seatrial.training.threshold import Costs
 from tests.training.factories import HISTOGRAM, HOUR, LIGHTGBM, LOGISTIC, START, model, put, run, table
 
 SMALL = {"n_estimators": 20}
@@ -142,7 +144,7 @@ def test_regression_runs_the_same_way():
     declared = model(task="regression", estimator="sklearn.linear_model.LinearRegression", gates=gates)
     fitted = run(declared, table(task="regression"))
     assert fitted.passed
-    assert set(fitted.metrics) == {"r2", "mae", "rmse"}
+    assert set(fitted.metrics) == {"r2", "mae", "rmse", "quantile_loss"}
     assert fitted.baseline["rmse"] > fitted.metrics["rmse"]
     assert fitted.baseline["r2"] <= 0
 
@@ -173,7 +175,7 @@ def test_an_estimator_that_gives_up_half_way_fails_in_its_own_words():
 def test_progress_and_timings_name_every_stage_in_order():
     told = []
     fitted = run(model(cv_folds=3), table(), progress=lambda *call: told.append(call))
-    stages = ["rows", "fit", "evaluate", "cross-validate", "judge", "refit", "profile"]
+    stages = ["rows", "fit", "repeat", "evaluate", "cross-validate", "measure", "judge", "refit", "profile"]
     assert list(fitted.timings) == stages
     assert list(dict.fromkeys(stage for stage, _, _ in told)) == stages
     assert [call for call in told if call[0] == "cross-validate"][:4] == [("cross-validate", n, 3) for n in range(4)]
@@ -260,3 +262,154 @@ def test_another_seed_gives_another_model():
     first = run(model(estimator=LIGHTGBM, params=params), table())
     second = run(model(estimator=LIGHTGBM, params=params, seed=7), table())
     assert (scores_of(first) != scores_of(second)).any()
+
+
+def test_costs_choose_a_threshold_that_the_test_rows_have_no_say_in():
+    declared = model(timed=False, split=Split("random"), costs=Costs(false_positive=1, false_negative=8), cv_folds=4)
+    given = table(timed=False)
+    first = run(declared, given)
+    assert first.threshold["value"] < 0.4
+    assert first.threshold["rows"] == 320
+    tested = set(first.test_scores["flight"].to_pylist())
+    rows = zip(given["flight"].to_pylist(), given["late"].to_pylist(), strict=True)
+    second = run(declared, put(given, "late", [late != (flight in tested) for flight, late in rows]))
+    assert second.threshold["value"] == first.threshold["value"]
+    assert second.threshold["cost"] == first.threshold["cost"]
+    assert second.threshold["test_cost"] > first.threshold["test_cost"]
+
+
+def test_decisions_are_measured_at_the_chosen_threshold():
+    fitted = run(model(costs=Costs(1, 8)), table())
+    labels, scores = np.array(fitted.test_scores["label"]), np.array(fitted.test_scores["score"])
+    decided = scores >= fitted.threshold["value"]
+    assert fitted.metrics["recall"] == pytest.approx(recall_score(labels, decided))
+    assert fitted.confusion["true_positive"] == (decided & (labels == 1)).sum()
+    assert fitted.threshold["test_cost"] == pytest.approx(
+        ((decided & (labels == 0)).sum() + 8 * (~decided & (labels == 1)).sum()) / labels.size
+    )
+    assert fitted.threshold["test_cost"] < fitted.threshold["test_cost_at_half"]
+
+
+def test_without_costs_decisions_are_at_one_half_and_say_so():
+    fitted = run(model(), table())
+    assert fitted.threshold == {"value": 0.5, "chosen_on": "nothing: no costs are stated"}
+    regression = model(task="regression", estimator="sklearn.linear_model.LinearRegression")
+    assert run(regression, table(task="regression")).threshold is None
+
+
+def test_intervals_hold_the_metrics_and_say_what_was_drawn():
+    fitted = run(model(), table(1000))
+    assert (fitted.intervals["unit"], fitted.intervals["clusters"]) == ("6 hours", 34)
+    for name, (low, high) in fitted.intervals["of"].items():
+        assert low <= fitted.metrics[name] <= high
+    alone = run(model(timed=False), table(timed=False))
+    assert (alone.intervals["unit"], alone.intervals["clusters"]) == ("row", 80)
+
+
+def test_rows_of_a_group_are_drawn_together():
+    given = table(400, timed=False).append_column("customer", [[number % 50 for number in range(400)]])
+    fitted = run(model(timed=False, split=Split("group", by="customer")), given)
+    assert (fitted.intervals["unit"], fitted.intervals["clusters"]) == ("customer", 10)
+    assert fitted.intervals["few"] is True
+    assert fitted.split["kind"] == "group"
+
+
+def test_a_quantile_is_measured_by_its_own_loss():
+    declared = model(
+        task="regression",
+        estimator="sklearn.linear_model.QuantileRegressor",
+        params={"quantile": 0.9, "alpha": 0.0},
+        quantile=0.9,
+    )
+    fitted = run(declared, put(table(task="regression"), "carrier", ["AA", "BB"] * 200))
+    labels, scores = np.array(fitted.test_scores["label"]), np.array(fitted.test_scores["score"])
+    assert fitted.metrics["quantile_loss"] == pytest.approx(mean_pinball_loss(labels, scores, alpha=0.9))
+
+
+def test_the_champion_within_a_margin_is_compared_in_blocks_of_time():
+    declared = model(gates=[Gate.not_worse_than_champion("log_loss", margin=0.05)])
+    own = run(model(), table(1000)).test_scores["score"].to_numpy()
+    same = run(declared, table(1000), champion=ChampionScores("late 1", lambda rows: own))
+    (result,) = same.gates
+    assert (result.value, result.interval, result.passed) == (0.0, (0.0, 0.0), True)
+    better = np.where(np.array(table(1000)["late"])[800:], 0.99, 0.01)
+    (result,) = run(declared, table(1000), champion=ChampionScores("late 1", lambda rows: better)).gates
+    assert result.passed is False
+    assert result.interval[1] < -0.05
+
+
+def test_budgets_are_measured_only_when_a_gate_asks():
+    gates = [Gate.latency_at_most(60_000), Gate.size_at_most("1 MB"), Gate.overfit_gap_at_most(0.5)]
+    fitted = run(model(gates=gates), table())
+    latency, size, gap = fitted.gates
+    assert fitted.passed
+    assert latency.value > 0
+    assert size.value == pytest.approx(len(fitted.native.data), rel=0.1)
+    assert gap.value is not None
+    assert run(model(gates=[Gate.latency_at_most(0), Gate.size_at_most(1)]), table()).passed is False
+
+
+def test_gates_of_the_project_are_judged_and_a_waiver_is_kept_with_its_reason():
+    of_project = [Gate.at_least("roc_auc", 0.999), Gate.at_least("r2", 0.5)]
+    assert run(model(), table(), of_project=of_project).passed is False
+    waived = run(model(waives={str(of_project[0]): "a pilot until May"}), table(), of_project=of_project)
+    assert waived.passed
+    (result,) = waived.as_plain()["gates"]
+    assert (result["passed"], result["waived"], result["of_project"]) == (False, "a pilot until May", True)
+
+
+def test_a_gate_of_the_project_on_a_column_that_a_model_lacks_does_not_pass():
+    fitted = run(model(), table(), of_project=[Gate.slice_at_least("roc_auc", 0.1, by="region")])
+    assert fitted.passed is False
+    assert "no column 'region'" in fitted.gates[0].reason
+
+
+def test_turning_cross_validation_off_gets_nobody_around_a_gate_of_the_project():
+    assert run(model(cv_folds=0), table(), of_project=[Gate.cv_std_at_most(1)]).passed is False
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"costs": Costs(1, 5), "cv_folds": 0}, "cv_folds=0"),
+        ({"costs": Costs(1, 5), "task": "regression"}, "regression"),
+        ({"costs": 5}, "costs"),
+        ({"slices": "carrier"}, "slices"),
+        ({"quantile": 1.0}, "quantile 1.0"),
+        ({"waives": {"roc_auc at least 0.7": " "}}, "without a reason"),
+        ({"waives": ["roc_auc at least 0.7"]}, "waives"),
+    ],
+)
+def test_what_cannot_be_measured_is_refused_when_declared(changes, words):
+    with pytest.raises(BadDefinition, match=words):
+        model(**changes)
+
+
+def test_a_rare_target_trains_with_every_figure_that_it_defines():
+    rare = [number % 1000 == 0 for number in range(20_000)]
+    given = put(table(20_000, timed=False), "late", rare)
+    fitted = run(model(timed=False, estimator=LIGHTGBM, params=SMALL, slices=["carrier"]), given)
+    assert fitted.split["test"]["label_mean"] == 0.001
+    assert fitted.metrics["roc_auc"] is not None
+    assert fitted.intervals["of"]["log_loss"] is not None
+    with pytest.raises(OneClass, match="639 training rows that are all 0"):
+        run(model(timed=False), put(table(800, timed=False), "late", [number == 0 for number in range(800)]))
+
+
+def test_several_classes_are_measured_sliced_and_judged_the_same_way():
+    names = np.array(["early", "on time", "late"])[np.arange(2400) % 3]
+    given = put(table(2400, timed=False), "late", names.tolist())
+    declared = model(
+        timed=False,
+        task="multiclass",
+        slices=["carrier"],
+        gates=[Gate.slice_at_most("log_loss", 5, by="carrier", min_rows=10), Gate.overfit_gap_at_most(0.5)],
+    )
+    fitted = run(declared, given)
+    assert fitted.passed
+    assert (fitted.threshold, fitted.confusion, fitted.calibration) == (None, None, [])
+    low, high = fitted.intervals["of"]["roc_auc"]
+    assert low <= fitted.metrics["roc_auc"] <= high
+    assert fitted.slices["carrier"]["worst"] is not None
+    assert fitted.permutation["inputs"].keys() == {"distance", "carrier", "stops"}
+    assert fitted.repeatable["same"] is True

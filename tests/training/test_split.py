@@ -1,9 +1,11 @@
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from seatrial.core.clock import to_us
+from seatrial.features.definitions import BadDefinition
 from seatrial.training.model import Split
 from seatrial.training.rows import OneClass, TooFewRows, TrainingRows, training_rows
 from seatrial.training.split import SplitImpossible, folds, split, split_kind, summary
@@ -142,3 +144,70 @@ def test_when_every_label_comes_too_late_the_refusal_counts_the_purged():
     assert rows.known_us.min() > to_us(START + 40 * HOUR)
     with pytest.raises(TooFewRows, match="32 rows were purged"):
         split(model(), rows)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(12, 60), st.floats(0.1, 0.5), st.integers(2, 5))
+def test_a_group_is_never_in_two_parts_nor_in_two_folds(seed, groups, share, cv_folds):
+    random = np.random.default_rng(seed)
+    rows = 300
+    customer = [f"C{number}" for number in random.integers(0, groups, rows)]
+    late = (random.random(rows) < 0.5).tolist()
+    declared = model(timed=False, split=Split("group", share, by="customer"), cv_folds=cv_folds, seed=seed)
+    found = known(declared, put(table(rows, timed=False), "late", late).append_column("customer", [customer]))
+    names = np.array(customer)
+    parts = split(declared, found)
+    assert set(names[parts.train]).isdisjoint(names[parts.test])
+    assert sorted([*parts.train, *parts.test]) == list(range(rows))
+    largest = max(np.unique(names, return_counts=True)[1])
+    assert abs(parts.test.size - share * rows) <= largest
+    made = folds(declared, found, parts.train)
+    for fold in made:
+        assert set(names[fold.train]).isdisjoint(names[fold.test])
+    assert sorted(row for fold in made for row in fold.test) == sorted(parts.train)
+    sizes = [fold.test.size for fold in made]
+    assert max(sizes) - min(sizes) <= largest
+
+
+def test_a_group_that_is_larger_than_the_test_part_is_learned_from():
+    customer = ["big"] * 280 + [f"C{number % 20}" for number in range(120)]
+    declared = model(timed=False, split=Split("group", 0.2, by="customer"))
+    for seed in range(5):
+        found = known(
+            model(timed=False, split=declared.split, seed=seed),
+            table(400, timed=False).append_column("customer", [customer]),
+        )
+        parts = split(declared, found)
+        assert "big" not in {customer[row] for row in parts.test}
+        assert 70 <= parts.test.size <= 80
+
+
+def test_groups_may_be_numbers_or_dictionaries_and_another_seed_draws_others():
+    customer = [number % 40 for number in range(400)]
+    given = table(400, timed=False)
+    tested = []
+    for values in (pa.array(customer), pa.array([f"{one}" for one in customer]).dictionary_encode()):
+        for seed in (1, 2):
+            declared = model(timed=False, split=Split("group", by="customer"), seed=seed)
+            parts = split(declared, known(declared, given.append_column("customer", values)))
+            tested.append({customer[row] for row in parts.test})
+            assert len(tested[-1]) == 8
+    assert tested[0] != tested[1]
+
+
+def test_rows_without_a_group_and_too_few_groups_are_refused():
+    declared = model(timed=False, split=Split("group", by="customer"), cv_folds=5)
+    given = table(100, timed=False)
+    with pytest.raises(SplitImpossible, match="null in 1 of 100"):
+        split(declared, known(declared, given.append_column("customer", [[None, *["a", "b"] * 49, "a"]])))
+    few = known(declared, given.append_column("customer", [["a", "b", "c", "d"] * 25]))
+    with pytest.raises(SplitImpossible, match="3 values"):
+        folds(declared, few, split(declared, few).train)
+    with pytest.raises(SplitImpossible, match="'customer'"):
+        split(declared, known(declared, given))
+
+
+@pytest.mark.parametrize("arguments", [("group",), ("time", 0.2, "customer"), ("group", 0.2, "")])
+def test_a_group_needs_its_column_and_no_other_split_takes_one(arguments):
+    with pytest.raises(BadDefinition, match="by="):
+        Split(*arguments)

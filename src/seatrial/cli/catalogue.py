@@ -19,6 +19,7 @@ VERBS: dict[str, tuple[Line, ...]] = {
         ("snapshot", "Freeze the raw data under an id of its content"),
         ("materialize", "Bring the online features up to a time"),
         ("push", "Send new rows to the online features"),
+        ("check", "Say in seconds whether the definitions would train"),
         ("train", "Fit a model, judge it by its gates, make a version"),
     ),
     "From a model to traffic": (
@@ -53,9 +54,9 @@ VERBS: dict[str, tuple[Line, ...]] = {
 NOUNS: tuple[Line, ...] = (
     ("snapshots", "Frozen raw data: list, show, diff"),
     ("features", "Feature views: list, show, search, used-by, get, join, leaks, verify, stats"),
-    ("runs", "Trainings: list, show"),
-    ("models", "Models, their versions and aliases: list, show, alias, history, delete"),
-    ("releases", "Packed versions: list, show, verify, diff, delete, resign"),
+    ("runs", "Trainings: list, show, compare, extract"),
+    ("models", "Models, their versions and aliases: list, show, alias, history, card, delete"),
+    ("releases", "Packed versions: list, show, verify, diff, card, sbom, delete, resign"),
     ("deployments", "What is live: list, show"),
     ("alerts", "What fired: list, show, acknowledge, resolve"),
     ("proposals", "Proposed retrainings: list, show"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal
 
 import click
@@ -40,13 +41,18 @@ def snapshots_show(call: Invocation, id: str) -> None:
 @NOUNS["snapshots"].command("diff")
 @click.argument("a")
 @click.argument("b")
+@click.option("--key", multiple=True, metavar="COLUMN", help="Compare rows by this column, or by several together.")
+@click.option("--html", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="Write a page as well.")
 @click.pass_obj
-def snapshots_diff(call: Invocation, a: str, b: str) -> None:
-    """Name the columns in which two snapshots differ."""
-    from seatrial.cli import render
+def snapshots_diff(call: Invocation, a: str, b: str, key: tuple[str, ...], html: Path | None) -> None:
+    """Name the columns in which two snapshots differ, with the first cells; with --key also which rows came, went
+    and changed. A and B are ids, the start of one, or a source's name for its newest."""
+    from seatrial.cli import data, render
 
     with call.project() as project:
-        found = project.snapshots_diff(a, b)
+        found = project.snapshots_diff(a, b, key=key)
+        if html is not None:
+            data.write_page(html, data.diff_page(found))
         call.answer(found, lambda _: render.lines(str(found).splitlines()))
 
 
@@ -135,28 +141,6 @@ def features_join(
         with talk.Progress() as progress:
             joined = project.feature_join(rows, views, at=instant, engine=engine, out=out, progress=progress)
         call.answer({"rows": joined.num_rows, "columns": joined.column_names, "file": out}, render.details)
-
-
-@NOUNS["runs"].command("list")
-@click.argument("model", required=False)
-@click.pass_obj
-def runs_list(call: Invocation, model: str | None) -> None:
-    """List trainings, all or those of MODEL, oldest first."""
-    from seatrial.cli import render
-
-    with call.project() as project:
-        call.answer(project.runs(model), lambda things: render.listing(things, next="seatrial train"))
-
-
-@NOUNS["runs"].command("show")
-@click.argument("id")
-@click.pass_obj
-def runs_show(call: Invocation, id: str) -> None:
-    """Show one training: data, split, parameters, metrics, gates. The whole record: --json."""
-    from seatrial.cli import render
-
-    with call.project() as project:
-        call.answer(project.run_show(id), render.run)
 
 
 @NOUNS["models"].command("list")

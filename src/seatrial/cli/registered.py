@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 from seatrial.cli.render import MAIN_METRICS, Block, Line, Plain, Table, inline
 
 
@@ -127,3 +129,18 @@ def _short(value: object) -> str | int | float | bool | None:
         return value
     words = inline(value)
     return words if len(words) <= 60 else f"{words[:57]}..."
+
+
+def card(done: Plain) -> list[Block]:
+    """A model card, or where it was written."""
+    missing = [Line(f"Not written by the owner: {', '.join(done['missing'])}.", "red")] if done["missing"] else []
+    if done["path"] is None:
+        return [Line(line) for line in done["text"].splitlines()]
+    return [Line(f"The card of {done['model']} ({done['release']}) is in {done['path']}."), *missing]
+
+
+def bill(done: Plain) -> list[Block]:
+    """A bill of materials, or where it was written."""
+    if done["path"] is None:
+        return [Line(line) for line in json.dumps(done["document"], indent=2, ensure_ascii=False).splitlines()]
+    return [Line(f"{done['libraries']} libraries, the model, its data and its files are in {done['path']}.")]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import click
 
 from seatrial.cli.door import BadCommandLine, Invocation
@@ -50,6 +52,20 @@ def models_history(call: Invocation, model: str, alias: str | None) -> None:
         call.answer(project.model_history(model, alias), registered.moves)
 
 
+@NOUNS["models"].command("card")
+@click.argument("model")
+@click.option("--html", type=click.Path(dir_okay=False), metavar="FILE", help="Write one HTML page instead.")
+@click.option("--out", type=click.Path(dir_okay=False), metavar="FILE", help="Write the Markdown to a file.")
+@click.pass_obj
+def models_card(call: Invocation, model: str, html: str | None, out: str | None) -> None:
+    """Show the model card of MODEL (also MODEL@ALIAS, MODEL:3): the owner's words, and what the records say."""
+    from seatrial.cli import registered
+
+    with call.project() as project:
+        form: Literal["md", "html"] = "html" if html else "md"
+        call.answer(project.model_card(model, form=form, out=html or out), registered.card)
+
+
 @NOUNS["models"].command("delete")
 @click.argument("version")
 @REASON
@@ -61,6 +77,32 @@ def models_delete(call: Invocation, version: str, reason: str) -> None:
 
     with call.project() as project:
         call.answer(project.model_delete(version, reason=reason), registered.deleted)
+
+
+@NOUNS["releases"].command("card")
+@click.argument("release")
+@click.option("--html", type=click.Path(dir_okay=False), metavar="FILE", help="Write one HTML page instead.")
+@click.option("--out", type=click.Path(dir_okay=False), metavar="FILE", help="Write the Markdown to a file.")
+@click.pass_obj
+def releases_card(call: Invocation, release: str, html: str | None, out: str | None) -> None:
+    """Show the model card of RELEASE: the owner's words, and what the records say."""
+    from seatrial.cli import registered
+
+    with call.project() as project:
+        form: Literal["md", "html"] = "html" if html else "md"
+        call.answer(project.release_card(release, form=form, out=html or out), registered.card)
+
+
+@NOUNS["releases"].command("sbom")
+@click.argument("release")
+@click.option("--out", type=click.Path(dir_okay=False), metavar="FILE", help="Write it to a file.")
+@click.pass_obj
+def releases_sbom(call: Invocation, release: str, out: str | None) -> None:
+    """Print the bill of materials of RELEASE: CycloneDX 1.6, with the model, its card, data, files and libraries."""
+    from seatrial.cli import registered
+
+    with call.project() as project:
+        call.answer(project.release_sbom(release, out=out), registered.bill)
 
 
 @NOUNS["releases"].command("delete")

@@ -171,8 +171,10 @@ def validated(reports: list[Plain]) -> list[Block]:
         for result in report["results"]:
             failing = f": {result['failing']:,} rows" if result["failing"] and not result["passed"] else ""
             detail = f": {result['detail']}" if result["detail"] and not result["passed"] else ""
-            mark = shown(result["passed"])
-            blocks.append(Line(f"  {mark} {result['expectation']}{failing}{detail}", "" if result["passed"] else "red"))
+            warns = not result["passed"] and result.get("severity") == "warn"
+            mark = "!" if warns else shown(result["passed"])
+            style: Style = "" if result["passed"] or warns else "red"
+            blocks.append(Line(f"  {mark} {result['expectation']}{failing}{detail}", style))
             if not result["passed"]:
                 blocks += [Line(f"      {example}") for example in result["examples"]]
     return blocks
@@ -192,7 +194,19 @@ def snapshotted(taken: list[Plain]) -> list[Block]:
         )
         for one in taken
     ]
-    return [Table(("source", "snapshot", "rows", "columns", "set aside", "content", "changed columns"), rows)]
+    head = ("source", "snapshot", "rows", "columns", "set aside", "content", "changed columns")
+    return [Table(head, rows), *(line for one in taken for line in _data_notes(one))]
+
+
+def _data_notes(taken: Plain) -> list[Block]:
+    """What is otherwise than last time; warnings stand out."""
+    marks = {"warn": "!", "info": "·"}
+    return [
+        Line(
+            f"{marks[note['severity']]} {taken['source']}: {note['words']}", "" if note["severity"] == "warn" else "dim"
+        )
+        for note in taken.get("notes", [])
+    ]
 
 
 def written(views: list[Plain]) -> list[Block]:
@@ -475,6 +489,8 @@ def used_by(use: Plain) -> list[Block]:
 def run(thing: Plain) -> list[Block]:
     """One training for people; the whole record is what --json prints."""
     definition, environment = thing["definition"], thing["environment"]
+    if thing.get("state") == "failed":
+        return _failed_run(thing)
     verdict = "passed its gates" if thing["passed"] else "was refused by a gate"
     facts = {
         "cut-off": _instant(thing["cutoff_us"]) if thing["cutoff_us"] is not None else None,
@@ -495,6 +511,23 @@ def run(thing: Plain) -> list[Block]:
         Line(),
         Line("The whole record: --json", "dim"),
     ]
+
+
+def _failed_run(thing: Plain) -> list[Block]:
+    """A training that did not end: what happened, and where."""
+    error = thing["error"]
+    facts = {
+        "while": error["stage"],
+        "found": error["found"],
+        "expected": error["expected"],
+        "next": error["next"],
+        "training set": thing["training_set"],
+        "snapshots": inline(thing["snapshots"]),
+        "estimator": thing["definition"]["estimator"],
+        "parameters": inline(thing["definition"]["params"]),
+    }
+    title = Line(f"{thing['id']} of {thing['model']} failed [{error['code']}].", "bold")
+    return [title, *_facts(facts), Line(), Line("The whole record: --json", "dim")]
 
 
 def leak_words(guard: Plain) -> str:
@@ -539,14 +572,54 @@ def _facts(facts: Mapping[str, Any]) -> list[Block]:
 
 
 def _evidence(thing: Plain) -> list[Block]:
-    """Metrics beside those of a constant, and the gates."""
+    """Metrics with their intervals beside those of a constant, the threshold, the worst slices, and the gates."""
     baseline = thing.get("baseline") or {}
-    metrics = [(name, value, baseline.get(name)) for name, value in thing["metrics"].items()]
-    gates = [
-        (one["passed"], one["gate"], one["value"], one["threshold"], one.get("reason", "")) for one in thing["gates"]
+    drawn = thing.get("intervals") or {}
+    within = {name: f"{shown(one[0])} to {shown(one[1])}" for name, one in drawn.get("of", {}).items() if one}
+    columns = ("metric", "test", "constant", *(("95 %",) if within else ()))
+    metrics = [
+        (name, value, baseline.get(name), *((within.get(name),) if within else ()))
+        for name, value in thing["metrics"].items()
     ]
-    blocks: list[Block] = [Line(), Table(("metric", "test", "constant"), metrics)] if metrics else []
+    gates = [(one["passed"], one["gate"], one["value"], one["threshold"], _gate_words(one)) for one in thing["gates"]]
+    blocks: list[Block] = [Line(), Table(columns, metrics)] if metrics else []
+    if drawn.get("few"):
+        words = f"the test part has {drawn['clusters']} {drawn['unit']}s only: the intervals are too narrow"
+        blocks.append(Line(f"note: {words}", "dim"))
+    threshold = thing.get("threshold")
+    blocks += _threshold(threshold) if isinstance(threshold, dict) else []  # a manifest's is a number
+    blocks += _slices(thing.get("slices") or {})
     return blocks + ([Line(), Table(("", "gate", "value", "threshold", "reason"), gates)] if gates else [])
+
+
+def _gate_words(gate: Plain) -> str:
+    words = str(gate.get("reason", ""))
+    return f"{words}; waived: {gate['waived']}" if gate.get("waived") else words
+
+
+def _threshold(threshold: Plain) -> list[Block]:
+    """The operating threshold, when stated costs chose it."""
+    if "costs" not in threshold:
+        return []
+    cost, at_half = shown(threshold["test_cost"]), shown(threshold["test_cost_at_half"])
+    words = (
+        f"Decisions at {threshold['value']:g}, where a test row costs {cost} on average; at 0.5 it would be {at_half}."
+    )
+    return [Line(), Line(words)]
+
+
+def _slices(slices: Plain) -> list[Block]:
+    """Of each column its worst slice, and how many have too few rows."""
+    rows = []
+    for by, found in slices.items():
+        worst = next((one for one in found["slices"] if one["value"] == found["worst"]), None)
+        few = sum(one["too_few"] for one in found["slices"])
+        value = worst["metrics"][found["metric"]] if worst else None
+        rows.append(
+            (by, len(found["slices"]), found["worst"], worst["rows"] if worst else None, found["metric"], value, few)
+        )
+    columns = ("slices by", "values", "worst", "rows", "metric", "value", "too few rows")
+    return [Line(), Table(columns, rows)] if rows else []
 
 
 def deployments(things: list[Plain]) -> list[Block]:

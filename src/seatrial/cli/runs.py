@@ -1,13 +1,16 @@
-"""Commands on trainings, and how their answers look: reproduce."""
+"""Commands on trainings, and how their answers look: reproduce, runs list, show, compare, extract."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import click
 
-from seatrial.cli import talk
-from seatrial.cli.door import Invocation
+from seatrial.cli import streams, talk
+from seatrial.cli.door import BadCommandLine, Invocation
+from seatrial.cli.nouns import NOUNS
 from seatrial.cli.render import Block, Line, Plain, Style, Table
 from seatrial.cli.verbs import verb
 
@@ -39,6 +42,153 @@ def reproduce(call: Invocation, name: str, allow: str | None, current: bool) -> 
         call.answer(done, reproduced)
     if not done.reproduced:
         raise not_reproduced(done)
+
+
+@verb("check")
+@click.pass_obj
+def check(call: Invocation) -> None:
+    """For pull requests: needs no data, no server and no store. Loads the definitions, makes each estimator with its
+    parameters, tries request-time functions on made-up numbers, looks names up. Ends with 1 when something is wrong.
+    What needs rows: `seatrial validate`, and `seatrial train --sample`."""
+    from seatrial.check import wrong
+
+    with call.project() as project:
+        found = project.check()
+    call.answer(found, checked)
+    if any(one.passed is False for one in found):
+        raise wrong(found)
+
+
+@NOUNS["runs"].command("list")
+@click.argument("model", required=False)
+@click.pass_obj
+def runs_list(call: Invocation, model: str | None) -> None:
+    """List trainings, all or those of MODEL, oldest first."""
+    from seatrial.cli import render
+
+    with call.project() as project:
+        call.answer(project.runs(model), lambda things: render.listing(things, next="seatrial train"))
+
+
+@NOUNS["runs"].command("show")
+@click.argument("id")
+@click.option("--html", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="Write a page as well.")
+@click.pass_obj
+def runs_show(call: Invocation, id: str, html: Path | None) -> None:
+    """Show one training: data, split, parameters, metrics, gates. The whole record: --json."""
+    from seatrial.cli import render
+
+    with call.project() as project:
+        found = project.run_show(id)
+        if html is not None:
+            _write_page(html, lambda: project.run_page(id))
+        call.answer(found, render.run)
+
+
+@NOUNS["runs"].command("compare")
+@click.argument("a", required=False)
+@click.argument("b", required=False)
+@click.option("--model", metavar="MODEL", help="Without A and B: of this model.")
+@click.option("--base", metavar="BRANCH", help="Compare with the newest run trained from a commit that BRANCH has.")
+@click.option("--markdown", is_flag=True, help="As a comment for a pull request.")
+@click.option("--html", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="Write a page as well.")
+@click.pass_obj
+def runs_compare(
+    call: Invocation,
+    a: str | None,
+    b: str | None,
+    model: str | None,
+    base: str | None,
+    markdown: bool,
+    html: Path | None,
+) -> None:
+    """Say what is different in B: metrics, gates, data, code, parameters, environment. A and B are runs or releases, as
+    `reproduce` takes them; without them, the two newest runs. With --base, A is found and B is the newest run."""
+    from seatrial.runs import markdown as comment
+
+    if base is not None and b is not None:
+        raise BadCommandLine("--base names what is compared with; two runs were given as well.")
+    with call.project() as project:
+        found = project.run_compare(a, b, model=model, base=base)
+    if html is not None:
+        from seatrial.run_page import compared_html
+
+        _write_page(html, lambda: compared_html(found))
+    if markdown and not call.json:
+        with streams.answering():
+            click.echo(comment(found), nl=False)
+        return
+    call.answer(found, compared)
+
+
+@NOUNS["runs"].command("extract")
+@click.argument("run")
+@click.option("--to", "folder", required=True, type=click.Path(file_okay=False, path_type=Path), metavar="FOLDER")
+@click.pass_obj
+def runs_extract(call: Invocation, run: str, folder: Path) -> None:
+    """Write a project into FOLDER that trains RUN again: its definitions as they were, over the rows that it read."""
+    from seatrial.cli import render
+
+    with call.project() as project:
+        files = project.run_extract(run, folder)
+    call.answer({"folder": str(folder), "files": files}, render.exported)
+
+
+def checked(found: list[Plain]) -> list[Block]:
+    """A block for each definition, with what was looked at; then the whole in one line."""
+    blocks: list[Block] = []
+    for what in dict.fromkeys(one["what"] for one in found):
+        blocks.append(Line(what, "bold"))
+        for one in found:
+            if one["what"] != what:
+                continue
+            mark, style = _MARKS[one["passed"]]
+            blocks.append(Line(f"  {mark} {one['check']}: {one['found']}", style))
+            blocks += [Line(f"      {one['next']}")] if one["next"] else []
+    failed = sum(one["passed"] is False for one in found)
+    if failed:
+        return [*blocks, Line(), Line(f"✗ {failed} of {len(found)} checks failed.", "red")]
+    return [*blocks, Line(), Line("✓ The definitions are in order.", "green"), Line("Next: seatrial validate")]
+
+
+_MARKS: dict[bool | None, tuple[str, Style]] = {True: ("✓", ""), False: ("✗", "red"), None: ("·", "dim")}
+
+
+def _write_page(path: Path, page: Callable[[], str]) -> None:
+    from seatrial.cli.steering import PageUnwritable
+
+    try:
+        path.write_text(page(), encoding="utf-8")
+    except OSError as error:
+        raise PageUnwritable(f"the page {path} cannot be written: {error.strerror}.", state="") from None
+    talk.say(f"page written to {path}")
+
+
+def compared(found: Plain) -> list[Block]:
+    """The metrics side by side, gates that decide otherwise, and what was different."""
+    a, b = found["a"], found["b"]
+    of = f", newest on {found['base']}" if found["base"] else ""
+    blocks: list[Block] = [Line(f"{found['model']}: {a['run']}{of} -> {b['run']}", "bold"), Line()]
+    rows: list[list[Any]] = [
+        [one["metric"], one["a"], one["b"], _change(one), one["spread"], _word(one)] for one in found["metrics"]
+    ]
+    blocks.append(Table(("metric", "base", "this", "change", "spread over folds", ""), rows))
+    gates = [one for one in found["gates"] if one["a"] != one["b"] or one["b"] is False]
+    if gates:
+        rows = [[one["a"], one["b"], one["gate"], one["reason"]] for one in gates]
+        blocks += [Line(), Table(("base", "this", "gate", "reason"), rows)]
+    same = "Data, code, parameters and environment are the same."
+    return [*blocks, Line(), *differences("What was different", found["differences"], same)]
+
+
+def _change(one: Plain) -> float | None:
+    return None if one["a"] is None or one["b"] is None else one["b"] - one["a"]
+
+
+def _word(one: Plain) -> str:
+    if one["better"] is None:
+        return ""
+    return ("better" if one["better"] else "worse") + ("" if one["notable"] is not False else ", within chance")
 
 
 def reproduced(done: Plain) -> list[Block]:

@@ -38,13 +38,15 @@ class Stores(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What needs a second person.
+    """What needs a second person, and what is not let through.
 
     approval: "required": a release goes live only after somebody else than who packed or proposed it approved it;
         "none": whoever may deploy decides alone.
+    unrepeatable: an estimator that gives another model with the same seed is noted, or training is refused.
     """
 
     approval: Literal["required", "none"] = "required"
+    unrepeatable: Literal["note", "refuse"] = "note"
 
 
 class Signing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -75,6 +77,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     log_fsync: when the prediction log waits for the disk: "never", "group" or "always".
     webhooks: name -> address that alerts are sent to, for a model's on_call="webhook:NAME"; "${VAR}" is taken from
         the environment, so that no secret stands in the file.
+    sources: name of a raw source -> the Parquet file that its rows are read from here, instead of from where it is
+        declared: rows as a snapshot keeps them, to work on without the database, or on a part of it.
     """
 
     name: str = ""
@@ -86,6 +90,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     spark: Spark = Spark()
     signing: Signing = Signing()
     webhooks: dict[str, str] = {}
+    sources: dict[str, str] = {}
 
 
 def read_settings(text: str, *, env: str, variables: Mapping[str, str]) -> Settings:

@@ -149,6 +149,13 @@ def places(values: Iterable[Any], classes: Sequence[Class]) -> NDArray[np.float6
     return np.array([known.get(value, len(classes)) for value in values], dtype=np.float64)
 
 
+def aligned(scores: NDArray[np.float64], classes: Sequence[Class], wanted: Sequence[Class]) -> NDArray[np.float64]:
+    """(n, C) scores of `classes` as scores of `wanted`: 0 for those that it does not have; others are left out."""
+    found = np.zeros((len(scores), len(wanted) + 1))
+    found[:, places(classes, wanted).astype(np.intp)] = scores
+    return found[:, :-1]
+
+
 def _named(signature: Signature, name: str, values: Sequence[Any] | NDArray[Any], unseen: dict[str, int]) -> Any:
     if name not in signature.categories:
         return _exact(signature, name, values).astype(np.float32)

@@ -12,12 +12,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime
-from typing import TYPE_CHECKING, Any, ClassVar, get_args
+from datetime import date, datetime, timedelta
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 
 from seatrial.core.clock import as_utc, iso, parse_time
 from seatrial.core.errors import Failed, UsageError, did_you_mean, listed
 from seatrial.core.types import Dtype
+from seatrial.core.windows import duration_text, duration_us
 from seatrial.data.session import ROW, in_one_line, is_one_select, literal, quoted, session, with_row_numbers
 from seatrial.data.text import why_text
 
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
 EXAMPLES = 5
 MOST_LISTED = 20  # values that a proposed rule spells out
 FORMAT = 1
+
+Severity = Literal["error", "warn"]
+"""error: rows that break it stop the line, and nothing is written; warn: they are told, and everything goes on."""
 
 
 class BadExpectation(UsageError):
@@ -69,11 +73,18 @@ class Expectation:
     """Something that must hold for the rows of a source; made by `expect`.
 
     tolerated: rows that may break it: a count (int), or a share of the rows (float from 0 to 1).
+    severity: whether it stops the line or only warns.
     """
 
     tolerated: int | float = 0
+    severity: Severity = "error"
 
     def __post_init__(self) -> None:
+        if self.severity not in get_args(Severity):
+            raise BadExpectation(
+                f"'{self.text}' has severity={self.severity!r}.",
+                expected='"error", which stops the line, or "warn", which only tells, is expected.',
+            )
         is_share = isinstance(self.tolerated, float)
         if isinstance(self.tolerated, bool) or self.tolerated < 0 or (is_share and self.tolerated > 1):
             raise BadExpectation(
@@ -103,6 +114,23 @@ class Expectation:
 
 class CannotCheck(Exception):
     """An expectation does not apply to the rows as they are; the words say why. Never leaves `check`."""
+
+
+@dataclass(frozen=True)
+class Known:
+    """What is known beside the rows themselves. at: the project's clock; rows_before: of the last snapshot."""
+
+    at: datetime | None = None
+    rows_before: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Whole(Expectation):
+    """Something that must hold for the source as a whole, not for each of its rows."""
+
+    def found(self, rows: pa.Table, known: Known, /) -> str:
+        """What was found, in words. Raises CannotCheck, whose words say so, when it does not hold."""
+        raise NotImplementedError
 
 
 @dataclass(frozen=True)
@@ -165,7 +193,7 @@ class Between(Expectation):
         try:
             below = never if self.low is None else pc.less(values, pa.scalar(_bound(self.low)))
             above = never if self.high is None else pc.greater(values, pa.scalar(_bound(self.high)))
-        except (pa.ArrowException, TypeError):
+        except (pa.ArrowException, TypeError, OverflowError):
             raise CannotCheck(f"{self.column} is {kind}, which cannot be compared with the bounds") from None
         return below, above
 
@@ -363,57 +391,206 @@ class Columns(Expectation):
         return []
 
 
+@dataclass(frozen=True)
+class Fresh(Whole):
+    column: str
+    within: str
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        duration_us(self.within)  # refuses what is no duration
+
+    @property
+    def text(self) -> str:
+        return f"{self.column} fresh within {self.within}"
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        return (self.column,)
+
+    def found(self, rows: pa.Table, known: Known, /) -> str:
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        if not pa.types.is_timestamp(rows[self.column].type):
+            raise CannotCheck(f"{self.column} is {rows[self.column].type}, and only a time can be fresh")
+        newest = pc.max(rows[self.column]).as_py()
+        if newest is None:
+            raise CannotCheck(f"{self.column} has no value")
+        if known.at is None:
+            raise CannotCheck("no clock was given")
+        age_us = max(0, (as_utc(known.at) - as_utc(newest)) // timedelta(microseconds=1))
+        words = f"newest is {_shown(newest)}, {duration_text(age_us // 1_000_000 * 1_000_000) or '0s'} old"
+        if age_us > duration_us(self.within):
+            raise CannotCheck(words)
+        return words
+
+
+@dataclass(frozen=True)
+class Volume(Whole):
+    at_least: float | None
+    at_most: float | None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _shares("expect.volume()", "rows in the last snapshot", self.at_least, self.at_most, most=None)
+
+    @property
+    def text(self) -> str:
+        bounds = (("at least", self.at_least), ("at most", self.at_most))
+        return f"{' and '.join(f'{w} {b:.4g} times' for w, b in bounds if b is not None)} the rows of the last snapshot"
+
+    def found(self, rows: pa.Table, known: Known, /) -> str:
+        before = known.rows_before
+        if before is None:
+            return "there is no snapshot yet"
+        words = f"{rows.num_rows:,} rows, {before:,} before"
+        low, high = (before * bound if bound is not None else None for bound in (self.at_least, self.at_most))
+        if (low is not None and rows.num_rows < low) or (high is not None and rows.num_rows > high):
+            raise CannotCheck(words)
+        return words
+
+
+@dataclass(frozen=True)
+class LabelRate(Whole):
+    column: str
+    at_least: float | None
+    at_most: float | None
+    positive: Any
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _shares(f"expect.label_rate({self.column!r})", "labelled rows", self.at_least, self.at_most, most=1.0)
+
+    @property
+    def text(self) -> str:
+        bounds = (("at least", self.at_least), ("at most", self.at_most))
+        share = " and ".join(f"{words} {bound:.4g}" for words, bound in bounds if bound is not None)
+        return f"{self.column} is {_shown(self.positive)} in {share} of the labelled rows"
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        return (self.column,)
+
+    def found(self, rows: pa.Table, _known: Known, /) -> str:
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        column = rows[self.column]
+        if pa.types.is_boolean(column.type):
+            column = column.cast(pa.int8())
+        try:
+            value = pa.scalar(self.positive).cast(column.type)
+        except (pa.ArrowException, TypeError, ValueError):
+            raise CannotCheck(f"{self.column} is {rows[self.column].type}, which {self.positive!r} is not") from None
+        labelled = len(column) - column.null_count
+        if not labelled:
+            raise CannotCheck(f"no row has a value in {self.column}")
+        positive = pc.sum(pc.equal(column, value)).as_py() or 0
+        rate = positive / labelled
+        words = f"{rate:.4g} ({positive:,} of {labelled:,})"
+        if (self.at_least is not None and rate < self.at_least) or (self.at_most is not None and rate > self.at_most):
+            raise CannotCheck(words)
+        return words
+
+
+def _shares(call: str, of: str, low: Any, high: Any, *, most: float | None) -> None:
+    """Raise BadExpectation unless the bounds, one of which may be missing, are shares in order."""
+    bounds = [bound for bound in (low, high) if bound is not None]
+    numbers = all(isinstance(one, int | float) and not isinstance(one, bool) for one in bounds)
+    inside = numbers and all(one >= 0 and (most is None or one <= most) for one in bounds)
+    if not bounds or not inside or bounds != sorted(bounds):
+        raise BadExpectation(
+            f"{call} has at_least={low!r} and at_most={high!r}.",
+            expected=f"At least one of them, in order, as a share of the {of}"
+            + (" from 0 to 1." if most else ", such as at_least=0.5, at_most=2."),
+        )
+
+
 class expect:
-    """The expectations. `at_most=` tolerates that many rows (int), or that share of the rows (float)."""
+    """The expectations. `at_most=` tolerates that many rows (int), or that share of the rows (float).
+
+    severity: "error" stops the line before anything is written; "warn" only tells.
+    """
 
     @staticmethod
-    def between(column: str, low: Any = None, high: Any = None, *, at_most: int | float = 0) -> Expectation:
+    def between(
+        column: str, low: Any = None, high: Any = None, *, at_most: int | float = 0, severity: Severity = "error"
+    ) -> Expectation:
         """Every value lies from `low` to `high`, both included: numbers, or times with a zone (also as ISO text)."""
-        return Between(column, low, high, tolerated=at_most)
+        return Between(column, low, high, tolerated=at_most, severity=severity)
 
     @staticmethod
-    def not_null(column: str, *, at_most: int | float = 0) -> Expectation:
+    def not_null(column: str, *, at_most: int | float = 0, severity: Severity = "error") -> Expectation:
         """Every row has a value (NaN is none)."""
-        return NotNull(column, tolerated=at_most)
+        return NotNull(column, tolerated=at_most, severity=severity)
 
     @staticmethod
-    def unique(columns: str | Iterable[str], *, at_most: int | float = 0) -> Expectation:
+    def unique(columns: str | Iterable[str], *, at_most: int | float = 0, severity: Severity = "error") -> Expectation:
         """No two rows have equal values in all of `columns`; a row counts when an earlier one has its key."""
         keys = (columns,) if isinstance(columns, str) else tuple(columns)
         if not keys:
             raise BadExpectation("expect.unique() names no column.", expected="At least one column is expected.")
-        return Unique(keys, tolerated=at_most)
+        return Unique(keys, tolerated=at_most, severity=severity)
 
     @staticmethod
-    def one_of(column: str, values: Iterable[Any], *, at_most: int | float = 0) -> Expectation:
+    def one_of(
+        column: str, values: Iterable[Any], *, at_most: int | float = 0, severity: Severity = "error"
+    ) -> Expectation:
         """Every value is among `values`."""
         if isinstance(values, str) or not (known := tuple(values)):
             raise BadExpectation(
                 f"expect.one_of({column!r}, {values!r}) lists no values.", expected="A list of values is expected."
             )
-        return OneOf(column, known, tolerated=at_most)
+        return OneOf(column, known, tolerated=at_most, severity=severity)
 
     @staticmethod
-    def rows(*, at_least: int | None = None, at_most: int | None = None) -> Expectation:
+    def rows(*, at_least: int | None = None, at_most: int | None = None, severity: Severity = "error") -> Expectation:
         """The source has so many rows, after set-aside rules."""
-        return Rows(at_least, at_most)
+        return Rows(at_least, at_most, severity=severity)
 
     @staticmethod
-    def references(column: str, source: Source, to: str, *, at_most: int | float = 0) -> Expectation:
+    def references(
+        column: str, source: Source, to: str, *, at_most: int | float = 0, severity: Severity = "error"
+    ) -> Expectation:
         """Every value is a value of column `to` of another source."""
-        return References(column, source, to, tolerated=at_most)
+        return References(column, source, to, tolerated=at_most, severity=severity)
 
     @staticmethod
-    def sql(condition: str, name: str = "", *, at_most: int | float = 0) -> Expectation:
+    def sql(condition: str, name: str = "", *, at_most: int | float = 0, severity: Severity = "error") -> Expectation:
         """The SQL condition is not false for any row; `name` says it in words."""
         if not condition.strip():
             raise BadExpectation("expect.sql() has no condition.", expected="An SQL condition is expected.")
-        return Sql(condition, name, tolerated=at_most)
+        return Sql(condition, name, tolerated=at_most, severity=severity)
 
     @staticmethod
-    def columns(types: Mapping[str, Dtype]) -> Expectation:
+    def columns(types: Mapping[str, Dtype], *, severity: Severity = "error") -> Expectation:
         """The source has these columns of these types; other columns may be there. An int is accepted for float."""
-        return Columns(tuple(types.items()))
+        return Columns(tuple(types.items()), severity=severity)
+
+    @staticmethod
+    def fresh(column: str, within: str, *, severity: Severity = "error") -> Expectation:
+        """The newest time of `column` is at most `within` ("2d", "6h") before the project's clock."""
+        return Fresh(column, within, severity=severity)
+
+    @staticmethod
+    def volume(
+        *, at_least: float | None = None, at_most: float | None = None, severity: Severity = "error"
+    ) -> Expectation:
+        """The source has so many times the rows of its last snapshot; holds while there is none."""
+        return Volume(at_least, at_most, severity=severity)
+
+    @staticmethod
+    def label_rate(
+        column: str,
+        *,
+        at_least: float | None = None,
+        at_most: float | None = None,
+        positive: Any = 1,
+        severity: Severity = "error",
+    ) -> Expectation:
+        """Of the rows that have a label, this share has the value `positive`; 1 stands for true too."""
+        return LabelRate(column, at_least, at_most, positive, severity=severity)
 
 
 @dataclass(frozen=True)
@@ -447,6 +624,7 @@ class Result:
     detail: str = ""
     examples: tuple[Example, ...] = ()
     remedy: str = ""
+    severity: Severity = "error"
 
     def __str__(self) -> str:
         if self.failing is None:
@@ -461,6 +639,7 @@ class Result:
             "detail": self.detail,
             "examples": [str(example) for example in self.examples],
             "remedy": self.remedy,
+            "severity": self.severity,
         }
 
 
@@ -476,11 +655,18 @@ class ValidationReport:
 
     @property
     def passed(self) -> bool:
-        return all(result.passed for result in self.results)
+        """Whether nothing stops the line; a warning does not."""
+        return not self.failures
 
     @property
     def failures(self) -> tuple[Result, ...]:
-        return tuple(result for result in self.results if not result.passed)
+        """What stops the line."""
+        return tuple(result for result in self.results if not result.passed and result.severity == "error")
+
+    @property
+    def warnings(self) -> tuple[Result, ...]:
+        """What does not hold and only warns."""
+        return tuple(result for result in self.results if not result.passed and result.severity == "warn")
 
     def require(self) -> None:
         """Raise DataRefused unless the report passed."""
@@ -505,13 +691,16 @@ def check(
     others: Mapping[str, pa.Table] | None = None,
     *,
     removed: Sequence[Removed] = (),
+    known: Known | None = None,
 ) -> ValidationReport:
     """Try every expectation of `source` on `table`, its rows as read.
 
+    known: the clock that `fresh` and the last snapshot that `volume` compare with.
     others: rows of the sources that `references` name (`referenced(source)`), by name.
     removed: what reading had taken out by set-aside rules, for the report.
     """
-    results = tuple(_result(source, expectation, table, others or {}) for expectation in source.expectations)
+    known = known or Known()
+    results = tuple(_result(source, one, table, others or {}, known) for one in source.expectations)
     return ValidationReport(source.name, table.num_rows, results, tuple(removed))
 
 
@@ -521,8 +710,13 @@ def check_rows(source: Source, table: pa.Table) -> ValidationReport:
     What is about the source as a whole is left out: its size, its types, other sources, and all that tolerates rows.
     """
     kinds = (Between, NotNull, OneOf, Sql, Unique)
-    tried = [e for e in source.expectations if isinstance(e, kinds) and not e.tolerated]
-    return ValidationReport(source.name, table.num_rows, tuple(_result(source, e, table, {}) for e in tried))
+    tried = [e for e in source.expectations if isinstance(e, kinds) and not e.tolerated and e.severity == "error"]
+    return ValidationReport(source.name, table.num_rows, tuple(_result(source, e, table, {}, Known()) for e in tried))
+
+
+def beside_rows(source: Source) -> bool:
+    """Whether an expectation of `source` hangs on more than rows: on the clock or on the last snapshot."""
+    return any(isinstance(one, Fresh | Volume) for one in source.expectations)
 
 
 def referenced(source: Source) -> list[Source]:
@@ -565,23 +759,29 @@ def _counted(count: int, what: str) -> str:
     return f"{count:,} {what}{'' if count == 1 else 's'}"
 
 
-def _result(source: Source, expectation: Expectation, table: pa.Table, others: Mapping[str, pa.Table]) -> Result:
+def _result(
+    source: Source, expectation: Expectation, table: pa.Table, others: Mapping[str, pa.Table], known: Known
+) -> Result:
+    severity = expectation.severity
     try:
         for column in expectation.columns:
             if column not in table.column_names:
                 raise CannotCheck(f"no column '{column}'. {did_you_mean(column, table.column_names)}".strip())
+        if isinstance(expectation, Whole):
+            detail = expectation.found(table, known)
+            return Result(expectation.text, passed=True, failing=None, detail=detail, severity=severity)
         failing = expectation.failing(table, others)
     except CannotCheck as why:
-        return Result(expectation.text, passed=False, failing=None, detail=str(why))
+        return Result(expectation.text, passed=False, failing=None, detail=str(why), severity=severity)
     allowed = expectation.tolerated
     if isinstance(allowed, float):
         allowed = allowed * table.num_rows
     if isinstance(expectation, Rows | Columns):
-        return Result(expectation.text, passed=True, failing=None, detail="as expected")
+        return Result(expectation.text, passed=True, failing=None, detail="as expected", severity=severity)
     passed = len(failing) <= allowed
     examples = tuple(_example(source, expectation, table, row) for row in failing[:EXAMPLES])
     remedy = "" if passed else expectation.remedy(table.take(list(failing)))
-    return Result(expectation.text, passed, len(failing), examples=examples, remedy=remedy)
+    return Result(expectation.text, passed, len(failing), examples=examples, remedy=remedy, severity=severity)
 
 
 def _example(source: Source, expectation: Expectation, table: pa.Table, row: int) -> Example:

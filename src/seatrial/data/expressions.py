@@ -33,8 +33,8 @@ def evaluate(rows: pa.Table, expressions: Mapping[str, str], *, where: str) -> p
 
     if not expressions:
         return rows
-    for text in expressions.values():
-        problem = wrong(text, rows)
+    for name, text in expressions.items():
+        problem = f"the rows have a column '{name}'" if name in rows.column_names else wrong(text, rows)
         if problem:
             raise BadExpression(
                 f"the expression {text!r} of {where} cannot be used: {problem}.",
@@ -49,8 +49,8 @@ def evaluate(rows: pa.Table, expressions: Mapping[str, str], *, where: str) -> p
             f"an expression of {where} failed: {in_one_line(error)}.",
             next="Use try_cast, or a CASE, for values that it does not fit.",
         ) from None
-    for name in expressions:
-        rows = rows.append_column(name, table[name])
+    for name, column in zip(expressions, table.columns, strict=True):
+        rows = rows.append_column(name, column)
     return rows
 
 
@@ -83,7 +83,15 @@ def _looks_beyond(connection: Any, sql: str, columns: Sequence[str]) -> str:
     kinds = {node["class"] for node in nodes}
     if {"WINDOW", "SUBQUERY"} & kinds:
         return "it looks at other rows, which may lie in the future of this one"
-    used = [node["function_name"] for node in nodes if node["class"] == "FUNCTION"]
+    if "STAR" in kinds:
+        return "it is not one value, but several columns"
+    functions = [node for node in nodes if node["class"] == "FUNCTION"]
+    used = [node["function_name"] for node in functions]
+    if {"unnest", "unlist"} & set(used):
+        return "it makes several rows, or none, of one"
+    ages = [node.get("arguments") or node.get("children", ()) for node in functions if node["function_name"] == "age"]
+    if any(len(given) == 1 for given in ages):
+        return "age of one time looks at the clock; give it two times"
     unsteady = connection.execute(
         "SELECT DISTINCT function_name FROM duckdb_functions() WHERE stability <> 'CONSISTENT'"
     ).fetchall()

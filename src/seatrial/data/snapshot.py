@@ -31,6 +31,8 @@ from seatrial.core.identity import canonical_json, content_id
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from seatrial.data.keyed import KeyedDiff
+
 FORMAT = 1
 HASH = "c1"
 METADATA_KEY = b"seatrial.snapshot"
@@ -128,6 +130,7 @@ class SnapshotDiff:
 
     retyped: (name, type before, type after). reordered: the common columns stand in another order.
     compared: rows whose cells were compared, position by position; None when no tables were given.
+    keyed: the rows compared by a key, when one was given.
     """
 
     before: str
@@ -140,6 +143,7 @@ class SnapshotDiff:
     changed: tuple[ColumnChange, ...] = ()
     reordered: bool = False
     compared: int | None = None
+    keyed: KeyedDiff | None = None
     format: ClassVar[int] = FORMAT
 
     @property
@@ -155,12 +159,14 @@ class SnapshotDiff:
         lines += [f"removed: {name}" for name in self.removed]
         lines += [f"added: {name}" for name in self.added]
         lines += [f"retyped: {name}, {before} -> {after}" for name, before, after in self.retyped]
-        for change in self.changed:
+        for change in self.changed if self.keyed is None else ():
             cells = "" if change.cells is None else f", {change.cells:,} of {self.compared:,} cells"
             lines.append(f"changed: {change.name}{cells}")
             lines += [f"  row {row}: {before!r} -> {after!r}" for row, before, after in change.examples]
         if self.reordered:
             lines.append("the columns stand in another order")
+        if self.keyed is not None:
+            lines += self.keyed.lines()
         return "\n".join(lines)
 
     def as_plain(self) -> dict[str, Any]:
@@ -187,6 +193,7 @@ class SnapshotDiff:
             ],
             "reordered": self.reordered,
             "compared": self.compared,
+            "keyed": None if self.keyed is None else self.keyed.as_plain(),
         }
 
 
@@ -214,7 +221,7 @@ def write(content: Content, table: pa.Table, path: Path) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    schema = pa.schema([pa.field(field.name, _plain_type(field.type)) for field in table.schema])
+    schema = pa.schema([pa.field(field.name, plain_type(field.type)) for field in table.schema])
     schema = schema.with_metadata({METADATA_KEY: canonical_json(content.as_plain())})
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
@@ -222,7 +229,7 @@ def write(content: Content, table: pa.Table, path: Path) -> None:
             with pq.ParquetWriter(file, schema, compression="zstd", version="2.6") as writer:
                 for start in range(0, table.num_rows, ROW_GROUP_ROWS):
                     rows = table.slice(start, ROW_GROUP_ROWS)
-                    columns = [_plain(column) for column in rows.columns]
+                    columns = [plain(column) for column in rows.columns]
                     writer.write_table(pa.table(columns, schema=schema), row_group_size=ROW_GROUP_ROWS)
             file.flush()
             os.fsync(file.fileno())
@@ -297,16 +304,16 @@ def _changed_cells(name: str, before: pa.ChunkedArray, after: pa.ChunkedArray, r
     examples: list[tuple[int, Any, Any]] = []
     for start in range(0, rows, BLOCK_ROWS):
         length = min(BLOCK_ROWS, rows - start)
-        old = _plain(before.slice(start, length))
-        new = _plain(after.slice(start, length))
-        differing = _differing(old, new)
-        cells += len(differing)
-        for position in differing[: EXAMPLES - len(examples)]:
+        old = plain(before.slice(start, length))
+        new = plain(after.slice(start, length))
+        positions = differing(old, new)
+        cells += len(positions)
+        for position in positions[: EXAMPLES - len(examples)]:
             examples.append((start + position, old[position].as_py(), new[position].as_py()))
     return ColumnChange(name, cells, tuple(examples))
 
 
-def _differing(old: pa.Array, new: pa.Array) -> list[int]:
+def differing(old: pa.Array, new: pa.Array) -> list[int]:
     """Positions at which two plain arrays of one type and length differ."""
     import numpy as np
     import pyarrow as pa
@@ -547,12 +554,12 @@ _ALL_PRESENT = b"\x01" * BLOCK_ROWS
 # The plain layout of a file
 
 
-def _plain_type(kind: pa.DataType) -> pa.DataType:
+def plain_type(kind: pa.DataType) -> pa.DataType:
     import pyarrow as pa
 
     types = pa.types
     if types.is_dictionary(kind) or types.is_run_end_encoded(kind):
-        return _plain_type(kind.value_type)
+        return plain_type(kind.value_type)
     if types.is_large_string(kind) or types.is_string_view(kind):
         return pa.string()
     if types.is_large_binary(kind) or types.is_binary_view(kind):
@@ -560,11 +567,11 @@ def _plain_type(kind: pa.DataType) -> pa.DataType:
     return kind
 
 
-def _plain(column: pa.ChunkedArray) -> pa.Array:
+def plain(column: pa.ChunkedArray) -> pa.Array:
     """The column in one piece, as its digest sees it: decoded, one layout of text and bytes, one zero, one NaN."""
     import pyarrow as pa
 
-    kind = _plain_type(column.type)
+    kind = plain_type(column.type)
     if pa.types.is_dictionary(column.type) or pa.types.is_run_end_encoded(column.type):
         column = pa.chunked_array([_decoded(chunk) for chunk in column.chunks], column.type.value_type)
     block = column.cast(kind).combine_chunks()

@@ -139,6 +139,10 @@ def _card(facts: Facts, ref: str) -> dict[str, Any]:
     return card
 
 
+def _outputs(task: str) -> tuple[str, ...]:
+    return ("prediction",) if task == "regression" else ("prediction", "probability")
+
+
 def _out_of_scope(card: Mapping[str, Sequence[str]]) -> list[str]:
     return [f"Out of scope: {words}" for words in card.get("out_of_scope", ())]
 

@@ -162,12 +162,16 @@ def _table(table: CardTable) -> str:
         for row in table.rows
     )
     caption = f"<h3>{escape(table.caption)}</h3>" if table.caption else ""
+    if not any(table.columns):
+        return f'{caption}<div class="wide"><table class="facts"><tbody>{rows}</tbody></table></div>'
     return f'{caption}<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
 
 
 def _cell(cell: Cell, numeric: bool, share: bool) -> str:
     if isinstance(cell, bool):
         return f'<td><span class="mark {"good" if cell else "bad"}">{"✓" if cell else "✗"}</span></td>'
+    if share and isinstance(cell, str):
+        return f'<td class="n">{escape(cell)}</td>'
     if share and isinstance(cell, (int, float)):
         width = max(0.0, min(1.0, float(cell))) * 100
         return f'<td class="n bar"><span style="--w:{width:.1f}%"></span><b>{escape(shown(cell))}</b></td>'
@@ -223,6 +227,9 @@ th { text-align: left; font-weight: 600; color: var(--quiet); font-size: .82rem;
 th, td { padding: .32rem .9rem .32rem 0; border-bottom: 1px solid var(--rule); vertical-align: top; }
 .n { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
 td:first-child { white-space: nowrap; }
+th.n, td.n { padding-left: .9rem; }
+.facts td:first-child { width: 11rem; color: var(--quiet); }
+td:has(.mark) { width: 1.6rem; }
 .bar { position: relative; min-width: 11rem; text-align: right; }
 .bar span { position: absolute; left: 0; top: .55rem; height: .75rem; width: calc(var(--w) * .7); border-radius: 3px;
   background: var(--blue); opacity: .75; }

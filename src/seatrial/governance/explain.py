@@ -39,7 +39,10 @@ class ExplainedInput(msgspec.Struct, frozen=True):
 
 
 class Replayed(msgspec.Struct, frozen=True):
-    """What a release answers for the inputs as served. same: equal to what was logged, for the one that answered."""
+    """What a release answers for the inputs as served. same: equal to what was logged, for the one that answered.
+
+    score: of a multiclass model the probability of the class that was predicted; `note` says when it says another.
+    """
 
     role: str
     release: str
@@ -107,7 +110,16 @@ def replay(role: str, bundle: Bundle, row: Mapping[str, Any], logged: float | No
     facts: dict[str, Any] = {"role": role, "release": bundle.id, "version": str(manifest.version)}
     if missing:
         return Replayed(**facts, score=None, same=None, note=f"it reads {', '.join(missing)}, which was not logged")
-    score = float(bundle.runtime().score(_encoded(manifest.signature, row))[0])
+    scores = bundle.runtime().score(_encoded(manifest.signature, row))[0]
+    if manifest.signature.task == "multiclass":
+        names = [str(name) for name in manifest.signature.classes]
+        said = row.get("predicted_class")
+        if said not in names:
+            return Replayed(**facts, score=None, same=None, note=f"it knows no class '{said}'")
+        score, likeliest = float(scores[names.index(said)]), names[int(scores.argmax())]
+        facts["note"] = "" if likeliest == said else f"it says '{likeliest}'"
+    else:
+        score = float(scores)
     same = None if role != "answered" or logged is None else math.isclose(score, logged, abs_tol=TOLERANCE)
     return Replayed(**facts, score=score, same=same)
 

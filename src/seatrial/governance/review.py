@@ -119,4 +119,34 @@ def _manual(facts: Facts) -> Flag | None:
     return Flag("manual step", words, f"Declare Retrain('{facts.model}') in the project file.")
 
 
-_CHECKS = (_alerts, _owner, _webhook, _monitor, _labels, _approval, _reproducible, _manual)
+def _waived(facts: Facts) -> Flag | None:
+    waived = [gate for gate in (facts.run or {}).get("gates", []) if gate.get("waived")]
+    if not waived:
+        return None
+    words = "; ".join(
+        f"{gate['gate']} ({'passed' if gate['passed'] else 'not passed'}): {gate['waived']}" for gate in waived
+    )
+    reach = f"Reach the gate, then take it out of waives of Model('{facts.model}')."
+    return Flag("waived gates", f"excused from gates of the project: {words}", reach)
+
+
+def _unrepeatable(facts: Facts) -> Flag | None:
+    found = (facts.run or {}).get("repeatable") or {}
+    if found.get("same") is not False:
+        return None
+    words = "the estimator gave another model when it was fitted again with the same seed"
+    return Flag("not repeatable", words, "Seed every source of chance in the estimator, then train again.")
+
+
+_CHECKS = (
+    _alerts,
+    _owner,
+    _webhook,
+    _monitor,
+    _labels,
+    _approval,
+    _waived,
+    _reproducible,
+    _unrepeatable,
+    _manual,
+)

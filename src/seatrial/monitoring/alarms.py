@@ -16,7 +16,7 @@ import numpy as np
 from seatrial.core.signature import Task
 from seatrial.core.windows import Window, duration_text
 from seatrial.monitoring.definition import Alarm
-from seatrial.monitoring.performance import measure
+from seatrial.monitoring.performance import measure_sample
 from seatrial.monitoring.report import AlarmResult, Drift
 from seatrial.monitoring.sample import FEATURE, Sample
 from seatrial.monitoring.system import system
@@ -120,7 +120,7 @@ class _Look:
             gap = calibration_gap(self.sample.task, self.labels[self.known], self.scores[self.known])
             return (None, "all labels are equal, so the gap has no unit") if gap is None else (abs(gap), "")
         if self.alarm.of_performance:
-            measured, why = measure(self.sample.task, self.labels[self.known], self.scores[self.known])
+            measured, why = measure_sample(self.sample, self.known)
             return measured[metric], why.rstrip(".")
         if self.alarm.of_drift:
             return self._drift(column)
@@ -202,7 +202,7 @@ def calibration_gap(task: Task, labels: np.ndarray, scores: np.ndarray) -> float
     if not labels.size:
         return None
     gap = float(scores.mean() - labels.mean())
-    if task == "binary":
+    if task != "regression":
         return gap
     spread = float(labels.std())
     return gap / spread if spread > 0 else None

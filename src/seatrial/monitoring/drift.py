@@ -38,7 +38,8 @@ PREDICTION = "prediction"
 
 
 def drift(rows: pa.Table, reference: Reference) -> Drift:
-    """Every column of the reference that `rows` have, furthest first, and the predictions.
+    """Every column of the reference that `rows` have, furthest first, and the predictions: their scores, or, of a
+    multiclass model, how often each class was predicted.
 
     rows: with `feature_NAME` columns and `score`; no row at all is no error.
     """
@@ -49,7 +50,9 @@ def drift(rows: pa.Table, reference: Reference) -> Drift:
     ]
     columns = _significant(columns)
     prediction = None
-    if reference.scores is not None:
+    if reference.predicted is not None and "predicted_class" in rows.column_names:
+        prediction = _significant([column_drift(PREDICTION, rows["predicted_class"], reference.predicted)])[0]
+    elif reference.scores is not None:
         prediction = _significant([column_drift(PREDICTION, rows["score"], reference.scores)])[0]
     absent = [name for name in reference.columns if f"{FEATURE}{name}" not in rows.column_names]
     note = f"not in these rows: {', '.join(absent)}" if absent else ""

@@ -77,6 +77,7 @@ class Joined:
     """For each prediction, in order: its label (NaN: none), since when that label stands (0: none), how often it was
     told again, and how many other values were told.
 
+    classes: of a multiclass model the classes that were told, and a label is the place of one among them.
     loose: the labels that belong to no prediction, with `us` (the instant told for their prediction, else the one at
     which they were known) and the booleans `before` and `ambiguous`.
     """
@@ -87,6 +88,7 @@ class Joined:
     contradictions: NDArray[np.int64] = field(repr=False)
     counts: LabelCounts
     loose: pa.Table | None = field(default=None, repr=False, compare=False)
+    classes: tuple[str, ...] = ()
 
 
 def join(predictions: pa.Table, labels: pa.Table | None, key: Sequence[str], as_of_us: int) -> Joined:
@@ -126,7 +128,8 @@ def join(predictions: pa.Table, labels: pa.Table | None, key: Sequence[str], as_
     rows = np.flatnonzero(place >= 0)
     rows = rows[np.argsort(place[rows], kind="stable")]  # by prediction, each in the order of outdoing
     of = place[rows]
-    values = labels["label"].to_numpy()[rows]
+    every, classes = _told(labels)
+    values = every[rows]
     last = np.flatnonzero(np.diff(of, append=-1))
     winners = of[last]
     joined.label[winners] = values[last]
@@ -148,7 +151,7 @@ def join(predictions: pa.Table, labels: pa.Table | None, key: Sequence[str], as_
         ambiguous=int(np.count_nonzero(ambiguous)),
         predictions=count,
     )
-    return Joined(joined.label, joined.known_at_us, joined.duplicates, joined.contradictions, counts, loose)
+    return Joined(joined.label, joined.known_at_us, joined.duplicates, joined.contradictions, counts, loose, classes)
 
 
 def keys(rows: pa.Table, columns: Sequence[str], *, prefix: str = "") -> pa.ChunkedArray:
@@ -206,7 +209,7 @@ def parse(
     table = _with_times(
         table.select([n for n in names if n in {value, at, known_at, *key, *_IDS}]), [at, known_at], model
     )
-    labels = _values(table[value], value, model, task)
+    labels, classes = _values(table[value], value, model, task)
     for name in {*_IDS, *(key if keyed else ())} & set(names):
         if pa.types.is_nested(table[name].type):
             raise _bad(model, 0, f"has a {table[name].type} in '{name}'", "An id or a key is a text or a number.")
@@ -225,7 +228,14 @@ def parse(
             raise _bad(model, place, f"has no time in '{known_at}'", "Say since when the label is known.")
         told.append(
             LabelRow(
-                f"{telling}-{place:08d}", label, known_us[place], recorded_us, actor, *identity, at_us=at_us[place]
+                f"{telling}-{place:08d}",
+                label,
+                known_us[place],
+                recorded_us,
+                actor,
+                *identity,
+                at_us=at_us[place],
+                of_class=classes[place],
             )
         )
     return told
@@ -410,14 +420,29 @@ def _parsed(texts: Sequence[str | None], name: str, model: str) -> list[datetime
     return times
 
 
-def _values(column: pa.ChunkedArray, name: str, model: str, task: Task) -> list[float]:
-    """The labels as floats, each checked."""
+def _told(labels: pa.Table) -> tuple[NDArray[np.float64], tuple[str, ...]]:
+    """What was told: numbers, or, when any is a class, the places of classes among all that were told, sorted."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    numbers: NDArray[np.float64] = labels["label"].to_numpy()
+    if "class" not in labels.column_names or labels["class"].null_count == labels.num_rows:
+        return numbers, ()
+    classes = sorted(pc.unique(labels["class"]).drop_null().to_pylist())
+    found = pc.index_in(labels["class"], value_set=pa.array(classes, pa.string()))
+    return found.cast(pa.float64()).to_numpy(zero_copy_only=False), tuple(classes)
+
+
+def _values(column: pa.ChunkedArray, name: str, model: str, task: Task) -> tuple[list[float], list[str | None]]:
+    """The labels as floats, each checked, and their classes; of a multiclass model the floats are NaN."""
     import numpy as np
     import pyarrow as pa
 
     kind = column.type
     if pa.types.is_null(kind):
         raise _bad(model, 0, f"has no value in '{name}'", "Leave rows out whose outcome is not known.")
+    if task == "multiclass":
+        return [float("nan")] * len(column), _classes(column, name, model)
     if not (pa.types.is_boolean(kind) or pa.types.is_integer(kind) or pa.types.is_floating(kind)):
         raise _bad(model, 0, f"has a {kind} in '{name}'", "Labels are numbers; of a binary model 0 and 1.")
     values = column.cast(pa.float64()).to_numpy(zero_copy_only=False)
@@ -436,6 +461,28 @@ def _values(column: pa.ChunkedArray, name: str, model: str, task: Task) -> list[
             more = f" ({int(wrong.sum()):,} of {values.size:,} rows)" if wrong.sum() > 1 else ""
             raise _bad(model, place, f"{found} '{name}'{more}", expected)
     told: list[float] = values.tolist()
+    return told, [None] * len(told)
+
+
+def _classes(column: pa.ChunkedArray, name: str, model: str) -> list[str | None]:
+    """Classes as text, each checked; a whole number may have come as a float."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if pa.types.is_floating(column.type):
+        try:
+            column = column.cast(pa.int64())
+        except pa.ArrowInvalid:
+            raise _bad(model, 0, f"has a {column.type} in '{name}'", "Classes are texts or whole numbers.") from None
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    text = pa.types.is_string(column.type) or pa.types.is_large_string(column.type)
+    if not (text or pa.types.is_integer(column.type)):
+        raise _bad(model, 0, f"has a {column.type} in '{name}'", "Classes are texts or whole numbers.")
+    if column.null_count:
+        place = int(pc.index(pc.is_null(column), True).as_py())
+        raise _bad(model, place, f"has no value in '{name}'", "Leave rows out whose outcome is not known.")
+    told: list[str | None] = column.cast(pa.string()).to_pylist()
     return told
 
 

@@ -86,7 +86,19 @@ def make_report(
         evaluate(alarm, sample, until_us, reference, training, since_us=since_us, drifts=drifts)
         for alarm in monitor.every_alarm
     ]
-    judged = _judge(_Facts(monitor, window, figures, drifted, checks, alarms, reference is not None, elsewhere))
+    judged = _judge(
+        _Facts(
+            monitor,
+            window,
+            figures,
+            drifted,
+            checks,
+            alarms,
+            reference is not None,
+            elsewhere,
+            sample.task == "multiclass",
+        )
+    )
     return Report(
         format=FORMAT,
         id=id,
@@ -199,6 +211,7 @@ class _Facts:
     alarms: list[AlarmResult]
     compared: bool
     elsewhere: bool
+    several: bool = False
 
     @property
     def failed(self) -> list[Check]:
@@ -290,9 +303,11 @@ def _calibration(facts: _Facts, alarm: AlarmResult) -> str:
         return f"{_subject(facts)} is off its level: {alarm.evidence}"
     under = observed > mean_score
     if _is_share(facts):
-        numbers = f"{_percent(observed)} were {outcome or 'positive'}, the model said {_percent(mean_score)}"
+        numbers = f"{_percent(observed)} were {_outcome(facts)}, the model said {_percent(mean_score)}"
     else:
         numbers = f"the mean was {_number(observed)}, the model said {_number(mean_score)}"
+    if facts.several:
+        return f"'{monitor.model}' is {'less' if under else 'more'} sure of itself than it is right: {numbers}"
     direction = f"{'under' if under else 'over'}-predicted"
     if monitor.subject and outcome:
         return f"{outcome.capitalize()} {monitor.subject} are {direction}: {numbers}"
@@ -333,12 +348,12 @@ def _good(facts: _Facts) -> str:
 
 
 def _level(facts: _Facts) -> str:
-    figures, outcome = facts.performance, facts.monitor.outcome
+    figures = facts.performance
     if figures.mean_score is None or figures.observed is None:
         return "no label is known"
     known = f"with {_percent(figures.labelled / figures.rows)} of the labels known"
     if _is_share(facts):
-        numbers = f"{_percent(figures.observed)} were {outcome or 'positive'}, it said {_percent(figures.mean_score)}"
+        numbers = f"{_percent(figures.observed)} were {_outcome(facts)}, it said {_percent(figures.mean_score)}"
     else:
         numbers = f"the mean was {_number(figures.observed)}, it said {_number(figures.mean_score)}"
     return f"{numbers}, {known}"
@@ -428,6 +443,11 @@ def _means(alarm: AlarmResult, figures: Performance) -> tuple[float | None, floa
     if alarm.means is not None:
         return alarm.means
     return figures.mean_score, figures.observed
+
+
+def _outcome(facts: _Facts) -> str:
+    """What labels of 1 stand for; of several classes, that the predicted one was right."""
+    return "right" if facts.several else facts.monitor.outcome or "positive"
 
 
 def _is_share(facts: _Facts) -> bool:

@@ -511,7 +511,7 @@ def _drift_bar(one: ColumnDrift, *, name: str = "") -> Bar:
 
 
 def _shown(report: Report) -> Shown:
-    return "share" if report.task == "binary" else "number"
+    return "number" if report.task == "regression" else "share"
 
 
 def _step(times: Sequence[datetime]) -> timedelta:

@@ -37,7 +37,7 @@ def quality(sample: Sample, reference: Reference) -> list[Check]:
     if not rows.num_rows:
         return []
     checks = [_columns(sample, reference), _once(sample), _scored(sample)]
-    if sample.task == "binary":
+    if sample.task != "regression":
         checks.append(_in_range(sample))
     for name, column in reference.columns.items():
         if f"{FEATURE}{name}" in rows.column_names:

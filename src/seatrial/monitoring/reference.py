@@ -73,13 +73,15 @@ Column = Numbers | Categories
 
 @dataclass(frozen=True)
 class Reference:
-    """What to compare with. name: in words; rows_per_day: of the reference, when its times are known."""
+    """What to compare with. name: in words; rows_per_day: of the reference, when its times are known.
+    predicted: of a multiclass model how often each class was predicted."""
 
     name: str
     rows: int
     columns: dict[str, Column]
     scores: Numbers | None = None
     rows_per_day: float | None = None
+    predicted: Categories | None = None
 
     @staticmethod
     def from_profile(profile: Mapping[str, Any], *, name: str = "the training rows") -> Reference:
@@ -92,12 +94,14 @@ class Reference:
                 next="Update seatrial.",
             )
         scores = _column(profile["scores"]) if profile.get("scores", {}).get("count") else None
+        predicted = _column(profile["predicted"]) if profile.get("predicted") else None
         return Reference(
             name,
             profile["rows"],
             {column: _column(plain) for column, plain in profile["inputs"].items()},
             scores if isinstance(scores, Numbers) else None,
             profile.get("rows_per_day"),
+            predicted if isinstance(predicted, Categories) else None,
         )
 
     @staticmethod

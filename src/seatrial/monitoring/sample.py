@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 FEATURE = "feature_"
+OF_CLASS = "probability_"
 
 
 @dataclass(frozen=True)
@@ -32,10 +33,19 @@ class Sample:
         label_known_at  timestamp[us, UTC] or null
         feature_NAME    float64 or string, one per input of the model; null is missing
 
+    Of a multiclass model `score` is the probability of the class that was predicted and `label` whether that was right
+    (1.0 or 0.0), so that mean score and mean label are sureness and accuracy; and there are
+
+        predicted_class, label_class  string or null: the classes themselves
+        probability_CLASS             float64, one per class, when the model's inputs were read; null where a release
+                                      does not know it
+
     and, when labels were joined, label_duplicates and label_contradictions (int64): how often the row's label was
     told again, and how many other values were told.
     labels: what became of the labels; see `LabelCounts`.
     loose: the labels that belong to no prediction, see `monitoring.labels.Joined`; None: not known one by one.
+    threshold: from which score on the live release of a binary model decides "positive". quantile: which one a
+        regression predicts.
     """
 
     model: str
@@ -43,6 +53,8 @@ class Sample:
     rows: pa.Table = field(repr=False, compare=False)
     labels: LabelCounts = field(default_factory=LabelCounts)
     loose: pa.Table | None = field(default=None, repr=False, compare=False)
+    threshold: float = 0.5
+    quantile: float = 0.5
 
     @property
     def features(self) -> list[str]:
@@ -87,6 +99,24 @@ class Sample:
         """(n,) labels; NaN where there is none."""
         return _floats(self.rows["label"])
 
+    def class_scores(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Of a multiclass model: (n,) labels as places among C classes, NaN where there is none, and (n, C)
+        probabilities, 0 for a class that a row's release does not know. The classes are those of the predictions and
+        of the labels, sorted by their text; which place is whose does not matter to a metric."""
+        import numpy as np
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        names = [name.removeprefix(OF_CLASS) for name in self.rows.column_names if name.startswith(OF_CLASS)]
+        happened = pc.unique(self.rows["label_class"]).drop_null().to_pylist()
+        classes = sorted({*names, *happened})
+        table = np.zeros((self.rows.num_rows, len(classes)))
+        for place, name in enumerate(classes):
+            if name in names:
+                table[:, place] = np.nan_to_num(_floats(self.rows[OF_CLASS + name]))
+        labels = pc.index_in(self.rows["label_class"], value_set=pa.array(classes, pa.string()))
+        return labels.cast(pa.float64()).to_numpy(zero_copy_only=False), table
+
     def at_us(self) -> NDArray[np.int64]:
         """(n,) instants that the predictions are for, in microseconds since 1970, ascending."""
         import pyarrow as pa
@@ -104,19 +134,21 @@ def from_log(
     key: Sequence[str] = (),
     window: Window | None = None,
     as_of_us: int,
+    threshold: float = 0.5,
+    quantile: float = 0.5,
 ) -> Sample:
     """The sample of a prediction log.
 
     log_table: what `PredictionLog.rows` gives, of one model: also of some time before the window, because a label of
         the window without a prediction among them counts as unmatched.
     labels: what `LabelStore.read` gives; None: nobody told any. Only those known at `as_of_us` or before count.
-    key: the columns of the model's business key.
+    key: the columns of the model's business key. threshold, quantile: see `Sample`.
     """
     import pyarrow as pa
     import pyarrow.compute as pc
 
     count = log_table.num_rows
-    source = "probability" if task == "binary" else "prediction"
+    source = "prediction" if task == "regression" else "probability"
     degraded = pa.nulls(count, pa.bool_())
     if "degraded" in log_table.column_names and not pa.types.is_null(log_table["degraded"].type):
         degraded = pc.greater(pc.list_value_length(log_table["degraded"]), 0)
@@ -131,8 +163,12 @@ def from_log(
         "latency_ms": _column(log_table, "latency_ms", pa.float64()),
         "degraded": degraded,
     }
+    if task == "multiclass":
+        columns["predicted_class"] = _column(log_table, "predicted_class", pa.string())
+        columns |= {name: log_table[name] for name in log_table.column_names if name.startswith(OF_CLASS)}
     columns |= {name: log_table[name] for name in log_table.column_names if name.startswith(FEATURE)}
-    return joined(Sample(model, task, pa.table(columns)), log_table, labels, key=key, window=window, as_of_us=as_of_us)
+    sample = Sample(model, task, pa.table(columns), threshold=threshold, quantile=quantile)
+    return joined(sample, log_table, labels, key=key, window=window, as_of_us=as_of_us)
 
 
 def joined(
@@ -150,11 +186,17 @@ def joined(
     """
     import numpy as np
     import pyarrow as pa
+    import pyarrow.compute as pc
 
     found = join(predictions, labels, key, as_of_us)
     rows = sample.rows
+    label = pa.array(found.label, from_pandas=True)
+    if sample.task == "multiclass":
+        happened = _names(found.label, found.classes)
+        rows = rows.append_column("label_class", happened)
+        label = pc.equal(rows["predicted_class"], happened).cast(pa.float64())
     for name, column in (
-        ("label", pa.array(found.label, from_pandas=True)),
+        ("label", label),
         ("label_known_at", _instants(found.known_at_us, ~np.isnan(found.label))),
         ("label_duplicates", pa.array(found.duplicates)),
         ("label_contradictions", pa.array(found.contradictions)),
@@ -164,6 +206,18 @@ def joined(
     rows = rows.sort_by([("at", "ascending"), ("prediction_id", "ascending")])
     whole = replace(sample, rows=rows, labels=found.counts, loose=found.loose)
     return whole if window is None else whole.within(window)
+
+
+def _names(places: NDArray[np.float64], classes: Sequence[str]) -> pa.Array:
+    """The class at each place, null where there is none; also where numbers were told, which are no classes."""
+    import numpy as np
+    import pyarrow as pa
+
+    if not classes:
+        return pa.nulls(places.size, pa.string())
+    known = ~np.isnan(places)
+    indices = pa.array(np.where(known, places, 0).astype(np.int64), mask=~known)
+    return pa.array(classes, pa.string()).take(indices)
 
 
 def _instants(us: NDArray[np.int64], valid: NDArray[np.bool_]) -> pa.Array:

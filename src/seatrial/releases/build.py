@@ -24,7 +24,8 @@ from seatrial.releases.native import NativeModel
 from seatrial.releases.signing import SigningKey
 from seatrial.releases.supervised import Cost
 
-THRESHOLD = 0.5
+HALF = 0.5
+"""The threshold of a run that recorded none."""
 
 Progress = Callable[[str, int, int], None]
 
@@ -46,7 +47,8 @@ class Built:
 class Made:
     """What a release says of its model; what is not known is left empty, and nothing is put in its place.
 
-    estimator: its class by import path. metrics: as they were measured, wherever. packages: the lines of the lock of
+    estimator: its class by import path. metrics: as they were measured, wherever. threshold: from which probability a
+    prediction is 1; None for other tasks than binary. packages: the lines of the lock of
     the environment in which it was trained; None when that is not known.
     """
 
@@ -58,6 +60,7 @@ class Made:
     metrics: Mapping[str, float | None]
     gates: Sequence[Mapping[str, Any]]
     lineage: Lineage
+    threshold: float | None
     packages: Sequence[str] | None
     owner: str = ""
     on_call: str = ""
@@ -70,9 +73,10 @@ def made_by_run(run: Record, facts: Mapping[str, Any]) -> Made:
     body = run.body
     definition, code, lock = body["definition"], body["environment"]["code"], body["environment"]["lock"]
     training_set, *snapshots = run.inputs
+    signature = msgspec.convert(body["signature"], Signature)
     return Made(
         model=run.name,
-        signature=msgspec.convert(body["signature"], Signature),
+        signature=signature,
         plan=msgspec.convert(body["plan"], FeaturePlan),
         estimator=definition["estimator"],
         parameters=definition["params"],
@@ -88,6 +92,7 @@ def made_by_run(run: Record, facts: Mapping[str, Any]) -> Made:
             lock=lock["digest"],
             more={"cutoff_us": body["cutoff_us"], "seed": body["seed"], "threads": body["threads"], **facts},
         ),
+        threshold=(body.get("threshold") or {}).get("value", HALF) if signature.task == "binary" else None,
         packages=body["environment"]["packages"],
         owner=definition["owner"],
         on_call=definition["on_call"],
@@ -115,10 +120,10 @@ def build(
     What has no ONNX form that answers the same is released in its own (`ladder.choose`); the manifest says why.
     Raises ParityRefused, GoldenMismatch.
     """
-    signature = made.signature
+    signature, threshold = made.signature, made.threshold
     tell = progress or _silent
     tell("export", 0, 4)
-    form = choose(native, rows, signature, made.model, threshold=THRESHOLD)
+    form = choose(native, rows, signature, made.model, threshold=HALF if threshold is None else threshold)
     tell("golden rows", 2, 4)
     files = {
         model_file(form.format): form.data,
@@ -150,7 +155,7 @@ def _manifest(made: Made, version: int, form: Form, files: Mapping[str, bytes]) 
         explanation="",
         signature=made.signature,
         plan=made.plan,
-        threshold=THRESHOLD if made.signature.task == "binary" else None,
+        threshold=made.threshold,
         estimator=made.estimator,
         parameters=dict(made.parameters),
         model_format=form.format,

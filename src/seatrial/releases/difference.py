@@ -108,9 +108,9 @@ def _replay(a: Bundle, b: Bundle) -> Replay:
         return Replay(**about, problem=f"{listed(absent)} is no input of {a.id}")
     try:
         golden = read_golden(a.files[GOLDEN])
-        wanted = np.asarray(golden.scores, dtype=np.float64)
-        rows = _translated(a, b, golden.matrix())
-        scores = np.asarray(b.runtime().score(rows), dtype=np.float64)
+        wanted = golden.wanted()
+        rows = _translated(a, b, golden.given())
+        scores = b.runtime().score(rows)
     except (SeatrialError, KeyError) as error:
         return Replay(**about, problem=error.found if isinstance(error, SeatrialError) else str(error))
     if scores.shape != wanted.shape:

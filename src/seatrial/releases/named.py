@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from seatrial.core.errors import Failed
 from seatrial.core.signature import NamedRows, Rows, Signature
-from seatrial.releases.runtime import OUTPUT, ModelUnreadable, Runtime, WrongShape, session
+from seatrial.releases.runtime import OUTPUT, ModelUnreadable, Runtime, WrongShape, not_finite, session
 
 MISSING = "\ufdd0"
 
@@ -97,7 +97,10 @@ class NamedRuntime(Runtime):
             name: _strings(values) if strings else values.astype(np.float32, copy=False).reshape(-1, 1)
             for (name, strings), values in zip(self._given, rows.columns.values(), strict=True)
         }
-        return self._finite(self._session.run([OUTPUT], feed)[0].astype(np.float64))
+        scores: NDArray[np.float64] = self._session.run([OUTPUT], feed)[0].astype(np.float64)
+        if not np.isfinite(scores).all():
+            raise not_finite(scores)
+        return scores
 
 
 def _strings(values: NDArray[np.object_]) -> NDArray[np.object_]:

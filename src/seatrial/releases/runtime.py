@@ -123,12 +123,9 @@ class Runtime:
         Returns float64 [n], or [n, C] of a model of many classes (`many`), all finite.
         Raises WrongShape, MissingNotAccepted and ScoreNotFinite; then no row has a score.
         """
-        if isinstance(rows, NamedRows):
-            raise WrongShape("rows are columns by name.", expected=f"float32 [n, {self.inputs}] is expected.")
-        if rows.dtype != np.float32 or rows.ndim != 2 or rows.shape[1] != self.inputs:
-            raise WrongShape(
-                f"rows are {rows.dtype} {list(rows.shape)}.", expected=f"float32 [n, {self.inputs}] is expected."
-            )
+        if isinstance(rows, NamedRows) or rows.dtype != np.float32 or rows.ndim != 2 or rows.shape[1] != self.inputs:
+            what = "columns by name" if isinstance(rows, NamedRows) else f"{rows.dtype} {list(rows.shape)}"
+            raise WrongShape(f"rows are {what}.", expected=f"float32 [n, {self.inputs}] is expected.")
         if not len(rows):
             return self._nothing()
         if self.no_missing.size:
@@ -140,22 +137,13 @@ class Runtime:
                 scores = self._score.astype(np.float64)
         else:
             scores = self._run([OUTPUT], {_INPUT: rows}, None)[0].astype(np.float64)
-        return self._finite(scores)
+        if not (math.isfinite(scores[0]) if scores.size == 1 else np.isfinite(scores).all()):
+            raise not_finite(scores)
+        return scores
 
     def _nothing(self) -> NDArray[np.float64]:
         """The scores of no rows."""
         return np.empty((0, int(self._session.get_outputs()[0].shape[1])) if self.many else 0)
-
-    def _finite(self, scores: NDArray[np.float64]) -> NDArray[np.float64]:
-        if not (math.isfinite(scores[0]) if scores.size == 1 else np.isfinite(scores).all()):
-            bad = ~np.isfinite(scores.reshape(len(scores), -1)).all(axis=1)
-            raise ScoreNotFinite(
-                f"the model's score of row {int(bad.argmax())} is not a finite number ({int(bad.sum())} such rows).",
-                expected="A model without an imputer gives NaN when an input is missing.",
-                next="Send the missing value, or train with an imputer.",
-                state="No score was given.",
-            )
-        return scores
 
     def _check_shape(self) -> tuple[int, bool]:
         """How many inputs there are, and whether there is a score for each of many classes."""
@@ -189,6 +177,17 @@ class Runtime:
                 state="No score was given.",
                 input=position,
             )
+
+
+def not_finite(scores: NDArray[np.float64]) -> ScoreNotFinite:
+    """The error for scores, [n] or [n, C], that are not all finite numbers."""
+    bad = ~np.isfinite(scores.reshape(len(scores), -1)).all(axis=1)
+    return ScoreNotFinite(
+        f"the model's score of row {int(bad.argmax())} is not a finite number ({int(bad.sum())} such rows).",
+        expected="A model without an imputer gives NaN when an input is missing.",
+        next="Send the missing value, or train with an imputer.",
+        state="No score was given.",
+    )
 
 
 def session(model: bytes, threads: int) -> onnxruntime.InferenceSession:

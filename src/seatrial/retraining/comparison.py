@@ -91,11 +91,14 @@ def compare(
     """Judge the rows of [start, as_of).
 
     at_us: (n,) instants of the predictions. labels: (n,), NaN where not known at `as_of`.
-    champion_scores, challenger_scores: (n,) for the same rows; rows that either could not score do not count.
+    champion_scores, challenger_scores: (n,), or (n, C) of the same classes, for the same rows; rows that either could
+        not score do not count.
     Only whole days before `as_of` count, and of those the ones with 30 labelled rows or more.
     """
     until = min(as_of_us, start_us + judge_for_us)
-    usable = ~(np.isnan(labels) | np.isnan(champion_scores) | np.isnan(challenger_scores))
+    usable = ~np.isnan(labels)
+    for scores in (champion_scores, challenger_scores):
+        usable &= ~np.isnan(scores.reshape(len(labels), -1)).any(axis=1)
     usable &= (at_us >= start_us) & (at_us < until)
     day = (at_us - start_us) // DAY_US
     whole = (until - start_us) // DAY_US
@@ -119,7 +122,7 @@ def compare(
         start=iso(from_us(start_us)),
         as_of=iso(from_us(as_of_us)),
         rows=int(usable.sum()),
-        loss="log_loss" if task == "binary" else "squared_error",
+        loss="squared_error" if task == "regression" else "log_loss",
         days=days,
         better_days=int((values > 0).sum()),
         gain=gain,
@@ -141,8 +144,13 @@ def _verdict(days: int, low: float | None, high: float | None, min_days: int) ->
 
 
 def _loss(task: Task, labels: NDArray[np.float64], scores: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Each row's loss: minus the log likelihood for binary, the squared error for regression. (n,), NaN stays NaN."""
+    """Each row's loss: minus the log likelihood of classes, the squared error for regression. (n,), NaN stays NaN."""
     if task == "regression":
         return (labels - scores) ** 2
     sure = np.clip(scores, 1e-15, 1 - 1e-15)
+    if task == "multiclass":
+        known = np.flatnonzero(~np.isnan(labels))
+        losses = np.full(labels.size, np.nan)
+        losses[known] = -np.log(sure[known, labels[known].astype(np.intp)])
+        return losses
     return -(labels * np.log(sure) + (1 - labels) * np.log1p(-sure))

@@ -10,7 +10,7 @@ returning a number. Nothing here knows of models, splits or gates.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -158,6 +158,29 @@ def f1(labels: Vector, scores: Vector, *, threshold: float = 0.5) -> float:
     return 2 * hits / (2 * hits + false_alarms + misses)
 
 
+@dataclass(frozen=True)
+class Confusion:
+    """How many rows were decided how. A positive decision is `score >= threshold`."""
+
+    true_positive: int
+    false_positive: int
+    false_negative: int
+    true_negative: int
+
+    def as_plain(self) -> dict[str, int]:
+        return asdict(self)
+
+
+def confusion(labels: Vector, scores: Vector, *, threshold: float = 0.5) -> Confusion:
+    """The four counts of decisions against labels.
+
+    >>> confusion(np.array([0, 1, 1]), np.array([0.9, 0.5, 0.1]))
+    Confusion(true_positive=1, false_positive=1, false_negative=1, true_negative=0)
+    """
+    hits, false_alarms, misses, rows = _decisions(labels, scores, threshold)
+    return Confusion(hits, false_alarms, misses, rows - hits - false_alarms - misses)
+
+
 def mae(labels: Vector, scores: Vector) -> float:
     """Mean absolute error, in the target's unit; lower is better.
 
@@ -176,6 +199,20 @@ def rmse(labels: Vector, scores: Vector) -> float:
     """
     labels, scores = _numbers(labels, scores)
     return float(np.sqrt(np.mean((scores - labels) ** 2)))
+
+
+def quantile_loss(labels: Vector, scores: Vector, *, quantile: float = 0.5) -> float:
+    """Mean pinball loss of a predicted quantile, in the target's unit; lower is better.
+
+    A label above the score costs `quantile` for each unit, one below costs 1 - `quantile` (Koenker and Bassett 1978);
+    at 0.5 it is half of the mean absolute error. quantile: in (0, 1).
+
+    >>> quantile_loss(np.array([10.0, 0.0]), np.array([0.0, 10.0]), quantile=0.9)
+    5.0
+    """
+    labels, scores = _numbers(labels, scores)
+    over = labels - scores
+    return float(np.mean(np.maximum(quantile * over, (quantile - 1) * over)))
 
 
 def r2(labels: Vector, scores: Vector) -> float:
@@ -288,11 +325,12 @@ def multiclass_f1(labels: Vector, scores: Vector) -> float:
 
 @dataclass(frozen=True)
 class Metric:
-    """A metric by name, and which way is better."""
+    """A metric by name, and which way is better. at: what else its function is given, by the name of the argument."""
 
     name: str
-    function: Callable[[Vector, Vector], float]
+    function: Callable[..., float]
     better: Literal["higher", "lower"]
+    at: Literal["threshold", "quantile"] | None = None
 
 
 METRICS: dict[Task, dict[str, Metric]] = {
@@ -304,10 +342,10 @@ METRICS: dict[Task, dict[str, Metric]] = {
             Metric("log_loss", log_loss, "lower"),
             Metric("brier", brier, "lower"),
             Metric("expected_calibration_error", expected_calibration_error, "lower"),
-            Metric("accuracy", accuracy, "higher"),
-            Metric("precision", precision, "higher"),
-            Metric("recall", recall, "higher"),
-            Metric("f1", f1, "higher"),
+            Metric("accuracy", accuracy, "higher", at="threshold"),
+            Metric("precision", precision, "higher", at="threshold"),
+            Metric("recall", recall, "higher", at="threshold"),
+            Metric("f1", f1, "higher", at="threshold"),
         )
     },
     "multiclass": {
@@ -324,7 +362,12 @@ METRICS: dict[Task, dict[str, Metric]] = {
     },
     "regression": {
         metric.name: metric
-        for metric in (Metric("r2", r2, "higher"), Metric("mae", mae, "lower"), Metric("rmse", rmse, "lower"))
+        for metric in (
+            Metric("r2", r2, "higher"),
+            Metric("mae", mae, "lower"),
+            Metric("rmse", rmse, "lower"),
+            Metric("quantile_loss", quantile_loss, "lower", at="quantile"),
+        )
     },
 }
 
@@ -332,12 +375,20 @@ MAIN: dict[Task, str] = {"binary": "roc_auc", "multiclass": "roc_auc", "regressi
 """The metric whose spread over folds and whose gap to the test part the gates look at."""
 
 
-def measure(task: Task, labels: Vector, scores: Vector) -> dict[str, float | None]:
-    """Every metric of the task; None where the rows do not define it. scores: (n,), or (n, C) for multiclass."""
+def measure(
+    task: Task, labels: Vector, scores: Vector, *, threshold: float = 0.5, quantile: float = 0.5
+) -> dict[str, float | None]:
+    """Every metric of the task; None where the rows do not define it.
+
+    scores: (n,), or (n, C) for multiclass. threshold: from which score on a binary decision is positive. quantile:
+    which one a regression predicts.
+    """
+    given = {"threshold": threshold, "quantile": quantile}
     measured: dict[str, float | None] = {}
     for name, metric in METRICS[task].items():
+        more = {metric.at: given[metric.at]} if metric.at else {}
         try:
-            measured[name] = metric.function(labels, scores)
+            measured[name] = metric.function(labels, scores, **more)
         except MetricUndefined:
             measured[name] = None
     return measured

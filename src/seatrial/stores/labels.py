@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 FORMAT = 1
+CLASS = "class"
 MOST_FILES = 64
 SMALL_BYTES = 8 * 2**20
 """Files of this size and more are not merged again."""
@@ -63,6 +64,7 @@ class LabelRow:
         key, joined by "|", times in ISO 8601.
     at_us: the instant that the prediction was for, when it was told.
     known_at_us: since when it can be known (domain time); recorded_at_us: when it was told (the machine's time).
+    label: a number; of a multiclass model NaN, and `of_class` is the class that happened, as text.
     """
 
     id: str
@@ -74,6 +76,7 @@ class LabelRow:
     request_id: str | None = None
     key: str | None = None
     at_us: int | None = None
+    of_class: str | None = None
 
 
 class LabelStore:
@@ -109,7 +112,8 @@ class LabelStore:
         """Every label that was told of `model`, once, in the order of their ids; no rows when there is none.
 
         Columns: id, prediction_id, request_id, key (strings or null), at (UTC or null), label (float64), known_at,
-        recorded_at (UTC), actor. Raises LabelsTooNew, LabelsDamaged.
+        recorded_at (UTC), actor, class (string or null; of multiclass models, whose label is NaN). Raises LabelsTooNew,
+        LabelsDamaged.
         """
         import pyarrow as pa
 
@@ -196,7 +200,10 @@ def _read(path: Path) -> tuple[pa.Table, set[str]]:
                 next="Update seatrial.",
                 file=path.name,
             )
-        table = pq.ParquetFile(path, page_checksum_verification=True).read().select(_schema().names).cast(_schema())
+        table = pq.ParquetFile(path, page_checksum_verification=True).read()
+        if CLASS not in table.column_names:  # it was written before there were classes
+            table = table.append_column(CLASS, pa.nulls(table.num_rows, pa.string()))
+        table = table.select(_schema().names).cast(_schema())
         return table.replace_schema_metadata(None), set(json.loads(metadata.get(_REPLACES_KEY, b"[]")))
     except (pa.ArrowException, KeyError, ValueError, OSError) as error:  # what cannot be unpacked is an OSError too
         raise LabelsDamaged(
@@ -246,6 +253,7 @@ def _table(labels: Sequence[LabelRow]) -> pa.Table:
         "known_at": [label.known_at_us for label in labels],
         "recorded_at": [label.recorded_at_us for label in labels],
         "actor": [label.actor for label in labels],
+        CLASS: [label.of_class for label in labels],
     }
     return pa.table(columns, schema=_schema())
 
@@ -265,6 +273,7 @@ def _schema() -> pa.Schema:
             pa.field("known_at", instant, nullable=False),
             pa.field("recorded_at", instant, nullable=False),
             pa.field("actor", text, nullable=False),
+            (CLASS, text),
         ]
     )
 

@@ -1045,7 +1045,8 @@ def _with_ages(table: pa.Table) -> pa.Table:
     at = table["at"].cast(pa.int64())
     for name in table.column_names:
         if name.startswith("view_") and name.endswith("_event_at"):
-            age = pc.divide(pc.subtract(at, table[name].cast(pa.int64())).cast(pa.float64()), 1e6)
+            age_us = pc.subtract(at, table[name].cast(pa.int64()))  # beyond 2**53, 285 years, it is rounded
+            age = pc.divide(age_us.cast(pa.float64(), safe=False), 1e6)
             table = table.append_column(f"{name.removesuffix('_event_at')}_age_s", age)
     return table
 

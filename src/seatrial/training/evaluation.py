@@ -6,20 +6,21 @@ folds, all within the training part, so that the test part is seen by nobody bef
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from seatrial.core.signature import Signature, encode
+from seatrial.core.signature import Rows, Signature, encode
 from seatrial.core.types import Field
 from seatrial.stats.metrics import measure
 from seatrial.training.estimator import fit_estimator, layout, score
 from seatrial.training.model import Model
 from seatrial.training.rows import Indices, TrainingRows
 from seatrial.training.split import Parts
+from seatrial.training.threshold import HALF, Threshold, choose
 
 
 @dataclass(frozen=True)
@@ -77,14 +78,31 @@ class PartFit:
     learned: NDArray[np.intp] | None = None
 
     def score(self, model: Model, rows: TrainingRows, indices: Indices) -> NDArray[np.float64]:
+        """Scores of some rows; how many of their values were not seen in training is kept."""
         inputs, unseen = encode(self.signature, rows.at(indices))
         self.unseen.update(unseen)
+        return self._scores(model, inputs)
+
+    def score_columns(self, model: Model, columns: Mapping[str, NDArray[Any]]) -> NDArray[np.float64]:
+        """Scores of columns that need not be the training rows' own."""
+        inputs, _ = encode(self.signature, columns)
+        return self._scores(model, inputs)
+
+    def _scores(self, model: Model, inputs: Rows) -> NDArray[np.float64]:
         scores = score(model, self.estimator, inputs, self.signature.inputs)
         if self.learned is None or self.learned.size == len(self.signature.classes):
             return scores
         of_all = np.zeros((len(scores), len(self.signature.classes)))  # nothing is known of the others
         of_all[:, self.learned] = scores
         return of_all
+
+
+@dataclass(frozen=True)
+class FoldScores:
+    """What a fold's fit, which had not seen them, said of the fold's test rows."""
+
+    parts: Parts
+    scores: NDArray[np.float64]
 
 
 def fit_part(model: Model, rows: TrainingRows, request: Sequence[Field], indices: Indices) -> PartFit:
@@ -96,28 +114,61 @@ def fit_part(model: Model, rows: TrainingRows, request: Sequence[Field], indices
     return PartFit(fit_estimator(model, inputs, labels, signature.inputs), signature, {}, learned)
 
 
-def cross_validate(
+def fold_scores(
     model: Model,
     rows: TrainingRows,
     request: Sequence[Field],
     made: Sequence[Parts],
     progress: Callable[[int], None],
-) -> CrossValidation:
-    """A fit for each of the folds, measured on the fold's own test rows. progress: called with the folds done."""
-    measured = []
+) -> list[FoldScores]:
+    """A fit for each of the folds, asked about the fold's own test rows. progress: called with the folds done."""
+    scored = []
     for number, parts in enumerate(made, start=1):
         fitted = fit_part(model, rows, request, parts.train)
-        metrics = measure(model.task, rows.labels[parts.test], fitted.score(model, rows, parts.test))
-        measured.append(Fold(int(parts.train.size), int(parts.test.size), int(parts.purged.size), metrics))
+        scored.append(FoldScores(parts, fitted.score(model, rows, parts.test)))
         progress(number)
-    return CrossValidation(tuple(measured))
+    return scored
 
 
-def constant_baseline(model: Model, rows: TrainingRows, parts: Parts) -> dict[str, float | None]:
+def cross_validation(
+    model: Model, rows: TrainingRows, scored: Sequence[FoldScores], threshold: float
+) -> CrossValidation:
+    """Each fold's metrics, decisions at `threshold`."""
+    return CrossValidation(
+        tuple(
+            Fold(
+                int(fold.parts.train.size),
+                int(fold.parts.test.size),
+                int(fold.parts.purged.size),
+                measured(model, rows.labels[fold.parts.test], fold.scores, threshold),
+            )
+            for fold in scored
+        )
+    )
+
+
+def chosen_threshold(model: Model, rows: TrainingRows, scored: Sequence[FoldScores]) -> Threshold:
+    """The operating threshold: of least cost on the folds' predictions, or 0.5 when no costs are stated."""
+    if model.costs is None or not scored:
+        return Threshold()
+    labels = np.concatenate([rows.labels[fold.parts.test] for fold in scored])
+    return choose(labels, np.concatenate([fold.scores for fold in scored]), model.costs)
+
+
+def measured(
+    model: Model, labels: NDArray[np.float64], scores: NDArray[np.float64], threshold: float
+) -> dict[str, float | None]:
+    """Every metric of the model's task, decisions at `threshold`; None where the rows do not define it."""
+    return measure(model.task, labels, scores, threshold=threshold, quantile=model.quantile)
+
+
+def constant_baseline(
+    model: Model, rows: TrainingRows, parts: Parts, threshold: float = HALF
+) -> dict[str, float | None]:
     """Metrics on the test part of the training part's mean label, or its class shares, predicted for every row: what
     skill starts from."""
     if rows.classes:
         shares = np.bincount(rows.labels[parts.train].astype(np.intp), minlength=len(rows.classes)) / parts.train.size
-        return measure(model.task, rows.labels[parts.test], np.tile(shares, (parts.test.size, 1)))
+        return measured(model, rows.labels[parts.test], np.tile(shares, (parts.test.size, 1)), threshold)
     constant = np.full(parts.test.size, rows.labels[parts.train].mean())
-    return measure(model.task, rows.labels[parts.test], constant)
+    return measured(model, rows.labels[parts.test], constant, threshold)

@@ -1,24 +1,50 @@
 """Gates: is this fit good enough to become a version, and on what evidence?
 
-A gate is declared with the model; after evaluation each gate gives a `GateResult` that holds the value looked
-at, the threshold and the reason. A value that the rows do not define never passes. Gates only judge; what a
-refusal means (a recorded run, no version) is decided by whoever asked.
+A gate is declared with the model; after evaluation each gate gives a `GateResult` that holds the value looked at, the
+threshold and the reason. A value that the rows do not define never passes. Gates of the project hold for every model; a
+model is excused from one only by a written reason, which is kept with the result. Gates only judge; what a refusal
+means (a recorded run, no version) is decided by whoever asked.
 """
 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Literal
 
-from seatrial.core.errors import GateRefused, did_you_mean
+from seatrial.core.declared import declare
+from seatrial.core.errors import GateRefused, did_you_mean, listed
 from seatrial.core.signature import Task
 from seatrial.features.definitions import BadDefinition
+from seatrial.stats.bootstrap import Difference
 from seatrial.stats.metrics import MAIN, METRICS, Metric
 
-Kind = Literal["at_least", "at_most", "cv_std_at_most", "cv_gap_at_most", "not_worse_than_champion"]
+if TYPE_CHECKING:
+    from seatrial.training.slices import Sliced
+
+Kind = Literal[
+    "at_least",
+    "at_most",
+    "cv_std_at_most",
+    "cv_gap_at_most",
+    "overfit_gap_at_most",
+    "slice_at_least",
+    "slice_at_most",
+    "fairness_gap_at_most",
+    "latency_at_most",
+    "size_at_most",
+    "not_worse_than_champion",
+]
 Metrics = Mapping[str, float | None]
+
+DIRECTED: dict[str, str] = {"at_least": "", "at_most": "", "slice_at_least": "slice_", "slice_at_most": "slice_"}
+"""Kinds that hold a metric to a value in its better direction, and what their constructors' names begin with."""
+OF_METRIC = (*DIRECTED, "not_worse_than_champion")
+FAIR = ("positive_rate", "recall", "precision", "accuracy")
+UNITS = {"": 1, "kb": 1000, "mb": 1000**2, "gb": 1000**3, "kib": 1024, "mib": 1024**2, "gib": 1024**3}
+MIN_ROWS = 200
 
 
 class GatesNotPassed(GateRefused):
@@ -33,20 +59,28 @@ class Gate:
 
     metric: the metric looked at; empty for the cross-validation gates, which look at the task's main metric
         (roc_auc for binary, r2 for regression).
-    value: the threshold; None for the comparison with the champion.
+    value: the threshold; None for the comparison with the champion by its value. For the fairness gap `metric` is what
+        is compared between groups, for the comparison with a margin `value` is the margin.
+    by: the column whose values part the test rows. min_rows: a part with fewer rows is not judged.
     """
 
     kind: Kind
     metric: str = ""
     value: float | None = None
+    by: str = ""
+    min_rows: int = 0
 
     def __post_init__(self) -> None:
-        if self.metric or self.kind in ("at_least", "at_most", "not_worse_than_champion"):
+        if self.kind == "fairness_gap_at_most":
+            self._check_fair()
+        elif self.metric or self.kind in OF_METRIC:
             metric = _known(self.metric)
-            if self.kind in ("at_least", "at_most"):
+            if self.kind in DIRECTED:
                 self._check_direction(metric)
-        if self.kind != "not_worse_than_champion":
+        if self.kind != "not_worse_than_champion" or self.value is not None:
             self._check_value()
+        if self.kind.startswith(("slice_", "fairness_")):
+            self._check_parts()
 
     @staticmethod
     def at_least(metric: str, value: float) -> Gate:
@@ -69,9 +103,54 @@ class Gate:
         return Gate("cv_gap_at_most", value=value)
 
     @staticmethod
-    def not_worse_than_champion(metric: str) -> Gate:
-        """The metric of the test part is not worse than the champion's on the same rows; passes without a champion."""
-        return Gate("not_worse_than_champion", metric)
+    def overfit_gap_at_most(value: float, metric: str = "") -> Gate:
+        """The fit is better on the rows that it learned from than on the test part by at most `value`.
+
+        metric: by default the task's main one.
+        """
+        return Gate("overfit_gap_at_most", metric, value)
+
+    @staticmethod
+    def slice_at_least(metric: str, value: float, *, by: str, min_rows: int = MIN_ROWS) -> Gate:
+        """The metric of every value of the column `by` with `min_rows` test rows or more is `value` or more."""
+        return Gate("slice_at_least", metric, value, by, min_rows)
+
+    @staticmethod
+    def slice_at_most(metric: str, value: float, *, by: str, min_rows: int = MIN_ROWS) -> Gate:
+        """The metric of every value of the column `by` with `min_rows` test rows or more is `value` or less."""
+        return Gate("slice_at_most", metric, value, by, min_rows)
+
+    @staticmethod
+    def fairness_gap_at_most(value: float, *, by: str, of: str = "positive_rate", min_rows: int = MIN_ROWS) -> Gate:
+        """The largest difference between two values of the column `by` is `value` or less, in the test part.
+
+        of: "positive_rate", the share of positive decisions (demographic parity), "recall" (equal opportunity: Hardt,
+        Price and Srebro 2016), "precision" or "accuracy". Values with fewer than `min_rows` rows do not count.
+        """
+        return Gate("fairness_gap_at_most", of, value, by, min_rows)
+
+    @staticmethod
+    def latency_at_most(milliseconds: float) -> Gate:
+        """The native model scores one row in this time, by the median of 100 on the machine that trains.
+
+        Time of a machine that others use too: a budget with room, or the gate refuses on a busy day.
+        """
+        return Gate("latency_at_most", value=milliseconds)
+
+    @staticmethod
+    def size_at_most(size: float | str) -> Gate:
+        """The native model is of this many bytes, or of "5 MB", "512 KiB" and the like."""
+        return Gate("size_at_most", value=_bytes(size) if isinstance(size, str) else size)
+
+    @staticmethod
+    def not_worse_than_champion(metric: str, *, margin: float | None = None) -> Gate:
+        """The metric of the test part is not worse than the champion's on the same rows; passes without a champion.
+
+        margin: without it the two values are compared as they are. With it the model passes only when the whole
+        interval of the difference (paired bootstrap, drawn in blocks of time) is above -margin, in the better
+        direction: it is shown not to be worse by more than that, and too few rows to tell do not pass.
+        """
+        return Gate("not_worse_than_champion", metric, margin)
 
     def __str__(self) -> str:
         match self.kind:
@@ -83,17 +162,54 @@ class Gate:
                 return f"cross-validation spread at most {self.value:g}"
             case "cv_gap_at_most":
                 return f"gap between cross-validation and test at most {self.value:g}"
+            case "overfit_gap_at_most":
+                of = f" of {self.metric}" if self.metric else ""
+                return f"gap{of} between training and test at most {self.value:g}"
+            case "slice_at_least" | "slice_at_most":
+                limit = "at least" if self.kind == "slice_at_least" else "at most"
+                return f"{self.metric} {limit} {self.value:g} by {self.by}{self._from_rows}"
+            case "fairness_gap_at_most":
+                return f"gap of {self.metric} by {self.by} at most {self.value:g}{self._from_rows}"
+            case "latency_at_most":
+                return f"a row scored in at most {self.value:g} ms"
+            case "size_at_most":
+                return f"at most {self.value:,.0f} bytes"
             case "not_worse_than_champion":
-                return f"{self.metric} not worse than the champion"
+                margin = "" if self.value is None else f" by more than {self.value:g}"
+                return f"{self.metric} not worse than the champion{margin}"
 
     def as_plain(self) -> dict[str, Any]:
-        return {"kind": self.kind, "metric": self.metric, "value": self.value}
+        plain = {"kind": self.kind, "metric": self.metric, "value": self.value}
+        return plain | ({"by": self.by, "min_rows": self.min_rows} if self.by else {})
+
+    def fits(self, task: Task) -> bool:
+        """Whether a model of this task has what the gate looks at."""
+        if self.kind == "fairness_gap_at_most":
+            return task == "binary"
+        return not self.metric or self.metric in METRICS[task]
+
+    @property
+    def _from_rows(self) -> str:
+        return "" if self.min_rows == MIN_ROWS else f" from {self.min_rows} rows"
+
+    def _check_fair(self) -> None:
+        if self.metric not in FAIR:
+            raise BadDefinition(
+                f"a fairness gap is asked for of {self.metric!r}.",
+                expected=f"One of {', '.join(FAIR)} is expected. {did_you_mean(str(self.metric), FAIR)}".strip(),
+            )
+
+    def _check_parts(self) -> None:
+        if not isinstance(self.by, str) or not self.by:
+            raise BadDefinition(f"a gate ({self.kind}) has by={self.by!r}.", expected="The name of a column.")
+        if isinstance(self.min_rows, bool) or not isinstance(self.min_rows, int) or self.min_rows < 1:
+            raise BadDefinition(f"a gate ({self.kind}) has min_rows={self.min_rows!r}.", expected="1 or more.")
 
     def _check_direction(self, metric: Metric) -> None:
-        right = "at_least" if metric.better == "higher" else "at_most"
+        right = DIRECTED[self.kind] + ("at_least" if metric.better == "higher" else "at_most")
         if self.kind != right:
             raise BadDefinition(
-                f"a gate asks for {self.metric} {self.kind.replace('_', ' ')} {self.value}.",
+                f"a gate asks for {self.metric} {self.kind.removeprefix('slice_').replace('_', ' ')} {self.value}.",
                 expected=f"{self.metric} is better when {metric.better}: write Gate.{right}('{self.metric}', ...).",
             )
 
@@ -102,6 +218,28 @@ class Gate:
             raise BadDefinition(
                 f"a gate ({self.kind}) has the threshold {self.value!r}.", expected="A finite number is expected."
             )
+        if self.value < 0 and self.kind not in DIRECTED:
+            raise BadDefinition(
+                f"a gate ({self.kind}) has the threshold {self.value:g}.", expected="0 or more is expected."
+            )
+
+
+@dataclass(frozen=True, init=False)
+class ProjectGates:
+    """Gates that every model of the project must pass, beside its own: `ProjectGates(Gate.at_least(...), ...)`.
+
+    One on a metric that a model's task does not have is not asked of it. A model cannot drop or weaken one; it may be
+    excused in words: Model(..., waives={"roc_auc at least 0.7": "a pilot until May"}), which is recorded and reviewed.
+    """
+
+    gates: tuple[Gate, ...] = field(default=())
+
+    def __init__(self, *gates: Gate) -> None:
+        for gate in gates:
+            if not isinstance(gate, Gate):
+                raise BadDefinition(f"ProjectGates holds {gate!r:.80}.", expected="Gates such as Gate.at_least(...).")
+        object.__setattr__(self, "gates", gates)
+        declare(self)
 
 
 @dataclass(frozen=True)
@@ -110,6 +248,8 @@ class GateResult:
 
     value: what was looked at; None when it is not defined.
     threshold: what it was compared with; None without a champion.
+    interval: where the value would be on other rows like these (95 %), as far as that is known.
+    of_project: whether every model has the gate. waived: the reason why this model is excused from it.
     """
 
     gate: Gate
@@ -117,6 +257,14 @@ class GateResult:
     threshold: float | None
     passed: bool
     reason: str
+    interval: tuple[float, float] | None = None
+    of_project: bool = False
+    waived: str = ""
+
+    @property
+    def refuses(self) -> bool:
+        """Whether this result alone keeps the model from becoming a version."""
+        return not self.passed and not self.waived
 
     def as_plain(self) -> dict[str, Any]:
         return {
@@ -124,8 +272,11 @@ class GateResult:
             **self.gate.as_plain(),
             "value": self.value,
             "threshold": self.threshold,
+            "interval": list(self.interval) if self.interval else None,
             "passed": self.passed,
             "reason": self.reason,
+            "of_project": self.of_project,
+            "waived": self.waived,
         }
 
 
@@ -135,6 +286,9 @@ class Evidence:
 
     metrics: of the test part. cv_mean, cv_std: of each metric over the folds; empty without cross-validation.
     champion: the champion's metrics on the same test rows; None when there is none.
+    differences: by metric, how much larger it is than the champion's, for gates with a margin.
+    intervals: of the test part's metrics. train_metrics: of the rows that the fit learned from, for the overfit gap.
+    slices: the test part by column. size: bytes of the native model. latency_ms: median of scoring one row.
     """
 
     task: Task
@@ -143,12 +297,23 @@ class Evidence:
     cv_std: Metrics
     champion: Metrics | None = None
     champion_name: str = ""
+    differences: Mapping[str, Difference] = field(default_factory=dict)
+    intervals: Mapping[str, tuple[float, float] | None] = field(default_factory=dict)
+    train_metrics: Metrics = field(default_factory=dict)
+    slices: Mapping[str, Sliced] = field(default_factory=dict)
+    size: int | None = None
+    latency_ms: float | None = None
 
 
 def check_gates(gates: Sequence[Gate], task: Task, *, cv_folds: int) -> None:
     """Raise BadDefinition for a gate that the task or the number of folds can never satisfy."""
     for gate in gates:
-        if gate.metric and gate.metric not in METRICS[task]:
+        if gate.kind == "fairness_gap_at_most" and not gate.fits(task):
+            raise BadDefinition(
+                f"the gate '{gate}' compares decisions, which a {task} model does not make.",
+                expected="A fairness gap is for binary models; Gate.slice_at_most holds an error to a limit by group.",
+            )
+        if not gate.fits(task):
             raise BadDefinition(
                 f"the gate '{gate}' names a metric that a {task} model does not have.",
                 expected=f"It has {', '.join(METRICS[task])}. {did_you_mean(gate.metric, METRICS[task])}".strip(),
@@ -160,9 +325,37 @@ def check_gates(gates: Sequence[Gate], task: Task, *, cv_folds: int) -> None:
             )
 
 
-def judge(gates: Sequence[Gate], evidence: Evidence) -> tuple[GateResult, ...]:
-    """The result of every gate, in order."""
-    return tuple(_judge(gate, evidence) for gate in gates)
+def judge(
+    gates: Sequence[Gate],
+    evidence: Evidence,
+    *,
+    of_project: Sequence[Gate] = (),
+    waives: Mapping[str, str] | None = None,
+) -> tuple[GateResult, ...]:
+    """The result of every gate: the project's that fit the task, then the model's, each in order.
+
+    waives: reasons by the words of a gate of the project.
+    """
+    waives = waives or {}
+    found = [
+        replace(_judge(gate, evidence), of_project=True, waived=waives.get(str(gate), ""))
+        for gate in of_project
+        if gate.fits(evidence.task)
+    ]
+    return (*found, *(_judge(gate, evidence) for gate in gates))
+
+
+def check_waives(model: str, waives: Mapping[str, str], of_project: Sequence[Gate]) -> None:
+    """Raise BadDefinition for a waived gate that the project does not have."""
+    known = [str(gate) for gate in of_project]
+    for gate in waives:
+        if gate not in known:
+            raise BadDefinition(
+                f"model '{model}' waives the gate '{gate}', which is none of the project's.",
+                expected=f"They are {listed(known)}. {did_you_mean(gate, known)}".strip()
+                if known
+                else "It has none: ProjectGates(...) declares them.",
+            )
 
 
 def not_passed(model: str, results: Sequence[GateResult], *, state: str) -> GatesNotPassed:
@@ -170,7 +363,7 @@ def not_passed(model: str, results: Sequence[GateResult], *, state: str) -> Gate
 
     state: what was kept, for the message ("Run run_… is kept; no version was made.").
     """
-    failed = [result for result in results if not result.passed]
+    failed = [result for result in results if result.refuses]
     return GatesNotPassed(
         f"{len(failed)} of {len(results)} gates of model '{model}' did not pass.",
         expected="\n".join(f"  {result.gate}: {result.reason}" for result in failed),
@@ -184,29 +377,97 @@ def _judge(gate: Gate, evidence: Evidence) -> GateResult:
     main = MAIN[evidence.task]
     match gate.kind:
         case "at_least" | "at_most":
-            return _compare(gate, f"{gate.metric} of the test part", evidence.metrics.get(gate.metric), gate.value)
+            value, interval = evidence.metrics.get(gate.metric), evidence.intervals.get(gate.metric)
+            return replace(_compare(gate, f"{gate.metric} of the test part", value, gate.value), interval=interval)
         case "cv_std_at_most":
             return _compare(gate, f"spread of {main} over the folds", evidence.cv_std.get(main), gate.value)
         case "cv_gap_at_most":
             test, mean = evidence.metrics.get(main), evidence.cv_mean.get(main)
             gap = None if test is None or mean is None else abs(mean - test)
             return _compare(gate, f"gap of {main} between folds and test part", gap, gate.value)
+        case "overfit_gap_at_most":
+            name = gate.metric or main
+            test, train = evidence.metrics.get(name), evidence.train_metrics.get(name)
+            sign = 1 if _known(name).better == "higher" else -1
+            gap = None if test is None or train is None else sign * (train - test)
+            return _compare(gate, f"gap of {name} between training and test part", gap, gate.value)
+        case "slice_at_least" | "slice_at_most":
+            return _by_slice(gate, evidence)
+        case "fairness_gap_at_most":
+            return _fairness(gate, evidence)
+        case "latency_at_most":
+            return _compare(gate, "milliseconds for one row (median)", evidence.latency_ms, gate.value)
+        case "size_at_most":
+            return _compare(gate, "bytes of the native model", evidence.size, gate.value)
         case "not_worse_than_champion":
             return _against_champion(gate, evidence)
+
+
+def _by_slice(gate: Gate, evidence: Evidence) -> GateResult:
+    parts = evidence.slices.get(gate.by)
+    if parts is None:
+        return _no_column(gate)
+    higher = _known(gate.metric).better == "higher"
+    worst = parts.worst(gate.metric, higher=higher, min_rows=gate.min_rows)
+    if worst is None:
+        found = f"no value of {gate.by} has {gate.min_rows} test rows on which {gate.metric} is defined"
+        return GateResult(gate, None, gate.value, False, found)
+    what = f"{gate.metric} of {gate.by} {worst.value} ({worst.rows} test rows, the worst)"
+    result = _compare(gate, what, worst.metrics[gate.metric], gate.value)
+    few = sum(one.rows < gate.min_rows for one in parts.slices)
+    return replace(result, reason=f"{result.reason}; {few} values have too few rows") if few else result
+
+
+def _fairness(gate: Gate, evidence: Evidence) -> GateResult:
+    parts = evidence.slices.get(gate.by)
+    if parts is None:
+        return _no_column(gate)
+    rates = [
+        (rate, one.value)
+        for one in parts.slices
+        if one.rows >= gate.min_rows
+        and (rate := one.positives if gate.metric == "positive_rate" else one.metrics.get(gate.metric)) is not None
+    ]
+    if len(rates) < 2:
+        found = f"{len(rates)} values of {gate.by} have {gate.min_rows} test rows and a {gate.metric}; two are compared"
+        return GateResult(gate, None, gate.value, False, found)
+    (low, lowest), (high, highest) = min(rates), max(rates)
+    what = f"{gate.metric} is {low:.3g} for {gate.by} {lowest} and {high:.3g} for {highest}; the gap"
+    return _compare(gate, what, high - low, gate.value)
+
+
+def _no_column(gate: Gate) -> GateResult:
+    return GateResult(gate, None, gate.value, False, f"the training set has no column '{gate.by}' to look at")
 
 
 def _against_champion(gate: Gate, evidence: Evidence) -> GateResult:
     value = evidence.metrics.get(gate.metric)
     if evidence.champion is None:
         return GateResult(gate, value, None, True, "no champion to compare with")
+    if gate.value is not None:
+        return _within_margin(gate, gate.value, evidence)
     what = f"{gate.metric} of the test part (champion: {evidence.champion_name})"
     return _compare(gate, what, value, evidence.champion.get(gate.metric))
+
+
+def _within_margin(gate: Gate, margin: float, evidence: Evidence) -> GateResult:
+    """Not worse by more than the margin, shown by the whole interval of the paired difference."""
+    found = evidence.differences.get(gate.metric, Difference(None, None))
+    what = f"gain in {gate.metric} over the champion ({evidence.champion_name})"
+    if found.value is None or found.interval is None:
+        return GateResult(gate, found.value, -margin, False, f"{what} or its interval is not defined on these rows")
+    sign = 1 if _known(gate.metric).better == "higher" else -1
+    low, high = sorted(sign * one for one in found.interval)
+    passed = low >= -margin
+    gain = f"{what} is {sign * found.value:.4g}, 95 % between {low:.4g} and {high:.4g}"
+    reason = f"{gain}: {'' if passed else 'not '}shown to be {-margin:g} or more"
+    return GateResult(gate, sign * found.value, -margin, passed, reason, (low, high))
 
 
 def _compare(gate: Gate, what: str, value: float | None, threshold: float | None) -> GateResult:
     if value is None or threshold is None:
         return GateResult(gate, value, threshold, False, f"{what} is not defined on these rows")
-    higher = gate.kind == "at_least" or (
+    higher = gate.kind in ("at_least", "slice_at_least") or (
         gate.kind == "not_worse_than_champion" and _known(gate.metric).better == "higher"
     )
     passed = value >= threshold if higher else value <= threshold
@@ -214,8 +475,20 @@ def _compare(gate: Gate, what: str, value: float | None, threshold: float | None
     return GateResult(gate, value, threshold, passed, f"{what} is {value:.6g} {relation} {threshold:.6g}")
 
 
+def _bytes(text: str) -> float:
+    """ "5 MB" as a number of bytes."""
+    number, unit = re.fullmatch(r"\s*([\d.]+)\s*([A-Za-z]*)\s*", text), ""
+    if number is not None:
+        unit = number[2].lower().removesuffix("b") + "b" if number[2] and number[2].lower() != "b" else ""
+    if number is None or unit not in UNITS or number[1].count(".") > 1:
+        raise BadDefinition(
+            f"a gate asks for a size of {text!r}.", expected='A number of bytes, or "5 MB", "512 KiB" is expected.'
+        )
+    return float(number[1]) * UNITS[unit]
+
+
 def _known(name: str) -> Metric:
-    known = {**METRICS["binary"], **METRICS["regression"]}
+    known = {key: metric for of_task in METRICS.values() for key, metric in of_task.items()}
     if name not in known:
         raise BadDefinition(
             f"no metric is named {name!r}.",

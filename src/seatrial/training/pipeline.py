@@ -1,39 +1,60 @@
 """From a training set to a judged fit: what was learned, how good is it, and may it become a version?
 
-One function, `fit`, in a fixed order: rows that count, split, fit on the training part, evaluation on the test
-part, cross-validation within the training part, gates and, only when they pass, a refit on every row known at
-the cut-off. It takes values and returns values; nothing is stored here, so a failure leaves nothing behind.
+One function, `fit`, in a fixed order: rows that count, split, fit on the training part, evaluation on the test part,
+cross-validation within the training part, the threshold that its predictions ask for, metrics with their intervals and
+by slice, gates and, only when they pass, a refit on every row known at the cut-off. It takes values and returns values;
+nothing is stored here, so a failure leaves nothing behind.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from seatrial.core.clock import monotonic
-from seatrial.core.signature import Class, Rows, Signature, Task, encode, places
+from seatrial.core.signature import Class, Rows, Signature, Task, aligned, encode
 from seatrial.core.types import Field
 from seatrial.features.plan import FeaturePlan
-from seatrial.stats.metrics import measure
+from seatrial.stats.bootstrap import Resampling, difference, intervals, resample
+from seatrial.stats.calibration import reliability
+from seatrial.stats.metrics import confusion
 from seatrial.training.estimator import controlled, describe, importance, make_estimator
-from seatrial.training.evaluation import CrossValidation, PartFit, constant_baseline, cross_validate, fit_part
-from seatrial.training.gates import Evidence, GateResult, judge
+from seatrial.training.evaluation import (
+    CrossValidation,
+    PartFit,
+    chosen_threshold,
+    constant_baseline,
+    cross_validation,
+    fit_part,
+    fold_scores,
+    measured,
+)
+from seatrial.training.gates import Evidence, Gate, GateResult, judge
+from seatrial.training.importance import permutation_importance
 from seatrial.training.model import Model
 from seatrial.training.profile import reference_profile
+from seatrial.training.repeatable import refuse, repeated
 from seatrial.training.rows import AT, KNOWN_AT, Indices, TrainingRefused, TrainingRows, training_rows
-from seatrial.training.split import Parts, folds, split, summary
+from seatrial.training.slices import Sliced, sliced
+from seatrial.training.split import Parts, folds, group_codes, split, split_kind, summary
+from seatrial.training.threshold import HALF, Threshold
 
 if TYPE_CHECKING:
     from seatrial.releases.native import NativeModel
 
 FORMAT = 1
 METRICS_OF = "the fit on the training part, measured on the test part"
+
+TRAIN_ROWS = 20_000
+"""Rows learned from that are scored again, at most, for the overfit gap."""
+TIMED = 100
 
 Progress = Callable[[str, int, int], None]
 """Called with (stage, done, total) as a fit goes on."""
@@ -50,12 +71,14 @@ class ChampionScores:
     """The model that is live now, for the gate that compares with it.
 
     name: how messages call it ("late 3"). score: given the test rows (a table with the training set's columns),
-    answers float64 (n,) in their order, or (n, C) in the order of its own `classes`.
+    answers float64 (n,) in their order, or (n, C) with columns in the order of `classes`. threshold: from which score
+    on it decides "positive".
     """
 
     name: str
     score: Callable[[pa.Table], NDArray[np.float64]]
     classes: tuple[Class, ...] = ()
+    threshold: float = HALF
 
 
 @dataclass(frozen=True)
@@ -68,7 +91,10 @@ class Fitted:
     baseline: the same metrics for the training part's mean label as a constant prediction.
     cv: cross-validation on training rows; None with cv_folds=0.
     split: kind, counts, times, rows purged and left out. importance: inputs by weight, heaviest first; may be empty.
-    estimator: class and effective parameters.
+    permutation: what shuffling each input costs on test rows. estimator: class and effective parameters.
+    threshold: from which score on a decision is positive, with the costs that chose it. confusion, calibration: of the
+        test part at it; None and empty but for a binary model. intervals: of the metrics, with the method.
+    slices: the test part by column. repeatable: whether two fits with one seed are the same.
     warnings: inputs that never change, and what the estimator warned of in its own words.
     timings: seconds by stage. profile: see `training.profile`.
     parity_rows: float32 (m, k), the test rows, then the other known rows, encoded with `signature`.
@@ -96,12 +122,21 @@ class Fitted:
     profile: dict[str, Any]
     parity_rows: Rows
     test_scores: pa.Table
+    threshold: dict[str, Any] | None = None
+    confusion: dict[str, int] | None = None
+    calibration: list[dict[str, float | int]] = field(default_factory=list)
+    intervals: dict[str, Any] = field(default_factory=dict)
+    slices: dict[str, Any] = field(default_factory=dict)
+    permutation: dict[str, Any] = field(default_factory=dict)
+    repeatable: dict[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
     metrics_of: str = METRICS_OF
 
     def as_plain(self) -> dict[str, Any]:
         """What a run's record keeps of the fit; arrays, the native model and the profile are kept as objects."""
         return {
             "format": FORMAT,
+            "state": "finished",
             "model": self.model,
             "task": self.task,
             "metrics": self.metrics,
@@ -112,6 +147,13 @@ class Fitted:
             "passed": self.passed,
             "split": self.split,
             "importance": self.importance,
+            "permutation": self.permutation,
+            "threshold": self.threshold,
+            "confusion": self.confusion,
+            "calibration": self.calibration,
+            "intervals": self.intervals,
+            "slices": self.slices,
+            "repeatable": self.repeatable,
             "estimator": self.estimator,
             "inputs": list(self.signature.inputs),
             "seed": self.seed,
@@ -129,6 +171,8 @@ def fit(
     *,
     cutoff_us: int | None = None,
     champion: ChampionScores | None = None,
+    of_project: Sequence[Gate] = (),
+    unrepeatable: Literal["note", "refuse"] = "note",
     progress: Progress | None = None,
 ) -> Fitted:
     """Fit, evaluate and judge `model` on a training set.
@@ -137,6 +181,8 @@ def fit(
         for labels without times), its target, every request field and every feature column.
     request: the fields of a request; they go into the signature.
     cutoff_us: only labels known by then count (microseconds since 1970, UTC); None: all that are known.
+    of_project: gates that every model of the project has. unrepeatable: what is done about an estimator that gives
+        another model with the same seed.
 
     The same arguments give the same model, in any process with the same environment and number of threads.
     Raises a TrainingRefused when the rows or the estimator do not allow it; a gate that says no is no error but
@@ -153,17 +199,36 @@ def fit(
     with controlled(model, heard):
         with watch.stage("fit"):
             fitted = fit_part(model, known, request, parts.train)
-            _capture(fitted, model.task)  # what cannot be kept is told before the long stages
+            size = len(_capture(fitted, model.task).data)  # what cannot be kept is told before the long stages
+        with watch.stage("repeat"):
+            again = repeated(model, known, request, parts.train)
+            if unrepeatable == "refuse":
+                refuse(model, again)
         with watch.stage("evaluate"):
             scores = fitted.score(model, known, parts.test)
-            metrics = measure(model.task, known.labels[parts.test], scores)
-        cv = None
+        scored = []
         if made:
             with watch.stage("cross-validate", total=len(made)) as done:
-                cv = cross_validate(model, known, request, made, done)
+                scored = fold_scores(model, known, request, made, done)
+        with watch.stage("measure"):
+            threshold = chosen_threshold(model, known, scored)
+            cv = cross_validation(model, known, scored, threshold.value) if scored else None
+            test = _test_part(model, known, parts, scores, threshold, of_project)
+            labels = known.labels[parts.test]
+            permuted = permutation_importance(
+                model.task, known.at(parts.test), labels, partial(fitted.score_columns, model), seed=model.seed
+            )
         with watch.stage("judge"):
-            gates = judge(model.gates, _evidence(model, known, parts, metrics, cv, champion))
-            passed = all(result.passed for result in gates)
+            asked = [*of_project, *model.gates]
+            evidence = _evidence(model, known, parts, test, cv, champion, asked)
+            evidence = replace(
+                evidence,
+                size=size,
+                train_metrics=_train_metrics(model, known, fitted, parts, threshold.value, asked),
+                latency_ms=_latency_ms(model, known, fitted, parts, asked),
+            )
+            gates = judge(model.gates, evidence, of_project=of_project, waives=model.waives)
+            passed = not any(result.refuses for result in gates)
         native = None
         last = fitted
         if passed:
@@ -180,8 +245,8 @@ def fit(
         signature=last.signature,
         plan=plan,
         native=native,
-        metrics=metrics,
-        baseline=constant_baseline(model, known, parts),
+        metrics=test.metrics,
+        baseline=constant_baseline(model, known, parts, threshold.value),
         cv=cv,
         gates=gates,
         passed=passed,
@@ -190,7 +255,15 @@ def fit(
         estimator=describe(last.estimator),
         seed=model.seed,
         threads=model.threads,
-        warnings=tuple(heard),
+        permutation=permuted,
+        threshold=threshold.as_plain(labels, scores) if model.task == "binary" else None,
+        confusion=confusion(labels, scores, threshold=threshold.value).as_plain() if model.task == "binary" else None,
+        calibration=reliability(labels, scores) if model.task == "binary" else [],
+        intervals=test.drawn.as_plain() | {"of": test.intervals},
+        slices={name: one.as_plain() for name, one in test.slices.items()},
+        repeatable=again.as_plain(),
+        notes=(again.words,) if again.words else (),
+        warnings=(*((again.words,) if again.words else ()), *heard),
         timings=watch.seconds,
         profile=profile,
         parity_rows=parity_rows,
@@ -227,41 +300,135 @@ def _capture(fitted: PartFit, task: Task) -> NativeModel:
     return capture(fitted.estimator, task)
 
 
+@dataclass(frozen=True)
+class _TestPart:
+    """What is measured of the test part."""
+
+    scores: NDArray[np.float64]
+    threshold: float
+    metrics: dict[str, float | None]
+    drawn: Resampling
+    intervals: dict[str, tuple[float, float] | None]
+    slices: dict[str, Sliced]
+
+
+def _test_part(
+    model: Model,
+    rows: TrainingRows,
+    parts: Parts,
+    scores: NDArray[np.float64],
+    threshold: Threshold,
+    of_project: Sequence[Gate],
+) -> _TestPart:
+    labels, at = rows.labels[parts.test], threshold.value
+    grouped = split_kind(model, rows) == "group"
+    drawn = resample(
+        labels.size,
+        seed=model.seed,
+        at_us=None if rows.at_us is None else rows.at_us[parts.test],
+        groups=group_codes(model, rows)[parts.test] if grouped else None,
+        unit=model.split.by or "group",
+    )
+    asked = [*model.slices, *(gate.by for gate in model.gates if gate.by)]
+    # a gate of the project may look at a column that this model's rows do not have; it then does not pass
+    asked += [gate.by for gate in of_project if gate.by in rows.table.column_names]
+    return _TestPart(
+        scores=scores,
+        threshold=at,
+        metrics=measured(model, labels, scores, at),
+        drawn=drawn,
+        intervals=intervals(model.task, labels, scores, drawn, threshold=at, quantile=model.quantile),
+        slices=sliced(
+            model,
+            rows,
+            list(dict.fromkeys(asked)),
+            (parts.train, parts.test),
+            lambda labels, scores: measured(model, labels, scores, at),
+            scores,
+            at,
+        ),
+    )
+
+
 def _evidence(
     model: Model,
     rows: TrainingRows,
     parts: Parts,
-    metrics: dict[str, float | None],
+    test: _TestPart,
     cv: CrossValidation | None,
     champion: ChampionScores | None,
+    asked: Sequence[Gate],
 ) -> Evidence:
-    compared = champion is not None and any(gate.kind == "not_worse_than_champion" for gate in model.gates)
-    return Evidence(
+    evidence = Evidence(
         task=model.task,
-        metrics=metrics,
+        metrics=test.metrics,
         cv_mean=cv.mean if cv else {},
         cv_std=cv.std if cv else {},
-        champion=_champion_metrics(model, rows, parts.test, champion) if champion and compared else None,
-        champion_name=champion.name if champion else "",
+        intervals=test.intervals,
+        slices=test.slices,
+    )
+    compared = [gate for gate in asked if gate.kind == "not_worse_than_champion"]
+    if champion is None or not compared:
+        return evidence
+    labels, scores = rows.labels[parts.test], _champion_scores(model, rows, parts.test, champion)
+    differences = {
+        gate.metric: difference(
+            model.task,
+            gate.metric,
+            labels,
+            (test.scores, scores),
+            test.drawn,
+            thresholds=(test.threshold, champion.threshold),
+            quantile=model.quantile,
+        )
+        for gate in compared
+        if gate.value is not None and gate.fits(model.task)
+    }
+    return replace(
+        evidence,
+        champion=measured(model, labels, scores, champion.threshold),
+        champion_name=champion.name,
+        differences=differences,
     )
 
 
-def _champion_metrics(
-    model: Model, rows: TrainingRows, test: Indices, champion: ChampionScores
+def _train_metrics(
+    model: Model, rows: TrainingRows, fitted: PartFit, parts: Parts, threshold: float, asked: Sequence[Gate]
 ) -> dict[str, float | None]:
+    """Metrics of the rows that were learned from, or of 20,000 of them; empty when no gate asks for them."""
+    if not any(gate.kind == "overfit_gap_at_most" for gate in asked):
+        return {}
+    chosen = parts.train
+    if chosen.size > TRAIN_ROWS:
+        chosen = np.sort(np.random.default_rng(model.seed).choice(chosen, TRAIN_ROWS, replace=False))
+    inputs = fitted.score_columns(model, rows.at(chosen))
+    return measured(model, rows.labels[chosen], inputs, threshold)
+
+
+def _latency_ms(model: Model, rows: TrainingRows, fitted: PartFit, parts: Parts, asked: Sequence[Gate]) -> float | None:
+    """Milliseconds to score one row, the median of many; None when no gate asks for it."""
+    if not any(gate.kind == "latency_at_most" for gate in asked):
+        return None
+    taken = []
+    for number in range(TIMED + 5):
+        one = rows.at(parts.test[number % parts.test.size :][:1])
+        begun = monotonic()
+        fitted.score_columns(model, one)
+        taken.append(monotonic() - begun)
+    return float(np.median(taken[5:])) * 1000
+
+
+def _champion_scores(model: Model, rows: TrainingRows, test: Indices, champion: ChampionScores) -> NDArray[np.float64]:
     scores = np.asarray(champion.score(rows.table.take(pa.array(test))), dtype=np.float64)
-    if rows.classes:
-        of_all = np.zeros((test.size, len(rows.classes) + 1))  # what the champion says of other classes is left out
-        if scores.shape == (test.size, len(champion.classes)):
-            of_all[:, places(champion.classes, rows.classes).astype(np.intp)] = scores
-            scores = of_all[:, :-1]
+    if rows.classes and scores.shape == (test.size, len(champion.classes)):
+        scores = aligned(scores, champion.classes, rows.classes)
     if scores.shape[:1] != test.shape or scores.ndim != 1 + bool(rows.classes) or not np.isfinite(scores).all():
         raise ChampionNotComparable(
             f"the champion ({champion.name}) gave scores of the shape {scores.shape}, "
             f"{int((~np.isfinite(scores)).sum())} of them not finite, for {test.size} test rows of '{model.name}'.",
             expected="One finite score for each test row is expected.",
         )
-    return measure(model.task, rows.labels[test], scores)
+    return scores
 
 
 def _test_scores(model: Model, rows: TrainingRows, test: Indices, scores: NDArray[np.float64]) -> pa.Table:

@@ -3,7 +3,8 @@
 By time, the last rows are the test part; a training row whose label became known only after the test part's first
 instant is purged, because at that instant nobody could have learned from it. Rows of one instant are never torn
 apart. Cross-validation folds the training part only, by the same rule: each fold learns from the past and is
-tested on what came next. Everything is a function of the rows and the seed.
+tested on what came next. By group, rows of one group are in one part, and in one fold. Everything is a function of the
+rows and the seed.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from itertools import pairwise
 from typing import Any, Literal
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from seatrial.core.clock import from_us, iso
@@ -21,7 +24,7 @@ from seatrial.core.signature import Task
 from seatrial.training.model import Model
 from seatrial.training.rows import Indices, OneClass, TooFewRows, TrainingRefused, TrainingRows
 
-SplitKind = Literal["time", "stratified", "random"]
+SplitKind = Literal["time", "stratified", "group", "random"]
 
 
 class SplitImpossible(TrainingRefused):
@@ -69,7 +72,10 @@ def split(model: Model, rows: TrainingRows) -> Parts:
         start = rows.size - round(rows.size * model.split.test_size)
         parts = _forward(at_us, known_us, everything, min(start, rows.size - 1), rows.size)
     else:
-        fold = _shuffled_folds(rows.labels, everything, kind, model.split.test_size, model.seed)
+        if kind == "group":
+            fold = _grouped_test(model, group_codes(model, rows))
+        else:
+            fold = _shuffled_folds(rows.labels, everything, kind, model.split.test_size, model.seed)
         parts = Parts(np.flatnonzero(fold != 0), np.flatnonzero(fold == 0), everything[:0])
     _check_parts(model.task, rows.labels, parts, "the test part")
     if model.task == "multiclass":
@@ -81,7 +87,7 @@ def folds(model: Model, rows: TrainingRows, train: Indices) -> list[Parts]:
     """`model.cv_folds` splits of the training part, in order.
 
     By time, the training part is cut into folds + 1 blocks; fold i learns from the first i and is tested on the
-    next. Otherwise every row is tested once.
+    next. Otherwise every row is tested once, and by group with the rest of its group.
     Raises SplitImpossible, TooFewRows or OneClass with the fold that cannot be made.
     """
     kind = split_kind(model, rows)
@@ -92,7 +98,10 @@ def folds(model: Model, rows: TrainingRows, train: Indices) -> list[Parts]:
         for start, end in pairwise(bounds[1:]):
             made.append(_forward(at_us, known_us, train, start, end))
     else:
-        fold = _shuffled_folds(rows.labels, train, kind, 1 / model.cv_folds, model.seed)
+        if kind == "group":
+            fold = _grouped_folds(model, group_codes(model, rows)[train])
+        else:
+            fold = _shuffled_folds(rows.labels, train, kind, 1 / model.cv_folds, model.seed)
         for number in range(model.cv_folds):
             made.append(Parts(train[fold != number], train[fold == number], train[:0]))
     for number, parts in enumerate(made, start=1):
@@ -147,6 +156,62 @@ def _forward(at_us: NDArray[np.int64], known_us: NDArray[np.int64], order: Indic
     return Parts(before[known], order[start:end], before[~known])
 
 
+def group_codes(model: Model, rows: TrainingRows) -> NDArray[np.int64]:
+    """Of each row the number of its group, for a split by group. Raises SplitImpossible for a row without one."""
+    name = model.split.by
+    if name is None or name not in rows.table.column_names:
+        raise SplitImpossible(
+            f"model '{model.name}' is split by '{name}', which its training set does not have.",
+            expected=f"It has {listed(rows.table.column_names)}.",
+        )
+    column = rows.table.column(name).combine_chunks()
+    if column.null_count:
+        raise SplitImpossible(
+            f"'{name}', which the rows are grouped by, is null in {column.null_count} of {len(column)} rows.",
+            expected="A row without a group could be in either part.",
+            next="Fill the column in the label source, or set such rows aside.",
+        )
+    plain = column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
+    codes: NDArray[np.int64] = pc.rank(plain, tiebreaker="dense").to_numpy().astype(np.int64)
+    return codes
+
+
+def _grouped_test(model: Model, groups: NDArray[np.int64]) -> NDArray[np.intp]:
+    """0 for rows of the test part: whole groups in shuffled order, each that still fits into its share of the rows."""
+    found, place, sizes = np.unique(groups, return_inverse=True, return_counts=True)
+    _require_groups(model, found.size, 2)
+    room = max(round(model.split.test_size * groups.size), int(sizes.min()))
+    number = np.ones(found.size, dtype=np.intp)
+    for group in np.random.default_rng(model.seed).permutation(found.size):
+        if sizes[group] <= room:
+            number[group] = 0
+            room -= sizes[group]
+    return number[place]
+
+
+def _grouped_folds(model: Model, groups: NDArray[np.int64]) -> NDArray[np.intp]:
+    """The fold of each row: shuffled groups, the largest first, each dealt to the fold that has fewest rows so far."""
+    found, place, sizes = np.unique(groups, return_inverse=True, return_counts=True)
+    _require_groups(model, found.size, model.cv_folds)
+    order = np.random.default_rng(model.seed).permutation(found.size)
+    filled = np.zeros(model.cv_folds, dtype=np.intp)
+    number = np.empty(found.size, dtype=np.intp)
+    for group in order[np.argsort(-sizes[order], kind="stable")]:
+        number[group] = int(np.argmin(filled))
+        filled[number[group]] += sizes[group]
+    return number[place]
+
+
+def _require_groups(model: Model, found: int, parts: int) -> None:
+    if found < parts:
+        raise SplitImpossible(
+            f"model '{model.name}' is split by '{model.split.by}', of which {found} values are there to deal into "
+            f"{parts} parts.",
+            expected="No value may be in two parts, so there must be at least as many values as parts.",
+            next="Choose fewer cv_folds, or another column.",
+        )
+
+
 def _shuffled_folds(
     labels: NDArray[np.float64], indices: Indices, kind: SplitKind, share: float, seed: int
 ) -> NDArray[np.intp]:
@@ -167,27 +232,31 @@ _ADVICE = (
 )
 
 
+_FEW = "It takes more rows of the rarest class, or fewer cv_folds (0 turns cross-validation off). See docs/training.md."
+
+
 def _check_parts(task: Task, labels: NDArray[np.float64], parts: Parts, where: str) -> None:
     purged = f" ({parts.purged.size} rows were purged)" if parts.purged.size else ""
+    advice = _ADVICE if parts.purged.size else _FEW
     for name, indices in (("training", parts.train), ("test", parts.test)):
         if indices.size < 2:
             raise TooFewRows(
                 f"{where} leaves {indices.size} {name} rows{purged}.",
                 expected="At least 2 are needed.",
-                next=_ADVICE,
+                next=advice,
             )
         found = labels[indices]
         if task == "binary" and found.min() == found.max():
             raise OneClass(
                 f"{where} leaves {indices.size} {name} rows that are all {found[0]:g}{purged}.",
                 expected="Both classes are needed in training and test.",
-                next=_ADVICE,
+                next=advice,
             )
         if task == "multiclass" and found.min() == found.max():
             raise OneClass(
                 f"{where} leaves {indices.size} {name} rows that are all of one class{purged}.",
                 expected="At least two classes are needed in training and test.",
-                next=_ADVICE,
+                next=advice,
             )
 
 

@@ -19,7 +19,7 @@ import sys
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
@@ -195,10 +195,8 @@ class Steps:
         kept = self._kept(key)
         hit = kept is not None and not self._fresh
         if kept is not None and hit:
-            digest_ = kept["digest"]
-            found = Made(
-                key, True, digest_, kept["seconds"], lambda: form.get(self._objects, digest_), lambda: make()[0]
-            )
+            read = partial(form.get, self._objects, kept["digest"])
+            found = Made(key, True, kept["digest"], kept["seconds"], read, lambda: make()[0])
         else:
             value, made = make()
             if kept is not None and kept["digest"] != made["digest"]:

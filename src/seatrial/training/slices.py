@@ -1,0 +1,153 @@
+"""How good is the fit on each part of its test rows: by carrier, by region, by size?
+
+A good mean hides a bad minority. For each column asked for, the test rows are parted by its value, every part is
+measured by itself, and the worst one is named. A part with few rows is measured too, but flagged, and never named:
+among many small parts the worst one is mostly the unluckiest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from seatrial.core.errors import did_you_mean, listed
+from seatrial.stats.metrics import MAIN, METRICS
+from seatrial.training.rows import Indices, TrainingColumnMissing
+
+if TYPE_CHECKING:
+    from seatrial.training.model import Model
+    from seatrial.training.rows import TrainingRows
+
+FEW = 100
+"""Rows below which a slice is too small to be judged."""
+MOST = 50
+"""Slices of one column that are told; the rest, the smallest, are one slice together."""
+NUMBERS = 20
+"""Distinct numbers up to which each is a slice; with more they are cut into quarters of the training part."""
+MISSING, OTHER = "(missing)", "(other)"
+
+
+@dataclass(frozen=True)
+class Slice:
+    """The test rows of one value.
+
+    positives: the share of positive decisions; None but for a binary model. metrics: None where they are not defined.
+    """
+
+    value: str
+    rows: int
+    metrics: Mapping[str, float | None]
+    positives: float | None = None
+
+    @property
+    def too_few(self) -> bool:
+        return self.rows < FEW
+
+    def as_plain(self) -> dict[str, Any]:
+        plain = {"value": self.value, "rows": self.rows, "too_few": self.too_few, "metrics": dict(self.metrics)}
+        return plain if self.positives is None else plain | {"positive_rate": self.positives}
+
+
+@dataclass(frozen=True)
+class Sliced:
+    """The slices of one column, the largest first."""
+
+    by: str
+    metric: str
+    higher: bool
+    slices: tuple[Slice, ...]
+
+    def worst(self, metric: str | None = None, *, higher: bool | None = None, min_rows: int = FEW) -> Slice | None:
+        """The slice of at least `min_rows` rows with the worst value of a metric; None when none has any."""
+        name, higher = metric or self.metric, self.higher if higher is None else higher
+        found = [(value, one) for one in self.slices if (value := one.metrics.get(name)) is not None]
+        found = [(value, one) for value, one in found if one.rows >= min_rows]
+        if not found:
+            return None
+        return min(found, key=lambda pair: pair[0] if higher else -pair[0])[1]
+
+    def as_plain(self) -> dict[str, Any]:
+        worst = self.worst()
+        return {
+            "metric": self.metric,
+            "worst": worst.value if worst else None,
+            "slices": [one.as_plain() for one in self.slices],
+        }
+
+
+def sliced(
+    model: Model,
+    rows: TrainingRows,
+    columns: Sequence[str],
+    parts: tuple[Indices, Indices],
+    measured: Callable[[NDArray[np.float64], NDArray[np.float64]], Mapping[str, float | None]],
+    scores: NDArray[np.float64],
+    threshold: float,
+) -> dict[str, Sliced]:
+    """The slices of the test part by each column.
+
+    parts: indices of the training and of the test part. scores: (m,) or (m, classes), of the test part.
+    measured: called with labels and scores of a slice, gives its metrics.
+    Raises TrainingColumnMissing for a column that the training set does not have.
+    """
+    train, test = parts
+    main = METRICS[model.task][MAIN[model.task]]
+    found = {}
+    for name in columns:
+        if name not in rows.table.column_names:
+            raise TrainingColumnMissing(
+                f"the training set of model '{model.name}' has no column '{name}' to slice by.",
+                expected=f"It has {listed(rows.table.column_names)}. {did_you_mean(name, rows.table.column_names)}",
+                column=name,
+            )
+        values = _values(rows.table.column(name), train, test)
+        names, place, counts = np.unique(values, return_inverse=True, return_counts=True)
+        made = []
+        for number in np.argsort(-counts, kind="stable"):
+            of_slice = place == number
+            labels = rows.labels[test][of_slice]
+            metrics = measured(labels, scores[of_slice])
+            positives = float((scores[of_slice] >= threshold).mean()) if model.task == "binary" else None
+            made.append(Slice(str(names[number]), int(counts[number]), metrics, positives))
+        found[name] = Sliced(name, main.name, main.better == "higher", tuple(made))
+    return found
+
+
+def _values(column: pa.ChunkedArray, train: Indices, test: Indices) -> NDArray[np.str_]:
+    """What slice each test row is in, as text."""
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    if pa.types.is_boolean(column.type):
+        column = pc.if_else(column, "true", "false")
+    tested = column.take(pa.array(test))
+    numeric = pa.types.is_floating(column.type) or pa.types.is_integer(column.type) or pa.types.is_decimal(column.type)
+    if numeric and pc.count_distinct(tested).as_py() > NUMBERS:
+        return _quarters(column.cast(pa.float64()), train, test)
+    texts = pc.fill_null(tested.cast(pa.string()), MISSING).to_numpy().astype(np.str_)
+    names, place, counts = np.unique(texts, return_inverse=True, return_counts=True)
+    if names.size > MOST:
+        names = names.astype(object)
+        names[np.argsort(-counts, kind="stable")[MOST - 1 :]] = OTHER
+    return np.asarray(names[place]).astype(np.str_)
+
+
+def _quarters(column: pa.ChunkedArray, train: Indices, test: Indices) -> NDArray[np.str_]:
+    """Numbers by the quartiles of the training part."""
+    numbers = np.asarray(column.to_numpy(), dtype=np.float64)
+    known = numbers[train]
+    known = known[np.isfinite(known)]
+    edges = np.unique(np.quantile(known, [0.25, 0.5, 0.75])) if known.size else known
+    bounds = [f"{edge:g}" for edge in edges]
+    names = [f"up to {bounds[0]}"] if bounds else ["all"]
+    names += [f"{low} to {high}" for low, high in pairwise(bounds)]
+    names += [f"above {bounds[-1]}"] if bounds else []
+    tested = numbers[test]
+    place = np.searchsorted(edges, tested)
+    return np.where(np.isnan(tested), MISSING, np.array(names)[np.minimum(place, len(names) - 1)])
