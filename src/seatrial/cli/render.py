@@ -283,6 +283,7 @@ def released(release: Plain) -> list[Block]:
         Line(f"  Version   {release['version']} of {release['model']}; {release['explanation']}"),
         Line(f"  Parity    {parity_words(release['parity'])}"),
         *_form_lines(release),
+        *(Line(f"  Note      {note}") for note in release.get("notes", ())),
         Line(f"  Bundle    {release['path']}  ({release['format']}, {size})"),
         Line(f"Next: seatrial deploy {release['model']} --release {release['id']}"),
     ]
