@@ -10,9 +10,10 @@ from __future__ import annotations
 import math
 import subprocess
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from datetime import datetime
 from decimal import Decimal
@@ -65,7 +66,6 @@ if TYPE_CHECKING:
     from seatrial.vouching import KeyChange, Resigned
 
 MIRROR_WAITS = 2.0  # seconds for which the end of a verb waits for a tracking server to be told
-_LEFT_BEHIND: list[subprocess.Popen[bytes]] = []  # mirrors that outlive the project that started them
 PATIENCE = 60.0  # seconds for which a command that is to end waits for a server
 MLFLOW = "mlflow"  # the outbox topic, as registry.mlflow names it
 
@@ -625,11 +625,11 @@ class Building(Nouns):
 
         Each must be what the audit log says was packed here. Route files that are no longer trusted are written anew.
         """
-        from seatrial.vouching import Resigned, resign, signed_by
+        from seatrial.vouching import Resigned, resign, resign_routes, signed_by
 
         records = [self._any_release(id) for id in ids] or (signed_by(self, by) if by else [])
         done = resign(self, records, reason)
-        return Resigned(self.signing_key.keyid, done, self.reconcile())
+        return Resigned(self.signing_key.keyid, done, resign_routes(self))
 
     def key_rotate(self, *, reason: str = "") -> KeyChange:
         """Sign with a new key from now on; the old one stays trusted. Raises NotRotated."""
@@ -865,7 +865,9 @@ class Building(Nouns):
                 score = answer["prediction"] if declared.task == "regression" else answer["probability"]
                 scores[positions[id(one)]] = score
         seconds = monotonic() - started
-        labelled, metrics = measured(declared, rows, *by_class(declared, rows, scores))
+        labelled, metrics = measured(
+            declared, rows, *by_class(declared, rows, scores), threshold=self._threshold(declared.name)
+        )
         return Replayed(
             model=declared.name,
             window=str(window),
@@ -908,9 +910,10 @@ class Building(Nouns):
         """Close every store that was opened, and wait for the mirror to have been told what was trained."""
         if self._mirroring is not None:
             target = self._mlflow()
-            with suppress(subprocess.TimeoutExpired):  # it goes on by itself, or what waits is told next time
+            try:
                 self._mirroring.wait(None if target and target[1] else MIRROR_WAITS)
-            _LEFT_BEHIND.append(self._mirroring)
+            except subprocess.TimeoutExpired:  # it goes on by itself; somebody must take note of its end
+                threading.Thread(target=self._mirroring.wait, name="mirror", daemon=True).start()
             self._mirroring = None
         super().close()
 

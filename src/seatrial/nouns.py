@@ -194,7 +194,11 @@ class Nouns(Workspace):
         """One snapshot (its id, the start of it, or a source's name): its columns, files and what was set aside."""
         record = self._snapshot_record(id)
         events = self.metadata.events(subject=record.id, kind="snapshot.taken")
-        return {"id": record.id, **record.body["content"], "taken": [event.body for event in events]}
+        return {
+            "id": record.id,
+            **record.body["content"],
+            "taken": [{k: v for k, v in e.body.items() if k != "profile"} for e in events],
+        }
 
     def snapshots_diff(self, a: str, b: str, *, key: Sequence[str] = ()) -> SnapshotDiff:
         """What is different in `b`, by column and by cell. Each is a snapshot's id, its start, or a source's name.
@@ -202,9 +206,9 @@ class Nouns(Workspace):
         key: columns that name a row once; rows are then compared by it, else position by position.
         """
         from seatrial.data.keyed import by_key
-        from seatrial.data.snapshot import diff, load
+        from seatrial.data.snapshot import diff
 
-        first, second = (load(self.objects.path(self._snapshot_record(name).body["object"])) for name in (a, b))
+        first, second = (self.snapshot_table(self._snapshot_record(name)) for name in (a, b))
         found = diff(first[0], second[0], first[1], second[1])
         return replace(found, keyed=by_key(first[1], second[1], key)) if key else found
 
@@ -465,6 +469,15 @@ class Nouns(Workspace):
     def _any_release(self, id: str) -> Record:
         """A release to look at: also one that was deleted, by its id."""
         return self.resolved(id, "release") if id.startswith("rel_") else self.chosen_release(None, id)
+
+    def _threshold(self, model: str) -> float:
+        """From which score on the live release of a model decides "positive", or its newest when none is live."""
+        heads = [self.metadata.head("deployment", name) for name in self._deployments_of(model)]
+        live = [self.record(self.record(head.record_id).inputs[0]) for head in heads if head]
+        newest = self.metadata.head("release", model)
+        found = live[0] if live else (self.record(newest.record_id) if newest else None)
+        value = found.body["manifest"].get("threshold") if found else None
+        return 0.5 if value is None else float(value)
 
     def _deployments_of(self, model: str) -> list[str]:
         """The names of the model's deployments; a model that declares none is deployed under its own name."""

@@ -148,7 +148,8 @@ class Project(Building):
         scores = batch.score(bundle, rows, threads=declared.threads)
         ids = business_keys(rows, declared)
         at_us = times_us(rows, training_set.AT).tolist()
-        labelled, metrics = measured(declared, rows, scores, bundle.manifest.signature.classes)
+        at = 0.5 if bundle.manifest.threshold is None else bundle.manifest.threshold
+        labelled, metrics = measured(declared, rows, scores, bundle.manifest.signature.classes, threshold=at)
         answered = self._answered(declared.name, window, chosen.id)
         new = [place for place, asked in enumerate(zip(ids, at_us, strict=True)) if asked not in answered]
         kept = batch.keep(
@@ -575,6 +576,7 @@ class Project(Building):
         name: str,
         *,
         current: bool = False,
+        rebuild_env: bool = False,
         allow: Sequence[Verdict] = (),
         progress: Progress | None = None,
     ) -> Reproduced:
@@ -582,11 +584,20 @@ class Project(Building):
 
         name: a run's or a release's id or the start of it, a model (its newest version), `model@alias` or `model:3`.
         current: train from the project's sources and definitions as they are now instead, to see what they change.
+        rebuild_env: in a clean environment with exactly the packages that the run recorded, which are installed.
         allow: verdicts that count as reproduced beside "identical" and "equivalent".
         Raises SnapshotMissing, SnapshotDamaged, DefinitionsDamaged and NotReproducible, and trains nothing.
         """
-        from seatrial.reproduce import reproduce
+        from seatrial.reproduce import in_rebuilt_environment, reproduce
 
+        if current and rebuild_env:
+            raise UsageError(
+                "the project as it is now has no recorded packages.",
+                expected="Either current or rebuild_env.",
+                state="Nothing was trained.",
+            )
+        if rebuild_env:
+            return in_rebuilt_environment(self, name, allow=allow, progress=progress)
         return reproduce(self, self._inputs, name, current=current, allow=allow, progress=progress)
 
     def run_compare(
@@ -1005,6 +1016,8 @@ class Project(Building):
             key=model.key,
             window=window,
             as_of_us=self.now_us,
+            threshold=self._threshold(model.name),
+            quantile=model.quantile,
         )
 
     def _predictions(self, model: Model, window: Window | None = None) -> pa.Table:
