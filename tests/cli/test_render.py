@@ -289,3 +289,9 @@ def test_a_release_whose_manifest_leaves_out_what_is_usual_is_shown():
     shown = piped(render.release(manifest))
     assert "origin (category, may be null), hour (int)\n" in shown
     assert '{"features": {"origin": "JFK"}}' in shown
+
+
+def test_an_answer_of_several_classes_shows_the_likeliest_ones():
+    answer = {"prediction": "late", "probability": {"a": 0.1, "late": 0.6, "b": 0.25, "c": 0.05}, "request_id": "r"}
+    told = piped(render.predicted([answer]))
+    assert "late 0.600, b 0.250, a 0.100, 1 more" in told

@@ -336,7 +336,16 @@ def deployed(done: Plain) -> list[Block]:
 def predicted(answers: list[Plain]) -> list[Block]:
     """One row per prediction."""
     columns = ("prediction", "probability", "model_version", "request_id", "prediction_id", "latency_ms")
-    return [_table(answers, columns)]
+    return [_table([answer | {"probability": _likeliest(answer["probability"])} for answer in answers], columns)]
+
+
+def _likeliest(probability: Any, *, most: int = 3) -> Any:
+    """The probability; of several classes the likeliest ones, in words."""
+    if not isinstance(probability, dict):
+        return probability
+    ranked = sorted(probability.items(), key=lambda pair: -pair[1])
+    more = f", {len(ranked) - most} more" if len(ranked) > most else ""
+    return ", ".join(f"{name} {value:.3f}" for name, value in ranked[:most]) + more
 
 
 def replayed(done: Plain) -> list[Block]:
