@@ -97,10 +97,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 _NEVER = object()
-_LATER: dict[str, dict[str, Any]] = {
-    "signature": {"classes": [], "layout": "packed"},
-    "parity": {"refuses_unseen": []},
-}
+_LATER: dict[str, dict[str, Any]] = {"signature": {"classes": [], "layout": "packed"}}
 
 
 class _Format(msgspec.Struct):

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from seatrial.core.clock import monotonic
 from seatrial.core.errors import Failed, Unavailable
-from seatrial.core.signature import NamedRows, Rows
+from seatrial.core.signature import NamedRows, Rows, missing_in
 from seatrial.releases import frames
 from seatrial.releases.frames import Broken
 from seatrial.releases.runtime import MissingNotAccepted, ModelUnreadable, ScoreNotFinite, WrongShape
@@ -38,7 +38,6 @@ CHUNK = 10_000
 KEPT = ("PATH", "PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "LD_LIBRARY_PATH", "HOME", "TMPDIR", "LANG", "LC_ALL", "TZ")
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 
-Packed = NDArray[np.float32]
 Scores = NDArray[np.float64]
 
 
@@ -109,16 +108,14 @@ class SupervisedRuntime:
     def score(self, rows: Rows) -> Scores:
         """P(positive), the value, or the probabilities [n, C] of each row, as the estimator itself gives them.
 
-        rows: float32 [n, k] in the order of the signature's inputs, NaN for missing; n may be 0.
+        rows: float32 [n, k] in the order of the signature's inputs, NaN for missing, or its named columns; n may be 0.
         Raises WrongShape, MissingNotAccepted, ScoreNotFinite, ScoringFailed and ChildUnavailable; then no row has a
         score.
         """
         if isinstance(rows, NamedRows):
-            raise WrongShape(
-                "a model over named columns can only be scored as ONNX, and this release holds it in its own format.",
-                expected="Its ONNX form is expected to answer like the trained model.",
-            )
-        if rows.dtype != np.float32 or rows.ndim != 2 or rows.shape[1] != self.inputs:
+            if len(rows.columns) != self.inputs:
+                raise WrongShape(f"rows have {len(rows.columns)} columns.", expected=f"{self.inputs} are expected.")
+        elif rows.dtype != np.float32 or rows.ndim != 2 or rows.shape[1] != self.inputs:
             raise WrongShape(
                 f"rows are {rows.dtype} {list(rows.shape)}.", expected=f"float32 [n, {self.inputs}] is expected."
             )
@@ -163,7 +160,7 @@ class SupervisedRuntime:
         with self._lock:
             self._end()
 
-    def _ask(self, rows: Packed) -> Scores:
+    def _ask(self, rows: Rows) -> Scores:
         """The scores of some rows; a child that dies is started again and asked once more."""
         for again in (True, False):
             if self._child is None:
@@ -190,12 +187,15 @@ class SupervisedRuntime:
                 ) from None
         raise AssertionError("not reached")
 
-    def _limit(self, rows: Packed) -> float:
+    def _limit(self, rows: Rows) -> float:
         return self._call_limit + ROW_SECONDS * len(rows)
 
-    def _exchange(self, child: _Child, rows: Packed) -> Scores:
+    def _exchange(self, child: _Child, rows: Rows) -> Scores:
         remaining = _Deadline(self._limit(rows))
-        frames.send(child.link, frames.ROWS, *frames.matrix(rows), remaining=remaining)
+        if isinstance(rows, NamedRows):
+            frames.send(child.link, frames.NAMED, frames.named(rows), remaining=remaining)
+        else:
+            frames.send(child.link, frames.ROWS, *frames.matrix(rows), remaining=remaining)
         kind, body = frames.receive(child.link, remaining=remaining)
         if kind == frames.RAISED:
             raised = msgspec.msgpack.decode(body, type=frames.Raised)
@@ -323,8 +323,8 @@ def _environment(threads: int) -> dict[str, str]:
     return kept | dict.fromkeys(THREADS, str(threads)) | {"GOMP_SPINCOUNT": "1000", "PYTHONDONTWRITEBYTECODE": "1"}
 
 
-def _refuse_missing(rows: Packed, no_missing: NDArray[np.intp]) -> None:
-    missing = np.isnan(rows[:, no_missing])
+def _refuse_missing(rows: Rows, no_missing: NDArray[np.intp]) -> None:
+    missing = missing_in(rows)[:, no_missing]
     if missing.any():
         row, place = np.unravel_index(int(missing.argmax()), missing.shape)
         position = int(no_missing[place])
