@@ -204,7 +204,7 @@ def adopt(
 
 def made_elsewhere(adoption: Record) -> Made:
     """What the release of an adopted model says of it."""
-    from seatrial.releases.build import Made
+    from seatrial.releases.build import HALF, Made
     from seatrial.releases.manifest import Lineage
 
     body = adoption.body
@@ -212,9 +212,11 @@ def made_elsewhere(adoption: Record) -> Made:
     more = {name: body[name] for name in ("origin", "sample", "as_given", "metrics_of", "positive") if body.get(name)}
     if definition["target"]:
         more["target"] = definition["target"]
+    signature = msgspec.convert(body["signature"], Signature)
     return Made(
         model=adoption.name,
-        signature=msgspec.convert(body["signature"], Signature),
+        signature=signature,
+        threshold=HALF if signature.task == "binary" else None,
         plan=FeaturePlan(),
         estimator=definition["estimator"],
         parameters=definition["params"],

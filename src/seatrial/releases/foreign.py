@@ -242,7 +242,7 @@ def input_names(model: Any) -> tuple[str, ...]:
 
 def asks_by_name(model: Any) -> bool:
     """Whether a ColumnTransformer anywhere inside a fitted model picks its columns by name."""
-    from seatrial.releases.onnx_export import parts
+    from seatrial.releases.onnx_sklearn import parts
 
     for transformer in parts(model, "ColumnTransformer"):
         for _, _, columns in transformer.transformers_:
@@ -254,7 +254,7 @@ def asks_by_name(model: Any) -> bool:
 
 def _forget_names(model: Any) -> bool:
     """Take the columns' names out of every part of a model that goes by position; whether there were any."""
-    from seatrial.releases.onnx_export import parts
+    from seatrial.releases.onnx_sklearn import parts
 
     found = [part for part in parts(model, "BaseEstimator") if "feature_names_in_" in vars(part)]
     for part in found:
@@ -268,7 +268,7 @@ def _categories(model: Any, native: NativeModel, names: Sequence[str]) -> dict[s
         return _pandas_categories(native.data, names)
     if native.format != "skops":
         return {}
-    from seatrial.releases.onnx_export import parts
+    from seatrial.releases.onnx_sklearn import parts
 
     found: dict[str, tuple[str, ...]] = {}
     for transformer in parts(model, "ColumnTransformer"):
