@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from datetime import UTC, date, datetime
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -620,12 +621,16 @@ class Inputs:
         found: dict[str, Any] = {}
         for key in view.entity.keys:
             value = keys[key]
-            if schema is not None and isinstance(value, str) and pa.types.is_integer(schema.field(key).type):
+            kind = schema.field(key).type if schema is not None else pa.string()
+            if value is not None and not _is_text(kind):
                 try:
-                    value = int(value)
-                except ValueError:
+                    value = _as_key(value, kind)
+                except (pa.ArrowException, ValueError, TypeError, OverflowError):
                     raise BadRows(
-                        f"key '{key}' of view '{view.name}' is given {value!r}.", expected="It is a whole number."
+                        f"key '{key}' of view '{view.name}' is given {value!r}.",
+                        expected="It is a whole number."
+                        if pa.types.is_integer(kind)
+                        else f"It is {kind} in the source.",
                     ) from None
             found[key] = value
         return found
@@ -696,6 +701,26 @@ def _field(name: str, column: pa.ChunkedArray, model: Model) -> Field:
             expected="Numbers, booleans and strings are expected; of a time take parts or differences.",
         )
     return Field(name, dtype, nullable=column.null_count > 0)
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    import pyarrow as pa
+
+    inside = kind.value_type if pa.types.is_dictionary(kind) else kind
+    return any((pa.types.is_string(inside), pa.types.is_large_string(inside), pa.types.is_null(inside)))
+
+
+def _as_key(value: Any, kind: pa.DataType) -> Any:
+    """A key's value as online rows have it. Raises what conversions raise."""
+    import pyarrow as pa
+
+    from seatrial.features.events import as_kept
+
+    if pa.types.is_timestamp(kind) and isinstance(value, str | date):
+        at = datetime.fromisoformat(value) if isinstance(value, str) else value
+        value = at.astimezone(UTC) if isinstance(at, datetime) and at.tzinfo else pa.scalar(at).cast(pa.timestamp("us"))
+        value = value if isinstance(value, datetime) else value.as_py().replace(tzinfo=UTC)
+    return as_kept(pa.chunked_array([pa.array([value]).cast(kind)]))[0].as_py()
 
 
 def _json_lines(path: Path) -> list[dict[str, Any]]:

@@ -52,6 +52,12 @@ class KeyMissing(UsageError):
     code = "features.key_missing"
 
 
+class NameTaken(UsageError):
+    """Two columns of a join would have one name."""
+
+    code = "features.name_taken"
+
+
 def as_of(
     rows: pa.Table,
     views: Mapping[str, FeatureView | ViewPlan],
@@ -69,10 +75,11 @@ def as_of(
     event_times: also append `view__event_timestamp`: the time of the latest row that counts, null where none does.
     Feature columns are float64 for windows and ages (null: nothing counted), and the source's type for `last`.
     The result does not depend on the order of `events` or on the number of threads.
-    Raises KeyMissing, and what `view_events` raises.
+    Raises KeyMissing, NameTaken, and what `view_events` raises.
     """
     import pyarrow as pa
 
+    _check_names(rows.column_names, list(views.values()), event_times)
     instants = rows[at].cast(pa.timestamp("us", tz="UTC")).cast(pa.int64())
     if instants.null_count:
         raise UsageError(
@@ -115,6 +122,7 @@ def point_in_time_join(
     from seatrial.data.sources import FrameSource
 
     table = read(FrameSource(rows, name="rows", event_timestamp=at), folder=Path(folder)).table
+    _check_names(table.column_names, views, event_times)
     needed = [at, *dict.fromkeys(key for view in views for key in view.entity.keys if key in table.column_names)]
     joined = as_of(
         table.select(list(dict.fromkeys(needed))),
@@ -254,7 +262,7 @@ class _View:
         columns = [self._known_us[tied]]
         names = [name for name in self._events.column_names if name.startswith("id_")]
         names += [f"last_{reads}" for reads in self._plan.last_columns]
-        columns += [comparable(self._taken(name, tied)) for name in names]
+        columns += [comparable(as_kept(self._taken(name, tied))) for name in names]
         rank = np.empty(len(tied), dtype=np.int64)
         rank[np.lexsort(columns[::-1])] = np.arange(len(tied))
         return rank
@@ -380,6 +388,21 @@ class _Sums:
             else:
                 squares = spans.exact_squares(*self._spans)
         return finish(function, self._total, self._count, self._scale, squares)
+
+
+def _check_names(columns: Sequence[str], views: Sequence[FeatureView | ViewPlan], event_times: bool) -> None:
+    taken = set(columns)
+    for view in views:
+        for name in [*view.features, *([EVENT_TIME] if event_times else [])]:
+            column = f"{view.name}__{name}"
+            if column in taken:
+                raise NameTaken(
+                    f"the rows would have two columns '{column}'.",
+                    expected=f"View '{view.name}' makes it: the rows have none, and no other view makes it too.",
+                    state="Nothing was joined.",
+                    next="Rename the rows' column, or leave it or the view out.",
+                )
+            taken.add(column)
 
 
 def _check_keys(plan: ViewPlan, rows: pa.Table, source_rows: pa.Table) -> None:
