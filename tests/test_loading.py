@@ -58,6 +58,12 @@ def told(folder, line):
         (MODEL.format("params=[1]"), "params=[1]"),
         (MODEL.format("split=5"), "split=5"),
         (MODEL.format("gates=[5]"), "gates=[5]"),
+        (MODEL.format("waives={'roc_auc at least 0.7': ''}"), "without a reason"),
+        (MODEL.format("slices='carrier'"), "slices='carrier'"),
+        (MODEL.format("costs=5"), "costs=5"),
+        ("ProjectGates(5)", "ProjectGates holds 5"),
+        ("Costs(1, 0)", "false_negative costs 0"),
+        ("Split('group')", "by=None"),
         (MODEL.format("cv_folds='x'"), "asks for 'x' cross-validation folds"),
         (MODEL.format("threads=1000"), "asks for 1000 threads. 1 to 256"),
         (MODEL.format("owner=5"), "owner=5"),
@@ -91,3 +97,12 @@ def test_a_request_time_function_of_its_own_output_is_told_where_it_is_defined(f
 @pytest.fixture
 def folder_of(tmp_path):
     return lambda line: told(tmp_path, line)
+
+
+def test_a_waiver_of_a_gate_that_the_project_does_not_have_lists_those_it_has(tmp_path):
+    message = told(
+        tmp_path,
+        "ProjectGates(Gate.at_least('roc_auc', 0.8))\n" + MODEL.format("waives={'roc_auc at least 0.7': 'why'}"),
+    )
+    assert "'roc_auc at least 0.7', which is none of the project's" in message
+    assert "Did you mean 'roc_auc at least 0.8'?" in message

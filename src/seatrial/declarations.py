@@ -86,6 +86,8 @@ def _of_model(model: Model, definitions: Definitions, schemas: Schemas) -> Itera
         return
     needed = [name for name in plan.request_columns if name not in model.request_features]
     yield from _missing("a request field that its features need", needed, source, known)
+    described = [name for name in model.described_by if name not in plan.feature_columns]
+    yield from _missing("a column that it is sliced or grouped by", described, source, known)
 
 
 def _times(source: Source, known: Sequence[str] | None) -> Iterator[Result]:

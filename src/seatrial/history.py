@@ -89,12 +89,17 @@ def business_keys(rows: pa.Table, model: Model) -> list[str]:
 
 
 def measured(
-    model: Model, rows: pa.Table, scores: Sequence[Any] | NDArray[np.float64], classes: Sequence[Class] = ()
+    model: Model,
+    rows: pa.Table,
+    scores: Sequence[Any] | NDArray[np.float64],
+    classes: Sequence[Class] = (),
+    *,
+    threshold: float = 0.5,
 ) -> tuple[int, dict[str, float | None]]:
     """How many rows have a label, and the metrics of their scores.
 
     scores: (n,), or (n, C) in the order of `classes`. A label of another class counts as one that was given no
-    probability.
+    probability. threshold: from which score on a decision was "positive".
     """
     import numpy as np
     import pyarrow as pa
@@ -114,7 +119,8 @@ def measured(
     known = ~np.isnan(labels)
     if not known.any():
         return 0, {}
-    return int(known.sum()), measure(model.task, labels[known], np.asarray(scores)[known])
+    told = np.asarray(scores)[known]
+    return int(known.sum()), measure(model.task, labels[known], told, threshold=threshold, quantile=model.quantile)
 
 
 def by_class(model: Model, rows: pa.Table, answers: Sequence[Any]) -> tuple[Any, tuple[Class, ...]]:

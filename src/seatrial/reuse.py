@@ -196,7 +196,11 @@ class Reuse:
         return [one.name for one in self.functions.values() if {arg.partition("__")[0] for arg in one.args} & {*views}]
 
     def _model_uses(self, model: Model, name: str, kind: str, views: Sequence[str], functions: Sequence[str]) -> bool:
-        listed_here = {one.name for one in model.features if isinstance(one, FeatureView | RequestFunction)}
+        from seatrial.training.rows import input_names
+
+        listed_here = {view.name for view in model.views} | {function.name for function in model.functions}
+        if kind == "feature":
+            return name in input_names(model) or bool(listed_here & {*functions})
         if kind == "source" and name in [one.name for one in _sources(model.labels)]:
             return True
         return bool(listed_here & {*views, *functions}) or (kind == "function" and name in listed_here)

@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from seatrial.core.signature import InputNotExact, Signature, as_floats, encode
+from seatrial.core.signature import (
+    InputNotExact,
+    NamedRows,
+    Signature,
+    aligned,
+    as_floats,
+    columns_of,
+    encode,
+    joined,
+    missing_in,
+    places,
+    rows_of,
+)
 from seatrial.core.types import Field
 
 SIGNATURE = Signature(
@@ -68,3 +81,50 @@ def test_null_is_nan_and_never_zero():
 
 def test_no_rows_give_an_empty_tensor():
     assert encode(SIGNATURE, {"seats": [], "carrier": [], "distance": []})[0].shape == (0, 3)
+
+
+NAMED = msgspec.structs.replace(SIGNATURE, layout="named")
+GIVEN = {"seats": [180, None], "carrier": ["ZZ", None], "distance": [0.1, 2.0]}
+
+
+def test_named_inputs_are_columns_with_strings_as_they_came():
+    rows, unseen = encode(NAMED, GIVEN)
+    assert list(rows.columns) == ["seats", "carrier", "distance"]
+    assert rows.columns["carrier"].tolist() == ["ZZ", None]
+    assert rows.columns["distance"].dtype == np.float32
+    np.testing.assert_array_equal(rows.columns["seats"], np.array([180, np.nan], dtype=np.float32))
+    assert unseen == {"carrier": 1}
+
+
+def test_named_numbers_are_refused_as_packed_ones_are():
+    with pytest.raises(InputNotExact, match="seats"):
+        encode(NAMED, columns(seats=[2**24 + 1]))
+
+
+def test_named_rows_are_cut_and_joined_as_packed_ones_are():
+    packed, named = encode(SIGNATURE, GIVEN | {"carrier": ["AA", None]})[0], encode(NAMED, GIVEN)[0]
+    assert (len(named), len(named[:1]), len(named[np.array([1, 0, 1])])) == (2, 1, 3)
+    np.testing.assert_array_equal(missing_in(named), missing_in(packed))
+    twice = joined([named, named[1:]])
+    assert twice.columns["carrier"].tolist() == ["ZZ", None, None]
+    np.testing.assert_array_equal(joined([packed, packed]), np.concatenate([packed, packed]))
+
+
+@pytest.mark.parametrize("signature", [SIGNATURE, NAMED])
+def test_rows_that_are_kept_by_input_come_back_as_they_were(signature):
+    rows, _ = encode(signature, GIVEN)
+    again = rows_of(signature, columns_of(signature, rows))
+    if isinstance(rows, NamedRows):
+        assert again.columns["carrier"].tolist() == rows.columns["carrier"].tolist()
+        np.testing.assert_array_equal(again.columns["seats"], rows.columns["seats"])
+    else:
+        np.testing.assert_array_equal(again, rows)
+
+
+def test_places_of_classes_tell_the_unknown_from_the_missing():
+    np.testing.assert_array_equal(places(["b", None, "x", "a"], ("a", "b")), [1, np.nan, 2, 0])
+
+
+def test_scores_are_aligned_by_class_and_not_by_place():
+    scores = np.array([[0.2, 0.3, 0.5]])
+    np.testing.assert_array_equal(aligned(scores, ("a", "b", "c"), ("c", "new", "a")), [[0.5, 0, 0.2]])

@@ -45,6 +45,8 @@ CASES = [
     Case("not approved", {"approved_by": None}),
     Case("not reproducible", {"run": {"environment": {"code": {"commit": "0d41d65", "dirty": True}}}}),
     Case("not reproducible", {"run": {"environment": {"code": {}}}}),
+    Case("waived gates", {"run": COMMITTED | {"gates": [{"gate": "g", "passed": False, "waived": "a pilot"}]}}),
+    Case("not repeatable", {"run": COMMITTED | {"repeatable": {"same": False}}}),
     Case("manual step", {"retrain_declared": False}),
 ]
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -96,3 +98,10 @@ def test_a_regression_has_its_own_metrics_and_bins_of_equal_rows():
     assert {one.rows for one in found.bins} == {40}
     constant = of(a_sample(np.full(300, 2.0), np.full(300, 2.0), task="regression"))
     assert (len(constant.bins), constant.metrics["r2"], constant.metrics["mae"]) == (1, None, 0)
+
+
+def test_decisions_are_measured_where_the_live_release_makes_them():
+    sample = replace(calibrated(1000), threshold=0.2)
+    found = of(sample)
+    assert found.metrics == measure("binary", sample.label_values(), sample.scores(), threshold=0.2)
+    assert found.metrics["recall"] > of(replace(sample, threshold=0.5)).metrics["recall"]

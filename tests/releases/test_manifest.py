@@ -6,6 +6,7 @@ import pytest
 from seatrial.core.types import Field
 from seatrial.features.plan import FeaturePlan, FunctionPlan, ViewPlan
 from seatrial.releases.manifest import (
+    FileEntry,
     ManifestTooNew,
     ManifestUnreadable,
     next_version,
@@ -13,6 +14,7 @@ from seatrial.releases.manifest import (
     release_id,
     write_manifest,
 )
+from seatrial.releases.parity import Parity
 from tests.releases.factories import BINARY, manifest_and_files
 
 MANIFEST, _ = manifest_and_files()
@@ -107,3 +109,41 @@ def test_categories_learnt_from_data_do_not_change_the_signature():
     previous = replace(MANIFEST, signature=replace(BINARY, categories={"age": ("a", "b")}))
     new = replace(MANIFEST, signature=replace(BINARY, categories={"age": ("a", "b", "c")}))
     assert next_version(previous, new)[0] == "1.0.1"
+
+
+def test_the_id_of_a_release_from_before_there_were_classes_is_what_it_was():
+    whole, _ = manifest_and_files()
+    before = msgspec.structs.replace(
+        whole,
+        files={"model.onnx": FileEntry("0" * 64, 1)},
+        parity=Parity(
+            rows=3,
+            missing_rows=2,
+            single_rows=3,
+            largest=1e-7,
+            tolerance=1e-6,
+            not_finite=0,
+            flipped=0,
+            threshold=0.5,
+            refuses_missing=(),
+            worst="none",
+            passed=True,
+        ),
+    )
+    assert release_id(before) == "rel_637d90feaf09e407c80bc6a2cdf5596c"  # as the version before gave it
+    assert b"classes" not in write_manifest(before)
+
+
+def test_classes_and_named_inputs_stand_in_the_manifest_and_are_read_again():
+    whole, _ = manifest_and_files()
+    signature = msgspec.structs.replace(whole.signature, task="multiclass", classes=("a", "b", "c"), layout="named")
+    several = msgspec.structs.replace(whole, signature=signature, threshold=None)
+    assert read_manifest(write_manifest(several)).signature == signature
+
+
+def test_another_class_is_a_major_change():
+    whole, _ = manifest_and_files()
+    signature = msgspec.structs.replace(whole.signature, task="multiclass", classes=(1, 2, 3))
+    three = msgspec.structs.replace(whole, signature=signature)
+    four = msgspec.structs.replace(three, signature=msgspec.structs.replace(signature, classes=(1, 2, 3, 4)))
+    assert next_version(three, four) == ("2.0.0", "Major: the classes changed since the signature of 1.0.0.")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from seatrial.core.signature import InputNotExact, Signature, encode
-from seatrial.serving.row import RowEncoder
+from seatrial.serving.row import NamedRowEncoder, RowEncoder, row_encoder
 
 SIGNATURE = Signature(
     "binary", (), ("a", "kind", "b", "whole", "flag"), {"kind": ("", "x", "ü", "zz")}, integers=("whole",)
@@ -34,6 +35,29 @@ def test_rows_are_encoded_as_training_encodes_them(rows):
     assert tensor.dtype == np.float32
     assert tensor.shape == expected.shape
     assert tensor.tobytes() == expected.tobytes()
+    assert encoder.unseen == unseen
+
+
+@given(rows)
+@settings(deadline=None, max_examples=200)
+def test_named_rows_are_encoded_as_training_encodes_them(rows):
+    signature = msgspec.structs.replace(SIGNATURE, layout="named")
+    columns = {name: [row[position] for row in rows] for position, name in enumerate(SIGNATURE.inputs)}
+    encoder = row_encoder(signature)
+    assert isinstance(encoder, NamedRowEncoder)
+    try:
+        expected, unseen = encode(signature, columns)
+    except InputNotExact:
+        with pytest.raises(InputNotExact):
+            [encoder.pack(row) for row in rows]
+        return
+    found = encoder.tensor([encoder.pack(row) for row in rows])
+    assert list(found.columns) == list(expected.columns)
+    for name, values in found.columns.items():
+        assert values.dtype == expected.columns[name].dtype
+        assert (
+            values.tolist() == expected.columns[name].tolist() or values.tobytes() == expected.columns[name].tobytes()
+        )
     assert encoder.unseen == unseen
 
 

@@ -237,6 +237,10 @@ class FeatureView:
         """The feature columns `view__feature`, in order."""
         return tuple(f"{self.name}__{feature}" for feature in self.features)
 
+    def __getitem__(self, features: str | tuple[str, ...]) -> FeatureSelection:
+        """Some of the view's features, as a model's inputs: `view["last"]`, `view["last", "mean_24h"]`."""
+        return FeatureSelection(self, (features,) if isinstance(features, str) else tuple(features))
+
     @property
     def windowed(self) -> dict[str, Aggregation]:
         return {name: a for name, a in self.features.items() if a.function in WINDOWED}
@@ -258,6 +262,33 @@ class FeatureView:
             "ttl_us": self.ttl_us,
             "features": {name: a.as_plain() for name, a in self.features.items()},
         }
+
+
+@dataclass(frozen=True)
+class FeatureSelection:
+    """Some features of a view, which a model takes as inputs; the view is looked up as a whole all the same."""
+
+    view: FeatureView
+    features: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        known = list(self.view.features)
+        for name in self.features:
+            if name not in known:
+                raise BadDefinition(
+                    f"view '{self.view.name}' has no feature {name!r}.",
+                    expected=f"It has {listed(known)}. {did_you_mean(str(name), known)}".strip(),
+                )
+        if not self.features or len(set(self.features)) < len(self.features):
+            raise BadDefinition(
+                f"{listed(self.features) or 'nothing'} of view '{self.view.name}' is asked for.",
+                expected="Each feature is named once, and at least one is.",
+            )
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The feature columns `view__feature`, in the order asked for."""
+        return tuple(f"{self.view.name}__{feature}" for feature in self.features)
 
 
 def feature_view(

@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
-from seatrial.features.definitions import WINDOWED, BadDefinition, FeatureView, Function, unknown_view
+from seatrial.features.definitions import WINDOWED, BadDefinition, FeatureSelection, FeatureView, Function, unknown_view
 from seatrial.features.request_time import RequestFunction
 
 SUMMED = ("mean", "sum", "std")  # what is computed from exact sums
@@ -170,14 +170,17 @@ def plan_view(view: FeatureView | ViewPlan) -> ViewPlan:
     )
 
 
-def make_plan(features: Sequence[FeatureView | RequestFunction | str], views: Mapping[str, FeatureView]) -> FeaturePlan:
+def make_plan(
+    features: Sequence[FeatureView | FeatureSelection | RequestFunction | str], views: Mapping[str, FeatureView]
+) -> FeaturePlan:
     """The plan for a model's features.
 
     views: every view of the project by name; a function may use a feature of a view that is no input itself.
     Raises BadDefinition for two features with one name, an argument `view__feature` that nobody declares, or a function
     that needs one that comes later, or that needs it.
     """
-    used = {feature.name: feature for feature in features if isinstance(feature, FeatureView)}
+    taken = [feature.view if isinstance(feature, FeatureSelection) else feature for feature in features]
+    used = {feature.name: feature for feature in taken if isinstance(feature, FeatureView)}
     functions = [feature for feature in features if isinstance(feature, RequestFunction)]
     for function in functions:
         for arg in function.args:

@@ -59,7 +59,8 @@ def performance(
 def measure_sample(sample: Sample, known: NDArray[np.bool_]) -> tuple[dict[str, float | None], str]:
     """`measure` of the sample's `known` rows, which have a label and a score."""
     if sample.task != "multiclass":
-        return measure(sample.task, sample.label_values()[known], sample.scores()[known])
+        labels, scores = sample.label_values()[known], sample.scores()[known]
+        return measure(sample.task, labels, scores, threshold=sample.threshold, quantile=sample.quantile)
     labels, scores = sample.class_scores()
     return measure(sample.task, labels[known], scores[known])
 
@@ -69,24 +70,32 @@ def _constant(sample: Sample, known: NDArray[np.bool_], observed: float | None) 
     count = int(np.count_nonzero(known))
     if sample.task != "multiclass":
         constant = np.full(count, observed if observed is not None else np.nan)
-        return measure(sample.task, sample.label_values()[known], constant)[0]
+        labels = sample.label_values()[known]
+        return measure(sample.task, labels, constant, threshold=sample.threshold, quantile=sample.quantile)[0]
     labels = sample.class_scores()[0][known]
     shares = np.bincount(labels.astype(np.intp)) / count if count else np.empty(0)
     return measure(sample.task, labels, np.tile(shares, (count, 1)))[0]
 
 
 def measure(
-    task: Task, labels: NDArray[np.float64], scores: NDArray[np.float64]
+    task: Task,
+    labels: NDArray[np.float64],
+    scores: NDArray[np.float64],
+    *,
+    threshold: float = 0.5,
+    quantile: float = 0.5,
 ) -> tuple[dict[str, float | None], str]:
     """Every metric of the task, None where the rows do not define it; and the first reason why not.
 
     Production holds what training refuses: no rows, one class, scores outside of [0, 1]. None of it raises.
     """
+    given = {"threshold": threshold, "quantile": quantile}
     measured: dict[str, float | None] = {}
     why = ""
     for name, metric in METRICS[task].items():
+        more = {metric.at: given[metric.at]} if metric.at else {}
         try:
-            measured[name] = metric.function(labels, scores) if labels.size else None
+            measured[name] = metric.function(labels, scores, **more) if labels.size else None
         except SeatrialError as error:
             measured[name] = None
             why = why or error.found

@@ -44,6 +44,8 @@ class Sample:
     told again, and how many other values were told.
     labels: what became of the labels; see `LabelCounts`.
     loose: the labels that belong to no prediction, see `monitoring.labels.Joined`; None: not known one by one.
+    threshold: from which score on the live release of a binary model decides "positive". quantile: which one a
+        regression predicts.
     """
 
     model: str
@@ -51,6 +53,8 @@ class Sample:
     rows: pa.Table = field(repr=False, compare=False)
     labels: LabelCounts = field(default_factory=LabelCounts)
     loose: pa.Table | None = field(default=None, repr=False, compare=False)
+    threshold: float = 0.5
+    quantile: float = 0.5
 
     @property
     def features(self) -> list[str]:
@@ -130,13 +134,15 @@ def from_log(
     key: Sequence[str] = (),
     window: Window | None = None,
     as_of_us: int,
+    threshold: float = 0.5,
+    quantile: float = 0.5,
 ) -> Sample:
     """The sample of a prediction log.
 
     log_table: what `PredictionLog.rows` gives, of one model: also of some time before the window, because a label of
         the window without a prediction among them counts as unmatched.
     labels: what `LabelStore.read` gives; None: nobody told any. Only those known at `as_of_us` or before count.
-    key: the columns of the model's business key.
+    key: the columns of the model's business key. threshold, quantile: see `Sample`.
     """
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -161,7 +167,8 @@ def from_log(
         columns["predicted_class"] = _column(log_table, "predicted_class", pa.string())
         columns |= {name: log_table[name] for name in log_table.column_names if name.startswith(OF_CLASS)}
     columns |= {name: log_table[name] for name in log_table.column_names if name.startswith(FEATURE)}
-    return joined(Sample(model, task, pa.table(columns)), log_table, labels, key=key, window=window, as_of_us=as_of_us)
+    sample = Sample(model, task, pa.table(columns), threshold=threshold, quantile=quantile)
+    return joined(sample, log_table, labels, key=key, window=window, as_of_us=as_of_us)
 
 
 def joined(

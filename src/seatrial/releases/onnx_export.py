@@ -214,7 +214,9 @@ def _convert_sklearn(model: Any, inputs: int, task: Task, named: Signature | Non
 
 
 def _free_name(graph: GraphProto, name: str) -> None:
-    """Call what a converter has called `name` otherwise."""
+    """Call what a converter has called `name` otherwise; an input of that name keeps it."""
+    if not any(name in node.output for node in graph.node):
+        return
     for node in graph.node:
         for names in (node.input, node.output):
             names[:] = [f"{one}_inner" if one == name else one for one in names]

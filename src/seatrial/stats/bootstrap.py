@@ -7,7 +7,7 @@ section 3.8; Field and Welsh 2007). Rows of one day share its weather: drawn one
 they do, so with times a block of time is a cluster, and with a split by groups a group is one.
 
 Every metric here is a function of sums, so a replicate is a product of two matrices and no row is copied: a million
-rows take about a second. What is capped is said: more than 500 rows without time or group are dealt at random into 500
+rows take some seconds. What is capped is said: more than 500 rows without time or group are dealt at random into 500
 clusters, which leaves the spread as it is; ranking metrics see at most 2,000 levels of scores, and their replicates are
 moved so that they are centred where the metric of all levels is.
 """

@@ -352,7 +352,9 @@ def check_waives(model: str, waives: Mapping[str, str], of_project: Sequence[Gat
         if gate not in known:
             raise BadDefinition(
                 f"model '{model}' waives the gate '{gate}', which is none of the project's.",
-                expected=f"They are {listed(known)}. {did_you_mean(gate, known)}".strip(),
+                expected=f"They are {listed(known)}. {did_you_mean(gate, known)}".strip()
+                if known
+                else "It has none: ProjectGates(...) declares them.",
             )
 
 

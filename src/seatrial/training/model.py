@@ -11,7 +11,7 @@ from seatrial.core.declared import declare
 from seatrial.core.errors import did_you_mean
 from seatrial.core.signature import Layout, Task
 from seatrial.data.sources import Source
-from seatrial.features.definitions import BadDefinition, FeatureView, check_name
+from seatrial.features.definitions import BadDefinition, FeatureSelection, FeatureView, check_name
 from seatrial.features.request_time import RequestFunction
 from seatrial.training.gates import Gate, check_gates
 from seatrial.training.threshold import Costs
@@ -68,8 +68,8 @@ class Model:
     target: column of the label source; null rows have no label.
     labels: one row per thing to predict: key, time, request fields, target. `event_timestamp` is the instant
         of the prediction, `label_known_at` when its label is known. Without a time, rows are one batch.
-    features: feature views (every feature of the view), request-time functions, and
-        "request:COLUMN" for a column of the label source that a request carries.
+    features: feature views (every feature of the view; some of them as view["one", "other"]), request-time functions,
+        and "request:COLUMN" for a column of the label source that a request carries.
     estimator: import path of a scikit-learn compatible class or of a function that makes one
         ("lightgbm.LGBMClassifier"), or such a class, function or unfitted object itself; params: its parameters.
     inputs: "packed" (the estimator is given float32 numpy, categories as codes) or "named" (a pandas DataFrame, strings
@@ -89,7 +89,7 @@ class Model:
     task: Task
     target: str
     labels: Source
-    features: Sequence[FeatureView | RequestFunction | str]
+    features: Sequence[FeatureView | FeatureSelection | RequestFunction | str]
     estimator: str | object
     params: Mapping[str, Any] = field(default_factory=dict)
     key: Sequence[str] = ()
@@ -131,13 +131,18 @@ class Model:
             if isinstance(feature, str) and not feature.startswith(REQUEST):
                 raise BadDefinition(
                     f"feature {feature!r} of model '{self.name}' is a plain string.",
-                    expected=f"A column that the request carries is written '{REQUEST}{feature}'.",
+                    expected=f"A column that the request carries is written '{REQUEST}{feature}'; a view is listed "
+                    'itself, without quotes, and some of its features as view["one", "other"].',
                 )
-            if not isinstance(feature, (str, FeatureView, RequestFunction)):
+            if not isinstance(feature, (str, FeatureView, FeatureSelection, RequestFunction)):
                 raise BadDefinition(
                     f"model '{self.name}' lists {type(feature).__name__} among its features.",
-                    expected="Feature views, request-time functions or 'request:COLUMN' are expected.",
+                    expected="Views, view['feature'], request-time functions or 'request:COLUMN' are expected.",
                 )
+        columns = [c for f in self.features if isinstance(f, (FeatureView, FeatureSelection)) for c in f.columns]
+        again = sorted({column for column in columns if columns.count(column) > 1})
+        if again:
+            raise BadDefinition(f"model '{self.name}' lists '{again[0]}' twice.", expected="Once is enough.")
         if isinstance(self.cv_folds, bool) or not isinstance(self.cv_folds, int) or not 0 <= self.cv_folds != 1:
             raise BadDefinition(
                 f"model '{self.name}' asks for {self.cv_folds!r} cross-validation folds.", expected="0, or at least 2."
@@ -226,7 +231,8 @@ class Model:
 
     @property
     def views(self) -> tuple[FeatureView, ...]:
-        return tuple(f for f in self.features if isinstance(f, FeatureView))
+        taken = [f.view if isinstance(f, FeatureSelection) else f for f in self.features]
+        return tuple(dict.fromkeys(f for f in taken if isinstance(f, FeatureView)))
 
     @property
     def functions(self) -> tuple[RequestFunction, ...]:

@@ -20,7 +20,7 @@ from seatrial.core.clock import from_us, iso
 from seatrial.core.errors import Failed, UsageError, did_you_mean, listed
 from seatrial.core.signature import Class, Layout, Signature, Task, places, refuse_inexact
 from seatrial.core.types import Field
-from seatrial.features.definitions import FeatureView
+from seatrial.features.definitions import FeatureSelection, FeatureView
 from seatrial.training.model import REQUEST, Model
 
 AT = "at"
@@ -205,7 +205,7 @@ def input_names(model: Model) -> tuple[str, ...]:
     for feature in model.features:
         if isinstance(feature, str):
             names.append(feature.removeprefix(REQUEST))
-        elif isinstance(feature, FeatureView):
+        elif isinstance(feature, (FeatureView, FeatureSelection)):
             names.extend(feature.columns)
         else:
             names.append(feature.name)
