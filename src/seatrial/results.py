@@ -76,6 +76,7 @@ class Released(msgspec.Struct, frozen=True):
     """A release that was packed. new: it was not known before; path: its bundle; explanation: of the version.
 
     cost: of the process that scores it when its format is not "onnx", measured here (`releases.supervised.Cost`).
+    notes: what is to be known of a model that was brought in from elsewhere.
     """
 
     id: str
@@ -89,6 +90,7 @@ class Released(msgspec.Struct, frozen=True):
     bytes: int
     new: bool
     cost: dict[str, Any] | None = None
+    notes: list[str] = []
 
 
 class Deployed(msgspec.Struct, frozen=True):
