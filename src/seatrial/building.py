@@ -331,6 +331,7 @@ class Building(Nouns):
         from seatrial.reuse import Reuse
         from seatrial.training.environment import describe
         from seatrial.training.pipeline import fit
+        from seatrial.training.remembered import remembered_folds
         from seatrial.training.sample import Sample
         from seatrial.training.steps import Steps, environment_digest
         from seatrial.upkeep import freeze, refuse
@@ -388,6 +389,7 @@ class Building(Nouns):
                 of_project=self.definitions.gates,
                 unrepeatable=self.settings.policy.unrepeatable,
                 progress=tell,
+                folds_by=partial(remembered_folds, steps, environment_digest(environment.facts)),
             )
         notes = [_KNOWN_AT_ONCE] if timed and declared.labels.label_known_at is None else []
         used = zip(self._inputs.raw_names(declared, plan), snapshots, strict=True)
