@@ -19,7 +19,6 @@ from datetime import datetime
 from decimal import Decimal
 from functools import cached_property, partial
 from importlib.util import find_spec
-from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -196,12 +195,18 @@ class Building(Nouns):
         """Take rows into the online store, now.
 
         name: a view, or a source: then every view over it takes them. rows: a path (.parquet, .csv, .jsonl), an
-        Arrow table or other frame, or a list of dicts with the source's columns. A row that is there already
+        Arrow table or other frame, or a list of dicts with the source's columns, of which those that a view reads are
+        there in each row, if only as null: else ColumnLacking. A row that is there already
         changes nothing. Views as live and candidate releases froze them take the rows too. Raises SharedReadOnly for a
         view of another project.
         """
+        from seatrial.upkeep import columns_needed
+
         views, frozen, source = self._fed_by(name)
-        return self._pushed(views, frozen, self._inputs.given(source, rows) if source else None)
+        if source is None:
+            return self._pushed(views, frozen, None)
+        needs = columns_needed(views, frozen, self._inputs.schema(source))
+        return self._pushed(views, frozen, self._inputs.given(source, rows, needs))
 
     def push_stream(
         self,
@@ -224,6 +229,7 @@ class Building(Nouns):
         from seatrial.features.materialize import require_event_key
         from seatrial.intake import complete, row_of, take_in
         from seatrial.stores.streams import open_stream
+        from seatrial.upkeep import columns_needed
 
         views, frozen, source = self._fed_by(name)
         if source is None:
@@ -232,17 +238,16 @@ class Building(Nouns):
             require_event_key(view)
         schema = self._inputs.schema(source)
         keys = [tuple(view.entity.keys) for view in views] + [one.plan.keys for one in frozen]
-        times = [time for time in (source.event_timestamp, source.known_at) if time]
-        named = list(dict.fromkeys([*times, *source.event_key, *chain(*keys)]))
+        needs = columns_needed(views, frozen, schema)
 
         def write(rows: list[Mapping[str, Any]]) -> int:
-            return sum(one.written for one in self._pushed(views, frozen, self._inputs.given(source, rows)))
+            return sum(one.written for one in self._pushed(views, frozen, self._inputs.given(source, rows, needs)))
 
         with closing(open_stream(address, group=group)) as stream:
             return take_in(
                 stream,
                 write,
-                lambda entry: complete(row_of(entry, schema), schema, named, keys),
+                lambda entry: complete(row_of(entry, schema), schema, needs, keys),
                 until_empty=until_empty,
                 stopped=stopped,
                 tell=tell,

@@ -8,7 +8,7 @@ from dataclasses import replace
 from datetime import UTC, date, datetime
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 
@@ -347,16 +347,17 @@ class Inputs:
         kind = ParquetSource if path.suffix == ".parquet" else CsvSource
         return read(kind(str(path)), folder=Path.cwd()).table
 
-    def given(self, source: Source, rows: object) -> pa.Table:
+    def given(self, source: Source, rows: object, needs: Sequence[str] = ()) -> pa.Table:
         """Rows handed to a verb, as a table with the columns of `source` and their types, times in UTC.
 
-        Raises RowWrongType for a value that the source's column cannot hold, and DataRefused for rows that break an
+        needs: the columns that each row must have, if only as null. Raises ColumnLacking for a row that lacks one,
+        RowWrongType for a value that the source's column cannot hold, and DataRefused for rows that break an
         expectation that each row must meet.
         """
         from seatrial.data.expectations import check_rows, refused
-        from seatrial.data.given import conform, table_of
+        from seatrial.data.given import conform, lacking, require, table_of
         from seatrial.data.reading import frame_table, read
-        from seatrial.data.sources import FrameSource
+        from seatrial.data.sources import ColumnMissing, FrameSource
 
         schema = self.schema(source)
         if isinstance(rows, str | Path) and Path(rows).suffix == ".jsonl":
@@ -364,15 +365,22 @@ class Inputs:
         if isinstance(rows, list):
             if not all(isinstance(row, Mapping) for row in rows):
                 raise BadRows(f"the rows for source '{source.name}' are not all objects with a value for each column.")
+            require(rows, source, needs)
             rows = table_of(rows, source, schema)
         shared = {
             name: getattr(source, name)
             for name in ("name", "event_timestamp", "known_at", "event_key", "label_known_at", "timezone")
         }
         if isinstance(rows, str | Path):
-            rows = read(_file_source(source, Path(rows), shared, schema), folder=Path.cwd()).table
+            try:
+                rows = read(_file_source(source, Path(rows), shared, schema), folder=Path.cwd()).table
+            except ColumnMissing as missing:
+                column, known = missing.facts["column"], missing.facts["known"]
+                raise lacking(0, source, str(column), cast(list[str], known)) from None
+        rows = frame_table(FrameSource(rows, name=source.name))
+        require(rows, source, needs)
         if schema is not None:
-            rows = conform(frame_table(FrameSource(rows, name=source.name)), source, schema)
+            rows = conform(rows, source, schema)
         table = read(FrameSource(rows, set_aside=source.set_aside, **shared), folder=self._workspace.folder).table
         report = check_rows(source, _with_nulls(table, schema))
         if not report.passed:
