@@ -10,9 +10,10 @@ from __future__ import annotations
 import math
 import subprocess
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from datetime import datetime
 from decimal import Decimal
@@ -41,13 +42,14 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from seatrial.check import Looked
-    from seatrial.core.signature import Rows
+    from seatrial.core.signature import Rows, Task
     from seatrial.custody import AliasSet, Deletion
     from seatrial.data.expectations import ValidationReport
     from seatrial.data.proposals import Proposed
     from seatrial.data.sources import Source
     from seatrial.deployment.definition import Deployment
     from seatrial.doctor import Check
+    from seatrial.external import Words
     from seatrial.feature_rows import Views
     from seatrial.features.definitions import FeatureView
     from seatrial.features.leaks import LeakReport
@@ -66,7 +68,6 @@ if TYPE_CHECKING:
     from seatrial.vouching import KeyChange, Resigned
 
 MIRROR_WAITS = 2.0  # seconds for which the end of a verb waits for a tracking server to be told
-_LEFT_BEHIND: list[subprocess.Popen[bytes]] = []  # mirrors that outlive the project that started them
 PATIENCE = 60.0  # seconds for which a command that is to end waits for a server
 MLFLOW = "mlflow"  # the outbox topic, as registry.mlflow names it
 
@@ -336,13 +337,14 @@ class Building(Nouns):
         from seatrial.reuse import Reuse
         from seatrial.training.environment import describe
         from seatrial.training.pipeline import fit
+        from seatrial.training.remembered import remembered_folds
         from seatrial.training.sample import Sample
         from seatrial.training.steps import Steps, environment_digest
         from seatrial.upkeep import freeze, refuse
 
         refuse(self)
         started, started_us = monotonic(), machine_us()
-        declared = self.definitions.model(model)
+        declared = self._trained_here(model, "how it is trained")
         words = card_of(declared.card, self.folder)
         timed = declared.labels.event_timestamp is not None
         cutoff_us = to_us(as_utc(cutoff, name="cutoff") if cutoff else self.clock.now()) if timed else None
@@ -393,6 +395,7 @@ class Building(Nouns):
                 of_project=self.definitions.gates,
                 unrepeatable=self.settings.policy.unrepeatable,
                 progress=tell,
+                folds_by=partial(remembered_folds, steps, environment_digest(environment.facts)),
             )
         notes = [_KNOWN_AT_ONCE] if timed and declared.labels.label_known_at is None else []
         used = zip(self._inputs.raw_names(declared, plan), snapshots, strict=True)
@@ -535,7 +538,20 @@ class Building(Nouns):
         return found
 
     def release(
-        self, name: str | None = None, *, parity_window: Window | None = None, progress: Progress | None = None
+        self,
+        name: str | None = None,
+        *,
+        parity_window: Window | None = None,
+        from_: object = None,
+        sample: object = None,
+        target: str | None = None,
+        task: Task | None = None,
+        owner: str = "",
+        on_call: str = "",
+        runbook: str = "",
+        description: str = "",
+        mlflow_uri: str | None = None,
+        progress: Progress | None = None,
     ) -> Released:
         """Pack a model version as a signed release, proved to answer like the native model: as ONNX; where that
         differs, in the estimator's own format, which a child process scores.
@@ -543,48 +559,62 @@ class Building(Nouns):
         name: a model (its newest version), `model@alias`, `model:3`, a version's id, or a run's.
         parity_window: label rows predicted in it (labelled or not) are compared too. Packing the same version again
         gives the same release; with another parity window it is refused, since the evidence is part of a release.
+
+        from_: a model that was trained elsewhere, which becomes the next version of `name`, without any declaration:
+        a fitted object of scikit-learn, LightGBM, XGBoost or CatBoost, a file of theirs, or a model in MLflow
+        (`mlflow:models:/NAME/7`, at `mlflow_uri`). sample: rows as it is given them, a path or a frame. target: the
+        column of the sample with what really happened; task: what the model answers, where it does not tell. The other
+        words go into the release. See `external` and docs/adopt.md.
         """
+        from seatrial.external import Words, made_elsewhere, notes
         from seatrial.registry.versions import refuse_deleted
-        from seatrial.releases.build import build
+        from seatrial.releases.build import build, made_by_run
         from seatrial.releases.native import NativeModel
         from seatrial.releases.signing import trust
         from seatrial.training.estimator import require_extra
 
         require_extra()
-        version = self._version(name or self.definitions.model(None).name)
-        run = self.record(version.body["run"])
-        known = self.release_of(version.id)
+        if from_ is not None:
+            words = Words(owner, on_call, runbook, description)
+            source = self._brought_in(name, from_, sample, target, task, words, mlflow_uri)
+            version = self.registry.version_of(source.id)
+        else:
+            self._refuse_words(sample=sample, target=target, task=task, owner=owner, on_call=on_call, runbook=runbook)
+            version = self._version(name or self._model(None).name)
+            source = self.record(version.inputs[0])
+        known = self.release_of(version.id) if version else None
+        number = version.body["version"] if version else self.registry.next_number(source.name)
         if known is not None:
-            refuse_deleted(self.metadata, known.id, f"the release of version {version.body['version']} of '{run.name}'")
+            refuse_deleted(self.metadata, known.id, f"the release of version {number} of '{source.name}'")
         if known is not None and parity_window is None and known.body["parity_window"]:
             parity_window = parse_window(known.body["parity_window"])
-        files = run.body["files"]
+        files = source.body["files"]
         kind = next(key.removeprefix("native.") for key in files if key.startswith("native."))
-        native = NativeModel(kind, self.objects.read(files[f"native.{kind}"]), run.body["task"])
-        rows = self._parity_rows(run, parity_window, progress)
+        native = NativeModel(kind, self.objects.read(files[f"native.{kind}"]), source.body["task"])
+        rows = self._parity_rows(source, parity_window, progress)
+        compared = {"parity_window": str(parity_window) if parity_window else ""}
         built = build(
-            run,
-            version.body["version"],
+            made_by_run(source, compared) if source.kind == "run" else made_elsewhere(source),
+            number,
             native,
             rows,
             profile=self.objects.read(files["profile.json"]),
-            previous=self._manifest_before(version),
+            previous=self._manifest_before(source.name, number),
             key=self.signing_key,
-            facts={"parity_window": str(parity_window) if parity_window else ""},
             progress=progress,
         )
-        if known is not None and known.id != built.id:
+        if version is not None and known is not None and known.id != built.id:
             raise _already_released(version, known.id, built, self._live_words(known.id))
         key = f"releases/{built.id}.seatrial"
         trust(self.keys, self.signing_key.public)  # a key of the environment leaves, what it signed stays
         # also when it is known: a lost or damaged bundle is there again
         if not (self.objects.exists(key) and _is_bundle(self.objects.path(key), id=built.id, trusted=self.trusted)):
             self.objects.put(key, built.data, whole=lambda _: False)
-        new = known is None and self._keep_release(built, version, run, key, parity_window)
+        new = known is None and self._keep_release(built, version, source, key, parity_window)
         manifest = built.manifest
         return Released(
             id=built.id,
-            model=run.name,
+            model=source.name,
             version=manifest.version,
             semantic_version=manifest.semantic_version,
             explanation=manifest.explanation,
@@ -594,7 +624,8 @@ class Building(Nouns):
             bytes=len(built.data),
             new=new,
             cost=msgspec.to_builtins(built.cost),
-            needs_approval=self._needs_approval(run.name, built.id),
+            needs_approval=self._needs_approval(source.name, built.id),
+            notes=[] if source.kind == "run" else notes(source),
         )
 
     def _needs_approval(self, model: str, release: str) -> bool:
@@ -605,6 +636,34 @@ class Building(Nouns):
             return False
         said = [approval_of(self.metadata, name, release) for name in self._deployments_of(model) or [model]]
         return not any(one is not None and one.decision == "approved" for one in said)
+
+    def _brought_in(
+        self,
+        name: str | None,
+        from_: object,
+        sample: object,
+        target: str | None,
+        task: Task | None,
+        words: Words,
+        mlflow_uri: str | None,
+    ) -> Record:
+        """The record of a model from elsewhere; it is a version when it was brought in before."""
+        from seatrial.external import adopt, fetched, require_name, sample_table
+
+        self.found()
+        require_name(name, sample)
+        table = sample_table(self._inputs, sample)
+        model, origin = fetched(from_, task, mlflow_uri)
+        return adopt(self, str(name), model, table, origin=origin, target=target, words=words)
+
+    def _refuse_words(self, **given: object) -> None:
+        said = [name for name, value in given.items() if value]
+        if said:
+            raise UsageError(
+                f"{listed(said)} of a release is said by the declaration of its model.",
+                expected="Only a model that is brought in with from_= (--from) gets it here.",
+                state="No release was written.",
+            )
 
     def _version(self, name: str) -> Record:
         """The version that a name means; a run's id means the version that the run was made."""
@@ -662,11 +721,11 @@ class Building(Nouns):
 
         Each must be what the audit log says was packed here. Route files that are no longer trusted are written anew.
         """
-        from seatrial.vouching import Resigned, resign, signed_by
+        from seatrial.vouching import Resigned, resign, resign_routes, signed_by
 
         records = [self._any_release(id) for id in ids] or (signed_by(self, by) if by else [])
         done = resign(self, records, reason)
-        return Resigned(self.signing_key.keyid, done, self.reconcile())
+        return Resigned(self.signing_key.keyid, done, resign_routes(self))
 
     def key_rotate(self, *, reason: str = "") -> KeyChange:
         """Sign with a new key from now on; the old one stays trusted. Raises NotRotated."""
@@ -883,7 +942,7 @@ class Building(Nouns):
         from seatrial.upkeep import needed
 
         deployment = self._deployment(model)
-        declared = self.definitions.model(deployment.model)
+        declared = self._trained_here(deployment.model, "where its history is")
         plan = make_plan(declared.features, self.definitions.views)
         frozen = [one for one in needed(self, declared.name) if one.source]
         sources = [self.definitions.views[view.name].source for view in plan.views]
@@ -952,9 +1011,10 @@ class Building(Nouns):
         """Close every store that was opened, and wait for the mirror to have been told what was trained."""
         if self._mirroring is not None:
             target = self._mlflow()
-            with suppress(subprocess.TimeoutExpired):  # it goes on by itself, or what waits is told next time
+            try:
                 self._mirroring.wait(None if target and target[1] else MIRROR_WAITS)
-            _LEFT_BEHIND.append(self._mirroring)
+            except subprocess.TimeoutExpired:  # it goes on by itself; somebody must take note of its end
+                threading.Thread(target=self._mirroring.wait, name="mirror", daemon=True).start()
             self._mirroring = None
         super().close()
 
@@ -1120,7 +1180,8 @@ class Building(Nouns):
         return ChampionScores(f"{model.name} {bundle.manifest.version}", score, signature.classes, at)
 
     def _parity_rows(self, run: Record, window: Window | None, progress: Progress | None) -> Rows:
-        """The rows on which a release must answer like the native model: those of the run, and those of a window."""
+        """The rows on which a release must answer like the native model: of the run, or of the sample of a model from
+        elsewhere), and those of a window."""
         import pyarrow as pa
         import pyarrow.parquet as pq
 
@@ -1140,7 +1201,7 @@ class Building(Nouns):
         rows = rows_of(signature, {name: table[name].to_numpy() for name in table.column_names})
         if window is None:
             return rows
-        model = self.definitions.model(run.name)
+        model = self._trained_here(run.name, "the rows of a window")
         found, _, _, _ = self._inputs.rows(model, window=window, progress=progress)
         missing = [name for name in signature.inputs if name not in found.column_names]
         if missing or not found.num_rows:
@@ -1154,20 +1215,18 @@ class Building(Nouns):
         more, _ = encode(signature, columns(found, signature.inputs))
         return joined([rows, more])
 
-    def _manifest_before(self, version: Record) -> Manifest | None:
-        """The manifest of the newest release of an earlier version of the model."""
+    def _manifest_before(self, model: str, number: int) -> Manifest | None:
+        """The manifest of the newest release of a version of the model before that number."""
         from seatrial.releases.manifest import Manifest
 
-        earlier = [
-            record
-            for record in self.metadata.records("release", version.name)
-            if record.body["version"] < version.body["version"]
-        ]
+        earlier = [record for record in self.metadata.records("release", model) if record.body["version"] < number]
         newest = max(earlier, key=lambda record: int(record.body["version"]), default=None)
         return msgspec.convert(newest.body["manifest"], Manifest) if newest else None
 
-    def _keep_release(self, built: Built, version: Record, run: Record, key: str, window: Window | None) -> bool:
-        """Record the release. False when another process has recorded the same one meanwhile."""
+    def _keep_release(self, built: Built, version: Record | None, run: Record, key: str, window: Window | None) -> bool:
+        """Record the release. False when another process has recorded the same one meanwhile.
+
+        run: the run, or the adoption, which becomes a version here when it is none (`version` is None)."""
         manifest = built.manifest
         body = {
             "model": run.name,
@@ -1182,6 +1241,11 @@ class Building(Nouns):
             "manifest": msgspec.to_builtins(manifest),
         }
         with self.metadata.transaction() as transaction:
+            if version is None:
+                version = self.registry.create(
+                    run, actor=self.actor, at_us=self.now_us, number=manifest.version, within=transaction
+                )
+                transaction.move("adoption", run.name, run.id, expected=None)
             there = transaction.head("version_release", version.id)
             if there is not None and there.record_id != built.id:
                 raise _already_released(version, there.record_id, built, self._live_words(there.record_id))
@@ -1194,7 +1258,8 @@ class Building(Nouns):
             # what a machine needed is no part of a release, whose bytes are the same everywhere
             facts |= {"format": manifest.model_format, "cost": msgspec.to_builtins(built.cost)}
             self.event(transaction, "release.packed", built.id, facts)
-            transaction.enqueue(MLFLOW, self._release_message(body, built, version, run))
+            if run.kind == "run":  # of what was trained elsewhere MLflow holds no run of ours
+                transaction.enqueue(MLFLOW, self._release_message(body, built, version, run))
         self._start_mirror()
         return True
 
@@ -1229,8 +1294,8 @@ class Building(Nouns):
 
         declared = self.definitions
         if name is None and not declared.deployments:
-            return Deployment(declared.model(None).name)
-        if name is None or name in declared.deployments or name not in declared.models:
+            return Deployment(self._model(None).name)
+        if name is None or name in declared.deployments or name not in self._models():
             return declared.deployment(name)
         names = self._deployments_of(name)
         if len(names) > 1:

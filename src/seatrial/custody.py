@@ -103,7 +103,7 @@ def model_shown(workspace: Workspace, model: str) -> ModelShown:
     for record in versions:
         head = metadata.head("version_release", record.id)
         release = workspace.record(head.record_id) if head else None
-        run = metadata.record(record.body["run"])
+        run = metadata.record(record.inputs[0])
         (created,) = metadata.events(subject=record.id, kind="version.created")
         shown.append(
             ModelVersion(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from datetime import UTC, date, datetime
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -195,7 +196,7 @@ class Inputs:
             )
             before = self._snapshot_of(name)
             new = before is None or before.id != content.id
-            if new or not self._workspace.keeps_table(_snapshot_key(content)):
+            if new or not self._is_kept(sources[name], content, reading):
                 self._keep_snapshot(sources[name], content, reading, compared=new)
             notes = [*self._warned(report), *self.notes_of(name, content.id)]
             changed = [] if before is None or not new else _changed_columns(snapshot.diff(before, content))
@@ -248,12 +249,23 @@ class Inputs:
         kept = self._taken(source.name, before.record_id).get("profile") if before else None
         return compare(msgspec.convert(kept, Profile), profile) if kept else []
 
+    def _is_kept(self, source: Source, content: Content, reading: Reading) -> bool:
+        """Whether the rows are kept as the source declares it: as a copy, or as a reference to the version read."""
+        from seatrial.data.references import reference
+
+        where = reference(source, reading)
+        if where is None:
+            return self._workspace.keeps_table(_snapshot_key(content))
+        return bool(self._taken(source.name, content.id).get("reference") == where)
+
     def _keep_snapshot(self, source: Source, content: Content, reading: Reading, *, compared: bool) -> None:
         from seatrial.data.profile import profile
+        from seatrial.data.references import reference
         from seatrial.data.snapshot import write
 
-        key = _snapshot_key(content)
-        self._workspace.keep_table(key, lambda path: write(content, reading.table, path))
+        key, where = _snapshot_key(content), reference(source, reading)
+        if where is None:
+            self._workspace.keep_table(key, lambda path: write(content, reading.table, path))
         seen = profile(reading.table, event_timestamp=source.event_timestamp)
         notes = self._compared(source, seen) if compared else self.notes_of(source.name, content.id)
         removed = [part for part in reading.set_aside if part.count]
@@ -265,6 +277,7 @@ class Inputs:
             "profile": msgspec.to_builtins(seen),
             "notes": msgspec.to_builtins(notes),
         } | ({"versions": dict(reading.versions)} if reading.versions else {})
+        body |= {"reference": where} if where else {}
         record = Record(content.id, "snapshot", "", (), {"content": content.as_plain(), "object": key})
         with self._workspace.metadata.transaction() as transaction:
             transaction.add(record)
@@ -616,12 +629,16 @@ class Inputs:
         found: dict[str, Any] = {}
         for key in view.entity.keys:
             value = keys[key]
-            if schema is not None and isinstance(value, str) and pa.types.is_integer(schema.field(key).type):
+            kind = schema.field(key).type if schema is not None else pa.string()
+            if value is not None and not _is_text(kind):
                 try:
-                    value = int(value)
-                except ValueError:
+                    value = _as_key(value, kind)
+                except (pa.ArrowException, ValueError, TypeError, OverflowError):
                     raise BadRows(
-                        f"key '{key}' of view '{view.name}' is given {value!r}.", expected="It is a whole number."
+                        f"key '{key}' of view '{view.name}' is given {value!r}.",
+                        expected="It is a whole number."
+                        if pa.types.is_integer(kind)
+                        else f"It is {kind} in the source.",
                     ) from None
             found[key] = value
         return found
@@ -692,6 +709,26 @@ def _field(name: str, column: pa.ChunkedArray, model: Model) -> Field:
             expected="Numbers, booleans and strings are expected; of a time take parts or differences.",
         )
     return Field(name, dtype, nullable=column.null_count > 0)
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    import pyarrow as pa
+
+    inside = kind.value_type if pa.types.is_dictionary(kind) else kind
+    return any((pa.types.is_string(inside), pa.types.is_large_string(inside), pa.types.is_null(inside)))
+
+
+def _as_key(value: Any, kind: pa.DataType) -> Any:
+    """A key's value as online rows have it. Raises what conversions raise."""
+    import pyarrow as pa
+
+    from seatrial.features.events import as_kept
+
+    if pa.types.is_timestamp(kind) and isinstance(value, str | date):
+        at = datetime.fromisoformat(value) if isinstance(value, str) else value
+        value = at.astimezone(UTC) if isinstance(at, datetime) and at.tzinfo else pa.scalar(at).cast(pa.timestamp("us"))
+        value = value if isinstance(value, datetime) else value.as_py().replace(tzinfo=UTC)
+    return as_kept(pa.chunked_array([pa.array([value]).cast(kind)]))[0].as_py()
 
 
 def _json_lines(path: Path) -> list[dict[str, Any]]:

@@ -91,10 +91,10 @@ class Definitions:
 
     def model(self, name: str | None) -> Model:
         """The model of that name; without a name, the only one."""
-        return _pick("model", self.models, name)
+        return pick("model", self.models, name)
 
     def deployment(self, name: str | None) -> Deployment:
-        return _pick("deployment", self.deployments, name)
+        return pick("deployment", self.deployments, name)
 
 
 def load_definitions(folder: Path) -> Definitions:
@@ -233,7 +233,8 @@ def _described(source: Source) -> str:
     return f"{type(source).__name__}({path!r})" if path else f"a {type(source).__name__}"
 
 
-def _pick(kind: str, things: dict[str, Thing], name: str | None) -> Thing:
+def pick(kind: str, things: dict[str, Thing], name: str | None) -> Thing:
+    """The thing of that name; without a name, the only one. Raises UnknownName."""
     if name is None:
         if len(things) == 1:
             return next(iter(things.values()))

@@ -14,6 +14,7 @@ from seatrial.core.clock import from_us, iso
 from seatrial.core.errors import SeatrialError, UsageError
 from seatrial.core.records import Event, Record
 from seatrial.core.windows import duration_text
+from seatrial.loading import pick
 from seatrial.results import FeatureInfo, FoundFeature, FunctionShown, ModelStatus, Searched
 from seatrial.workspace import Workspace
 
@@ -42,7 +43,7 @@ class Nouns(Workspace):
 
     def status(self) -> list[ModelStatus]:
         """For each model: what is live since when, from which data, how good it was, who owns it, what to do next."""
-        return [self._status(model) for model in self.definitions.models.values()]
+        return [self._status(model) for model in self._models().values()]
 
     def features(self) -> list[FeatureInfo]:
         """Every feature of every view: whose it is, how far its view is online, and whether it is live; then every
@@ -224,7 +225,11 @@ class Nouns(Workspace):
         """One snapshot (its id, the start of it, or a source's name): its columns, files and what was set aside."""
         record = self._snapshot_record(id)
         events = self.metadata.events(subject=record.id, kind="snapshot.taken")
-        return {"id": record.id, **record.body["content"], "taken": [event.body for event in events]}
+        return {
+            "id": record.id,
+            **record.body["content"],
+            "taken": [{k: v for k, v in e.body.items() if k != "profile"} for e in events],
+        }
 
     def snapshots_diff(self, a: str, b: str, *, key: Sequence[str] = ()) -> SnapshotDiff:
         """What is different in `b`, by column and by cell. Each is a snapshot's id, its start, or a source's name.
@@ -232,9 +237,9 @@ class Nouns(Workspace):
         key: columns that name a row once; rows are then compared by it, else position by position.
         """
         from seatrial.data.keyed import by_key
-        from seatrial.data.snapshot import diff, load
+        from seatrial.data.snapshot import diff
 
-        first, second = (load(self.objects.path(self._snapshot_record(name).body["object"])) for name in (a, b))
+        first, second = (self.snapshot_table(self._snapshot_record(name)) for name in (a, b))
         found = diff(first[0], second[0], first[1], second[1])
         return replace(found, keyed=by_key(first[1], second[1], key)) if key else found
 
@@ -475,7 +480,7 @@ class Nouns(Workspace):
             refuse_deleted(self.metadata, named.id, f"release {named.id}")
             return named
         if name is None:
-            name = model or self.definitions.model(None).name
+            name = model or self._model(None).name
         if name.isdigit() and model:
             name = f"{model}:{name}"
         plain = "@" not in name and ":" not in name
@@ -495,6 +500,26 @@ class Nouns(Workspace):
     def _any_release(self, id: str) -> Record:
         """A release to look at: also one that was deleted, by its id."""
         return self.resolved(id, "release") if id.startswith("rel_") else self.chosen_release(None, id)
+
+    def _models(self) -> dict[str, Model]:
+        """The models that are declared, and those that were brought in from elsewhere and are not."""
+        from seatrial.external import adopted_models, as_model
+
+        declared = self.definitions.models
+        adopted = adopted_models(self.metadata)
+        return {**declared, **{name: as_model(one) for name, one in adopted.items() if name not in declared}}
+
+    def _model(self, name: str | None) -> Model:
+        """The model of that name, declared or brought in; without a name, the only one. Raises UnknownName."""
+        return pick("model", self._models(), name)
+
+    def _trained_here(self, name: str | None, what: str) -> Model:
+        """A model that is declared. Raises TrainedElsewhere, for want of `what`, for one that was only brought in."""
+        from seatrial.external import refuse
+
+        model = self._model(name)
+        refuse(model, what)
+        return model
 
     def _threshold(self, model: str) -> float:
         """From which score on the live release of a model decides "positive", or its newest when none is live."""
@@ -519,7 +544,7 @@ class Nouns(Workspace):
         release = self.record(self.record(head.record_id).inputs[0]) if head else None
         run = self.record(release.inputs[1]) if release else None
         if run is None and versions:
-            run = self.record(max(versions, key=lambda record: int(record.body["version"])).body["run"])
+            run = self.record(max(versions, key=lambda record: int(record.body["version"])).inputs[0])
         since = self.metadata.events(subject=f"deployment/{deployed}")
         packed = self.metadata.head("release", model.name)
         runs = [record for record in self.metadata.records("run", model.name) if "sample" not in record.body]
@@ -541,7 +566,7 @@ class Nouns(Workspace):
             generation=head.generation if head else None,
             candidate=self.record(candidate.record_id).body["version"] if candidate else None,
             snapshots=list(run.inputs[1:]) if run else [],
-            training_set=run.inputs[0] if run else None,
+            training_set=run.inputs[0] if run and run.inputs else None,
             parameters=dict(run.body["definition"]["params"]) if run else {},
             performance=dict(run.body["metrics"]) if run else {},
             next=following,

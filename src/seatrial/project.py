@@ -140,7 +140,7 @@ class Project(Building):
         from seatrial.serving import batch
 
         deployment = self._deployment(model)
-        declared = self.definitions.model(deployment.model)
+        declared = self._trained_here(deployment.model, "where its history is")
         chosen = self._live_release(deployment.name) if release is None else self.chosen_release(declared.name, release)
         started = monotonic()
         bundle = self._bundle(chosen)
@@ -202,7 +202,7 @@ class Project(Building):
         """
         from seatrial.monitoring.labels import parse
 
-        declared = self.definitions.model(model)
+        declared = self._model(model)
         started = monotonic()
         self._compact_log()
         table = self._known_labels(declared, progress) if rows is None else self._inputs.as_table(rows)
@@ -284,7 +284,7 @@ class Project(Building):
         from seatrial.monitoring.monitor import make_report
         from seatrial.stores.prediction_log import LogWarning
 
-        declared = self.definitions.model(model)
+        declared = self._model(model)
         monitor = self._monitor(declared.name)
         if keep:
             self._compact_log()
@@ -391,7 +391,7 @@ class Project(Building):
         steps = {"propose": self._propose, "train": self._train_challenger, "compare": self._compare}
         if step not in steps:
             raise UsageError(f"retrain has no step '{step}'.", expected="propose, train or compare is expected.")
-        declared = self.definitions.model(model)
+        declared = self._trained_here(model, "how it is trained")
         return steps[step](declared, reason, progress)
 
     def _propose(self, model: Model, reason: str, _: Progress | None) -> Retrained:
@@ -576,6 +576,7 @@ class Project(Building):
         name: str,
         *,
         current: bool = False,
+        rebuild_env: bool = False,
         allow: Sequence[Verdict] = (),
         progress: Progress | None = None,
     ) -> Reproduced:
@@ -583,11 +584,20 @@ class Project(Building):
 
         name: a run's or a release's id or the start of it, a model (its newest version), `model@alias` or `model:3`.
         current: train from the project's sources and definitions as they are now instead, to see what they change.
+        rebuild_env: in a clean environment with exactly the packages that the run recorded, which are installed.
         allow: verdicts that count as reproduced beside "identical" and "equivalent".
         Raises SnapshotMissing, SnapshotDamaged, DefinitionsDamaged and NotReproducible, and trains nothing.
         """
-        from seatrial.reproduce import reproduce
+        from seatrial.reproduce import in_rebuilt_environment, reproduce
 
+        if current and rebuild_env:
+            raise UsageError(
+                "the project as it is now has no recorded packages.",
+                expected="Either current or rebuild_env.",
+                state="Nothing was trained.",
+            )
+        if rebuild_env:
+            return in_rebuilt_environment(self, name, allow=allow, progress=progress)
         return reproduce(self, self._inputs, name, current=current, allow=allow, progress=progress)
 
     def run_compare(
@@ -676,8 +686,8 @@ class Project(Building):
             if proposal.challenger is None:
                 raise NothingProposed(f"proposal {proposal.id} has no challenger; it is {proposal.state}.")
             return self.record(proposal.challenger), proposal
-        if name is None or name in self.definitions.models:
-            found = newest(self.metadata, self.definitions.model(name).name)
+        if name is None or name in self._models():
+            found = newest(self.metadata, self._model(name).name)
             if found is not None and found.challenger is not None and found.state not in ENDED:
                 return self.record(found.challenger), found
         release = self.chosen_release(None, name)
@@ -734,7 +744,7 @@ class Project(Building):
         from seatrial.retraining.approval import VerdictRefuses
         from seatrial.retraining.proposal import NothingProposed, newest
 
-        declared = self.definitions.model(model)
+        declared = self._model(model)
         self._check_generation(self._deployment(declared.name).name, expected)
         proposal = newest(self.metadata, declared.name)
         if proposal is None or proposal.challenger is None or proposal.state in ("live", "rejected", "gates refused"):
@@ -928,7 +938,7 @@ class Project(Building):
         return verify(self, self._inputs, declared, chosen, sample=sample, seed=seed, progress=progress)
 
     def _label_of(self, row: dict[str, Any]) -> dict[str, Any] | None:
-        declared = self.definitions.models.get(row["model"])
+        declared = self._models().get(row["model"])
         if declared is None:
             return None
         at_us = int(row["at"].timestamp() * 1_000_000)
@@ -955,7 +965,7 @@ class Project(Building):
         from seatrial.retraining.approval import approval_of
 
         reviewed = []
-        for model in self.definitions.models.values():
+        for model in self._models().values():
             deployed = [now for now in (live(self.metadata, one) for one in self._deployments_of(model.name)) if now]
             now = deployed[0] if deployed else None
             release = self.record(now.record.inputs[0]) if now else None

@@ -77,6 +77,7 @@ class Released(msgspec.Struct, frozen=True):
 
     cost: of the process that scores it when its format is not "onnx", measured here (`releases.supervised.Cost`).
     needs_approval: policy lets it go live only when a second person approves it, and nobody has.
+    notes: what is to be known of a model that was brought in from elsewhere.
     """
 
     id: str
@@ -91,6 +92,7 @@ class Released(msgspec.Struct, frozen=True):
     new: bool
     cost: dict[str, Any] | None = None
     needs_approval: bool = False
+    notes: list[str] = []
 
 
 class Deployed(msgspec.Struct, frozen=True):

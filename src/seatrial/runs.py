@@ -113,6 +113,13 @@ class Compared(msgspec.Struct, frozen=True):
 
 def compare(workspace: Workspace, a: Record, b: Record, *, base: str = "") -> Compared:
     """What is different in `b`. Raises UsageError for runs of two models."""
+    for one in (a, b):
+        if not finished(one):
+            raise UsageError(
+                f"run {one.id} failed: {one.body['error']['found']}",
+                expected="Runs that came to an end are compared.",
+                state="Nothing was compared.",
+            )
     if a.name != b.name:
         raise UsageError(
             f"run {a.id} is of model '{a.name}', and {b.id} of '{b.name}'.",
@@ -133,6 +140,11 @@ def compare(workspace: Workspace, a: Record, b: Record, *, base: str = "") -> Co
         importance=_importance(a.body, b.body),
         base=base,
     )
+
+
+def finished(run: Record) -> bool:
+    """Whether a training came to its end; one that failed half-way has no metrics."""
+    return run.body.get("state", "finished") == "finished"
 
 
 def facts(workspace: Workspace, run: Record) -> RunFacts:
@@ -179,7 +191,13 @@ def base_run(workspace: Workspace, run: Record, branch: str) -> Record:
     looked: dict[str, bool] = {}
     for one in reversed(workspace.metadata.records("run", run.name)):
         commit = one.body["environment"]["code"]["commit"]
-        if one.id == run.id or commit is None or "sample" in one.body or one.body["environment"]["code"]["dirty"]:
+        if (
+            one.id == run.id
+            or not finished(one)
+            or commit is None
+            or "sample" in one.body
+            or one.body["environment"]["code"]["dirty"]
+        ):
             continue
         if commit not in looked:
             looked[commit] = _is_ancestor(workspace.folder, commit, branch)
@@ -195,7 +213,7 @@ def base_run(workspace: Workspace, run: Record, branch: str) -> Record:
 
 def newest_runs(workspace: Workspace, model: str | None, count: int) -> list[Record]:
     """The newest runs of a model, oldest first; without a name, of the model of the newest run."""
-    runs = workspace.metadata.records("run", model)
+    runs = [one for one in workspace.metadata.records("run", model) if finished(one)]
     if runs and model is None:
         runs = [one for one in runs if one.name == runs[-1].name]
     if len(runs) < count:
@@ -317,12 +335,23 @@ def _gates(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[GateChange]:
     return [
         GateChange(
             gate,
-            first[gate]["passed"] if gate in first else None,
-            second[gate]["passed"] if gate in second else None,
-            (second.get(gate) or first[gate])["reason"],
+            lets_pass(first[gate]) if gate in first else None,
+            lets_pass(second[gate]) if gate in second else None,
+            gate_words(second.get(gate) or first[gate]),
         )
         for gate in dict.fromkeys([*second, *first])
     ]
+
+
+def lets_pass(gate: Mapping[str, Any]) -> bool:
+    """Whether a gate stops nothing: it passed, or the model is excused from it with a reason."""
+    return bool(gate["passed"] or gate.get("waived"))
+
+
+def gate_words(gate: Mapping[str, Any]) -> str:
+    """Why a gate decided as it did, and why the model is excused, if it is."""
+    waived = gate.get("waived")
+    return f"{gate['reason']}; waived: {waived}" if waived and not gate["passed"] else str(gate["reason"])
 
 
 def _importance(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[tuple[str, float | None, float | None]]:
@@ -459,7 +488,7 @@ def recorded_rows(workspace: Workspace, snapshots: Mapping[str, str], source: st
 
     Raises SnapshotMissing, SnapshotDamaged.
     """
-    from seatrial.data.snapshot import load
+    from seatrial.data.references import SnapshotGone
     from seatrial.stores.objects import ObjectMissing
 
     id = snapshots.get(source)
@@ -468,9 +497,10 @@ def recorded_rows(workspace: Workspace, snapshots: Mapping[str, str], source: st
             f"the run recorded no snapshot of source '{source}'; it read {listed(snapshots)}.",
             state="Nothing was trained.",
         )
-    key = workspace.record(id).body["object"]
+    record = workspace.record(id)
+    key = record.body["object"]
     try:
-        return load(workspace.objects.path(key))
+        return workspace.snapshot_table(record)
     except (ObjectMissing, FileNotFoundError):
         raise SnapshotMissing(
             f"snapshot {id} of source '{source}' is not in {workspace.objects.root}.",
@@ -481,7 +511,7 @@ def recorded_rows(workspace: Workspace, snapshots: Mapping[str, str], source: st
         ) from None
     except SeatrialError as error:
         error.state = "Nothing was trained."
-        error.next = f"Put {key} back from a backup."
+        error.next = error.next if isinstance(error, SnapshotGone) else f"Put {key} back from a backup."
         raise
 
 
@@ -495,6 +525,8 @@ def extract(workspace: Workspace, run: Record, folder: Path) -> list[str]:
     run's own rows, in data/. A README says how to train it, and what should come out.
     Raises NotExtractable, SnapshotMissing and FolderNotEmpty.
     """
+    from seatrial.data.snapshot import write
+
     if DEFINITIONS not in run.body.get("files", {}):
         raise NotExtractable(
             f"run {run.id} kept no definitions: they were given in memory, or it is of an earlier version.",
@@ -520,7 +552,11 @@ def extract(workspace: Workspace, run: Record, folder: Path) -> list[str]:
     (folder / "data").mkdir(exist_ok=True)
     for id in snapshots.values():
         target = folder / "data" / f"{id}.parquet"
-        shutil.copyfile(workspace.objects.path(workspace.record(id).body["object"]), target)
+        record = workspace.record(id)
+        if workspace.objects.exists(record.body["object"]):
+            shutil.copyfile(workspace.objects.path(record.body["object"]), target)
+        else:  # its rows stayed in a table with versions
+            write(*workspace.snapshot_table(record), target)
         written.append(target)
     texts = {
         "seatrial.toml": _settings(workspace, snapshots),

@@ -17,9 +17,12 @@ from seatrial.core.clock import Clock, MachineClock, to_us
 from seatrial.core.errors import Failed, NotInThisVersion, UsageError, listed
 from seatrial.core.records import Event, Record
 from seatrial.core.settings import LOCAL, BadSettings, Settings, read_settings
-from seatrial.loading import Definitions, UnknownName, collect, load_definitions, project_files
+from seatrial.loading import Definitions, NotAProject, UnknownName, collect, load_definitions, project_files
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from seatrial.data.snapshot import Content
     from seatrial.registry.versions import Registry
     from seatrial.releases.keyring import Source
     from seatrial.releases.signing import KeyRing, SigningKey
@@ -79,6 +82,7 @@ class Workspace:
         if online is not None:
             self.settings = structs.replace(self.settings, stores=structs.replace(self.settings.stores, online=online))
         self._given = definitions
+        self._founded = False
         self._service_key: SigningKey | None = None
 
     def close(self) -> None:
@@ -90,10 +94,26 @@ class Workspace:
 
     @cached_property
     def definitions(self) -> Definitions:
-        """What the project file defines. Raises NotAProject or BrokenProject."""
+        """What the project file defines; nothing where models were only brought in from elsewhere.
+
+        Raises NotAProject or BrokenProject.
+        """
         if self._given is not None:
             return collect(self._given, folder=self.folder)
-        return load_definitions(self.folder)
+        try:
+            return load_definitions(self.folder)
+        except NotAProject:
+            if self._founded or self._holds("adoption"):
+                return collect((), folder=self.folder)
+            raise
+
+    def found(self) -> None:
+        """Keep something in this folder though no project file is in it."""
+        self._founded = True
+
+    def _holds(self, kind: str) -> bool:
+        """Whether the metadata store is there and has a head of this kind."""
+        return self.sqlite_path("metadata").exists() and bool(self.metadata.heads(kind))
 
     @cached_property
     def metadata(self) -> MetadataStore:
@@ -101,7 +121,7 @@ class Workspace:
 
         path = self.sqlite_path("metadata")
         if not path.exists():
-            if self._given is None:
+            if self._given is None and not self._founded:
                 project_files(self.folder)
         elif not path.stat().st_size:
             self._refuse_emptied(path)
@@ -266,6 +286,21 @@ class Workspace:
     def keeps_table(self, key: str) -> bool:
         """Whether a Parquet file is kept under `key`, whole: one that was cut off has lost its footer."""
         return self.objects.exists(key) and _is_table(self.objects.path(key))
+
+    def snapshot_table(self, record: Record) -> tuple[Content, pa.Table]:
+        """The rows of a snapshot, every value checked: its copy, else the version of a table that it refers to.
+
+        Raises SnapshotDamaged, SnapshotTooNew, SnapshotGone; ObjectMissing or FileNotFoundError without either.
+        """
+        from seatrial.data.references import load_reference
+        from seatrial.data.snapshot import Content, load
+
+        if not self.objects.exists(record.body["object"]):
+            events = self.metadata.events(subject=record.id, kind="snapshot.taken")
+            where = [event.body["reference"] for event in events if event.body.get("reference")]
+            if where:
+                return load_reference(where[-1], Content.from_plain(record.body["content"]), self.folder)
+        return load(self.objects.path(record.body["object"]))
 
     def keep_table(self, key: str, write: Callable[[Path], None]) -> None:
         """Put the Parquet file that `write` makes under `key`, unless it is there, whole."""

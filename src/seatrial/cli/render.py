@@ -284,6 +284,7 @@ def released(release: Plain) -> list[Block]:
         Line(f"  Version   {release['version']} of {release['model']}; {release['explanation']}"),
         Line(f"  Parity    {parity_words(release['parity'])}"),
         *_form_lines(release),
+        *(Line(f"  Note      {note}") for note in release.get("notes", ())),
         Line(f"  Bundle    {release['path']}  ({release['format']}, {size})"),
         *_on_the_way(release),
     ]
@@ -345,7 +346,9 @@ def deployed(done: Plain) -> list[Block]:
 def predicted(answers: list[Plain]) -> list[Block]:
     """One row per prediction; then which views had nothing fresh to say, and the features where they were asked for."""
     columns = ("prediction", "probability", "model_version", "request_id", "prediction_id", "latency_ms")
-    blocks: list[Block] = [_table(answers, columns)]
+    blocks: list[Block] = [
+        _table([answer | {"probability": _likeliest(answer.get("probability"))} for answer in answers], columns)
+    ]
     states = Counter((view, state) for one in answers for view, state in one.get("views", {}).items())
     for (view, state), count in sorted(states.items()):
         if state != "present":
@@ -355,6 +358,15 @@ def predicted(answers: list[Plain]) -> list[Block]:
         if one.get("features"):
             blocks += [Line(), Line(f"features of {one['prediction_id']}", "bold"), *details(one["features"])]
     return blocks
+
+
+def _likeliest(probability: Any, *, most: int = 3) -> Any:
+    """The probability; of several classes the likeliest ones, in words."""
+    if not isinstance(probability, dict):
+        return probability
+    ranked = sorted(probability.items(), key=lambda pair: -pair[1])
+    more = f", {len(ranked) - most} more" if len(ranked) > most else ""
+    return ", ".join(f"{name} {value:.3f}" for name, value in ranked[:most]) + more
 
 
 def replayed(done: Plain) -> list[Block]:

@@ -236,15 +236,36 @@ def train(
     metavar="START/END",
     help="Compare the packed model with the trained one on every row of this window too.",
 )
+@click.option("--from", "from_", metavar="MODEL", help="Bring in a model that was trained elsewhere; see below.")
+@click.option(
+    "--sample",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="With --from: rows as the model is given them (.parquet, .csv, .jsonl).",
+)
+@click.option("--target", metavar="COLUMN", help="With --from: the column of the sample with what really happened.")
+@click.option(
+    "--task",
+    type=click.Choice(["binary", "multiclass", "regression"]),
+    help="With --from: what the model answers, where it does not tell.",
+)
+@click.option("--owner", default="", metavar="NAME", help="With --from: who answers for the model.")
+@click.option("--on-call", default="", metavar="NAME", help="With --from: who is told of alerts, such as webhook:ops.")
+@click.option("--runbook", default="", metavar="PATH", help="With --from: what to do when it misbehaves.")
+@click.option("--description", default="", metavar="TEXT", help="With --from: what it is for.")
+@click.option("--mlflow-uri", metavar="URI", help="With --from mlflow:...: the server (default: MLFLOW_TRACKING_URI).")
 @click.pass_obj
-def release(call: Invocation, name: str | None, parity_window: Window | None) -> None:
+def release(call: Invocation, /, name: str | None, **options: Any) -> None:
     """NAME is a model (its newest version), MODEL@ALIAS, MODEL:VERSION or the id of a run. The bundle is refused when
-    the packed model answers differently from the trained one. The same run gives the same id."""
+    the packed model answers differently from the trained one. The same run gives the same id.
+
+    With --from, NAME is any name, and nothing needs to be declared: MODEL is a file of scikit-learn (model.skops),
+    LightGBM (booster.txt), XGBoost (model.json, .ubj), CatBoost (model.cbm) or ONNX (model.onnx), or a model in MLflow
+    (mlflow:models:/NAME/7, mlflow:runs:/ID/model). It becomes the next version of NAME."""
     from seatrial.cli import render
 
     with call.project() as project:
         with talk.Progress() as progress:
-            done = project.release(name, parity_window=parity_window, progress=progress)
+            done = project.release(name, **options, progress=progress)
         call.answer(done, render.released)
 
 

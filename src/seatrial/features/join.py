@@ -51,6 +51,12 @@ class KeyMissing(UsageError):
     code = "features.key_missing"
 
 
+class NameTaken(UsageError):
+    """Two columns of a join would have one name."""
+
+    code = "features.name_taken"
+
+
 def as_of(
     rows: pa.Table,
     views: Mapping[str, FeatureView | ViewPlan],
@@ -69,10 +75,11 @@ def as_of(
     Feature columns are float64 for windows and ages (null: nothing counted), and for `last` the source's type, but for
         times, which are int64 microseconds here, see `features.times`.
     The result does not depend on the order of `events` or on the number of threads.
-    Raises KeyMissing, and what `view_events` raises.
+    Raises KeyMissing, NameTaken, and what `view_events` raises.
     """
     import pyarrow as pa
 
+    check_names(rows.column_names, list(views.values()), event_times)
     instants = rows[at].cast(pa.timestamp("us", tz="UTC")).cast(pa.int64())
     if instants.null_count:
         raise UsageError(
@@ -127,13 +134,12 @@ def point_in_time_join(
                 f"point_in_time_join is given {one!r} among its views.",
                 expected="Views, selections of a view and request-time functions are expected, not their names.",
             )
-    chosen = {
-        view.name: view
-        for one in asked
-        if isinstance(view := one.view if isinstance(one, FeatureSelection) else one, FeatureView)
-    }
+    viewed = [one.view if isinstance(one, FeatureSelection) else one for one in asked]
+    objects = [one for one in viewed if isinstance(one, FeatureView)]
+    chosen = {view.name: view for view in objects}
     plan = make_plan(asked, chosen)
     table = read(FrameSource(rows, name="rows", event_timestamp=at), folder=Path(folder)).table
+    check_names(table.column_names, list(dict.fromkeys(objects)), event_times)
     wanted = [at, *(key for view in plan.views for key in view.keys), *plan.request_columns]
     needed = list(dict.fromkeys(column for column in wanted if column in table.column_names))
     tables = _Read(list(chosen.values()), Path(folder), threads)
@@ -322,7 +328,7 @@ class _View:
         columns = [self._known_us[tied]]
         names = [name for name in self._events.column_names if name.startswith("id_")]
         names += [f"last_{reads}" for reads in self._plan.last_columns]
-        columns += [comparable(self._taken(name, tied)) for name in names]
+        columns += [comparable(as_kept(self._taken(name, tied))) for name in names]
         rank = np.empty(len(tied), dtype=np.int64)
         rank[np.lexsort(columns[::-1])] = np.arange(len(tied))
         return rank
@@ -448,6 +454,22 @@ class _Sums:
             else:
                 squares = spans.exact_squares(*self._spans)
         return finish(function, self._total, self._count, self._scale, squares)
+
+
+def check_names(columns: Sequence[str], views: Sequence[FeatureView | ViewPlan], event_times: bool) -> None:
+    """Raise NameTaken when the rows have a column that a view makes, or two views make one."""
+    taken = set(columns)
+    for view in views:
+        for name in [*view.features, *([EVENT_TIME] if event_times else [])]:
+            column = f"{view.name}__{name}"
+            if column in taken:
+                raise NameTaken(
+                    f"the rows would have two columns '{column}'.",
+                    expected=f"View '{view.name}' makes it: the rows have none, and no other view makes it too.",
+                    state="Nothing was joined.",
+                    next="Rename the rows' column, or leave it or the view out.",
+                )
+            taken.add(column)
 
 
 def _check_keys(plan: ViewPlan, rows: pa.Table, source_rows: pa.Table) -> None:

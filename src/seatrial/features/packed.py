@@ -165,7 +165,7 @@ def unpack(data: bytes, columns: int) -> Packed:
             tail = np.frombuffer(row.tail, dtype="<i8").reshape(VALUES + columns, row.rows)
         else:
             tail = _NO_TAIL
-    except (msgspec.MsgspecError, ValueError):
+    except (msgspec.MsgspecError, ValueError, TypeError):
         raise damaged("an online row cannot be read.") from None
     return Packed(row.last, tail, row.pruned_to_us, row.newest_known_us, row.dropped, row.tiles)
 
@@ -283,7 +283,7 @@ class ViewReader:
             latest, inside = self._look_windows(row, at_us, values, tiles)
             fresh = fresh or inside
             event_us = latest if event_us is None or (latest is not None and latest > event_us) else event_us
-        seen = event_us is not None or row.tail.size or row.tiles
+        seen = event_us is not None or row.tiles or (np.maximum(row.tail[EVENT], row.tail[KNOWN]) <= at_us).any()
         status: Status = "present" if fresh else "expired" if seen else "missing"
         return Looked(values, status, event_us)
 

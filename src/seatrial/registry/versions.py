@@ -1,9 +1,10 @@
 """Model versions and aliases: which versions does a model have, and which one does a name mean?
 
-Versions of a model are the integers 1, 2, 3, ... in the order in which they were made, one for each run; nobody
-gets a number twice and none is left out, also when many processes train at once. An alias ("late@candidate") names
-one version; every move is an event with actor, time and reason. Deleting takes a version or a release out of use, with
-an event: no name means it any more, its number is not given again, and its record, its evidence and its history stay.
+Versions of a model are the integers 1, 2, 3, ... in the order in which they were made, one for each run, or for each
+model that was brought in from elsewhere; nobody gets a number twice and none is left out, also when many processes
+train at once. An alias ("late@candidate") names one version; every move is an event with actor, time and reason.
+Deleting takes a version or a release out of use, with an event: no name means it any more, its number is not given
+again, and its record, its evidence and its history stay.
 """
 
 from __future__ import annotations
@@ -48,6 +49,12 @@ class BadAlias(UsageError):
     """An alias is spelled in a way that could be mistaken for something else."""
 
     code = "registry.bad_alias"
+
+
+class VersionTaken(Conflict):
+    """Another version of the model was made meanwhile, and has the number."""
+
+    code = "registry.version_taken"
 
 
 class VersionExists(Conflict):
@@ -102,6 +109,7 @@ class Registry:
         *,
         actor: str,
         at_us: int,
+        number: int | None = None,
         body: Mapping[str, Any] | None = None,
         aliases: Sequence[str] = (CANDIDATE,),
         message: Mapping[str, Any] | None = None,
@@ -109,7 +117,8 @@ class Registry:
     ) -> Record:
         """The next version of model `run.name`, made from `run`, with `aliases` moved to it.
 
-        The run is kept too if it was not yet. body: more plain values for the version's record.
+        run: the record of a run, or of an adoption; kept too if it was not yet. number: the one that it must get;
+        raises VersionTaken when it is another's. body: more plain values for the version's record.
         message: what MLflow shall be told, from `registry.mlflow.run_message`; sent to the outbox with the version.
         within: a transaction to take part in; by default one of its own. All is written, or nothing.
         Raises VersionExists when this run is a version already.
@@ -117,9 +126,14 @@ class Registry:
         for alias in aliases:
             _check_alias(run.name, alias)
         if within is not None:
-            return self._create(within, run, actor, at_us, body or {}, aliases, message)
+            return self._create(within, run, actor, at_us, number, body or {}, aliases, message)
         with self._metadata.transaction() as transaction:
-            return self._create(transaction, run, actor, at_us, body or {}, aliases, message)
+            return self._create(transaction, run, actor, at_us, number, body or {}, aliases, message)
+
+    def next_number(self, model: str) -> int:
+        """The number that the next version of the model will get, if nobody else makes one before."""
+        newest = self._metadata.head("version", model)
+        return newest.generation + 1 if newest else 1
 
     def models(self) -> list[str]:
         """Names of the models that have versions, sorted."""
@@ -272,6 +286,7 @@ class Registry:
         run: Record,
         actor: str,
         at_us: int,
+        wanted: int | None,
         body: Mapping[str, Any],
         aliases: Sequence[str],
         message: Mapping[str, Any] | None,
@@ -285,12 +300,20 @@ class Registry:
             )
         newest = transaction.head("version", run.name)
         number = newest.generation + 1 if newest else 1
+        if wanted not in (None, number):
+            raise VersionTaken(
+                f"version {wanted} of '{run.name}' was made by somebody else meanwhile.",
+                expected=f"The next one is {number}.",
+                state="Nothing was written.",
+                next="Do it again.",
+            )
+        made_by = run.id if run.kind == "run" else ""
         version = Record(
             id=new_id(PREFIX),
             kind="version",
             name=run.name,
             inputs=(run.id,),
-            body={**body, "version": number, "run": run.id},
+            body={**body, "version": number, "run": made_by},
             format=FORMAT,
         )
         transaction.add(run)
@@ -302,7 +325,7 @@ class Registry:
             version.id,
             actor=actor,
             at_us=at_us,
-            body={"model": run.name, "version": number, "run": run.id},
+            body={"model": run.name, "version": number, "run": made_by},
         )
         for alias in aliases:
             self._move(transaction, version, alias, actor, at_us, "new version", None, mirrored=False)

@@ -169,6 +169,8 @@ def next_version(previous: Manifest | None, new: Manifest) -> tuple[str, str]:
 def _patch_words(previous: Manifest, new: Manifest) -> str:
     """What a patch differs in: the data, what it was fitted with, or nothing at all."""
     since, training_set = previous.semantic_version, previous.lineage.training_set
+    if "origin" in new.lineage.more:
+        return f"Patch: another model with the same signature and parameters since {since}."
     around = _changes(_around(previous), _around(new))
     if not training_set or training_set != new.lineage.training_set:
         words = "only data" if not around else f"data, {listed(around)}"
