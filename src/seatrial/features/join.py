@@ -139,7 +139,9 @@ def point_in_time_join(
     chosen = {view.name: view for view in objects}
     plan = make_plan(asked, chosen)
     table = read(FrameSource(rows, name="rows", event_timestamp=at), folder=Path(folder)).table
-    check_names(table.column_names, list(dict.fromkeys(objects)), event_times)
+    whole = [one for one in asked if isinstance(one, FeatureView)]
+    parts = [view for view in chosen.values() if view not in whole]
+    check_names(table.column_names, [*whole, *parts], event_times)
     wanted = [at, *(key for view in plan.views for key in view.keys), *plan.request_columns]
     needed = list(dict.fromkeys(column for column in wanted if column in table.column_names))
     tables = _Read(list(chosen.values()), Path(folder), threads)
