@@ -376,7 +376,7 @@ class Inputs:
                 rows = read(_file_source(source, Path(rows), shared, schema), folder=Path.cwd()).table
             except ColumnMissing as missing:
                 column, known = missing.facts["column"], missing.facts["known"]
-                raise lacking(0, source, str(column), cast(list[str], known)) from None
+                raise lacking(0, source, str(column), cast("list[str]", known)) from None
         rows = frame_table(FrameSource(rows, name=source.name))
         require(rows, source, needs)
         if schema is not None:
