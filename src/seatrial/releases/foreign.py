@@ -10,19 +10,26 @@ from __future__ import annotations
 import io
 import json
 import re
+import warnings
 import zipfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from seatrial.core.errors import Failed, UsageError, listed
+from seatrial.core.errors import UsageError, listed
 from seatrial.core.identity import digest
 from seatrial.core.signature import Class, Task
 from seatrial.releases import boosters
-from seatrial.releases.native import NativeModel, capture, one_line
+from seatrial.releases.native import NativeModel, TypeNotTrusted, capture, one_line
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+FLAVORS = ("onnx", "sklearn", "lightgbm", "xgboost", "catboost")
 
 MOST_PARAMETERS = 200
 LONGEST = 200  # characters of a parameter's value
@@ -48,12 +55,6 @@ class WrongTask(UsageError):
     code = "external.wrong_task"
 
 
-class NotAdopted(Failed):
-    """The model has no form in which it could be scored here."""
-
-    code = "external.not_adopted"
-
-
 @dataclass(frozen=True)
 class Foreign:
     """A model from elsewhere.
@@ -63,6 +64,7 @@ class Foreign:
     columns_by_name: whether its steps ask for columns by name. categories: for inputs that are text, what it knows.
     classes: of several, in the order of its probabilities, or the two of a binary one; empty when it does not say.
     class_count: of how many classes it gives probabilities; 0 for other tasks.
+    answers: what the model itself, before it was written in another form, answered on the sample, when it was asked.
     digest: of the file, or of the form that is kept, BLAKE3-256.
     """
 
@@ -75,6 +77,7 @@ class Foreign:
     categories: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     classes: tuple[Class, ...] = ()
     class_count: int = 0
+    answers: NDArray[np.float64] | None = None
     parameters: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -123,7 +126,7 @@ def read_bytes(data: bytes, task: Task | None = None, *, name: str = "the file")
                 expected=_EXPECTED,
                 state="Nothing was released.",
             )
-    return Foreign(**{**vars(found), "digest": digest(data)})
+    return replace(found, digest=digest(data))
 
 
 def kind_of(data: bytes) -> str:
@@ -181,7 +184,7 @@ def of_object(model: Any, task: Task | None = None) -> Foreign:
         native = NativeModel("skops", settled(native.data), chosen)
     return Foreign(
         native=native,
-        estimator=_class_of(model),
+        estimator=class_of(model),
         digest=digest(native.data),
         names=names,
         inputs=_inputs(model),
@@ -189,7 +192,90 @@ def of_object(model: Any, task: Task | None = None) -> Foreign:
         categories=_categories(model, native, names),
         classes=_classes(model, chosen),
         class_count=_class_count(native),
-        parameters=_parameters(model),
+        parameters=parameters_of(model),
+    )
+
+
+def answers_of(model: Any, sample: pa.Table) -> NDArray[np.float64] | None:
+    """What a model with scikit-learn's methods answers on the sample, as it is given it there: a frame of its columns.
+
+    float64 (n,), or (n, C) for several classes; None when it does not take these rows.
+    """
+    names = input_names(model)
+    if not hasattr(model, "predict") or type(model).__name__ == "Booster":
+        return None
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            frame = sample.select(names).to_pandas() if names else None
+            if frame is None:
+                return None
+            if task_of(model) == "regression":
+                return np.asarray(model.predict(frame), dtype=np.float64).reshape(-1)
+            found = np.asarray(model.predict_proba(frame), dtype=np.float64)
+            return found[:, 1] if found.shape[1] == 2 else found
+    except Exception:  # a model raises what it likes
+        return None
+
+
+def read_mlflow(folder: Path, task: Task | None, sample: pa.Table) -> tuple[Foreign, dict[str, Any]]:
+    """The model in a folder as MLflow keeps it, and what that says of it.
+
+    ONNX, skops and the boosters' own files are read as they are. What is pickled is opened apart
+    (`releases.throwaway`). Raises ForeignUnreadable, and as `read_file` and `open_pickle` do.
+    """
+    import yaml  # type: ignore[import-untyped]
+
+    described = folder / "MLmodel"
+    try:
+        told = yaml.safe_load(described.read_text(encoding="utf-8"))
+        flavors = dict(told["flavors"])
+    except (OSError, ValueError, TypeError, KeyError, yaml.YAMLError):
+        raise ForeignUnreadable(
+            "there is no MLmodel among the artifacts that MLflow gave.",
+            expected="A model that was logged with mlflow.<library>.log_model is expected.",
+            state="Nothing was released.",
+        ) from None
+    flavor = next((one for one in FLAVORS if one in flavors), None)
+    if flavor is None:
+        raise ForeignUnreadable(
+            f"the model in MLflow has the flavor {listed(flavors)}.",
+            expected=f"One of {listed(FLAVORS)} is expected.",
+            next="Log the fitted model itself, or bring it in as a file.",
+            state="Nothing was released.",
+        )
+    about = flavors[flavor]
+    file = folder / str(about.get("data") or about.get("pickled_model") or "")
+    if not file.resolve().is_relative_to(folder.resolve()) or not file.is_file():
+        raise ForeignUnreadable(
+            f"the artifacts lack '{file.name}', which MLmodel names.",
+            expected="The model's own file is expected among them.",
+            state="Nothing was released.",
+        )
+    needs = folder / "requirements.txt"
+    facts: dict[str, Any] = {"flavor": flavor, "mlflow_version": str(told.get("mlflow_version", ""))}
+    if needs.is_file():
+        lines = needs.read_text(encoding="utf-8", errors="replace").splitlines()
+        facts["requirements"] = [line for line in lines if line.strip()][:MOST_PARAMETERS]
+    data = file.read_bytes()
+    try:
+        return read_bytes(data, task, name=file.name), facts
+    except (PickleRefused, TypeNotTrusted):
+        return _taken_over(data, task, sample), facts | {"opened": "apart"}
+
+
+def _taken_over(data: bytes, task: Task | None, sample: pa.Table) -> Foreign:
+    from seatrial.releases.throwaway import open_pickle
+
+    opened = open_pickle(data, sample)
+    found = read_bytes(opened.data, task)
+    return replace(
+        found,
+        digest=digest(data),
+        estimator=opened.estimator or found.estimator,
+        classes=found.classes or _plain_classes(opened.estimator, opened.classes, found.task),
+        parameters=opened.parameters or found.parameters,
+        answers=opened.answers,
     )
 
 
@@ -308,11 +394,17 @@ def _classes(model: Any, task: Task) -> tuple[Class, ...]:
     known = getattr(model, "classes_", None)
     if known is None or isinstance(known, str):
         return ()
+    return _plain_classes(type(model).__name__, known, task)
+
+
+def _plain_classes(name: str, known: Sequence[Any], task: Task) -> tuple[Class, ...]:
+    if task == "regression":
+        return ()
     plain = [value.item() if isinstance(value, np.generic) else value for value in known]
     whole = [int(value) if isinstance(value, float) and value.is_integer() else value for value in plain]
     if not all(isinstance(value, str | int) for value in whole):
         raise WrongTask(
-            f"{type(model).__name__} has the classes {listed(map(repr, whole))}.",
+            f"{name} has the classes {listed(map(repr, whole))}.",
             expected="Classes are whole numbers or text.",
             state="Nothing was released.",
         )
@@ -342,7 +434,7 @@ def _inputs(model: Any) -> int | None:
     return None if found is None else int(found)
 
 
-def _class_of(model: Any) -> str:
+def class_of(model: Any) -> str:
     """The import path of a model's class, the short one where the package offers it at its root or one below."""
     kind = type(model)
     parts = [part for part in kind.__module__.split(".") if not part.startswith("_")]
@@ -351,7 +443,7 @@ def _class_of(model: Any) -> str:
     return ".".join([*parts, kind.__qualname__])
 
 
-def _parameters(model: Any) -> dict[str, Any]:
+def parameters_of(model: Any) -> dict[str, Any]:
     """The parameters that the model tells of, as text; those that stand for whole objects are left out."""
     try:
         if type(model).__name__ == "Booster":
