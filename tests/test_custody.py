@@ -142,7 +142,28 @@ def test_the_commands_tell_the_same(folder, capsys):
     assert "better" not in tell("models", "history", "heavy", "shadow")[1]
     code, _, err = tell("releases", "delete", "heavy:2", "--reason", "old")
     assert (code, "registry.still_live" in err, "deployment 'heavy'" in err) == (4, True, True)
+    whole = next((folder / ".seatrial/objects/releases").iterdir())
+    assert "golden rows" in tell("releases", "verify", str(whole))[1]
+    (folder / "cut.seatrial").write_bytes(whole.read_bytes()[:5000])
+    code, _, err = tell("releases", "verify", str(folder / "cut.seatrial"), "--json")
+    assert (code, json.loads(err)["code"], json.loads(err)["reason"]) == (1, "release.bundle_damaged", "truncated")
+    assert "Only the version differs" in tell("releases", "diff", "heavy:1", "heavy:2")[1]
     code, out, _ = tell("models", "delete", "heavy:3", "--reason", "old", "--json")
     assert (code, json.loads(out)["version"]) == (0, 3)
     assert "deleted by" in tell("models", "show", "heavy")[1]
     assert len(json.loads(tell("releases", "list", "--deleted", "--json")[1])) == 3
+
+
+def test_a_release_that_was_deleted_while_somebody_deployed_it_does_not_go_live(project):
+    from seatrial.deployment.definition import Deployment
+    from seatrial.deployment.deploy import Traffic, deploy
+
+    release = project.chosen_release("heavy", "heavy:3")  # looked up, and then
+    project.release_delete(release.id, reason="meanwhile")
+    sign, verify = project.signer
+    with pytest.raises(Deleted):
+        deploy(
+            project.metadata, project.routes, Deployment("heavy"), [Traffic(release, release.body["object"])],
+            sign=sign, verify=verify, actor="ben", at_us=project.now_us,
+        )  # fmt: skip
+    assert project.model_show("heavy").aliases["champion"] == 2

@@ -115,3 +115,25 @@ def test_snapshots_are_compared_by_key_in_text_json_and_as_a_page(folder, capsys
     assert run([*words[:-1], "shop"]) == 1
     assert "shop does not name each row of the first snapshot once" in capsys.readouterr().err
     assert run(words[:-2]) == 0
+
+
+MODEL = """
+from seatrial import Model, ParquetSource
+
+orders = ParquetSource("orders.parquet", event_key=["id"])
+Model(
+    "m", task="regression", target="amount", labels=orders, key=["id"], features=["request:id"],
+    estimator="sklearn.linear_model.LinearRegression", cv_folds=2,
+)
+"""
+
+
+def test_training_repeats_what_is_otherwise_in_its_data(folder):
+    (folder / "project.py").write_text(MODEL)
+    with Project(folder) as project:
+        project.snapshot()
+    put(folder, 80, shops="abc")
+    with Project(folder) as project:
+        notes = project.train("m").notes
+    assert "orders: shop has 'c' for the first time, in 32.5% of the rows" in notes
+    assert "orders: 80 rows, 100 before" in notes

@@ -216,3 +216,50 @@ def test_a_bundle_that_was_moved_away_from_its_project_still_answers(bundle, key
     shutil.copytree(keys, tmp_path / "keys")
     monkeypatch.chdir(tmp_path)
     assert told(seatrial.load("late.seatrial", trusted="keys").predict(ROWS)) == answers
+
+
+KINDS = """
+    from seatrial import CsvSource, Model
+
+    things = CsvSource("things.csv", event_key=["id"])
+    Model(
+        "kind", task="multiclass", target="kind", labels=things, key=["id"], inputs="named", cv_folds=0,
+        features=["request:size", "request:colour"], estimator=pipeline, owner="o", runbook="r",
+    )
+"""
+PIPELINE = """
+    from sklearn.compose import make_column_transformer
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import OneHotEncoder
+
+    def pipeline():
+        encoded = make_column_transformer(
+            (OneHotEncoder(handle_unknown="ignore"), ["colour"]), remainder="passthrough"
+        )
+        return make_pipeline(encoded, LogisticRegression(max_iter=200))
+"""
+
+
+def test_a_model_of_several_classes_with_columns_by_name_answers_as_the_service(tmp_path):
+    folder = tmp_path / "project"
+    folder.mkdir()
+    (folder / "project.py").write_text(textwrap.dedent(PIPELINE) + textwrap.dedent(KINDS))
+    (folder / "seatrial.toml").write_text('[stores]\nmlflow = ""\n')
+    rows = [f"{i},{i / 300},{'red green blue'.split()[i % 3]},{'abc'[(i * 3 // 300 + i % 3) % 3]}" for i in range(300)]
+    (folder / "things.csv").write_text("id,size,colour,kind\n" + "\n".join(rows) + "\n")
+    asked = [{"size": 0.1, "colour": "red"}, {"size": 0.9, "colour": "blue"}, {"size": 0.5, "colour": "pink"}]
+    with Project(folder, actor="ada") as project:
+        project.train("kind")
+        released = project.release("kind")
+        project.deploy("kind")
+        served = project.predict("kind", asked)
+        again = project.release_diff("kind", released.id)
+        assert (again.verdict, again.equal, again.replays[0].rows) == ("identical", True, 200)
+        assert "multiclass" in project.model_card("kind").text
+        assert project.release_sbom("kind").libraries > 10
+    with seatrial.load("kind", project=folder) as model:
+        found = model.predict(asked)
+        assert told(found) == told(served)
+        assert set(found[0]["probability"]) == set("abc")
+        assert told(model.predict(pd.DataFrame(asked))) == told(served)

@@ -123,18 +123,39 @@ def test_rows_that_come_again_change_nothing(project, redis_server):
 def test_a_row_that_cannot_be_taken_is_set_aside_with_the_reason_and_the_rest_is_taken(project, redis_server):
     rows = [sale(number) for number in range(30)]
     add(redis_server, [*rows[:10], sale(50, shop="seven"), *rows[10:], sale(51, sold_at="yesterday")])
-    for text in (b"no json", b"[1]", b"\xff"):
+    deep = b'{"x":' + b"[" * 2000 + b"]" * 2000 + b"}"
+    for text in (b"no json", b"[1]", b"\xff", deep):
         redis_server.ask("XADD", "sales", "*", "row", text)
     add_fields(redis_server, {"sold_at": "2024-01-01T00:00:00Z", "shop": "many", "receipt": "r9"})
     taken = take(project, redis_server)
-    assert (taken.rows, taken.refused, taken.lag) == (30, 6, 0)
+    assert (taken.rows, taken.refused, taken.lag) == (30, 7, 0)
     assert online(project) == offline(project, rows)
     reasons = refused(redis_server)
-    assert len(reasons) == 6
+    assert len(reasons) == 7
     assert any(row and b"seven" in row and "'seven' in column 'shop'" in reason for row, reason in reasons)
     assert any(row == b"no json" and "not JSON" in reason for row, reason in reasons)
     assert any(row == b"[1]" and "no object" in reason for row, reason in reasons)
     assert any(row is None and "'many'" in reason for row, reason in reasons)
+
+
+@pytest.mark.parametrize("before", [0, 1])
+def test_a_row_without_its_entity_is_refused_alone_and_among_others(project, redis_server, before):
+    rows = [sale(number) for number in range(before)]
+    misspelt = {name.replace("shop", "shopp"): value for name, value in sale(5).items()}
+    add(redis_server, [*rows, misspelt, sale(6, shop=None)])
+    taken = take(project, redis_server)
+    assert (taken.rows, taken.refused) == (before, 2)
+    assert ["'shop'" in reason for _, reason in refused(redis_server)] == [True, True]
+
+
+@pytest.mark.parametrize("before", [0, 1])
+def test_a_column_that_a_row_lacks_is_null_alone_and_among_others(project, redis_server, before):
+    rows = [sale(number) for number in range(before)]
+    short = sale(5)
+    del short["amount"]
+    add(redis_server, [*rows, short])
+    assert take(project, redis_server).rows == before + 1
+    assert online(project) == offline(project, [*rows, short | {"amount": None}])
 
 
 def test_text_in_a_field_for_each_column_becomes_what_the_column_holds(project, redis_server):

@@ -15,9 +15,10 @@ from seatrial.core.errors import SeatrialError
 from seatrial.data.expectations import DataRefused
 from seatrial.data.given import RowWrongType
 from seatrial.data.reading import ColumnWrongType, DataWarning
+from seatrial.features.events import ValueTooLarge
 from seatrial.features.lookup import Lookup
 from seatrial.features.plan import FeaturePlan, plan_view
-from seatrial.inputs import TimeInFuture
+from seatrial.inputs import BadRows, TimeInFuture
 
 NOON, LATER = datetime(2024, 1, 1, 12, tzinfo=UTC), datetime(2024, 1, 2, tzinfo=UTC)
 FIRST = {"sold_at": NOON, "shop": 7, "receipt": "r0", "amount": 1.0, "open": True, "kind": "food"}
@@ -257,3 +258,41 @@ def test_rows_of_ones_own_are_joined_and_written(tmp_path):
     with pytest.raises(SeatrialError, match="no column 'at'"):
         project.feature_join(asked)
     project.close()
+
+
+def test_a_row_that_one_view_cannot_take_is_written_for_no_view(tmp_path):
+    pq.write_table(pa.Table.from_pylist([FIRST]), tmp_path / "sales.parquet")
+    source = ParquetSource("sales.parquet", event_timestamp="sold_at", event_key=["receipt"])
+
+    @feature_view(entity=Entity("shop"), source=source)
+    class till:
+        amount = agg.last("amount")
+
+    @feature_view(entity=Entity("shop"), source=source)
+    class total:
+        amount = agg.sum("amount", window="7d")
+
+    with Project(tmp_path, clock=FixedClock(LATER), definitions=[till, total]) as project:
+        project.materialize()
+        with pytest.raises(ValueTooLarge, match="Nothing was written"):
+            project.push("sales", [row(amount=1e300)])
+        assert says(project, till) == {"amount": 1.0}
+        rows = [FIRST, FIRST | {"receipt": "r9", "sold_at": LATER, "amount": 1e300}]
+        pq.write_table(pa.Table.from_pylist(rows), tmp_path / "sales.parquet")
+        with pytest.raises(ValueTooLarge, match="Nothing was written"):
+            project.materialize()
+        assert says(project, till) == {"amount": 1.0}
+
+
+def test_rows_without_their_entity_are_counted(tmp_path):
+    project, _ = world(tmp_path)
+    with project:
+        (written,) = project.push("till", [row(), row(shop=None, receipt="r2"), row(receipt="r0", amount=1.0)])
+    assert (written.rows, written.written, written.unchanged, written.without_key) == (3, 2, 0, 1)
+
+
+def test_a_file_of_json_too_deep_to_read_is_refused(tmp_path):
+    project, _ = world(tmp_path)
+    (tmp_path / "deep.jsonl").write_text('{"x":' + "[" * 2000 + "]" * 2000 + "}")
+    with project, pytest.raises(BadRows, match="is not JSON"):
+        project.push("till", tmp_path / "deep.jsonl")

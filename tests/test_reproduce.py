@@ -14,6 +14,7 @@ from seatrial.cli import run as cli
 from seatrial.core.errors import UsageError
 from seatrial.core.records import Record
 from seatrial.data.snapshot import SnapshotDamaged
+from seatrial.rebuilt import EnvironmentNotBuilt, OtherPython, python_of
 from seatrial.reproduce import NotReproducible
 from seatrial.runs import SnapshotMissing
 from seatrial.training.environment import DefinitionsDamaged
@@ -214,6 +215,15 @@ def test_definitions_that_were_tampered_with_are_refused(folder, run):
         reproduced(folder)
 
 
+def test_rows_to_compare_on_that_are_damaged_are_said(folder, run):
+    edit(folder, '"num_leaves": 7', '"num_leaves": 3')
+    file = folder / ".seatrial" / "objects" / "runs" / run / "parity_rows.parquet"
+    file.chmod(0o644)
+    file.write_bytes(b"PAR1")
+    with pytest.raises(NotReproducible, match=r"parity_rows\.parquet' in .* is damaged"):
+        reproduced(folder, run, current=True)
+
+
 def test_it_needs_neither_the_sources_nor_the_definitions_of_today(folder, run):
     for name in ("scheduled.parquet", "departures.parquet"):
         (folder / name).unlink()
@@ -233,6 +243,42 @@ def test_a_run_that_a_gate_refused_is_judged_by_its_test_scores(folder):
     assert not trained.passed
     assert (done.verdict, done.largest, done.flipped) == ("equivalent", 0.0, 0)
     assert done.probe_rows > 0
+
+
+OTHER_KINDS = {
+    "several classes": 'Model("late", task="multiclass", target="carrier", key=["flight"], labels=labels, cv_folds=2, '
+    'features=["request:distance", "request:delay"], estimator="lightgbm.LGBMClassifier", params={"n_estimators": 5})',
+    "a number": 'Model("late", task="regression", target="delay", key=["flight"], labels=labels, cv_folds=2, '
+    'features=["request:distance", "request:carrier"], estimator="sklearn.ensemble.RandomForestRegressor", '
+    'params={"n_estimators": 5, "max_depth": 4}, threads=2)',
+    "a booster of its own format": 'Model("late", task="binary", target="late", key=["flight"], labels=labels, '
+    'features=["request:distance", "request:delay"], estimator="xgboost.XGBClassifier", params={"n_estimators": 5}, '
+    "cv_folds=0)",
+    "no ONNX form": 'Model("late", task="binary", target="late", key=["flight"], labels=labels, cv_folds=0, '
+    'features=["request:distance", "request:delay"], estimator="sklearn.ensemble.HistGradientBoostingClassifier", '
+    'params={"max_iter": 5, "monotonic_cst": [1, 0]})',
+    "named columns": 'Model("late", task="binary", target="late", key=["flight"], labels=labels, '
+    'features=["request:distance", "request:carrier"], cv_folds=0, estimator=make_pipeline(make_column_transformer('
+    '(OneHotEncoder(handle_unknown="ignore"), ["carrier"]), remainder="passthrough"), LogisticRegression()))',
+}
+HEAD = """
+from sklearn.compose import make_column_transformer
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import OneHotEncoder
+from seatrial import Model, ParquetSource
+labels = ParquetSource("joined.parquet", event_timestamp="at", label_known_at="known")
+"""
+
+
+@pytest.mark.parametrize("kind", OTHER_KINDS)
+def test_models_of_other_kinds_are_identical_too(folder, kind):
+    scheduled, departures = (pq.read_table(folder / f"{name}.parquet") for name in ("scheduled", "departures"))
+    pq.write_table(scheduled.append_column("delay", departures["delay"]), folder / "joined.parquet")
+    (folder / "project.py").write_text(HEAD + OTHER_KINDS[kind])
+    with Project(folder) as project:
+        done = project.reproduce(project.train().run)
+    assert (done.verdict, done.inputs, done.project) == ("identical", [], [])
 
 
 def test_a_module_beside_the_definitions_is_part_of_their_code(folder, monkeypatch):
@@ -283,6 +329,21 @@ def test_a_training_with_nothing_changed_joins_nothing_and_learns_the_same(folde
         assert again.metrics == fresh.metrics
         rewrite(folder, "departures", nudged)
         assert not project.run_show(project.train().run)["steps"][0]["hit"]
+
+
+def test_an_environment_that_cannot_be_installed_is_refused_with_the_reason(folder, run, monkeypatch):
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("UV_OFFLINE", "1")
+    monkeypatch.setenv("UV_NO_CACHE", "1")
+    with pytest.raises(EnvironmentNotBuilt, match="packages that the run recorded cannot be installed") as refused:
+        reproduced(folder, run, rebuild_env=True)
+    assert refused.value.exit_code == 6
+    assert not list((folder / ".seatrial" / "environments").iterdir())
+
+
+def test_another_python_than_the_runs_is_refused(tmp_path):
+    with pytest.raises(OtherPython, match=r"CPython 3\.2\.1"):
+        python_of(["six==1.17.0"], "CPython 3.2.1", tmp_path)
 
 
 def test_the_command_ends_with_0_when_reproduced_and_with_1_when_not(folder, run, capsys):

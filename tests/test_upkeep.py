@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from seatrial import Entity, FrameSource, Model, ParquetSource, Project, QuerySource, Split, agg, feature_view
+from seatrial import Entity, FrameSource, Model, ParquetSource, Project, QuerySource, SetAside, Split, agg, feature_view
 from seatrial.core.clock import FixedClock
 from seatrial.upkeep import BreaksLiveRelease, NotKeptUp, ViewRetyped
 
@@ -157,12 +157,27 @@ def test_a_source_that_was_renamed_is_named_by_its_new_name(live):
     [
         ({"event_key": ["receipt", "shop"]}, "had event_key=['receipt'] and now has event_key=['receipt', 'shop']"),
         ({"known_at": "sold_at"}, "had known_at=None and now has known_at='sold_at'"),
+        ({"set_aside": [SetAside("amount < 2", "noise")]}, "had set_aside=[] and now has set_aside=['amount < 2']"),
         ({"timezone": "Europe/Vienna"}, "had timezone=None and now has timezone='Europe/Vienna'"),
     ],
 )
 @pytest.mark.parametrize("verb", ["train", "materialize"])
 def test_a_source_whose_rows_mean_something_else_now_is_refused(live, changed, words, verb):
-    assert f"Source 'sales' {words}." in refused(live, verb, **changed)
+    assert f"Source 'sales' {words}" in refused(live, verb, **changed)
+
+
+def test_rows_that_no_view_could_take_may_be_set_aside(live):
+    with opened(live, ONE, set_aside=[SetAside("receipt IS NULL", "tills that lost the roll")]) as changed:
+        changed.materialize()
+
+
+@pytest.mark.parametrize("verb", ["train", "materialize"])
+def test_a_file_that_became_a_query_is_refused_when_it_says_something_else_of_the_same_rows(live, verb):
+    doubled = "SELECT * REPLACE (amount * 2 AS amount) FROM raw"
+    words = refused(live, verb, query=doubled, derived="sales", name="raw")
+    assert "'amount' has another value in 39 of 40 rows" in words  # twice nothing is nothing
+    with opened(live, ONE, query="SELECT *, 1 AS more FROM raw", derived="sales", name="raw") as same:
+        same.materialize()
 
 
 @pytest.mark.parametrize("removed", [True, False])

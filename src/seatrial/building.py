@@ -10,14 +10,16 @@ from __future__ import annotations
 import math
 import subprocess
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from datetime import datetime
 from decimal import Decimal
 from functools import cached_property, partial
 from importlib.util import find_spec
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -66,7 +68,6 @@ if TYPE_CHECKING:
     from seatrial.vouching import KeyChange, Resigned
 
 MIRROR_WAITS = 2.0  # seconds for which the end of a verb waits for a tracking server to be told
-_LEFT_BEHIND: list[subprocess.Popen[bytes]] = []  # mirrors that outlive the project that started them
 PATIENCE = 60.0  # seconds for which a command that is to end waits for a server
 MLFLOW = "mlflow"  # the outbox topic, as registry.mlflow names it
 
@@ -155,7 +156,7 @@ class Building(Nouns):
         `problem` says of such a view that it cannot be, and a warning with it. When it is a live release's, and the
         project was changed so that nothing can feed it, BreaksLiveRelease is raised before anything is written.
         """
-        from seatrial.features.materialize import write
+        from seatrial.features.materialize import Writing, prepare
         from seatrial.upkeep import freeze, needed, refuse, refuse_retyped, types_read, write_needed
 
         refuse(self)
@@ -180,9 +181,10 @@ class Building(Nouns):
         schemas = self._inputs.schemas([view.source for view in chosen])
         freeze(self, chosen, schemas, "materialize")
         made_of = {view.name: {"digest": view.digest, "columns": types_read(view, schemas)} for view in chosen}
-        how: dict[str, Any] = {"known_by_us": at_us, "progress": progress}
-        written = [write(view, tables[view.source.name], self.online, **how) for view in chosen]
-        written += write_needed(frozen, tables, self.online, **how)
+        writing = Writing(self.online, progress)
+        prepared = [prepare(view, tables[view.source.name], known_by_us=at_us) for view in chosen]
+        written = [writing.take_in(one) for one in prepared]
+        written += write_needed(frozen, tables, writing, known_by_us=at_us)
         with self.metadata.transaction() as transaction:
             for report in written:
                 body = msgspec.to_builtins(report) | {"through_us": at_us, "snapshots": snapshots}
@@ -220,7 +222,7 @@ class Building(Nouns):
         when it is to go on until the stream is empty.
         """
         from seatrial.features.materialize import require_event_key
-        from seatrial.intake import row_of, take_in
+        from seatrial.intake import complete, row_of, take_in
         from seatrial.stores.streams import open_stream
 
         views, frozen, source = self._fed_by(name)
@@ -229,6 +231,9 @@ class Building(Nouns):
         for view in views:
             require_event_key(view)
         schema = self._inputs.schema(source)
+        keys = [tuple(view.entity.keys) for view in views] + [one.plan.keys for one in frozen]
+        times = [time for time in (source.event_timestamp, source.known_at) if time]
+        named = list(dict.fromkeys([*times, *source.event_key, *chain(*keys)]))
 
         def write(rows: list[Mapping[str, Any]]) -> int:
             return sum(one.written for one in self._pushed(views, frozen, self._inputs.given(source, rows)))
@@ -237,7 +242,7 @@ class Building(Nouns):
             return take_in(
                 stream,
                 write,
-                lambda entry: row_of(entry, schema),
+                lambda entry: complete(row_of(entry, schema), schema, named, keys),
                 until_empty=until_empty,
                 stopped=stopped,
                 tell=tell,
@@ -266,7 +271,7 @@ class Building(Nouns):
 
     def _pushed(self, views: list[FeatureView], frozen: list[Needed], rows: pa.Table | None) -> list[Written]:
         """Take rows of one source into the online store, for each of the views."""
-        from seatrial.features.materialize import write
+        from seatrial.features.materialize import Writing, prepare
         from seatrial.upkeep import refuse_retyped, write_needed
 
         names = [view.source.name for view in views] + [one.source.name for one in frozen if one.source]
@@ -278,8 +283,10 @@ class Building(Nouns):
         if not seen <= self._fitting:  # asked once, and not for every row of a stream
             refuse_retyped(self, views, tables)
             self._fitting.update(seen)
-        written = [write(view, tables[view.source.name], self.online, now_us=self.now_us) for view in views]
-        return written + write_needed(frozen, tables, self.online, now_us=self.now_us)
+        writing = Writing(self.online)
+        prepared = [prepare(view, tables[view.source.name], now_us=self.now_us) for view in views]
+        written = [writing.take_in(one) for one in prepared]
+        return written + write_needed(frozen, tables, writing, now_us=self.now_us)
 
     def _own_source(self, view: FeatureView) -> str:
         """The name of a view's source; empty for a view of another project, which is not looked up."""
@@ -692,11 +699,11 @@ class Building(Nouns):
 
         Each must be what the audit log says was packed here. Route files that are no longer trusted are written anew.
         """
-        from seatrial.vouching import Resigned, resign, signed_by
+        from seatrial.vouching import Resigned, resign, resign_routes, signed_by
 
         records = [self._any_release(id) for id in ids] or (signed_by(self, by) if by else [])
         done = resign(self, records, reason)
-        return Resigned(self.signing_key.keyid, done, self.reconcile())
+        return Resigned(self.signing_key.keyid, done, resign_routes(self))
 
     def key_rotate(self, *, reason: str = "") -> KeyChange:
         """Sign with a new key from now on; the old one stays trusted. Raises NotRotated."""
@@ -977,9 +984,10 @@ class Building(Nouns):
         """Close every store that was opened, and wait for the mirror to have been told what was trained."""
         if self._mirroring is not None:
             target = self._mlflow()
-            with suppress(subprocess.TimeoutExpired):  # it goes on by itself, or what waits is told next time
+            try:
                 self._mirroring.wait(None if target and target[1] else MIRROR_WAITS)
-            _LEFT_BEHIND.append(self._mirroring)
+            except subprocess.TimeoutExpired:  # it goes on by itself; somebody must take note of its end
+                threading.Thread(target=self._mirroring.wait, name="mirror", daemon=True).start()
             self._mirroring = None
         super().close()
 

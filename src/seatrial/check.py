@@ -89,8 +89,10 @@ def _model(model: Model, definitions: Definitions) -> Iterator[Looked]:
         yield _tried(what, "features", lambda: _features(model, definitions))
         yield _tried(what, "request-time functions", lambda: _functions(model, definitions))
     yield _tried(what, "estimator", lambda: _estimator(model))
-    gates = f"{len(model.gates)} of {model.task}: {listed(map(str, model.gates))}" if model.gates else ""
-    yield Looked(what, "gates", True if gates else None, gates or "none: every fit becomes a version")
+    own = [*map(str, model.gates), *(f"{gate} (of the project)" for gate in definitions.gates)]
+    yield Looked(what, "gates", True if own else None, listed(own) if own else "none: every fit becomes a version")
+    for gate, reason in model.waives.items():
+        yield Looked(what, "gates", None, f"is excused from '{gate}': {reason}")
     lacking = [name for name in ("owner", "on_call", "runbook") if not getattr(model, name)]
     if lacking:
         yield Looked(what, "people", None, f"has no {listed(lacking)}; deploying it asks for a reason")

@@ -74,6 +74,22 @@ def _state(workspace: Workspace) -> Iterator[Check]:
     yield _objects(workspace)
     yield _clock(workspace)
     yield _key(workspace.keys)
+    yield _mirror(workspace)
+
+
+def _mirror(workspace: Workspace) -> Check:
+    """What MLflow was not told yet. It may be away for long: nothing waits for it."""
+    from seatrial.registry.mlflow import TOPIC
+
+    if not workspace.settings.stores.mlflow:
+        return Check("mirror", True, "off")
+    try:
+        made = workspace.sqlite_path("metadata").exists()
+        waiting = len(workspace.metadata.pending(TOPIC)) if made else 0
+    except SeatrialError as error:
+        return Check("mirror", False, error.found, error.next)
+    next = "They are told at the next train, release or deploy; look at stores.mlflow if they do not get fewer."
+    return Check("mirror", not waiting, f"{waiting or 'no'} messages wait for MLflow", next if waiting else "")
 
 
 def _store(name: str, place: Callable[[], Path], opened: Callable[[], object], next: str) -> Check:

@@ -195,7 +195,7 @@ class Inputs:
             )
             before = self._snapshot_of(name)
             new = before is None or before.id != content.id
-            if new or not self._workspace.keeps_table(_snapshot_key(content)):
+            if new or not self._is_kept(sources[name], content, reading):
                 self._keep_snapshot(sources[name], content, reading, compared=new)
             notes = [*self._warned(report), *self.notes_of(name, content.id)]
             changed = [] if before is None or not new else _changed_columns(snapshot.diff(before, content))
@@ -248,12 +248,23 @@ class Inputs:
         kept = self._taken(source.name, before.record_id).get("profile") if before else None
         return compare(msgspec.convert(kept, Profile), profile) if kept else []
 
+    def _is_kept(self, source: Source, content: Content, reading: Reading) -> bool:
+        """Whether the rows are kept as the source declares it: as a copy, or as a reference to the version read."""
+        from seatrial.data.references import reference
+
+        where = reference(source, reading)
+        if where is None:
+            return self._workspace.keeps_table(_snapshot_key(content))
+        return bool(self._taken(source.name, content.id).get("reference") == where)
+
     def _keep_snapshot(self, source: Source, content: Content, reading: Reading, *, compared: bool) -> None:
         from seatrial.data.profile import profile
+        from seatrial.data.references import reference
         from seatrial.data.snapshot import write
 
-        key = _snapshot_key(content)
-        self._workspace.keep_table(key, lambda path: write(content, reading.table, path))
+        key, where = _snapshot_key(content), reference(source, reading)
+        if where is None:
+            self._workspace.keep_table(key, lambda path: write(content, reading.table, path))
         seen = profile(reading.table, event_timestamp=source.event_timestamp)
         notes = self._compared(source, seen) if compared else self.notes_of(source.name, content.id)
         removed = [part for part in reading.set_aside if part.count]
@@ -265,6 +276,7 @@ class Inputs:
             "profile": msgspec.to_builtins(seen),
             "notes": msgspec.to_builtins(notes),
         } | ({"versions": dict(reading.versions)} if reading.versions else {})
+        body |= {"reference": where} if where else {}
         record = Record(content.id, "snapshot", "", (), {"content": content.as_plain(), "object": key})
         with self._workspace.metadata.transaction() as transaction:
             transaction.add(record)
@@ -691,7 +703,7 @@ def _json_lines(path: Path) -> list[dict[str, Any]]:
         rows = [msgspec.json.decode(line) for line in path.read_bytes().splitlines() if line.strip()]
     except OSError as error:
         raise BadRows(f"the file '{path}' cannot be read: {error.strerror}.") from None
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, RecursionError) as error:
         raise BadRows(f"the file '{path}' is not JSON, a line a row: {error}.") from None
     if not all(isinstance(row, dict) for row in rows):
         raise BadRows(f"the file '{path}' has lines that are no JSON objects.")

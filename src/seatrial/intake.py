@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 BATCH = 500
 FIRST_PAUSE, LONGEST_PAUSE = 0.25, 30.0  # seconds between two attempts to reach a server
 ROW = b"row"
-WRONG_ROW = (Failed, UsageError, ValueError, TypeError, ArithmeticError)
+WRONG_ROW = (Failed, UsageError, ValueError, TypeError, ArithmeticError, NotImplementedError, RecursionError)
 
 Row = Mapping[str, Any]
 Tell = Callable[[TakenIn], None]
@@ -50,9 +50,9 @@ def take_in(
     """Take entries in until `stopped`, or until there is none; how it went.
 
     write: takes rows; how many changed something. Called again with the same rows it changes nothing more. row: the
-    row of an entry. What either raises of Failed, UsageError, ValueError, TypeError and ArithmeticError is the reason
-    why a row is refused. tell: called after each batch, and when a server is waited for. patience_seconds: after so
-    long without an answer of a server its error is raised; None: never.
+    row of an entry. What either raises of WRONG_ROW is the reason why a row is refused. tell: called after each batch,
+    and when a server is waited for. patience_seconds: after so long without an answer of a server its error is raised;
+    None: never.
 
     Raises OnlineStoreDamaged, OnlineStoreTooNew, StreamDamaged and StreamRefused at once; nothing in hand is settled.
     """
@@ -111,6 +111,8 @@ def row_of(entry: Entry, schema: pa.Schema | None) -> Row:
             row = msgspec.json.decode(entry.fields[ROW])
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise NoRow(f"field 'row' is not JSON: {error}.") from None
+        except RecursionError:
+            raise NoRow("field 'row' holds JSON of too many levels.") from None
         if not isinstance(row, dict):
             raise NoRow(f"field 'row' holds JSON, but no object: {type(row).__name__}.")
         return row
@@ -119,6 +121,20 @@ def row_of(entry: Entry, schema: pa.Schema | None) -> Row:
     except UnicodeDecodeError as error:
         raise NoRow(f"a field is not UTF-8: {error}.") from None
     return {name: _typed(name, text, schema) for name, text in texts.items()}
+
+
+def complete(row: Row, schema: pa.Schema | None, named: Sequence[str], keys: Sequence[Sequence[str]]) -> Row:
+    """The row with null for each column of the source that it lacks, whatever else comes with it.
+
+    named: columns that it must name: times and keys. keys: of each view; of one of them the row needs all.
+    Raises NoRow.
+    """
+    for name in named:
+        if name not in row:
+            raise NoRow(f"it has no '{name}'.")
+    if not any(all(row[name] is not None for name in one) for one in keys):
+        raise NoRow(f"it has no entity: '{keys[0][0]}' is null.")
+    return row if schema is None else {**dict.fromkeys(schema.names), **row}
 
 
 def _take(

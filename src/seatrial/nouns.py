@@ -195,7 +195,11 @@ class Nouns(Workspace):
         """One snapshot (its id, the start of it, or a source's name): its columns, files and what was set aside."""
         record = self._snapshot_record(id)
         events = self.metadata.events(subject=record.id, kind="snapshot.taken")
-        return {"id": record.id, **record.body["content"], "taken": [event.body for event in events]}
+        return {
+            "id": record.id,
+            **record.body["content"],
+            "taken": [{k: v for k, v in e.body.items() if k != "profile"} for e in events],
+        }
 
     def snapshots_diff(self, a: str, b: str, *, key: Sequence[str] = ()) -> SnapshotDiff:
         """What is different in `b`, by column and by cell. Each is a snapshot's id, its start, or a source's name.
@@ -203,9 +207,9 @@ class Nouns(Workspace):
         key: columns that name a row once; rows are then compared by it, else position by position.
         """
         from seatrial.data.keyed import by_key
-        from seatrial.data.snapshot import diff, load
+        from seatrial.data.snapshot import diff
 
-        first, second = (load(self.objects.path(self._snapshot_record(name).body["object"])) for name in (a, b))
+        first, second = (self.snapshot_table(self._snapshot_record(name)) for name in (a, b))
         found = diff(first[0], second[0], first[1], second[1])
         return replace(found, keyed=by_key(first[1], second[1], key)) if key else found
 

@@ -585,6 +585,7 @@ class Project(Building):
         name: str,
         *,
         current: bool = False,
+        rebuild_env: bool = False,
         allow: Sequence[Verdict] = (),
         progress: Progress | None = None,
     ) -> Reproduced:
@@ -592,11 +593,20 @@ class Project(Building):
 
         name: a run's or a release's id or the start of it, a model (its newest version), `model@alias` or `model:3`.
         current: train from the project's sources and definitions as they are now instead, to see what they change.
+        rebuild_env: in a clean environment with exactly the packages that the run recorded, which are installed.
         allow: verdicts that count as reproduced beside "identical" and "equivalent".
         Raises SnapshotMissing, SnapshotDamaged, DefinitionsDamaged and NotReproducible, and trains nothing.
         """
-        from seatrial.reproduce import reproduce
+        from seatrial.reproduce import in_rebuilt_environment, reproduce
 
+        if current and rebuild_env:
+            raise UsageError(
+                "the project as it is now has no recorded packages.",
+                expected="Either current or rebuild_env.",
+                state="Nothing was trained.",
+            )
+        if rebuild_env:
+            return in_rebuilt_environment(self, name, allow=allow, progress=progress)
         return reproduce(self, self._inputs, name, current=current, allow=allow, progress=progress)
 
     def run_compare(

@@ -14,6 +14,8 @@ all else is as recorded), and how the project as it is now differs from what was
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -33,6 +35,7 @@ from seatrial.inputs import Inputs, Inspect
 from seatrial.loading import Definitions, UnknownName, load_files
 from seatrial.results import Progress
 from seatrial.runs import DEFINITIONS, recorded_rows, sources_of, unpack
+from seatrial.training.closure import import_roots
 from seatrial.training.differences import Difference, in_order, of_code, of_data, of_declaration, of_environment
 from seatrial.workspace import Workspace
 
@@ -41,7 +44,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from numpy.typing import NDArray
 
-    from seatrial.core.signature import Rows
+    from seatrial.core.signature import Rows, Signature
     from seatrial.data.sources import Source
     from seatrial.releases.native import NativeModel
     from seatrial.training.model import Model
@@ -218,8 +221,6 @@ def recorded_definitions(
 
     current: those of the project as they are now, instead.
     """
-    from seatrial.training.closure import import_roots
-
     key = run.body.get("files", {}).get(DEFINITIONS)
     if current or key is None:
         if not current:
@@ -496,6 +497,13 @@ class _Judge:
             if value is None or isinstance(value, int | float)
         ]
 
+    @cached_property
+    def _signature(self) -> Signature:
+        """The run's."""
+        from seatrial.core.signature import Signature
+
+        return msgspec.convert(self._run.body["signature"], Signature)
+
     @property
     def _threshold(self) -> float:
         """The operating threshold of the run."""
@@ -519,7 +527,7 @@ class _Judge:
         from seatrial.releases.onnx_export import ExportFailed, to_onnx
 
         try:
-            return to_onnx(native, len(self._fitted.signature.inputs))
+            return to_onnx(native, len(self._signature.inputs), self._signature)
         except ExportFailed as error:
             if error.found not in self.notes:
                 self.notes.append(error.found)
@@ -527,40 +535,54 @@ class _Judge:
 
     def _scores(self) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
         """What both models say of the rows that were kept with the run; of a refused run, of its test rows."""
+        from seatrial.releases.named import open_graph
+
         recorded, again = self._recorded_native(), self._fitted.native
         if recorded is None or again is None:
             return self._test_scores()
         if self._run.body["inputs"] != list(self._fitted.signature.inputs):
             return None
-        rows = self._probe()
-        return _score(recorded, rows, self._canonical(recorded)), _score(again, rows, self._canonical(again))
+        rows, forms = self._probe(), [self._canonical(recorded), self._canonical(again)]
+        if None not in forms:
+            try:
+                first, second = (open_graph(form, self._signature).score(rows) for form in forms if form is not None)
+            except SeatrialError as error:  # a graph that does not load, or answers with NaN: the models themselves do
+                self.notes.append(error.found)
+            else:
+                return first, second
+        return recorded.scorer()(rows), again.scorer()(rows)
 
     def _probe(self) -> Rows:
+        from seatrial.core.signature import rows_of
+
+        table = self._kept_table(PROBE)
+        return rows_of(self._signature, {name: table[name].to_numpy() for name in table.column_names})
+
+    def _kept_table(self, name: str) -> pa.Table:
+        """A table that the run kept. Raises NotReproducible when it is damaged."""
+        import pyarrow as pa
         import pyarrow.parquet as pq
 
-        from seatrial.core.signature import Signature, rows_of
-
-        table = pq.read_table(self._project.objects.path(self._run.body["files"][PROBE]))
-        signature = msgspec.convert(self._run.body["signature"], Signature)
-        return rows_of(signature, {name: table[name].to_numpy() for name in table.column_names})
+        key = self._run.body["files"][name]
+        try:
+            return pq.read_table(self._project.objects.path(key))
+        except (pa.ArrowException, OSError) as error:
+            raise NotReproducible(
+                f"'{key}' in {self._project.objects.root} is damaged: {' '.join(str(error).split())}",
+                expected="The rows on which the two models are compared are kept there.",
+                state="The run was trained again, and not judged.",
+                next="Put the file back from a backup.",
+            ) from None
 
     def _test_scores(self) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
         import numpy as np
-        import pyarrow.parquet as pq
 
-        table = pq.read_table(self._project.objects.path(self._run.body["files"]["test_scores.parquet"]))
+        table = self._kept_table("test_scores.parquet")
         again = self._fitted.test_scores
         if table.num_rows != again.num_rows or "score" not in table.column_names:
             return None
         first, second = (np.asarray(one["score"].to_pylist(), dtype=np.float64) for one in (table, again))
         return first, second
-
-
-def _score(native: NativeModel, rows: Rows, onnx: bytes | None) -> NDArray[np.float64]:
-    """Scores on one thread: of the ONNX form, else of the model itself."""
-    from seatrial.releases.runtime import Runtime
-
-    return Runtime(onnx).score(rows) if onnx is not None else native.scorer()(rows)
 
 
 def _decided(scores: NDArray[np.float64], threshold: float) -> NDArray[Any]:
@@ -580,3 +602,35 @@ def _because(verdict: Verdict, inputs: Sequence[Difference]) -> str:
         "No recorded input differs, so the estimator does not repeat itself: does it ignore its seed, or read a clock, "
         "a file or a generator of its own?"
     )
+
+
+def in_rebuilt_environment(
+    project: Building, name: str, *, allow: Sequence[Verdict] = (), progress: Progress | None = None
+) -> Reproduced:
+    """As `reproduce`, in a process of its own whose packages are exactly those that the run recorded.
+
+    Raises EnvironmentNotBuilt and OtherPython, and what the process said when it could not judge.
+    """
+    from seatrial.rebuilt import python_of
+    from seatrial.workspace import STATE
+
+    run, release = chosen(project, name)
+    facts = run.body["environment"]
+    python, own = python_of(facts["packages"], facts["python"], project.folder / STATE, progress)
+    if progress:
+        progress("train in it", 0, 1)
+    command = [str(python), "-m", "seatrial", "--project", str(project.folder), "--env", project.env]
+    command += ["--actor", project.actor, "--json", "reproduce", release.id if release else run.id]
+    roots = [str(own), *(str(root) for root in import_roots(project.folder))]
+    variables = {**os.environ, "PYTHONPATH": os.pathsep.join(roots)}
+    done = subprocess.run(command, capture_output=True, text=True, env=variables, check=False)
+    try:
+        found = msgspec.json.decode(done.stdout, type=Reproduced)
+    except msgspec.DecodeError:
+        said = " ".join(done.stderr.split())[-600:] or f"it ended with {done.returncode}"
+        raise NotReproducible(
+            f"the process in the rebuilt environment could not judge: {said}",
+            state="No version was made.",
+        ) from None
+    note = f"trained in an environment of its own with the {len(facts['packages'])} packages of the run"
+    return msgspec.structs.replace(found, notes=[*found.notes, note], reproduced=found.verdict in (*REPRODUCED, *allow))

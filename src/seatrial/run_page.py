@@ -13,7 +13,7 @@ from typing import Any
 from seatrial.core.clock import from_us, parse_time
 from seatrial.monitoring.page import METRIC_WORDS, document
 from seatrial.monitoring.pictures import Bar, Dot, bars, calibration_curve, safe, table, value_text
-from seatrial.runs import Compared, MetricChange, in_metric_order, interval, trained_at
+from seatrial.runs import Compared, MetricChange, gate_words, in_metric_order, interval, lets_pass, trained_at
 from seatrial.stats.metrics import MAIN
 from seatrial.training.differences import Difference
 
@@ -68,6 +68,7 @@ def html(run: Mapping[str, Any], *, version: int | None, reproduced: Sequence[Ma
         f'<dl class="figures">{boxes}</dl>',
         _gates(run),
         _metrics(run),
+        _decisions(run),
         _calibration(run),
         _slices(run),
         _importance(run),
@@ -122,7 +123,7 @@ def compared_html(found: Compared) -> str:
 
 
 def _verdict(run: Mapping[str, Any], version: int | None) -> tuple[str, str, str]:
-    refused = [gate for gate in run["gates"] if not gate["passed"]]
+    refused = [gate for gate in run["gates"] if not lets_pass(gate)]
     if "sample" in run:
         return f"A sample of {run['sample']['rows']:,} rows: it trains, and decides nothing", "watch", "~"
     if refused:
@@ -138,7 +139,7 @@ def _gates_words(count: int) -> str:
 
 
 def _next(run: Mapping[str, Any], version: int | None) -> str:
-    refused = [gate for gate in run["gates"] if not gate["passed"]]
+    refused = [gate for gate in run["gates"] if not lets_pass(gate)]
     if "sample" in run:
         return f'<p class="next">Next: <code>seatrial train {safe(run["model"])}</code></p>'
     if refused:
@@ -152,8 +153,10 @@ def _gates(run: Mapping[str, Any]) -> str:
     if not run["gates"]:
         return "<h2>Gates</h2><p>The model declares none, so nothing was asked of it.</p>"
     rows = "".join(
-        f'<li class="{"yes" if gate["passed"] else "no"}"><b>{"✓" if gate["passed"] else "✗"}</b>'
-        f"<div>{safe(gate['gate'])}<span>{safe(gate['reason'])}</span></div></li>"
+        f'<li class="{"yes" if lets_pass(gate) else "no"}">'
+        f"<b>{'✓' if gate['passed'] else '~' if lets_pass(gate) else '✗'}</b>"
+        f"<div>{safe(gate['gate'])}{' · of the project' if gate.get('of_project') else ''}"
+        f"<span>{safe(gate_words(gate))}</span></div></li>"
         for gate in run["gates"]
     )
     return f'<h2>Gates</h2><ul class="ticks">{rows}</ul>'
@@ -185,8 +188,10 @@ def _metrics(run: Mapping[str, Any]) -> str:
                 f"<title>constant guess: {_number(guess)}</title></line>"
             )
         drawn.append(_circle(x(value), y, 6.5, "is", f"{name} of the test part: {_number(value)}"))
-        words = _number(value) + (f"  {_pair(between)}" if between else "")
-        drawn.append(f'<text class="strong" x="{RIGHT + 18}" y="{y + 4.5}">{safe(words)}</text>')
+        up = 3.5 if between else -4.5
+        drawn.append(f'<text class="strong" x="{RIGHT + 18}" y="{y - up}">{safe(_number(value))}</text>')
+        if between:
+            drawn.append(f'<text class="quiet" x="{RIGHT + 18}" y="{y + 12}">{safe(_pair(between))}</text>')
     caption = (
         "Filled: the test part. Rings: the folds of cross-validation. Upright stroke: the mean label as a constant "
     )
@@ -207,11 +212,28 @@ def _metrics(run: Mapping[str, Any]) -> str:
     )
 
 
+def _decisions(run: Mapping[str, Any]) -> str:
+    """At the operating threshold: how often right, and how often wrong either way."""
+    found, threshold = run.get("confusion") or {}, run.get("threshold") or {}
+    names = ("true_positive", "false_negative", "false_positive", "true_negative")
+    if not all(isinstance(found.get(name), int) for name in names):
+        return ""
+    rows = [
+        ("it happened", *(f"{found[name]:,}" for name in names[:2])),
+        ("it did not", *(f"{found[name]:,}" for name in names[2:])),
+    ]
+    said = table(("", "said yes", "said no"), rows, numbers=[1, 2])
+    on = str(threshold.get("chosen_on", ""))
+    why = on.removeprefix("nothing: ") if on.startswith("nothing: ") else f"chosen on {on}"
+    words = f"It says yes from a score of {_number(threshold.get('value'))} on; {why}." if threshold else ""
+    return f"<h2>What it decides</h2><p>{safe(words)}</p>{said}"
+
+
 def _calibration(run: Mapping[str, Any]) -> str:
     dots = []
     for one in run.get("calibration") or []:
-        predicted = one.get("predicted", one.get("mean_predicted", one.get("mean_score")))
-        observed = one.get("observed", one.get("positive_rate", one.get("mean_label")))
+        predicted = one.get("predicted", one.get("mean_score"))
+        observed = one.get("observed", one.get("rate"))
         if predicted is not None and observed is not None:
             dots.append(Dot(float(predicted), float(observed), int(one.get("rows", one.get("count", 1)))))
     if not dots:
@@ -240,7 +262,9 @@ def _slices(run: Mapping[str, Any]) -> str:
 
 
 def _importance(run: Mapping[str, Any]) -> str:
-    weights = run["importance"]
+    weights, shuffled = run["importance"], (run.get("permutation") or {}).get("inputs") or {}
+    if shuffled:
+        return "<h2>What it looks at</h2>" + _shuffled(run["permutation"])
     if not weights:
         return ""
     total = sum(weights.values()) or 1.0
@@ -252,6 +276,14 @@ def _importance(run: Mapping[str, Any]) -> str:
         shown="share",
         most=MOST_INPUTS,
     )
+
+
+def _shuffled(found: Mapping[str, Any]) -> str:
+    """What it costs when an input is shuffled, the dearest first; those that cost nothing have no bar."""
+    ordered = sorted(found["inputs"].items(), key=lambda pair: -pair[1]["mean"])
+    rows = [Bar(name, max(one["mean"], 0.0), note=f"± {one['std']:.2g}") for name, one in ordered]
+    caption = f"What is lost when an input is shuffled among {found['rows']:,} test rows: the rise of {found['loss']}."
+    return bars(rows, title="What shuffling each input costs", caption=caption, most=MOST_INPUTS)
 
 
 def _split(run: Mapping[str, Any]) -> str:

@@ -317,12 +317,23 @@ def _gates(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[GateChange]:
     return [
         GateChange(
             gate,
-            first[gate]["passed"] if gate in first else None,
-            second[gate]["passed"] if gate in second else None,
-            (second.get(gate) or first[gate])["reason"],
+            lets_pass(first[gate]) if gate in first else None,
+            lets_pass(second[gate]) if gate in second else None,
+            gate_words(second.get(gate) or first[gate]),
         )
         for gate in dict.fromkeys([*second, *first])
     ]
+
+
+def lets_pass(gate: Mapping[str, Any]) -> bool:
+    """Whether a gate stops nothing: it passed, or the model is excused from it with a reason."""
+    return bool(gate["passed"] or gate.get("waived"))
+
+
+def gate_words(gate: Mapping[str, Any]) -> str:
+    """Why a gate decided as it did, and why the model is excused, if it is."""
+    waived = gate.get("waived")
+    return f"{gate['reason']}; waived: {waived}" if waived and not gate["passed"] else str(gate["reason"])
 
 
 def _importance(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[tuple[str, float | None, float | None]]:
@@ -459,7 +470,7 @@ def recorded_rows(workspace: Workspace, snapshots: Mapping[str, str], source: st
 
     Raises SnapshotMissing, SnapshotDamaged.
     """
-    from seatrial.data.snapshot import load
+    from seatrial.data.references import SnapshotGone
     from seatrial.stores.objects import ObjectMissing
 
     id = snapshots.get(source)
@@ -468,9 +479,10 @@ def recorded_rows(workspace: Workspace, snapshots: Mapping[str, str], source: st
             f"the run recorded no snapshot of source '{source}'; it read {listed(snapshots)}.",
             state="Nothing was trained.",
         )
-    key = workspace.record(id).body["object"]
+    record = workspace.record(id)
+    key = record.body["object"]
     try:
-        return load(workspace.objects.path(key))
+        return workspace.snapshot_table(record)
     except (ObjectMissing, FileNotFoundError):
         raise SnapshotMissing(
             f"snapshot {id} of source '{source}' is not in {workspace.objects.root}.",
@@ -481,7 +493,7 @@ def recorded_rows(workspace: Workspace, snapshots: Mapping[str, str], source: st
         ) from None
     except SeatrialError as error:
         error.state = "Nothing was trained."
-        error.next = f"Put {key} back from a backup."
+        error.next = error.next if isinstance(error, SnapshotGone) else f"Put {key} back from a backup."
         raise
 
 
@@ -495,6 +507,8 @@ def extract(workspace: Workspace, run: Record, folder: Path) -> list[str]:
     run's own rows, in data/. A README says how to train it, and what should come out.
     Raises NotExtractable, SnapshotMissing and FolderNotEmpty.
     """
+    from seatrial.data.snapshot import write
+
     if DEFINITIONS not in run.body.get("files", {}):
         raise NotExtractable(
             f"run {run.id} kept no definitions: they were given in memory, or it is of an earlier version.",
@@ -520,7 +534,11 @@ def extract(workspace: Workspace, run: Record, folder: Path) -> list[str]:
     (folder / "data").mkdir(exist_ok=True)
     for id in snapshots.values():
         target = folder / "data" / f"{id}.parquet"
-        shutil.copyfile(workspace.objects.path(workspace.record(id).body["object"]), target)
+        record = workspace.record(id)
+        if workspace.objects.exists(record.body["object"]):
+            shutil.copyfile(workspace.objects.path(record.body["object"]), target)
+        else:  # its rows stayed in a table with versions
+            write(*workspace.snapshot_table(record), target)
         written.append(target)
     texts = {
         "seatrial.toml": _settings(workspace, snapshots),

@@ -33,8 +33,7 @@ if TYPE_CHECKING:
     from seatrial.data.sources import Source
     from seatrial.features.definitions import FeatureView
     from seatrial.features.frozen import FrozenSource
-    from seatrial.features.materialize import Written
-    from seatrial.stores.online import OnlineStore
+    from seatrial.features.materialize import Writing, Written
 
 
 Schemas = Mapping[str, "pa.Schema | None"]
@@ -261,14 +260,14 @@ def needed(workspace: Workspace, model: str | None = None) -> list[Needed]:
 
 
 def write_needed(
-    views: Sequence[Needed], tables: Mapping[str, pa.Table], store: OnlineStore, **how: Any
+    views: Sequence[Needed], tables: Mapping[str, pa.Table], writing: Writing, **how: Any
 ) -> list[Written]:
     """Take rows into the online store for each of `views`; one that cannot take them says why, and warns.
 
-    tables: rows by source name. how: the times that `features.materialize.write` takes.
+    tables: rows by source name. how: the times that `features.materialize.prepare` takes.
     """
     from seatrial.features.feeding import column_differences
-    from seatrial.features.materialize import Written, write
+    from seatrial.features.materialize import Written, prepare
 
     done = []
     for one in views:
@@ -281,7 +280,7 @@ def write_needed(
             retyped = column_differences(one.plan, one.columns, one.source.name, rows.schema)
             if retyped:
                 raise UsageError(" ".join(retyped))
-            written = write(one.plan, rows, store, **how)
+            written = writing.take_in(prepare(one.plan, rows, **how))
         except (OnlineStoreDamaged, OnlineStoreTooNew):
             raise  # it is no matter of this view
         except (Failed, UsageError) as error:

@@ -15,7 +15,7 @@ import msgspec
 
 from seatrial.core.clock import from_us, iso
 from seatrial.core.errors import Failed, SeatrialError, UsageError
-from seatrial.core.records import Record
+from seatrial.core.records import Head, Record
 from seatrial.custody import live_in, without_deleted
 from seatrial.releases import keyring
 from seatrial.releases.bundle import open_bundle, pack, signers
@@ -196,6 +196,22 @@ def resign(workspace: Workspace, releases: Sequence[Record], reason: str) -> lis
         with workspace.metadata.transaction() as transaction:
             workspace.event(transaction, "release.resigned", record.id, body)
         done.append(record.id)
+    return done
+
+
+def resign_routes(workspace: Workspace) -> list[str]:
+    """Write the route files that are not trusted any more as they were decided: the present, and what this host could
+    return to while the metadata store is away. The deployments whose present was written."""
+    from seatrial.deployment.deploy import KIND, reconcile, route_of
+
+    sign, verify = workspace.signer
+    done = reconcile(workspace.metadata, workspace.routes, sign=sign, verify=verify)
+    for head in workspace.metadata.heads(KIND):
+        for event in workspace.metadata.events(subject=f"{KIND}/{head.name}"):
+            record = workspace.metadata.record(str(event.body.get("record")))
+            if record is not None and "generation" in event.body:
+                earlier = Head(KIND, head.name, record.id, event.body["generation"])
+                workspace.routes.keep_again(route_of(record, earlier), sign, verify)
     return done
 
 

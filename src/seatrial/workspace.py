@@ -20,6 +20,9 @@ from seatrial.core.settings import LOCAL, BadSettings, Settings, read_settings
 from seatrial.loading import Definitions, NotAProject, UnknownName, collect, load_definitions, project_files
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from seatrial.data.snapshot import Content
     from seatrial.registry.versions import Registry
     from seatrial.releases.keyring import Source
     from seatrial.releases.signing import KeyRing, SigningKey
@@ -283,6 +286,21 @@ class Workspace:
     def keeps_table(self, key: str) -> bool:
         """Whether a Parquet file is kept under `key`, whole: one that was cut off has lost its footer."""
         return self.objects.exists(key) and _is_table(self.objects.path(key))
+
+    def snapshot_table(self, record: Record) -> tuple[Content, pa.Table]:
+        """The rows of a snapshot, every value checked: its copy, else the version of a table that it refers to.
+
+        Raises SnapshotDamaged, SnapshotTooNew, SnapshotGone; ObjectMissing or FileNotFoundError without either.
+        """
+        from seatrial.data.references import load_reference
+        from seatrial.data.snapshot import Content, load
+
+        if not self.objects.exists(record.body["object"]):
+            events = self.metadata.events(subject=record.id, kind="snapshot.taken")
+            where = [event.body["reference"] for event in events if event.body.get("reference")]
+            if where:
+                return load_reference(where[-1], Content.from_plain(record.body["content"]), self.folder)
+        return load(self.objects.path(record.body["object"]))
 
     def keep_table(self, key: str, write: Callable[[Path], None]) -> None:
         """Put the Parquet file that `write` makes under `key`, unless it is there, whole."""

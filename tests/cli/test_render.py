@@ -127,6 +127,32 @@ def test_training_shows_every_gate_with_its_mark_and_what_to_do_next():
     assert shown.endswith("✓ Version 3 of late is the candidate.\nNext: seatrial release late\n")
 
 
+def test_training_shows_intervals_the_worst_slice_the_threshold_and_what_was_waived():
+    gate = {
+        "gate": "r2 at least 1",
+        "value": 0.5,
+        "threshold": 1,
+        "passed": False,
+        "reason": "low",
+        "waived": "a pilot",
+    }
+    costs = {"value": 0.197, "costs": {"false_positive": 1}, "test_cost": 0.54, "test_cost_at_half": 0.83}
+    values = [
+        {"value": "UA", "rows": 900, "too_few": False, "metrics": {"roc_auc": 0.71}},
+        {"value": "DL", "rows": 400, "too_few": False, "metrics": {"roc_auc": 0.61}},
+        {"value": "HA", "rows": 9, "too_few": True, "metrics": {"roc_auc": None}},
+    ]
+    drawn = {"few": True, "clusters": 12, "unit": "hour", "of": {"roc_auc": [0.71, 0.74], "log_loss": None}}
+    sliced = {"carrier": {"metric": "roc_auc", "worst": "DL", "slices": values}}
+    text = piped(render.trained(RUN | {"gates": [gate], "threshold": costs, "intervals": drawn, "slices": sliced}))
+    assert "0.71 to 0.74" in text
+    assert "12 hours only: the intervals are too narrow" in text
+    assert "Decisions at 0.197, where a test row costs 0.54 on average; at 0.5 it would be 0.83." in text
+    (carrier,) = [line.split() for line in text.splitlines() if line.startswith("carrier")]
+    assert carrier == ["carrier", "3", "DL", "400", "roc_auc", "0.61", "1"]
+    assert "low; waived: a pilot" in text
+
+
 def test_a_refused_training_says_that_the_run_is_kept():
     shown = piped(render.trained(RUN | {"passed": False, "version": None}))
     assert "the run is kept, no version was made" in shown
@@ -289,3 +315,9 @@ def test_a_release_whose_manifest_leaves_out_what_is_usual_is_shown():
     shown = piped(render.release(manifest))
     assert "origin (category, may be null), hour (int)\n" in shown
     assert '{"features": {"origin": "JFK"}}' in shown
+
+
+def test_an_answer_of_several_classes_shows_the_likeliest_ones():
+    answer = {"prediction": "late", "probability": {"a": 0.1, "late": 0.6, "b": 0.25, "c": 0.05}, "request_id": "r"}
+    told = piped(render.predicted([answer]))
+    assert "late 0.600, b 0.250, a 0.100, 1 more" in told

@@ -13,7 +13,10 @@ from deltalake import DeltaTable, write_deltalake
 from seatrial import DeltaSource, Project, QuerySource, SetAside
 from seatrial.data.delta import VersionMissing
 from seatrial.data.reading import SourceEmpty, SourceMissing, SourceUnreadable, read
+from seatrial.data.references import SnapshotGone
+from seatrial.data.snapshot import SnapshotDamaged, load
 from seatrial.data.sources import BadSource, ColumnMissing
+from seatrial.runs import extract
 
 AT = pa.array([datetime(2013, 1, 1, tzinfo=UTC)] * 2, pa.timestamp("us", tz="UTC"))
 
@@ -144,3 +147,82 @@ def test_a_damaged_log_or_file_is_one_clear_error(folder):
 def test_a_version_is_a_whole_number(version):
     with pytest.raises(BadSource, match="version="):
         DeltaSource("t", version=version)
+
+
+# Snapshots by reference
+
+BY_REFERENCE = """
+from seatrial import DeltaSource, SetAside
+
+t = DeltaSource("t", by_reference=True, set_aside=[SetAside(where="a = 2", reason="a test")])
+sources = [t]
+"""
+
+
+@pytest.fixture
+def referring(folder):
+    (folder / "seatrial.toml").write_text("")
+    (folder / "project.py").write_text(BY_REFERENCE)
+    return folder
+
+
+def test_a_snapshot_by_reference_copies_nothing_and_is_read_and_checked_in_place(referring):
+    with Project(referring) as project:
+        first = project.snapshot()[0]
+        assert not project.snapshot()[0].new
+        assert len(project.snapshots()) == 1
+        assert not list((referring / ".seatrial").rglob("*.parquet"))
+        assert project.snapshot_show(first.id)["taken"][0]["reference"]["version"] == 2
+    write_deltalake(referring / "t", pa.table({"a": [9], "k": ["x"], "at": AT[:1], "l": [[2.5]]}), mode="append")
+    with Project(referring) as project:
+        second = project.snapshot()[0]
+        found = project.snapshots_diff(first.id, second.id, key=["a"])
+    assert (found.keyed.added, found.keyed.removed, found.keyed.unchanged) == (1, 0, 2)
+    (referring / "project.py").write_text(BY_REFERENCE.replace("by_reference=True, ", ""))
+    with Project(referring) as project:
+        assert project.snapshot()[0].id == second.id  # a copy has the same id
+
+
+def test_a_reference_to_a_version_that_was_vacuumed_is_one_clear_error(referring):
+    with Project(referring) as project:
+        first = project.snapshot()[0].id
+    table = DeltaTable(referring / "t")
+    table.delete("a = 4")
+    table.vacuum(retention_hours=0, dry_run=False, enforce_retention_duration=False)
+    with Project(referring) as project:
+        second = project.snapshot()[0].id
+        with pytest.raises(SnapshotGone, match="refers to version 2 of the Delta table 't'"):
+            project.snapshots_diff(first, second)
+
+
+def test_a_reference_to_a_table_that_was_written_anew_is_found_out(referring):
+    with Project(referring) as project:
+        first = project.snapshot()[0].id
+    shutil.rmtree(referring / "t")
+    for a in (1, 2, 3):
+        write_deltalake(referring / "t", pa.table({"a": [a], "k": ["x"], "at": AT[:1], "l": [[0.5]]}), mode="append")
+    with Project(referring) as project, pytest.raises(SnapshotDamaged, match="holds other data than"):
+        project.snapshots_diff(first, first)
+
+
+def test_a_run_on_a_reference_is_reproduced_from_the_version_that_it_read(tmp_path):
+    (tmp_path / "seatrial.toml").write_text("")
+    (tmp_path / "project.py").write_text(
+        "from seatrial import DeltaSource, Model\n"
+        't = DeltaSource("t", by_reference=True, event_key=["id"])\n'
+        'Model("m", task="regression", target="y", labels=t, key=["id"], features=["request:x"],\n'
+        '      estimator="sklearn.linear_model.LinearRegression", cv_folds=2)\n'
+    )
+    rows = pa.table({"id": list(range(60)), "x": [i / 60 for i in range(60)], "y": [i * 2.0 for i in range(60)]})
+    write_deltalake(tmp_path / "t", rows)
+    with Project(tmp_path) as project:
+        run = project.train("m").run
+    write_deltalake(tmp_path / "t", rows.slice(0, 30), mode="overwrite")
+    with Project(tmp_path) as project:
+        assert project.reproduce(run).verdict == "identical"
+        extract(project, project.record(run), tmp_path / "out")
+        assert load(next((tmp_path / "out" / "data").iterdir()))[1].num_rows == 60
+        DeltaTable(tmp_path / "t").vacuum(retention_hours=0, dry_run=False, enforce_retention_duration=False)
+        with pytest.raises(SnapshotGone, match="version 0") as error:
+            project.reproduce(run)
+    assert "Restore the table" in error.value.next

@@ -40,7 +40,7 @@ def tables(draw):
     return pa.table({"row": pa.array(range(rows)), **columns}) if "row" not in names else pa.table(columns)
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(tables())
 def test_rows_pass_what_was_proposed_from_them_and_give_the_same_code_again(table):
     source = FrameSource(table, name="s")
@@ -72,7 +72,6 @@ PROPOSED = """\
         expect.columns({"id": "int", "at": "timestamp", "delay": "float", "dest": "string", "late": "int"}),  # 5 of 5 columns
         expect.unique(["id"]),  # no two rows were equal in it
         expect.not_null("id"),  # none was missing
-        expect.between("id", 0, 10),  # seen: 0 to 9
         expect.not_null("at"),  # none was missing
         expect.not_null("delay", at_most=0.16),  # 1 were missing, 10.00%
         expect.between("delay", -30.0, 90.0),  # seen: -20.0 to 80.0

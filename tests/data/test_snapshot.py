@@ -1,5 +1,7 @@
 import json
 import struct
+import subprocess
+import sys
 from decimal import Decimal
 from itertools import pairwise
 
@@ -19,6 +21,7 @@ from seatrial.data.snapshot import (
     SnapshotDamaged,
     SnapshotTooNew,
     content,
+    content_of_parquet,
     diff,
     load,
     write,
@@ -205,13 +208,33 @@ def test_blocks_do_not_count():
         pa.array([b"ab", None, b"cd"], pa.binary(2)),
         pa.array([Decimal("1.5"), None, Decimal("-2.5")], pa.decimal256(40, 1)),
         pa.array([1, 2, None], pa.time64("ns")),
+        pa.array([1, 2, None], pa.time32("s")),
+        pa.array([1, 2, None], pa.duration("ns")),
+        pa.array([(1, 2, 3), (1, 2, 4), None], pa.month_day_nano_interval()),
+        pa.array([[1], None, [3, 4]], pa.large_list(pa.int64())),
+        pa.array([[1], None, [3, 4]], pa.large_list_view(pa.int64())),
+        pa.array(["a" * 20, None, "b"], pa.string_view()),
+        pa.array([b"a" * 20, None, b"b"], pa.binary_view()),
+        pa.array([["a"], None, ["b", None]], pa.list_(pa.dictionary(pa.int8(), pa.string()))),
+        pa.array([{"a": "x"}, None, {"a": None}], pa.struct([("a", pa.dictionary(pa.int8(), pa.string()))])),
+        pa.array([b"a" * 16, None, b"b" * 16], pa.uuid()),
     ],
     ids=str,
 )
 def test_every_type_has_a_digest_that_slices_do_not_change(column):
     table = pa.table({"a": column})
     assert content(in_pieces(table, [1, 2])) == content(table)
-    assert digests(table) != digests(table.take(pa.array([2, 1, 0]))) or column.null_count == 3
+    turned = pa.concat_tables([table.slice(row, 1) for row in (2, 1, 0)])
+    assert digests(table) != digests(turned) or column.null_count == 3
+
+
+def test_layouts_inside_lists_and_structs_do_not_count_and_an_extension_type_does():
+    lists = [["a", None], None, [], ["bc"]]
+    kinds = [pa.list_(pa.string()), pa.large_list(pa.large_string()), pa.list_view(pa.string_view())]
+    kinds.append(pa.list_(pa.dictionary(pa.int8(), pa.string())))
+    assert len({digests(pa.table({"a": pa.array(lists, kind)}))[0] for kind in kinds}) == 1
+    plain = pa.array([b"a" * 16], pa.binary(16))
+    assert digests(pa.table({"a": plain})) != digests(pa.table({"a": plain.cast(pa.uuid())}))
 
 
 def test_a_union_is_refused_by_name():
@@ -344,3 +367,54 @@ def test_a_difference_without_tables_still_names_the_column():
     found = diff(content(before), content(after))
     assert [(change.name, change.cells) for change in found.changed] == [("a", None)]
     assert diff(content(before), content(before)).same
+
+
+# Files larger than memory
+
+
+@settings(quick, max_examples=25)
+@given(table=tables(), groups=st.integers(1, 5))
+def test_a_file_hashed_piece_by_piece_has_the_content_of_its_table(tmp_path_factory, table, groups):
+    path = tmp_path_factory.mktemp("t") / "t.parquet"
+    pq.write_table(table, path, row_group_size=groups)
+    assert content_of_parquet(path) == content(pq.read_table(path))
+
+
+def test_a_column_name_with_a_dot_is_read_as_itself(tmp_path):
+    table = pa.table({"a.b": [1, 2], "a": [{"b": 3}, {"b": 4}], "s": [[{"x": "y"}], None]})
+    pq.write_table(table, tmp_path / "t.parquet")
+    assert content_of_parquet(tmp_path / "t.parquet") == content(table)
+
+
+def test_a_file_that_is_no_parquet_is_refused(tmp_path):
+    (tmp_path / "t.parquet").write_bytes(b"PAR1 nothing")
+    with pytest.raises(SnapshotDamaged, match=r"t\.parquet"):
+        content_of_parquet(tmp_path / "t.parquet")
+    with pytest.raises(FileNotFoundError):
+        content_of_parquet(tmp_path / "none.parquet")
+
+
+MEASURED = """
+import resource, sys
+from pathlib import Path
+import pyarrow, pyarrow.compute, pyarrow.parquet, blake3, numpy
+from seatrial.data.snapshot import content_of_parquet
+small, large = map(Path, sys.argv[1:])
+content_of_parquet(small)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+content_of_parquet(large)
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
+"""
+
+
+def test_a_file_is_hashed_in_64_mib_however_large_its_row_groups_are(tmp_path):
+    rows = 500_000
+    random = np.random.default_rng(1)
+    texts = pa.array([f"{i:064d}" for i in range(1000)]).take(pa.array(random.integers(0, 1000, rows)))
+    table = pa.table({**{f"x{i}": random.normal(size=rows) for i in range(20)}, "t": texts})
+    assert table.nbytes > 100 << 20
+    pq.write_table(table.slice(0, 1000), tmp_path / "small.parquet")
+    pq.write_table(table, tmp_path / "large.parquet", row_group_size=rows)  # all in one row group
+    words = [sys.executable, "-c", MEASURED, str(tmp_path / "small.parquet"), str(tmp_path / "large.parquet")]
+    extra = int(subprocess.run(words, capture_output=True, text=True, check=True).stdout)
+    assert extra <= 64

@@ -5,13 +5,15 @@ import tomllib
 import zipfile
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from seatrial.export import docker
 from seatrial.export.docker import CannotWrite, FolderNotEmpty, NotPinned, export, serving_requirements
-from seatrial.releases.bundle import open_bundle, pack
+from seatrial.releases.bundle import LOCK, open_bundle, pack
+from seatrial.releases.manifest import file_entries
 from seatrial.releases.signing import SignatureRefused, signing_key, trusted_keys
-from tests.releases.factories import manifest_and_files
+from tests.releases.factories import manifest_and_files, own_format
 
 ROOT = Path(__file__).parents[2]
 PINNED = ["numpy==2.4.0", "uvloop==0.23.0 ; sys_platform != 'win32'"]
@@ -182,3 +184,32 @@ def test_the_wheel_holds_no_compiled_leftovers(folder):
     with zipfile.ZipFile(wheel) as archive:
         assert archive.testzip() is None
         assert not [name for name in archive.namelist() if "__pycache__" in name]
+
+
+@pytest.mark.parametrize(
+    ("name", "wanted", "library"),
+    [("hist", {"skops", "scikit-learn", "scipy"}, False), ("lightgbm", {"lightgbm"}, True)],
+)
+def test_what_the_child_process_of_a_release_needs_is_in_the_image(tmp_path, name, wanted, library):
+    manifest, files = own_format(name)
+    lock = (ROOT / "requirements.lock").read_bytes()
+    files = files | {LOCK: lock}
+    manifest = msgspec.structs.replace(manifest, files=file_entries(files))
+    path = tmp_path / "late.seatrial"
+    path.write_bytes(pack(manifest, files, signing_key(tmp_path / "keys")))
+    export(path, tmp_path / "image", trusted=trusted_keys(tmp_path / "keys"))
+    required = {line.split("==")[0] for line in (tmp_path / "image" / "requirements.txt").read_text().splitlines()}
+    assert wanted <= required
+    assert not {"mlflow-skinny", "onnx", "pytest"} & required
+    dockerfile = (tmp_path / "image" / "Dockerfile").read_text()
+    assert ("libgomp1" in dockerfile) == library
+    hadolint = Path(sys.executable).parent / "hadolint"
+    done = subprocess.run(
+        [str(hadolint), "--no-color", str(tmp_path / "image" / "Dockerfile")], capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout) == (0, "")
+
+
+def test_a_package_is_found_in_the_lock_under_its_other_name():
+    entries = serving_requirements((ROOT / "requirements.lock").read_text(), scored_by=["xgboost"])
+    assert any(entry.startswith(("xgboost==", "xgboost-cpu==")) for entry in entries)

@@ -202,6 +202,26 @@ def test_without_a_key_no_row_is_found_again(tmp_path):
     assert "key=" in status(report, "day_delay").why
 
 
+@pytest.mark.parametrize(
+    "leak",
+    [
+        "(o.delay) AS known_later FROM starts s LEFT JOIN outcomes o USING (trip)",
+        "(o.delay) AS known_later FROM starts s LEFT JOIN again o ON o.trip = s.trip + 1",
+    ],
+)
+def test_what_is_joined_from_a_table_without_times_is_unverifiable_beside_one_with_them(tmp_path, leak):
+    untimed = FrameSource(trips(), name="outcomes")
+    source = QuerySource(
+        f"SELECT s.*, e.ended_at, e.late, {leak} ASOF LEFT JOIN ends e ON s.car = e.car AND s.started_at >= e.ended_at",
+        name="trip_labels",
+        tables={"starts": starts(), "ends": ends(), "outcomes": untimed, "again": untimed},
+        event_timestamp="started_at",
+    )
+    found = status(report_on(source, ["request:known_later"], tmp_path), "known_later")
+    assert found.status == "unverifiable"
+    assert "outcomes" in found.why
+
+
 def test_a_query_that_gives_other_values_each_time_is_unverifiable_and_not_refused(tmp_path):
     report = report_on(labels("random() AS dice, e.delay AS d"), ["request:dice"], tmp_path)
     assert status(report, "dice").status == "unverifiable"
@@ -266,6 +286,7 @@ def test_the_same_rows_are_tried_every_time(tmp_path):
             "WITH x AS (SELECT * FROM t JOIN z USING (k)) SELECT *, list_filter([a, b], lambda q: q > 1)[1] FROM x",
             False,
         ),
+        ("SELECT * FROM t LEFT JOIN Again ON t.k = again.k + 1", True),
         ("SELECT * FROM t UNION ALL SELECT * FROM z", False),
         ("SELECT a, sum(b) FROM t GROUP BY a", True),
         ("SELECT *, lag(a) OVER (ORDER BY b) FROM t", True),
@@ -280,7 +301,7 @@ def test_the_same_rows_are_tried_every_time(tmp_path):
     ],
 )
 def test_queries_that_combine_rows_are_told_from_those_that_do_not(sql, combines):
-    assert combines_rows(sql) is combines
+    assert combines_rows(sql, (("again", "t"),)) is combines
 
 
 # On the flights of 2013

@@ -42,13 +42,14 @@ class Server:
             self.process = subprocess.Popen(
                 command, stdout=log, stderr=log, env=os.environ | quiet, start_new_session=True
             )
-        for _ in range(600):
+        for _ in range(2400):  # a machine that is busy takes its time
             try:
                 with urllib.request.urlopen(f"{self.uri}/health", timeout=1):
                     return self
             except OSError:
                 assert self.process.poll() is None, (self.folder / "log").read_text()
                 time.sleep(0.05)
+        self.kill()
         raise AssertionError("mlflow server did not start")
 
     def kill(self) -> None:

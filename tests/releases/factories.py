@@ -19,11 +19,13 @@ from seatrial.core.signature import Signature
 from seatrial.core.types import Field
 from seatrial.features.plan import FeaturePlan, FunctionPlan
 from seatrial.releases import bundle, golden, parity
+from seatrial.releases.formats import model_file
 from seatrial.releases.manifest import Lineage, Manifest, file_entries
 from seatrial.releases.native import NativeModel, capture
 from seatrial.releases.onnx_export import to_onnx
 from seatrial.releases.runtime import Runtime
 from seatrial.releases.signing import SigningKey, signing_key
+from seatrial.releases.supervised import SupervisedRuntime
 
 INPUTS = ("age", "dose", "year", "share")
 BINARY = Signature("binary", tuple(Field(name, "float") for name in INPUTS), INPUTS)
@@ -83,6 +85,22 @@ def exported(name: str, task: str = "binary") -> bytes:
 
 def key(tmp_path: Any) -> SigningKey:
     return signing_key(tmp_path / "keys")
+
+
+@cache
+def own_format(name: str) -> tuple[Manifest, dict[str, bytes]]:
+    """A release of a classifier in its own format, as if it had no ONNX form."""
+    manifest, files = manifest_and_files()
+    native = classifier(name)[1]
+    kept = {file: data for file, data in files.items() if file != bundle.MODEL} | {
+        model_file(native.format): native.data,
+        bundle.GOLDEN: golden.record("binary", rows(), SupervisedRuntime(native.format, native.data, "binary", 4)),
+    }
+    told = msgspec.structs.replace(manifest.parity, refused="It splits on sets.", refuses_missing=())
+    return (
+        msgspec.structs.replace(manifest, model_format=native.format, parity=told, files=file_entries(kept)),
+        kept,
+    )
 
 
 @cache

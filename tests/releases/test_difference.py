@@ -58,6 +58,12 @@ def test_a_build_in_another_environment_is_equal_and_says_so(make):
     assert [(one.rows, one.largest, one.decisions) for one in found.replays] == [(200, 0.0, 0)] * 2
 
 
+def test_a_second_training_on_the_same_data_differs_in_its_version_only(make):
+    found = compare(make(), make(version=4, semantic_version="1.0.1", lineage=lineage(run="run_2")))
+    assert (found.verdict, found.equal, groups(found)) == ("equal", True, {"version"})
+    assert found.words == "Only the version differs: they answer the same."
+
+
 def test_a_build_in_another_environment_that_answers_otherwise_is_called_out(make):
     other = exported("forest")
     files = {bundles.MODEL: other, bundles.GOLDEN: golden.record("binary", rows(), Runtime(other))}

@@ -65,7 +65,8 @@ def made(tmp_path_factory):
         for _ in range(2):
             project.train("heavy")
             project.release("heavy")
-        project.deploy("heavy")
+        project.deploy("heavy", release="heavy:1")
+        project.deploy("heavy", release="heavy:2")
     return folder
 
 
@@ -238,6 +239,11 @@ def test_the_drill_for_a_key_that_leaked(folder, tmp_path):
         with pytest.raises(KeyUnusable, match="revoked"):
             project.key_trust(tmp_path / "old.pub")
     assert predicted(folder) in (0, 1)
+    # an emergency roll-back finds the route of before, though the metadata store is away
+    (folder / ".seatrial/metadata.db").rename(folder / "away.db")
+    with Project(folder) as project:
+        back = project.rollback("heavy", reason="drill")
+        assert (back.live, back.settled) == (first, False)
 
 
 def test_a_bundle_that_was_not_packed_here_is_not_signed_again(folder):

@@ -1,3 +1,4 @@
+import msgspec
 import numpy as np
 import onnx
 import pytest
@@ -112,3 +113,14 @@ def test_a_signature_with_another_number_of_inputs_is_refused():
     for make in (CLASSIFIERS["trees"], CLASSIFIERS["catboost"]):
         with pytest.raises(ExportFailed, match="fitted on 4 inputs, the signature has 5"):
             to_onnx(capture(make().fit(rows(), labels()), "binary"), 5)
+
+
+@pytest.mark.parametrize(
+    "make", [lambda: XGBClassifier(n_estimators=20, n_jobs=1), lambda: CatBoostClassifier(**QUIET)], ids=["xgb", "cat"]
+)
+def test_several_classes_answer_the_same_after_export(make):
+    native = capture(make().fit(rows(), np.arange(1500) % 3 * labels()), "multiclass")
+    signature = msgspec.structs.replace(BINARY, task="multiclass", classes=(0, 1, 2))
+    assert native.scorer()(rows()).shape == (1500, 3)
+    parity = compare(native, to_onnx(native, 4), rows(), signature)
+    assert parity.passed, parity

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
 
+from seatrial.core.signature import NamedRows
 from seatrial.releases.native import NativeModel, capture
 from seatrial.releases.runtime import MissingNotAccepted, ModelUnreadable, WrongShape
 from seatrial.releases.supervised import ChildUnavailable, ScoringFailed, SupervisedRuntime
@@ -242,3 +243,21 @@ def test_the_process_that_asks_imports_nothing_that_trains(tmp_path):
         env={"PYTHONPATH": ":".join(sys.path)},
     )
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_columns_by_name_are_scored_as_the_native_model_does():
+    import pandas as pd
+    from sklearn.compose import make_column_transformer
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import OneHotEncoder
+
+    kinds = np.array(["abc"[place % 3] for place in range(1500)], dtype=object)
+    ages = np.nan_to_num(rows()[:, 0])
+    frame = pd.DataFrame({"age": ages.astype(np.float64), "kind": kinds})
+    encoded = make_column_transformer((OneHotEncoder(handle_unknown="ignore"), ["kind"]), remainder="passthrough")
+    native = capture(make_pipeline(encoded, LogisticRegression()).fit(frame, labels()), "binary")
+    child = SupervisedRuntime(native.format, native.data, "binary", 2)
+    named = NamedRows({"age": ages, "kind": kinds})
+    np.testing.assert_array_equal(child.score(named), native.scorer()(named))
+    with pytest.raises(WrongShape, match="1 columns by name"):
+        child.score(NamedRows({"age": ages}))

@@ -103,3 +103,20 @@ def test_swapping_the_models_swaps_the_verdict(seed, gain):
     assert one.gain == pytest.approx(-other.gain)
     swapped = {"better": "worse", "worse": "better"}
     assert other.verdict == swapped.get(one.verdict, one.verdict)
+
+
+def test_several_classes_are_compared_by_the_probability_of_what_happened():
+    random = np.random.default_rng(4)
+    rows, days = 50, 10
+    at = START_US + np.repeat(np.arange(days), rows) * DAY_US + np.tile(np.arange(rows), days)
+    labels = random.integers(0, 3, rows * days).astype(float)
+    labels[::7] = np.nan
+    sure = np.where(np.isnan(labels), 0, labels).astype(int)
+    champion = np.full((rows * days, 3), 1 / 3)
+    challenger = np.full((rows * days, 3), 0.2)
+    challenger[np.arange(rows * days), sure] = 0.6
+    found = judged((at, labels, champion, challenger), days_known=days, task="multiclass")
+    assert (found.loss, found.verdict) == ("log_loss", "better")
+    assert found.days[0].gain == pytest.approx(np.log(0.6) - np.log(1 / 3))
+    assert found.rows == int((~np.isnan(labels)).sum())
+    assert found.challenger_metrics["accuracy"] == 1.0

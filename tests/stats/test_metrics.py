@@ -146,3 +146,12 @@ def test_measuring_decides_at_the_threshold_and_the_quantile_that_are_given():
     assert metrics.measure("binary", labels, scores)["recall"] == 0.5
     asked = metrics.measure("regression", np.array([10.0, 0.0]), np.array([0.0, 10.0]), quantile=0.9)
     assert asked["quantile_loss"] == 5.0
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(1, 40), st.integers(2, 6))
+def test_the_confusion_of_classes_is_scikit_learns(seed, rows, classes):
+    random = np.random.default_rng(seed)
+    labels, scores = random.integers(0, classes, rows), random.random((rows, classes))
+    theirs = oracle.confusion_matrix(labels, scores.argmax(axis=1), labels=list(range(classes)))
+    assert (metrics.multiclass_confusion(labels, scores) == theirs).all()

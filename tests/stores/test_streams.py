@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from seatrial.stores.streams import BadStreamAddress, StreamDamaged, StreamRefused, StreamUnavailable, open_stream
@@ -133,3 +134,14 @@ def test_a_socket_names_the_stream_as_an_option(redis_server):
     stream = open_stream(f"unix://{redis_server.socket}?db=0&stream=sales")
     assert read(stream) == ["a"]
     stream.close()
+
+
+def test_a_refused_entry_of_very_many_fields_is_kept_and_holds_nobody_up(redis_server, opened):
+    fields = {b"c%d" % i: b"%d" % i for i in range(9000)}
+    redis_server.ask("XADD", "sales", "*", *(part for pair in fields.items() for part in pair))
+    stream = opened(redis_server)
+    (entry,) = stream.read(10, wait_seconds=0)
+    stream.settle([], [(entry, "too wide")])
+    assert stream.pending() == 0
+    ((_, copy),) = redis_server.ask("XRANGE", "sales:refused", "-", "+")
+    assert msgspec.msgpack.decode(copy[copy.index(b"fields") + 1]) == fields

@@ -7,11 +7,13 @@ import json
 import numpy as np
 import pyarrow as pa
 import pytest
+from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
 
 from seatrial import FrameSource, Gate, Model, Project
 from seatrial.cli.render import run as rendered
 from seatrial.core.errors import SeatrialError, UsageError
+from seatrial.training.repeatable import NotRepeatable
 from seatrial.training.rows import TrainingRefused
 
 SIZE = [(number * 7 % 40) / 10 for number in range(40)]
@@ -194,3 +196,21 @@ def test_a_gate_that_refuses_is_no_failure(tmp_path):
     with opened(tmp_path, {"size": SIZE, "heavy": np.array(HEAVY)}, gates=[Gate.at_most("log_loss", 0.0)]) as project:
         assert project.train().passed is False
         assert project.runs()[0]["state"] == "finished"
+
+
+def unseeded():
+    """A forest seeded by the machine's entropy."""
+    return RandomForestClassifier(n_estimators=3, random_state=int(np.random.default_rng().integers(2**31)))
+
+
+def test_policy_says_whether_an_estimator_that_cannot_be_repeated_is_noted_or_refused(tmp_path):
+    columns = {"size": SIZE, "heavy": [number % 3 == 0 for number in range(40)]}
+    with opened(tmp_path, columns, estimator=unseeded) as project:
+        noted = project.train()
+        assert any("ignores its seed" in note for note in noted.notes)
+        assert "not repeatable" in [flag.name for flag in project.review()[0].flags]
+    (tmp_path / "seatrial.toml").write_text('[policy]\nunrepeatable = "refuse"\n')
+    with opened(tmp_path, columns, estimator=unseeded) as project:
+        with pytest.raises(NotRepeatable):
+            project.train()
+        assert [run["state"] for run in project.runs()] == ["finished", "failed"]

@@ -407,7 +407,10 @@ def test_several_classes_are_measured_sliced_and_judged_the_same_way():
     )
     fitted = run(declared, given)
     assert fitted.passed
-    assert (fitted.threshold, fitted.confusion, fitted.calibration) == (None, None, [])
+    assert (fitted.threshold, fitted.calibration) == (None, [])
+    assert fitted.confusion["classes"] == ["early", "late", "on time"]
+    assert np.sum(fitted.confusion["counts"]) == 480
+    assert np.trace(fitted.confusion["counts"]) == pytest.approx(480 * fitted.metrics["accuracy"])
     low, high = fitted.intervals["of"]["roc_auc"]
     assert low <= fitted.metrics["roc_auc"] <= high
     assert fitted.slices["carrier"]["worst"] is not None

@@ -23,7 +23,8 @@ STYLE = """<style>
 section { border-top: 1px solid var(--rule); margin-top: 2.2rem; padding-top: 1rem; }
 section h2 { border: 0; margin: 0; padding: 0; }
 ul.checks { list-style: none; padding: 0; margin: .8rem 0; }
-ul.checks li { padding: .45rem 0 .45rem 2.1rem; border-bottom: 1px solid var(--rule); position: relative; }
+ul.checks > li { padding: .45rem 0 .45rem 2.1rem; border-bottom: 1px solid var(--rule); position: relative; }
+ul.checks li ul { margin: .2rem 0 .3rem; font-size: .9rem; }
 ul.checks .sign { position: absolute; left: 0; top: .55rem; width: 1.35rem; height: 1.35rem; line-height: 1.35rem;
   text-align: center; border-radius: 50%; font-size: .8rem; font-weight: 700; color: var(--ground);
   background: var(--tone); }
@@ -75,7 +76,7 @@ def validation_page(reports: Sequence[ValidationReport], at_us: int) -> str:
     next_step = "" if results else '<p class="next">Next: <code>seatrial validate --propose</code></p>'
     body = [
         STYLE,
-        f'<p class="kicker">Validation · {safe(iso(from_us(at_us)))}</p>',
+        f'<p class="kicker">Validation · {safe(iso(from_us(at_us // 1_000_000 * 1_000_000)))}</p>',
         f'<div class="verdict {tone}"><h1><span class="sign">{sign}</span>{safe(words)}</h1>{next_step}</div>',
         _figures(figures),
         *(_source(report) for report in sorted(shown, key=lambda one: one["passed"])),

@@ -214,7 +214,7 @@ def written(views: list[Plain]) -> list[Block]:
     if not views:
         return [Line("The project declares no feature view, so there is nothing to write.")]
     columns = ["view", "rows", "written", "unchanged", "unknown", "entities"]
-    columns += [name for name in ("release", "problem") if any(one.get(name) for one in views)]
+    columns += [name for name in ("without_key", "release", "problem") if any(one.get(name) for one in views)]
     return [
         Table(
             columns,
@@ -225,6 +225,11 @@ def written(views: list[Plain]) -> list[Block]:
         ),
         Line("written: changed the online store; unchanged: was there already, or is too old to matter;", "dim"),
         Line("unknown: not yet known at that time, so not taken.", "dim"),
+        *(
+            [Line("without_key: no entity's key is in them, so nothing would find them.", "dim")]
+            if "without_key" in columns
+            else []
+        ),
     ]
 
 
@@ -331,7 +336,16 @@ def deployed(done: Plain) -> list[Block]:
 def predicted(answers: list[Plain]) -> list[Block]:
     """One row per prediction."""
     columns = ("prediction", "probability", "model_version", "request_id", "prediction_id", "latency_ms")
-    return [_table(answers, columns)]
+    return [_table([answer | {"probability": _likeliest(answer["probability"])} for answer in answers], columns)]
+
+
+def _likeliest(probability: Any, *, most: int = 3) -> Any:
+    """The probability; of several classes the likeliest ones, in words."""
+    if not isinstance(probability, dict):
+        return probability
+    ranked = sorted(probability.items(), key=lambda pair: -pair[1])
+    more = f", {len(ranked) - most} more" if len(ranked) > most else ""
+    return ", ".join(f"{name} {value:.3f}" for name, value in ranked[:most]) + more
 
 
 def replayed(done: Plain) -> list[Block]:

@@ -26,8 +26,9 @@ STATISTICALLY_SAME = "statistically-same"
     help="End with 0 also when the metrics moved by less than their spread over the folds.",
 )
 @click.option("--current", is_flag=True, help="Train from the project as it is now, to see what its changes change.")
+@click.option("--rebuild-env", is_flag=True, help="Install exactly the run's packages, and train there.")
 @click.pass_obj
-def reproduce(call: Invocation, name: str, allow: str | None, current: bool) -> None:
+def reproduce(call: Invocation, name: str, allow: str | None, current: bool, rebuild_env: bool) -> None:
     """NAME is a run or a release (an id, or the start of one), a model, MODEL@ALIAS or MODEL:VERSION. It is trained
     again from its snapshots, definitions, parameters, seed, threads and cut-off as they were recorded; no version is
     made. Ends with 0 when the model is identical (the same ONNX form) or equivalent (on the rows kept with the run),
@@ -37,7 +38,11 @@ def reproduce(call: Invocation, name: str, allow: str | None, current: bool) -> 
     with call.project() as project:
         with talk.Progress() as progress:
             done = project.reproduce(
-                name, current=current, allow=["statistically same"] if allow else [], progress=progress
+                name,
+                current=current,
+                rebuild_env=rebuild_env,
+                allow=["statistically same"] if allow else [],
+                progress=progress,
             )
         call.answer(done, reproduced)
     if not done.reproduced:

@@ -90,7 +90,9 @@ def problem(error: SeatrialError, *, as_json: bool, notes: Sequence[str] = ()) -
 
 def document(error: SeatrialError) -> dict[str, object]:
     """The RFC 9457 problem of the error, with what only the command line adds: state, next step, exit code."""
-    return error.as_problem() | {"state": error.state, "next": error.next, "exit_code": error.exit_code}
+    named = error.facts.get("reason")  # which of the ways in which this can go wrong it was
+    reason = {"reason": named} if isinstance(named, str) else {}
+    return error.as_problem() | {"state": error.state, "next": error.next, "exit_code": error.exit_code} | reason
 
 
 class Progress:

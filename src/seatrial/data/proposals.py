@@ -46,10 +46,12 @@ def propose(source: Source, table: pa.Table) -> Proposed:
     if typed:
         words = ", ".join(f"{_text(name)}: {_text(dtype)}" for name, dtype in typed.items())
         lines.append((f"expect.columns({{{words}}})", f"{len(typed)} of {len(seen.columns)} columns"))
-    if key := _key(source, table):
+    key = _key(source, table)
+    if key:
         lines.append((f"expect.unique([{', '.join(_text(name) for name in key)}])", "no two rows were equal in it"))
     for column in seen.columns:
-        lines += _of_column(column, table)
+        grows = column.name in key and isinstance(column.low, int)  # a number that tells rows apart has no bounds
+        lines += [line for line in _of_column(column, table) if not (grows and "between" in line[0])]
     code = [f"    expectations=[  # of source {_one_line(source.name)}, proposed from {table.num_rows:,} rows"]
     code += [f"{INDENT}{line},  # {_one_line(words)}" for line, words in lines]
     time = next((c for c in seen.columns if c.name == source.event_timestamp and c.high), None)
@@ -101,7 +103,7 @@ def _around(low: float, high: float) -> tuple[float, float]:
     span = high - low
     margin = span * MARGIN if span else max(abs(high) * MARGIN, 1e-9)
     step = 10.0 ** math.floor(math.log10(margin)) if math.isfinite(margin) and margin else 0.0
-    if not step:
+    if not step or not math.isfinite((abs(low) + abs(high) + 2 * margin) / step):
         return low, high
     digits = max(0, -math.floor(math.log10(step)))
     below = round(math.floor((low - margin) / step) * step, digits)

@@ -17,7 +17,7 @@ children: a list's child holds the elements of all present lists, a struct's chi
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -30,6 +30,7 @@ from seatrial.core.identity import canonical_json, content_id
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    import pyarrow.parquet as pq
 
     from seatrial.data.keyed import KeyedDiff
 
@@ -38,6 +39,8 @@ HASH = "c1"
 METADATA_KEY = b"seatrial.snapshot"
 BLOCK_ROWS = 1 << 16  # a block of float64 stays in the processor's cache
 ROW_GROUP_ROWS = 1 << 17
+PAGE_BYTES, PIECE_BYTES = 1 << 20, 1 << 22  # read at once of a file that may be larger than memory
+FEW_ROWS = 1 << 12
 EXAMPLES = 5
 
 
@@ -210,6 +213,51 @@ def content(table: pa.Table) -> Content:
                 stream.feed(chunk.slice(start, BLOCK_ROWS))
         columns.append(ColumnDigest(name, stream.type, f"{HASH}:{stream.digest().hex()}"))
     return Content(table.num_rows, tuple(columns))
+
+
+def content_of_parquet(path: Path) -> Content:
+    """The content of a Parquet file as it stands, which may be larger than memory.
+
+    Column after column is read in small pieces, so that memory holds one piece beside a page of the file. The id is
+    that of `content(pyarrow.parquet.read_table(path))`.
+
+    Raises ColumnTypeUnsupported; SnapshotDamaged for a file that is no readable Parquet; FileNotFoundError.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    columns = []
+    try:
+        with pq.ParquetFile(path, pre_buffer=False, buffer_size=PAGE_BYTES) as file:
+            for field in file.schema_arrow:
+                stream = _stream(field.name, field.type)
+                for piece in _pieces(file, field):
+                    stream.feed(piece)
+                columns.append(ColumnDigest(field.name, stream.type, f"{HASH}:{stream.digest().hex()}"))
+            return Content(file.metadata.num_rows, tuple(columns))
+    except FileNotFoundError:
+        raise
+    except (pa.ArrowException, OSError) as error:
+        raise SnapshotDamaged(f"the file {path.name} is no readable Parquet: {' '.join(str(error).split())}") from None
+
+
+def _pieces(file: pq.ParquetFile, field: pa.Field) -> Iterator[pa.Array]:
+    """A top-level column of a Parquet file in pieces of about PIECE_BYTES, at most BLOCK_ROWS rows each."""
+    import pyarrow as pa
+
+    fixed = pa.types.is_primitive(field.type)
+    leaves = [i for i in range(file.metadata.num_columns) if _lies_in(file.schema.column(i).path, field.name)]
+    for group in range(file.num_row_groups):
+        found = file.metadata.row_group(group)
+        size = sum(found.column(leaf).total_uncompressed_size for leaf in leaves)
+        most = BLOCK_ROWS if fixed else FEW_ROWS  # a dictionary hides how large its texts are
+        rows = max(1, min(most, PIECE_BYTES * max(1, found.num_rows) // max(1, size)))
+        for batch in file.iter_batches(batch_size=rows, row_groups=[group], columns=[field.name], use_threads=False):
+            yield batch.column(batch.schema.get_field_index(field.name))
+
+
+def _lies_in(path: str, column: str) -> bool:
+    return path == column or path.startswith(f"{column}.")
 
 
 def write(content: Content, table: pa.Table, path: Path) -> None:

@@ -229,10 +229,12 @@ class DeltaSource(Source):
 
     path: the table's folder; a relative path starts at the project's folder.
     version: which version of the table; None: the newest, and the reading says which that was.
+    by_reference: whether snapshots leave the rows where they are, and keep the version and digests only.
     """
 
     path: str
     version: int | None = None
+    by_reference: bool = False
 
     def __post_init__(self) -> None:
         self._check_path(self.path)
@@ -242,6 +244,8 @@ class DeltaSource(Source):
         version = self.version
         if version is not None and (not isinstance(version, int) or isinstance(version, bool) or version < 0):
             raise self._wrong("version", "A whole number from 0 is expected, or nothing for the newest version.")
+        if not isinstance(self.by_reference, bool):
+            raise self._wrong("by_reference", "True or False is expected.")
 
     def as_plain(self) -> dict[str, Any]:
         return super().as_plain() | {"path": self.path, "version": self.version}

@@ -21,6 +21,7 @@ from pathlib import Path
 import seatrial
 from seatrial.core.errors import Failed, UsageError, listed
 from seatrial.releases.bundle import LOCK, Bundle, open_bundle
+from seatrial.releases.formats import model_file, packages
 from seatrial.releases.signing import TrustedKeys, public_pem
 
 # The base dependencies of seatrial (pyproject.toml): what a server imports, and nothing that trains.
@@ -29,6 +30,8 @@ SERVING = (
     "tzdata uvicorn uvloop"
 ).split()
 ONLINE = ("redis", "hiredis")  # of the extra, for an online store on Redis; in the image when the lock has them
+OTHER_NAMES = {"xgboost": ("xgboost", "xgboost-cpu")}  # distributions of one module
+LIBRARIES = {"lightgbm": "libgomp1"}  # Debian packages that a wheel needs and does not bring along
 PORT = 8000
 COMMAND = ("seatrial", "serve", "--bundle", "/app/release.seatrial", "--host", "0.0.0.0", "--port", str(PORT))
 HEALTH = f"import urllib.request as r; r.urlopen('http://127.0.0.1:{PORT}/health', timeout=2).read()"
@@ -73,7 +76,9 @@ def export(
     """
     bundle = open_bundle(bundle_path, trusted)
     if requirements is None:
-        requirements = serving_requirements(bundle.files[LOCK].decode() if LOCK in bundle.files else "")
+        requirements = serving_requirements(
+            bundle.files[LOCK].decode() if LOCK in bundle.files else "", scored_by=scored_by(bundle)
+        )
     _check_pinned(requirements)
     with _explaining(folder):
         taken = folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
@@ -84,8 +89,10 @@ def export(
             next="Name another folder, or remove it first.",
         )
     wheel = f"seatrial-{seatrial.__version__}-py3-none-any.whl"
+    hashed = all("--hash=" in line for line in requirements)
+    libraries = sorted(LIBRARIES[name] for name in scored_by(bundle) if name in LIBRARIES)
     files = {
-        "Dockerfile": _dockerfile(image_python, wheel, hashed=all("--hash=" in line for line in requirements)).encode(),
+        "Dockerfile": _dockerfile(image_python, wheel, hashed=hashed, libraries=libraries).encode(),
         "requirements.txt": ("\n".join(requirements) + "\n").encode(),
         ".dockerignore": _dockerignore(wheel).encode(),
         "README.md": _readme(bundle).encode(),
@@ -98,9 +105,17 @@ def export(
     return sorted(files)
 
 
-def serving_requirements(lock: str) -> list[str]:
+def scored_by(bundle: Bundle) -> tuple[str, ...]:
+    """The packages with which the child process of a release scores; none for one that answers with ONNX."""
+    format = bundle.manifest.model_format
+    return packages(format, bundle.files[model_file(format)])
+
+
+def serving_requirements(lock: str, scored_by: Sequence[str] = ()) -> list[str]:
     """The entries of a lock file that a server needs: SERVING and, as installed here, all that those require.
 
+    scored_by: further packages, those of the release's child process; each may stand under another name in the lock
+    (OTHER_NAMES).
     lock: text of a requirements file with one pinned entry per package, hashes on continued lines; empty: the
     versions that are installed here are pinned, without hashes.
     What an online store on Redis needs is among them when the lock has it.
@@ -110,7 +125,11 @@ def serving_requirements(lock: str) -> list[str]:
         _key(distribution.name): f"{distribution.name}=={distribution.version}"
         for distribution in importlib.metadata.distributions()
     }
-    missing = [name for name in SERVING if name not in entries]
+    wanted = [
+        next((name for name in OTHER_NAMES.get(package, (package,)) if name in entries), package)
+        for package in (*SERVING, *scored_by)
+    ]
+    missing = [name for name in wanted if name not in entries]
     if missing:
         raise NotPinned(
             f"the lock has no {listed(missing)}.",
@@ -118,7 +137,7 @@ def serving_requirements(lock: str) -> list[str]:
             next="Lock the environment again and release again, or give the requirements.",
         )
     needed: set[str] = set()
-    open_names = [*SERVING, *(name for name in ONLINE if name in entries)]
+    open_names = [*wanted, *(name for name in ONLINE if name in entries)]
     while open_names:
         name = open_names.pop()
         if name in needed or name not in entries:
@@ -159,14 +178,20 @@ def _check_pinned(requirements: Iterable[str]) -> None:
         )
 
 
-def _dockerfile(image_python: str, wheel: str, *, hashed: bool) -> str:
+def _dockerfile(image_python: str, wheel: str, *, hashed: bool, libraries: Sequence[str]) -> str:
     require_hashes = " --require-hashes" if hashed else ""
+    system = f"""
+# hadolint ignore=DL3008
+RUN apt-get update && apt-get install --yes --no-install-recommends {" ".join(libraries)} \\
+    && rm -rf /var/lib/apt/lists/*
+"""
+    installed = system if libraries else ""
     return f"""\
 FROM python:{image_python}-slim-bookworm
 
 ENV PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
 WORKDIR /app
-
+{installed}
 COPY requirements.txt {wheel} ./
 RUN python -m pip install --no-cache-dir --only-binary=:all:{require_hashes} -r requirements.txt \\
     && python -m pip install --no-cache-dir --no-deps ./{wheel} \\

@@ -1,7 +1,8 @@
 """Feeding: can a source, as it is declared and read now, still feed a view as it was frozen?
 
 It can when it has the columns that the view reads, in types that mean the same, and when its rows mean what they
-meant: the same times, event key and zone, and for a query the same values as the frozen query finds in the same rows.
+meant: the same times, event key and zone, the same rows set aside, and for a query the same values as the frozen
+source finds in the same rows.
 Where its rows lie, in which format, and what else they hold does not matter.
 """
 
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from seatrial.core.errors import Failed, UsageError, did_you_mean, listed
 from seatrial.data.expressions import evaluate, wrong
-from seatrial.data.sources import FrameSource, QuerySource, Source
+from seatrial.data.sources import FrameSource, QuerySource, Source, raw_sources
 from seatrial.features.frozen import FrozenSource, thawed
 from seatrial.features.plan import ViewPlan
 from seatrial.features.shared import AT
@@ -63,6 +64,9 @@ def differences(
         new = tuple(source.event_key) if what == "event_key" else getattr(source, what)
         if old != new:
             found.append(f"Source '{name}' had {what}={_shown(old)} and now has {what}={_shown(new)}.")
+    if before is not None and _left_out(plan, before) != _left_out(plan, source):
+        old, new = (sorted(_left_out(plan, one)) for one in (before, source))
+        found.append(f"Source '{name}' had set_aside={old} and now has set_aside={new}, which leaves other rows.")
     schema = schema_of(source, tables)
     if schema is not None:
         columns = before.columns if before else {}
@@ -93,6 +97,16 @@ def _gone(plan: ViewPlan, before: FrozenSource | None, sources: Mapping[str, Sou
     renamed = [one.name for one in sources.values() if path and getattr(one, "path", "") == path]
     near = f"Source '{renamed[0]}' reads the same file." if renamed else did_you_mean(name, sources)
     return f"Source '{name}' is no longer declared. {near}".strip()
+
+
+def _left_out(plan: ViewPlan, source: Source | FrozenSource) -> set[str]:
+    """The conditions of rows that are set aside, here and below, but for rows that no view could take."""
+    assert plan.source is not None
+    needed = (plan.source.event_timestamp, *plan.source.event_key, *plan.keys)
+    rules = [rule if isinstance(rule, str) else rule.where for rule in source.set_aside]
+    found = {" ".join(rule.split()) for rule in rules} - {f"{column} IS NULL" for column in needed}
+    below = source.tables if isinstance(source, QuerySource | FrozenSource) else {}
+    return found.union(*(_left_out(plan, table) for table in below.values()))
 
 
 def _shown(value: Any) -> str:
@@ -149,9 +163,16 @@ def _values(plan: ViewPlan, before: FrozenSource | None, source: Source, tables:
     from seatrial.data.reading import read
     from seatrial.data.session import quoted, session
 
-    if before is None or not before.sql or not isinstance(source, QuerySource):
+    if before is None or not isinstance(source, QuerySource):
         return []
-    old = thawed(before, lambda raw: FrameSource(tables[raw.name], name=raw.name) if raw.name in tables else None)
+    below = {getattr(one, "path", None): one.name for one in raw_sources(source)}
+
+    def raw(frozen: FrozenSource) -> Source | None:
+        """The rows that a raw source has now, be it declared under another name."""
+        found = frozen.name if frozen.name in tables else below.get(frozen.path, "")
+        return FrameSource(tables[found], name=frozen.name) if found in tables else None
+
+    old = thawed(before, raw)
     if old is None or _queries(old) == _queries(source):
         return []
     where = f"view '{plan.name}'"

@@ -10,6 +10,9 @@ cut to those known by then, the queries run on what is left, and each column is 
 - `unverifiable`: nothing could be computed again: the column comes ready-made from a file, no source below says when
   its rows were known, or a query combines rows of a table that does not say. This is no verdict that it is clean.
 
+A label query combines rows by any join; a view's, only by one of a table with itself, since its rows carry their own
+times, and what is looked up belongs to the row.
+
 A label source itself is not cut by its own times: its row is the one that is asked about. What its query reads is. Rows
 of sources without times are left whole, and named.
 """
@@ -332,15 +335,19 @@ def _open(source: Source) -> set[str]:
     return {name for table in source.tables.values() for name in _open(table)}
 
 
-def _combined(source: Source) -> str:
-    """Why a source cannot be computed again as of an instant: a query that combines rows that nothing cuts."""
+def _combined(source: Source, *, joins: bool) -> str:
+    """Why a source cannot be computed again as of an instant: a query that combines rows that nothing cuts.
+
+    joins: whether any join combines rows, see `combines_rows`.
+    """
     if not isinstance(source, QuerySource):
         return ""
     for table in source.tables.values():
-        if why := _combined(table):
+        if why := _combined(table, joins=joins):
             return why
     unknown = {name for table in source.tables.values() for name in _open(table)}
-    if unknown and combines_rows(source.sql):
+    named = tuple((alias.lower(), table.name) for alias, table in source.tables.items())
+    if unknown and combines_rows(source.sql, named, joins=joins):
         return (
             f"the query of '{source.name}' combines rows, and nothing says when those of {listed(sorted(unknown))} "
             "were known"
@@ -349,9 +356,10 @@ def _combined(source: Source) -> str:
 
 
 @cache
-def combines_rows(sql: str) -> bool:
+def combines_rows(sql: str, named: tuple[tuple[str, str], ...] = (), *, joins: bool = False) -> bool:
     """Whether a row of the result may depend on several rows of one table: aggregates, windows, subqueries, self-joins.
 
+    named: what the SQL calls a table, in lower case, and the table's name. joins: whether every join counts.
     True also when DuckDB cannot tell how the query is built.
     """
     from seatrial.data.session import session
@@ -364,14 +372,15 @@ def combines_rows(sql: str) -> bool:
     tables: list[str] = []
     for node in _nodes(tree):
         kind, type_ = node.get("class"), node.get("type")
-        if kind in ("WINDOW", "SUBQUERY") or type_ == "PIVOT" or type_ in MODIFIERS:
+        if kind in ("WINDOW", "SUBQUERY") or type_ == "PIVOT" or type_ in MODIFIERS or (joins and type_ == "JOIN"):
             return True
         if kind == "FUNCTION" and node.get("function_name") in _aggregates():
             return True
         if node.get("group_expressions") or (type_ == "SET_OPERATION_NODE" and not node.get("setop_all")):
             return True
         if type_ == "BASE_TABLE":
-            tables.append(str(node.get("table_name")).lower())
+            name = str(node.get("table_name")).lower()
+            tables.append(dict(named).get(name, name))
     return len(tables) != len(set(tables))
 
 
@@ -427,7 +436,7 @@ def _check_request(guarded: Guarded, trials: Sequence[_Trial]) -> tuple[list[Col
     if suspects:
         control = [_Compared(trial, _found_again(guarded, trial, _at(None))) for trial in trials]
         unstable = {name for name in suspects if any(one.changed(name) for one in control)}
-    combined = _combined(labels)
+    combined = _combined(labels, joins=True)
     columns, leaks = [], []
     for name in names:
         rows, changed = sum(one.count for one in compared), sum(len(one.changed(name)) for one in compared)
@@ -532,7 +541,7 @@ def _check_features(
     columns: dict[str, ColumnCheck] = {}
     leaks = []
     view_of = {f"{view.name}__{feature}": view for view in plan.views for feature in view.features}
-    combined = {view.name: _combined(guarded.views[view.name].source) for view in plan.views}
+    combined = {view.name: _combined(guarded.views[view.name].source, joins=False) for view in plan.views}
     args = {function.name: function.args for function in plan.functions}
     for name in plan.feature_columns:
         rows, changed = sum(one.count for one in compared), sum(len(one.changed(name)) for one in compared)

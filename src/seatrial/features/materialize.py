@@ -15,7 +15,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from seatrial.core.errors import UsageError
+from seatrial.core.errors import SeatrialError, UsageError
 from seatrial.features.events import NEVER_US, view_events
 from seatrial.features.lookup import entity_key
 from seatrial.features.packed import (
@@ -64,7 +64,8 @@ class Written(msgspec.Struct, frozen=True):
     """What a write did.
 
     rows: rows taken; written: rows that changed the store; unchanged: rows that were there already, were older
-    than what is there, or had left every window; unknown: rows not yet known at `at` (materialize only).
+    than what is there, or had left every window; unknown: rows not yet known at `at` (materialize only);
+    without_key: rows with a null in their entity's key, which nothing finds. These four add up to `rows`.
     release: empty for the view as the project declares it; else the live or candidate release that looks it up as it
     was frozen there. problem: why no row could be taken; empty when they were.
     """
@@ -77,6 +78,7 @@ class Written(msgspec.Struct, frozen=True):
     entities: int
     release: str = ""
     problem: str = ""
+    without_key: int = 0
 
 
 def write(
@@ -88,7 +90,26 @@ def write(
     now_us: int | None = None,
     progress: Progress | None = None,
 ) -> Written:
-    """Take a source's rows into the online store.
+    """Take a source's rows into the online store: `prepare`, and `Writing`, in one."""
+    return Writing(store, progress).take_in(prepare(view, rows, known_by_us=known_by_us, now_us=now_us))
+
+
+class Prepared(msgspec.Struct, frozen=True):
+    """A view's events, ready to be written: what is wrong with the rows was raised before."""
+
+    plan: ViewPlan
+    events: pa.Table
+    rows: int
+    without_key: int
+    unknown: int
+    known_by_us: int | None
+    now_us: int | None
+
+
+def prepare(
+    view: FeatureView | ViewPlan, rows: pa.Table, *, known_by_us: int | None = None, now_us: int | None = None
+) -> Prepared:
+    """A source's rows as events to be written.
 
     rows: columns of the view's source. known_by_us: rows known later are left out and counted. now_us: the present
     (default: known_by_us, else the newest row's); rows known later wait in the store until then.
@@ -98,20 +119,49 @@ def write(
     import pyarrow.compute as pc
 
     plan = plan_view(view)
-    source = require_event_key(plan)
+    require_event_key(plan)
     events = view_events(view, rows)
     limit = NEVER_US - 1 if known_by_us is None else known_by_us
     taken = events.filter(pc.less_equal(events["known_us"], pa.scalar(limit, pa.int64())))
-    prepared = _Events(plan, taken, len(source.event_key))
+    without_key, unknown = len(rows) - len(events), len(events) - len(taken)
     present_us = known_by_us if now_us is None else now_us
-    written = done = 0
-    for batch in prepared.by_entity(BATCH):
-        changes = prepared.changes(batch, now_us=present_us, latest_by_us=known_by_us)
-        written += take(store, changes)
-        done += len(changes)
-        if progress:
-            progress(view.name, done, len(prepared.entities))
-    return Written(view.name, len(rows), written, len(taken) - written, len(events) - len(taken), done)
+    return Prepared(plan, taken, len(rows), without_key, unknown, known_by_us, present_us)
+
+
+class Writing:
+    """Writes what was prepared, by batches of entities. An error says how many of them were written before it."""
+
+    def __init__(self, store: OnlineStore, progress: Progress | None = None) -> None:
+        self._store = store
+        self._progress = progress
+        self._done = 0
+
+    def take_in(self, prepared: Prepared) -> Written:
+        """Take a view's events into the store."""
+        plan, size = prepared.plan, len(prepared.events)
+        events = _Events(plan, prepared.events, len(plan.source.event_key) if plan.source else 0)
+        written = done = 0
+        for batch in events.by_entity(BATCH):
+            changes = events.changes(batch, now_us=prepared.now_us, latest_by_us=prepared.known_by_us)
+            try:
+                written += take(self._store, changes)
+            except SeatrialError as error:
+                if self._done:
+                    error.state = f"The rows of {self._done:,} entities were written before, each entity's whole."
+                raise
+            done += len(changes)
+            self._done += len(changes)
+            if self._progress:
+                self._progress(plan.name, done, len(events.entities))
+        return Written(
+            plan.name,
+            prepared.rows,
+            written,
+            size - written,
+            prepared.unknown,
+            done,
+            without_key=prepared.without_key,
+        )
 
 
 def take(store: OnlineStore, changes: Sequence[tuple[Key, Change]]) -> int:

@@ -213,7 +213,7 @@ def merge(
     last_rows, changed_last, dropped = _merge_last(old.last, last, newest_known_us)
     tail_rows, changed_tail, pruned_to_us = _merge_tail(old, tail, newest_known_us, longest_window_us)
     merged = Packed(last_rows, tail_rows, pruned_to_us, newest_known_us, old.dropped or dropped or partial)
-    return merged, max(changed_last, changed_tail)
+    return merged, min(max(changed_last, changed_tail), max(len(last), tail.shape[1]))
 
 
 class ViewReader:

@@ -221,7 +221,7 @@ section.owner { background: var(--raised); border: 1px solid var(--rule); border
 section.owner:has(.missing) { border-left-color: var(--red); }
 section.owner + section:not(.owner) { margin-top: 2.2rem; }
 .missing { color: var(--red); font-style: italic; }
-.wide { overflow-x: auto; }
+.wide { overflow-x: auto; } .wide + .wide { margin-top: 1.1rem; }
 table { border-collapse: collapse; width: 100%; font-size: .92rem; }
 th { text-align: left; font-weight: 600; color: var(--quiet); font-size: .82rem; }
 th, td { padding: .32rem .9rem .32rem 0; border-bottom: 1px solid var(--rule); vertical-align: top; }

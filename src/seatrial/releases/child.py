@@ -75,7 +75,7 @@ def _load(link: socket.socket) -> Scorer | None:
 def _answer(link: socket.socket, scorer: Scorer) -> None:
     kind, body = frames.receive(link)
     try:
-        scores = scorer(frames.named_rows(body) if kind == frames.NAMED else frames.values(body, "<f4"))
+        scores = scorer(frames.named(body) if kind == frames.COLUMNS else frames.values(body, "<f4"))
     except Exception as error:  # an estimator raises what it likes
         _tell(link, error)
         return

@@ -75,7 +75,7 @@ def compare(a: Bundle, b: Bundle) -> Difference:
     groups = {one.group for one in changed} - {"version", "metrics", "gates", "parity", "evidence"}
     if a.id == b.id:
         verdict: Verdict = "identical"
-    elif groups <= {"environment"}:
+    elif groups == {"environment"}:
         verdict = "environment only"
     else:
         verdict = "equal" if equal else "different"
@@ -95,6 +95,8 @@ def _words(verdict: Verdict, equal: bool, same_model: bool, groups: list[str], r
         rest = ", with the same model file" if same_model else ", though the model's file differs" if equal else ""
         expected = "" if equal else "; a build in another environment must be equal"
         return f"Only the environment differs: {answers}{rest}{expected}."
+    if not groups:
+        return f"Only the version differs: {answers}."
     return f"Different: {listed(groups)}; on the golden rows of both {answers}."
 
 

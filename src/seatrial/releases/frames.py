@@ -1,8 +1,8 @@
 """What a server and the child that scores for it say to each other: frames of a kind, a length and a body.
 
 A frame begins with 12 bytes, little-endian: kind (uint32), length of the body (uint64). Bodies are msgpack, or a table:
-rows and columns (two uint64), then float32 or float64 values row by row. Named columns are msgpack: for each a name and
-its values, the bytes of float32 or a list of strings and nulls. Nothing in a frame is ever unpickled.
+rows and columns (two uint64), then float32 or float64 values row by row. Columns by name are msgpack: bytes of float32
+values, or a list of strings and nulls. Nothing in a frame is ever unpickled.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from seatrial.core.signature import NamedRows
 
 VERSION = 1
-HELLO, MODEL, READY, ROWS, SCORES, RAISED, NAMED = range(1, 8)
+HELLO, MODEL, READY, ROWS, COLUMNS, SCORES, RAISED = range(1, 8)
 LARGEST = 4 << 30
 
 _HEAD = struct.Struct("<IQ")
@@ -93,6 +93,32 @@ def matrix(values: NDArray[Any]) -> tuple[bytes, memoryview]:
     return _SHAPE.pack(len(values), columns), memoryview(np.ascontiguousarray(values).data).cast("B")
 
 
+def columns(rows: NamedRows) -> bytes:
+    """The body of rows whose columns have names."""
+    return msgspec.msgpack.encode(
+        {
+            name: column.tolist() if column.dtype == object else column.astype("<f4").tobytes()
+            for name, column in rows.columns.items()
+        }
+    )
+
+
+def named(body: bytearray) -> NamedRows:
+    """The columns in a body. Raises Broken."""
+    try:
+        given = msgspec.msgpack.decode(body, type=dict[str, bytes | list[str | None]])
+        return NamedRows(
+            {
+                name: np.frombuffer(column, dtype="<f4")
+                if isinstance(column, bytes)
+                else np.array(column, dtype=object)
+                for name, column in given.items()
+            }
+        )
+    except (msgspec.DecodeError, ValueError) as error:
+        raise Broken(str(error)) from None
+
+
 def values(body: bytearray, kind: Literal["<f4", "<f8"]) -> NDArray[Any]:
     """The table in a body. Raises Broken."""
     if len(body) < _SHAPE.size:
@@ -102,33 +128,6 @@ def values(body: bytearray, kind: Literal["<f4", "<f8"]) -> NDArray[Any]:
     if len(found) != rows * (columns or 1):
         raise Broken(f"a table of {rows} x {columns} with {len(found)} values")
     return found.reshape(rows, columns) if columns != _FLAT else found
-
-
-def named(rows: NamedRows) -> bytes:
-    """The body of named columns."""
-    return msgspec.msgpack.encode(
-        [
-            (name, values.tolist() if values.dtype == object else values.astype("<f4").tobytes())
-            for name, values in rows.columns.items()
-        ]
-    )
-
-
-def named_rows(body: bytearray) -> NamedRows:
-    """The named columns in a body. Raises Broken."""
-    try:
-        columns = msgspec.msgpack.decode(body, type=list[tuple[str, bytes | list[str | None]]])
-    except msgspec.DecodeError as error:
-        raise Broken(str(error)) from None
-    return NamedRows({name: _column(values) for name, values in columns})
-
-
-def _column(values: bytes | list[str | None]) -> NDArray[Any]:
-    if isinstance(values, bytes):
-        return np.frombuffer(values, dtype="<f4")
-    column = np.empty(len(values), dtype=object)
-    column[:] = values
-    return column
 
 
 def _exactly(link: socket.socket, size: int, remaining: Remaining) -> bytearray:

@@ -75,7 +75,7 @@ def declare_inputs(graph: GraphProto, signature: Signature) -> None:
 
 def name_missing(model: Any) -> None:
     """Let every imputer of strings inside `model` look for the string that stands for a missing one."""
-    from seatrial.releases.onnx_export import parts
+    from seatrial.releases.onnx_sklearn import parts
 
     for imputer in parts(model, "SimpleImputer"):
         if (

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 LOGISTIC = ("binary:logistic", "reg:logistic")
 EXPONENTIAL = ("reg:gamma", "reg:tweedie", "count:poisson")
+NARROW = "SeatrialFloat32"
+"""How the name of a tree ensemble begins whose leaves are added up in float32."""
 OPSETS = {"": 18, "ai.onnx.ml": 3}
 
 
@@ -51,6 +53,7 @@ def convert_xgboost(booster: Any, inputs: int, name: str, task: Task) -> ModelPr
         "TreeEnsembleRegressor",
         ["input"],
         ["margin"],
+        name=NARROW,
         domain="ai.onnx.ml",
         n_targets=classes,
         **_trees(learner["gradient_booster"], margins),
@@ -77,7 +80,7 @@ def convert_xgboost(booster: Any, inputs: int, name: str, task: Task) -> ModelPr
         nodes,
         name,
         [helper.make_tensor_value_info("input", TensorProto.FLOAT, ["n", inputs])],
-        [helper.make_tensor_value_info(output, TensorProto.FLOAT, None) for output in outputs],
+        [helper.make_tensor_value_info(output, TensorProto.FLOAT, ["n", max(classes, 2)]) for output in outputs],
         constants,
     )
     return helper.make_model(
@@ -113,7 +116,10 @@ def convert_catboost(model: Any, *, exponential: bool) -> ModelProto:
         graph.node.append(onnx.helper.make_node("Exp", [summed], ["exponential"]))
         graph.output[0].name = "exponential"
     for output in graph.output:
-        output.name = plain.get(output.name, output.name)
+        if output.name in plain:  # a list of dictionaries becomes a table
+            columns = len(model.classes_)
+            table = onnx.helper.make_tensor_value_info(plain[output.name], onnx.TensorProto.FLOAT, ["n", columns])
+            output.CopyFrom(table)
     return converted
 
 

@@ -11,7 +11,7 @@ of a float32 x. Whether the graph is right is not judged here but in `releases.p
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,7 +23,17 @@ from seatrial.releases.boosters import is_exponential
 from seatrial.releases.named import MISSING
 from seatrial.releases.named_export import convert, declare_inputs
 from seatrial.releases.native import NativeModel, one_line
-from seatrial.releases.onnx_boosters import NoGraph, convert_catboost, convert_xgboost
+from seatrial.releases.onnx_adopt import adopt as adopt
+from seatrial.releases.onnx_boosters import NARROW, NoGraph, convert_catboost, convert_xgboost
+from seatrial.releases.onnx_sklearn import (
+    conversions,
+    floor_float32,
+    floored_booster,
+    know_boosters,
+    parts,
+    rewrite,
+    with_link,
+)
 
 if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto
@@ -66,11 +76,13 @@ def to_onnx(native: NativeModel, inputs: int, signature: Signature | None = None
                 graph = convert_catboost(model, exponential=native.task == "regression" and is_exponential(model))
             else:
                 floor_thresholds(model)
+                rewrite(model)
                 named = signature if signature is not None and signature.layout == "named" else None
                 graph = _convert_sklearn(model, inputs, native.task, named)
                 route_missing(graph.graph, model)
+                with_link(model, graph)
             given = named if native.format == "skops" else None
-            return finished(graph, native.task, given, wide=native.format != "xgboost")
+            return finished(graph, native.task, given)
     except ExportFailed:
         raise
     except NoGraph as reason:
@@ -98,32 +110,6 @@ def _inputs(model: Any, format: str, given: int) -> int:
         case "catboost":
             return len(model.feature_names_)
     return int(getattr(model, "n_features_in_", given))
-
-
-def floor_float32(values: NDArray[np.float64]) -> NDArray[np.float32]:
-    """For each value the largest float32 that is not above it.
-
-    >>> floor_float32(np.array([0.1, 0.5])).astype(float).tolist()
-    [0.09999999403953552, 0.5]
-    """
-    with np.errstate(over="ignore"):
-        nearest = values.astype(np.float32)
-        below = np.nextafter(nearest, np.float32(-np.inf))
-    return np.where(nearest.astype(np.float64) > values, below, nearest)
-
-
-def floored_booster(text: bytes) -> Any:
-    """The LightGBM model in `text` with every threshold rounded down to float32."""
-    from lightgbm import Booster
-
-    lines = []
-    for line in text.decode().splitlines():
-        if line.startswith("threshold="):
-            numbers = np.array(line.removeprefix("threshold=").split(), dtype=np.float64)
-            line = "threshold=" + " ".join(repr(float(number)) for number in floor_float32(numbers))
-        if not line.startswith("tree_sizes="):  # lengths of the trees as text, which have just changed
-            lines.append(line)
-    return Booster(model_str="\n".join(lines) + "\n")
 
 
 def floor_thresholds(model: Any) -> None:
@@ -173,18 +159,17 @@ def convert_booster(booster: Any, inputs: int) -> ModelProto:
     return converted
 
 
-def finished(model: ModelProto, task: Task, named: Signature | None = None, *, wide: bool = True) -> bytes:
+def finished(model: ModelProto, task: Task, named: Signature | None = None) -> bytes:
     """The bytes of a converted graph with the one output "score" and without anything that varies or tells tales.
 
-    wide: leaves of trees are added up in float64, as all estimators but XGBoost do it.
     model: with one input "input", or the named ones of a signature, and outputs (label, probabilities [n, C]) for
         classes, (value [n, 1]) else.
     """
     import onnx
 
     graph = model.graph
-    if wide:
-        _add_trees_in_double(graph)
+    _free_name(graph, OUTPUT)
+    _add_trees_in_double(graph)
     _single_output(graph, task)
     _drop_unused(graph)
     if named is None:
@@ -212,27 +197,42 @@ def _convert_sklearn(model: Any, inputs: int, task: Task, named: Signature | Non
     from skl2onnx import convert_sklearn
     from skl2onnx.common.data_types import FloatTensorType
 
+    know_boosters(model)
     if named is not None:
         return convert(model, named, None if task == "regression" else {id(model): {"zipmap": False}})
+    functions, shapes = conversions(model)
     converted: ModelProto = convert_sklearn(
         model,
         name=GRAPH,
         initial_types=[(INPUT, FloatTensorType([None, inputs]))],
         options=None if task == "regression" else {id(model): {"zipmap": False}},
         target_opset=SKLEARN_OPSETS,
+        custom_conversion_functions=functions,
+        custom_shape_calculators=shapes,
     )
     return converted
 
 
+def _free_name(graph: GraphProto, name: str) -> None:
+    """Call what a converter has called `name` otherwise; an input of that name keeps it."""
+    if not any(name in node.output for node in graph.node):
+        return
+    for node in graph.node:
+        for names in (node.input, node.output):
+            names[:] = [f"{one}_inner" if one == name else one for one in names]
+    for output in graph.output:
+        output.name = f"{name}_inner" if output.name == name else output.name
+
+
 def _add_trees_in_double(graph: GraphProto) -> None:
-    """Let every tree ensemble take float64, so that the runtime adds up its leaves in float64, as estimators do.
+    """Let every tree ensemble but XGBoost's take float64, so that its leaves are added up in float64.
 
     In float32 a few hundred trees on a base value of 100 lose five digits; comparisons are not changed.
     """
     from onnx import TensorProto, helper
 
     for position, node in reversed(list(enumerate(graph.node))):
-        if node.op_type not in TREES:
+        if node.op_type not in TREES or node.name.startswith(NARROW):
             continue
         for attribute in node.attribute:
             unknown = set(attribute.strings) - SAFE_MODES if attribute.name == "nodes_modes" else ()
@@ -294,7 +294,9 @@ def _trees(forest: Any) -> list[Any]:
     """The fitted trees of a forest, or the tree itself; empty for other estimators."""
     if hasattr(forest, "tree_"):
         return [forest]
-    return [tree for tree in np.ravel(getattr(forest, "estimators_", [])) if hasattr(tree, "tree_")]
+    grown = getattr(forest, "estimators_", [])
+    grown = grown.ravel().tolist() if isinstance(grown, np.ndarray) else grown
+    return [tree for tree in grown if hasattr(tree, "tree_")]
 
 
 def _missing_side(tree: Any) -> NDArray[np.int64]:
@@ -316,27 +318,6 @@ def _splits_of_node(attributes: Mapping[str, Any]) -> tuple[bytes, bytes, bytes]
     ints = (np.array(attributes[name].ints, dtype=np.int64) for name in ("nodes_featureids", "nodes_truenodeids"))
     feature, left = (numbers.tobytes() for numbers in ints)
     return feature, left, np.array(attributes["nodes_values"].floats, dtype=np.float32).tobytes()
-
-
-def parts(whole: Any, kind: str) -> Iterator[Any]:
-    """Every object inside `whole`, through attributes and containers, of a class named `kind` or below one."""
-    seen: set[int] = set()
-    open_parts = [whole]
-    while open_parts:
-        part = open_parts.pop()
-        if id(part) in seen or isinstance(part, (str, bytes, int, float, type, type(None))):
-            continue
-        seen.add(id(part))
-        if any(base.__name__ == kind for base in type(part).__mro__):
-            yield part
-        if isinstance(part, dict):
-            open_parts += part.values()
-        elif isinstance(part, (list, tuple)):
-            open_parts += part
-        elif isinstance(part, np.ndarray):
-            open_parts += part.ravel().tolist() if part.dtype == object else []
-        else:
-            open_parts += getattr(part, "__dict__", {}).values()
 
 
 def _failed(name: str, reason: str) -> ExportFailed:

@@ -60,7 +60,7 @@ class Scoring(Protocol):
     no_missing: NDArray[np.intp]
 
     def score(self, rows: Rows) -> NDArray[np.float64]:
-        """The score of each row, all finite. Raises WrongShape, MissingNotAccepted, ScoreNotFinite."""
+        """The score of each row, [n] or [n, C], all finite. Raises WrongShape, MissingNotAccepted, ScoreNotFinite."""
         ...
 
 

@@ -108,17 +108,11 @@ class SupervisedRuntime:
     def score(self, rows: Rows) -> Scores:
         """P(positive), the value, or the probabilities [n, C] of each row, as the estimator itself gives them.
 
-        rows: float32 [n, k] in the order of the signature's inputs, NaN for missing, or its named columns; n may be 0.
+        rows: float32 [n, k] in the order of the signature's inputs, NaN for missing, or columns by name; n may be 0.
         Raises WrongShape, MissingNotAccepted, ScoreNotFinite, ScoringFailed and ChildUnavailable; then no row has a
         score.
         """
-        if isinstance(rows, NamedRows):
-            if len(rows.columns) != self.inputs:
-                raise WrongShape(f"rows have {len(rows.columns)} columns.", expected=f"{self.inputs} are expected.")
-        elif rows.dtype != np.float32 or rows.ndim != 2 or rows.shape[1] != self.inputs:
-            raise WrongShape(
-                f"rows are {rows.dtype} {list(rows.shape)}.", expected=f"float32 [n, {self.inputs}] is expected."
-            )
+        self._check(rows)
         if not len(rows):
             return np.empty(0)
         if self.no_missing.size:
@@ -136,6 +130,16 @@ class SupervisedRuntime:
                 state="No score was given.",
             )
         return scores
+
+    def _check(self, rows: Rows) -> None:
+        if isinstance(rows, NamedRows):
+            found = f"rows are {len(rows.columns)} columns by name"
+            fits = len(rows.columns) == self.inputs
+        else:
+            found = f"rows are {rows.dtype} {list(rows.shape)}"
+            fits = rows.dtype == np.float32 and rows.ndim == 2 and rows.shape[1] == self.inputs
+        if not fits:
+            raise WrongShape(f"{found}.", expected=f"float32 [n, {self.inputs}] is expected, or as many columns.")
 
     def cost(self, rows: Rows) -> Cost:
         """What the child costs here, measured on some of `rows` (n >= 1), which it must be able to score."""
@@ -193,7 +197,7 @@ class SupervisedRuntime:
     def _exchange(self, child: _Child, rows: Rows) -> Scores:
         remaining = _Deadline(self._limit(rows))
         if isinstance(rows, NamedRows):
-            frames.send(child.link, frames.NAMED, frames.named(rows), remaining=remaining)
+            frames.send(child.link, frames.COLUMNS, frames.columns(rows), remaining=remaining)
         else:
             frames.send(child.link, frames.ROWS, *frames.matrix(rows), remaining=remaining)
         kind, body = frames.receive(child.link, remaining=remaining)

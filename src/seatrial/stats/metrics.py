@@ -323,6 +323,18 @@ def multiclass_f1(labels: Vector, scores: Vector) -> float:
     return float(np.mean(2 * hits / (happened + decided)))
 
 
+def multiclass_confusion(labels: Vector, scores: Vector) -> NDArray[np.intp]:
+    """(C, C) counts: row by row the class that happened, column by column the likeliest one.
+
+    >>> multiclass_confusion(np.array([0, 1]), np.array([[0.5, 0.3, 0.2], [0.5, 0.3, 0.2]])).tolist()
+    [[1, 0, 0], [1, 0, 0], [0, 0, 0]]
+    """
+    labels, scores = _classes(labels, scores)
+    size = scores.shape[1]
+    cells = labels.astype(np.intp) * size + scores.argmax(axis=1)
+    return np.bincount(cells, minlength=size * size).reshape(size, size)
+
+
 @dataclass(frozen=True)
 class Metric:
     """A metric by name, and which way is better. at: what else its function is given, by the name of the argument."""

@@ -144,6 +144,21 @@ class RouteStore:
         except OSError as error:
             raise unwritable(route.deployment, error) from None
 
+    def keep_again(self, route: RouteFile, sign: Sign, verify: Verify) -> bool:
+        """Sign what this host keeps of an earlier generation again, when it is not trusted any more.
+
+        route: what was decided for that generation. False when this host never had it, or it is good.
+        """
+        kept = self._kept(route.deployment, route.generation)
+        with self._locked():
+            try:
+                if self.earlier(route.deployment, route.generation, verify) is None:
+                    return False
+            except (RouteDamaged, RouteNotTrusted):
+                _replace(kept, write_route(route, sign))
+                return True
+        return False
+
     def _write(self, route: RouteFile, sign: Sign, verify: Verify) -> bool:
         self.folder.mkdir(parents=True, exist_ok=True)
         with self._locked():

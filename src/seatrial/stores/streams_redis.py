@@ -9,6 +9,8 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 from urllib.parse import unquote
 
+import msgspec
+
 from seatrial.core.clock import monotonic
 from seatrial.core.errors import Failed, Unavailable
 from seatrial.core.identity import new_id
@@ -17,6 +19,8 @@ from seatrial.stores.streams import BadStreamAddress, Entry, StreamDamaged, Stre
 
 DEAD_AFTER = 5.0  # seconds after which what a consumer has in hand is given to another; both may then do it
 LONGEST_BLOCK = 1.0  # seconds: a server is asked again, so that whoever wants to stop can
+
+MOST_FIELDS = 1000  # that a script can take apart
 
 # an entry that is not pending any more was refused before: of it there is a copy already
 REFUSE = """
@@ -67,12 +71,18 @@ class RedisStream:
         return self._read_from(">", most, *(("BLOCK", block_ms) if block_ms else ()))
 
     def settle(self, done: Sequence[Entry], refused: Sequence[tuple[Entry, str]]) -> None:
-        """Acknowledge entries, and keep a copy of the refused in `NAME:refused`; all of it or nothing."""
+        """Acknowledge entries, and keep a copy of the refused in `NAME:refused`; all of it or nothing.
+
+        Of more than MOST_FIELDS fields the copy is one field `fields`: a MessagePack map of them.
+        """
         commands: list[Command] = []
         if done:
             commands.append(("XACK", self._name, self._group, *(entry.id for entry in done)))
         for entry, reason in refused:
-            fields = (part for pair in entry.fields.items() for part in pair)
+            told = entry.fields
+            if len(told) > MOST_FIELDS:
+                told = {b"fields": msgspec.msgpack.encode(told)}
+            fields = (part for pair in told.items() for part in pair)
             keys = (self._name, f"{self._name}:refused")
             commands.append(("EVAL", REFUSE, 2, *keys, self._group, entry.id, reason, *fields))
         if commands:

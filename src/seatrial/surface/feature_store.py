@@ -267,12 +267,14 @@ class FeatureStore:
 
         rows: a frame, a list of dicts, or the path of a file.
         """
-        from seatrial.features.materialize import write
+        from seatrial.features.materialize import Writing, prepare
 
         registered = self._view(view)
         table = Inputs(self.project).given(registered.file, rows)
         computed = _read(self.project, registered.computed, {registered.file.name: table})
-        return [write(one, computed, self.project.online) for one in registered.distinct_views]
+        prepared = [prepare(one, computed) for one in registered.distinct_views]
+        writing = Writing(self.project.online)
+        return [writing.take_in(one) for one in prepared]
 
     def compute_feature_statistics(
         self, view: str, start: datetime | str, end: datetime | str

@@ -27,10 +27,11 @@ def own_files(folder: Path, files: Sequence[Path]) -> list[Path]:
 
 
 def import_roots(folder: Path) -> list[Path]:
-    """The places within `folder` where Python looks for modules."""
+    """The places within `folder` where Python looks for modules; none that is hidden, as state and environments are."""
     folder = folder.resolve()
     places = dict.fromkeys(Path(entry or ".").resolve() for entry in sys.path)
-    return [place for place in places if place.is_relative_to(folder) and not INSTALLED & set(place.parts)]
+    within = [place for place in places if place.is_relative_to(folder) and not INSTALLED & set(place.parts)]
+    return [place for place in within if not any(part.startswith(".") for part in place.relative_to(folder).parts)]
 
 
 def closure(starts: Sequence[Path], roots: Sequence[Path]) -> list[Path]:

@@ -13,10 +13,12 @@ import os
 import platform
 import re
 import subprocess
+import sys
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -149,9 +151,11 @@ def unpack_definitions(data: bytes, expected: str) -> dict[str, bytes]:
 
 
 def _code(folder: Path, files: Sequence[Path], sources: Mapping[str, bytes]) -> tuple[dict[str, Any], bytes]:
-    commit = (_git(folder, "rev-parse", "--verify", "--quiet", "HEAD") or b"").decode().strip() or None
-    status = _git(folder, "status", "--porcelain", "--untracked-files=normal", "--", ".")
-    dirty = None if status is None else bool(status.strip())
+    status = _git(folder, "status", "--porcelain=v2", "--branch", "--untracked-files=normal", "--", ".")
+    lines = (status or b"").decode("utf-8", "replace").splitlines()
+    heads = [line.removeprefix("# branch.oid ") for line in lines if line.startswith("# branch.oid ")]
+    commit = heads[0] if heads and heads[0] != "(initial)" else None
+    dirty = None if status is None else any(not line.startswith("# ") for line in lines)
     patch = b""
     if commit and dirty:
         patch = _git(folder, *DIFF, "--relative", "HEAD", "--", ".") or b""
@@ -195,10 +199,33 @@ def installed() -> list[str]:
     """Installed packages as sorted name==version, each once."""
     found: dict[str, str] = {}
     for distribution in importlib.metadata.distributions():
-        name = distribution.metadata["Name"]
+        name, version = _name_version(distribution)
         if name:  # a damaged install may have none
-            found.setdefault(re.sub(r"[-_.]+", "-", name).lower(), distribution.version)
+            found.setdefault(re.sub(r"[-_.]+", "-", name).lower(), version)
     return sorted(f"{name}=={version}" for name, version in found.items())
+
+
+def _name_version(distribution: importlib.metadata.Distribution) -> tuple[str, str]:
+    """Name and version from the head of a distribution's metadata, since parsing the whole of it costs milliseconds."""
+    place = getattr(distribution, "_path", None)
+    file = place / "METADATA" if isinstance(place, Path) and place.suffix == ".dist-info" else None
+    try:
+        if file is not None:
+            found = _head(file, file.stat().st_mtime_ns)
+            if all(found):
+                return found
+    except OSError:
+        pass
+    return distribution.metadata["Name"] or "", distribution.version or ""
+
+
+@lru_cache(maxsize=4096)
+def _head(file: Path, changed_ns: int) -> tuple[str, str]:
+    del changed_ns
+    with file.open("rb") as opened:
+        head = opened.read(4096).decode("utf-8", "replace").replace("\r\n", "\n").partition("\n\n")[0]
+    name, version = (re.search(rf"^{what}:[ \t]*(\S+)", head, re.MULTILINE) for what in ("Name", "Version"))
+    return name.group(1) if name else "", version.group(1) if version else ""
 
 
 def _cpu() -> str:
@@ -214,9 +241,18 @@ def _blas() -> list[dict[str, Any]]:
     """The BLAS libraries of numpy and scipy: which, version, architecture; empty without the train extra."""
     try:
         importlib.import_module("scipy.linalg")  # the list must not depend on what was loaded before
-        import threadpoolctl
+        importlib.import_module("threadpoolctl")
     except ModuleNotFoundError:
         return []
+    return [dict(pool) for pool in _blas_loaded(len(sys.modules))]
+
+
+@lru_cache(maxsize=2)
+def _blas_loaded(modules: int) -> list[dict[str, Any]]:
+    """What is loaded now. modules: how many modules are; with none more there is no library more."""
+    import threadpoolctl
+
+    del modules
     kept = ("internal_api", "version", "architecture", "threading_layer")
     pools = [pool for pool in threadpoolctl.threadpool_info() if pool["user_api"] == "blas"]
     found = [{name: pool.get(name) for name in kept} for pool in pools]

@@ -24,7 +24,7 @@ from seatrial.core.types import Field
 from seatrial.features.plan import FeaturePlan
 from seatrial.stats.bootstrap import Resampling, difference, intervals, resample
 from seatrial.stats.calibration import reliability
-from seatrial.stats.metrics import confusion
+from seatrial.stats.metrics import confusion, multiclass_confusion
 from seatrial.training.estimator import controlled, describe, importance, make_estimator
 from seatrial.training.evaluation import (
     CrossValidation,
@@ -55,6 +55,8 @@ METRICS_OF = "the fit on the training part, measured on the test part"
 TRAIN_ROWS = 20_000
 """Rows learned from that are scored again, at most, for the overfit gap."""
 TIMED = 100
+MOST_CONFUSED = 50
+"""Classes up to which a run's record holds how often each was taken for each."""
 
 Progress = Callable[[str, int, int], None]
 """Called with (stage, done, total) as a fit goes on."""
@@ -92,8 +94,9 @@ class Fitted:
     cv: cross-validation on training rows; None with cv_folds=0.
     split: kind, counts, times, rows purged and left out. importance: inputs by weight, heaviest first; may be empty.
     permutation: what shuffling each input costs on test rows. estimator: class and effective parameters.
-    threshold: from which score on a decision is positive, with the costs that chose it. confusion, calibration: of the
-        test part at it; None and empty but for a binary model. intervals: of the metrics, with the method.
+    threshold: from which score on a decision is positive, with the costs that chose it. confusion: of the test part,
+        four counts for binary, for up to 50 classes a matrix. calibration: bins of a binary model's scores.
+    intervals: of the metrics, with the method.
     slices: the test part by column. repeatable: whether two fits with one seed are the same.
     warnings: inputs that never change, and what the estimator warned of in its own words.
     timings: seconds by stage. profile: see `training.profile`.
@@ -123,7 +126,7 @@ class Fitted:
     parity_rows: Rows
     test_scores: pa.Table
     threshold: dict[str, Any] | None = None
-    confusion: dict[str, int] | None = None
+    confusion: dict[str, Any] | None = None
     calibration: list[dict[str, float | int]] = field(default_factory=list)
     intervals: dict[str, Any] = field(default_factory=dict)
     slices: dict[str, Any] = field(default_factory=dict)
@@ -257,7 +260,7 @@ def fit(
         threads=model.threads,
         permutation=permuted,
         threshold=threshold.as_plain(labels, scores) if model.task == "binary" else None,
-        confusion=confusion(labels, scores, threshold=threshold.value).as_plain() if model.task == "binary" else None,
+        confusion=_confusion(model, known, labels, scores, threshold.value),
         calibration=reliability(labels, scores) if model.task == "binary" else [],
         intervals=test.drawn.as_plain() | {"of": test.intervals},
         slices={name: one.as_plain() for name, one in test.slices.items()},
@@ -390,6 +393,17 @@ def _evidence(
         champion_name=champion.name,
         differences=differences,
     )
+
+
+def _confusion(
+    model: Model, rows: TrainingRows, labels: NDArray[np.float64], scores: NDArray[np.float64], threshold: float
+) -> dict[str, Any] | None:
+    """Decisions against labels: four counts, or {"classes", "counts"} with a row for each class that happened."""
+    if model.task == "binary":
+        return confusion(labels, scores, threshold=threshold).as_plain()
+    if not 0 < len(rows.classes) <= MOST_CONFUSED:
+        return None
+    return {"classes": list(rows.classes), "counts": multiclass_confusion(labels, scores).tolist()}
 
 
 def _train_metrics(
