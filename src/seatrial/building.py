@@ -620,7 +620,7 @@ class Building(Nouns):
         self.found()
         require_name(name, sample)
         table = sample_table(self._inputs, sample)
-        model, origin = fetched(from_, task, mlflow_uri, table)
+        model, origin = fetched(from_, task, mlflow_uri, table, target)
         return adopt(self, str(name), model, table, origin=origin, target=target, words=words)
 
     def _refuse_words(self, **given: object) -> None:

