@@ -233,7 +233,6 @@ def made_elsewhere(adoption: Record) -> Made:
         metrics=body["metrics"],
         gates=(),
         lineage=Lineage(more=more),
-        threshold=HALF if body["task"] == "binary" else None,
         packages=None,
         owner=definition["owner"],
         on_call=definition["on_call"],
