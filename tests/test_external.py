@@ -419,3 +419,68 @@ def test_a_lightgbm_regressor_of_arrays_answers(project):
     model = LGBMRegressor(n_estimators=5, verbose=-1, n_jobs=1).fit(FRAME[INPUTS].to_numpy(float), FRAME.spent)
     project.release("spend", from_=model, sample=sample("spent"), target="spent")
     assert project.release_show("spend")["signature"]["inputs"] == INPUTS
+
+
+def perceptron(task: str, *, seed: int = 0, by_column: bool = False) -> tuple[bytes, object]:
+    """A network of two layers as PyTorch and Keras export it (Gemm, Relu, Sigmoid, Softmax), and it in numpy."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    made = np.random.default_rng(seed)
+    outputs = 3 if task == "multiclass" else 1
+    shapes = {"w1": (3, 8), "b1": (8,), "w2": (8, outputs), "b2": (outputs,)}
+    weights = {name: made.normal(0, 0.1, shape).astype(np.float32) for name, shape in shapes.items()}
+    last = {"binary": "Sigmoid", "multiclass": "Softmax", "regression": "Identity"}[task]
+    given = ["age", "income", "active"] if by_column else ["onnx::Gemm_0"]
+    nodes = [helper.make_node("Concat", given, ["joined"], axis=1)] if by_column else []
+    nodes += [
+        helper.make_node("Gemm", ["joined" if by_column else given[0], "w1", "b1"], ["hidden"]),
+        helper.make_node("Relu", ["hidden"], ["active_1"]),
+        helper.make_node("Gemm", ["active_1", "w2", "b2"], ["logits"]),
+        helper.make_node(last, ["logits"], ["output_0"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "main_graph",
+        [helper.make_tensor_value_info(one, TensorProto.FLOAT, ["batch", 1 if by_column else 3]) for one in given],
+        [helper.make_tensor_value_info("output_0", TensorProto.FLOAT, ["batch", outputs])],
+        [numpy_helper.from_array(value, name) for name, value in weights.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], producer_name="pytorch")
+    model.ir_version = 8
+
+    def answer(rows):
+        hidden = np.maximum(rows @ weights["w1"] + weights["b1"], 0)
+        logits = hidden @ weights["w2"] + weights["b2"]
+        if task == "binary":
+            return 1 / (1 + np.exp(-logits[:, 0]))
+        if task == "multiclass":
+            odds = np.exp(logits - logits.max(axis=1, keepdims=True))
+            return odds / odds.sum(axis=1, keepdims=True)
+        return logits[:, 0]
+
+    return model.SerializeToString(), answer
+
+
+@pytest.mark.parametrize("by_column", [False, True])
+@pytest.mark.parametrize("task", ["binary", "multiclass", "regression"])
+def test_an_onnx_graph_of_another_library_is_released_and_answers(project, tmp_path, task, by_column):
+    data, answer = perceptron(task, by_column=by_column)
+    (tmp_path / "model.onnx").write_bytes(data)
+    words = {"from_": tmp_path / "model.onnx", "sample": FRAME[INPUTS].astype(float), "task": task}
+    done = project.release("net", **words)
+    assert (done.format, done.parity["largest"]) == ("onnx", 0.0)
+    wanted = answer(FRAME[INPUTS].to_numpy(np.float32)[:5])
+    got = answers(project, "net", json.loads(FRAME[INPUTS].astype(float).head(5).to_json(orient="records")))
+    if task == "multiclass":
+        assert [one["prediction"] for one in got] == wanted.argmax(axis=1).tolist()
+    else:
+        name = "probability" if task == "binary" else "prediction"
+        assert [one[name] for one in got] == pytest.approx(wanted, abs=1e-5)
+
+
+def test_an_onnx_graph_needs_its_task_and_the_right_width(project, tmp_path):
+    (tmp_path / "model.onnx").write_bytes(perceptron("binary")[0])
+    with pytest.raises(WrongTask, match="ONNX graph answers cannot be told"):
+        project.release("net", from_=tmp_path / "model.onnx", sample=FRAME[INPUTS])
+    with pytest.raises(BadSample, match="takes 3 inputs"):
+        project.release("net", from_=tmp_path / "model.onnx", sample=FRAME[["age", "income"]], task="binary")

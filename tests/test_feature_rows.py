@@ -154,6 +154,16 @@ def test_whole_floats_are_taken_for_integer_keys_and_fractions_are_refused(proje
             ask(frame.assign(shop=[7.5, 1.0]), "till")
 
 
+def test_rows_that_have_a_column_that_is_made_are_refused(project):
+    for ask in (project.feature_join, project.feature_lookup):
+        with pytest.raises(SeatrialError, match="two columns 'till__total'"):
+            ask(pd.DataFrame(rows(till__total=[1.0, 2.0])), "till")
+        with pytest.raises(SeatrialError, match="two columns 'part_of'"):
+            ask(pd.DataFrame(rows(part_of=[1.0, 2.0])), "part_of")
+    with pytest.raises(SeatrialError, match="two columns 'till__status'"):
+        project.feature_lookup(pd.DataFrame(rows(till__status=["a", "b"])), "till")
+
+
 def test_instants_in_text_are_answered_with_how_to_make_times_of_them(project):
     frame = pd.DataFrame({"shop": [7], "at": ["2024-01-02T00:00:00Z"]})
     with pytest.raises(SeatrialError, match=r"pd.to_datetime\(rows\['at'\], utc=True\)"):

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from seatrial.features.shared import shared_view as shared_view
     from seatrial.monitoring.definition import Alarm as Alarm
     from seatrial.monitoring.definition import Monitor as Monitor
+    from seatrial.notebook import log_run as log_run
     from seatrial.project import Project as Project
     from seatrial.retraining.definition import Retrain as Retrain
     from seatrial.retraining.definition import Trigger as Trigger
@@ -69,6 +70,7 @@ _HOME = {
     "expect": "seatrial.data.expectations",
     "feature_view": "seatrial.features.definitions",
     "load": "seatrial.embedded",
+    "log_run": "seatrial.notebook",
     "on_request": "seatrial.features.request_time",
     "point_in_time_join": "seatrial.features.join",
     "shared_view": "seatrial.features.shared",
@@ -103,6 +105,7 @@ __all__ = [
     "expect",
     "feature_view",
     "load",
+    "log_run",
     "on_request",
     "point_in_time_join",
     "shared_view",

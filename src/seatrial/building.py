@@ -580,8 +580,7 @@ class Building(Nouns):
             version = self.registry.version_of(source.id)
         else:
             self._refuse_words(sample=sample, target=target, task=task, owner=owner, on_call=on_call, runbook=runbook)
-            version = self._version(name or self._model(None).name)
-            source = self.record(version.inputs[0])
+            version, source = self._released_from(name or self._model(None).name)
         known = self.release_of(version.id) if version else None
         number = version.body["version"] if version else self.registry.next_number(source.name)
         if known is not None:
@@ -624,18 +623,9 @@ class Building(Nouns):
             bytes=len(built.data),
             new=new,
             cost=msgspec.to_builtins(built.cost),
-            needs_approval=self._needs_approval(source.name, built.id),
             notes=[] if source.kind == "run" else notes(source),
+            needs_approval=self._needs_approval(source.name, built.id),
         )
-
-    def _needs_approval(self, model: str, release: str) -> bool:
-        """Whether policy lets this release go live only when somebody approves it, and nobody has."""
-        from seatrial.retraining.approval import approval_of
-
-        if self.settings.policy.approval != "required":
-            return False
-        said = [approval_of(self.metadata, name, release) for name in self._deployments_of(model) or [model]]
-        return not any(one is not None and one.decision == "approved" for one in said)
 
     def _brought_in(
         self,
@@ -653,7 +643,7 @@ class Building(Nouns):
         self.found()
         require_name(name, sample)
         table = sample_table(self._inputs, sample)
-        model, origin = fetched(from_, task, mlflow_uri)
+        model, origin = fetched(from_, task, mlflow_uri, table, target)
         return adopt(self, str(name), model, table, origin=origin, target=target, words=words)
 
     def _refuse_words(self, **given: object) -> None:
@@ -664,6 +654,26 @@ class Building(Nouns):
                 expected="Only a model that is brought in with from_= (--from) gets it here.",
                 state="No release was written.",
             )
+
+    def _released_from(self, name: str) -> tuple[Record | None, Record]:
+        """The version that is meant, and its run or adoption; a logged run becomes a version with its release."""
+        run = self.resolved(name, "run") if name.startswith("run_") else None
+        if run is not None and "logged" in run.body and self.registry.version_of(run.id) is None:
+            from seatrial.tracking import refuse_unreleasable
+
+            refuse_unreleasable(run)
+            return None, run
+        version = self._version(name)
+        return version, self.record(version.inputs[0])
+
+    def _needs_approval(self, model: str, release: str) -> bool:
+        """Whether policy lets this release go live only when somebody approves it, and nobody has."""
+        from seatrial.retraining.approval import approval_of
+
+        if self.settings.policy.approval != "required":
+            return False
+        said = [approval_of(self.metadata, name, release) for name in self._deployments_of(model) or [model]]
+        return not any(one is not None and one.decision == "approved" for one in said)
 
     def _version(self, name: str) -> Record:
         """The version that a name means; a run's id means the version that the run was made."""
@@ -1245,7 +1255,7 @@ class Building(Nouns):
                 version = self.registry.create(
                     run, actor=self.actor, at_us=self.now_us, number=manifest.version, within=transaction
                 )
-                transaction.move("adoption", run.name, run.id, expected=None)
+                transaction.move("adoption", run.name, run.id, expected=None)  # what nothing declares
             there = transaction.head("version_release", version.id)
             if there is not None and there.record_id != built.id:
                 raise _already_released(version, there.record_id, built, self._live_words(there.record_id))
@@ -1258,7 +1268,9 @@ class Building(Nouns):
             # what a machine needed is no part of a release, whose bytes are the same everywhere
             facts |= {"format": manifest.model_format, "cost": msgspec.to_builtins(built.cost)}
             self.event(transaction, "release.packed", built.id, facts)
-            if run.kind == "run":  # of what was trained elsewhere MLflow holds no run of ours
+            if (
+                run.kind == "run" and "logged" not in run.body
+            ):  # of what was trained elsewhere MLflow holds no run of ours
                 transaction.enqueue(MLFLOW, self._release_message(body, built, version, run))
         self._start_mirror()
         return True

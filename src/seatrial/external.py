@@ -7,8 +7,10 @@ is an `adoption`, named by its content: bringing in the same model with the same
 
 from __future__ import annotations
 
+import os
+import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import numpy as np
 
-from seatrial.core.errors import Failed, NotInThisVersion, UsageError, did_you_mean, listed
+from seatrial.core.errors import Failed, UsageError, did_you_mean, listed
 from seatrial.core.identity import canonical_json, content_id
 from seatrial.core.records import Record
 from seatrial.core.signature import Class, Signature, Task, columns_of, encode, places
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
     from seatrial.workspace import Workspace
 
 KIND = "adoption"
+MLFLOW = "mlflow:"
 FORMAT = 1
 METRICS_OF = "the sample, of which the model may have been trained"
 AS_GIVEN = 1e-6
@@ -116,16 +119,24 @@ def sample_table(inputs: Inputs, sample: object) -> pa.Table:
         raise _bad_sample(f"the sample is no table: {error}.", "Every column holds values of one type.") from None
 
 
-def fetched(from_: object, task: Task | None, mlflow_uri: str | None) -> tuple[Foreign, dict[str, Any]]:
+def fetched(
+    from_: object, task: Task | None, mlflow_uri: str | None, sample: pa.Table, target: str | None
+) -> tuple[Foreign, dict[str, Any]]:
     """The model that is meant, and where it is from: a file, a model in MLflow, or an object in memory."""
-    from seatrial.releases.foreign import of_object, read_file
+    from seatrial.releases.foreign import answers_of, of_object, read_file, read_mlflow
 
-    if isinstance(from_, str) and from_.startswith("mlflow:"):
-        raise NotInThisVersion(f"{from_} is in MLflow.", expected=f"A file is expected ({mlflow_uri or 'no server'}).")
+    width = sum(name != target for name in sample.column_names)
+    if isinstance(from_, str) and from_.startswith(MLFLOW):
+        from seatrial.registry.mlflow import fetch
+
+        with tempfile.TemporaryDirectory(prefix="seatrial-mlflow-") as folder:
+            facts = fetch(from_.removeprefix(MLFLOW), mlflow_uri or os.environ.get("MLFLOW_TRACKING_URI"), Path(folder))
+            model, more = read_mlflow(Path(folder), task, sample, width)
+        return model, facts | more
     if isinstance(from_, str | Path):
-        return read_file(Path(from_), task), {"from": Path(from_).name}
+        return read_file(Path(from_), task, width), {"from": Path(from_).name}
     model = of_object(from_, task)
-    return model, {"from": f"a {model.estimator} in memory"}
+    return replace(model, answers=answers_of(from_, sample)), {"from": f"a {model.estimator} in memory"}
 
 
 def adopt(
@@ -145,18 +156,17 @@ def adopt(
     Raises BadSample, BadTarget, NotScored.
     """
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     from seatrial.data import snapshot
     from seatrial.inputs import columns
     from seatrial.releases.native import one_line
 
     check_name("model", name)
-    names = _inputs_of(name, model, sample, target)
-    signature = _signature(model, sample, names)
-    classes = _classes(model, sample, target)
+    names = inputs_of(name, model, sample, target)
+    signature = signature_of(model, sample, names)
+    classes = classes_of(model, sample, target)
     signature = msgspec.structs.replace(signature, classes=classes if model.task == "multiclass" else ())
-    table = _plain(sample, names)
+    table = plain(sample, names)
     rows, _ = encode(signature, columns(table, names))
     try:
         scores = model.native.scorer()(rows)
@@ -166,7 +176,7 @@ def adopt(
             expected=f"Rows as it is given them, in the columns {listed(names)}, are expected.",
             state="Nothing was released.",
         ) from error
-    labels = None if target is None else _labels(name, model, sample, target, classes)
+    labels = None if target is None else labels_of(name, model, sample, target, classes)
     facts = {
         "task": model.task,
         "signature": msgspec.to_builtins(signature),
@@ -192,13 +202,13 @@ def adopt(
     folder = f"adoptions/{identity}"
     files = {
         f"native.{model.native.format}": model.native.data,
-        "profile.json": canonical_json(_profile(model.task, table, names, scores, labels, signature)),
+        "profile.json": canonical_json(profile_of(model.task, table, names, scores, labels, signature)),
     }
     kept = {file: f"{folder}/{file}" for file in (*files, "parity_rows.parquet")}
     for file, data in files.items():
         workspace.objects.put(kept[file], data)
     parity = pa.table(columns_of(signature, rows))
-    workspace.keep_table(kept["parity_rows.parquet"], partial(_write, pq, parity))
+    workspace.keep_table(kept["parity_rows.parquet"], partial(write_table, parity))
     return Record(identity, KIND, name, (), {"format": FORMAT, "model": name, **facts, "files": kept})
 
 
@@ -276,7 +286,7 @@ def refuse(model: Model, what: str) -> None:
         )
 
 
-def _inputs_of(name: str, model: Foreign, sample: pa.Table, target: str | None) -> tuple[str, ...]:
+def inputs_of(name: str, model: Foreign, sample: pa.Table, target: str | None) -> tuple[str, ...]:
     """The model's inputs among the sample's columns. Raises BadSample and BadTarget."""
     there = sample.column_names
     twice = sorted({one for one in there if there.count(one) > 1})
@@ -325,7 +335,7 @@ def _spelled(names: Sequence[str], there: Sequence[str]) -> tuple[str, ...]:
     return tuple(one if one in there else by_spelling.get(one, one) for one in names)
 
 
-def _signature(model: Foreign, sample: pa.Table, names: tuple[str, ...]) -> Signature:
+def signature_of(model: Foreign, sample: pa.Table, names: tuple[str, ...]) -> Signature:
     fields, integers, categories = [], [], {}
     texts = {one.replace(" ", "_"): values for one, values in model.categories.items()}
     for name in names:
@@ -389,7 +399,7 @@ def _has_nulls(column: pa.ChunkedArray) -> bool:
     return bool(column.null_count or (floating and pc.any(pc.is_nan(column)).as_py()))
 
 
-def _plain(sample: pa.Table, names: Sequence[str]) -> pa.Table:
+def plain(sample: pa.Table, names: Sequence[str]) -> pa.Table:
     """The inputs as plain columns: text as strings, all else as it is."""
     import pyarrow as pa
 
@@ -410,7 +420,7 @@ def _texts(column: pa.ChunkedArray) -> list[Any]:
     return found
 
 
-def _classes(model: Foreign, sample: pa.Table, target: str | None) -> tuple[Class, ...]:
+def classes_of(model: Foreign, sample: pa.Table, target: str | None) -> tuple[Class, ...]:
     """The classes in the order of the model's probabilities: what it says, else those of the target when they are as
     many, sorted, which is how wrappers number them; else 0, 1, 2, ..."""
     if model.classes or model.task != "multiclass":
@@ -423,7 +433,9 @@ def _classes(model: Foreign, sample: pa.Table, target: str | None) -> tuple[Clas
     return tuple(range(scores_of))
 
 
-def _labels(name: str, model: Foreign, sample: pa.Table, target: str, classes: Sequence[Class]) -> NDArray[np.float64]:
+def labels_of(
+    name: str, model: Foreign, sample: pa.Table, target: str, classes: Sequence[Class]
+) -> NDArray[np.float64]:
     """(n,) what really happened, NaN where it is not known. Raises BadTarget."""
     values = [None if value is None or value != value else value for value in sample[target].to_pylist()]
     present = [value for value in values if value is not None]
@@ -437,10 +449,10 @@ def _labels(name: str, model: Foreign, sample: pa.Table, target: str, classes: S
             )
         return np.array([np.nan if value is None else float(value) for value in values])
     known = tuple(classes) if classes else (0, 1)
-    plain = [
+    whole = [
         int(one) if isinstance(one, bool) or (isinstance(one, float) and one.is_integer()) else one for one in values
     ]
-    labels = places(plain, known)
+    labels = places(whole, known)
     strange = labels == len(known)
     if strange.any():
         row = int(strange.argmax())
@@ -464,12 +476,15 @@ def _measured(task: Task, labels: NDArray[np.float64] | None, scores: NDArray[np
 def _as_given(
     model: Foreign, table: pa.Table, names: Sequence[str], signature: Signature, scores: NDArray[np.float64]
 ) -> dict[str, Any]:
-    """How far the model's answers on the sample's own float64 lie from those on float32, which serving works with."""
+    """How far the model's answers on the sample as it is lie from those of the form that is kept, on float32, which
+    serving works with. They are the model's own where it could be asked, else those of the kept form on float64."""
     from seatrial.core.signature import NamedRows
     from seatrial.inputs import columns
     from seatrial.releases.parity import scale
 
     rows, _ = encode(signature, columns(table, names))
+    if model.native.format == "onnx":  # takes nothing but float32
+        return {"rows": len(scores), "differ": 0, "largest": 0.0, "flipped": 0}
     if isinstance(rows, NamedRows):
         given = columns(table, [name for name in names if name not in signature.categories])
         wide: Any = NamedRows({name: given.get(name, values) for name, values in rows.columns.items()})
@@ -479,6 +494,8 @@ def _as_given(
             if name not in signature.categories:
                 wide[:, place] = columns(table, [name])[name]
     found = model.native.scorer()(wide)
+    if model.answers is not None and model.answers.shape == found.shape:
+        found = model.answers
     difference = np.abs(found - scores) / scale(model.task, found, float(np.median(np.abs(found))))
     if scores.ndim == 2:
         flipped = int((found.argmax(axis=1) != scores.argmax(axis=1)).sum())
@@ -493,7 +510,7 @@ def _as_given(
     }
 
 
-def _profile(
+def profile_of(
     task: Task,
     table: pa.Table,
     names: Sequence[str],
@@ -521,7 +538,10 @@ def _profile(
     return profile
 
 
-def _write(pq: Any, table: pa.Table, path: Path) -> None:
+def write_table(table: pa.Table, path: Path) -> None:
+    """Write the rows that a release is compared on."""
+    import pyarrow.parquet as pq
+
     pq.write_table(table, path, compression="zstd")
 
 

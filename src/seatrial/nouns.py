@@ -273,7 +273,7 @@ class Nouns(Workspace):
     def run_show(self, id: str) -> dict[str, Any]:
         """One run's record."""
         record = self.resolved(id, "run")
-        training_set, *snapshots = record.inputs
+        training_set, *snapshots = record.inputs or ("",)  # a run that only tracks has none
         return {
             "id": record.id,
             "model": record.name,

@@ -6,6 +6,7 @@ file: from the log to the next release, by labels, reports, alerts, approvals, p
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections.abc import Sequence
 from contextlib import closing, suppress
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from seatrial.retraining.triggers import Labelled as Rows
     from seatrial.runs import Compared
     from seatrial.stores.metadata import MetadataStore
+    from seatrial.tracking import Tracked
     from seatrial.training.model import Model
 
 DAY_US = 86_400_000_000
@@ -86,6 +88,13 @@ class Project(Building):
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def run(self, name: str, *, notebook: str | Path | None = None) -> Tracked:
+        """Track numbers alone: `with project.run("x") as r: r.log(loss=0.3)`. See `tracking.Tracked`."""
+        from seatrial.tracking import Tracked, origin_of
+
+        self.found()
+        return Tracked(self, name, origin_of(sys._getframe(1).f_globals, notebook))
 
     @cached_property
     def metadata(self) -> MetadataStore:

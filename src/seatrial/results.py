@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from seatrial.core.pages import table_page
 from seatrial.data.profile import DataNote
 from seatrial.governance.audit import Anchor
 from seatrial.retraining.proposal import Proposal
@@ -30,6 +31,10 @@ class Taken(msgspec.Struct, frozen=True):
     changed_columns: list[str]
     seconds: float
     notes: list[DataNote] = []
+
+    def _repr_html_(self) -> str:
+        facts = {"source": self.source, "new": self.new, "set aside": self.set_aside, "changed": self.changed_columns}
+        return table_page(self.id, facts, {"rows": self.rows, "columns": self.columns})
 
 
 class TakenIn(msgspec.Struct, frozen=True):
@@ -71,13 +76,18 @@ class Trained(msgspec.Struct, frozen=True):
     slices: dict[str, Any] = {}
     threshold: dict[str, Any] | None = None
 
+    def _repr_html_(self) -> str:
+        refused = [gate["reason"] for gate in self.gates if not gate["passed"]]
+        facts = {"model": self.model, "version": self.version, "passed": self.passed, "refused by": refused}
+        return table_page(self.run, facts | {"notes": self.notes}, self.metrics)
+
 
 class Released(msgspec.Struct, frozen=True):
     """A release that was packed. new: it was not known before; path: its bundle; explanation: of the version.
 
     cost: of the process that scores it when its format is not "onnx", measured here (`releases.supervised.Cost`).
-    needs_approval: policy lets it go live only when a second person approves it, and nobody has.
     notes: what is to be known of a model that was brought in from elsewhere.
+    needs_approval: policy lets it go live only when a second person approves it, and nobody has.
     """
 
     id: str
@@ -91,8 +101,14 @@ class Released(msgspec.Struct, frozen=True):
     bytes: int
     new: bool
     cost: dict[str, Any] | None = None
-    needs_approval: bool = False
     notes: list[str] = []
+    needs_approval: bool = False
+
+    def _repr_html_(self) -> str:
+        facts = {"model": f"{self.model} {self.semantic_version}", "version": self.version, "why": self.explanation}
+        facts |= {"format": self.format, "notes": self.notes, "bundle": self.path}
+        numbers = {"parity rows": self.parity["rows"], "largest difference": self.parity["largest"]}
+        return table_page(self.id, facts, numbers)
 
 
 class Deployed(msgspec.Struct, frozen=True):

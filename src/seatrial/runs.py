@@ -144,7 +144,7 @@ def compare(workspace: Workspace, a: Record, b: Record, *, base: str = "") -> Co
 
 def finished(run: Record) -> bool:
     """Whether a training came to its end; one that failed half-way has no metrics."""
-    return run.body.get("state", "finished") == "finished"
+    return bool(run.body.get("state", "finished") == "finished")
 
 
 def facts(workspace: Workspace, run: Record) -> RunFacts:

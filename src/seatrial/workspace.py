@@ -103,7 +103,7 @@ class Workspace:
         try:
             return load_definitions(self.folder)
         except NotAProject:
-            if self._founded or self._holds("adoption"):
+            if self._founded or self._holds("adoption") or self._holds("logged"):
                 return collect((), folder=self.folder)
             raise
 

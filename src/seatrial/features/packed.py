@@ -210,6 +210,9 @@ def merge(
     if old is None:
         old = Packed(tail=np.empty((tail.shape[0], 0), dtype=np.int64))
     newest_known_us = max([old.newest_known_us, *known])
+    if old.dropped and old.last:  # what was the latest before the first row is not known, so no older row can be
+        first = old.last[0]
+        last = [row for row in last if row.start_us >= first.start_us or row.order() > first.order()]
     last_rows, changed_last, dropped = _merge_last(old.last, last, newest_known_us)
     tail_rows, changed_tail, pruned_to_us = _merge_tail(old, tail, newest_known_us, longest_window_us)
     merged = Packed(last_rows, tail_rows, pruned_to_us, newest_known_us, old.dropped or dropped or partial)

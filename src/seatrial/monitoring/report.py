@@ -10,6 +10,8 @@ from typing import Literal
 
 import msgspec
 
+from seatrial.core.pages import table_page
+
 FORMAT = 1
 
 Verdict = Literal["ok", "watch", "act", "unknown"]
@@ -197,3 +199,9 @@ class Report(msgspec.Struct, frozen=True):
     owner: str = ""
     on_call: str = ""
     runbook: str = ""
+
+    def _repr_html_(self) -> str:
+        fired = [alarm.name for alarm in self.alarms if alarm.state == "fired"]
+        facts = {"verdict": f"{self.verdict}: {self.headline}", "window": self.window, "alarms": fired}
+        facts |= {"findings": self.findings, "next": self.next}
+        return table_page(self.model, facts, {"predictions": self.rows, "labelled": self.performance.labelled})

@@ -2,12 +2,13 @@
 
 Our store owns everything; MLflow is told from the outbox (topic "mlflow") and never asked. Telling twice is the
 same as telling once, so a crash between the two stores mends itself at the next call. When MLflow does not
-answer, the messages stay in the outbox and the caller gets a report, never an error. This is the only module
-that imports mlflow, and only when there is something to tell.
+answer, the messages stay in the outbox and the caller gets a report, never an error. A model that somebody logged there
+is fetched for a release of it (`fetch`). This is the only module that imports mlflow, and only when it is needed.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -22,8 +23,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from seatrial.core.errors import Failed
+from seatrial.core.errors import Failed, Unavailable, UsageError
 from seatrial.core.identity import digest
+from seatrial.data.sources import without_password
 from seatrial.stores.metadata import MetadataStore
 
 TOPIC = "mlflow"
@@ -50,6 +52,18 @@ class MessageTooNew(Failed):
     """A message in the outbox was written by a newer version."""
 
     code = "mlflow.message_too_new"
+
+
+class ModelNotFetched(UsageError):
+    """MLflow has no such model, or its artifacts cannot be had."""
+
+    code = "mlflow.model_not_fetched"
+
+
+class ServerUnreachable(Unavailable):
+    """The tracking server does not answer."""
+
+    code = "mlflow.unreachable"
 
 
 @dataclass(frozen=True)
@@ -161,6 +175,68 @@ def mirror(metadata: MetadataStore, tracking_uri: str, artifact_root: Path | Non
     except Exception as error:  # whatever MLflow, its database or its server raises
         return Mirrored(written, len(metadata.pending(TOPIC)), _words(error))
     return Mirrored(written, 0)
+
+
+def fetch(uri: str, tracking_uri: str | None, folder: Path) -> dict[str, Any]:
+    """Copy a model's artifacts into `folder`, and say where they are from; nothing of them is opened.
+
+    uri: "models:/NAME/7", "models:/NAME@ALIAS", "models:/m-..." or "runs:/ID/model". Raises ModelNotFetched and
+    ServerUnreachable.
+    """
+    if not tracking_uri:
+        raise ModelNotFetched(
+            "no tracking server was named.",
+            expected="Its address is expected, such as http://127.0.0.1:5000.",
+            next="Set MLFLOW_TRACKING_URI, or give --mlflow-uri.",
+            state="Nothing was released.",
+        )
+    if not uri.startswith(("models:/", "runs:/")):
+        raise ModelNotFetched(
+            f"'mlflow:{uri}' names no model.",
+            expected="mlflow:models:/NAME/7, mlflow:models:/NAME@ALIAS or mlflow:runs:/ID/model is expected.",
+            state="Nothing was released.",
+        )
+    try:
+        with _client(tracking_uri) as client:
+            from mlflow.artifacts import download_artifacts
+
+            exact, artifacts, facts = _meant(client, uri)
+            with Path(os.devnull).open("w") as nowhere, contextlib.redirect_stderr(nowhere):  # progress bars
+                path = Path(download_artifacts(artifact_uri=artifacts, dst_path=str(folder), tracking_uri=tracking_uri))
+    except Exception as error:  # whatever MLflow, its database or its server raises
+        words = _words(error)
+        if "Max retries exceeded" in words or "Connection" in type(error).__name__:
+            raise ServerUnreachable(
+                f"the tracking server {without_password(tracking_uri)} does not answer.",
+                state="Nothing was released.",
+                next="Look whether it runs, and whether the address is right.",
+            ) from None
+        raise ModelNotFetched(
+            f"'{uri}' could not be had from {without_password(tracking_uri)}: {words}",
+            expected="A model that was logged or registered there is expected.",
+            state="Nothing was released.",
+        ) from None
+    if path != folder:
+        for part in path.iterdir():
+            shutil.move(part, folder / part.name)
+    return {"from": f"mlflow:{exact}", **facts}
+
+
+def _meant(client: Any, uri: str) -> tuple[str, str, dict[str, str]]:
+    """An address that means the same tomorrow (an alias moves), where its artifacts are, and the run that logged it."""
+    if uri.startswith("runs:/"):
+        return uri, uri, {"run_id": uri.removeprefix("runs:/").partition("/")[0]}
+    name, at, alias = uri.removeprefix("models:/").partition("@")
+    if at:
+        found = client.get_model_version_by_alias(name, alias)
+    else:
+        name, _, version = name.rpartition("/")
+        if not name or not version.isdigit():
+            return uri, uri, {}
+        found = client.get_model_version(name, version)
+    # asked of this server: the address alone would be looked up in whatever registry is set for the process
+    artifacts = client.get_model_version_download_uri(found.name, found.version)
+    return f"models:/{found.name}/{found.version}", artifacts, {"run_id": found.run_id} if found.run_id else {}
 
 
 def _waiting(metadata: MetadataStore) -> Iterator[tuple[int, dict[str, Any]]]:

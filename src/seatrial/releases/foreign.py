@@ -10,19 +10,26 @@ from __future__ import annotations
 import io
 import json
 import re
+import warnings
 import zipfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from seatrial.core.errors import Failed, UsageError, listed
+from seatrial.core.errors import UsageError, listed
 from seatrial.core.identity import digest
 from seatrial.core.signature import Class, Task
 from seatrial.releases import boosters
-from seatrial.releases.native import NativeModel, capture, one_line
+from seatrial.releases.native import NativeModel, TypeNotTrusted, capture, one_line
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+FLAVORS = ("onnx", "sklearn", "lightgbm", "xgboost", "catboost")
 
 MOST_PARAMETERS = 200
 LONGEST = 200  # characters of a parameter's value
@@ -48,12 +55,6 @@ class WrongTask(UsageError):
     code = "external.wrong_task"
 
 
-class NotAdopted(Failed):
-    """The model has no form in which it could be scored here."""
-
-    code = "external.not_adopted"
-
-
 @dataclass(frozen=True)
 class Foreign:
     """A model from elsewhere.
@@ -63,6 +64,7 @@ class Foreign:
     columns_by_name: whether its steps ask for columns by name. categories: for inputs that are text, what it knows.
     classes: of several, in the order of its probabilities, or the two of a binary one; empty when it does not say.
     class_count: of how many classes it gives probabilities; 0 for other tasks.
+    answers: what the model itself, before it was written in another form, answered on the sample, when it was asked.
     digest: of the file, or of the form that is kept, BLAKE3-256.
     """
 
@@ -75,6 +77,7 @@ class Foreign:
     categories: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     classes: tuple[Class, ...] = ()
     class_count: int = 0
+    answers: NDArray[np.float64] | None = None
     parameters: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -82,8 +85,9 @@ class Foreign:
         return self.native.task
 
 
-def read_file(path: Path, task: Task | None = None) -> Foreign:
-    """The model in a file. task: what it answers, where the file does not tell.
+def read_file(path: Path, task: Task | None = None, width: int | None = None) -> Foreign:
+    """The model in a file. task: what it answers, where the file does not tell. width: how many columns it is given,
+    where an ONNX graph does not say.
 
     Raises ForeignUnreadable, PickleRefused, WrongTask, and what keeping it raises (see `native.capture`).
     """
@@ -95,12 +99,14 @@ def read_file(path: Path, task: Task | None = None) -> Foreign:
             expected=_EXPECTED,
             state="Nothing was released.",
         ) from None
-    return read_bytes(data, task, name=path.name)
+    return read_bytes(data, task, width, name=path.name)
 
 
-def read_bytes(data: bytes, task: Task | None = None, *, name: str = "the file") -> Foreign:
+def read_bytes(data: bytes, task: Task | None = None, width: int | None = None, *, name: str = "the file") -> Foreign:
     """As `read_file`, of bytes. name: of the file, for messages."""
     match kind_of(data):
+        case "onnx":
+            found = of_graph(data, task, width)
         case "skops":
             found = of_object(NativeModel("skops", data, task or "regression").load(), task)
         case "lightgbm":
@@ -123,7 +129,7 @@ def read_bytes(data: bytes, task: Task | None = None, *, name: str = "the file")
                 expected=_EXPECTED,
                 state="Nothing was released.",
             )
-    return Foreign(**{**vars(found), "digest": digest(data)})
+    return replace(found, digest=digest(data))
 
 
 def kind_of(data: bytes) -> str:
@@ -147,6 +153,30 @@ def kind_of(data: bytes) -> str:
     if data[:1] == b"\x08" and len(data) > 2:
         return "onnx"  # ModelProto begins with its ir_version
     return ""
+
+
+def of_graph(data: bytes, task: Task | None, width: int | None = None) -> Foreign:
+    """A model as an ONNX graph, of PyTorch, Keras or anything. Raises WrongTask, NotAdopted."""
+    from seatrial.releases.onnx_adopt import adopt
+    from seatrial.releases.runtime import Runtime, session
+
+    if task is None:
+        raise WrongTask(
+            "what an ONNX graph answers cannot be told from it: a number may be a probability or a price.",
+            expected="binary, multiclass or regression is expected.",
+            next="Say it with --task.",
+            state="Nothing was released.",
+        )
+    given = session(data, 1).get_inputs()
+    names = tuple(one.name for one in given) if len(given) > 1 else ()
+    shape = given[0].shape
+    fixed = shape[1] if len(given) == 1 and len(shape) == 2 and isinstance(shape[1], int) else None
+    inputs = len(names) or fixed or width or 1
+    native = NativeModel("onnx", adopt(data, task, inputs), task)
+    classes = 0
+    if task == "multiclass":
+        classes = Runtime(native.data).score(np.zeros((1, inputs), np.float32)).shape[1]
+    return Foreign(native, "", digest(data), names=names, inputs=inputs, class_count=classes)
 
 
 def of_object(model: Any, task: Task | None = None) -> Foreign:
@@ -181,7 +211,7 @@ def of_object(model: Any, task: Task | None = None) -> Foreign:
         native = NativeModel("skops", settled(native.data), chosen)
     return Foreign(
         native=native,
-        estimator=_class_of(model),
+        estimator=class_of(model),
         digest=digest(native.data),
         names=names,
         inputs=_inputs(model),
@@ -189,7 +219,92 @@ def of_object(model: Any, task: Task | None = None) -> Foreign:
         categories=_categories(model, native, names),
         classes=_classes(model, chosen),
         class_count=_class_count(native),
-        parameters=_parameters(model),
+        parameters=parameters_of(model),
+    )
+
+
+def answers_of(model: Any, sample: pa.Table) -> NDArray[np.float64] | None:
+    """What a model with scikit-learn's methods answers on the sample, as it is given it there: a frame of its columns.
+
+    float64 (n,), or (n, C) for several classes; None when it does not take these rows.
+    """
+    names = input_names(model)
+    if not hasattr(model, "predict") or type(model).__name__ == "Booster":
+        return None
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            frame = sample.select(names).to_pandas() if names else None
+            if frame is None:
+                return None
+            if task_of(model) == "regression":
+                return np.asarray(model.predict(frame), dtype=np.float64).reshape(-1)
+            found = np.asarray(model.predict_proba(frame), dtype=np.float64)
+            return found[:, 1] if found.shape[1] == 2 else found
+    except Exception:  # a model raises what it likes
+        return None
+
+
+def read_mlflow(
+    folder: Path, task: Task | None, sample: pa.Table, width: int | None = None
+) -> tuple[Foreign, dict[str, Any]]:
+    """The model in a folder as MLflow keeps it, and what that says of it.
+
+    ONNX, skops and the boosters' own files are read as they are. What is pickled is opened apart
+    (`releases.throwaway`). Raises ForeignUnreadable, and as `read_file` and `open_pickle` do.
+    """
+    import yaml  # type: ignore[import-untyped]
+
+    described = folder / "MLmodel"
+    try:
+        told = yaml.safe_load(described.read_text(encoding="utf-8"))
+        flavors = dict(told["flavors"])
+    except (OSError, ValueError, TypeError, KeyError, yaml.YAMLError):
+        raise ForeignUnreadable(
+            "there is no MLmodel among the artifacts that MLflow gave.",
+            expected="A model that was logged with mlflow.<library>.log_model is expected.",
+            state="Nothing was released.",
+        ) from None
+    flavor = next((one for one in FLAVORS if one in flavors), None)
+    if flavor is None:
+        raise ForeignUnreadable(
+            f"the model in MLflow has the flavor {listed(flavors)}.",
+            expected=f"One of {listed(FLAVORS)} is expected.",
+            next="Log the fitted model itself, or bring it in as a file.",
+            state="Nothing was released.",
+        )
+    about = flavors[flavor]
+    file = folder / str(about.get("data") or about.get("pickled_model") or "")
+    if not file.resolve().is_relative_to(folder.resolve()) or not file.is_file():
+        raise ForeignUnreadable(
+            f"the artifacts lack '{file.name}', which MLmodel names.",
+            expected="The model's own file is expected among them.",
+            state="Nothing was released.",
+        )
+    needs = folder / "requirements.txt"
+    facts: dict[str, Any] = {"flavor": flavor, "mlflow_version": str(told.get("mlflow_version", ""))}
+    if needs.is_file():
+        lines = needs.read_text(encoding="utf-8", errors="replace").splitlines()
+        facts["requirements"] = [line for line in lines if line.strip()][:MOST_PARAMETERS]
+    data = file.read_bytes()
+    try:
+        return read_bytes(data, task, width, name=file.name), facts
+    except (PickleRefused, TypeNotTrusted):
+        return _taken_over(data, task, sample), facts | {"opened": "apart"}
+
+
+def _taken_over(data: bytes, task: Task | None, sample: pa.Table) -> Foreign:
+    from seatrial.releases.throwaway import open_pickle
+
+    opened = open_pickle(data, sample)
+    found = read_bytes(opened.data, task)
+    return replace(
+        found,
+        digest=digest(data),
+        estimator=opened.estimator or found.estimator,
+        classes=found.classes or _plain_classes(opened.estimator, opened.classes, found.task),
+        parameters=opened.parameters or found.parameters,
+        answers=opened.answers,
     )
 
 
@@ -308,11 +423,17 @@ def _classes(model: Any, task: Task) -> tuple[Class, ...]:
     known = getattr(model, "classes_", None)
     if known is None or isinstance(known, str):
         return ()
+    return _plain_classes(type(model).__name__, known, task)
+
+
+def _plain_classes(name: str, known: Sequence[Any], task: Task) -> tuple[Class, ...]:
+    if task == "regression":
+        return ()
     plain = [value.item() if isinstance(value, np.generic) else value for value in known]
     whole = [int(value) if isinstance(value, float) and value.is_integer() else value for value in plain]
     if not all(isinstance(value, str | int) for value in whole):
         raise WrongTask(
-            f"{type(model).__name__} has the classes {listed(map(repr, whole))}.",
+            f"{name} has the classes {listed(map(repr, whole))}.",
             expected="Classes are whole numbers or text.",
             state="Nothing was released.",
         )
@@ -342,7 +463,7 @@ def _inputs(model: Any) -> int | None:
     return None if found is None else int(found)
 
 
-def _class_of(model: Any) -> str:
+def class_of(model: Any) -> str:
     """The import path of a model's class, the short one where the package offers it at its root or one below."""
     kind = type(model)
     parts = [part for part in kind.__module__.split(".") if not part.startswith("_")]
@@ -351,7 +472,7 @@ def _class_of(model: Any) -> str:
     return ".".join([*parts, kind.__qualname__])
 
 
-def _parameters(model: Any) -> dict[str, Any]:
+def parameters_of(model: Any) -> dict[str, Any]:
     """The parameters that the model tells of, as text; those that stand for whole objects are left out."""
     try:
         if type(model).__name__ == "Booster":

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from seatrial.core.errors import Failed, listed
 from seatrial.core.signature import NamedRows, Rows, Task
 
-Format = Literal["lightgbm", "xgboost", "catboost", "skops"]
+Format = Literal["onnx", "lightgbm", "xgboost", "catboost", "skops"]
 Scorer = Callable[[Rows], NDArray[np.float64]]
 
 # What scikit-learn's estimators hold beyond the types that skops trusts by itself. The list is ours and is never
@@ -79,7 +79,8 @@ class NativeDamaged(Failed):
 class NativeModel:
     """A fitted model as bytes.
 
-    format: "lightgbm" (the booster's text), "xgboost" (its JSON), "catboost" (its cbm) or "skops" (a scikit-learn
+    format: "onnx" (a graph from elsewhere, in our shape: `onnx_adopt`),
+        "lightgbm" (the booster's text), "xgboost" (its JSON), "catboost" (its cbm) or "skops" (a scikit-learn
         estimator or pipeline).
     task: decides what a score is: P(positive) for binary, C probabilities for multiclass, the value for regression.
     """
@@ -109,6 +110,10 @@ class NativeModel:
 
         It raises whatever the estimator raises, for instance on NaN that the estimator does not accept.
         """
+        if self.format == "onnx":
+            from seatrial.releases.runtime import Runtime
+
+            return Runtime(self.data).score
         from seatrial.releases import boosters
 
         model = self.load()
