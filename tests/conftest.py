@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.servers import RedisProcess
 
@@ -44,6 +45,10 @@ class NotRun:
 
 
 LACKING = "lacking"
+
+# a busy machine is no reason to fail: nothing here is timed
+settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("patient")
 
 
 def pytest_configure(config: pytest.Config) -> None:

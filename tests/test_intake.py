@@ -149,13 +149,15 @@ def test_a_row_without_its_entity_is_refused_alone_and_among_others(project, red
 
 
 @pytest.mark.parametrize("before", [0, 1])
-def test_a_column_that_a_row_lacks_is_null_alone_and_among_others(project, redis_server, before):
+def test_a_row_without_a_column_that_a_view_reads_is_refused_alone_and_among_others(project, redis_server, before):
     rows = [sale(number) for number in range(before)]
-    short = sale(5)
-    del short["amount"]
-    add(redis_server, [*rows, short])
-    assert take(project, redis_server).rows == before + 1
-    assert online(project) == offline(project, [*rows, short | {"amount": None}])
+    short, unread = sale(5), sale(6)
+    del short["amount"], unread["open"]
+    add(redis_server, [*rows, short, unread])
+    taken = take(project, redis_server)
+    assert (taken.rows, taken.refused, taken.lag) == (before + 1, 1, 0)
+    assert [reason for _, reason in refused(redis_server)] == ["it lacks column 'amount'."]
+    assert online(project) == offline(project, [*rows, unread | {"open": None}])
 
 
 def test_text_in_a_field_for_each_column_becomes_what_the_column_holds(project, redis_server):

@@ -9,11 +9,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from seatrial import CsvSource, Entity, ParquetSource, Project, QuerySource, SetAside, agg, expect, feature_view
+from seatrial import CsvSource, Entity, ParquetSource, Project, QuerySource, SetAside, agg, expect, feature_view, sql
 from seatrial.core.clock import FixedClock
 from seatrial.core.errors import SeatrialError
 from seatrial.data.expectations import DataRefused
-from seatrial.data.given import RowWrongType
+from seatrial.data.given import ColumnLacking, RowWrongType
 from seatrial.data.reading import ColumnWrongType, DataWarning
 from seatrial.features.events import ValueTooLarge
 from seatrial.features.lookup import Lookup
@@ -80,6 +80,38 @@ def test_a_value_of_another_type_is_refused_by_row_and_column_and_nothing_is_wri
     assert "Nothing was written" in str(caught.value)
     with project:
         assert says(project, view) == before
+
+
+@pytest.mark.parametrize("snapshot", [True, False])
+@pytest.mark.parametrize("column", ["shop", "sold_at", "receipt", "amount", "kind"])
+def test_a_row_that_lacks_a_column_that_a_view_reads_is_refused_by_row_and_column(tmp_path, column, snapshot):
+    project, view = world(tmp_path, snapshot=snapshot)
+    before = says(project, view)
+    short = {name: value for name, value in row().items() if name != column}
+    frame = pa.Table.from_pylist([short | {"sold_at": NOON} if "sold_at" in short else short])
+    (tmp_path / "new.jsonl").write_text(json.dumps(short) + "\n")
+    (tmp_path / "new.csv").write_text(",".join(short) + "\n" + ",".join(str(value) for value in short.values()) + "\n")
+    pq.write_table(frame, tmp_path / "new.parquet")
+    with project:
+        pushed = [frame, frame.to_pandas(), *(tmp_path / f"new.{ending}" for ending in ("jsonl", "csv", "parquet"))]
+        for rows, place in [([row(receipt="sound"), short], 1), *((one, 0) for one in pushed)]:
+            with pytest.raises(ColumnLacking, match=rf"row {place} lacks column '{column}'") as caught:
+                project.push("till", rows)
+            assert "Correct the rows and push them again. Nothing was written" in str(caught.value)
+        assert says(project, view) == before
+
+
+def test_a_row_that_lacks_a_column_that_an_expression_reads_is_refused(tmp_path):
+    pq.write_table(pa.Table.from_pylist([FIRST]), tmp_path / "sales.parquet")
+
+    @feature_view(entity=Entity("shop"), source=ParquetSource("sales.parquet", event_timestamp="sold_at"))
+    class till:
+        double = agg.last(sql("Amount * 2"))
+
+    with Project(tmp_path, clock=FixedClock(LATER), definitions=[till]) as project:
+        with pytest.raises(ColumnLacking, match="row 0 lacks column 'amount'"):
+            project.push("till", [{"sold_at": NOON, "shop": 7}, row()])
+        assert project.push("till", [{"sold_at": NOON, "shop": 7, "amount": None}, row()])[0].rows == 2
 
 
 def test_what_can_be_meant_only_one_way_is_taken(tmp_path):

@@ -320,15 +320,42 @@ def test_a_sample_is_recorded_makes_no_version_and_can_be_trained_again(folder):
     assert cli(["--project", str(folder), "train", "--sample", "60%"]) == 0
 
 
+def hits(project, run):
+    return {one["step"]: one["hit"] for one in project.run_show(run)["steps"]}
+
+
 def test_a_training_with_nothing_changed_joins_nothing_and_learns_the_same(folder, run):
     with Project(folder) as project:
         again, fresh = project.train(), project.train(fresh=True)
-        steps = {one: project.run_show(one)["steps"][0]["hit"] for one in (run, again.run, fresh.run)}
-        assert steps == {run: False, again.run: True, fresh.run: False}
+        assert hits(project, again.run) == {"join features": True, "cross-validate": True}
+        for one in (run, fresh.run):
+            assert hits(project, one) == {"join features": False, "cross-validate": False}
         assert again.training_set == fresh.training_set == project.run_show(run)["training_set"]
         assert again.metrics == fresh.metrics
-        rewrite(folder, "departures", nudged)
-        assert not project.run_show(project.train().run)["steps"][0]["hit"]
+        assert again.cv == fresh.cv == project.run_show(run)["cv"]
+        rewrite(folder, "departures", nudged)  # by less than the resolution of a mean, so what is joined is the same
+        assert hits(project, project.train().run) == {"join features": False, "cross-validate": True}
+        rewrite(folder, "departures", lambda table: nudged(table, by=1.0))
+        assert hits(project, project.train().run) == {"join features": False, "cross-validate": False}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "kept"),
+    [
+        ("0.55", "0.56", True),
+        ('"num_leaves": 7', '"num_leaves": 6', False),
+        ("cv_folds=3", "cv_folds=4", False),
+        ("cv_folds=3", "cv_folds=3, seed=1", False),
+        ("cv_folds=3", "cv_folds=3, threads=2", False),
+        ('estimator="lightgbm.LGBMClassifier"', 'estimator=__import__("lightgbm").LGBMClassifier', None),
+    ],
+)
+def test_folds_are_done_again_when_what_they_learn_from_was_changed(folder, old, new, kept):
+    edit(folder, old, new)
+    with Project(folder) as project:
+        found = hits(project, project.train().run)
+    assert found["join features"]
+    assert found.get("cross-validate") is kept
 
 
 def test_an_environment_that_cannot_be_installed_is_refused_with_the_reason(folder, run, monkeypatch):

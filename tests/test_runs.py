@@ -11,7 +11,7 @@ import pytest
 from seatrial import Project
 from seatrial.cli import run as cli
 from seatrial.core.clock import parse_time
-from seatrial.core.errors import UsageError
+from seatrial.core.errors import SeatrialError, UsageError
 from seatrial.runs import FolderNotEmpty, NoBaseRun, NotExtractable, SnapshotMissing, interval, markdown, trained_at
 from tests.worlds import edit, git, nudged, rewrite, write_project
 
@@ -132,6 +132,19 @@ def test_lists_say_when_which_version_and_which_commit(world):
     assert all(re.fullmatch(r"[0-9a-f]{8}\+?", one["commit"]) for one in listed)
     age = datetime.now(UTC) - parse_time(listed[0]["trained_at"])
     assert 0 <= age.total_seconds() < 3600
+
+
+def test_a_run_that_failed_has_a_page_and_is_not_compared_or_made_again(folder):
+    edit(folder, '"num_leaves": 3', '"num_leaves": 3, "objective": "nonsense"')
+    with Project(folder) as project:
+        with pytest.raises(SeatrialError, match="nonsense"):
+            project.train()
+        failed = project.runs()[-1]["run"]
+        assert "It failed at" in project.run_page(failed)
+        assert failed not in (project.run_compare().a.run, project.run_compare().b.run)
+        for attempt in (lambda: project.run_compare(failed, "late:1"), lambda: project.reproduce(failed)):
+            with pytest.raises(SeatrialError, match=f"run {failed} failed"):
+                attempt()
 
 
 def test_an_id_that_tells_no_time_gives_none():

@@ -19,9 +19,8 @@ from datetime import datetime
 from decimal import Decimal
 from functools import cached_property, partial
 from importlib.util import find_spec
-from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 import msgspec
 
@@ -51,6 +50,7 @@ if TYPE_CHECKING:
     from seatrial.deployment.definition import Deployment
     from seatrial.doctor import Check
     from seatrial.external import Words
+    from seatrial.feature_rows import Views
     from seatrial.features.definitions import FeatureView
     from seatrial.features.leaks import LeakReport
     from seatrial.features.materialize import Written
@@ -196,12 +196,18 @@ class Building(Nouns):
         """Take rows into the online store, now.
 
         name: a view, or a source: then every view over it takes them. rows: a path (.parquet, .csv, .jsonl), an
-        Arrow table or other frame, or a list of dicts with the source's columns. A row that is there already
+        Arrow table or other frame, or a list of dicts with the source's columns, of which those that a view reads are
+        there in each row, if only as null: else ColumnLacking. A row that is there already
         changes nothing. Views as live and candidate releases froze them take the rows too. Raises SharedReadOnly for a
         view of another project.
         """
+        from seatrial.upkeep import columns_needed
+
         views, frozen, source = self._fed_by(name)
-        return self._pushed(views, frozen, self._inputs.given(source, rows) if source else None)
+        if source is None:
+            return self._pushed(views, frozen, None)
+        needs = columns_needed(views, frozen, self._inputs.schema(source))
+        return self._pushed(views, frozen, self._inputs.given(source, rows, needs))
 
     def push_stream(
         self,
@@ -224,6 +230,7 @@ class Building(Nouns):
         from seatrial.features.materialize import require_event_key
         from seatrial.intake import complete, row_of, take_in
         from seatrial.stores.streams import open_stream
+        from seatrial.upkeep import columns_needed
 
         views, frozen, source = self._fed_by(name)
         if source is None:
@@ -232,17 +239,16 @@ class Building(Nouns):
             require_event_key(view)
         schema = self._inputs.schema(source)
         keys = [tuple(view.entity.keys) for view in views] + [one.plan.keys for one in frozen]
-        times = [time for time in (source.event_timestamp, source.known_at) if time]
-        named = list(dict.fromkeys([*times, *source.event_key, *chain(*keys)]))
+        needs = columns_needed(views, frozen, schema)
 
         def write(rows: list[Mapping[str, Any]]) -> int:
-            return sum(one.written for one in self._pushed(views, frozen, self._inputs.given(source, rows)))
+            return sum(one.written for one in self._pushed(views, frozen, self._inputs.given(source, rows, needs)))
 
         with closing(open_stream(address, group=group)) as stream:
             return take_in(
                 stream,
                 write,
-                lambda entry: complete(row_of(entry, schema), schema, named, keys),
+                lambda entry: complete(row_of(entry, schema), schema, needs, keys),
                 until_empty=until_empty,
                 stopped=stopped,
                 tell=tell,
@@ -331,6 +337,7 @@ class Building(Nouns):
         from seatrial.reuse import Reuse
         from seatrial.training.environment import describe
         from seatrial.training.pipeline import fit
+        from seatrial.training.remembered import remembered_folds
         from seatrial.training.sample import Sample
         from seatrial.training.steps import Steps, environment_digest
         from seatrial.upkeep import freeze, refuse
@@ -388,6 +395,7 @@ class Building(Nouns):
                 of_project=self.definitions.gates,
                 unrepeatable=self.settings.policy.unrepeatable,
                 progress=tell,
+                folds_by=partial(remembered_folds, steps, environment_digest(environment.facts)),
             )
         notes = [_KNOWN_AT_ONCE] if timed and declared.labels.label_known_at is None else []
         used = zip(self._inputs.raw_names(declared, plan), snapshots, strict=True)
@@ -427,58 +435,72 @@ class Building(Nouns):
     def feature_join(
         self,
         rows: object,
-        views: Sequence[str] = (),
+        views: Views = (),
         *,
+        model: str | None = None,
         at: str = "at",
         engine: Engine | None = None,
         out: str | Path | None = None,
         progress: Progress | None = None,
-    ) -> pa.Table:
-        """`rows` with the features of `views` (default: all) as of each row's `at`, through snapshots as in training.
+    ) -> Any:
+        """`rows` with features as of each row's `at`, through snapshots as in training, as the kind that they came as.
 
-        rows: a path (.parquet, .csv, .jsonl), or a frame, with the views' entity keys and `at`. Every row comes back,
-        in its place. engine: "local" or "spark" (default: the settings'); the values are the same. out: a Parquet file
-        to write them to as well.
+        rows: a path (.parquet, .csv, .jsonl; an Arrow table comes back), a frame of Arrow, pandas or polars, or a list
+        of dicts, with the views' entity keys and `at`. Every row comes back, in its place. views: views and
+        request-time functions, or their names (default: all views). model: also what this model learns from.
+        engine: "local" or "spark" (default: the settings'); the values are the same. out: a file to write them to as
+        well, .parquet or .csv.
         """
-        from seatrial.data.reading import frame_table, read
-        from seatrial.data.sources import FrameSource, require_columns
+        from seatrial import feature_rows
 
-        given = self._inputs.as_table(rows)
-        table = frame_table(FrameSource(given, name="rows"))
-        source = FrameSource(table, name="rows", event_timestamp=at if at in table.column_names else None)
-        table = read(source, folder=self.folder).table
-        require_columns(source, table, [at])
-        chosen = {name: self._inputs.view(name) for name in views or self.definitions.views}
-        joined = self._inputs.joined(table, chosen, at=at, engine=engine, progress=progress)
-        if out is not None:
-            try:
-                _write_parquet(joined, Path(out))
-            except OSError as error:
-                raise UsageError(f"{out} cannot be written: {error.strerror or error}.") from None
-        return joined
+        declared = self.definitions.model(model) if model is not None else None
+        return feature_rows.join(self._inputs, rows, views, declared, at=at, engine=engine, out=out, progress=progress)
 
-    def feature_get(self, view: str, keys: Mapping[str, Any], *, at: datetime | None = None) -> LookedUp:
+    def feature_lookup(
+        self, rows: object, views: Views = (), *, model: str | None = None, at: datetime | str | None = None
+    ) -> Any:
+        """`rows` with the features of their entities as they are online, as of `at` (default: now).
+
+        rows, views, model: as in `feature_join`; rows need the entity keys, and the fields that request-time functions
+        take. All are looked up in one round trip (5,000 rows at a time), as a request of that instant would. For each
+        view `view__status` says "present", "missing" or "expired". Nothing is logged.
+        """
+        from seatrial import feature_rows
+
+        declared = self.definitions.model(model) if model is not None else None
+        at_us = feature_rows.instant_us(at, self.now_us)
+        return feature_rows.lookup(self._inputs, self.online, rows, views, declared, at_us=at_us)
+
+    @overload
+    def feature_get(
+        self, view: str | FeatureView, keys: Mapping[str, Any], *, at: datetime | str | None = None
+    ) -> LookedUp: ...
+
+    @overload
+    def feature_get(
+        self, view: list[str] | list[FeatureView], keys: Mapping[str, Any], *, at: datetime | str | None = None
+    ) -> list[LookedUp]: ...
+
+    def feature_get(
+        self,
+        view: str | FeatureView | list[str] | list[FeatureView],
+        keys: Mapping[str, Any],
+        *,
+        at: datetime | str | None = None,
+    ) -> LookedUp | list[LookedUp]:
         """What the online store says of one entity: the view's features, as a request of `at` (default: now) gets them.
 
-        keys: a value for each key of the view's entity; text is taken for a number where the source's column is one.
+        view: one view, or several of which `keys` has all the keys; then a list. keys: a value for each key of the
+        view's entity; text is taken for a number where the source's column is one. at: a datetime, or ISO 8601 text.
         """
-        from seatrial.features.lookup import Lookup
-        from seatrial.features.plan import FeaturePlan, plan_view
+        from seatrial import feature_rows
+        from seatrial.features.definitions import FeatureView
 
-        declared = self._inputs.view(view)
-        fields = self._inputs.entity(declared, keys)
-        at_us = to_us(as_utc(at)) if at else self.now_us
-        looked = Lookup(FeaturePlan(views=(plan_view(declared),)), self.online).assemble(fields, at_us).views[view]
-        event_us = looked.event_us
-        return LookedUp(
-            view=view,
-            entity=fields,
-            at=iso(from_us(at_us)),
-            status=looked.status,
-            event_timestamp=None if event_us is None else iso(from_us(event_us)),
-            age_seconds=None if event_us is None else (at_us - event_us) / 1e6,
-            features=looked.values,
-        )
+        named = view if isinstance(view, list) else [view]
+        views = [one if isinstance(one, FeatureView) else self._inputs.view(one) for one in named]
+        at_us = feature_rows.instant_us(at, self.now_us)
+        found = feature_rows.get(self._inputs, self.online, views, keys, at_us)
+        return found if isinstance(view, list) else found[0]
 
     def feature_leaks(self, model: str | None = None, *, progress: Progress | None = None) -> LeakReport:
         """Whether a model's columns change when they are computed again from what was known at their rows' instants.
@@ -602,6 +624,7 @@ class Building(Nouns):
             new=new,
             cost=msgspec.to_builtins(built.cost),
             notes=[] if source.kind == "run" else notes(source),
+            needs_approval=self._needs_approval(source.name, built.id),
         )
 
     def _brought_in(
@@ -642,6 +665,15 @@ class Building(Nouns):
             return None, run
         version = self._version(name)
         return version, self.record(version.inputs[0])
+
+    def _needs_approval(self, model: str, release: str) -> bool:
+        """Whether policy lets this release go live only when somebody approves it, and nobody has."""
+        from seatrial.retraining.approval import approval_of
+
+        if self.settings.policy.approval != "required":
+            return False
+        said = [approval_of(self.metadata, name, release) for name in self._deployments_of(model) or [model]]
+        return not any(one is not None and one.decision == "approved" for one in said)
 
     def _version(self, name: str) -> Record:
         """The version that a name means; a run's id means the version that the run was made."""
@@ -864,11 +896,13 @@ class Building(Nouns):
         at: datetime | None = None,
         url: str | None = None,
         request_ids: Sequence[str | None] = (),
+        return_features: bool = False,
     ) -> list[dict[str, Any]]:
         """Predict rows of request fields, in this process or through the service at `url`; logged either way.
 
         at: the instant as of which features are looked up (default: now); through a service only if it replays.
-        request_ids: the caller's own id of each row, or none at all.
+        request_ids: the caller's own id of each row, or none at all. return_features: answer with the model's inputs
+        and the state of every view, too.
         """
         from seatrial.serving.client import Client
 
@@ -876,14 +910,17 @@ class Building(Nouns):
         asked = list(zip(map(_with_floats, rows), request_ids or [None] * len(rows), strict=True))
         if url is not None:
             with Client(url, caller=self.actor) as client:
-                return [client.predict(row, model=name, request_id=id, at=at) for row, id in asked]
+                return [
+                    client.predict(row, model=name, request_id=id, at=at, return_features=return_features)
+                    for row, id in asked
+                ]
         self._reconcile_or_warn()
         service = self._service(replay=True, only=[name])
         service.refresh()
         try:
             moment = iso(as_utc(at) if at else self.clock.now())
             predictor = service.predictor(name)
-            drafts = (predictor.draft(_request(row, id, moment), self.actor) for row, id in asked)
+            drafts = (predictor.draft(_request(row, id, moment, return_features), self.actor) for row, id in asked)
             return [self._logged(draft) for draft in drafts]
         finally:
             service.close()
@@ -1374,7 +1411,7 @@ def _with_floats(row: Mapping[str, Any]) -> Mapping[str, Any]:
     return {name: float(value) if isinstance(value, Decimal) else value for name, value in row.items()}
 
 
-def _request(row: Mapping[str, Any], request_id: str | None, at: str) -> bytes:
+def _request(row: Mapping[str, Any], request_id: str | None, at: str, return_features: bool) -> bytes:
     endless = [name for name, value in row.items() if isinstance(value, float) and math.isinf(value)]
     if endless:
         raise PredictionRefused(
@@ -1383,9 +1420,8 @@ def _request(row: Mapping[str, Any], request_id: str | None, at: str) -> bytes:
             state="Nothing was predicted.",
         )
     try:
-        return msgspec.json.encode(
-            {"features": row, "at": at} | ({} if request_id is None else {"request_id": request_id})
-        )
+        body = {"features": row, "at": at} | ({} if request_id is None else {"request_id": request_id})
+        return msgspec.json.encode(body | ({"return_features": True} if return_features else {}))
     except (TypeError, ValueError) as error:
         raise PredictionRefused(f"a row cannot be written as JSON: {error}.", state="Nothing was predicted.") from None
 

@@ -222,16 +222,17 @@ def made_elsewhere(adoption: Record) -> Made:
     more = {name: body[name] for name in ("origin", "sample", "as_given", "metrics_of", "positive") if body.get(name)}
     if definition["target"]:
         more["target"] = definition["target"]
+    signature = msgspec.convert(body["signature"], Signature)
     return Made(
         model=adoption.name,
-        signature=msgspec.convert(body["signature"], Signature),
+        signature=signature,
+        threshold=HALF if signature.task == "binary" else None,
         plan=FeaturePlan(),
         estimator=definition["estimator"],
         parameters=definition["params"],
         metrics=body["metrics"],
         gates=(),
         lineage=Lineage(more=more),
-        threshold=HALF if body["task"] == "binary" else None,
         packages=None,
         owner=definition["owner"],
         on_call=definition["on_call"],

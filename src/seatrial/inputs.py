@@ -5,9 +5,10 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from datetime import UTC, date, datetime
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 
@@ -346,16 +347,17 @@ class Inputs:
         kind = ParquetSource if path.suffix == ".parquet" else CsvSource
         return read(kind(str(path)), folder=Path.cwd()).table
 
-    def given(self, source: Source, rows: object) -> pa.Table:
+    def given(self, source: Source, rows: object, needs: Sequence[str] = ()) -> pa.Table:
         """Rows handed to a verb, as a table with the columns of `source` and their types, times in UTC.
 
-        Raises RowWrongType for a value that the source's column cannot hold, and DataRefused for rows that break an
+        needs: the columns that each row must have, if only as null. Raises ColumnLacking for a row that lacks one,
+        RowWrongType for a value that the source's column cannot hold, and DataRefused for rows that break an
         expectation that each row must meet.
         """
         from seatrial.data.expectations import check_rows, refused
-        from seatrial.data.given import conform, table_of
+        from seatrial.data.given import conform, lacking, require, table_of
         from seatrial.data.reading import frame_table, read
-        from seatrial.data.sources import FrameSource
+        from seatrial.data.sources import ColumnMissing, FrameSource
 
         schema = self.schema(source)
         if isinstance(rows, str | Path) and Path(rows).suffix == ".jsonl":
@@ -363,15 +365,22 @@ class Inputs:
         if isinstance(rows, list):
             if not all(isinstance(row, Mapping) for row in rows):
                 raise BadRows(f"the rows for source '{source.name}' are not all objects with a value for each column.")
+            require(rows, source, needs)
             rows = table_of(rows, source, schema)
         shared = {
             name: getattr(source, name)
             for name in ("name", "event_timestamp", "known_at", "event_key", "label_known_at", "timezone")
         }
         if isinstance(rows, str | Path):
-            rows = read(_file_source(source, Path(rows), shared, schema), folder=Path.cwd()).table
+            try:
+                rows = read(_file_source(source, Path(rows), shared, schema), folder=Path.cwd()).table
+            except ColumnMissing as missing:
+                column, known = missing.facts["column"], missing.facts["known"]
+                raise lacking(0, source, str(column), cast("list[str]", known)) from None
+        rows = frame_table(FrameSource(rows, name=source.name))
+        require(rows, source, needs)
         if schema is not None:
-            rows = conform(frame_table(FrameSource(rows, name=source.name)), source, schema)
+            rows = conform(rows, source, schema)
         table = read(FrameSource(rows, set_aside=source.set_aside, **shared), folder=self._workspace.folder).table
         report = check_rows(source, _with_nulls(table, schema))
         if not report.passed:
@@ -620,12 +629,16 @@ class Inputs:
         found: dict[str, Any] = {}
         for key in view.entity.keys:
             value = keys[key]
-            if schema is not None and isinstance(value, str) and pa.types.is_integer(schema.field(key).type):
+            kind = schema.field(key).type if schema is not None else pa.string()
+            if value is not None and not _is_text(kind):
                 try:
-                    value = int(value)
-                except ValueError:
+                    value = _as_key(value, kind)
+                except (pa.ArrowException, ValueError, TypeError, OverflowError):
                     raise BadRows(
-                        f"key '{key}' of view '{view.name}' is given {value!r}.", expected="It is a whole number."
+                        f"key '{key}' of view '{view.name}' is given {value!r}.",
+                        expected="It is a whole number."
+                        if pa.types.is_integer(kind)
+                        else f"It is {kind} in the source.",
                     ) from None
             found[key] = value
         return found
@@ -696,6 +709,26 @@ def _field(name: str, column: pa.ChunkedArray, model: Model) -> Field:
             expected="Numbers, booleans and strings are expected; of a time take parts or differences.",
         )
     return Field(name, dtype, nullable=column.null_count > 0)
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    import pyarrow as pa
+
+    inside = kind.value_type if pa.types.is_dictionary(kind) else kind
+    return any((pa.types.is_string(inside), pa.types.is_large_string(inside), pa.types.is_null(inside)))
+
+
+def _as_key(value: Any, kind: pa.DataType) -> Any:
+    """A key's value as online rows have it. Raises what conversions raise."""
+    import pyarrow as pa
+
+    from seatrial.features.events import as_kept
+
+    if pa.types.is_timestamp(kind) and isinstance(value, str | date):
+        at = datetime.fromisoformat(value) if isinstance(value, str) else value
+        value = at.astimezone(UTC) if isinstance(at, datetime) and at.tzinfo else pa.scalar(at).cast(pa.timestamp("us"))
+        value = value if isinstance(value, datetime) else value.as_py().replace(tzinfo=UTC)
+    return as_kept(pa.chunked_array([pa.array([value]).cast(kind)]))[0].as_py()
 
 
 def _json_lines(path: Path) -> list[dict[str, Any]]:

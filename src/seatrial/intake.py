@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from seatrial.core.clock import monotonic
-from seatrial.core.errors import Failed, SeatrialError, Unavailable, UsageError
+from seatrial.core.errors import Failed, SeatrialError, Unavailable, UsageError, did_you_mean
 from seatrial.results import TakenIn
 from seatrial.stores.online import OnlineStoreDamaged, OnlineStoreTooNew
 from seatrial.stores.streams import Entry, Stream, StreamRefused, StreamUnavailable
@@ -126,12 +126,12 @@ def row_of(entry: Entry, schema: pa.Schema | None) -> Row:
 def complete(row: Row, schema: pa.Schema | None, named: Sequence[str], keys: Sequence[Sequence[str]]) -> Row:
     """The row with null for each column of the source that it lacks, whatever else comes with it.
 
-    named: columns that it must name: times and keys. keys: of each view; of one of them the row needs all.
+    named: columns that it must name: those that a view reads. keys: of each view; of one of them the row needs all.
     Raises NoRow.
     """
     for name in named:
         if name not in row:
-            raise NoRow(f"it has no '{name}'.")
+            raise NoRow(f"it lacks column '{name}'. {did_you_mean(name, list(row))}".strip())
     if not any(all(row[name] is not None for name in one) for one in keys):
         raise NoRow(f"it has no entity: '{keys[0][0]}' is null.")
     return row if schema is None else {**dict.fromkeys(schema.names), **row}

@@ -12,7 +12,7 @@ import re
 import sys
 import traceback
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
@@ -23,6 +23,7 @@ from seatrial.core.identity import digest
 from seatrial.data.sources import FrameSource, QuerySource, Source, raw_sources
 from seatrial.deployment.definition import Deployment
 from seatrial.features.definitions import BadDefinition, FeatureView
+from seatrial.features.request_time import RequestFunction
 from seatrial.features.shared import AT, SharedRows, SharedView
 from seatrial.monitoring.definition import Monitor
 from seatrial.retraining.definition import Retrain
@@ -56,6 +57,7 @@ class Definitions:
 
     own_sources: every source that a model or view reads, and every one bound to a name in the file, raw and derived.
     code_digest: digest of the files' bytes; files: their paths. gates: those that every model must pass.
+    functions: request-time functions that a name in the file or a model has.
     """
 
     models: dict[str, Model]
@@ -67,6 +69,7 @@ class Definitions:
     files: tuple[Path, ...] = ()
     code_digest: str = ""
     gates: tuple[Gate, ...] = ()
+    functions: dict[str, RequestFunction] = field(default_factory=dict)
 
     @cached_property
     def sources(self) -> dict[str, Source]:
@@ -109,7 +112,7 @@ def load_files(files: Sequence[Path], *, folder: Path) -> Definitions:
     """
     with collecting() as declared:
         for file in files:
-            declared += [value for value in vars(_run(file)).values() if isinstance(value, Source)]
+            declared += [value for value in vars(_run(file)).values() if isinstance(value, Source | RequestFunction)]
     return collect(declared, folder=folder, files=files)
 
 
@@ -125,6 +128,7 @@ def collect(declared: Iterable[object], *, folder: Path, files: Sequence[Path] =
     retrains: dict[str, Retrain] = {}
     sources: dict[str, Source] = {}
     gates: list[Gate] = []
+    functions: dict[str, RequestFunction] = {}
     things = list(declared)
     for thing in things:
         if isinstance(thing, FeatureView):
@@ -132,6 +136,7 @@ def collect(declared: Iterable[object], *, folder: Path, files: Sequence[Path] =
         elif isinstance(thing, Model):
             _add("model", models, thing.name, thing)
             _add_source(sources, thing.labels)
+            functions |= {function.name: function for function in thing.functions}
             for view in thing.views:
                 _add_view(views, sources, view, folder, files)
         elif isinstance(thing, Deployment):
@@ -144,11 +149,22 @@ def collect(declared: Iterable[object], *, folder: Path, files: Sequence[Path] =
             gates += [gate for gate in thing.gates if gate not in gates]
         elif isinstance(thing, Source):
             _add_source(sources, thing)
+        elif isinstance(thing, RequestFunction):
+            functions.setdefault(thing.name, thing)
     for model in models.values():
         check_waives(model.name, model.waives, gates)
     code = b"\0".join(file.name.encode() + b"\0" + file.read_bytes() for file in files)
     return Definitions(
-        models, views, deployments, monitors, retrains, sources, tuple(files), digest(code), tuple(gates)
+        models,
+        views,
+        deployments,
+        monitors,
+        retrains,
+        sources,
+        tuple(files),
+        digest(code),
+        tuple(gates),
+        functions,
     )
 
 

@@ -15,7 +15,7 @@ from seatrial.core.errors import SeatrialError, UsageError
 from seatrial.core.records import Event, Record
 from seatrial.core.windows import duration_text
 from seatrial.loading import pick
-from seatrial.results import FeatureInfo, FoundFeature, ModelStatus, Searched
+from seatrial.results import FeatureInfo, FoundFeature, FunctionShown, ModelStatus, Searched
 from seatrial.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -46,7 +46,8 @@ class Nouns(Workspace):
         return [self._status(model) for model in self._models().values()]
 
     def features(self) -> list[FeatureInfo]:
-        """Every feature of every view: whose it is, how far its view is online, and whether it is live.
+        """Every feature of every view: whose it is, how far its view is online, and whether it is live; then every
+        request-time function.
 
         A view of another project that cannot be looked up now is listed with the problem instead of its features.
         """
@@ -78,10 +79,28 @@ class Nouns(Workspace):
             FeatureInfo(name, "", name, "", "", "", "", "", "", None, problem=error.found)
             for name, error in reuse.unreadable.items()
         ]
+        found += [
+            FeatureInfo(
+                view="",
+                feature=function.name,
+                column=function.name,
+                entity="",
+                definition=f"{function.name}({', '.join(function.args)})",
+                source="",
+                ttl="",
+                owner="",
+                description=function.description,
+                online_rows=None,
+                live=reuse.use(function.name).deployments,
+                kind="function",
+            )
+            for function in reuse.functions.values()
+        ]
         return found
 
     def feature_show(self, name: str) -> dict[str, Any]:
-        """Everything about a view with all its features, or about one feature by its column (`view__feature`).
+        """Everything about a view with all its features, one feature by its column (`view__feature`), or a
+        request-time function.
 
         With who uses it, the versions that were frozen, and what was changed since the newest of them.
         """
@@ -89,7 +108,18 @@ class Nouns(Workspace):
 
         reuse = self._reuse()
         features = self.features()
-        column = [one for one in features if one.column == name and one.feature]
+        if name in reuse.functions and name not in self.definitions.views:
+            function = reuse.functions[name]
+            shown = FunctionShown(
+                function.name,
+                function.description,
+                list(function.args),
+                function.source,
+                function.digest,
+                _used_by(reuse.use(name)),
+            )
+            return dict(msgspec.to_builtins(shown))
+        column = [one for one in features if one.column == name and one.view]
         if column:
             return {**msgspec.to_builtins(column[0]), "used_by": _used_by(reuse.use(name))}
         if name in reuse.unreadable:

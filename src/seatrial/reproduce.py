@@ -34,7 +34,7 @@ from seatrial.core.records import Record
 from seatrial.inputs import Inputs, Inspect
 from seatrial.loading import Definitions, UnknownName, load_files
 from seatrial.results import Progress
-from seatrial.runs import DEFINITIONS, recorded_rows, sources_of, unpack
+from seatrial.runs import DEFINITIONS, finished, recorded_rows, sources_of, unpack
 from seatrial.training.closure import import_roots
 from seatrial.training.differences import Difference, in_order, of_code, of_data, of_declaration, of_environment
 from seatrial.workspace import Workspace
@@ -135,6 +135,12 @@ def reproduce(
             f"run {run.id} was logged by code of somebody's own, which seatrial did not run.",
             expected="Only what was trained by `seatrial train` can be trained again.",
             next="Run that code again, from the commit that `seatrial runs show` names.",
+            state="Nothing was trained.",
+        )
+    if not finished(run):
+        raise NotReproducible(
+            f"run {run.id} failed: {run.body['error']['found']}",
+            expected="A run that came to an end is made again.",
             state="Nothing was trained.",
         )
     notes: list[str] = []

@@ -87,6 +87,7 @@ class Released(msgspec.Struct, frozen=True):
 
     cost: of the process that scores it when its format is not "onnx", measured here (`releases.supervised.Cost`).
     notes: what is to be known of a model that was brought in from elsewhere.
+    needs_approval: policy lets it go live only when a second person approves it, and nobody has.
     """
 
     id: str
@@ -101,6 +102,7 @@ class Released(msgspec.Struct, frozen=True):
     new: bool
     cost: dict[str, Any] | None = None
     notes: list[str] = []
+    needs_approval: bool = False
 
     def _repr_html_(self) -> str:
         facts = {"model": f"{self.model} {self.semantic_version}", "version": self.version, "why": self.explanation}
@@ -141,7 +143,7 @@ class Replayed(msgspec.Struct, frozen=True):
 
 
 class FeatureInfo(msgspec.Struct, frozen=True):
-    """One feature of a view.
+    """One feature of a view, or a request-time function: then kind is "function", and only names and words are said.
 
     online_rows: entities that the online store knows of; None: it cannot be read now. materialized_through: up to which
         instant `materialize` took rows last, as the view is declared or was; None: it never did.
@@ -166,6 +168,18 @@ class FeatureInfo(msgspec.Struct, frozen=True):
     same_as: str | None = None
     shared_from: str | None = None
     problem: str | None = None
+    kind: str = "feature"
+
+
+class FunctionShown(msgspec.Struct, frozen=True):
+    """A request-time function. definition: its source as it is frozen; used_by: see `features used-by`."""
+
+    function: str
+    description: str
+    args: list[str]
+    definition: str
+    digest: str
+    used_by: dict[str, Any]
 
 
 class LookedUp(msgspec.Struct, frozen=True):
@@ -173,6 +187,7 @@ class LookedUp(msgspec.Struct, frozen=True):
 
     status: "present", "expired" (there are only rows older than the ttl or the windows) or "missing".
     event_timestamp, age_seconds: of the latest row that counts, or has expired; None without one.
+    features: by bare name; times are ISO 8601 text.
     """
 
     view: str

@@ -112,9 +112,8 @@ class Reuse:
 
     @cached_property
     def functions(self) -> dict[str, RequestFunction]:
-        """The request-time functions of the project's models."""
-        models = self._workspace.definitions.models.values()
-        return {one.name: one for model in models for one in model.features if isinstance(one, RequestFunction)}
+        """The request-time functions that the project declares, whether a model has them or not."""
+        return self._workspace.definitions.functions
 
     @cached_property
     def frozen(self) -> list[tuple[FrozenView, str, str]]:

@@ -46,6 +46,8 @@ svg text.light { fill: var(--ground); font-weight: 650; }
 
 def html(run: Mapping[str, Any], *, version: int | None, reproduced: Sequence[Mapping[str, Any]] = ()) -> str:
     """One run as a page. run: as `Project.run_show` tells it. reproduced: what came of training it again."""
+    if run.get("state", "finished") == "failed":
+        return _failed(run)
     words, tone, sign = _verdict(run, version)
     rows = run["split"]["train"]["rows"] + run["split"]["test"]["rows"]
     main = MAIN.get(run["task"], "roc_auc")
@@ -78,6 +80,20 @@ def html(run: Mapping[str, Any], *, version: int | None, reproduced: Sequence[Ma
         f"<footer>{safe(run['id'])} · times in UTC</footer>",
     ]
     return document(f"{run['model']}: {words}", "".join(body))
+
+
+def _failed(run: Mapping[str, Any]) -> str:
+    error = run["error"]
+    body = [
+        STYLE,
+        f'<p class="kicker">Model <strong>{safe(run["model"])}</strong> · {safe(_moment(trained_at(run["id"])))}</p>',
+        '<div class="verdict act"><h1><span class="sign">✗</span>',
+        f"It failed at: {safe(error['stage'] or 'the start')}</h1>",
+        f"<p>{safe(error['found'], 1000)}</p><p>{safe(error['expected'])}</p>",
+        f'<p class="next">{safe(error["next"])}</p></div>',
+        f"<footer>{safe(run['id'])} · <code>{safe(error['code'])}</code> · times in UTC</footer>",
+    ]
+    return document(f"{run['model']}: a training that failed", "".join(body))
 
 
 def compared_html(found: Compared) -> str:

@@ -113,6 +113,13 @@ class Compared(msgspec.Struct, frozen=True):
 
 def compare(workspace: Workspace, a: Record, b: Record, *, base: str = "") -> Compared:
     """What is different in `b`. Raises UsageError for runs of two models."""
+    for one in (a, b):
+        if not finished(one):
+            raise UsageError(
+                f"run {one.id} failed: {one.body['error']['found']}",
+                expected="Runs that came to an end are compared.",
+                state="Nothing was compared.",
+            )
     if a.name != b.name:
         raise UsageError(
             f"run {a.id} is of model '{a.name}', and {b.id} of '{b.name}'.",
@@ -133,6 +140,11 @@ def compare(workspace: Workspace, a: Record, b: Record, *, base: str = "") -> Co
         importance=_importance(a.body, b.body),
         base=base,
     )
+
+
+def finished(run: Record) -> bool:
+    """Whether a training came to its end; one that failed half-way has no metrics."""
+    return bool(run.body.get("state", "finished") == "finished")
 
 
 def facts(workspace: Workspace, run: Record) -> RunFacts:
@@ -179,7 +191,13 @@ def base_run(workspace: Workspace, run: Record, branch: str) -> Record:
     looked: dict[str, bool] = {}
     for one in reversed(workspace.metadata.records("run", run.name)):
         commit = one.body["environment"]["code"]["commit"]
-        if one.id == run.id or commit is None or "sample" in one.body or one.body["environment"]["code"]["dirty"]:
+        if (
+            one.id == run.id
+            or not finished(one)
+            or commit is None
+            or "sample" in one.body
+            or one.body["environment"]["code"]["dirty"]
+        ):
             continue
         if commit not in looked:
             looked[commit] = _is_ancestor(workspace.folder, commit, branch)
@@ -195,7 +213,7 @@ def base_run(workspace: Workspace, run: Record, branch: str) -> Record:
 
 def newest_runs(workspace: Workspace, model: str | None, count: int) -> list[Record]:
     """The newest runs of a model, oldest first; without a name, of the model of the newest run."""
-    runs = workspace.metadata.records("run", model)
+    runs = [one for one in workspace.metadata.records("run", model) if finished(one)]
     if runs and model is None:
         runs = [one for one in runs if one.name == runs[-1].name]
     if len(runs) < count:

@@ -336,6 +336,7 @@ class Tracked:
             "model": self.name,
             "state": self.state,
             "failure": failure,
+            **({"error": _told(failure)} if failure else {}),
             "passed": not failure,
             "metrics": {name: series[-1][1] for name, series in self.metrics.items()},
             "series": self.metrics,
@@ -398,6 +399,11 @@ def _split(train: int, test: int, known: NDArray[np.bool_]) -> dict[str, Any]:
     counts = {"given": train + test, "unlabelled": missing, "label_not_known": 0, "used": train + test - missing}
     parts = {"train": {"rows": train}, "test": {"rows": test - missing}}
     return {"kind": "given", "rows": counts, **parts, "purged": 0, "unseen": {}, "refit_rows": 0}
+
+
+def _told(failure: str) -> dict[str, str]:
+    """What a block raised, as failed trainings tell it."""
+    return {"code": "", "stage": "the block", "found": failure, "expected": "", "next": ""}
 
 
 def _shell() -> Any:

@@ -188,6 +188,19 @@ def _renamed(view: SharedView, name: str, tables: Mapping[str, pa.Table]) -> Map
     return {**tables, name: tables[view.source.name]} if view.source.name in tables else tables
 
 
+def columns_needed(views: Sequence[FeatureView], frozen: Sequence[Needed], schema: pa.Schema | None) -> list[str]:
+    """The columns of a source that a pushed row must have, if only as null: those that the views over it read.
+
+    schema: the source's columns, None when they are not known; of a frozen view only those of them count.
+    """
+    from seatrial.features.plan import plan_view
+
+    names = list(schema.names) if schema is not None else []
+    needs = [column for view in views for column in plan_view(view).columns_read(names)]
+    needs += [column for one in frozen if one.source for column in one.plan.columns_read(names) if column in names]
+    return list(dict.fromkeys(needs))
+
+
 def refuse_retyped(workspace: Workspace, views: Sequence[FeatureView], tables: Mapping[str, pa.Table]) -> None:
     """Raise ViewRetyped when a view's columns have other types than the rows that are online were made of."""
     from seatrial.features.feeding import column_differences, schema_of

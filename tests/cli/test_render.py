@@ -167,6 +167,31 @@ def test_a_release_shows_its_number_the_reason_and_the_parity():
     assert "seatrial deploy late --release rel_1" in shown
 
 
+def test_a_release_that_needs_a_second_person_says_so_before_the_deployment():
+    lines = piped(render.released(RELEASE | {"needs_approval": True})).splitlines()
+    assert lines[-2] == 'Next: seatrial approve rel_1 --reason "..." --actor SECOND_PERSON'
+    assert lines[-1] == "Then: seatrial deploy late --release rel_1"
+
+
+def test_predictions_say_which_views_had_nothing_fresh_and_show_the_features_that_were_asked_for():
+    answer = {"prediction": 1, "prediction_id": "p", "views": {"delay": "missing", "here": "present"}}
+    shown = piped(render.predicted([answer | {"features": {"delay__last": None, "distance": 5.0}}]))
+    assert "view delay: missing\n" in shown
+    assert "view here" not in shown
+    assert "features of p\n  delay__last  -\n  distance     5\n" in shown
+    assert "view delay: missing for 1 of 2 rows" in piped(render.predicted([answer, {"prediction": 0}]))
+
+
+def test_a_list_of_features_is_no_wider_than_a_screen_and_says_what_it_leaves_out():
+    one = {"column": "v__f", "definition": "mean(sql('a + b'), window=24h)", "entity": "shop", "source": "s"}
+    assert "not shown here" not in piped(render.features([one]))
+    wide = one | {"definition": "mean(" + "x" * 200 + ")", "tags": ["t" * 30], "source": "s" * 60}
+    shown = piped(render.features([one, wide]))
+    assert max(map(len, shown.splitlines())) <= 120
+    assert "not shown here: tags, source, entity" in shown
+    assert "xxx…" in shown
+
+
 def test_what_was_written_is_explained_and_no_view_at_all_is_said():
     row = {
         "view": "v",

@@ -215,6 +215,9 @@ def test_a_body_as_the_service_takes_it_is_understood(told):
     (plain,) = told("predict", "--request", ROW)
     (pasted,) = told("predict", "--request", f'{{"features": {ROW}, "request_id": "mine"}}')
     assert (pasted["probability"], pasted["request_id"]) == (plain["probability"], "mine")
+    (asking,) = told("predict", "--request", f'{{"features": {ROW}, "return_features": true}}')
+    assert asking["features"].items() >= json.loads(ROW).items()
+    assert "features" not in plain
     many = told("predict", "--request", f'{{"instances": [{ROW}, {ROW}]}}')
     assert [one["probability"] for one in many] == [plain["probability"]] * 2
 

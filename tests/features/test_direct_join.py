@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 
+import numpy as np
 import pandas as pd
 import polars as pl
 import pyarrow as pa
@@ -14,6 +15,9 @@ from seatrial import Entity, FrameSource, ParquetSource, agg, feature_view, poin
 from seatrial.data.reading import SourceEmpty
 from seatrial.data.snapshot import content
 from seatrial.data.sources import ColumnMissing
+from seatrial.features.events import EventTimeOutOfRange, TypeNotKept
+from seatrial.features.join import NameTaken
+from seatrial.features.lookup import entity_key
 from tests.features.test_join import START, event, event_table, question_table, view_of
 
 HOUR = 3_600_000_000
@@ -120,3 +124,61 @@ def test_the_digest_of_a_set_is_the_same_at_one_two_and_four_threads():
         joined = point_in_time_join(questions, views, threads=threads)
         digests.add(content(joined).id)
     assert len(digests) == 1
+
+
+def joined(column, **features):
+    """Features of one column over three events of one key, two of which tie; asked after all of them."""
+    table = pa.table({"k": [1, 1, 1], "ts": pa.array([START, START, START - HOUR], TIMES), "c": column})
+    source = FrameSource(table, name="ev", event_timestamp="ts")
+    view = feature_view(entity=Entity("k"), source=source)(type("v", (), features))
+    asked = pa.table({"k": [1], "at": pa.array([START + HOUR], TIMES)})
+    return point_in_time_join(asked, [view])
+
+
+def test_integers_beyond_what_floats_hold_are_reckoned_with_as_the_nearest():
+    column = pa.array([2**53 + 1, 2, 3])
+    found = joined(column, most=agg.max("c", window="1d"), last=agg.last("c"))
+    assert found["v__most"].to_pylist() == [float(2**53)]
+    assert found["v__last"].to_pylist() == [2**53 + 1]
+
+
+def test_the_least_integer_is_a_value_among_different_ones():
+    column = pa.array([-(2**63), 2, 2])
+    assert joined(column, n=agg.count_distinct("c", window="1d"))["v__n"].to_pylist() == [2.0]
+
+
+@pytest.mark.parametrize("kind", [pa.float16(), pa.list_(pa.float64(), 2), pa.decimal128(5, 2)])
+def test_ties_of_every_type_that_is_kept_are_decided(kind):
+    values = [[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]] if pa.types.is_fixed_size_list(kind) else [1, 2, 3]
+    column = pa.array(np.array(values, np.float16)) if kind == pa.float16() else pa.array(values, kind)
+    assert joined(column, last=agg.last("c"))["v__last"].to_pylist() == [values[1]]
+
+
+@pytest.mark.parametrize("inside", [TIMES, pa.date32(), pa.decimal128(5, 2), pa.float16()])
+def test_lists_that_would_not_be_the_same_online_are_refused_by_column(inside):
+    column = pa.array([[], [], []], pa.list_(inside))
+    with pytest.raises(TypeNotKept, match="column 'c'"):
+        joined(column, last=agg.last("c"))
+
+
+@pytest.mark.parametrize("values", [[0.0, -0.0, 1.0], [-0.0, 0.0, 1.0]])
+def test_minus_zero_is_zero(values):
+    (found,) = joined(pa.array(values), last=agg.last("c"))["v__last"].to_pylist()
+    assert str(found) == "0.0"
+    assert entity_key([-0.0]) == entity_key([0.0])
+
+
+def test_an_event_before_all_time_is_refused():
+    table = pa.table({"k": [1], "ts": pa.array([-(2**63) + 1], TIMES), "c": [1.0]})
+    view = feature_view(entity=Entity("k"), source=FrameSource(table, name="ev", event_timestamp="ts"))(
+        type("v", (), {"last": agg.last("c")})
+    )
+    with pytest.raises(EventTimeOutOfRange, match="1 of 1 rows"):
+        point_in_time_join(pa.table({"k": [1], "at": pa.array([START], TIMES)}), [view])
+
+
+def test_a_column_that_the_rows_have_and_a_view_named_twice_are_refused(departures):
+    asked = pa.table({"carrier": ["UA"], "at": pa.array([START], TIMES), "delays__last": [1.0]})
+    for rows, views in ((asked, [departures]), (asked.drop_columns("delays__last"), [departures, departures])):
+        with pytest.raises(NameTaken, match="delays__last"):
+            point_in_time_join(rows, views)

@@ -15,13 +15,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from seatrial import Entity, FrameSource, ParquetSource, Project, agg, feature_view
+from seatrial import Entity, FrameSource, ParquetSource, Project, agg, feature_view, sql
 from seatrial.cli import run
 from seatrial.core.clock import FixedClock, iso, to_us
 from seatrial.core.errors import UsageError
 from seatrial.core.windows import Window
 from seatrial.features.statistics import NoRowsInRange, histogram, number_spread, text_spread, view_statistics
 from seatrial.monitoring.feature_page import html
+from seatrial.monitoring.pictures import tick_texts
 
 TIME = pa.timestamp("us", tz="UTC")
 START = datetime(2024, 3, 1, tzinfo=UTC)
@@ -189,7 +190,7 @@ def test_the_command_describes_a_view_and_lists_what_was_kept(folder, capsys):
     assert [one["feature"] for one in found["features"]] == ["amount", "kind", "count_4h"]
     assert [piece["count"] for piece in found["features"][0]["buckets"]] == [6, 6, 6, 6]
     page = (folder / "page.html").read_text()
-    assert page.count("<section>") == 3
+    assert page.count("<section id=") == 3
     assert run(words) == 0
     (kept,) = json.loads(capsys.readouterr().out)
     assert (kept["id"], kept["rows"]) == (found["id"], 24)
@@ -237,3 +238,29 @@ def test_one_value_far_out_does_not_hide_the_others_in_one_bin():
         view(), sales().set_column(4, "amount", pa.array([float(n == 7) * 1e6 + n for n in range(48)])), DAY
     )
     assert f"{of(found, 'amount').whole.max:,.0f}</text>" in html(found)
+
+
+def test_a_last_value_that_is_a_time_has_a_first_and_a_last(tmp_path):
+    table = sales()
+    found = view_statistics(view(told=agg.last("told_at"), day=agg.last(sql("CAST(told_at AS DATE)"))), table, DAY)
+    told, day = of(found, "told"), of(found, "day")
+    assert (told.kind, told.whole.mean, told.whole.counts) == ("time", None, [])
+    assert (told.whole.min, told.whole.max) == ("2024-03-01T03:00:00Z", "2024-03-02T02:00:00Z")
+    assert (day.whole.distinct_count, day.whole.min) == (2, "2024-03-01T00:00:00Z")
+    page = html(found)
+    assert "<dt>first</dt><dd>2024-03-01T03:00:00Z</dd>" in page
+    assert "<dt>mean</dt>" not in page
+
+
+def test_a_page_of_many_features_begins_with_a_table_of_links():
+    few = {f"sum_{n}h": agg.sum("amount", window=f"{n}h") for n in range(1, 7)}
+    assert '<a href="#' not in html(view_statistics(view(**few), sales(), DAY))
+    page = html(view_statistics(view(**few, kind=agg.last("kind")), sales(), DAY))
+    for name in (*few, "kind"):
+        assert f'<a href="#{name}">' in page
+        assert f'<section id="{name}">' in page
+    assert "from 2024-03-01 to 2024-03-02</h1>" in page
+
+
+def test_ticks_of_small_shares_are_told_apart():
+    assert tick_texts([0.0, 0.0005, 0.001], "share") == ["0.00 %", "0.05 %", "0.10 %"]

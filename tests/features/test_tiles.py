@@ -182,7 +182,7 @@ def test_a_restatement_moves_an_event_from_one_tile_to_another(tmp_path, few_are
         reader = follow(view, store)
         for at in (moved["known"] - 1, moved["known"], moved["known"] + HOUR // 2):
             if at == moved["known"]:
-                assert materialize.write(view, event_table([moved]), store).written == 2
+                assert materialize.write(view, event_table([moved]), store).written == 1
             question = {"at": at, "carrier": "UA", "origin": "EWR"}
             offline = joined(view, [*history, moved], [question]).to_pylist()[0]
             assert as_told(reader.assemble(question, at).columns, view) == as_told(offline, view)
@@ -346,3 +346,18 @@ def test_sixty_thousand_events_of_one_entity_are_told_as_the_join_tells_them(tmp
         offline = join.as_of(question_table(asked), {"scans": scans}, {"scans": table}).to_pylist()
         for question, row in zip(asked, offline, strict=True):
             assert as_told(reader.assemble(question, question["at"]).columns, scans) == as_told(row, scans)
+
+
+def test_an_older_row_that_comes_late_is_not_taken_for_the_latest_among_rows_that_were_left_out(tmp_path):
+    @feature_view(entity=Entity("carrier"), source=view_of(ttl=None).source)
+    class newest:
+        delay = agg.last("delay")
+
+    history = spaced(10)
+    late = history[4] | {"flight": 99, "event": history[4]["event"] + 1, "known": history[4]["event"] + 1}
+    at = history[5]["event"] + 1
+    with online_store(tmp_path) as store:
+        materialize.write(newest, event_table(history), store, known_by_us=history[-1]["known"])
+        materialize.write(newest, event_table([late]), store)
+        with pytest.raises(AskedBeforeTail):  # the row of history[5], which was the latest then, is not there
+            follow(newest, store).assemble({"carrier": "UA"}, at)

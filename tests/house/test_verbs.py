@@ -7,7 +7,7 @@ import pytest
 
 from seatrial import Project
 from seatrial.building import Building
-from seatrial.cli import catalogue, feature_quality, registry, runs, steering  # noqa: F401  they register themselves
+from seatrial.cli import catalogue, feature_quality, feature_rows, registry, runs, steering  # noqa: F401  they register themselves
 from seatrial.cli.nouns import NOUNS
 from seatrial.cli.verbs import VERBS
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from contextlib import closing
 
 import pytest
 
@@ -55,3 +56,25 @@ def test_a_writer_that_waits_too_long_says_that_it_may_be_tried_again(tmp_path):
     put(store, {("view", b"a"): b"1"})
     assert store.get([("view", b"a")]) == [b"1"]
     store.close()
+
+
+def test_a_store_is_opened_and_read_while_another_writes(tmp_path):
+    path = tmp_path / "online.db"
+    with closing(SqliteOnlineStore(path)) as store:
+        store.update(lambda rows: rows.put(("v", b"k"), b"row"))
+    with closing(sqlite3.connect(path, isolation_level=None)) as writer:
+        writer.execute("BEGIN IMMEDIATE")
+        with closing(SqliteOnlineStore(path, busy_seconds=0.0)) as store:
+            assert store.get([("v", b"k")]) == [b"row"]
+
+
+def test_a_file_whose_table_is_another_or_missing_is_damaged(tmp_path):
+    for name, table in (("none.db", "other (x)"), ("another.db", "rows (x)")):
+        with closing(sqlite3.connect(tmp_path / name)) as made:
+            made.execute(f"CREATE TABLE {table}")
+            made.execute("PRAGMA user_version=1")
+        with closing(SqliteOnlineStore(tmp_path / name)) as store, pytest.raises(OnlineStoreDamaged):
+            store.get([("v", b"k")])
+    (tmp_path / "folder.db").mkdir()
+    with pytest.raises(OnlineStoreDamaged):
+        SqliteOnlineStore(tmp_path / "folder.db")

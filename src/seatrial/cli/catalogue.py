@@ -53,7 +53,7 @@ VERBS: dict[str, tuple[Line, ...]] = {
 
 NOUNS: tuple[Line, ...] = (
     ("snapshots", "Frozen raw data: list, show, diff"),
-    ("features", "Feature views: list, show, search, used-by, get, join, leaks, verify, stats"),
+    ("features", "Feature views: list, show, search, used-by, leaks, verify, stats, get, join, lookup"),
     ("runs", "Trainings: list, show, compare, extract"),
     ("models", "Models, their versions and aliases: list, show, alias, history, card, delete"),
     ("releases", "Packed versions: list, show, verify, diff, card, sbom, delete, resign"),

@@ -6,6 +6,7 @@ exactly one JSON document, and a problem is one on stderr. The exit code is the 
 
 from __future__ import annotations
 
+import re
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -90,6 +91,16 @@ def as_time(_ctx: click.Context, param: click.Parameter, value: str | None) -> d
     from seatrial.core.clock import parse_time
 
     return None if value is None else parse_time(value, name=f"--{param.name}")
+
+
+def as_start(_ctx: click.Context, param: click.Parameter, value: str | None) -> datetime | None:
+    """The value of an option that is one end of a stretch of time: as `as_time`; a bare date is midnight UTC."""
+    from seatrial.core.clock import parse_time
+
+    if value is None:
+        return None
+    bare = re.fullmatch(r"\d{4}-\d{2}-\d{2}", value.strip())
+    return parse_time(f"{value.strip()}T00:00:00Z" if bare else value, name=f"--{param.name}")
 
 
 def as_window(_ctx: click.Context, _param: click.Parameter, value: str | None) -> Window | None:
@@ -208,6 +219,7 @@ class Root(_Helping, click.Group):
     def get_command(self, _ctx: click.Context, name: str) -> click.Command | None:
         from seatrial.cli import (  # noqa: F401  their verbs and nouns register themselves
             feature_quality,
+            feature_rows,
             registry,
             runs,
             steering,

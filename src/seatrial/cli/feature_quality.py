@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from seatrial.cli import talk
-from seatrial.cli.door import BadCommandLine, Invocation, as_time, as_window
+from seatrial.cli.door import BadCommandLine, Invocation, as_start, as_window
 from seatrial.cli.nouns import NOUNS
 from seatrial.cli.render import Block, Line, Plain, Table, leak_words, listing
 
@@ -74,8 +74,8 @@ def features_verify(
 
 @NOUNS["features"].command("stats")
 @click.argument("view", required=False)
-@click.option("--start", callback=as_time, metavar="TIME", help="Events from it on; ISO 8601 with a zone.")
-@click.option("--end", callback=as_time, metavar="TIME", help="Events before it.")
+@click.option("--start", callback=as_start, metavar="TIME", help="Events from it on; a date is its midnight UTC.")
+@click.option("--end", callback=as_start, metavar="TIME", help="Events before it.")
 @click.option("--by", metavar="DURATION", help='Also for each piece of this length, such as "1d".')
 @click.option("--html", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="Write a page as well.")
 @click.pass_obj
@@ -90,7 +90,7 @@ def features_stats(
     """Describe the values of VIEW at its events from --start to --end: nulls, moments, quartiles, histogram.
 
     What was described is kept by its content. Without --start and --end, what was kept is listed, of VIEW or of all."""
-    from seatrial.core.clock import to_us
+    from seatrial.core.clock import iso, to_us
     from seatrial.core.windows import Window
 
     if start is None and end is None:
@@ -100,10 +100,14 @@ def features_stats(
             kept = project.feature_stats_kept(view)
             call.answer(kept, lambda things: listing(things, next="seatrial features stats VIEW --start --end"))
         return
-    if view is None or start is None or end is None or start >= end:
+    if start is not None and end is not None and start >= end:
+        raise BadCommandLine(
+            f"--end {iso(end)} is not after --start {iso(start)}.", expected="A stretch of time ends after it starts."
+        )
+    if view is None or start is None or end is None:
         raise BadCommandLine(
             "statistics are asked for without a view, or without a stretch of time.",
-            expected="VIEW, --start and a later --end are needed.",
+            expected="VIEW, --start and --end are needed.",
         )
     with call.project() as project:
         with talk.Progress() as progress:
@@ -146,6 +150,10 @@ def stats(found: Plain) -> list[Block]:
             for one in texts
         ]
         blocks += [Line(), Table(("feature", "count", "null_rate", "distinct", "most frequent"), rows)]
+    times = [one for one in found["features"] if one["kind"] == "time"]
+    if times:
+        rows = [[one["feature"], *(one["whole"][name] for name in (*names[:3], "min", "max"))] for one in times]
+        blocks += [Line(), Table(("feature", "count", "null_rate", "distinct", "first", "last"), rows)]
     if found["by"] and numbers:
         pieces = [list(same) for same in zip(*(one["buckets"] for one in numbers), strict=True)]
         rows = [[same[0]["start"], same[0]["count"], *(piece["mean"] for piece in same)] for same in pieces]

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
 
 import click
 
-from seatrial.cli import catalogue, talk
-from seatrial.cli.door import BadCommandLine, Invocation, Noun
+from seatrial.cli import catalogue
+from seatrial.cli.door import Invocation, Noun
 
 NOUNS: dict[str, Noun] = {
     name: Noun(name, short_help=purpose, help=f"{purpose}. `seatrial {name}` alone lists.")
@@ -98,49 +97,6 @@ def features_used_by(call: Invocation, name: str) -> None:
 
     with call.project() as project:
         call.answer(project.features_used_by(name), render.used_by)
-
-
-@NOUNS["features"].command("get")
-@click.argument("view")
-@click.argument("keys", nargs=-1, required=True, metavar="KEY=VALUE ...")
-@click.pass_obj
-def features_get(call: Invocation, view: str, keys: tuple[str, ...]) -> None:
-    """Show what is online of one entity of VIEW: its features, their status and their age, as of now or --at."""
-    from seatrial.cli import render
-
-    given = dict(key.partition("=")[::2] for key in keys)
-    if not all("=" in key for key in keys):
-        raise BadCommandLine("an entity is named by KEY=VALUE.", expected="For example carrier=UA.")
-    with call.project() as project:
-        call.answer(project.feature_get(view, given), render.details)
-
-
-@NOUNS["features"].command("join")
-@click.argument("rows", type=click.Path(exists=True, dir_okay=False))
-@click.option("--view", "views", multiple=True, metavar="VIEW", help="A view to join (default: all). May be repeated.")
-@click.option(
-    "--instant", default="at", show_default=True, metavar="COLUMN", help="The column with each row's instant."
-)
-@click.option("--out", required=True, type=click.Path(dir_okay=False), metavar="FILE", help="Parquet to write.")
-@click.option("--engine", type=click.Choice(["local", "spark"]), help="Where rows are joined (default: the settings').")
-@click.pass_obj
-def features_join(
-    call: Invocation,
-    rows: str,
-    views: tuple[str, ...],
-    instant: str,
-    out: str,
-    engine: Literal["local", "spark"] | None,
-) -> None:
-    """Join ROWS (.parquet, .csv, .jsonl) with features, each as it was known at the row's own instant.
-
-    Every row comes back in its place, with a column VIEW__FEATURE for each feature."""
-    from seatrial.cli import render
-
-    with call.project() as project:
-        with talk.Progress() as progress:
-            joined = project.feature_join(rows, views, at=instant, engine=engine, out=out, progress=progress)
-        call.answer({"rows": joined.num_rows, "columns": joined.column_names, "file": out}, render.details)
 
 
 @NOUNS["models"].command("list")

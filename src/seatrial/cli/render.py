@@ -40,6 +40,7 @@ class Table:
 Block = Line | Table
 
 DECLARE = "declare a source and a Model in project.py; its comments show how"
+WIDEST = 120  # columns of text that a list takes
 MAIN_METRICS = ("roc_auc", "log_loss", "f1", "rmse", "mae", "r2")
 
 
@@ -285,8 +286,17 @@ def released(release: Plain) -> list[Block]:
         *_form_lines(release),
         *(Line(f"  Note      {note}") for note in release.get("notes", ())),
         Line(f"  Bundle    {release['path']}  ({release['format']}, {size})"),
-        Line(f"Next: seatrial deploy {release['model']} --release {release['id']}"),
+        *_on_the_way(release),
     ]
+
+
+def _on_the_way(release: Plain) -> list[Block]:
+    """What comes next: somebody else's approval where policy wants one, then the deployment."""
+    deploy = f"seatrial deploy {release['model']} --release {release['id']}"
+    if not release.get("needs_approval"):
+        return [Line(f"Next: {deploy}")]
+    approve = f'seatrial approve {release["id"]} --reason "..." --actor SECOND_PERSON'
+    return [Line(f"Next: {approve}"), Line(f"Then: {deploy}")]
 
 
 def _form_lines(release: Plain) -> list[Block]:
@@ -334,9 +344,20 @@ def deployed(done: Plain) -> list[Block]:
 
 
 def predicted(answers: list[Plain]) -> list[Block]:
-    """One row per prediction."""
+    """One row per prediction; then which views had nothing fresh to say, and the features where they were asked for."""
     columns = ("prediction", "probability", "model_version", "request_id", "prediction_id", "latency_ms")
-    return [_table([answer | {"probability": _likeliest(answer["probability"])} for answer in answers], columns)]
+    blocks: list[Block] = [
+        _table([answer | {"probability": _likeliest(answer["probability"])} for answer in answers], columns)
+    ]
+    states = Counter((view, state) for one in answers for view, state in one.get("views", {}).items())
+    for (view, state), count in sorted(states.items()):
+        if state != "present":
+            of = "" if len(answers) == 1 else f" for {count:,} of {len(answers):,} rows"
+            blocks.append(Line(f"view {view}: {state}{of}"))
+    for one in answers:
+        if one.get("features"):
+            blocks += [Line(), Line(f"features of {one['prediction_id']}", "bold"), *details(one["features"])]
+    return blocks
 
 
 def _likeliest(probability: Any, *, most: int = 3) -> Any:
@@ -457,7 +478,29 @@ def features(things: list[Plain]) -> list[Block]:
     ]
     shown_things = [{name: value or None if name == "tags" else value for name, value in one.items()} for one in things]
     columns += [name for name in ("live", "same_as", "shared_from", "problem") if any(one.get(name) for one in things)]
-    return [_table(shown_things, columns)]
+    left_out: list[str] = []
+    found = _table(shown_things, columns)
+    for name in ("tags", "source", "entity", "ttl", "owner", "materialized_through", "same_as", "shared_from", "live"):
+        if _width(found) <= WIDEST:
+            break
+        if any(one.get(name) for one in shown_things) and name in columns:
+            columns.remove(name)
+            left_out.append(name.replace("_", " "))
+            found = _table(shown_things, columns)
+    if _width(found) > WIDEST:
+        room = max(WIDEST - _width(found) + max(len(str(one.get("definition", ""))) for one in things), 20)
+        cut = [{**one, "definition": shortened(str(one.get("definition", "")), room)} for one in shown_things]
+        found = _table(cut, columns)
+    more = [Line(f"not shown here: {', '.join(left_out)} (--json, or `features show`)", "dim")] if left_out else []
+    return [found, *more]
+
+
+def shortened(words: str, most: int) -> str:
+    return words if len(words) <= most else f"{words[: most - 1]}…"
+
+
+def _width(table: Table) -> int:
+    return max(len(line) for line in text(table).splitlines())
 
 
 def feature(thing: Plain) -> list[Block]:

@@ -378,9 +378,10 @@ def predict(
                 scored = project.predict_batch(model, batch, progress=progress)
             call.answer(scored, outcome.scored)
         return
-    rows, ids = read_rows(request, file)
+    rows, ids, with_features = read_rows(request, file)
     with call.project() as project:
-        call.answer(project.predict(model, rows, at=call.at, url=url, request_ids=ids), render.predicted)
+        answers = project.predict(model, rows, at=call.at, url=url, request_ids=ids, return_features=with_features)
+        call.answer(answers, render.predicted)
 
 
 @verb("lineage")
@@ -453,10 +454,12 @@ def export_docker(call: Invocation, release: str, folder: Path) -> None:
         call.answer({"folder": str(folder), "release": release, "files": files}, render.exported)
 
 
-def read_rows(request: str | None, file: str | None) -> tuple[list[dict[str, Any]], list[str | None]]:
-    """The rows of --request (one JSON object) or --file (JSON lines; - is stdin), and the request id of each, if any.
+def read_rows(request: str | None, file: str | None) -> tuple[list[dict[str, Any]], list[str | None], bool]:
+    """The rows of --request (one JSON object) or --file (JSON lines; - is stdin), the request id of each, if any, and
+    whether any asks for the features.
 
-    An object may be the row itself or a body as the service takes it: {"features": {...}, "request_id": "..."}.
+    An object may be the row itself or a body as the service takes it: {"features": {...}, "request_id": "...",
+    "return_features": true}.
     Raises BadRequestRows with the line that is neither. Values are checked by the model's signature.
     """
     if request is not None:
@@ -473,11 +476,11 @@ def read_rows(request: str | None, file: str | None) -> tuple[list[dict[str, Any
                 f"the file {file} cannot be read: {reason}.", expected="JSON lines in UTF-8."
             ) from None
         read = _rows(content, file)
-    return [row for row, _ in read], [request_id for _, request_id in read]
+    return [row for row, *_ in read], [request_id for _, request_id, _ in read], any(asks for *_, asks in read)
 
 
-_Row = tuple[dict[str, Any], str | None]
-"""A row and its request id."""
+_Row = tuple[dict[str, Any], str | None, bool]
+"""A row, its request id, and whether its features are asked for."""
 
 
 def _rows(content: str, where: str) -> list[_Row]:
@@ -502,11 +505,13 @@ def _row(line: str, where: str) -> list[_Row]:
         rows = found.pop("instances")
     else:
         found, rows = {}, [found]
-    request_id = found.pop("request_id", None)
-    if found or not isinstance(request_id, str | None):
+    request_id, asks = found.pop("request_id", None), found.pop("return_features", False)
+    if found or not isinstance(request_id, str | None) or not isinstance(asks, bool):
+        wrong = "request_id" if isinstance(asks, bool) else "return_features"
         raise BadRequestRows(
-            f"{where} is a body with '{next(iter(found), 'request_id')}', which is not taken here.",
-            expected='Of a body "features" or "instances" is taken, and "request_id", a string.',
+            f"{where} is a body with '{next(iter(found), wrong)}', which is not taken here.",
+            expected='Of a body "features" or "instances" is taken, "request_id", a string, and '
+            '"return_features", true or false.',
             next="The time of a prediction is given with --at.",
             state="Nothing was predicted.",
         )
@@ -514,7 +519,7 @@ def _row(line: str, where: str) -> list[_Row]:
         raise BadRequestRows(
             f"{where} is JSON, but not an object.", expected='An object such as {"distance": 500} is expected.'
         )
-    return [(row, request_id) for row in rows]
+    return [(row, request_id, asks) for row in rows]
 
 
 def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -71,6 +71,22 @@ def wrong(expression: str, rows: pa.Table) -> str:
     return problem
 
 
+def columns_read(expression: str, columns: Sequence[str]) -> list[str]:
+    """Those of `columns` that an expression names, in their order; none when it is no expression."""
+    import duckdb
+    import msgspec
+
+    try:
+        with session({}) as connection:
+            sql = f"SELECT (\n{expression}\n) AS value"
+            (text,) = connection.execute("SELECT json_serialize_sql(?)", [sql]).fetchone() or ("{}",)
+    except duckdb.Error:
+        return []
+    named = [node["column_names"] for node in _nodes(msgspec.json.decode(text)) if node["class"] == "COLUMN_REF"]
+    read = {part.lower() for parts in named for part in parts}
+    return [column for column in columns if column.lower() in read]
+
+
 def _looks_beyond(connection: Any, sql: str, columns: Sequence[str]) -> str:
     """What in a parsed expression depends on more than one row's columns; empty when nothing does."""
     import msgspec

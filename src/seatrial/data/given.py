@@ -12,7 +12,7 @@ from datetime import date, datetime
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any
 
-from seatrial.core.errors import Failed
+from seatrial.core.errors import Failed, did_you_mean, listed
 from seatrial.data.reading import Times
 from seatrial.data.sources import CsvSource, Source
 
@@ -24,6 +24,42 @@ class RowWrongType(Failed):
     """A row that was handed over has a value of another type than its source's column."""
 
     code = "data.row_wrong_type"
+
+
+class ColumnLacking(Failed):
+    """A row that was handed over lacks a column that a view reads."""
+
+    code = "data.row_lacks_column"
+
+
+def require(rows: object, source: Source, needs: Sequence[str]) -> None:
+    """Raise ColumnLacking for the first row that lacks one of the columns `needs`; null is a value.
+
+    rows: dicts, each of which may lack others, or a table, whose rows all lack the same.
+    """
+    if isinstance(rows, list):
+        given = ((place, row) for place, row in enumerate(rows) if isinstance(row, Mapping))
+    else:
+        names = getattr(rows, "column_names", None)
+        given = iter([(0, dict.fromkeys(names))] if names is not None and len(rows) else [])  # type: ignore[arg-type]
+    for place, row in given:
+        for name in needs:
+            if name not in row:
+                raise lacking(place, source, name, list(row))
+
+
+def lacking(row: int, source: Source, column: str, there: Sequence[str]) -> ColumnLacking:
+    """The error for one row. row: counted from 0; there: the columns that it has."""
+    return ColumnLacking(
+        f"row {row} lacks column '{column}' of source '{source.name}'.",
+        expected=f"A row has each column that a view reads, if only as null; this one has {listed(there)}. "
+        f"{did_you_mean(column, there)}".strip(),
+        state="Nothing was written.",
+        next="Correct the rows and push them again.",
+        source=source.name,
+        column=column,
+        row=row,
+    )
 
 
 def table_of(rows: Sequence[Mapping[str, Any]], source: Source, schema: pa.Schema | None) -> pa.Table:

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 Int64 = NDArray[np.int64]
 
 NEVER_US = 2**63 - 1  # "known at" of a row that is never known; "superseded at" of a row that never is
+LEAST = -(2**63)  # stands for null among integers
+FIRST_US, LAST_US = -62_135_596_800_000_000, 253_402_300_799_999_999  # the years 1 to 9999
 LARGEST_SUM = 2**48  # 32,768 of them still add up within 64 bits
 
 
@@ -36,6 +38,12 @@ class EventTimeMissing(Failed):
     """Rows of a view's source have no event time."""
 
     code = "features.event_time_missing"
+
+
+class EventTimeOutOfRange(Failed):
+    """Rows of a view's source have an event time that no calendar has."""
+
+    code = "features.event_time_out_of_range"
 
 
 class ValueTooLarge(Failed):
@@ -75,8 +83,8 @@ def view_events(view: FeatureView | ViewPlan, rows: pa.Table, *, plain_last: boo
     Columns: `key_i` (entity keys, see `as_kept`), `event_us`, `known_us` (int64; NEVER_US where null),
     `id_i` (event key), `last_COLUMN` (see `as_kept`; as the source has it without `plain_last`) and
     `tail_i` (int64, for each of the plan's `tail_columns`; null stays null).
-    Raises EventTimeMissing, ValueTooLarge, ValueNotNumeric, TypeNotKept, BadExpression; ColumnMissing for a column that
-    is not there.
+    Raises EventTimeMissing, EventTimeOutOfRange, ValueTooLarge, ValueNotNumeric, TypeNotKept, BadExpression;
+    ColumnMissing for a column that is not there.
     """
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -107,6 +115,14 @@ def view_events(view: FeatureView | ViewPlan, rows: pa.Table, *, plain_last: boo
             f"{event_us.null_count} of {len(rows)} rows of source '{source.name}' have no '{source.event_timestamp}'.",
             expected="Every row of a view's source needs the time at which it happened.",
             next=f"Set such rows aside: SetAside(where='{source.event_timestamp} IS NULL', reason='...').",
+        )
+    beyond = _beyond(event_us)
+    if beyond:
+        raise EventTimeOutOfRange(
+            f"{beyond} of {len(rows)} rows of source '{source.name}' have a '{source.event_timestamp}' before the "
+            "year 1 or after 9999.",
+            expected="The time at which a row happened is a time; infinity is none.",
+            next=f"Set such rows aside, or make them null and set these aside, by '{source.event_timestamp}'.",
         )
     columns["event_us"] = event_us
     known = _microseconds(rows[source.known_at]) if source.known_at else event_us
@@ -194,6 +210,16 @@ def _microseconds(column: pa.ChunkedArray) -> pa.ChunkedArray:
     return column.cast(pa.timestamp("us", tz="UTC")).cast(pa.int64())
 
 
+def _beyond(event_us: pa.ChunkedArray) -> int:
+    """How many times lie outside the years 1 to 9999."""
+    import pyarrow.compute as pc
+
+    least, most = pc.min_max(event_us).as_py().values()
+    if least is None or (least >= FIRST_US and most <= LAST_US):
+        return 0
+    return pc.sum(pc.or_(pc.less(event_us, FIRST_US), pc.greater(event_us, LAST_US))).as_py() or 0
+
+
 def as_kept(column: pa.ChunkedArray) -> pa.ChunkedArray:
     """The column as keys and last values are kept: NaN as null, dictionaries decoded, times as int64 microseconds."""
     import pyarrow as pa
@@ -208,7 +234,7 @@ def as_kept(column: pa.ChunkedArray) -> pa.ChunkedArray:
     if pa.types.is_decimal(kind):
         return column.cast(pa.float64())
     if pa.types.is_floating(kind):
-        numbers = column.cast(pa.float64())
+        numbers = pc.add(column.cast(pa.float64()), 0.0)  # -0.0 becomes 0.0
         return pc.if_else(pc.is_nan(numbers), pa.scalar(None, pa.float64()), numbers)
     return column
 
@@ -218,7 +244,7 @@ def comparable(column: pa.ChunkedArray) -> Int64:
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    if pa.types.is_list(column.type) or pa.types.is_large_list(column.type):
+    if _is_list(column.type):
         encoded = [None if value is None else msgspec.msgpack.encode(value) for value in column.to_pylist()]
         column = pa.chunked_array([pa.array(encoded, pa.binary())])
     if pa.types.is_boolean(column.type):
@@ -234,22 +260,30 @@ def _check_kept(view: ViewPlan, source: str, column: str, kind: pa.DataType, *, 
     import pyarrow as pa
 
     types = pa.types
-    if lists and (types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind)):
-        kind = kind.value_type
-    if types.is_dictionary(kind):
-        kind = kind.value_type
-    known = (
-        types.is_null, types.is_boolean, types.is_integer, types.is_floating, types.is_decimal, types.is_timestamp,
-        types.is_date, types.is_string, types.is_large_string, types.is_string_view,
-    )  # fmt: skip
-    if not any(matches(kind) for matches in known):
+    known = [
+        types.is_null, types.is_boolean, types.is_integer, types.is_string, types.is_large_string, types.is_string_view
+    ]  # fmt: skip
+    inside = kind.value_type if types.is_dictionary(kind) else kind
+    if lists and _is_list(kind):
+        inside = kind.value_type
+        known += [types.is_float32, types.is_float64]  # what a list holds is kept as it is
+    else:
+        known += [types.is_floating, types.is_decimal, types.is_timestamp, types.is_date]
+    if not any(matches(inside) for matches in known):
         raise TypeNotKept(
             f"view '{view.name}' reads column '{column}' of source '{source}', whose type is {kind}.",
-            expected="Keys and last values are numbers, booleans, text or times; last values also lists of them.",
+            expected="Keys and last values are numbers, booleans, text or times; last values also lists of integers, "
+            "floats, booleans and text.",
             next="Take a part of it, or convert it, in a QuerySource.",
             column=column,
             type=str(kind),
         )
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    import pyarrow as pa
+
+    return any((pa.types.is_list(kind), pa.types.is_large_list(kind), pa.types.is_fixed_size_list(kind)))
 
 
 def _integers(view: ViewPlan, tail: TailColumn, values: pa.ChunkedArray) -> pa.Array:
@@ -270,6 +304,7 @@ def _integers(view: ViewPlan, tail: TailColumn, values: pa.ChunkedArray) -> pa.A
 def _told_apart(view: ViewPlan, reads: str, values: pa.ChunkedArray) -> pa.Array:
     """An int64 for each value: the value itself, the bits of a float, or a hash of text."""
     import pyarrow as pa
+    import pyarrow.compute as pc
 
     _check_kept(view, view.source.name if view.source else "", reads, values.type)
     kept = as_kept(values).combine_chunks()
@@ -282,7 +317,8 @@ def _told_apart(view: ViewPlan, reads: str, values: pa.ChunkedArray) -> pa.Array
         encoded = kept.dictionary_encode()
         hashes = [_hash(text) for text in encoded.dictionary.to_pylist()]
         return pa.array(hashes, pa.int64()).take(encoded.indices)
-    return kept.cast(pa.int64(), safe=False)
+    whole = kept.cast(pa.int64(), safe=False)
+    return pc.if_else(pc.equal(whole, LEAST), _hash(str(LEAST)), whole)  # LEAST stands for null
 
 
 def _hash(text: str) -> int:
@@ -308,7 +344,7 @@ def _numbers(view: ViewPlan, reads: str, values: pa.ChunkedArray) -> tuple[NDArr
             expected="mean, sum, std, min and max need numbers or booleans.",
             next=why_text(values),
         )
-    numbers = values.cast(pa.float64()).combine_chunks()
+    numbers = values.cast(pa.float64(), safe=False).combine_chunks()  # beyond 2**53 to the nearest
     missing = np.asarray(numbers.is_null(nan_is_null=True))
     return np.where(missing, 0.0, numbers.fill_null(0.0).to_numpy(zero_copy_only=False)), missing
 

@@ -25,7 +25,7 @@ import numpy as np
 from seatrial.core.errors import UsageError
 from seatrial.core.windows import duration_text
 from seatrial.features import spans
-from seatrial.features.definitions import EVENT_TIME
+from seatrial.features.definitions import EVENT_TIME, FeatureSelection, FeatureView
 from seatrial.features.events import (
     NEVER_US,
     SumTooLarge,
@@ -38,18 +38,23 @@ from seatrial.features.events import (
     view_events,
 )
 from seatrial.features.plan import AggregationPlan, ViewPlan, plan_view
+from seatrial.features.request_time import RequestFunction
 from seatrial.features.spans import Asked, Int64
 
 if TYPE_CHECKING:
     import pyarrow as pa
-
-    from seatrial.features.definitions import FeatureView
 
 
 class KeyMissing(UsageError):
     """The rows to be joined lack an entity key column, or it has another type than the view's."""
 
     code = "features.key_missing"
+
+
+class NameTaken(UsageError):
+    """Two columns of a join would have one name."""
+
+    code = "features.name_taken"
 
 
 def as_of(
@@ -67,12 +72,14 @@ def as_of(
     events: for each view its source's rows (see `data.sources.read`).
     threads: how many views are joined at once; each takes memory.
     event_times: also append `view__event_timestamp`: the time of the latest row that counts, null where none does.
-    Feature columns are float64 for windows and ages (null: nothing counted), and the source's type for `last`.
+    Feature columns are float64 for windows and ages (null: nothing counted), and for `last` the source's type, but for
+        times, which are int64 microseconds here, see `features.times`.
     The result does not depend on the order of `events` or on the number of threads.
-    Raises KeyMissing, and what `view_events` raises.
+    Raises KeyMissing, NameTaken, and what `view_events` raises.
     """
     import pyarrow as pa
 
+    _check_names(rows.column_names, list(views.values()), event_times)
     instants = rows[at].cast(pa.timestamp("us", tz="UTC")).cast(pa.int64())
     if instants.null_count:
         raise UsageError(
@@ -96,7 +103,7 @@ def as_of(
 
 def point_in_time_join(
     rows: Any,
-    views: Sequence[FeatureView],
+    views: FeatureView | Sequence[FeatureView | FeatureSelection | RequestFunction],
     *,
     at: str = "at",
     folder: str | Path = ".",
@@ -107,36 +114,100 @@ def point_in_time_join(
 
     rows: a frame of Arrow, pandas or polars with the views' entity keys and `at`: a time, of any zone; one without a
     zone is read as UTC, with a warning. The answer is of the same kind: the same rows, in the same order.
+    views: views, some features of one (`view["last"]`), and request-time functions, whose arguments are columns of
+    `rows` or features of views that are asked for. A last value that is a time comes as timestamp[us, tz=UTC].
     folder: where relative paths of the views' sources start. Sources are read one after the other, and of Parquet
     files, Delta tables and PostgreSQL only the columns that are needed; their expectations are not tried.
-    threads, event_times: as in `as_of`. Raises KeyMissing, SourceEmpty for no rows, and what reading raises.
+    threads, event_times: as in `as_of`. Raises KeyMissing, SourceEmpty for no rows, ArgumentMissing, and what reading
+    raises.
     """
     from seatrial.data.reading import read
     from seatrial.data.sources import FrameSource
+    from seatrial.features.plan import make_plan
+    from seatrial.features.times import time_columns, with_times
+    from seatrial.features.training_set import with_functions
 
+    asked = [views] if isinstance(views, FeatureView) else list(views)
+    for one in asked:
+        if not isinstance(one, (FeatureView, FeatureSelection, RequestFunction)):
+            raise UsageError(
+                f"point_in_time_join is given {one!r} among its views.",
+                expected="Views, selections of a view and request-time functions are expected, not their names.",
+            )
+    given = [
+        one.view if isinstance(one, FeatureSelection) else one for one in asked if not isinstance(one, RequestFunction)
+    ]
+    chosen = {view.name: view for view in given}
+    plan = make_plan(asked, chosen)
     table = read(FrameSource(rows, name="rows", event_timestamp=at), folder=Path(folder)).table
-    needed = [at, *dict.fromkeys(key for view in views for key in view.entity.keys if key in table.column_names)]
-    joined = as_of(
-        table.select(list(dict.fromkeys(needed))),
-        {view.name: view for view in views},
-        _Read(views, Path(folder), threads),
-        at=at,
-        threads=threads,
-        event_times=event_times,
-    )
-    made = joined.drop_columns(list(dict.fromkeys(needed)))
+    _check_names(table.column_names, list(dict.fromkeys(given)), event_times)
+    wanted = [at, *(key for view in plan.views for key in view.keys), *plan.request_columns]
+    needed = list(dict.fromkeys(column for column in wanted if column in table.column_names))
+    tables = _Read(list(chosen.values()), Path(folder), threads)
+    joined = as_of(table.select(needed), chosen, tables, at=at, threads=threads, event_times=event_times)
+    joined = with_times(with_functions(joined, plan), time_columns(chosen, tables.schemas))
+    made = [column for one in asked for column in ([one.name] if isinstance(one, RequestFunction) else one.columns)]
+    if event_times:
+        made = [name for name in joined.column_names if name in made or name.endswith(f"__{EVENT_TIME}")]
+    for name in dict.fromkeys(made):
+        table = table.append_column(name, joined[name])
+    return same_kind(rows, table, list(dict.fromkeys(made)))
+
+
+def same_kind(rows: Any, table: pa.Table, made: Sequence[str]) -> Any:
+    """The rows with the columns `made` of `table`, as the kind that they came as: pandas with its own index, polars, or
+    a list of dicts; else `table`.
+    """
     kind = type(rows).__module__.partition(".")[0]
     if kind == "pandas":
-        frame = made.to_pandas()
+        frame = table.select(list(made)).to_pandas()
         frame.index = rows.index
         return rows.assign(**{name: frame[name] for name in frame.columns})
     if kind == "polars":
         import polars
 
-        return rows.hstack(polars.DataFrame(made).get_columns())
-    for name in made.column_names:
-        table = table.append_column(name, made[name])
+        columns = polars.DataFrame(table.select(list(made))).get_columns() if made else []
+        return rows.drop([name for name in made if name in rows.columns]).hstack(columns)
+    if isinstance(rows, list):
+        return (
+            [{**row, **new} for row, new in zip(rows, table.select(list(made)).to_pylist(), strict=True)]
+            if made
+            else list(rows)
+        )
     return table
+
+
+def keys_as_whole_numbers(plan: ViewPlan, rows: pa.Table, schema: pa.Schema | None) -> pa.Table:
+    """`rows` with keys that are floats as integers where the source's are: pandas makes floats of integers with a null.
+
+    schema: of the view's source. Raises KeyMissing for a float that is not whole.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    for key in plan.keys:
+        if key not in rows.column_names:
+            raise KeyMissing(
+                f"the rows have no column '{key}', which view '{plan.name}' is looked up by.",
+                expected=f"Columns {', '.join(plan.keys)} are needed.",
+            )
+        if schema is None or key not in schema.names:
+            continue
+        if not pa.types.is_integer(schema.field(key).type) or not pa.types.is_floating(rows[key].type):
+            continue
+        column = rows[key].cast(pa.float64())
+        column = pc.if_else(pc.is_nan(column), pa.scalar(None, pa.float64()), column)
+        try:
+            column = column.cast(pa.int64())
+        except pa.ArrowInvalid:
+            raise KeyMissing(
+                f"key '{key}' has fractions in the rows, and is {schema.field(key).type} in the source of view "
+                f"'{plan.name}'.",
+                expected="A key needs one type on both sides.",
+                next=f"Make whole numbers of it; in pandas, with nulls: rows['{key}'].astype(\"Int64\").",
+            ) from None
+        rows = rows.set_column(rows.column_names.index(key), key, column)
+    return rows
 
 
 class _Read(Mapping[str, "pa.Table"]):
@@ -146,6 +217,7 @@ class _Read(Mapping[str, "pa.Table"]):
         self._views = {view.name: view for view in views}
         self._folder = folder
         self._threads = threads
+        self.schemas: dict[str, pa.Schema | None] = {}
 
     def __getitem__(self, name: str) -> pa.Table:
         from seatrial.data.reading import read
@@ -156,7 +228,9 @@ class _Read(Mapping[str, "pa.Table"]):
         if not plan.expressions:
             columns = [*plan.keys, *(a.column for a in plan.features.values() if a.column)]
             columns = list(dict.fromkeys(columns))
-        return read(view.source, folder=self._folder, threads=self._threads, columns=columns).table
+        table = read(view.source, folder=self._folder, threads=self._threads, columns=columns).table
+        self.schemas[name] = table.schema
+        return table
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._views)
@@ -171,6 +245,7 @@ class _View:
     def __init__(self, plan: ViewPlan, rows: pa.Table, at_us: Int64, source_rows: pa.Table) -> None:
         self._plan = plan
         self._rows = len(rows)
+        rows = keys_as_whole_numbers(plan, rows, source_rows.schema)
         _check_keys(plan, rows, source_rows)
         events = view_events(plan, source_rows, plain_last=False)
         label_codes, event_codes, entities = _entities(plan, rows, events)
@@ -254,7 +329,7 @@ class _View:
         columns = [self._known_us[tied]]
         names = [name for name in self._events.column_names if name.startswith("id_")]
         names += [f"last_{reads}" for reads in self._plan.last_columns]
-        columns += [comparable(self._taken(name, tied)) for name in names]
+        columns += [comparable(as_kept(self._taken(name, tied))) for name in names]
         rank = np.empty(len(tied), dtype=np.int64)
         rank[np.lexsort(columns[::-1])] = np.arange(len(tied))
         return rank
@@ -382,22 +457,40 @@ class _Sums:
         return finish(function, self._total, self._count, self._scale, squares)
 
 
+def _check_names(columns: Sequence[str], views: Sequence[FeatureView | ViewPlan], event_times: bool) -> None:
+    taken = set(columns)
+    for view in views:
+        for name in [*view.features, *([EVENT_TIME] if event_times else [])]:
+            column = f"{view.name}__{name}"
+            if column in taken:
+                raise NameTaken(
+                    f"the rows would have two columns '{column}'.",
+                    expected=f"View '{view.name}' makes it: the rows have none, and no other view makes it too.",
+                    state="Nothing was joined.",
+                    next="Rename the rows' column, or leave it or the view out.",
+                )
+            taken.add(column)
+
+
 def _check_keys(plan: ViewPlan, rows: pa.Table, source_rows: pa.Table) -> None:
     for key in plan.keys:
-        if key not in rows.column_names:
-            raise KeyMissing(
-                f"the rows have no column '{key}', which view '{plan.name}' is looked up by.",
-                expected=f"Columns {', '.join(plan.keys)} are needed.",
-            )
         if key not in source_rows.column_names:
             continue  # `view_events` says so
-        ours, theirs = _family(rows[key].type), _family(source_rows[key].type)
-        if len(source_rows) and len(rows) and ours != theirs and "null" not in (ours, theirs):
-            source = plan.source.name if plan.source else ""
-            raise KeyMissing(
-                f"key '{key}' is {ours} in the rows and {theirs} in source '{source}' of view '{plan.name}'.",
-                expected="A key needs one type on both sides.",
-            )
+        if len(source_rows) and len(rows):
+            check_key(plan, key, rows[key].type, source_rows[key].type)
+
+
+def check_key(plan: ViewPlan, key: str, asked: pa.DataType, there: pa.DataType) -> None:
+    """Raise KeyMissing when a key of these types can never be one entity. asked: of the rows; there: of the source."""
+    ours, theirs = _family(asked), _family(there)
+    if ours != theirs and "null" not in (ours, theirs):
+        source = plan.source.name if plan.source else ""
+        whole = (ours, theirs) == ("float", "integer")
+        raise KeyMissing(
+            f"key '{key}' is {ours} in the rows and {theirs} in source '{source}' of view '{plan.name}'.",
+            expected="A key needs one type on both sides.",
+            next=f"In pandas: rows['{key}'].astype(\"Int64\")." if whole else "",
+        )
 
 
 def _entities(plan: ViewPlan, rows: pa.Table, events: pa.Table) -> tuple[Int64, Int64, int]:

@@ -42,7 +42,7 @@ class Assembled(msgspec.Struct, frozen=True):
 
 def entity_key(values: Sequence[Any]) -> bytes:
     """The canonical bytes of an entity's key values: equal for equal values of one type."""
-    return msgspec.msgpack.encode(list(values))
+    return msgspec.msgpack.encode([value + 0.0 if type(value) is float else value for value in values])  # no -0.0
 
 
 class Lookup:

@@ -165,7 +165,7 @@ def unpack(data: bytes, columns: int) -> Packed:
             tail = np.frombuffer(row.tail, dtype="<i8").reshape(VALUES + columns, row.rows)
         else:
             tail = _NO_TAIL
-    except (msgspec.MsgspecError, ValueError):
+    except (msgspec.MsgspecError, ValueError, TypeError):
         raise damaged("an online row cannot be read.") from None
     return Packed(row.last, tail, row.pruned_to_us, row.newest_known_us, row.dropped, row.tiles)
 
@@ -210,6 +210,9 @@ def merge(
     if old is None:
         old = Packed(tail=np.empty((tail.shape[0], 0), dtype=np.int64))
     newest_known_us = max([old.newest_known_us, *known])
+    if old.dropped and old.last:  # what was the latest before the first row is not known, so no older row can be
+        first = old.last[0]
+        last = [row for row in last if row.start_us >= first.start_us or row.order() > first.order()]
     last_rows, changed_last, dropped = _merge_last(old.last, last, newest_known_us)
     tail_rows, changed_tail, pruned_to_us = _merge_tail(old, tail, newest_known_us, longest_window_us)
     merged = Packed(last_rows, tail_rows, pruned_to_us, newest_known_us, old.dropped or dropped or partial)
@@ -283,7 +286,7 @@ class ViewReader:
             latest, inside = self._look_windows(row, at_us, values, tiles)
             fresh = fresh or inside
             event_us = latest if event_us is None or (latest is not None and latest > event_us) else event_us
-        seen = event_us is not None or row.tail.size or row.tiles
+        seen = event_us is not None or row.tiles or (np.maximum(row.tail[EVENT], row.tail[KNOWN]) <= at_us).any()
         status: Status = "present" if fresh else "expired" if seen else "missing"
         return Looked(values, status, event_us)
 

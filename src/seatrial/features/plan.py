@@ -109,6 +109,19 @@ class ViewPlan(msgspec.Struct, frozen=True, omit_defaults=True):
         """The expressions that features read: the name by which they are read -> SQL."""
         return {a.reads: a.column for a in self.features.values() if a.sql and a.column}
 
+    def columns_read(self, names: Sequence[str]) -> list[str]:
+        """The source's columns that a row is made of: keys, times, event key, and what features read.
+
+        names: all of them; where they are not known, expressions name none.
+        """
+        from seatrial.data.expressions import columns_read
+
+        assert self.source is not None  # only releases that were packed before plans held it have none
+        times = [time for time in (self.source.event_timestamp, self.source.known_at) if time]
+        plain = [a.column for a in self.features.values() if a.column and not a.sql]
+        named = [column for text in self.expressions.values() for column in columns_read(text, names)]
+        return list(dict.fromkeys([*self.keys, *times, *self.source.event_key, *plain, *named]))
+
     @property
     def longest_window_us(self) -> int:
         return max((a.window_us or 0 for a in self.features.values() if a.windowed), default=0)

@@ -21,6 +21,7 @@ from seatrial.core.errors import UsageError
 from seatrial.core.identity import canonical_json, content_id
 from seatrial.core.windows import Window, duration_text
 from seatrial.features.join import as_of
+from seatrial.features.times import is_time, time_columns, time_text, with_times
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -44,7 +45,8 @@ class Spread(msgspec.Struct, frozen=True):
     """The values of one feature in one stretch.
 
     count: rows, with or without a value. null_rate: share without; None without rows. distinct_count: different values.
-    mean, std (the sample's), min, p25, p50, p75 (interpolated), max: of numbers; None where there are none.
+    mean, std (the sample's), min, p25, p50, p75 (interpolated), max: of numbers; None where there are none. Of times
+    there are min and max, the first and the last, as ISO 8601 text.
     edges, counts: up to 20 bins from min to max, see `histogram`; the last one is closed on both sides.
     most: the most frequent texts and how often each came, the most frequent first.
     """
@@ -56,18 +58,18 @@ class Spread(msgspec.Struct, frozen=True):
     distinct_count: int
     mean: float | None = None
     std: float | None = None
-    min: float | None = None
+    min: float | str | None = None
     p25: float | None = None
     p50: float | None = None
     p75: float | None = None
-    max: float | None = None
+    max: float | str | None = None
     edges: list[float] = []
     counts: list[int] = []
     most: list[tuple[str, int]] = []
 
 
 class FeatureSpread(msgspec.Struct, frozen=True):
-    """One feature. kind: "number" or "text". definition: as it was written. buckets: the stretch cut into pieces."""
+    """One feature. kind: "number", "text" or "time". definition: as it was written. buckets: the pieces of time."""
 
     feature: str
     kind: str
@@ -112,12 +114,12 @@ def view_statistics(
     features = []
     for name, aggregation in view.features.items():
         column = values[f"{view.name}__{name}"]
-        text = is_text(column)
+        kind = "text" if is_text(column) else "time" if is_time(column.type) else "number"
         pieces = [
             spread(column.filter((event_us >= piece.start_us) & (event_us < piece.end_us)), piece) for piece in buckets
         ]
         whole = spread(column, window)
-        features.append(FeatureSpread(name, "text" if text else "number", aggregation.describe(), whole, pieces))
+        features.append(FeatureSpread(name, kind, aggregation.describe(), whole, pieces))
     found = Statistics(
         "",
         view.name,
@@ -156,12 +158,17 @@ def values_at_events(
     keys = list(dict.fromkeys(view.entity.keys))
     rows = pa.table({INSTANT: at, **{key: asking[key] for key in keys}})
     joined = as_of(rows, {view.name: view}, {view.name: events}, at=INSTANT, threads=threads)
+    joined = with_times(joined, time_columns({view.name: view}, {view.name: events.schema}))
     return joined.select(list(view.columns)), happened.filter(inside).cast(pa.int64()).to_numpy()
 
 
 def spread(column: pa.ChunkedArray, window: Window) -> Spread:
-    """The statistics of one column of values, of numbers or texts."""
-    facts: Mapping[str, Any] = text_spread(column.to_pylist()) if is_text(column) else number_spread(_floats(column))
+    """The statistics of one column of values, of numbers, texts or times."""
+    facts: Mapping[str, Any]
+    if is_text(column):
+        facts = text_spread(column.to_pylist())
+    else:
+        facts = time_spread(column) if is_time(column.type) else number_spread(_floats(column))
     return Spread(iso(window.start), iso(from_us(window.end_us)), **facts)
 
 
@@ -191,6 +198,7 @@ def number_spread(values: NDArray[np.float64]) -> dict[str, Any]:
     return found | {"edges": edges, "counts": counts}
 
 
+@np.errstate(over="ignore", invalid="ignore")
 def histogram(values: NDArray[np.float64]) -> tuple[list[float], list[int]]:
     """Edges and counts of 20 bins over the finite values; one bin where they are all equal.
 
@@ -225,6 +233,22 @@ def text_spread(values: Sequence[Any]) -> dict[str, Any]:
     }
 
 
+def time_spread(column: pa.ChunkedArray) -> dict[str, Any]:
+    """count, null_rate, distinct_count, and the first and last time as min and max. column: times."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    instants = column.cast(pa.timestamp("us", tz="UTC")).cast(pa.int64())
+    ends = pc.min_max(instants).as_py()
+    return {
+        "count": len(column),
+        "null_rate": column.null_count / len(column) if len(column) else None,
+        "distinct_count": pc.count_distinct(instants).as_py(),
+        "min": time_text(ends["min"]),
+        "max": time_text(ends["max"]),
+    }
+
+
 def is_text(column: pa.ChunkedArray) -> bool:
     """Whether values are described as texts: all that are no numbers, booleans or times."""
     import pyarrow as pa
@@ -235,13 +259,11 @@ def is_text(column: pa.ChunkedArray) -> bool:
 
 
 def _floats(column: pa.ChunkedArray) -> NDArray[np.float64]:
-    """Numbers, bools as 0 and 1, times as microseconds since 1970; null as NaN."""
+    """Numbers, bools as 0 and 1; null as NaN."""
     import pyarrow as pa
 
     if pa.types.is_boolean(column.type):
         column = column.cast(pa.int8())
-    if pa.types.is_temporal(column.type):
-        column = column.cast(pa.timestamp("us", tz=getattr(column.type, "tz", None))).cast(pa.int64())
     return np.asarray(column.cast(pa.float64()).to_numpy(), dtype=np.float64)
 
 

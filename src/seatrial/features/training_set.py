@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from seatrial.core.errors import Failed
+from seatrial.core.errors import Failed, UsageError, did_you_mean, listed
 from seatrial.core.signature import as_floats
 from seatrial.data.text import why_text
 from seatrial.features.join import as_of
@@ -30,6 +30,12 @@ class FeatureNotNumeric(Failed):
     code = "features.not_numeric"
 
 
+class ArgumentMissing(UsageError):
+    """Rows lack a column that a request-time function takes as an argument."""
+
+    code = "features.argument_missing"
+
+
 def build(
     rows: pa.Table,
     plan: FeaturePlan,
@@ -47,12 +53,17 @@ def build(
     Request-time functions get float64 columns, null as NaN; their NaN becomes null again.
     Raises NotRowWise when a function's value depends on other rows, and what the join raises.
     """
+    joined = join(rows, views, events, at=AT, threads=threads) if plan.views else rows
+    return with_functions(joined, plan)
+
+
+def with_functions(joined: pa.Table, plan: FeaturePlan) -> pa.Table:
+    """`joined` with the column of each of the plan's request-time functions. Raises NotRowWise, FeatureNotNumeric."""
     import pyarrow as pa
 
-    joined = join(rows, views, events, at=AT, threads=threads) if plan.views else rows
     made: dict[str, np.ndarray[tuple[int], np.dtype[np.float64]]] = {}
     for function, (name, args, loaded) in zip(plan.functions, load_functions(plan), strict=True):
-        columns = {arg: made[arg] if arg in made else _numbers(joined, arg, name) for arg in args}
+        columns = {arg: made[arg] if arg in made else as_numbers(joined, arg, name) for arg in args}
         check_row_wise(name, function.source, columns)
         made |= compute([(name, args, loaded)], columns)
         joined = joined.append_column(name, pa.array(made[name], from_pandas=True))
@@ -70,9 +81,15 @@ def select(labels: pa.Table, columns: Sequence[str], times: Mapping[str, str | N
     return pa.table(named | {column: labels[column] for column in dict.fromkeys(columns) if column not in named})
 
 
-def _numbers(table: pa.Table, column: str, function: str) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+def as_numbers(table: pa.Table, column: str, function: str) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+    """An argument of a request-time function, float64 [n]. Raises ArgumentMissing, FeatureNotNumeric."""
     import pyarrow as pa
 
+    if column not in table.column_names:
+        raise ArgumentMissing(
+            f"request-time function '{function}' asks for '{column}', which the rows do not have.",
+            expected=f"They have {listed(table.column_names)}. {did_you_mean(column, table.column_names)}".strip(),
+        )
     kind = table[column].type
     if not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)):
         raise FeatureNotNumeric(

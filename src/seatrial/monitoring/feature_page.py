@@ -15,11 +15,13 @@ from seatrial.features.statistics import FeatureSpread, Spread, Statistics
 from seatrial.monitoring.page import document
 from seatrial.monitoring.pictures import Series, line_chart, safe, table, value_text
 
+MOST_WITHOUT_OVERVIEW = 6
 WIDTH, HIGH, LEFT, BOTTOM = 420, 150, 8, 122
 STYLE = """<style>
 section { border-top: 1px solid var(--rule); margin-top: 2.2rem; padding-top: 1rem; }
 section h2 { border: 0; margin: 0; padding: 0; font-size: 1.1rem; }
 .beside { display: grid; grid-template-columns: minmax(0, 27rem) minmax(0, 1fr); gap: 1.5rem; align-items: center; }
+.beside.top { align-items: start; }
 .beside figure { margin: .6rem 0; }
 dl.facts { display: grid; grid-template-columns: auto auto; gap: .1rem 1rem; margin: 0; justify-content: start;
   font-variant-numeric: tabular-nums; font-size: .92rem; }
@@ -37,17 +39,41 @@ def html(found: Statistics) -> str:
         "<p>Each value is the view's own at one of its events. Under each picture the dot is the median, and the line "
         "beside it the middle half of the values. Where a few lie far out, the first and the last bar reach out to "
         "them.</p>",
+        _overview(found.features) if len(found.features) > MOST_WITHOUT_OVERVIEW else "",
         *(_feature(one) for one in found.features),
         f"<footer>{safe(found.id)} · view {safe(found.digest[:12])} · times in UTC</footer>",
     ]
     return document(f"{found.view}: statistics", "".join(body))
 
 
+def _overview(features: Sequence[FeatureSpread]) -> str:
+    """A row per feature, with a link to its section."""
+    rows = []
+    for one in features:
+        whole = one.whole
+        ends = [value if isinstance(value, str) else value_text(value, "number") for value in (whole.min, whole.max)]
+        cells = (
+            value_text(whole.null_rate, "share"),
+            f"{whole.distinct_count:,}",
+            value_text(whole.mean, "number") if one.kind == "number" else "–",
+            *(safe(end) for end in ends),
+        )
+        numbers = "".join(f'<td class="n">{cell}</td>' for cell in cells)
+        rows.append(f'<tr><td><a href="#{safe(one.feature)}">{safe(one.feature)}</a></td>{numbers}</tr>')
+    head = "".join(
+        f'<th scope="col"{" class=n" if place else ""}>{word}</th>'
+        for place, word in enumerate(("feature", "missing", "different", "mean", "min", "max"))
+    )
+    return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
+
+
 def _feature(one: FeatureSpread) -> str:
-    picture = most_frequent(one) if one.kind == "text" else histogram(one)
+    picture = "" if one.kind == "time" else most_frequent(one) if one.kind == "text" else histogram(one)
+    top = " top" if one.kind == "text" else ""
+    name = safe(one.feature)
     return (
-        f'<section><h2>{safe(one.feature)}</h2><p class="small"><code>{safe(one.definition)}</code></p>'
-        f'<div class="beside">{picture}{_facts(one)}</div>{_over_time(one)}</section>'
+        f'<section id="{name}"><h2>{name}</h2><p class="small"><code>{safe(one.definition)}</code></p>'
+        f'<div class="beside{top}">{picture}{_facts(one)}</div>{_over_time(one)}</section>'
     )
 
 
@@ -130,6 +156,8 @@ def _facts(one: FeatureSpread) -> str:
     if one.kind == "number":
         names = (("mean", "mean"), ("std", "std"), ("min", "min"), ("p25", "p25"), ("p50", "median"), ("p75", "p75"))
         facts += [(words, value_text(getattr(whole, name), "number")) for name, words in (*names, ("max", "max"))]
+    if one.kind == "time":
+        facts += [("first", str(whole.min or "–")), ("last", str(whole.max or "–"))]
     return f'<dl class="facts">{"".join(f"<dt>{safe(a)}</dt><dd>{safe(b)}</dd>" for a, b in facts)}</dl>'
 
 
@@ -146,7 +174,7 @@ def _over_time(one: FeatureSpread) -> str:
         caption="Share of the rows without a value.",
         step=step,
     )
-    if one.kind == "text":
+    if one.kind != "number":
         return missing
     values = line_chart(
         times,
@@ -165,7 +193,8 @@ def _series(name: str, attribute: str, pieces: Sequence[Spread]) -> Series:
 
 
 def _moment(text: str) -> str:
-    return text.replace("T", " ").replace("Z", "").removesuffix(":00")
+    """A time in words; a midnight is its day."""
+    return text.replace("T", " ").replace("Z", "").removesuffix(":00").removesuffix(" 00:00")
 
 
 def _number(value: float) -> str:

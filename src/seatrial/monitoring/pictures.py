@@ -161,7 +161,10 @@ def line_chart(
 
     placed = [x(time) for time in times]
     drawn = [_span(one, start, end, x, top, bottom) for one in spans]
-    drawn += [_level(scale, tick, left, right, value_text(tick, shown)) for tick in scale.ticks]
+    drawn += [
+        _level(scale, tick, left, right, words)
+        for tick, words in zip(scale.ticks, tick_texts(scale.ticks, shown), strict=True)
+    ]
     drawn += _time_axis(times, placed, step, bottom)
     drawn += _between(series, placed, scale)
     if limit:
@@ -203,10 +206,10 @@ def bars(rows: Sequence[Bar], *, title: str, caption: str = "", shown: Shown = "
     scale = _Scale.of([0.0, *values], left, right, from_zero=True)
     bottom = high - 24
     drawn = []
-    for tick in scale.ticks:
+    for tick, words in zip(scale.ticks, tick_texts(scale.ticks, shown), strict=True):
         at = _n(scale.y(tick))
         drawn.append(f'<line class="rule" x1="{at}" x2="{at}" y1="4" y2="{bottom}"/>')
-        drawn.append(_text(scale.y(tick), bottom + 16, value_text(tick, shown), "quiet mid"))
+        drawn.append(_text(scale.y(tick), bottom + 16, words, "quiet mid"))
     for i, one in enumerate(drawn_rows):
         drawn += _bar(one, 8 + i * row_high, scale, left, right, shown)
     more = f" {len(rows) - most:,} more are in the table." if len(rows) > most else ""
@@ -267,9 +270,9 @@ def calibration_curve(
     up = _Scale.of(both, bottom, top)
     across = _Scale(up.low, up.high, left, right, up.ticks)
     drawn = []
-    for tick in up.ticks:
-        drawn.append(_level(up, tick, left, right, value_text(tick, shown)))
-        drawn.append(_text(across.y(tick), bottom + 18, value_text(tick, shown), "quiet mid"))
+    for tick, words in zip(up.ticks, tick_texts(up.ticks, shown), strict=True):
+        drawn.append(_level(up, tick, left, right, words))
+        drawn.append(_text(across.y(tick), bottom + 18, words, "quiet mid"))
     drawn.append(
         f'<line class="line predicted" x1="{left}" y1="{bottom}" x2="{right}" y2="{top}">'
         "<title>Equal: as predicted, so it happened</title></line>"
@@ -334,6 +337,21 @@ def value_text(value: float | None, shown: Shown) -> str:
     if abs(value) < 1e-9:
         return "0"
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+
+
+def tick_texts(ticks: Sequence[float], shown: Shown) -> list[str]:
+    """The numbers beside an axis, with as many decimals as tell them apart.
+
+    >>> tick_texts([0, 0.0005, 0.001, 0.0015], "share"), tick_texts([0, 0.5], "share")
+    (['0.00 %', '0.05 %', '0.10 %', '0.15 %'], ['0 %', '50 %'])
+    """
+    texts = [value_text(tick, shown) for tick in ticks]
+    times, unit = (100, " %") if shown == "share" else (1, "")
+    decimals = 0
+    while len(set(texts)) < len(set(ticks)) and decimals < 12:
+        decimals += 1
+        texts = [f"{tick * times:,.{decimals}f}{unit}" for tick in ticks]
+    return texts
 
 
 _UNSEEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ufffe\uffff]")

@@ -98,7 +98,7 @@ def compare(
     until = min(as_of_us, start_us + judge_for_us)
     usable = ~np.isnan(labels)
     for scores in (champion_scores, challenger_scores):
-        usable &= ~np.isnan(scores.reshape(len(labels), -1)).any(axis=1)
+        usable &= ~np.isnan(scores if scores.ndim == 1 else scores.sum(axis=1))
     usable &= (at_us >= start_us) & (at_us < until)
     day = (at_us - start_us) // DAY_US
     whole = (until - start_us) // DAY_US

@@ -13,6 +13,7 @@ from seatrial.core.errors import Failed, Unavailable
 from seatrial.stores.online import (
     Key,
     OnlineStoreDamaged,
+    OnlineStoreFull,
     OnlineStoreTooNew,
     OnlineStoreUnavailable,
     Result,
@@ -150,6 +151,8 @@ class SqliteOnlineStore:
         self._prepared = True
 
     def _create(self, connection: sqlite3.Connection) -> None:
+        if connection.execute("PRAGMA user_version").fetchone()[0]:
+            return  # nor wait for a writer
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("BEGIN IMMEDIATE")
         if connection.execute("PRAGMA user_version").fetchone()[0] == 0:
@@ -161,7 +164,13 @@ class SqliteOnlineStore:
         connection.execute("COMMIT")
 
     def _explained(self, error: sqlite3.Error) -> Failed | Unavailable:
-        if isinstance(error, sqlite3.OperationalError) and not isinstance(error, sqlite3.IntegrityError):
+        code = getattr(error, "sqlite_errorcode", None)
+        if code == sqlite3.SQLITE_FULL:
+            return OnlineStoreFull(
+                f"there is no room for the online store {self._path.name}.", next="Make room; repeat."
+            )
+        no_store = code == sqlite3.SQLITE_ERROR or self._path.is_dir()  # a table that is missing, or is another
+        if isinstance(error, sqlite3.OperationalError) and not no_store:
             return self._unavailable(str(error))
         return OnlineStoreDamaged(
             f"the online store {self._path.name} cannot be read: {error}.",

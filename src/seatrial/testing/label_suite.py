@@ -54,6 +54,7 @@ class LabelStoreSuite:
             "known_at": from_us(NOON_US),
             "recorded_at": from_us(NOON_US + 7),
             "actor": "tests",
+            "class": None,
         }
 
     def test_what_was_not_told_is_null(self, store: LabelStore) -> None:
@@ -70,6 +71,12 @@ class LabelStoreSuite:
     def test_telling_nothing_keeps_nothing(self, store: LabelStore) -> None:
         store.append("late", [])
         assert told(store) == []
+
+    def test_a_class_comes_back_as_it_was_told(self, store: LabelStore) -> None:
+        store.append("trips", [a_label(label=float("nan"), of_class="on time")])
+        (found,) = store.read("trips").to_pylist()
+        assert found["class"] == "on time"
+        assert found["label"] != found["label"]  # NaN: it is no number
 
     def test_the_same_and_another_label_of_one_prediction_are_both_kept(self, store: LabelStore) -> None:
         for label in (a_label(), a_label(), a_label(label=0.0)):

@@ -28,6 +28,7 @@ from seatrial.stats.metrics import confusion, multiclass_confusion
 from seatrial.training.estimator import controlled, describe, importance, make_estimator
 from seatrial.training.evaluation import (
     CrossValidation,
+    FoldScores,
     PartFit,
     chosen_threshold,
     constant_baseline,
@@ -176,6 +177,7 @@ def fit(
     champion: ChampionScores | None = None,
     of_project: Sequence[Gate] = (),
     unrepeatable: Literal["note", "refuse"] = "note",
+    folds_by: Callable[..., list[FoldScores]] = fold_scores,
     progress: Progress | None = None,
 ) -> Fitted:
     """Fit, evaluate and judge `model` on a training set.
@@ -185,7 +187,7 @@ def fit(
     request: the fields of a request; they go into the signature.
     cutoff_us: only labels known by then count (microseconds since 1970, UTC); None: all that are known.
     of_project: gates that every model of the project has. unrepeatable: what is done about an estimator that gives
-        another model with the same seed.
+        another model with the same seed. folds_by: what scores the folds, called like `evaluation.fold_scores`.
 
     The same arguments give the same model, in any process with the same environment and number of threads.
     Raises a TrainingRefused when the rows or the estimator do not allow it; a gate that says no is no error but
@@ -212,7 +214,7 @@ def fit(
         scored = []
         if made:
             with watch.stage("cross-validate", total=len(made)) as done:
-                scored = fold_scores(model, known, request, made, done)
+                scored = folds_by(model, known, request, made, done)
         with watch.stage("measure"):
             threshold = chosen_threshold(model, known, scored)
             cv = cross_validation(model, known, scored, threshold.value) if scored else None
