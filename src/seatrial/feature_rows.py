@@ -15,7 +15,7 @@ from seatrial.core.errors import UsageError
 from seatrial.core.settings import Engine
 from seatrial.features.definitions import FeatureSelection, FeatureView
 from seatrial.features.events import as_kept
-from seatrial.features.join import check_key, keys_as_whole_numbers, same_kind
+from seatrial.features.join import NameTaken, check_key, check_names, keys_as_whole_numbers, same_kind
 from seatrial.features.lookup import Lookup
 from seatrial.features.plan import FeaturePlan, ViewPlan, make_plan, plan_view
 from seatrial.features.request_time import RequestFunction
@@ -56,10 +56,21 @@ class Features:
         elif not given:
             found = list(declared.values())
         objects = [one.view if isinstance(one, FeatureSelection) else one for one in found]
-        self.views = {one.name: one for one in objects if isinstance(one, FeatureView)}
+        views_only = list(dict.fromkeys(one for one in objects if isinstance(one, FeatureView)))
+        check_names((), views_only, event_times=False)
+        self.views = {one.name: one for one in views_only}
         self.plan: FeaturePlan = make_plan(found, declared)
         self.views |= {one.name: declared[one.name] for one in self.plan.views if one.name not in self.views}
         self.columns = list(dict.fromkeys(column for one in found for column in _columns(one)))
+
+    def refuse_taken(self, columns: Sequence[str], more: Sequence[str] = ()) -> None:
+        """Raise NameTaken when rows of these columns have one that is made here. more: what is made beside features."""
+        check_names(columns, list(self.views.values()), event_times=False)
+        for name in (*self.columns, *more):
+            if name in columns:
+                raise NameTaken(
+                    f"the rows would have two columns '{name}'.", next="Rename the rows' column, or leave it out."
+                )
 
     def _one(self, inputs: Inputs, asked: Asked) -> FeatureView | FeatureSelection | RequestFunction:
         if not isinstance(asked, str):
@@ -91,6 +102,7 @@ def join(
         _check_ending(Path(out))
     features = Features(inputs, views, model)
     table = _table(inputs, rows, at)
+    features.refuse_taken(table.column_names)
     source = FrameSource(table, name="rows", event_timestamp=at if at in table.column_names else None)
     if source.event_timestamp is None:
         require_columns(source, table, [at])
@@ -118,6 +130,7 @@ def lookup(inputs: Inputs, store: OnlineStore, rows: object, views: Views, model
     features = Features(inputs, views, model)
     schemas = _schemas(inputs, features)
     table = _table(inputs, rows, None)
+    features.refuse_taken(table.column_names, [f"{name}__status" for name in features.views])
     fields: dict[str, list[Any]] = {}
     for name, view in features.views.items():
         plan = plan_view(view)
@@ -141,7 +154,6 @@ def lookup(inputs: Inputs, store: OnlineStore, rows: object, views: Views, model
     for name in features.views:
         made[f"{name}__status"] = pa.array([one.views[name].status for one in found], pa.string())
     for column, array in made.items():
-        table = table.drop_columns(column) if column in table.column_names else table
         table = table.append_column(column, array)
     table = with_times(table, time_columns(features.views, schemas))
     return same_kind(rows, table, list(made))

@@ -347,7 +347,7 @@ def predicted(answers: list[Plain]) -> list[Block]:
     """One row per prediction; then which views had nothing fresh to say, and the features where they were asked for."""
     columns = ("prediction", "probability", "model_version", "request_id", "prediction_id", "latency_ms")
     blocks: list[Block] = [
-        _table([answer | {"probability": _likeliest(answer["probability"])} for answer in answers], columns)
+        _table([answer | {"probability": _likeliest(answer.get("probability"))} for answer in answers], columns)
     ]
     states = Counter((view, state) for one in answers for view, state in one.get("views", {}).items())
     for (view, state), count in sorted(states.items()):

@@ -79,7 +79,7 @@ def as_of(
     """
     import pyarrow as pa
 
-    _check_names(rows.column_names, list(views.values()), event_times)
+    check_names(rows.column_names, list(views.values()), event_times)
     instants = rows[at].cast(pa.timestamp("us", tz="UTC")).cast(pa.int64())
     if instants.null_count:
         raise UsageError(
@@ -134,13 +134,14 @@ def point_in_time_join(
                 f"point_in_time_join is given {one!r} among its views.",
                 expected="Views, selections of a view and request-time functions are expected, not their names.",
             )
-    given = [
-        one.view if isinstance(one, FeatureSelection) else one for one in asked if not isinstance(one, RequestFunction)
-    ]
-    chosen = {view.name: view for view in given}
+    viewed = [one.view if isinstance(one, FeatureSelection) else one for one in asked]
+    objects = [one for one in viewed if isinstance(one, FeatureView)]
+    chosen = {view.name: view for view in objects}
     plan = make_plan(asked, chosen)
     table = read(FrameSource(rows, name="rows", event_timestamp=at), folder=Path(folder)).table
-    _check_names(table.column_names, list(dict.fromkeys(given)), event_times)
+    whole = [one for one in asked if isinstance(one, FeatureView)]
+    parts = [view for view in chosen.values() if view not in whole]
+    check_names(table.column_names, [*whole, *parts], event_times)
     wanted = [at, *(key for view in plan.views for key in view.keys), *plan.request_columns]
     needed = list(dict.fromkeys(column for column in wanted if column in table.column_names))
     tables = _Read(list(chosen.values()), Path(folder), threads)
@@ -457,7 +458,8 @@ class _Sums:
         return finish(function, self._total, self._count, self._scale, squares)
 
 
-def _check_names(columns: Sequence[str], views: Sequence[FeatureView | ViewPlan], event_times: bool) -> None:
+def check_names(columns: Sequence[str], views: Sequence[FeatureView | ViewPlan], event_times: bool) -> None:
+    """Raise NameTaken when the rows have a column that a view makes, or two views make one."""
     taken = set(columns)
     for view in views:
         for name in [*view.features, *([EVENT_TIME] if event_times else [])]:
