@@ -102,7 +102,7 @@ def test_an_alias_is_written_down_as_the_version_that_it_meant(project, world, m
 
 @pytest.mark.parametrize(
     ("name", "answers", "opened"),
-    [("skops", "skops", None), ("lgb", "light", None), ("wrapped", "light", "apart"), ("xgb", None, None)],
+    [("skops", "skops", None), ("lgb", "light", None), ("wrapped", "light", None), ("xgb", None, None)],
 )
 def test_other_flavors_are_read_as_they_are(project, world, name, answers, opened):
     uri, folder = world

@@ -13,6 +13,7 @@ from sklearn.metrics import roc_auc_score
 
 import seatrial
 from seatrial import Project
+from seatrial.cli import run as run_command
 from seatrial.core.errors import UsageError
 from seatrial.tracking import BadFit, NestedRun, NotOpen, NotReproducible, Origin, log_fit, origin_of
 
@@ -193,3 +194,19 @@ def test_tables_for_notebooks_are_escaped_and_take_the_pages_colours(project):
 def test_the_root_offers_log_run():
     assert seatrial.log_run.__module__ == "seatrial.notebook"
     assert Path(seatrial.__file__).parent.name == "seatrial"
+
+
+def test_logged_and_tracked_runs_are_shown_and_compared_on_the_command_line(project, capsys):
+    first, second = logged(project, committed()), logged(project, committed(""))
+    with project.run("trial") as trial:
+        trial.log(loss=0.25)
+    at = ["--project", str(project.folder)]
+    assert run_command(["runs", "show", first.run, *at]) == 0
+    assert run_command(["runs", "show", second.run, *at]) == 0
+    assert run_command(["runs", "show", trial.id, *at]) == 0
+    assert run_command(["runs", "compare", first.run, second.run, *at]) == 0
+    shown = capsys.readouterr().out
+    assert "is not reproducible: train.py is not committed" in shown
+    assert "it tracks numbers only" in shown
+    assert run_command(["reproduce", first.run, *at]) != 0
+    assert "was logged by code of somebody's own" in capsys.readouterr().err

@@ -627,6 +627,15 @@ class Building(Nouns):
             needs_approval=self._needs_approval(source.name, built.id),
         )
 
+    def _needs_approval(self, model: str, release: str) -> bool:
+        """Whether policy lets this release go live only when somebody approves it, and nobody has."""
+        from seatrial.retraining.approval import approval_of
+
+        if self.settings.policy.approval != "required":
+            return False
+        said = [approval_of(self.metadata, name, release) for name in self._deployments_of(model) or [model]]
+        return not any(one is not None and one.decision == "approved" for one in said)
+
     def _brought_in(
         self,
         name: str | None,
@@ -665,15 +674,6 @@ class Building(Nouns):
             return None, run
         version = self._version(name)
         return version, self.record(version.inputs[0])
-
-    def _needs_approval(self, model: str, release: str) -> bool:
-        """Whether policy lets this release go live only when somebody approves it, and nobody has."""
-        from seatrial.retraining.approval import approval_of
-
-        if self.settings.policy.approval != "required":
-            return False
-        said = [approval_of(self.metadata, name, release) for name in self._deployments_of(model) or [model]]
-        return not any(one is not None and one.decision == "approved" for one in said)
 
     def _version(self, name: str) -> Record:
         """The version that a name means; a run's id means the version that the run was made."""

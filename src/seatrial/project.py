@@ -532,7 +532,7 @@ class Project(Building):
         assert proposal.challenger is not None, "the caller has looked"
         retrain = self._retrain(model.name)
         releases = [self.record(id) for id in (proposal.champion, proposal.challenger)]
-        start_us = max(int(self.record(one.inputs[1]).body["cutoff_us"] or 0) for one in releases)
+        start_us = max(int(self.record(one.inputs[1]).body.get("cutoff_us") or 0) for one in releases)
         window = Window(start_us, max(self.now_us, start_us + 1))
         rows, _, _, _ = self._inputs.rows(model, window=window, progress=progress)
         known_at = rows[training_set.LABEL_KNOWN_AT if model.labels.label_known_at else training_set.AT]

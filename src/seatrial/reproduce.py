@@ -130,6 +130,13 @@ def reproduce(
 
     started = monotonic()
     run, release = chosen(project, name)
+    if "logged" in run.body:
+        raise NotReproducible(
+            f"run {run.id} was logged by code of somebody's own, which seatrial did not run.",
+            expected="Only what was trained by `seatrial train` can be trained again.",
+            next="Run that code again, from the commit that `seatrial runs show` names.",
+            state="Nothing was trained.",
+        )
     if not finished(run):
         raise NotReproducible(
             f"run {run.id} failed: {run.body['error']['found']}",
@@ -211,6 +218,12 @@ def chosen(project: Building, name: str) -> tuple[Record, Record | None]:
                 state="Nothing was trained.",
             )
         return project.record(origin["run"]), record
+    if record.kind == "version" and not record.body["run"]:
+        raise NotReproducible(
+            f"version {record.body['version']} of '{record.name}' was not trained here, but brought in from elsewhere.",
+            expected="Only what was trained by `seatrial train` can be trained again.",
+            state="Nothing was trained.",
+        )
     if record.kind == "version":
         return project.record(record.body["run"]), project.release_of(record.id)
     if record.kind != "run":

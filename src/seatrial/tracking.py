@@ -32,10 +32,10 @@ from seatrial.features.plan import FeaturePlan
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    from numpy.typing import NDArray
 
     from seatrial.workspace import Workspace
 
-TARGET = "target"
 METRICS_OF = "the fit that was logged, measured on the test rows that were given with it"
 
 
@@ -185,7 +185,7 @@ def log_fit(
         "gates": [],
         "passed": True,
         "state": "finished",
-        "split": {"kind": "given", "rows": {"given": whole.num_rows, "train": train.num_rows, "test": test.num_rows}},
+        "split": _split(train.num_rows, test.num_rows, known),
         "importance": {},
         "estimator": {"class": found.estimator, "params": dict(found.parameters)},
         "inputs": list(names),
@@ -336,10 +336,12 @@ class Tracked:
             "model": self.name,
             "state": self.state,
             "failure": failure,
+            **({"error": _told(failure)} if failure else {}),
             "passed": not failure,
             "metrics": {name: series[-1][1] for name, series in self.metrics.items()},
             "series": self.metrics,
-            "definition": {"params": self.params},
+            **_NOTHING_FITTED,
+            "definition": {"params": self.params, "estimator": "", "owner": ""},
             "tags": self.tags,
             "files": self.files,
             "gates": [],
@@ -391,6 +393,19 @@ def _joined(rows: Any, outcome: Any, target: str) -> pa.Table:
     return table.append_column(target, values)
 
 
+def _split(train: int, test: int, known: NDArray[np.bool_]) -> dict[str, Any]:
+    """A split that was made elsewhere, as runs tell of theirs. known: (m,) which test rows have an outcome."""
+    missing = int((~known).sum())
+    counts = {"given": train + test, "unlabelled": missing, "label_not_known": 0, "used": train + test - missing}
+    parts = {"train": {"rows": train}, "test": {"rows": test - missing}}
+    return {"kind": "given", "rows": counts, **parts, "purged": 0, "unseen": {}, "refit_rows": 0}
+
+
+def _told(failure: str) -> dict[str, str]:
+    """What a block raised, as failed trainings tell it."""
+    return {"code": "", "stage": "the block", "found": failure, "expected": "", "next": ""}
+
+
 def _shell() -> Any:
     """IPython's shell, when the code runs in one."""
     ipython = sys.modules.get("IPython")
@@ -430,5 +445,22 @@ def _runs_as_saved(cells: tuple[str, ...], path: Path) -> bool:
     saved = [cell for cell in saved if cell]
     return [cell.strip() for cell in cells] == saved[: len(cells)]
 
+
+_NOTHING_FITTED: dict[str, Any] = {
+    "task": "",
+    "split": _split(0, 0, np.zeros(0, dtype=np.bool_)),
+    "estimator": {"class": "", "params": {}},
+    "baseline": {},
+    "cv": None,
+    "importance": {},
+    "inputs": [],
+    "seed": None,
+    "threads": None,
+    "warnings": [],
+    "timings": {},
+    "data": {},
+    "sources": {},
+}
+"""What readers of runs look for in a run that only tracks."""
 
 _HOW = "Save the notebook or the script, commit it, and run it again from the top; then release that run."

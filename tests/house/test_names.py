@@ -17,7 +17,7 @@ HEAVY = ("duckdb", "lightgbm", "mlflow", "msgspec", "numpy", "onnx", "onnxruntim
 PUBLIC = """
     Alarm BlueGreen Costs CsvSource DeltaSource Deployment Entity FrameSource Gate Model ModelCard Monitor ParquetSource
     PostgresSource PredictionLog Project ProjectGates QuerySource Retrain SeatrialError SetAside Split Trigger agg
-    expect feature_view load on_request point_in_time_join shared_view sql
+    expect feature_view load log_run on_request point_in_time_join shared_view sql
 """.split()
 
 

@@ -546,9 +546,14 @@ def used_by(use: Plain) -> list[Block]:
 def run(thing: Plain) -> list[Block]:
     """One training for people; the whole record is what --json prints."""
     definition, environment = thing["definition"], thing["environment"]
+    if "series" in thing:
+        return _tracked_run(thing)
     if thing.get("state") == "failed":
         return _failed_run(thing)
     verdict = "passed its gates" if thing["passed"] else "was refused by a gate"
+    logged = thing.get("logged")
+    if logged is not None:
+        verdict = "was logged" if logged["commit"] else f"was logged, and is not reproducible: {logged['why']}"
     facts = {
         "cut-off": _instant(thing["cutoff_us"]) if thing["cutoff_us"] is not None else None,
         "training set": thing["training_set"],
@@ -568,6 +573,21 @@ def run(thing: Plain) -> list[Block]:
         Line(),
         Line("The whole record: --json", "dim"),
     ]
+
+
+def _tracked_run(thing: Plain) -> list[Block]:
+    """A run of which only numbers were kept."""
+    facts = {
+        "failure": thing["failure"],
+        "parameters": inline(thing["definition"]["params"]),
+        "tags": inline(thing["tags"]),
+        "files": ", ".join(thing["files"]),
+        "from": thing["logged"]["place"],
+    }
+    columns = ["metric", "last", "values"]
+    rows = [[name, shown(series[-1][1]), shown(len(series))] for name, series in thing["series"].items()]
+    title = Line(f"{thing['id']} of {thing['model']} {thing['state']}; it tracks numbers only.", "bold")
+    return [title, *_facts(facts), Line(), Table(columns, rows), Line("The whole record: --json", "dim")]
 
 
 def _failed_run(thing: Plain) -> list[Block]:

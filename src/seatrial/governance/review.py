@@ -98,6 +98,9 @@ def _labels(facts: Facts) -> Flag | None:
 
 
 def _reproducible(facts: Facts) -> Flag | None:
+    if facts.run is not None and "origin" in facts.run:
+        words = f"trained elsewhere: it is from {facts.run['origin'].get('from', 'an unknown place')}"
+        return Flag("not reproducible", words, "Keep its code where it was trained, or declare and train it here.")
     code = ((facts.run or {}).get("environment") or {}).get("code") or {}
     if facts.run is None or (code.get("commit") and not code.get("dirty")):
         return None
