@@ -272,6 +272,16 @@ class FeatureSelection:
     features: tuple[str, ...]
 
     def __post_init__(self) -> None:
+        if type(self.view) is FeatureView:  # one of another project is looked up when it is used
+            self.check()
+        if not self.features or len(set(self.features)) < len(self.features):
+            raise BadDefinition(
+                f"{listed(self.features) or 'nothing'} of view '{self.view.name}' is asked for.",
+                expected="Each feature is named once, and at least one is.",
+            )
+
+    def check(self) -> None:
+        """Raise BadDefinition for a feature that the view does not have."""
         known = list(self.view.features)
         for name in self.features:
             if name not in known:
@@ -279,11 +289,6 @@ class FeatureSelection:
                     f"view '{self.view.name}' has no feature {name!r}.",
                     expected=f"It has {listed(known)}. {did_you_mean(str(name), known)}".strip(),
                 )
-        if not self.features or len(set(self.features)) < len(self.features):
-            raise BadDefinition(
-                f"{listed(self.features) or 'nothing'} of view '{self.view.name}' is asked for.",
-                expected="Each feature is named once, and at least one is.",
-            )
 
     @property
     def columns(self) -> tuple[str, ...]:

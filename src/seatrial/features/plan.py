@@ -192,6 +192,9 @@ def make_plan(
     Raises BadDefinition for two features with one name, an argument `view__feature` that nobody declares, or a function
     that needs one that comes later, or that needs it.
     """
+    for feature in features:
+        if isinstance(feature, FeatureSelection):
+            feature.check()
     taken = [feature.view if isinstance(feature, FeatureSelection) else feature for feature in features]
     used = {feature.name: feature for feature in taken if isinstance(feature, FeatureView)}
     functions = [feature for feature in features if isinstance(feature, RequestFunction)]

@@ -139,8 +139,9 @@ class Model:
                     f"model '{self.name}' lists {type(feature).__name__} among its features.",
                     expected="Views, view['feature'], request-time functions or 'request:COLUMN' are expected.",
                 )
-        columns = [c for f in self.features if isinstance(f, (FeatureView, FeatureSelection)) for c in f.columns]
-        again = sorted({column for column in columns if columns.count(column) > 1})
+        whole = [f.name for f in self.features if isinstance(f, FeatureView)]
+        parts = [column for f in self.features if isinstance(f, FeatureSelection) for column in f.columns]
+        again = [one for one in parts if parts.count(one) > 1 or one.partition("__")[0] in whole]
         if again:
             raise BadDefinition(f"model '{self.name}' lists '{again[0]}' twice.", expected="Once is enough.")
         if isinstance(self.cv_folds, bool) or not isinstance(self.cv_folds, int) or not 0 <= self.cv_folds != 1:
