@@ -30,7 +30,7 @@ demo: $(BUILT) ## Tell the whole story on real flights, some minutes
 
 test: $(BUILT) lint ## Run lint and every test; as root, install the servers that these need
 	@.ci/services wanted $(SERVICES)
-	@$(BIN)/python -m pytest -n auto --dist loadgroup
+	@$(BIN)/python -m pytest -n auto
 
 long: $(BUILT) ## Run the tests that take many minutes
 	@$(BIN)/python -m pytest -m long

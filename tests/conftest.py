@@ -15,6 +15,8 @@ from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
 from tests.servers import RedisProcess
 
@@ -45,6 +47,16 @@ class NotRun:
 
 
 LACKING = "lacking"
+SHARED = dict.fromkeys(("tests/journeys/test_flights.py", "tests/journeys/test_story.py"), "the journey")
+
+
+class ByFile(LoadScopeScheduling):
+    """Files to workers, whole."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        return SHARED.get(file, file)
+
 
 # a busy machine is no reason to fail: nothing here is timed
 settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -60,12 +72,10 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ.setdefault("SEATRIAL_POLICY_APPROVAL", "none")
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The tests of a file, which share what it set up, run in one worker."""
-    for item in items:
-        if not item.get_closest_marker("xdist_group"):
-            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadScopeScheduling:
+    """The tests of a file, which share what it set up, run in one worker; so do files that share a world."""
+    return ByFile(config, log)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

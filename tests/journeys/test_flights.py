@@ -21,8 +21,6 @@ from seatrial.inputs import Inputs
 from seatrial.serving.client import Client
 from tests.journeys.worlds import APRIL, ENGINEER, MIDNIGHT, REVIEWER, served
 
-pytestmark = pytest.mark.xdist_group("journey")  # one worker, which makes the journey once
-
 REQUEST = {
     "carrier": "UA", "origin": "EWR", "dest": "IAH", "flight": 1545, "tailnum": "N14228", "sched_hour": 5,
     "sched_minute": 15, "weekday": 1, "distance": 1400, "sched_block_min": 200.0, "sched_next_3h": 60,

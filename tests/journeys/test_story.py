@@ -33,8 +33,6 @@ from seatrial.serving import batch
 from seatrial.stats.metrics import log_loss
 from tests.journeys.worlds import APRIL, ENGINEER, MIDNIGHT, REVIEWER, opened, twin
 
-pytestmark = pytest.mark.xdist_group("journey")  # one worker, which makes the journey once
-
 MAY = parse_window("2013-05-01T04:00:00Z/2013-06-01T04:00:00Z")
 REASON = "the summer is later than the winter"
 
