@@ -109,12 +109,13 @@ def live(project, name):
 
 def told(project):
     """Everything that waits is told, whoever tells it: the verbs have started a mirror of their own."""
-    for _ in range(200):
+    for _ in range(3000):
         if not project.metadata.pending("mlflow"):
             return
         done = project.mirror()
         assert done.problem == "" or "another process" in done.problem, done
         time.sleep(0.05)
+    pytest.fail("the mirror's own process has not told everything")
 
 
 def seen(client, name):
