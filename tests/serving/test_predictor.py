@@ -220,6 +220,16 @@ class TestLookUps:
         assert (row["view_plane_status"], row["view_plane_event_at"]) == ("missing", None)
         assert row["feature_plane__last"] is None
 
+    def test_many_rows_ask_the_store_once(self, tmp_path):
+        store = SqliteOnlineStore(tmp_path / "online.db")
+        asked = []
+        get = store.get
+        store.get = lambda keys: asked.append(len(keys)) or get(keys)
+        served = self.looking_up(online=store)
+        status, _ = ask_many(served, [GOOD | {"tail": f"N{i}"} for i in range(5)])
+        assert status == 200
+        assert asked == [5]
+
     def test_without_a_store_such_a_release_is_refused(self):
         with pytest.raises(NoOnlineStore, match="plane"):
             self.looking_up()

@@ -432,7 +432,7 @@ class _Arm:
         """One row scored; `score` without its loops. Raises the same."""
         if self._in_loops:
             return self.score([row], at_us, bounded)[0]
-        inputs = row if self._as_they_come else self._gather(row, at_us)[0]
+        inputs = row if self._as_they_come else self._gather([row], at_us)[0][0]
         tensor = self._encoder.tensor((self._encoder.pack(inputs, bounded=bounded and self._bounded),))
         value = self._run(tensor).item()
         if not isfinite(value):
@@ -446,7 +446,7 @@ class _Arm:
         encoder = self._encoder
         bounded = bounded and self._bounded
         unseen = dict(encoder.unseen) if encoder.unseen else None
-        gathered = [self._gather(row, at_us) for row in rows]
+        gathered = self._gather(rows, at_us)
         packed = [encoder.pack(inputs, bounded=bounded) for inputs, _, _ in gathered]
         values = self._run(encoder.tensor(packed)).tolist()
         if unseen is not None and unseen != encoder.unseen:
@@ -595,15 +595,16 @@ class _Arm:
         )
 
     def _gather(
-        self, row: tuple[Any, ...], at_us: int
-    ) -> tuple[tuple[Any, ...], tuple[tuple[str, int | None], ...], tuple[str, ...]]:
-        """The row's inputs, what its views said, and what could not be asked."""
+        self, rows: Sequence[tuple[Any, ...]], at_us: int
+    ) -> list[tuple[tuple[Any, ...], tuple[tuple[str, int | None], ...], tuple[str, ...]]]:
+        """Each row's inputs, what its views said, and what could not be asked; one look-up for all rows."""
         if self._positions is not None:
-            return row if self._as_they_come else tuple([row[p] for p in self._positions]), (), ()
-        fields = dict(zip(self._names, row, strict=True))
+            whole, places = self._as_they_come, self._positions
+            return [(row if whole else tuple([row[p] for p in places]), (), ()) for row in rows]
+        fields = [dict(zip(self._names, row, strict=True)) for row in rows]
         if not self._no_store and self._lookup is not None:
             try:
-                found = self._lookup.assemble(fields, at_us)
+                found = self._lookup.assemble_many(fields, at_us)
             except (OnlineStoreUnavailable, OnlineStoreDamaged, OnlineStoreTooNew) as error:
                 self._tell_store_failed(error.code, error.found)
                 if not self._missing_allowed:
@@ -615,12 +616,17 @@ class _Arm:
                     ) from None
             else:
                 self._store_failure = ""
-                columns = found.columns
-                views = tuple([(looked.status, looked.event_us) for looked in found.views.values()])
-                return tuple([columns[name] for name in self.inputs]), views, ()
-        columns = self._without_store.assemble(fields, at_us).columns
-        views = tuple(("missing", None) for _ in self._views)
-        return tuple([columns.get(name) for name in self.inputs]), views, (ONLINE_STORE,)
+                return [
+                    (
+                        tuple([one.columns[name] for name in self.inputs]),
+                        tuple([(looked.status, looked.event_us) for looked in one.views.values()]),
+                        (),
+                    )
+                    for one in found
+                ]
+        missing: tuple[tuple[str, int | None], ...] = tuple(("missing", None) for _ in self._views)
+        made = self._without_store.assemble_many(fields, at_us)
+        return [(tuple([one.columns.get(name) for name in self.inputs]), missing, (ONLINE_STORE,)) for one in made]
 
     def _tell_store_failed(self, code: str, why: str) -> None:
         """Write to the server's log why the store cannot be asked, once for each way in which it fails."""
