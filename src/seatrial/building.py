@@ -406,6 +406,10 @@ class Building(Nouns):
         used = zip(self._inputs.raw_names(declared, plan), snapshots, strict=True)
         notes += [f"{name}: {note.words}" for name, snapshot in used for note in self._inputs.notes_of(name, snapshot)]
         notes += [*Reuse(self).notes([view.name for view in views]), *fitted.notes]
+        if "tuning" in body:
+            from seatrial.training.tuning import words as tuning_words
+
+            notes.append(tuning_words(body["tuning"]))
         if sample is not None:
             notes.append(f"a sample: {rows.num_rows:,} rows only, so no version is made, whatever the gates say")
         counted = _counting(fitted.split, left_out)

@@ -144,8 +144,9 @@ def test_a_tuned_run_is_trained_with_the_best_and_reproduced_without_tuning(tmp_
     write_project(tmp_path)
     edit(tmp_path, "cv_folds=3,", "cv_folds=3, tune=Tune({'num_leaves': Tune.integer(4, 31)}, trials=3),")
     with Project(tmp_path) as project:
-        run = project.train().run
-        body = project.record(run).body
+        trained = project.train()
+        run, body = trained.run, project.record(trained.run).body
+        assert [note for note in trained.notes if note.startswith("tuned by log_loss") and "of 3 trials" in note]
         best = body["tuning"]["best"]["params"]
         assert body["estimator"]["params"]["num_leaves"] == best["num_leaves"]
         assert body["definition"]["params"]["num_leaves"] == repr(best["num_leaves"])

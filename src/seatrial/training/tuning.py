@@ -108,7 +108,7 @@ def tune(
             expected="At least one choice of parameters must give a value of "
             f"{asked.metric_of(model.task)} in every fold.",
             next="Correct the space, the features or the estimator, or train with the declared parameters: "
-            "`seatrial train --no-tune`.",
+            "`seatrial train --no-tune`. `seatrial train --fresh` tries the same again.",
         )
     return Tuned(as_tuned(model, record), record)
 
@@ -118,6 +118,17 @@ def as_tuned(model: Model, record: dict[str, Any] | None) -> Model:
     if model.tune is None or not record:
         return model
     return replace(model, params={**model.params, **record["best"]["params"]})
+
+
+def words(record: dict[str, Any]) -> str:
+    """What came of a tuning, in a sentence."""
+    best = record["best"]
+    chosen = ", ".join(f"{name}={value!r}" for name, value in best["params"].items())
+    return (
+        f"tuned by {record['metric']} on the folds of the training part: {chosen} is the best "
+        f"({best['value']:.5g}) of {len(record['trials'])} trials, {record['pruned']} pruned and "
+        f"{record['failed']} failed"
+    )
 
 
 def _try(
