@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from seatrial.training.gates import ProjectGates as ProjectGates
     from seatrial.training.model import Model as Model
     from seatrial.training.model import Split as Split
+    from seatrial.training.space import Tune as Tune
     from seatrial.training.threshold import Costs as Costs
 
 __version__ = "0.1.0"
@@ -66,6 +67,7 @@ _HOME = {
     "SetAside": "seatrial.data.expectations",
     "Split": "seatrial.training.model",
     "Trigger": "seatrial.retraining.definition",
+    "Tune": "seatrial.training.space",
     "agg": "seatrial.features.definitions",
     "expect": "seatrial.data.expectations",
     "feature_view": "seatrial.features.definitions",
@@ -101,6 +103,7 @@ __all__ = [
     "SetAside",
     "Split",
     "Trigger",
+    "Tune",
     "agg",
     "expect",
     "feature_view",

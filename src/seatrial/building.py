@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 
     from seatrial.check import Looked
     from seatrial.core.signature import Rows, Task
+    from seatrial.core.types import Field
     from seatrial.custody import AliasSet, Deletion
     from seatrial.data.expectations import ValidationReport
     from seatrial.data.proposals import Proposed
@@ -316,6 +317,7 @@ class Building(Nouns):
         engine: Engine | None = None,
         sample: int | float | None = None,
         fresh: bool = False,
+        tune: bool = True,
         progress: Progress | None = None,
     ) -> Trained:
         """Fit a model on what was known at `cutoff` (default: now), judge it, and make it a version if its gates pass.
@@ -325,7 +327,8 @@ class Building(Nouns):
         goes on; snapshots and training set are kept, so that the next try starts from the same data. engine: "local" or
         "spark" (default: the settings'): where features are joined; the same rows.
         sample: learn from so many rows only (5000), or from a share of them (0.1): a quick run, marked as a sample,
-        that never becomes a version. fresh: join features and cross-validate again, also when nothing was changed.
+        that never becomes a version. fresh: join features, tune and cross-validate again, also when nothing was
+        changed. tune: False takes the declared parameters of a model that says `tune=Tune(...)`.
         Raises BreaksLiveRelease, before anything is written, when the project was changed so that a live release's
         features can no longer be kept up, and LeakFound, and trains nothing, for a column that knows more than could
         be known.
@@ -385,6 +388,8 @@ class Building(Nouns):
             body["sample"] = {"size": sample, "rows": rows.num_rows}
         unfinished = Record(run, "run", declared.name, (training_set, *snapshots), body)
         with self._failing(unfinished, declared, progress) as tell:
+            if declared.tune is not None and tune:
+                declared = self._tuned(declared, rows, request, training_set, body, fresh, tell)
             fitted = fit(
                 declared,
                 rows,
@@ -401,6 +406,10 @@ class Building(Nouns):
         used = zip(self._inputs.raw_names(declared, plan), snapshots, strict=True)
         notes += [f"{name}: {note.words}" for name, snapshot in used for note in self._inputs.notes_of(name, snapshot)]
         notes += [*Reuse(self).notes([view.name for view in views]), *fitted.notes]
+        if "tuning" in body:
+            from seatrial.training.tuning import words as tuning_words
+
+            notes.append(tuning_words(body["tuning"]))
         if sample is not None:
             notes.append(f"a sample: {rows.num_rows:,} rows only, so no version is made, whatever the gates say")
         counted = _counting(fitted.split, left_out)
@@ -1068,6 +1077,36 @@ class Building(Nouns):
             self.event(transaction, "training_set.built", identity, happened)
         return identity
 
+    def _tuned(
+        self,
+        model: Model,
+        rows: pa.Table,
+        request: Sequence[Field],
+        training_set: str,
+        body: dict[str, Any],
+        fresh: bool,
+        progress: Progress,
+    ) -> Model:
+        """The model with its best parameters, which the run's body then says, and how they were found."""
+        from seatrial.training.remembered import told_by_name
+        from seatrial.training.steps import environment_digest
+        from seatrial.training.tuning import tune
+
+        environment = body["environment"]
+        own = "" if told_by_name(model) else str(environment["code"]["definitions"])
+        tuned = tune(
+            model,
+            rows,
+            request,
+            folder=self.folder / STATE / "tuning",
+            about=" ".join((training_set, environment_digest(environment), own)),
+            cutoff_us=body["cutoff_us"],
+            fresh=fresh,
+            progress=progress,
+        )
+        body |= {"tuning": tuned.record, "definition": definition_of(tuned.model)}
+        return tuned.model
+
     @contextmanager
     def _failing(self, run: Record, model: Model, progress: Progress | None) -> Iterator[Progress]:
         """Records the run as failed when what is done inside raises; a wrong call is only told. Gives a progress."""
@@ -1376,6 +1415,7 @@ def definition_of(model: Model) -> dict[str, Any]:
         "slices": list(model.slices),
         "costs": model.costs.as_plain() if model.costs else None,
         "quantile": model.quantile,
+        "tune": model.tune.as_plain() if model.tune else None,
         "cv_folds": model.cv_folds,
         "seed": model.seed,
         "threads": model.threads,

@@ -127,6 +127,7 @@ def reproduce(
 ) -> Reproduced:
     """Train a run again and judge what comes out. See `Project.reproduce`."""
     from seatrial.training.environment import describe
+    from seatrial.training.tuning import as_tuned
 
     started = monotonic()
     run, release = chosen(project, name)
@@ -148,7 +149,9 @@ def reproduce(
     if current and now is None:
         project.definitions  # noqa: B018  which says what is wrong
     with recorded_definitions(project, run, notes, current=current) as definitions:
-        model = definitions.model(run.name)
+        model = as_tuned(definitions.model(run.name), run.body.get("tuning"))
+        if model.tune is not None and "tuning" in run.body:
+            notes.append(f"parameters are those that were tuned in run {run.id}; nothing is tuned again")
         tables = Recorded(project, definitions, sources_of(project, run))
         rows, fitted = _train(inputs if current else tables, model, run, progress)
         environment = describe(project.folder, definitions.files if current else (), model.threads).facts
@@ -392,6 +395,8 @@ def _project(
     project: Building, inputs: Inputs, run: Record, tables: Recorded, now: Mapping[str, Any] | None, notes: list[str]
 ) -> list[Difference]:
     """How the project as it is now differs from what the run recorded: data, code, declaration."""
+    from seatrial.training.tuning import as_tuned
+
     if now is None:
         notes.append("the project's definitions cannot be loaded now, so they are not compared with the recorded ones")
         return []
@@ -400,7 +405,7 @@ def _project(
     if model is None:
         notes.append(f"the project declares no model '{run.name}' any more")
     else:
-        found += of_declaration(run.body["definition"], definition_of(model))
+        found += of_declaration(run.body["definition"], definition_of(as_tuned(model, run.body.get("tuning"))))
     for source in sources_of(project, run):
         declared = project.definitions.sources_like(source).get(source)
         if declared is None:

@@ -193,6 +193,7 @@ def push(call: Invocation, name: str, rows: Path | None, address: str | None, gr
     help="Learn from so many rows only (5000), or a share of them (10%): a quick run that never becomes a version.",
 )
 @click.option("--fresh", is_flag=True, help="Do every step again, also when nothing it is made of was changed.")
+@click.option("--no-tune", is_flag=True, help="Train with the declared parameters, also when the model is tuned.")
 @click.pass_obj
 def train(
     call: Invocation,
@@ -201,6 +202,7 @@ def train(
     engine: Engine | None,
     sample: str | None,
     fresh: bool,
+    no_tune: bool,
 ) -> None:
     """MODEL may be left out when the project has one. When every gate passes, the run becomes the next version
     with the alias "candidate"; else the run is kept as evidence and the command ends with 3. The gates of a sample
@@ -214,7 +216,9 @@ def train(
         size = Sample.parse(sample).size
     with call.project() as project:
         with talk.Progress() as progress:
-            run = project.train(model, cutoff=cutoff, engine=engine, sample=size, fresh=fresh, progress=progress)
+            run = project.train(
+                model, cutoff=cutoff, engine=engine, sample=size, fresh=fresh, tune=not no_tune, progress=progress
+            )
         call.answer(run, render.trained)
     if not run.passed and run.sample is None:
         from seatrial.training.gates import GatesNotPassed

@@ -14,6 +14,7 @@ from seatrial.data.sources import Source
 from seatrial.features.definitions import BadDefinition, FeatureSelection, FeatureView, check_name
 from seatrial.features.request_time import RequestFunction
 from seatrial.training.gates import Gate, check_gates
+from seatrial.training.space import Tune
 from seatrial.training.threshold import Costs
 
 REQUEST = "request:"
@@ -82,6 +83,7 @@ class Model:
     costs: what mistakes cost, for a binary model; they choose the operating threshold, which is 0.5 without.
     quantile: which quantile of its target a regression predicts, for `quantile_loss`; 0.5 is the median.
     threads: threads given to the estimator and to BLAS; part of what makes a run reproducible.
+    tune: parameters that are searched on the training part before the fit, `Tune(...)`.
     card: what only its owner can say of it, ModelCard(...) or the path of a Markdown file of the project.
     """
 
@@ -108,6 +110,7 @@ class Model:
     description: str = ""
     card: ModelCard | str | None = None
     inputs: Layout | None = None
+    tune: Tune | None = None
 
     def __post_init__(self) -> None:
         check_name("model", self.name)
@@ -167,6 +170,8 @@ class Model:
             )
         self._check_measured()
         check_gates(self.gates, self.task, cv_folds=self.cv_folds)
+        if self.tune is not None:
+            self.tune.check(self.name, self.task, self.cv_folds)
         declare(self)
 
     def _check_measured(self) -> None:
@@ -223,6 +228,7 @@ class Model:
                 self.costs is None or isinstance(self.costs, Costs),
                 "Costs(false_positive=..., false_negative=...) is expected.",
             ),
+            ("tune", self.tune is None or isinstance(self.tune, Tune), "Tune(space={...}) is expected."),
             *((what, isinstance(getattr(self, what), str), "Text is expected.") for what in WORDS),
         ):
             if not good:

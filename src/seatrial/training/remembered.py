@@ -37,7 +37,7 @@ def remembered_folds(
     progress: Callable[[int], None],
 ) -> list[FoldScores]:
     """As `evaluation.fold_scores`. machine: the digest of packages, processor, BLAS and threads."""
-    if not _told_by_name(model):
+    if not told_by_name(model):
         return fold_scores(model, rows, request, made, progress)
     facts = {
         "estimator": describe(make_estimator(model)),
@@ -72,7 +72,7 @@ def scores_of_folds(
     return [fold.scores.tolist() for fold in fold_scores(model, rows, request, made, progress)]
 
 
-def _told_by_name(model: Model) -> bool:
+def told_by_name(model: Model) -> bool:
     """Whether an import path and plain parameters say all of the estimator that its package's version does not."""
     if not isinstance(model.estimator, str) or not all(_plain(value) for value in model.params.values()):
         return False
