@@ -90,7 +90,7 @@ def test_it_is_released_in_its_own_format_and_says_why(project, released):
 def test_the_same_run_packed_again_is_the_same_release(project, released):
     again = project.release()
     assert (again.id, again.new, again.bytes) == (released.id, False, released.bytes)
-    assert project.release_verify(released.id)["golden_rows"] == 200
+    assert project.release_verify(released.id).golden_rows == 200
 
 
 def test_it_predicts_in_this_process_in_batch_and_over_http_alike(project, released, free_port):
