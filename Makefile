@@ -45,7 +45,7 @@ docs: $(BUILT) ## Rewrite docs/errors.md from the error classes
 	@$(BIN)/python -m tests.house.errors_page
 
 bench: $(BUILT) ## Run every benchmark; each prints its figure as a ratio
-	@for file in benchmarks/*.py benchmarks/features/*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done
+	@for file in benchmarks/*.py benchmarks/features/*.py benchmarks/training/*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done
 
 lock: $(BUILT) ## Resolve pyproject.toml again into requirements.lock
 	@$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate --upgrade \
