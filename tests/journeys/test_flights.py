@@ -232,7 +232,7 @@ def test_an_answer_says_which_views_had_nothing_fresh_to_say(journey):
         (lambda p: p.train("nothing"), "project.unknown_name"),
         (lambda p: p.train("late", cutoff=datetime(2013, 4, 1)), "usage.naive_time"),
         (lambda p: p.release("late:7"), "registry.unknown_version"),
-        (lambda p: p.deploy("late", release="rel_0"), "lineage.unknown_id"),
+        (lambda p: p.deploy("late", release="rel_none"), "lineage.unknown_id"),
         (lambda p: p.push("plane_arrival", [{"tailnum": "N1"}]), "data.row_lacks_column"),
         (lambda p: p.push("nothing", []), "project.unknown_name"),
         (lambda p: p.lineage("nothing"), "lineage.unknown_id"),

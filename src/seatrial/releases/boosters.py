@@ -134,6 +134,9 @@ def load_catboost(data: bytes) -> Any:
     """A catboost.CatBoost from the bytes of its file. Raises NativeDamaged."""
     from catboost import CatBoost, CatboostError  # type: ignore[import-untyped]
 
+    # "CBM1", the length of its core, the core; CatBoost reads on behind the end of one that was cut short
+    if data[:4] != b"CBM1" or len(data) < 8 + int.from_bytes(data[4:8], "little"):
+        raise _damaged(data, "CatBoost", "it does not begin as one, or was cut short")
     try:
         model = CatBoost()
         model.load_model(blob=bytes(data))
