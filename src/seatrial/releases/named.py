@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from seatrial.core.errors import Failed
 from seatrial.core.signature import NamedRows, Rows, Signature
-from seatrial.releases.runtime import OUTPUT, ModelUnreadable, Runtime, WrongShape, not_finite, session
+from seatrial.releases.runtime import OUTPUT, ModelUnreadable, Runtime, WrongShape, not_finite, refuse_missing, session
 
 MISSING = "\ufdd0"
 
@@ -82,7 +82,7 @@ class NamedRuntime(Runtime):
         if not len(rows):
             return self._nothing()
         if self.no_missing.size:
-            self._refuse_missing(rows.missing())
+            refuse_missing(rows.missing(), self.no_missing)
         for name, known in self._known.items():
             bad = [value is not None and value not in known for value in rows.columns[name]]
             if any(bad):

@@ -129,7 +129,7 @@ class Runtime:
         if not len(rows):
             return self._nothing()
         if self.no_missing.size:
-            self._refuse_missing(np.isnan(rows))
+            refuse_missing(np.isnan(rows), self.no_missing)
         if len(rows) == 1 and not self.many:
             with self._lock:
                 self._row[:] = rows
@@ -164,19 +164,23 @@ class Runtime:
             )
         return int(shape[1]), len(answered[0].shape) == 2
 
-    def _refuse_missing(self, missing: NDArray[np.bool_]) -> None:
-        """missing: (n, k), where there is no value."""
-        missing = missing[:, self.no_missing]
-        if missing.any():
-            row, place = np.unravel_index(int(missing.argmax()), missing.shape)
-            position = int(self.no_missing[place])
-            raise MissingNotAccepted(
-                f"input {position} of row {int(row)} is missing, and the estimator accepts no missing value there.",
-                expected="It was fitted without missing values and has no imputer.",
-                next="Send the value, or train with an imputer.",
-                state="No score was given.",
-                input=position,
-            )
+
+def refuse_missing(missing: NDArray[np.bool_], no_missing: NDArray[np.intp]) -> None:
+    """Raise MissingNotAccepted for the first row without a value in one of the inputs at `no_missing`.
+
+    missing: (n, k), where there is no value.
+    """
+    missing = missing[:, no_missing]
+    if missing.any():
+        row, place = np.unravel_index(int(missing.argmax()), missing.shape)
+        position = int(no_missing[place])
+        raise MissingNotAccepted(
+            f"input {position} of row {int(row)} is missing, and the estimator accepts no missing value there.",
+            expected="It was fitted without missing values and has no imputer.",
+            next="Send the value, or train with an imputer.",
+            state="No score was given.",
+            input=position,
+        )
 
 
 def not_finite(scores: NDArray[np.float64]) -> ScoreNotFinite:

@@ -28,7 +28,7 @@ from seatrial.core.errors import Failed, Unavailable
 from seatrial.core.signature import NamedRows, Rows, missing_in
 from seatrial.releases import frames
 from seatrial.releases.frames import Broken
-from seatrial.releases.runtime import MissingNotAccepted, ModelUnreadable, ScoreNotFinite, WrongShape
+from seatrial.releases.runtime import ModelUnreadable, WrongShape, not_finite, refuse_missing
 
 START_SECONDS = 120.0
 CALL_SECONDS = 5.0
@@ -116,19 +116,12 @@ class SupervisedRuntime:
         if not len(rows):
             return np.empty(0)
         if self.no_missing.size:
-            _refuse_missing(rows, self.no_missing)
+            refuse_missing(missing_in(rows), self.no_missing)
         with self._lock:
             parts = [self._ask(rows[start : start + CHUNK]) for start in range(0, len(rows), CHUNK)]
         scores = parts[0] if len(parts) == 1 else np.concatenate(parts)
-        finite = np.isfinite(scores)
-        if not finite.all():
-            bad = ~finite.reshape(len(scores), -1).all(axis=1)
-            raise ScoreNotFinite(
-                f"the model's score of row {int(bad.argmax())} is not a finite number ({int(bad.sum())} such rows).",
-                expected="A model without an imputer gives NaN when an input is missing.",
-                next="Send the missing value, or train with an imputer.",
-                state="No score was given.",
-            )
+        if not np.isfinite(scores).all():
+            raise not_finite(scores)
         return scores
 
     def _check(self, rows: Rows) -> None:
@@ -325,17 +318,3 @@ def _environment(threads: int) -> dict[str, str]:
     """Variables for the child: no key, password or setting of ours is among them."""
     kept = {name: os.environ[name] for name in KEPT if name in os.environ}
     return kept | dict.fromkeys(THREADS, str(threads)) | {"GOMP_SPINCOUNT": "1000", "PYTHONDONTWRITEBYTECODE": "1"}
-
-
-def _refuse_missing(rows: Rows, no_missing: NDArray[np.intp]) -> None:
-    missing = missing_in(rows)[:, no_missing]
-    if missing.any():
-        row, place = np.unravel_index(int(missing.argmax()), missing.shape)
-        position = int(no_missing[place])
-        raise MissingNotAccepted(
-            f"input {position} of row {int(row)} is missing, and the estimator accepts no missing value there.",
-            expected="It was fitted without missing values and has no imputer.",
-            next="Send the value, or train with an imputer.",
-            state="No score was given.",
-            input=position,
-        )

@@ -542,9 +542,13 @@ class _Arm:
         at_us: int,
         latency_ms: float,
     ) -> LoggedPrediction:
-        """The record of one scored row."""
-        if self._classes:
-            return self._logged_class(scored, prediction_id, request_id, row, caller, at_us, latency_ms)
+        """The record of one scored row; of many classes it holds the place of the likeliest, and all probabilities."""
+        prediction, probability, every = scored.prediction, scored.probability, b""
+        if isinstance(probability, dict):
+            values = list(probability.values())
+            probability, every = max(values), self._pack(*values)
+            prediction = values.index(probability)
+        assert not isinstance(prediction, str), "only a model of many classes answers with a word"
         return LoggedPrediction(
             self.schema.id,
             prediction_id,
@@ -557,41 +561,11 @@ class _Arm:
             scored.inputs,
             scored.fields,
             scored.views,
-            scored.prediction,  # type: ignore[arg-type]
-            scored.probability,  # type: ignore[arg-type]
+            prediction,
+            probability,
             latency_ms,
             scored.degraded,
-        )
-
-    def _logged_class(
-        self,
-        scored: _Scored,
-        prediction_id: str,
-        request_id: str,
-        row: int,
-        caller: str,
-        at_us: int,
-        latency_ms: float,
-    ) -> LoggedPrediction:
-        assert isinstance(scored.probability, dict), "a model of many classes answered"
-        values = list(scored.probability.values())
-        return LoggedPrediction(
-            self.schema.id,
-            prediction_id,
-            request_id,
-            row,
-            caller[:200],
-            self.name,
-            at_us,
-            machine_us(),
-            scored.inputs,
-            scored.fields,
-            scored.views,
-            values.index(max(values)),
-            max(values),
-            latency_ms,
-            scored.degraded,
-            self._pack(*values),
+            every,
         )
 
     def _gather(

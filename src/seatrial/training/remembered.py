@@ -19,7 +19,7 @@ from seatrial.core.identity import digest, value_digest
 from seatrial.core.types import Field
 from seatrial.data.snapshot import content
 from seatrial.training.closure import INSTALLED
-from seatrial.training.estimator import describe, make_estimator
+from seatrial.training.estimator import describe, layout, make_estimator
 from seatrial.training.evaluation import FoldScores, fold_scores
 from seatrial.training.model import Model
 from seatrial.training.rows import TrainingRows, input_names
@@ -46,6 +46,7 @@ def remembered_folds(
         "task": model.task,
         "target": model.target,
         "inputs": list(input_names(model)),
+        "layout": layout(model),
     }
     indices = [digest(part.astype(np.int64).tobytes()) for one in made for part in (one.train, one.test)]
     given: dict[str, Input[Any]] = {
