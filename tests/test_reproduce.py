@@ -347,6 +347,7 @@ def test_a_training_with_nothing_changed_joins_nothing_and_learns_the_same(folde
         ("cv_folds=3", "cv_folds=4", False),
         ("cv_folds=3", "cv_folds=3, seed=1", False),
         ("cv_folds=3", "cv_folds=3, threads=2", False),
+        ("cv_folds=3", 'cv_folds=3, inputs="named"', False),
         ('estimator="lightgbm.LGBMClassifier"', 'estimator=__import__("lightgbm").LGBMClassifier', None),
     ],
 )
