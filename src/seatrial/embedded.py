@@ -226,7 +226,7 @@ def _with_features_given(release: Release) -> Release:
 
 def _of_project(name: str, folder: Path) -> tuple[Path, KeyRing]:
     """The bundle that a name means in a project, and the keys that the project trusts."""
-    from seatrial.nouns import Nouns
+    from seatrial.verbs.nouns import Nouns
 
     workspace = Nouns(folder)
     try:
@@ -261,8 +261,8 @@ def _ring(trusted: str | Path | TrustedKeys | None, folder: Path) -> TrustedKeys
 
 
 def _open_online(address: str, folder: Path) -> OnlineStore:
+    from seatrial.folder.workspace import Workspace
     from seatrial.stores.online import open_online
-    from seatrial.workspace import Workspace
 
     workspace = Workspace(folder)
     if address == "project":

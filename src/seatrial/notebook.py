@@ -11,7 +11,7 @@ from seatrial.core.signature import Task
 
 if TYPE_CHECKING:
     from seatrial.project import Project
-    from seatrial.tracking import Logged
+    from seatrial.verbs.tracking import Logged
 
 
 def log_run(
@@ -41,7 +41,7 @@ def log_run(
     released after it was made again from a commit. Raises BadFit, BadSample, BadTarget, WrongTask, NotCaptured.
     """
     from seatrial.project import Project
-    from seatrial.tracking import log_fit, origin_of
+    from seatrial.verbs.tracking import log_fit, origin_of
 
     origin = origin_of(sys._getframe(1).f_globals, notebook)
     words = {"owner": owner, "on_call": on_call, "runbook": runbook, "description": description}

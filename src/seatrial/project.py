@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from seatrial.building import Building
 from seatrial.core.clock import from_us, iso, monotonic, parse_time, to_us
 from seatrial.core.errors import SeatrialError, Unavailable, UsageError, listed
 from seatrial.core.identity import new_id
 from seatrial.core.records import Record
 from seatrial.core.windows import Window, duration_us
-from seatrial.results import Deployed, Labelled, Progress, Retrained, RolledBack, Scored
+from seatrial.verbs.building import Building
+from seatrial.verbs.results import Deployed, Labelled, Progress, Retrained, RolledBack, Scored
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -37,16 +37,16 @@ if TYPE_CHECKING:
     from seatrial.monitoring.report import Mark, Point, Report
     from seatrial.monitoring.sample import Sample
     from seatrial.releases.bundle import Bundle
-    from seatrial.reproduce import Reproduced, Verdict
     from seatrial.retraining.approval import Approval, Decision
     from seatrial.retraining.comparison import Comparison
     from seatrial.retraining.definition import Retrain, Trigger
     from seatrial.retraining.proposal import Proposal
     from seatrial.retraining.triggers import Labelled as Rows
-    from seatrial.runs import Compared
     from seatrial.stores.metadata import MetadataStore
-    from seatrial.tracking import Tracked
     from seatrial.training.model import Model
+    from seatrial.verbs.reproduce import Reproduced, Verdict
+    from seatrial.verbs.runs import Compared
+    from seatrial.verbs.tracking import Tracked
 
 DAY_US = 86_400_000_000
 SAMPLED = (
@@ -78,7 +78,7 @@ class Project(Building):
     @staticmethod
     def init(folder: str | Path, template: str = "empty") -> Project:
         """Write a new project's files into `folder`, overwriting none, and open it. template: "empty" or "flights"."""
-        from seatrial.scaffold import init
+        from seatrial.folder.scaffold import init
 
         init(Path(folder), template)
         return Project(folder)
@@ -91,7 +91,7 @@ class Project(Building):
 
     def run(self, name: str, *, notebook: str | Path | None = None) -> Tracked:
         """Track numbers alone: `with project.run("x") as r: r.log(loss=0.3)`. See `tracking.Tracked`."""
-        from seatrial.tracking import Tracked, origin_of
+        from seatrial.verbs.tracking import Tracked, origin_of
 
         self.found()
         return Tracked(self, name, origin_of(sys._getframe(1).f_globals, notebook))
@@ -145,8 +145,8 @@ class Project(Building):
         import pyarrow as pa
 
         from seatrial.features import training_set
-        from seatrial.history import business_keys, measured, times_us
         from seatrial.serving import batch
+        from seatrial.verbs.history import business_keys, measured, times_us
 
         deployment = self._deployment(model)
         declared = self._trained_here(deployment.model, "where its history is")
@@ -186,7 +186,7 @@ class Project(Building):
 
     def _answered(self, model: str, window: Window, release: str) -> set[tuple[str, int]]:
         """The requests of the window that a release has answered: (request_id, instant)."""
-        from seatrial.history import times_us
+        from seatrial.verbs.history import times_us
 
         rows = self.log.rows(model=model, window=window, release=release, columns=["request_id", "at", "release"])
         return set(zip(rows["request_id"].to_pylist(), times_us(rows, "at").tolist(), strict=True))
@@ -250,8 +250,8 @@ class Project(Building):
         import pyarrow as pa
         import pyarrow.compute as pc
 
-        from seatrial.inputs import instant
         from seatrial.monitoring.labels import keys, prediction_keys
+        from seatrial.verbs.inputs import instant
 
         source = model.labels
         if source.event_timestamp is None or not model.key:
@@ -524,10 +524,10 @@ class Project(Building):
 
         from seatrial.core.signature import aligned, places
         from seatrial.features import training_set
-        from seatrial.history import times_us
-        from seatrial.inputs import instant
         from seatrial.retraining.comparison import compare
         from seatrial.serving import batch
+        from seatrial.verbs.history import times_us
+        from seatrial.verbs.inputs import instant
 
         assert proposal.challenger is not None, "the caller has looked"
         retrain = self._retrain(model.name)
@@ -597,7 +597,7 @@ class Project(Building):
         allow: verdicts that count as reproduced beside "identical" and "equivalent".
         Raises SnapshotMissing, SnapshotDamaged, DefinitionsDamaged and NotReproducible, and trains nothing.
         """
-        from seatrial.reproduce import in_rebuilt_environment, reproduce
+        from seatrial.verbs.reproduce import in_rebuilt_environment, reproduce
 
         if current and rebuild_env:
             raise UsageError(
@@ -618,8 +618,8 @@ class Project(Building):
         branch: then `a` is the newest run that was trained from a commit of it, and `b` the newest of all.
         Raises NoBaseRun.
         """
-        from seatrial.reproduce import chosen
-        from seatrial.runs import base_run, compare, newest_runs
+        from seatrial.verbs.reproduce import chosen
+        from seatrial.verbs.runs import base_run, compare, newest_runs
 
         if base is not None:
             given = b or a
@@ -635,7 +635,7 @@ class Project(Building):
 
     def run_page(self, id: str) -> str:
         """One run as a page of HTML that needs nothing else."""
-        from seatrial.run_page import html
+        from seatrial.verbs.run_page import html
 
         run = self.resolved(id, "run")
         version = self.registry.version_of(run.id)
@@ -645,8 +645,8 @@ class Project(Building):
 
     def run_extract(self, name: str, folder: str | Path) -> list[str]:
         """Write a project that trains a run again: its definitions over the rows that it read. The files' names."""
-        from seatrial.reproduce import chosen
-        from seatrial.runs import extract
+        from seatrial.verbs.reproduce import chosen
+        from seatrial.verbs.runs import extract
 
         return extract(self, chosen(self, name)[0], Path(folder))
 
@@ -796,10 +796,10 @@ class Project(Building):
         While the metadata store is away it is done on this host alone and told later (`deployment.emergency`).
         expected: the generation that the caller saw; raises HeadMoved when somebody deployed since.
         """
-        from seatrial.custody import follow
         from seatrial.deployment.deploy import roll_back
         from seatrial.deployment.emergency import JournalDamaged, JournalTooNew, roll_back_here
         from seatrial.stores.metadata import MetadataDamaged, MetadataStore, MetadataUnreachable, NotMetadata
+        from seatrial.verbs.custody import follow
 
         started = monotonic()
         name = self._deployed_name(model)
@@ -937,7 +937,7 @@ class Project(Building):
         same seed. Predictions of a batch are left out: they were joined offline. Each release is followed by the plan
         that it froze, over its sources as they are now. Changes nothing.
         """
-        from seatrial.feature_quality import verify
+        from seatrial.verbs.feature_quality import verify
 
         declared = self.definitions.model(model)
         if sample is not None and sample < 1:

@@ -16,7 +16,7 @@ from seatrial.data.reading import SourceEmpty, SourceMissing, SourceUnreadable, 
 from seatrial.data.references import SnapshotGone
 from seatrial.data.snapshot import SnapshotDamaged, load
 from seatrial.data.sources import BadSource, ColumnMissing
-from seatrial.runs import extract
+from seatrial.verbs.runs import extract
 
 AT = pa.array([datetime(2013, 1, 1, tzinfo=UTC)] * 2, pa.timestamp("us", tz="UTC"))
 

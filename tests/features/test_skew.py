@@ -16,8 +16,8 @@ from seatrial.core.errors import UsageError
 from seatrial.core.windows import Window, parse_window
 from seatrial.features.plan import FeaturePlan, FunctionPlan, plan_view
 from seatrial.features.skew import SkewFound, Tally, different, missing_fields, recompute, refusal
-from seatrial.history import Feed, in_window, request_fields, times_us
 from seatrial.testing import FakeClock
+from seatrial.verbs.history import Feed, in_window, request_fields, times_us
 
 TIME = pa.timestamp("us", tz="UTC")
 NOON = datetime(2024, 3, 1, 12, tzinfo=UTC)

@@ -6,10 +6,10 @@ import click
 import pytest
 
 from seatrial import Project
-from seatrial.building import Building
 from seatrial.cli import catalogue, feature_quality, feature_rows, registry, runs, steering  # noqa: F401  they register themselves
 from seatrial.cli.nouns import NOUNS
 from seatrial.cli.verbs import VERBS
+from seatrial.verbs.building import Building
 
 COMMANDS = [name for lines in catalogue.VERBS.values() for name, _ in lines]
 ONLY_COMMANDS = {"demo"}  # a program of verbs, not a verb

@@ -16,9 +16,9 @@ import pyarrow as pa
 import pytest
 
 from seatrial import SeatrialError
-from seatrial.history import business_keys
-from seatrial.inputs import Inputs
 from seatrial.serving.client import Client
+from seatrial.verbs.history import business_keys
+from seatrial.verbs.inputs import Inputs
 from tests.journeys.worlds import APRIL, ENGINEER, MIDNIGHT, REVIEWER, served
 
 REQUEST = {

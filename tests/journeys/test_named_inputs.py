@@ -19,9 +19,9 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder, StandardScaler
 
 from seatrial import Project
-from seatrial.building import PredictionRefused
 from seatrial.releases.bundle import open_bundle
 from seatrial.serving import batch
+from seatrial.verbs.building import PredictionRefused
 from tests.journeys.worlds import served
 
 PROJECT = """

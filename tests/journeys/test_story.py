@@ -27,10 +27,10 @@ from seatrial.core.clock import to_us
 from seatrial.core.errors import SeatrialError
 from seatrial.core.signature import as_floats
 from seatrial.core.windows import Window, parse_window
-from seatrial.inputs import columns
 from seatrial.retraining.backtest import backtest
 from seatrial.serving import batch
 from seatrial.stats.metrics import log_loss
+from seatrial.verbs.inputs import columns
 from tests.journeys.worlds import APRIL, ENGINEER, MIDNIGHT, REVIEWER, opened, twin
 
 MAY = parse_window("2013-05-01T04:00:00Z/2013-06-01T04:00:00Z")

@@ -10,10 +10,10 @@ from seatrial import Project
 from seatrial.core.clock import to_us
 from seatrial.core.signature import as_floats
 from seatrial.core.windows import Window
-from seatrial.inputs import columns
 from seatrial.retraining.backtest import backtest
 from seatrial.stats.metrics import log_loss
 from seatrial.testing import FakeClock
+from seatrial.verbs.inputs import columns
 
 APRIL = datetime(2013, 4, 1, 4, tzinfo=UTC)
 NEW_YEAR = datetime(2014, 1, 2, tzinfo=UTC)

@@ -257,7 +257,7 @@ def test_a_bundle_that_was_not_packed_here_is_not_signed_again(folder):
         project.key_rotate()
         with pytest.raises(UsageError):
             project.key_revoke("key_0000", reason="x")
-        from seatrial.vouching import NotVouched
+        from seatrial.verbs.vouching import NotVouched
 
         with pytest.raises(NotVouched):
             project.release_resign(by=old)

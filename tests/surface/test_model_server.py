@@ -15,7 +15,6 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from seatrial.building import PredictionRefused
 from seatrial.core.routing import BUCKETS
 from seatrial.project import Project
 from seatrial.registry.versions import UnknownModel, UnknownVersion
@@ -33,6 +32,7 @@ from seatrial.surface import (
 )
 from seatrial.surface.enrichment import FeatureTypeDiffers
 from seatrial.surface.model_server import BadSplit, NothingLoaded
+from seatrial.verbs.building import PredictionRefused
 from tests.house.test_names import in_a_fresh_interpreter
 from tests.surface.worlds import CLOCK, LOGISTIC, NOON, at, config, feature, frame, write
 

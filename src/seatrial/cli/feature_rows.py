@@ -94,7 +94,7 @@ def features_lookup(call: Invocation, rows: str, views: tuple[str, ...], model: 
 
     Every row comes back in its place, with a column VIEW__FEATURE for each feature and a VIEW__status. Without --out
     the rows are shown."""
-    from seatrial.feature_rows import write
+    from seatrial.verbs.feature_rows import write
 
     with call.project() as project:
         found = project.feature_lookup(rows, views, model=model)

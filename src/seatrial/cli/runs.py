@@ -33,7 +33,7 @@ def reproduce(call: Invocation, name: str, allow: str | None, current: bool, reb
     again from its snapshots, definitions, parameters, seed, threads and cut-off as they were recorded; no version is
     made. Ends with 0 when the model is identical (the same ONNX form) or equivalent (on the rows kept with the run),
     else with 1. Packages and machine that differ are named, and how the project has changed since."""
-    from seatrial.reproduce import not_reproduced
+    from seatrial.verbs.reproduce import not_reproduced
 
     with call.project() as project:
         with talk.Progress() as progress:
@@ -55,7 +55,7 @@ def check(call: Invocation) -> None:
     """For pull requests: needs no data, no server and no store. Loads the definitions, makes each estimator with its
     parameters, tries request-time functions on made-up numbers, looks names up. Ends with 1 when something is wrong.
     What needs rows: `seatrial validate`, and `seatrial train --sample`."""
-    from seatrial.check import wrong
+    from seatrial.verbs.check import wrong
 
     with call.project() as project:
         found = project.check()
@@ -109,14 +109,14 @@ def runs_compare(
 ) -> None:
     """Say what is different in B: metrics, gates, data, code, parameters, environment. A and B are runs or releases, as
     `reproduce` takes them; without them, the two newest runs. With --base, A is found and B is the newest run."""
-    from seatrial.runs import markdown as comment
+    from seatrial.verbs.runs import markdown as comment
 
     if base is not None and b is not None:
         raise BadCommandLine("--base names what is compared with; two runs were given as well.")
     with call.project() as project:
         found = project.run_compare(a, b, model=model, base=base)
     if html is not None:
-        from seatrial.run_page import compared_html
+        from seatrial.verbs.run_page import compared_html
 
         _write_page(html, lambda: compared_html(found))
     if markdown and not call.json:

@@ -24,8 +24,8 @@ from seatrial.monitoring.pictures import Bar, Series, bars, line_chart
 if TYPE_CHECKING:
     from seatrial.monitoring.report import AlarmResult, Report
     from seatrial.project import Project
-    from seatrial.results import Retrained
     from seatrial.retraining.comparison import Comparison
+    from seatrial.verbs.results import Retrained
 
 ENGINEER, REVIEWER = "engineer", "reviewer"
 """Two people in their roles; names are asserted."""
@@ -285,10 +285,10 @@ def _worth(project: Project, story: Steps, progress: talk.Progress, chapters: li
     import numpy as np
 
     from seatrial.core.signature import as_floats
-    from seatrial.inputs import columns
     from seatrial.retraining.backtest import backtest
     from seatrial.serving.batch import score
     from seatrial.stats.metrics import log_loss
+    from seatrial.verbs.inputs import columns
 
     with story.step("backtest", "log loss from April to December, had it been retrained ...") as tell:
         at(project, datetime(2014, 1, 2, tzinfo=UTC))

@@ -15,7 +15,7 @@ from seatrial.core.clock import monotonic
 from seatrial.core.errors import SeatrialError
 
 if TYPE_CHECKING:
-    from seatrial.results import TakenIn
+    from seatrial.verbs.results import TakenIn
 
 BOLD_RED, DIM, RESET = "\x1b[1;31m", "\x1b[2m", "\x1b[0m"
 

@@ -74,7 +74,7 @@ def init(call: Invocation, folder: Path, template: str) -> None:
     """FOLDER is made when it is not there. `empty` is a definition file with comments, to be filled in;
     `flights` is a whole project on real data. No file that is there already is overwritten."""
     from seatrial.cli import render
-    from seatrial.scaffold import init as write_project
+    from seatrial.folder.scaffold import init as write_project
 
     if folder == Path():  # none was named
         folder = Path(call.project_folder)
@@ -94,8 +94,8 @@ def validate(call: Invocation, sources: tuple[str, ...], propose: bool, html: Pa
     failed, with 5 when it is only that a live release would break."""
     from seatrial.cli import data, render
     from seatrial.data.expectations import refused
-    from seatrial.declarations import DeclarationReport, differ
-    from seatrial.upkeep import ReleaseReport, breaking
+    from seatrial.folder.declarations import DeclarationReport, differ
+    from seatrial.verbs.upkeep import ReleaseReport, breaking
 
     with call.project() as project:
         if propose:

@@ -24,9 +24,9 @@ from seatrial.data.expressions import ROWS, wrong
 from seatrial.data.sources import FrameSource, ParquetSource, QuerySource, require_columns
 from seatrial.features.definitions import Entity, FeatureView, agg, check_name
 from seatrial.features.plan import FeaturePlan, plan_view
-from seatrial.inputs import Inputs
 from seatrial.project import Project
 from seatrial.stores.redis_server import SCHEMES
+from seatrial.verbs.inputs import Inputs
 
 if TYPE_CHECKING:
     import pyarrow as pa

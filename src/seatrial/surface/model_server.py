@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from seatrial.building import PredictionRefused
 from seatrial.core.clock import Clock
 from seatrial.core.errors import Conflict, UsageError
 from seatrial.core.identity import value_digest
 from seatrial.core.routing import BUCKETS
 from seatrial.project import Project
 from seatrial.stores.routes import Arm, RouteFile
+from seatrial.verbs.building import PredictionRefused
 
 if TYPE_CHECKING:
     from seatrial.core.records import Record

@@ -1,0 +1,1489 @@
+"""Building: from raw data to a prediction. Validate, snapshot, train, release, deploy, serve, predict.
+
+A verb reads what it needs from the stores, calls the stage that does the work, and writes the outcome in one
+transaction: records, the event that says who did it, and the head that now points at it. Objects are written before
+the transaction that names them, so a crash leaves at most an object that nobody names.
+"""
+
+from __future__ import annotations
+
+import math
+import subprocess
+import sys
+import threading
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import replace
+from datetime import datetime
+from decimal import Decimal
+from functools import cached_property, partial
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, overload
+
+import msgspec
+
+from seatrial.core.clock import MachineClock, as_utc, from_us, iso, machine_us, monotonic, to_us
+from seatrial.core.errors import Conflict, Failed, SeatrialError, Unavailable, UsageError, did_you_mean, listed
+from seatrial.core.identity import canonical_json, content_id, new_id
+from seatrial.core.records import Record
+from seatrial.core.settings import Engine
+from seatrial.core.windows import Window, parse_window
+from seatrial.folder.loading import UnknownName
+from seatrial.folder.workspace import SERVING_WAITS, SQLITE, STATE
+from seatrial.verbs.inputs import CLOCKS_DIFFER_US, Inputs, TimeInFuture, columns
+from seatrial.verbs.nouns import Nouns
+from seatrial.verbs.results import Deployed, LookedUp, Progress, Released, Replayed, Taken, TakenIn, Trained
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pyarrow as pa
+    from numpy.typing import NDArray
+
+    from seatrial.core.signature import Rows, Task
+    from seatrial.core.types import Field
+    from seatrial.data.expectations import ValidationReport
+    from seatrial.data.proposals import Proposed
+    from seatrial.data.sources import Source
+    from seatrial.deployment.definition import Deployment
+    from seatrial.features.definitions import FeatureView
+    from seatrial.features.leaks import LeakReport
+    from seatrial.features.materialize import Written
+    from seatrial.features.statistics import Statistics
+    from seatrial.folder.doctor import Check
+    from seatrial.registry.mlflow import Mirrored
+    from seatrial.releases.build import Built
+    from seatrial.releases.manifest import Manifest
+    from seatrial.serving.predictor import Answer, Draft
+    from seatrial.serving.service import Service
+    from seatrial.stores.metadata import MetadataStore
+    from seatrial.training.environment import Environment
+    from seatrial.training.model import Model
+    from seatrial.training.pipeline import ChampionScores, Fitted
+    from seatrial.verbs.check import Looked
+    from seatrial.verbs.custody import AliasSet, Deletion
+    from seatrial.verbs.external import Words
+    from seatrial.verbs.feature_rows import Views
+    from seatrial.verbs.upkeep import Needed
+    from seatrial.verbs.vouching import KeyChange, Resigned
+
+MIRROR_WAITS = 2.0  # seconds for which the end of a verb waits for a tracking server to be told
+PATIENCE = 60.0  # seconds for which a command that is to end waits for a server
+MLFLOW = "mlflow"  # the outbox topic, as registry.mlflow names it
+
+
+class AlreadyReleased(Conflict):
+    """The version has a release, and this pack is not the same."""
+
+    code = "project.already_released"
+
+
+class RunFileDamaged(Failed):
+    """A file that a training kept is not as it was written."""
+
+    code = "project.run_file_damaged"
+
+
+class PredictionRefused(UsageError):
+    """A row could not be predicted. facts: `problem`, the problem document."""
+
+    code = "project.prediction_refused"
+
+
+class PredictionUnavailable(Unavailable):
+    """A row could not be predicted, by no fault of the row. facts: `problem`, the problem document."""
+
+    code = "project.prediction_unavailable"
+
+
+class RoutesNotReconciled(UserWarning):
+    """Whether the route files say what was decided last could not be looked up; they are served as they are."""
+
+
+class Building(Nouns):
+    """The verbs from raw data to a prediction."""
+
+    _mirroring: subprocess.Popen[bytes] | None = None
+
+    @cached_property
+    def _fitting(self) -> set[tuple[str, str]]:
+        """Digests of views and the columns that were found to fit their online rows."""
+        return set()
+
+    @cached_property
+    def _inputs(self) -> Inputs:
+        return Inputs(self)
+
+    def validate(self, *sources: str) -> list[ValidationReport]:
+        """Check the expectations of the sources (all, or those named). Reads only; writes nothing.
+
+        Without names also whether each model, view and deployment names what is there, whether live releases can still
+        be fed, and which features exist already, which is only a note.
+        """
+        from seatrial.verbs.reuse import Reuse
+        from seatrial.verbs.upkeep import reports
+
+        releases: list[ValidationReport] = []
+        found = self._inputs.reports(sources, lambda tables: releases.extend(reports(self, tables)))
+        return found if sources else [*found, *releases, *Reuse(self).reports()]
+
+    def check(self) -> list[Looked]:
+        """Whether the definitions would train, as far as that can be told without data, servers and stores.
+
+        Loads the definitions, makes the estimators with their parameters, tries request-time functions on made-up
+        numbers and looks names up. Opens no store and reads no source.
+        """
+        from seatrial.verbs.check import check
+
+        return check(self)
+
+    def propose(self, *sources: str) -> list[Proposed]:
+        """Expectations that would fit the sources (all raw ones, or those named), as code to edit. Writes nothing."""
+        return self._inputs.proposals(sources)
+
+    def snapshot(self, *sources: str, progress: Progress | None = None) -> list[Taken]:
+        """Keep the rows of the raw sources (all, or those named), by content.
+
+        Raises DataRefused, and writes nothing, when any of them breaks an expectation.
+        """
+        taken, _ = self._inputs.snapshots(self._inputs.raw(sources), progress)
+        return taken
+
+    def materialize(self, *views: str, at: datetime | None = None, progress: Progress | None = None) -> list[Written]:
+        """Bring the online store up to `at` (default: now) for all views, or those named. Repeating it is safe.
+
+        Views as live and candidate releases froze them are kept up too, where the project declares them otherwise now;
+        `problem` says of such a view that it cannot be, and a warning with it. When it is a live release's, and the
+        project was changed so that nothing can feed it, BreaksLiveRelease is raised before anything is written.
+        """
+        from seatrial.features.materialize import Writing, prepare
+        from seatrial.verbs.upkeep import freeze, needed, refuse, refuse_retyped, types_read, write_needed
+
+        refuse(self)
+        at_us = to_us(as_utc(at)) if at else self.now_us
+        present_us = min(self.now_us, machine_us())  # a project's clock may be set back, to replay, but not ahead
+        if at_us > present_us + CLOCKS_DIFFER_US:
+            raise TimeInFuture(
+                f"the online store cannot be brought up to {iso(from_us(at_us))}: it is {iso(from_us(present_us))}.",
+                expected="A time that has come is expected; without one, now.",
+                state="Nothing was written.",
+            )
+        frozen = [one for one in needed(self) if not views or one.plan.name in views]
+        gone = {one.plan.name for one in frozen} - set(self.definitions.views)
+        chosen = [self._inputs.view(name) for name in views or self.definitions.views if name not in gone]
+        sources = [view.source for view in chosen] + [one.source for one in frozen if one.source]
+
+        def inspect(raw: Mapping[str, pa.Table]) -> None:
+            refuse(self, raw)
+            refuse_retyped(self, chosen, raw)
+
+        tables, snapshots = self._inputs.tables(sources, progress, inspect)
+        schemas = self._inputs.schemas([view.source for view in chosen])
+        freeze(self, chosen, schemas, "materialize")
+        made_of = {view.name: {"digest": view.digest, "columns": types_read(view, schemas)} for view in chosen}
+        writing = Writing(self.online, progress)
+        prepared = [prepare(view, tables[view.source.name], known_by_us=at_us) for view in chosen]
+        written = [writing.take_in(one) for one in prepared]
+        written += write_needed(frozen, tables, writing, known_by_us=at_us)
+        with self.metadata.transaction() as transaction:
+            for report in written:
+                body = msgspec.to_builtins(report) | {"through_us": at_us, "snapshots": snapshots}
+                body |= {} if report.release else made_of[report.view]
+                self.event(transaction, "features.materialized", f"view/{report.view}", body)
+        return written
+
+    def push(self, name: str, rows: object) -> list[Written]:
+        """Take rows into the online store, now.
+
+        name: a view, or a source: then every view over it takes them. rows: a path (.parquet, .csv, .jsonl), an
+        Arrow table or other frame, or a list of dicts with the source's columns, of which those that a view reads are
+        there in each row, if only as null: else ColumnLacking. A row that is there already
+        changes nothing. Views as live and candidate releases froze them take the rows too. Raises SharedReadOnly for a
+        view of another project.
+        """
+        from seatrial.verbs.upkeep import columns_needed
+
+        views, frozen, source = self._fed_by(name)
+        if source is None:
+            return self._pushed(views, frozen, None)
+        needs = columns_needed(views, frozen, self._inputs.schema(source))
+        return self._pushed(views, frozen, self._inputs.given(source, rows, needs))
+
+    def push_stream(
+        self,
+        name: str,
+        address: str,
+        *,
+        group: str = "seatrial",
+        until_empty: bool = False,
+        stopped: Callable[[], bool] = lambda: False,
+        tell: Callable[[TakenIn], None] | None = None,
+    ) -> TakenIn:
+        """Take rows from a stream into the online store, as `push` does, until `stopped` or until it is empty.
+
+        address: redis://HOST:PORT/DB/STREAM; see `stores.streams.open_stream`. An entry holds a JSON object in its
+        field `row`, or one field for each column. group: the consumers that share the work. An entry is acknowledged
+        when its row is online; a row that cannot be taken goes to STREAM:refused, with the reason.
+        tell: called after each batch, and while a server that does not answer is waited for; for a minute at most
+        when it is to go on until the stream is empty.
+        """
+        from seatrial.features.materialize import require_event_key
+        from seatrial.stores.streams import open_stream
+        from seatrial.verbs.intake import complete, row_of, take_in
+        from seatrial.verbs.upkeep import columns_needed
+
+        views, frozen, source = self._fed_by(name)
+        if source is None:
+            raise UsageError(f"nothing is declared any more that feeds view '{name}'.", state="Nothing was read.")
+        for view in views:
+            require_event_key(view)
+        schema = self._inputs.schema(source)
+        keys = [tuple(view.entity.keys) for view in views] + [one.plan.keys for one in frozen]
+        needs = columns_needed(views, frozen, schema)
+
+        def write(rows: list[Mapping[str, Any]]) -> int:
+            return sum(one.written for one in self._pushed(views, frozen, self._inputs.given(source, rows, needs)))
+
+        with closing(open_stream(address, group=group)) as stream:
+            return take_in(
+                stream,
+                write,
+                lambda entry: complete(row_of(entry, schema), schema, needs, keys),
+                until_empty=until_empty,
+                stopped=stopped,
+                tell=tell,
+                patience_seconds=PATIENCE if until_empty else None,
+            )
+
+    def _fed_by(self, name: str) -> tuple[list[FeatureView], list[Needed], Source | None]:
+        """The views that rows pushed under a view's or source's name go to, those that are frozen too, and the source.
+
+        Raises UnknownName.
+        """
+        from seatrial.verbs.upkeep import needed
+
+        self._refuse_shared(name)
+        declared = self.definitions.views
+        views = [view for view in declared.values() if name in (view.name, self._own_source(view))]
+        frozen = [one for one in needed(self) if name in (one.plan.name, one.plan.source and one.plan.source.name)]
+        sources = [view.source for view in views] + [one.source for one in frozen if one.source]
+        if not views and not frozen:
+            known = [*declared, *(source for view in declared.values() if (source := self._own_source(view)))]
+            raise UnknownName(
+                f"no view and no view's source is named '{name}'.",
+                expected=f"There is {listed(dict.fromkeys(known))}. {did_you_mean(name, known)}".strip(),
+            )
+        return views, frozen, sources[0] if sources else None
+
+    def _pushed(self, views: list[FeatureView], frozen: list[Needed], rows: pa.Table | None) -> list[Written]:
+        """Take rows of one source into the online store, for each of the views."""
+        from seatrial.features.materialize import Writing, prepare
+        from seatrial.verbs.upkeep import refuse_retyped, write_needed
+
+        names = [view.source.name for view in views] + [one.source.name for one in frozen if one.source]
+        tables = {names[0]: rows} if rows is not None else {}
+        for source in [view.source for view in views[:1]] + [one.source for one in frozen[:1] if one.source]:
+            if source.name in tables:
+                self._inputs.check_happened(source, tables[source.name])
+        seen = {(view.digest, tables[view.source.name].schema.to_string()) for view in views}
+        if not seen <= self._fitting:  # asked once, and not for every row of a stream
+            refuse_retyped(self, views, tables)
+            self._fitting.update(seen)
+        writing = Writing(self.online)
+        prepared = [prepare(view, tables[view.source.name], now_us=self.now_us) for view in views]
+        written = [writing.take_in(one) for one in prepared]
+        return written + write_needed(frozen, tables, writing, now_us=self.now_us)
+
+    def _own_source(self, view: FeatureView) -> str:
+        """The name of a view's source; empty for a view of another project, which is not looked up."""
+        from seatrial.features.shared import SharedView
+
+        return "" if isinstance(view, SharedView) else view.source.name
+
+    def _refuse_shared(self, name: str) -> None:
+        """Raise when `name` is a view of another project, or a source of one."""
+        from seatrial.features.shared import AT, SharedView
+
+        for view in self.definitions.views.values():
+            if isinstance(view, SharedView) and (name == view.name or (AT in name and name == view.source.name)):
+                view.refuse_rows()
+
+    def train(
+        self,
+        model: str | None = None,
+        *,
+        cutoff: datetime | None = None,
+        engine: Engine | None = None,
+        sample: int | float | None = None,
+        fresh: bool = False,
+        tune: bool = True,
+        progress: Progress | None = None,
+    ) -> Trained:
+        """Fit a model on what was known at `cutoff` (default: now), judge it, and make it a version if its gates pass.
+
+        The run is recorded either way; `passed` and `version` say how it ended. The version gets the alias
+        `candidate`. When rows or estimator fail half-way, the run is recorded as failed with the reason, and the error
+        goes on; snapshots and training set are kept, so that the next try starts from the same data. engine: "local" or
+        "spark" (default: the settings'): where features are joined; the same rows.
+        sample: learn from so many rows only (5000), or from a share of them (0.1): a quick run, marked as a sample,
+        that never becomes a version. fresh: join features, tune and cross-validate again, also when nothing was
+        changed. tune: False takes the declared parameters of a model that says `tune=Tune(...)`.
+        Raises BreaksLiveRelease, before anything is written, when the project was changed so that a live release's
+        features can no longer be kept up, and LeakFound, and trains nothing, for a column that knows more than could
+        be known.
+        """
+        from seatrial.features.frozen import frozen_source
+        from seatrial.features.leaks import note, refusal
+        from seatrial.training.environment import describe
+        from seatrial.training.pipeline import fit
+        from seatrial.training.remembered import remembered_folds
+        from seatrial.training.sample import Sample
+        from seatrial.training.steps import Steps, environment_digest
+        from seatrial.verbs.evidence import card_of
+        from seatrial.verbs.feature_quality import leaks
+        from seatrial.verbs.reuse import Reuse
+        from seatrial.verbs.upkeep import freeze, refuse
+
+        refuse(self)
+        started, started_us = monotonic(), machine_us()
+        declared = self._trained_here(model, "how it is trained")
+        words = card_of(declared.card, self.folder)
+        timed = declared.labels.event_timestamp is not None
+        cutoff_us = to_us(as_utc(cutoff, name="cutoff") if cutoff else self.clock.now()) if timed else None
+        environment = describe(self.folder, self.definitions.files, declared.threads, seed=declared.seed)
+        left_out: dict[str, int] = {}
+        steps = Steps(self.objects, environment=environment_digest(environment.facts, machine=False), fresh=fresh)
+        rows, plan, request, snapshots = self._inputs.rows(
+            declared,
+            known_by_us=cutoff_us,
+            progress=progress,
+            left_out=left_out,
+            engine=engine,
+            inspect=partial(refuse, self),
+            steps=steps,
+            sample=None if sample is None else Sample(sample, declared.seed),
+        )
+        guard = leaks(self._inputs, declared, plan, rows)
+        if guard.leaks:
+            raise refusal(guard)
+        views = [self.definitions.views[view.name] for view in plan.views]
+        schemas = self._inputs.schemas([view.source for view in views])
+        freeze(self, views, schemas, "train")
+        training_set = self._keep_training_set(declared, rows, snapshots, cutoff_us)
+        run = new_id("run")
+        body: dict[str, Any] = {
+            "cutoff_us": cutoff_us,
+            "steps": steps.ran,
+            "data": dict(zip(self._inputs.raw_names(declared, plan), snapshots, strict=True)),
+            "leak_guard": msgspec.to_builtins(guard),
+            "environment": environment.facts,
+            "plan": msgspec.to_builtins(plan),
+            "definition": definition_of(declared),
+            "sources": {view.name: msgspec.to_builtins(frozen_source(view.source, schemas)) for view in views},
+        }
+        if words is not None:
+            body["card"] = words
+        if sample is not None:
+            body["sample"] = {"size": sample, "rows": rows.num_rows}
+        unfinished = Record(run, "run", declared.name, (training_set, *snapshots), body)
+        with self._failing(unfinished, declared, progress) as tell:
+            if declared.tune is not None and tune:
+                declared = self._tuned(declared, rows, request, training_set, body, fresh, tell)
+            fitted = fit(
+                declared,
+                rows,
+                plan,
+                request,
+                cutoff_us=cutoff_us,
+                champion=self._champion(declared),
+                of_project=self.definitions.gates,
+                unrepeatable=self.settings.policy.unrepeatable,
+                progress=tell,
+                folds_by=partial(remembered_folds, steps, environment_digest(environment.facts)),
+            )
+        notes = [_KNOWN_AT_ONCE] if timed and declared.labels.label_known_at is None else []
+        used = zip(self._inputs.raw_names(declared, plan), snapshots, strict=True)
+        notes += [f"{name}: {note.words}" for name, snapshot in used for note in self._inputs.notes_of(name, snapshot)]
+        notes += [*Reuse(self).notes([view.name for view in views]), *fitted.notes]
+        if "tuning" in body:
+            from seatrial.training.tuning import words as tuning_words
+
+            notes.append(tuning_words(body["tuning"]))
+        if sample is not None:
+            notes.append(f"a sample: {rows.num_rows:,} rows only, so no version is made, whatever the gates say")
+        counted = _counting(fitted.split, left_out)
+        fitted = replace(fitted, split=counted, warnings=tuple(dict.fromkeys((*notes, *fitted.warnings))))
+        body |= fitted.as_plain() | {
+            "signature": msgspec.to_builtins(fitted.signature),
+            "files": self._keep_run_files(run, fitted, environment),
+        }
+        record = Record(run, "run", declared.name, (training_set, *snapshots), body)
+        version = self._keep_run(record, fitted, started_us)
+        return Trained(
+            model=declared.name,
+            run=run,
+            version=version,
+            passed=fitted.passed,
+            metrics=fitted.metrics,
+            baseline=fitted.baseline,
+            cv=body["cv"],
+            gates=body["gates"],
+            rows=fitted.split,
+            training_set=training_set,
+            snapshots=snapshots,
+            seconds=round(monotonic() - started, 3),
+            notes=notes,
+            leak_guard=note(guard),
+            sample=None if sample is None else rows.num_rows,
+            intervals=fitted.intervals,
+            slices=fitted.slices,
+            threshold=fitted.threshold,
+        )
+
+    def feature_join(
+        self,
+        rows: object,
+        views: Views = (),
+        *,
+        model: str | None = None,
+        at: str = "at",
+        engine: Engine | None = None,
+        out: str | Path | None = None,
+        progress: Progress | None = None,
+    ) -> Any:
+        """`rows` with features as of each row's `at`, through snapshots as in training, as the kind that they came as.
+
+        rows: a path (.parquet, .csv, .jsonl; an Arrow table comes back), a frame of Arrow, pandas or polars, or a list
+        of dicts, with the views' entity keys and `at`. Every row comes back, in its place. views: views and
+        request-time functions, or their names (default: all views). model: also what this model learns from.
+        engine: "local" or "spark" (default: the settings'); the values are the same. out: a file to write them to as
+        well, .parquet or .csv.
+        """
+        from seatrial.verbs import feature_rows
+
+        declared = self.definitions.model(model) if model is not None else None
+        return feature_rows.join(self._inputs, rows, views, declared, at=at, engine=engine, out=out, progress=progress)
+
+    def feature_lookup(
+        self, rows: object, views: Views = (), *, model: str | None = None, at: datetime | str | None = None
+    ) -> Any:
+        """`rows` with the features of their entities as they are online, as of `at` (default: now).
+
+        rows, views, model: as in `feature_join`; rows need the entity keys, and the fields that request-time functions
+        take. All are looked up in one round trip (5,000 rows at a time), as a request of that instant would. For each
+        view `view__status` says "present", "missing" or "expired". Nothing is logged.
+        """
+        from seatrial.verbs import feature_rows
+
+        declared = self.definitions.model(model) if model is not None else None
+        at_us = feature_rows.instant_us(at, self.now_us)
+        return feature_rows.lookup(self._inputs, self.online, rows, views, declared, at_us=at_us)
+
+    @overload
+    def feature_get(
+        self, view: str | FeatureView, keys: Mapping[str, Any], *, at: datetime | str | None = None
+    ) -> LookedUp: ...
+
+    @overload
+    def feature_get(
+        self, view: list[str] | list[FeatureView], keys: Mapping[str, Any], *, at: datetime | str | None = None
+    ) -> list[LookedUp]: ...
+
+    def feature_get(
+        self,
+        view: str | FeatureView | list[str] | list[FeatureView],
+        keys: Mapping[str, Any],
+        *,
+        at: datetime | str | None = None,
+    ) -> LookedUp | list[LookedUp]:
+        """What the online store says of one entity: the view's features, as a request of `at` (default: now) gets them.
+
+        view: one view, or several of which `keys` has all the keys; then a list. keys: a value for each key of the
+        view's entity; text is taken for a number where the source's column is one. at: a datetime, or ISO 8601 text.
+        """
+        from seatrial.features.definitions import FeatureView
+        from seatrial.verbs import feature_rows
+
+        named = view if isinstance(view, list) else [view]
+        views = [one if isinstance(one, FeatureView) else self._inputs.view(one) for one in named]
+        at_us = feature_rows.instant_us(at, self.now_us)
+        found = feature_rows.get(self._inputs, self.online, views, keys, at_us)
+        return found if isinstance(view, list) else found[0]
+
+    def feature_leaks(self, model: str | None = None, *, progress: Progress | None = None) -> LeakReport:
+        """Whether a model's columns change when they are computed again from what was known at their rows' instants.
+
+        What `train` does first, on the rows whose label is known now. Reads only.
+        """
+        from seatrial.verbs.feature_quality import leaks
+
+        declared = self.definitions.model(model)
+        timed = declared.labels.event_timestamp is not None
+        known_by_us = to_us(self.clock.now()) if timed else None
+        rows, plan, _, _ = self._inputs.rows(declared, known_by_us=known_by_us, progress=progress)
+        return leaks(self._inputs, declared, plan, rows)
+
+    def feature_stats(
+        self, view: str, window: Window, *, by: str | None = None, progress: Progress | None = None
+    ) -> Statistics:
+        """How a view's values are spread over the events of a window; kept by content, so repeating gives the same id.
+
+        by: also for each piece of this length, such as "1d". The values are the view's own at each of its events.
+        """
+        from seatrial.core.windows import duration_us
+        from seatrial.features.statistics import view_statistics
+
+        declared = self._inputs.view(view)
+        by_us = duration_us(by) if by else None
+        tables, snapshots = self._inputs.tables([declared.source], progress)
+        rows = tables[declared.source.name]
+        found = view_statistics(declared, rows, window, by_us=by_us, threads=self.settings.threads)
+        record = Record(found.id, "statistics", declared.name, (), msgspec.to_builtins(found))
+        with self.metadata.transaction() as transaction:
+            if transaction.add(record):
+                body = {"view": view, "window": str(window), "snapshots": snapshots}
+                self.event(transaction, "statistics.computed", found.id, body)
+        return found
+
+    def release(
+        self,
+        name: str | None = None,
+        *,
+        parity_window: Window | None = None,
+        from_: object = None,
+        sample: object = None,
+        target: str | None = None,
+        task: Task | None = None,
+        owner: str = "",
+        on_call: str = "",
+        runbook: str = "",
+        description: str = "",
+        mlflow_uri: str | None = None,
+        progress: Progress | None = None,
+    ) -> Released:
+        """Pack a model version as a signed release, proved to answer like the native model: as ONNX; where that
+        differs, in the estimator's own format, which a child process scores.
+
+        name: a model (its newest version), `model@alias`, `model:3`, a version's id, or a run's.
+        parity_window: label rows predicted in it (labelled or not) are compared too. Packing the same version again
+        gives the same release; with another parity window it is refused, since the evidence is part of a release.
+
+        from_: a model that was trained elsewhere, which becomes the next version of `name`, without any declaration:
+        a fitted object of scikit-learn, LightGBM, XGBoost or CatBoost, a file of theirs, or a model in MLflow
+        (`mlflow:models:/NAME/7`, at `mlflow_uri`). sample: rows as it is given them, a path or a frame. target: the
+        column of the sample with what really happened; task: what the model answers, where it does not tell. The other
+        words go into the release. See `external` and docs/adopt.md.
+        """
+        from seatrial.registry.versions import refuse_deleted
+        from seatrial.releases.build import build, made_by_run
+        from seatrial.releases.native import NativeModel
+        from seatrial.releases.signing import trust
+        from seatrial.training.estimator import require_extra
+        from seatrial.verbs.external import Words, made_elsewhere, notes
+
+        require_extra()
+        if from_ is not None:
+            words = Words(owner, on_call, runbook, description)
+            source = self._brought_in(name, from_, sample, target, task, words, mlflow_uri)
+            version = self.registry.version_of(source.id)
+        else:
+            self._refuse_words(sample=sample, target=target, task=task, owner=owner, on_call=on_call, runbook=runbook)
+            version, source = self._released_from(name or self._model(None).name)
+        known = self.release_of(version.id) if version else None
+        number = version.body["version"] if version else self.registry.next_number(source.name)
+        if known is not None:
+            refuse_deleted(self.metadata, known.id, f"the release of version {number} of '{source.name}'")
+        if known is not None and parity_window is None and known.body["parity_window"]:
+            parity_window = parse_window(known.body["parity_window"])
+        files = source.body["files"]
+        kind = next(key.removeprefix("native.") for key in files if key.startswith("native."))
+        native = NativeModel(kind, self.objects.read(files[f"native.{kind}"]), source.body["task"])
+        rows = self._parity_rows(source, parity_window, progress)
+        compared = {"parity_window": str(parity_window) if parity_window else ""}
+        built = build(
+            made_by_run(source, compared) if source.kind == "run" else made_elsewhere(source),
+            number,
+            native,
+            rows,
+            profile=self.objects.read(files["profile.json"]),
+            previous=self._manifest_before(source.name, number),
+            key=self.signing_key,
+            progress=progress,
+        )
+        if version is not None and known is not None and known.id != built.id:
+            raise _already_released(version, known.id, built, self._live_words(known.id))
+        key = f"releases/{built.id}.seatrial"
+        trust(self.keys, self.signing_key.public)  # a key of the environment leaves, what it signed stays
+        # also when it is known: a lost or damaged bundle is there again
+        if not (self.objects.exists(key) and _is_bundle(self.objects.path(key), id=built.id, trusted=self.trusted)):
+            self.objects.put(key, built.data, whole=lambda _: False)
+        new = known is None and self._keep_release(built, version, source, key, parity_window)
+        manifest = built.manifest
+        return Released(
+            id=built.id,
+            model=source.name,
+            version=manifest.version,
+            semantic_version=manifest.semantic_version,
+            explanation=manifest.explanation,
+            format=manifest.model_format,
+            parity=msgspec.to_builtins(manifest.parity),
+            path=str(self.objects.path(key)),
+            bytes=len(built.data),
+            new=new,
+            cost=msgspec.to_builtins(built.cost),
+            notes=[] if source.kind == "run" else notes(source),
+            needs_approval=self._needs_approval(source.name, built.id),
+        )
+
+    def _needs_approval(self, model: str, release: str) -> bool:
+        """Whether policy lets this release go live only when somebody approves it, and nobody has."""
+        from seatrial.retraining.approval import approval_of
+
+        if self.settings.policy.approval != "required":
+            return False
+        said = [approval_of(self.metadata, name, release) for name in self._deployments_of(model) or [model]]
+        return not any(one is not None and one.decision == "approved" for one in said)
+
+    def _brought_in(
+        self,
+        name: str | None,
+        from_: object,
+        sample: object,
+        target: str | None,
+        task: Task | None,
+        words: Words,
+        mlflow_uri: str | None,
+    ) -> Record:
+        """The record of a model from elsewhere; it is a version when it was brought in before."""
+        from seatrial.verbs.external import adopt, fetched, require_name, sample_table
+
+        self.found()
+        require_name(name, sample)
+        table = sample_table(self._inputs, sample)
+        model, origin = fetched(from_, task, mlflow_uri, table, target)
+        return adopt(self, str(name), model, table, origin=origin, target=target, words=words)
+
+    def _refuse_words(self, **given: object) -> None:
+        said = [name for name, value in given.items() if value]
+        if said:
+            raise UsageError(
+                f"{listed(said)} of a release is said by the declaration of its model.",
+                expected="Only a model that is brought in with from_= (--from) gets it here.",
+                state="No release was written.",
+            )
+
+    def _released_from(self, name: str) -> tuple[Record | None, Record]:
+        """The version that is meant, and its run or adoption; a logged run becomes a version with its release."""
+        run = self.resolved(name, "run") if name.startswith("run_") else None
+        if run is not None and "logged" in run.body and self.registry.version_of(run.id) is None:
+            from seatrial.verbs.tracking import refuse_unreleasable
+
+            refuse_unreleasable(run)
+            return None, run
+        version = self._version(name)
+        return version, self.record(version.inputs[0])
+
+    def _version(self, name: str) -> Record:
+        """The version that a name means; a run's id means the version that the run was made."""
+        if not name.startswith("run_"):
+            return self.registry.resolve(name)
+        run = self.resolved(name, "run")
+        version = self.registry.version_of(run.id)
+        if version is None:
+            sampled = "it learned from a sample" if "sample" in run.body else "its gates said no"
+            why = "it failed" if run.body.get("state") == "failed" else sampled
+            raise UsageError(
+                f"run '{run.id}' of model '{run.name}' was made no version: {why}.",
+                state="No release was written.",
+                next=f"Run `seatrial train {run.name}` without --sample."
+                if "sample" in run.body
+                else f"Run `seatrial runs show {run.id}` to see why.",
+            )
+        return version
+
+    def model_alias(self, model: str, alias: str, version: str | int | None, *, reason: str = "") -> AliasSet:
+        """Let `model@alias` name a version (a number or any reference to one); None takes the alias away.
+
+        Raises StillLive when the alias is `champion`, which follows the deployment.
+        """
+        from seatrial.verbs.custody import set_alias
+
+        done = set_alias(self, model, alias, None if version is None else str(version), reason=reason)
+        self._start_mirror()
+        return done
+
+    def model_delete(self, name: str, *, reason: str) -> Deletion:
+        """Take a version (`model:3`, `model@alias`, its id) and its release out of use. Nothing of its history is lost.
+
+        Raises StillLive, with the deployment's name, for what is live or what a roll-back would return to.
+        """
+        from seatrial.verbs.custody import delete_version
+
+        done = delete_version(self, self._one_version(name), reason=reason)
+        self._start_mirror()
+        return done
+
+    def _one_version(self, name: str) -> Record:
+        """A version that is named by itself: the bare name of a model might mean another one tomorrow."""
+        if ":" not in name and "@" not in name and not name.startswith("ver_"):
+            raise UsageError(
+                f"'{name}' names no single version.",
+                expected=f"A version is expected, such as '{name}:3'.",
+                state="Nothing was deleted.",
+                next=f"`seatrial models show {name}` lists its versions.",
+            )
+        return self.registry.resolve(name)
+
+    def release_resign(self, *ids: str, by: str | None = None, reason: str = "") -> Resigned:
+        """Sign releases again with the key that signs now: those named, or all that the key `by` signed.
+
+        Each must be what the audit log says was packed here. Route files that are no longer trusted are written anew.
+        """
+        from seatrial.verbs.vouching import Resigned, resign, resign_routes, signed_by
+
+        records = [self._any_release(id) for id in ids] or (signed_by(self, by) if by else [])
+        done = resign(self, records, reason)
+        return Resigned(self.signing_key.keyid, done, resign_routes(self))
+
+    def key_rotate(self, *, reason: str = "") -> KeyChange:
+        """Sign with a new key from now on; the old one stays trusted. Raises NotRotated."""
+        from seatrial.verbs.vouching import rotate
+
+        return rotate(self, reason)
+
+    def key_revoke(self, id: str, *, reason: str) -> KeyChange:
+        """Trust a key no longer: what only it signed is refused from now on. Raises UnknownKey."""
+        from seatrial.verbs.vouching import revoke
+
+        return revoke(self, id, reason)
+
+    def key_trust(self, file: str | Path, *, reason: str = "") -> KeyChange:
+        """Trust what the private half of the public key in `file` signs. Raises KeyUnusable."""
+        from seatrial.verbs.vouching import trust_key
+
+        return trust_key(self, file, reason)
+
+    def release_delete(self, id: str, *, reason: str) -> Deletion:
+        """Take a release out of use: no name means it any more, and it cannot be deployed. Its record, its bundle and
+        its history stay. Raises StillLive, with the deployment's name."""
+        from seatrial.verbs.custody import delete_release
+
+        return delete_release(self, self._any_release(id), reason=reason)
+
+    def deploy(
+        self,
+        model: str | None = None,
+        *,
+        release: str | None = None,
+        reason: str = "",
+        expected: int | None = None,
+    ) -> Deployed:
+        """Give a deployment's traffic to a release (default: the model's newest). When it has it, nothing is written.
+
+        model: the deployment's name. release: an id or its start, or what `release` takes as a name.
+        reason: why, in words; needed for a model without owner or runbook.
+        expected: the generation that the caller saw; raises HeadMoved when somebody deployed since.
+        """
+        from seatrial.deployment.deploy import Traffic, deploy, live
+        from seatrial.governance.audit import anchor
+        from seatrial.verbs.custody import follow
+
+        deployment = self._deployment(model)
+        chosen = self.chosen_release(deployment.model, release)
+        self._check_servable(chosen, deployment)
+        before = live(self.metadata, deployment.name)
+        if expected is None:
+            expected = before.head.generation if before else 0
+        if before is not None and expected == before.head.generation and _is_live(before.record, chosen, deployment):
+            self.reconcile()
+            return Deployed(
+                deployment=deployment.name,
+                generation=expected,
+                live=chosen.id,
+                version=str(chosen.body["version"]),
+                previous=chosen.id,
+                strategy=deployment.strategy.kind,
+                audit=anchor(self.metadata),
+                changed=False,
+            )
+        sign, verify = self.signer
+        done = deploy(
+            self.metadata,
+            self.routes,
+            deployment,
+            [Traffic(chosen, chosen.body["object"])],
+            sign=sign,
+            verify=verify,
+            actor=self.actor,
+            at_us=self.now_us,
+            expected=expected,
+            reason=reason,
+        )
+        follow(self, self.metadata)
+        self._start_mirror()
+        return Deployed(
+            deployment=deployment.name,
+            generation=done.head.generation,
+            live=chosen.id,
+            version=str(chosen.body["version"]),
+            previous=before.record.inputs[0] if before else None,
+            strategy=deployment.strategy.kind,
+            audit=anchor(self.metadata),
+        )
+
+    def _check_servable(self, release: Record, deployment: Deployment) -> None:
+        """Raise unless the release's bundle is whole and trusted, replays, and has what the deployment splits by."""
+        from seatrial.releases.bundle import open_bundle
+        from seatrial.releases.golden import replay
+
+        bundle = open_bundle(self.objects.path(release.body["object"]), self.trusted)
+        replay(bundle, bundle.runtime())
+        names = bundle.manifest.signature.request_names
+        if deployment.route_by is not None and deployment.route_by not in names:
+            raise UsageError(
+                f"deployment '{deployment.name}' splits by '{deployment.route_by}', which is no field of a request.",
+                expected=f"Requests have {listed(names)}. {did_you_mean(deployment.route_by, names)}".strip(),
+                state="Nothing was deployed.",
+            )
+
+    def serve(
+        self,
+        *,
+        host: str = "127.0.0.1",
+        port: int = 8000,
+        replay: bool = False,
+        on_ready: Callable[[str], None] | None = None,
+    ) -> None:
+        """Answer predictions over HTTP until SIGTERM or SIGINT. replay: requests may carry their own `at`."""
+        from seatrial.serving.service import run
+
+        self._reconcile_or_warn()
+        service = self._service(replay=replay)
+        service.refresh()
+        run(service, host=host, port=port, started=on_ready or _nobody)
+
+    def reconcile(self) -> list[str]:
+        """Bring metadata and route files together: roll-backs that were made while the metadata store was away are
+        told, then every route file that is behind its decision is written. Returns the deployments of the latter."""
+        return self._reconcile(self.metadata)
+
+    def _reconcile(self, metadata: MetadataStore) -> list[str]:
+        from seatrial.deployment.deploy import reconcile
+        from seatrial.deployment.emergency import settle
+        from seatrial.verbs.custody import follow
+
+        sign, verify = self.signer
+        if settle(metadata, self.routes, sign=sign, verify=verify):
+            follow(self, metadata)
+        return reconcile(metadata, self.routes, sign=sign, verify=verify)
+
+    def _reconcile_or_warn(self) -> None:
+        """`reconcile` for those who answer requests: they need the route files only, and wait for no metadata."""
+        from seatrial.stores.metadata import MetadataStore
+
+        path = self.sqlite_path("metadata")
+        if not path.exists():
+            return
+        try:
+            with closing(MetadataStore(path, busy_seconds=SERVING_WAITS)) as metadata:
+                self._reconcile(metadata)
+        except (SeatrialError, OSError) as error:
+            why = error.found if isinstance(error, SeatrialError) else str(error)
+            warnings.warn(
+                f"{why} The route files are served as they are; a decision that was kept but not yet told to serving "
+                "waits until the metadata store answers again.",
+                RoutesNotReconciled,
+                stacklevel=3,
+            )
+
+    def predict(
+        self,
+        model: str | None,
+        rows: Sequence[Mapping[str, Any]],
+        *,
+        at: datetime | None = None,
+        url: str | None = None,
+        request_ids: Sequence[str | None] = (),
+        return_features: bool = False,
+    ) -> list[dict[str, Any]]:
+        """Predict rows of request fields, in this process or through the service at `url`; logged either way.
+
+        at: the instant as of which features are looked up (default: now); through a service only if it replays.
+        request_ids: the caller's own id of each row, or none at all. return_features: answer with the model's inputs
+        and the state of every view, too.
+        """
+        from seatrial.serving.client import Client
+
+        name = self._deployment(model).name
+        asked = list(zip(map(_with_floats, rows), request_ids or [None] * len(rows), strict=True))
+        if url is not None:
+            with Client(url, caller=self.actor) as client:
+                return [
+                    client.predict(row, model=name, request_id=id, at=at, return_features=return_features)
+                    for row, id in asked
+                ]
+        self._reconcile_or_warn()
+        service = self._service(replay=True, only=[name])
+        service.refresh()
+        try:
+            moment = iso(as_utc(at) if at else self.clock.now())
+            predictor = service.predictor(name)
+            drafts = (predictor.draft(_request(row, id, moment, return_features), self.actor) for row, id in asked)
+            return [self._logged(draft) for draft in drafts]
+        finally:
+            service.close()
+
+    def _logged(self, draft: Draft) -> dict[str, Any]:
+        """An answer that was made in this process, when it is in the log. Raises LogUnwritable."""
+        if draft.rows:
+            self.log.append_all(draft.rows)
+        return _answered(draft.answer)
+
+    def replay(
+        self,
+        model: str | None,
+        window: Window,
+        *,
+        url: str,
+        push: bool = True,
+        progress: Progress | None = None,
+    ) -> Replayed:
+        """Send the label rows predicted in `window` to a service that replays, each at its own instant, in order.
+
+        push: before each instant, push the events that had become known since the last one. Labels that the source
+        holds are then compared with the answers.
+        """
+        from seatrial.features.plan import make_plan
+        from seatrial.serving.client import Client
+        from seatrial.serving.replay import Asked, replay
+        from seatrial.verbs.history import Feed, business_keys, by_class, in_window, measured, request_fields, times_us
+        from seatrial.verbs.upkeep import needed
+
+        deployment = self._deployment(model)
+        declared = self._trained_here(deployment.model, "where its history is")
+        plan = make_plan(declared.features, self.definitions.views)
+        frozen = [one for one in needed(self, declared.name) if one.source]
+        sources = [self.definitions.views[view.name].source for view in plan.views]
+        sources += [one.source for one in frozen if one.source]
+        views = [*plan.views, *(one.plan for one in frozen)]
+        started = monotonic()
+        tables, _ = self._inputs.tables([declared.labels, *sources], progress)
+        rows = in_window(tables[declared.labels.name], declared.labels, window)
+        names = list(dict.fromkeys([*plan.request_columns, *declared.request_features]))
+        fields = request_fields(rows, names)
+        ids = business_keys(rows, declared)
+        at_us = times_us(rows, declared.labels.event_timestamp).tolist()
+        asked = [Asked(at, row, key) for at, row, key in zip(at_us, fields, ids, strict=True)]
+        feed = Feed(views if push else [], tables, window, self.online)
+        positions = {id(one): position for position, one in enumerate(asked)}
+        scores: list[Any] = [float("nan")] * len(asked)
+        tell = progress or _silent
+        with Client(url, caller=self.actor) as client:
+            done = replay(client, deployment.name, asked, feed.up_to, progress=lambda n, of: tell("replay", n, of))
+            for one, answer in done:
+                score = answer["prediction"] if declared.task == "regression" else answer["probability"]
+                scores[positions[id(one)]] = score
+        seconds = monotonic() - started
+        labelled, metrics = measured(
+            declared, rows, *by_class(declared, rows, scores), threshold=self._threshold(declared.name)
+        )
+        return Replayed(
+            model=declared.name,
+            window=str(window),
+            predictions=len(asked),
+            pushed=feed.rows,
+            labelled=labelled,
+            metrics=metrics,
+            seconds=round(seconds, 3),
+            per_second=round(len(asked) / seconds, 1) if asked else 0.0,
+        )
+
+    def export_docker(self, release: str | None, folder: str | Path) -> list[str]:
+        """Write a folder from which Docker builds a server for one release; the names of the files."""
+        from seatrial.export.docker import export
+
+        chosen = self.chosen_release(None, release)
+        target = Path(folder)
+        written = export(self.objects.path(chosen.body["object"]), target, trusted=self.trusted)
+        with self.metadata.transaction() as transaction:
+            self.event(transaction, "release.exported", chosen.id, {"form": "docker"})
+        return written
+
+    def doctor(self) -> list[Check]:
+        """Whether this machine and folder are fit, and whether what is kept can be read and is whole."""
+        from seatrial.folder.doctor import checks
+
+        return checks(self)
+
+    def mirror(self) -> Mirrored:
+        """Tell MLflow what it has not been told. Its outage changes nothing here; what waits is told next time."""
+        from seatrial.registry.mlflow import Mirrored, mirror
+
+        target = self._mlflow()
+        if target is None:
+            pending = len(self.metadata.pending(MLFLOW))
+            return Mirrored(0, pending, "no tracking server is set, or mlflow is not installed")
+        return mirror(self.metadata, *target)
+
+    def close(self) -> None:
+        """Close every store that was opened, and wait for the mirror to have been told what was trained."""
+        if self._mirroring is not None:
+            target = self._mlflow()
+            try:
+                self._mirroring.wait(None if target and target[1] else MIRROR_WAITS)
+            except subprocess.TimeoutExpired:  # it goes on by itself; somebody must take note of its end
+                threading.Thread(target=self._mirroring.wait, name="mirror", daemon=True).start()
+            self._mirroring = None
+        super().close()
+
+    def _mlflow(self) -> tuple[str, Path | None] | None:
+        """Where the mirror is: its address, and the folder of its artifacts when it is a file of ours."""
+        uri = self.settings.stores.mlflow
+        if not uri or find_spec("mlflow") is None:
+            return None
+        if not uri.startswith(SQLITE):
+            return uri, None
+        path = self.sqlite_path("mlflow")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return f"{SQLITE}{path}", path.parent / "mlflow-artifacts"
+
+    def _start_mirror(self) -> None:
+        """Tell MLflow in a process of its own: importing it alone takes seconds that no verb should wait for."""
+        target = self._mlflow()
+        if target is None or (self._mirroring is not None and self._mirroring.poll() is None):
+            return
+        uri, artifacts = target
+        command = [sys.executable, "-m", "seatrial.registry.mlflow", str(self.sqlite_path("metadata")), uri]
+        self._mirroring = subprocess.Popen(
+            [*command, *([str(artifacts)] if artifacts else [])],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+
+    def _keep_training_set(self, model: Model, rows: pa.Table, snapshots: list[str], cutoff_us: int | None) -> str:
+        """Keep the training set by content; returns its id."""
+        from seatrial.data import snapshot
+
+        content = snapshot.content(rows)
+        identity = content_id("tset", content.id.encode())
+        key = f"training_sets/{identity}.parquet"
+        self.keep_table(key, lambda path: snapshot.write(content, rows, path))
+        body = {"content": content.as_plain(), "object": key}
+        happened = {"model": model.name, "cutoff_us": cutoff_us, "snapshots": snapshots, "rows": rows.num_rows}
+        with self.metadata.transaction() as transaction:
+            transaction.add(Record(identity, "training_set", "", (), body))  # content only: the run names its snapshots
+            self.event(transaction, "training_set.built", identity, happened)
+        return identity
+
+    def _tuned(
+        self,
+        model: Model,
+        rows: pa.Table,
+        request: Sequence[Field],
+        training_set: str,
+        body: dict[str, Any],
+        fresh: bool,
+        progress: Progress,
+    ) -> Model:
+        """The model with its best parameters, which the run's body then says, and how they were found."""
+        from seatrial.training.remembered import told_by_name
+        from seatrial.training.steps import environment_digest
+        from seatrial.training.tuning import tune
+
+        environment = body["environment"]
+        own = "" if told_by_name(model) else str(environment["code"]["definitions"])
+        tuned = tune(
+            model,
+            rows,
+            request,
+            folder=self.folder / STATE / "tuning",
+            about=" ".join((training_set, environment_digest(environment), own)),
+            cutoff_us=body["cutoff_us"],
+            fresh=fresh,
+            progress=progress,
+        )
+        body |= {"tuning": tuned.record, "definition": definition_of(tuned.model)}
+        return tuned.model
+
+    @contextmanager
+    def _failing(self, run: Record, model: Model, progress: Progress | None) -> Iterator[Progress]:
+        """Records the run as failed when what is done inside raises; a wrong call is only told. Gives a progress."""
+        from seatrial.training.failure import failed_body
+
+        stage = ""
+
+        def tell(what: str, done: int, total: int) -> None:
+            nonlocal stage
+            stage = what
+            if progress:
+                progress(what, done, total)
+
+        try:
+            yield tell
+        except UsageError:
+            raise
+        except Exception as error:
+            body = failed_body(model, error, stage) | run.body
+            with self.metadata.transaction() as transaction:
+                transaction.add(Record(run.id, run.kind, run.name, run.inputs, body))
+                facts = {"model": model.name, "code": body["error"]["code"], "stage": stage}
+                self.event(transaction, "run.failed", run.id, facts)
+            if isinstance(error, SeatrialError):
+                error.state = f"Run {run.id} is recorded as failed; no version was made."
+            raise
+
+    def _keep_run_files(self, run: str, fitted: Fitted, environment: Environment) -> dict[str, str]:
+        """Keep what a run's record does not hold itself: name -> object key."""
+        import pyarrow as pa
+
+        from seatrial.core.signature import columns_of
+
+        files = {
+            "profile.json": canonical_json(fitted.profile),
+            "feature_importance.json": msgspec.json.encode(fitted.importance),  # in its order, which is by weight
+        }
+        if environment.patch:
+            files["uncommitted.patch"] = environment.patch
+        if environment.definitions:
+            files["definitions.zip"] = environment.definitions
+        if fitted.native is not None:
+            files[f"native.{fitted.native.format}"] = fitted.native.data
+        kept = {}
+        for name, data in files.items():
+            kept[name] = f"runs/{run}/{name}"
+            self.objects.put(kept[name], data)
+        parity = pa.table(columns_of(fitted.signature, fitted.parity_rows))
+        for name, table in (("parity_rows.parquet", parity), ("test_scores.parquet", fitted.test_scores)):
+            key = f"runs/{run}/{name}"
+            self.keep_table(key, partial(_write_parquet, table))
+            kept[name] = key
+        return kept
+
+    def _run_message(self, record: Record, fitted: Fitted, started_us: int) -> dict[str, Any]:
+        """What MLflow is told of a run."""
+        from seatrial.registry.mlflow import run_message
+
+        return run_message(
+            record.id,
+            experiment=self.name,
+            name=f"{record.name} {iso(self.clock.now())}",
+            started_us=started_us,
+            ended_us=machine_us(),
+            params={**fitted.estimator.get("params", {}), "estimator": fitted.estimator.get("class", "")},
+            metrics={f"test_{name}": value for name, value in fitted.metrics.items()},
+            tags={"model": record.name, "passed": str(fitted.passed).lower(), "training_set": record.inputs[0]},
+            artifacts={name: str(self.objects.path(key)) for name, key in record.body["files"].items()},
+        )
+
+    def _keep_run(self, record: Record, fitted: Fitted, started_us: int) -> int | None:
+        """Record the run and, when its gates passed, make it a version; then tell MLflow. Returns the version."""
+        from seatrial.registry.versions import version_number
+
+        message = self._run_message(record, fitted, started_us)
+        version = None
+        with self.metadata.transaction() as transaction:
+            transaction.add(record)
+            self.event(transaction, "run.recorded", record.id, {"model": record.name, "passed": fitted.passed})
+            if fitted.passed and "sample" not in record.body:
+                created = self.registry.create(
+                    record, actor=self.actor, at_us=self.now_us, message=message, within=transaction
+                )
+                version = version_number(created)
+            else:
+                transaction.enqueue(MLFLOW, message)
+        self._start_mirror()
+        return version
+
+    def _champion(self, model: Model) -> ChampionScores | None:
+        """The live release of the model, as the gate that compares with it wants it; None when nothing is live.
+
+        It scores the challenger's own test rows, so every column that it reads must be among theirs.
+        """
+        from seatrial.core.signature import encode
+        from seatrial.releases.bundle import open_bundle
+        from seatrial.training.pipeline import ChampionNotComparable, ChampionScores
+
+        names = [d.name for d in self.definitions.deployments.values() if d.model == model.name] or [model.name]
+        head = self.metadata.head("deployment", names[0])
+        if head is None:
+            return None
+        release = self.record(self.record(head.record_id).inputs[0])
+        bundle = open_bundle(self.objects.path(release.body["object"]), self.trusted)
+        signature, runtime = bundle.manifest.signature, bundle.runtime(model.threads)
+
+        def score(rows: pa.Table) -> NDArray[np.float64]:
+            missing = [name for name in signature.inputs if name not in rows.column_names]
+            if missing:
+                raise ChampionNotComparable(
+                    f"the champion, version {bundle.manifest.version}, reads {listed(missing)}, "
+                    f"which the new training set of '{model.name}' does not have.",
+                    expected="The gate not_worse_than_champion compares both on the same rows.",
+                    next="Keep these features in the model until the champion is replaced, or drop the gate.",
+                )
+            inputs, _ = encode(signature, columns(rows, signature.inputs))
+            return runtime.score(inputs)
+
+        at = 0.5 if bundle.manifest.threshold is None else bundle.manifest.threshold
+        return ChampionScores(f"{model.name} {bundle.manifest.version}", score, signature.classes, at)
+
+    def _parity_rows(self, run: Record, window: Window | None, progress: Progress | None) -> Rows:
+        """The rows on which a release must answer like the native model: of the run, or of the sample of a model from
+        elsewhere), and those of a window."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        from seatrial.core.signature import Signature, encode, joined, rows_of
+
+        key = run.body["files"]["parity_rows.parquet"]
+        try:
+            table = pq.read_table(self.objects.path(key))
+        except pa.ArrowException as error:
+            raise RunFileDamaged(
+                f"'{key}' in {self.objects.root} is damaged: {error}.",
+                expected=f"The rows on which a release of run {run.id} is compared with the trained model.",
+                state="No release was written.",
+                next=f"Put the file back from a backup, or run `seatrial train {run.name}` again.",
+            ) from None
+        signature = msgspec.convert(run.body["signature"], Signature)
+        rows = rows_of(signature, {name: table[name].to_numpy() for name in table.column_names})
+        if window is None:
+            return rows
+        model = self._trained_here(run.name, "the rows of a window")
+        found, _, _, _ = self._inputs.rows(model, window=window, progress=progress)
+        missing = [name for name in signature.inputs if name not in found.column_names]
+        if missing or not found.num_rows:
+            raise UsageError(
+                f"the window {window} has no rows of labels."
+                if not missing
+                else f"the project no longer has {listed(missing)}, which run {run.id} was trained with.",
+                state="No release was written.",
+                next="Name a window that has rows, or leave it out." if not missing else "Leave the window out.",
+            )
+        more, _ = encode(signature, columns(found, signature.inputs))
+        return joined([rows, more])
+
+    def _manifest_before(self, model: str, number: int) -> Manifest | None:
+        """The manifest of the newest release of a version of the model before that number."""
+        from seatrial.releases.manifest import Manifest
+
+        earlier = [record for record in self.metadata.records("release", model) if record.body["version"] < number]
+        newest = max(earlier, key=lambda record: int(record.body["version"]), default=None)
+        return msgspec.convert(newest.body["manifest"], Manifest) if newest else None
+
+    def _keep_release(self, built: Built, version: Record | None, run: Record, key: str, window: Window | None) -> bool:
+        """Record the release. False when another process has recorded the same one meanwhile.
+
+        run: the run, or the adoption, which becomes a version here when it is none (`version` is None)."""
+        manifest = built.manifest
+        body = {
+            "model": run.name,
+            "version": manifest.version,
+            "semantic_version": manifest.semantic_version,
+            "owner": manifest.owner,
+            "on_call": manifest.on_call,
+            "runbook": manifest.runbook,
+            "object": key,
+            "bytes": len(built.data),
+            "parity_window": str(window) if window else "",
+            "manifest": msgspec.to_builtins(manifest),
+        }
+        with self.metadata.transaction() as transaction:
+            if version is None:
+                version = self.registry.create(
+                    run, actor=self.actor, at_us=self.now_us, number=manifest.version, within=transaction
+                )
+                transaction.move("adoption", run.name, run.id, expected=None)  # what nothing declares
+            there = transaction.head("version_release", version.id)
+            if there is not None and there.record_id != built.id:
+                raise _already_released(version, there.record_id, built, self._live_words(there.record_id))
+            if there is not None:
+                return False
+            transaction.add(Record(built.id, "release", run.name, (version.id, run.id), body))
+            transaction.move("version_release", version.id, built.id, expected=0)
+            transaction.move("release", run.name, built.id, expected=None)
+            facts = {name: body[name] for name in ("model", "version", "semantic_version", "bytes")}
+            # what a machine needed is no part of a release, whose bytes are the same everywhere
+            facts |= {"format": manifest.model_format, "cost": msgspec.to_builtins(built.cost)}
+            self.event(transaction, "release.packed", built.id, facts)
+            if (
+                run.kind == "run" and "logged" not in run.body
+            ):  # of what was trained elsewhere MLflow holds no run of ours
+                transaction.enqueue(MLFLOW, self._release_message(body, built, version, run))
+        self._start_mirror()
+        return True
+
+    def _release_message(self, body: dict[str, Any], built: Built, version: Record, run: Record) -> dict[str, Any]:
+        """What MLflow is told of a release."""
+        from seatrial.registry.mlflow import release_message
+        from seatrial.releases.signing import trust
+
+        return release_message(
+            model=run.name,
+            version=body["version"],
+            version_id=version.id,
+            run_id=run.id,
+            experiment=self.name,
+            release=built.id,
+            semantic_version=body["semantic_version"],
+            bundle=str(self.objects.path(body["object"])),
+            key=str(trust(self.keys, self.signing_key.public)),
+        )
+
+    def _live_words(self, release: str) -> str:
+        """Where a release is live, as the tail of a sentence."""
+        from seatrial.verbs.custody import live_in
+
+        names = [f"'{name}'" for name in live_in(self.metadata, release)]
+        return f", live in deployment {listed(names)}" if names else ""
+
+    def _deployment(self, name: str | None) -> Deployment:
+        """The deployment of that name, or the one of the model of that name; a model that declares none is deployed
+        under its own name."""
+        from seatrial.deployment.definition import Deployment
+
+        declared = self.definitions
+        if name is None and not declared.deployments:
+            return Deployment(self._model(None).name)
+        if name is None or name in declared.deployments or name not in self._models():
+            return declared.deployment(name)
+        names = self._deployments_of(name)
+        if len(names) > 1:
+            raise UsageError(
+                f"model '{name}' has {len(names)} deployments, and none was named.",
+                expected=f"They are {listed(names)}.",
+                state="Nothing was changed.",
+            )
+        return declared.deployments.get(names[0]) or Deployment(name)
+
+    def _service(self, *, replay: bool, only: Sequence[str] | None = None) -> Service:
+        from seatrial.serving.service import load
+
+        return load(
+            routes=self.folder / STATE / "routes",
+            read_bundle=self.objects.read,
+            trusted_keys=self.trusted,
+            online=self.online_for_serving(),
+            log=self.log,
+            replay=replay,
+            now_us=machine_us if isinstance(self.clock, MachineClock) else lambda: self.now_us,
+            only=only,
+        )
+
+
+def _is_live(decision: Record, release: Record, deployment: Deployment) -> bool:
+    """Whether a deployment's decision gives everything to this release, in the way that is declared."""
+    declared = {
+        "strategy": deployment.strategy.kind,
+        "route_by": deployment.route_by,
+        "on_store_failure": deployment.on_store_failure,
+    }
+    return decision.inputs == (release.id,) and all(decision.body[name] == value for name, value in declared.items())
+
+
+def _already_released(version: Record, known: str, built: Built, live: str) -> AlreadyReleased:
+    return AlreadyReleased(
+        f"version {version.body['version']} of '{version.name}' is release {known}{live}; this pack is {built.id}.",
+        expected="A version has one release, and evidence or environment of this pack differ from it.",
+        next=f"Use {known}, or train a new version.",
+    )
+
+
+def _is_bundle(path: Path, *, id: str, trusted: Mapping[str, bytes]) -> bool:
+    """Whether a file is the bundle of this release, whole."""
+    from seatrial.releases.bundle import open_bundle
+
+    try:
+        return open_bundle(path, trusted).id == id
+    except SeatrialError:
+        return False
+
+
+def definition_of(model: Model) -> dict[str, Any]:
+    """The model's declaration as plain values, for records."""
+    return {
+        "task": model.task,
+        "target": model.target,
+        "key": list(model.key),
+        "labels": model.labels.as_plain(),
+        "estimator": _estimator_name(model.estimator),
+        "params": {name: repr(value) for name, value in model.params.items()},
+        "gates": [str(gate) for gate in model.gates],
+        "waives": dict(model.waives),
+        "split": {"kind": model.split.kind, "test_size": model.split.test_size, "by": model.split.by},
+        "slices": list(model.slices),
+        "costs": model.costs.as_plain() if model.costs else None,
+        "quantile": model.quantile,
+        "tune": model.tune.as_plain() if model.tune else None,
+        "cv_folds": model.cv_folds,
+        "seed": model.seed,
+        "threads": model.threads,
+        "owner": model.owner,
+        "on_call": model.on_call,
+        "runbook": model.runbook,
+        "description": model.description,
+    }
+
+
+def _estimator_name(estimator: object) -> str:
+    """An import path as it is; a class or function by its path; an instance by its class's."""
+    if isinstance(estimator, str):
+        return estimator
+    named = estimator if hasattr(estimator, "__qualname__") else type(estimator)
+    return f"{named.__module__}.{named.__qualname__}"
+
+
+_KNOWN_AT_ONCE = (
+    "the label source names no label_known_at, so each label counts as known at the instant of its prediction; if they "
+    "come later, name the column that says when, or training looks ahead"
+)
+
+
+def _counting(split: dict[str, Any], left_out: Mapping[str, int]) -> dict[str, Any]:
+    """The counts of a split with the rows that were left out before the fit."""
+    counts = {name: count + left_out.get(name, 0) for name, count in split["rows"].items()}
+    return split | {"rows": counts | {"given": counts["given"] + sum(left_out.values())}}
+
+
+def _with_floats(row: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The row with its decimals as floats, which is what a request's numbers are."""
+    return {name: float(value) if isinstance(value, Decimal) else value for name, value in row.items()}
+
+
+def _request(row: Mapping[str, Any], request_id: str | None, at: str, return_features: bool) -> bytes:
+    endless = [name for name, value in row.items() if isinstance(value, float) and math.isinf(value)]
+    if endless:
+        raise PredictionRefused(
+            f"field '{endless[0]}' is infinite.",
+            expected="A number or null is expected.",
+            state="Nothing was predicted.",
+        )
+    try:
+        body = {"features": row, "at": at} | ({} if request_id is None else {"request_id": request_id})
+        return msgspec.json.encode(body | ({"return_features": True} if return_features else {}))
+    except (TypeError, ValueError) as error:
+        raise PredictionRefused(f"a row cannot be written as JSON: {error}.", state="Nothing was predicted.") from None
+
+
+def _answered(answer: Answer) -> dict[str, Any]:
+    body: dict[str, Any] = msgspec.json.decode(answer.body)
+    if answer.status >= 500:
+        raise PredictionUnavailable(str(body.get("detail", "no reason was given.")), state="", problem=body)
+    if answer.status != 200:
+        raise PredictionRefused(str(body.get("detail", "the row was refused.")), state="", problem=body)
+    return body
+
+
+def _write_parquet(table: pa.Table, path: Path) -> None:
+    import pyarrow.parquet as pq
+
+    pq.write_table(table, path, compression="zstd")
+
+
+def _nobody(url: str) -> None:
+    del url
+
+
+def _silent(what: str, done: int, total: int) -> None:
+    del what, done, total

@@ -1,0 +1,602 @@
+"""What is there: every list and show of the plural nouns, and how each model stands. Reads only."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from seatrial.core.clock import from_us, iso
+from seatrial.core.errors import SeatrialError, UsageError
+from seatrial.core.records import Event, Record
+from seatrial.core.windows import duration_text
+from seatrial.folder.loading import pick
+from seatrial.folder.workspace import Workspace
+from seatrial.verbs.results import FeatureInfo, FoundFeature, FunctionShown, ModelStatus, Searched
+
+if TYPE_CHECKING:
+    from seatrial.data.snapshot import SnapshotDiff
+    from seatrial.features.definitions import FeatureView
+    from seatrial.governance.audit import Anchor, AuditReport
+    from seatrial.governance.lineage import Lineage
+    from seatrial.releases.difference import Difference
+    from seatrial.training.model import Model
+    from seatrial.verbs.custody import ModelShown, Moved
+    from seatrial.verbs.evidence import Bill, Form, Written
+    from seatrial.verbs.reuse import Reuse, Use
+    from seatrial.verbs.verified import Verified
+    from seatrial.verbs.vouching import KeyInfo, KeyShown
+
+
+class NoRelease(UsageError):
+    """The model, version or alias has no release yet."""
+
+    code = "project.no_release"
+
+
+class Nouns(Workspace):
+    """The reading half of a project."""
+
+    def status(self) -> list[ModelStatus]:
+        """For each model: what is live since when, from which data, how good it was, who owns it, what to do next."""
+        return [self._status(model) for model in self._models().values()]
+
+    def features(self) -> list[FeatureInfo]:
+        """Every feature of every view: whose it is, how far its view is online, and whether it is live; then every
+        request-time function.
+
+        A view of another project that cannot be looked up now is listed with the problem instead of its features.
+        """
+        reuse = self._reuse()
+        found = []
+        for view in reuse.views.values():
+            online_rows, through = self._online_rows(view), self._materialized_through(view)
+            found += [
+                FeatureInfo(
+                    view=view.name,
+                    feature=name,
+                    column=f"{view.name}__{name}",
+                    entity=view.entity.name,
+                    definition=aggregation.describe(),
+                    source=view.source.name,
+                    ttl=duration_text(view.ttl_us) if view.ttl_us else "",
+                    owner=view.owner,
+                    description=view.description,
+                    online_rows=online_rows,
+                    materialized_through=through,
+                    tags=list(view.tags),
+                    live=reuse.live(view.name),
+                    same_as=reuse.same.get(f"{view.name}__{name}"),
+                    shared_from=_shared_from(view),
+                )
+                for name, aggregation in view.features.items()
+            ]
+        found += [
+            FeatureInfo(name, "", name, "", "", "", "", "", "", None, problem=error.found)
+            for name, error in reuse.unreadable.items()
+        ]
+        found += [
+            FeatureInfo(
+                view="",
+                feature=function.name,
+                column=function.name,
+                entity="",
+                definition=f"{function.name}({', '.join(function.args)})",
+                source="",
+                ttl="",
+                owner="",
+                description=function.description,
+                online_rows=None,
+                live=reuse.use(function.name).deployments,
+                kind="function",
+            )
+            for function in reuse.functions.values()
+        ]
+        return found
+
+    def feature_show(self, name: str) -> dict[str, Any]:
+        """Everything about a view with all its features, one feature by its column (`view__feature`), or a
+        request-time function.
+
+        With who uses it, the versions that were frozen, and what was changed since the newest of them.
+        """
+        from seatrial.features.definitions import unknown_view
+
+        reuse = self._reuse()
+        features = self.features()
+        if name in reuse.functions and name not in self.definitions.views:
+            function = reuse.functions[name]
+            shown = FunctionShown(
+                function.name,
+                function.description,
+                list(function.args),
+                function.source,
+                function.digest,
+                _used_by(reuse.use(name)),
+            )
+            return dict(msgspec.to_builtins(shown))
+        column = [one for one in features if one.column == name and one.view]
+        if column:
+            return {**msgspec.to_builtins(column[0]), "used_by": _used_by(reuse.use(name))}
+        if name in reuse.unreadable:
+            raise reuse.unreadable[name]
+        view = reuse.views.get(name)
+        if view is None:
+            raise unknown_view(name, [*self.definitions.views, *(one.column for one in features)])
+        from seatrial.verbs.inputs import Inputs
+
+        return {
+            "view": view.name,
+            "description": view.description,
+            "owner": view.owner,
+            "tags": list(view.tags),
+            "entity": view.entity.name,
+            "keys": list(view.entity.keys),
+            "source": view.source.name,
+            "shared_from": _shared_from(view),
+            "event_timestamp": view.source.event_timestamp,
+            "known_at": view.source.known_at,
+            "event_key": list(view.source.event_key),
+            "ttl": duration_text(view.ttl_us) if view.ttl_us else None,
+            "digest": view.digest,
+            "online_rows": self._online_rows(view),
+            "materialized_through": self._materialized_through(view),
+            "live": reuse.live(name),
+            "features": {name: aggregation.describe() for name, aggregation in view.features.items()},
+            "same_as": {column: reuse.same[column] for column in view.columns if column in reuse.same},
+            "used_by": _used_by(reuse.use(name)),
+            "versions": msgspec.to_builtins(reuse.versions(name)),
+            "changed_since_frozen": reuse.changed(name, Inputs(self).known_schemas([view.source])),
+        }
+
+    def features_search(self, text: str) -> Searched:
+        """The features that have every word of `text` in their names, words, owners, tags, columns or expressions."""
+        from seatrial.features import catalogue
+
+        entries = list(self._reuse().entries())
+        hits = catalogue.search(text, entries)
+        texts = {entry.name: entry.texts for entry in entries}
+        found = [
+            FoundFeature(
+                name=hit.name,
+                where=hit.where,
+                definition=texts[hit.name]["definition"],
+                owner=texts[hit.name].get("owner", ""),
+                description=" ".join(texts[hit.name].get("description", "").split()),
+            )
+            for hit in hits
+        ]
+        return Searched(text, found, "" if found else catalogue.near(text, entries))
+
+    def features_used_by(self, name: str) -> Use:
+        """Who uses a view, a feature (by its column), a request-time function or a source: models, releases that are
+        live or candidates, deployments, functions; and the views over a source."""
+        return self._reuse().use(name)
+
+    def _reuse(self) -> Reuse:
+        from seatrial.verbs.reuse import Reuse
+
+        return Reuse(self)
+
+    def feature_stats_kept(self, view: str | None = None) -> list[dict[str, Any]]:
+        """The statistics that were kept, of all views or one, oldest first."""
+        return [
+            {name: record.body[name] for name in ("id", "view", "start", "end", "by", "rows")}
+            | {"features": len(record.body["features"]), "digest": record.body["digest"][:12]}
+            for record in self.metadata.records("statistics", view)
+        ]
+
+    def _online_rows(self, view: FeatureView) -> int | None:
+        """How many entities of a view are online; None when the store cannot be read, which stops no list."""
+        try:
+            online = self.online_to_read()
+            if online is None:
+                return 0
+            with closing(online):
+                return online.count(view.digest)
+        except SeatrialError:
+            return None
+
+    def _materialized_through(self, view: FeatureView) -> str | None:
+        events = self.metadata.events(subject=f"view/{view.name}", kind="features.materialized")
+        own = [event.body["through_us"] for event in events if not event.body.get("release")]
+        return iso(from_us(own[-1])) if own else None
+
+    def snapshots(self, source: str | None = None) -> list[dict[str, Any]]:
+        """Every snapshot that was taken, oldest first."""
+        taken = self.metadata.events(kind="snapshot.taken")
+        return [
+            {
+                "source": event.body["source"],
+                "id": event.subject,
+                "rows": self.record(event.subject).body["content"]["rows"],
+                "taken_at": iso(from_us(event.recorded_at_us)),
+                "actor": event.actor,
+            }
+            for event in taken
+            if source in (None, event.body["source"])
+        ]
+
+    def snapshot_show(self, id: str) -> dict[str, Any]:
+        """One snapshot (its id, the start of it, or a source's name): its columns, files and what was set aside."""
+        record = self._snapshot_record(id)
+        events = self.metadata.events(subject=record.id, kind="snapshot.taken")
+        return {
+            "id": record.id,
+            **record.body["content"],
+            "taken": [{k: v for k, v in e.body.items() if k != "profile"} for e in events],
+        }
+
+    def snapshots_diff(self, a: str, b: str, *, key: Sequence[str] = ()) -> SnapshotDiff:
+        """What is different in `b`, by column and by cell. Each is a snapshot's id, its start, or a source's name.
+
+        key: columns that name a row once; rows are then compared by it, else position by position.
+        """
+        from seatrial.data.keyed import by_key
+        from seatrial.data.snapshot import diff
+
+        first, second = (self.snapshot_table(self._snapshot_record(name)) for name in (a, b))
+        found = diff(first[0], second[0], first[1], second[1])
+        return replace(found, keyed=by_key(first[1], second[1], key)) if key else found
+
+    def runs(self, model: str | None = None) -> list[dict[str, Any]]:
+        """Every run, oldest first: when, passed or not, finished or failed half-way, which version it became, of which
+        commit, its metrics."""
+        from seatrial.verbs.runs import trained_at
+
+        versions = {record.body["run"]: record.body["version"] for record in self.metadata.records("version", model)}
+        return [
+            {
+                "run": record.id,
+                "model": record.name,
+                "trained_at": trained_at(record.id),
+                "passed": record.body["passed"],
+                "state": record.body.get("state", "finished"),
+                "version": versions.get(record.id),
+                "sample": record.body.get("sample", {}).get("rows"),
+                "cutoff": iso(from_us(record.body["cutoff_us"])) if record.body["cutoff_us"] is not None else None,
+                "commit": (record.body["environment"]["code"]["commit"] or "")[:8]
+                + ("+" if record.body["environment"]["code"]["dirty"] else ""),
+                **{
+                    name: record.body["metrics"].get(name)
+                    for name in ("roc_auc", "log_loss", "rmse", "r2")
+                    if name in record.body["metrics"]
+                },
+            }
+            for record in self.metadata.records("run", model)
+        ]
+
+    def run_show(self, id: str) -> dict[str, Any]:
+        """One run's record."""
+        record = self.resolved(id, "run")
+        training_set, *snapshots = record.inputs or ("",)  # a run that only tracks has none
+        return {
+            "id": record.id,
+            "model": record.name,
+            "training_set": training_set,
+            "snapshots": snapshots,
+            **record.body,
+        }
+
+    def models(self) -> list[dict[str, Any]]:
+        """Every version of every model, with its aliases and its release."""
+        found = []
+        for model in self.registry.models():
+            aliases = self.registry.aliases(model)
+            for record in self.registry.versions(model):
+                release = self.release_of(record.id)
+                found.append(
+                    {
+                        "model": model,
+                        "version": record.body["version"],
+                        "aliases": [alias for alias, named in aliases.items() if named.id == record.id],
+                        "run": record.body["run"],
+                        "release": release.id if release else None,
+                        "id": record.id,
+                    }
+                )
+        return found
+
+    def model_show(self, model: str) -> ModelShown:
+        """One model: its versions with release and metrics, its aliases, where they are live, what was deleted."""
+        from seatrial.verbs.custody import model_shown
+
+        return model_shown(self, model)
+
+    def model_history(self, model: str, alias: str | None = None) -> list[Moved]:
+        """Every move of a model's alias (default: of all its aliases), oldest first: from, to, who, when, why."""
+        from seatrial.verbs.custody import moved
+
+        self.registry.versions(model, deleted=True)  # an unknown model is the better answer
+        return moved(self.registry.history(model, alias))
+
+    def releases(self, model: str | None = None, *, deleted: bool = False) -> list[dict[str, Any]]:
+        """Every release, oldest first; with `deleted`, those too that were taken out of use."""
+        from seatrial.verbs.custody import without_deleted
+
+        records = self.metadata.records("release", model)
+        live = {head.name: self.record(head.record_id).inputs for head in self.metadata.heads("deployment")}
+        return [
+            {
+                "release": record.id,
+                "model": record.name,
+                "version": record.body["version"],
+                "semantic_version": record.body["semantic_version"],
+                "live": [name for name, inputs in live.items() if record.id in inputs],
+                "bytes": record.body["bytes"],
+            }
+            for record in (records if deleted else without_deleted(self.metadata, records))
+        ]
+
+    def release_show(self, id: str) -> dict[str, Any]:
+        """One release: its manifest, where its bundle lies, and an example of a request."""
+        from seatrial.releases.bundle import open_bundle
+        from seatrial.serving.release import example
+
+        record = self._any_release(id)
+        path = self.objects.path(record.body["object"])
+        shown = {"id": record.id, "path": str(path), "cost": self._cost_of(record), **record.body["manifest"]}
+        return shown | {"example": example(open_bundle(path, self.trusted))}
+
+    def _cost_of(self, release: Record) -> dict[str, Any] | None:
+        """What the child process of a release cost where it was packed; None for one that answers with ONNX."""
+        packed = [event for event in self.metadata.events(subject=release.id) if event.kind == "release.packed"]
+        found: dict[str, Any] | None = packed[0].body.get("cost") if packed else None
+        return found
+
+    def release_verify(self, id: str) -> Verified:
+        """Check a bundle (a release's id or name, or a path): signature, every digest, its form, its golden rows, and,
+        for a release of this project, that it is what was recorded. Raises for the first that is not as it should be.
+        """
+        from seatrial.verbs.verified import verify
+
+        path = self._bundle_file(id)
+        return verify(path or self.objects.path(self._any_release(id).body["object"]), self)
+
+    def release_diff(self, a: str, b: str) -> Difference:
+        """What is different in `b`, and how each scores the other's golden rows. Each is an id, a name or a path."""
+        from seatrial.releases.bundle import open_bundle
+        from seatrial.releases.difference import compare
+
+        paths = (self._bundle_file(one) or self.objects.path(self._any_release(one).body["object"]) for one in (a, b))
+        first, second = (open_bundle(path, self.trusted) for path in paths)
+        return compare(first, second)
+
+    def release_card(self, id: str, *, form: Form = "md", out: str | Path | None = None) -> Written:
+        """The model card of a release (its id, or a name): Markdown, or "html" for one page. out: a file to write."""
+        from seatrial.verbs.evidence import write_card
+
+        return write_card(self, self._any_release(id), form, out)
+
+    def model_card(self, name: str, *, form: Form = "md", out: str | Path | None = None) -> Written:
+        """The model card of the release that a model's name means: `late` (the newest), `late@champion`, `late:3`."""
+        return self.release_card(name, form=form, out=out)
+
+    def release_sbom(self, id: str, *, out: str | Path | None = None) -> Bill:
+        """The bill of materials of a release: CycloneDX 1.6 with the model, its card, data, files and libraries."""
+        from seatrial.verbs.evidence import write_bill
+
+        return write_bill(self, self._any_release(id), out)
+
+    def _bundle_file(self, name: str) -> Path | None:
+        """The file that is meant; None when a release is. A name that ends like a bundle means a file."""
+        path = Path(name)
+        return path if _is_file(path) or name.endswith(".seatrial") else None
+
+    def keys_list(self) -> list[KeyInfo]:
+        """Every key that is or was trusted, which one signs, and how many releases each signed."""
+        from seatrial.verbs.vouching import keys
+
+        return keys(self)
+
+    def key_show(self, id: str) -> KeyShown:
+        """One key, by its id or the start of it: what happened to it, and everything that it signed."""
+        from seatrial.verbs.vouching import key_shown
+
+        return key_shown(self, id)
+
+    def deployments(self) -> list[dict[str, Any]]:
+        """What every deployment answers with."""
+        return [self.deployment_show(head.name) for head in self.metadata.heads("deployment")]
+
+    def deployment_show(self, name: str) -> dict[str, Any]:
+        """One deployment: its arms, its generation and the decisions that led here."""
+        from seatrial.deployment.deploy import live, nothing_deployed
+
+        found = live(self.metadata, name)
+        if found is None:
+            raise nothing_deployed(name)
+        events = self.metadata.events(subject=f"deployment/{name}")
+        return {
+            "deployment": name,
+            "generation": found.head.generation,
+            "strategy": found.record.body["strategy"],
+            "arms": found.record.body["arms"],
+            "history": [
+                {"at": iso(from_us(event.at_us)), "kind": event.kind, "actor": event.actor, **event.body}
+                for event in events
+            ],
+        }
+
+    def lineage(self, id: str) -> Lineage:
+        """What a record, or a prediction, was made from, down to files, commit and environment; and what came of it.
+
+        id: a record's id or its start, a prediction's id, or a request's.
+        """
+        from seatrial.governance.lineage import LineageStart, UnknownId, both, upstream
+
+        try:
+            return both(self.metadata, id)
+        except UnknownId:
+            found = self.log.find(id)
+            if not found:
+                raise
+        row = found[0]
+        facts = {
+            name: row[name] for name in ("request_id", "model", "version", "arm", "prediction", "probability", "caller")
+        }
+        facts["at"] = iso(row["at"])
+        return upstream(self.metadata, LineageStart(row["prediction_id"], (row["release"],), facts=facts))
+
+    def audit_verify(self, anchors: Sequence[Anchor] = ()) -> AuditReport:
+        """Check the chain of events. anchors: events that were kept elsewhere, for example by `deploy`'s answer."""
+        from seatrial.governance.audit import verify
+
+        return verify(self.metadata, anchors)
+
+    def audit_list(self, limit: int = 50) -> list[Event]:
+        """The newest events, newest last."""
+        from seatrial.governance.audit import newest
+
+        return newest(self.metadata, limit)
+
+    def audit_show(self, seq: int) -> Event:
+        """One event by its number."""
+        from seatrial.governance.audit import show
+
+        return show(self.metadata, seq)
+
+    def _snapshot_record(self, name: str) -> Record:
+        head = self.metadata.head("snapshot", name)
+        return self.record(head.record_id) if head else self.resolved(name, "snapshot")
+
+    def release_of(self, version_id: str) -> Record | None:
+        head = self.metadata.head("version_release", version_id)
+        return self.record(head.record_id) if head else None
+
+    def chosen_release(self, model: str | None, name: str | None) -> Record:
+        """A release by its id or the start of it, by a model, `model@alias` or `model:3`; by default the newest.
+
+        Raises NoRelease, and Deleted for one that was taken out of use.
+        """
+        from seatrial.registry.versions import refuse_deleted
+
+        if name is not None and name.startswith("rel_"):
+            named = self.resolved(name, "release")
+            refuse_deleted(self.metadata, named.id, f"release {named.id}")
+            return named
+        if name is None:
+            name = model or self._model(None).name
+        if name.isdigit() and model:
+            name = f"{model}:{name}"
+        plain = "@" not in name and ":" not in name
+        head = self.metadata.head("release", name) if plain else None
+        record = self.record(head.record_id) if head else None
+        if record is None and not plain:
+            record = self.release_of(self.registry.resolve(name).id)
+        if record is None:
+            raise NoRelease(
+                f"'{name[:100]}' has no release.",
+                state="Nothing was changed.",
+                next=f"Run `seatrial release {name[:100]}` first; `seatrial releases list` shows those there are.",
+            )
+        refuse_deleted(self.metadata, record.id, f"release {record.id}")
+        return record
+
+    def _any_release(self, id: str) -> Record:
+        """A release to look at: also one that was deleted, by its id."""
+        return self.resolved(id, "release") if id.startswith("rel_") else self.chosen_release(None, id)
+
+    def _models(self) -> dict[str, Model]:
+        """The models that are declared, and those that were brought in from elsewhere and are not."""
+        from seatrial.verbs.external import adopted_models, as_model
+
+        declared = self.definitions.models
+        adopted = adopted_models(self.metadata)
+        return {**declared, **{name: as_model(one) for name, one in adopted.items() if name not in declared}}
+
+    def _model(self, name: str | None) -> Model:
+        """The model of that name, declared or brought in; without a name, the only one. Raises UnknownName."""
+        return pick("model", self._models(), name)
+
+    def _trained_here(self, name: str | None, what: str) -> Model:
+        """A model that is declared. Raises TrainedElsewhere, for want of `what`, for one that was only brought in."""
+        from seatrial.verbs.external import refuse
+
+        model = self._model(name)
+        refuse(model, what)
+        return model
+
+    def _threshold(self, model: str) -> float:
+        """From which score on the live release of a model decides "positive", or its newest when none is live."""
+        heads = [self.metadata.head("deployment", name) for name in self._deployments_of(model)]
+        live = [self.record(self.record(head.record_id).inputs[0]) for head in heads if head]
+        newest = self.metadata.head("release", model)
+        found = live[0] if live else (self.record(newest.record_id) if newest else None)
+        value = found.body["manifest"].get("threshold") if found else None
+        return 0.5 if value is None else float(value)
+
+    def _deployments_of(self, model: str) -> list[str]:
+        """The names of the model's deployments; a model that declares none is deployed under its own name."""
+        return [one.name for one in self.definitions.deployments.values() if one.model == model] or [model]
+
+    def _status(self, model: Model) -> ModelStatus:
+        deployments = self._deployments_of(model.name)
+        heads = {name: self.metadata.head("deployment", name) for name in deployments}
+        deployed = next((name for name in deployments if heads[name]), deployments[0])
+        head = heads[deployed]
+        versions = self.metadata.records("version", model.name)
+        candidate = self.metadata.head("alias", f"{model.name}@candidate")
+        release = self.record(self.record(head.record_id).inputs[0]) if head else None
+        run = self.record(release.inputs[1]) if release else None
+        if run is None and versions:
+            run = self.record(max(versions, key=lambda record: int(record.body["version"])).inputs[0])
+        since = self.metadata.events(subject=f"deployment/{deployed}")
+        packed = self.metadata.head("release", model.name)
+        runs = [record for record in self.metadata.records("run", model.name) if "sample" not in record.body]
+        refused = runs[-1] if runs and not runs[-1].body["passed"] else None
+        if not versions and refused:
+            following = f"seatrial runs show {refused.id}"
+        elif not versions:
+            following = f"seatrial train {model.name}"
+        elif packed is None:
+            following = f"seatrial release {model.name}"
+        else:
+            following = f"seatrial deploy {deployed}" if head is None else "seatrial serve"
+        return ModelStatus(
+            model=model.name,
+            owner=model.owner,
+            live=str(release.body["version"]) if release else None,
+            release=f"{release.body['semantic_version']} {release.id}" if release else None,
+            since=iso(from_us(since[-1].at_us)) if since else None,
+            generation=head.generation if head else None,
+            candidate=self.record(candidate.record_id).body["version"] if candidate else None,
+            snapshots=list(run.inputs[1:]) if run else [],
+            training_set=run.inputs[0] if run and run.inputs else None,
+            parameters=dict(run.body["definition"]["params"]) if run else {},
+            performance=dict(run.body["metrics"]) if run else {},
+            next=following,
+            refused=refused.id if refused else None,
+            refused_because=_refused_because(refused) if refused else [],
+        )
+
+
+def _shared_from(view: FeatureView) -> str | None:
+    from seatrial.features.shared import SharedView
+
+    return view.url if isinstance(view, SharedView) else None
+
+
+def _refused_because(run: Record) -> list[str]:
+    """Why a run became no version: its gates' reasons, or what it failed of."""
+    if run.body.get("state") == "failed":
+        return [run.body["error"]["found"]]
+    return [gate["reason"] for gate in run.body["gates"] if not gate["passed"] and not gate.get("waived")]
+
+
+def _used_by(use: Use) -> dict[str, Any]:
+    """Who uses something, without what it is."""
+    plain: dict[str, Any] = msgspec.to_builtins(use)
+    return {name: value for name, value in plain.items() if name not in ("name", "kind", "views")}
+
+
+def _is_file(path: Path) -> bool:
+    """Whether there is such a file; a name that no file can have is none."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False

@@ -1,0 +1,486 @@
+"""Models that were trained elsewhere: released, deployed, served, watched and labelled with nothing declared."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import re
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import skops.io
+from lightgbm import LGBMClassifier, LGBMRegressor
+from sklearn.compose import ColumnTransformer
+from sklearn.ensemble import HistGradientBoostingClassifier, IsolationForest, RandomForestClassifier
+from sklearn.impute import SimpleImputer
+from sklearn.linear_model import LinearRegression, LogisticRegression
+from sklearn.neighbors import KNeighborsRegressor
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import OneHotEncoder, StandardScaler
+
+from seatrial import Project
+from seatrial.cli import run
+from seatrial.core.errors import UsageError
+from seatrial.folder.loading import NotAProject
+from seatrial.releases.foreign import ForeignUnreadable, PickleRefused, WrongTask
+from seatrial.verbs.external import BadSample, BadTarget, NotScored, TrainedElsewhere
+from tests.journeys.worlds import served
+
+ROWS = 400
+
+
+def customers(seed: int = 0) -> pd.DataFrame:
+    made = np.random.default_rng(seed)
+    frame = pd.DataFrame(
+        {
+            "age": made.integers(18, 80, ROWS),
+            "income": made.normal(50, 15, ROWS),
+            "active": made.random(ROWS) > 0.5,
+        }
+    )
+    frame["churned"] = (frame.age * 0.02 + frame.active + made.normal(0, 0.7, ROWS) > 1.5).astype(int)
+    frame["spent"] = frame.income * 2 + made.normal(0, 1, ROWS)
+    frame["plan"] = np.array(["free", "pro", "team"])[np.digitize(frame.income + made.normal(0, 5, ROWS), [40, 60])]
+    return frame
+
+
+FRAME = customers()
+INPUTS = ["age", "income", "active"]
+
+
+def sample(target: str, columns: list[str] = INPUTS) -> pd.DataFrame:
+    return FRAME[[*columns, target]]
+
+
+@pytest.fixture
+def project(tmp_path):
+    with Project(tmp_path, actor="ada") as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def churn():
+    return make_pipeline(StandardScaler(), LogisticRegression()).fit(FRAME[INPUTS], FRAME.churned)
+
+
+def answers(project, name, rows):
+    project.deploy(name, reason="a test")
+    return project.predict(name, rows)
+
+
+def requests(count: int = 5) -> list[dict[str, object]]:
+    return json.loads(FRAME[INPUTS].head(count).to_json(orient="records"))
+
+
+def test_a_skops_file_in_an_empty_folder_becomes_an_answer_over_http(churn, tmp_path, capsys):
+    folder = tmp_path / "empty"
+    folder.mkdir()
+    skops.io.dump(churn, tmp_path / "model.skops")
+    sample("churned").to_parquet(tmp_path / "rows.parquet")
+    words = ["--from", str(tmp_path / "model.skops"), "--sample", str(tmp_path / "rows.parquet")]
+    at = ["--project", str(folder)]
+    assert run(["release", "churn", *words, "--target", "churned", "--owner", "crm", "--runbook", "r.md", *at]) == 0
+    assert "churn 1.0.0" in capsys.readouterr().out
+    assert run(["deploy", *at]) == 0
+    with served(folder) as (_, url), seatrial_client(url) as client:
+        answer = client.predict(requests(1)[0], model="churn")
+    assert answer["probability"] == pytest.approx(churn.predict_proba(FRAME[INPUTS])[0, 1], abs=1e-6)
+    assert sorted(path.name for path in folder.iterdir()) == [".seatrial"]
+
+
+def seatrial_client(url):
+    from seatrial.serving.client import Client
+
+    return Client(url, caller="a test")
+
+
+def test_the_release_says_where_its_model_is_from_and_invents_nothing(project, churn, tmp_path):
+    skops.io.dump(churn, tmp_path / "model.skops")
+    done = project.release("churn", from_=tmp_path / "model.skops", sample=sample("churned"), target="churned")
+    manifest = project.release_show(done.id)
+    origin = manifest["lineage"]["more"]["origin"]
+    assert origin == {"kind": "external", "from": "model.skops", "digest": origin["digest"]}
+    assert len(origin["digest"]) == 64
+    lineage = manifest["lineage"]
+    assert [lineage[name] for name in ("run", "training_set", "snapshots", "commit", "lock")] == ["", "", [], "", ""]
+    assert manifest["plan"] == {"views": [], "functions": []} or not any(manifest["plan"].values())
+    assert manifest["gates"] == []
+    assert manifest["estimator"] == "sklearn.pipeline.Pipeline"
+    assert "requirements.lock" not in manifest["files"]
+    assert manifest["parity"]["rows"] == ROWS
+    assert manifest["parity"]["passed"]
+    assert project.release_verify(done.id).golden_rows > 10
+
+
+def test_a_model_without_a_target_has_no_metrics_and_says_so(project, churn):
+    done = project.release("churn", from_=churn, sample=FRAME[INPUTS])
+    assert project.release_show(done.id)["metrics"] == {}
+    assert done.notes == ["no --target was named, so nothing was measured"]
+
+
+def test_the_metrics_are_those_of_the_sample_by_scikit_learn(project, churn):
+    from sklearn.metrics import roc_auc_score
+
+    done = project.release("churn", from_=churn, sample=sample("churned"), target="churned")
+    manifest = project.release_show(done.id)
+    wanted = roc_auc_score(FRAME.churned, churn.predict_proba(FRAME[INPUTS])[:, 1])
+    assert manifest["metrics"]["roc_auc"] == pytest.approx(wanted, abs=1e-9)
+    assert "may have been trained" in manifest["lineage"]["more"]["metrics_of"]
+
+
+def test_the_same_model_and_sample_again_are_the_same_release(project, churn):
+    first, second = (project.release("churn", from_=churn, sample=sample("churned")) for _ in range(2))
+    assert (first.id, first.new, second.new) == (second.id, True, False)
+    assert project.release("churn").id == first.id
+    assert [one["version"] for one in project.models()] == [1]
+
+
+def test_versions_follow_the_same_rules_as_those_trained_here(project, churn):
+    first = project.release("churn", from_=churn, sample=sample("churned"))
+    other = make_pipeline(StandardScaler(), LogisticRegression()).fit(FRAME[INPUTS][:200], FRAME.churned[:200])
+    data = project.release("churn", from_=other, sample=sample("churned"))
+    tuned = make_pipeline(StandardScaler(), LogisticRegression(C=0.5)).fit(FRAME[INPUTS], FRAME.churned)
+    parameter = project.release("churn", from_=tuned, sample=sample("churned"))
+    narrow = LogisticRegression().fit(FRAME[["age"]], FRAME.churned)
+    asked = project.release("churn", from_=narrow, sample=FRAME[["age"]])
+    numbers = [one.semantic_version for one in (first, data, parameter, asked)]
+    assert numbers == ["1.0.0", "1.0.1", "1.1.0", "2.0.0"]
+    assert data.explanation == "Patch: another model with the same signature and parameters since 1.0.0."
+
+
+def _boosters(folder: Path):
+    import catboost
+    import xgboost
+
+    X, y = FRAME[INPUTS].astype(float), FRAME.churned
+    lightgbm = LGBMClassifier(n_estimators=10, verbose=-1, n_jobs=1).fit(X, y)
+    lightgbm.booster_.save_model(folder / "booster.txt")
+    boosted = xgboost.XGBClassifier(n_estimators=10, n_jobs=1).fit(X, y)
+    boosted.save_model(folder / "model.json")
+    boosted.save_model(folder / "model.ubj")
+    cat = catboost.CatBoostClassifier(
+        iterations=10, verbose=False, thread_count=1, allow_writing_files=False, train_dir=str(folder)
+    ).fit(X, y)
+    cat.save_model(str(folder / "model.cbm"))
+    return {"booster.txt": lightgbm, "model.json": boosted, "model.ubj": boosted, "model.cbm": cat}
+
+
+@pytest.fixture(scope="module")
+def boosters(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("boosters")
+    return folder, _boosters(folder)
+
+
+@pytest.mark.parametrize("file", ["booster.txt", "model.json", "model.ubj", "model.cbm"])
+def test_a_boosters_own_file_answers_as_the_fitted_model_does(project, boosters, file):
+    folder, models = boosters
+    done = project.release("churn", from_=str(folder / file), sample=sample("churned"), target="churned")
+    assert done.format == "onnx"
+    wanted = models[file].predict_proba(FRAME[INPUTS].astype(float))[:5, 1]
+    got = [one["probability"] for one in answers(project, "churn", requests())]
+    assert got == pytest.approx(wanted, abs=1e-6)
+
+
+@pytest.mark.parametrize("file", ["booster.txt", "model.json", "model.cbm"])
+def test_a_boosters_wrapper_in_memory_is_released_too(project, boosters, file):
+    done = project.release("churn", from_=boosters[1][file], sample=FRAME[INPUTS])
+    assert project.release_show(done.id)["lineage"]["more"]["origin"]["from"].endswith("Classifier in memory")
+
+
+def test_columns_are_taken_by_name_and_others_are_left_out(project, churn):
+    shuffled = FRAME[["spent", "plan", "active", "churned", "income", "age"]]
+    project.release("churn", from_=churn, sample=shuffled, target="churned")
+    assert [one["name"] for one in project.release_show("churn")["signature"]["request"]] == INPUTS
+
+
+def test_a_model_of_arrays_takes_the_samples_columns_in_their_order(project):
+    model = LinearRegression().fit(FRAME[INPUTS].to_numpy(float), FRAME.spent)
+    project.release("spend", from_=model, sample=sample("spent"), target="spent")
+    got = [one["prediction"] for one in answers(project, "spend", requests())]
+    assert got == pytest.approx(model.predict(FRAME[INPUTS].to_numpy(float))[:5], rel=1e-6)
+
+
+def test_several_classes_are_those_of_the_model(project):
+    model = LogisticRegression(max_iter=2000).fit(FRAME[INPUTS], FRAME.plan)
+    project.release("plan", from_=model, sample=sample("plan"), target="plan")
+    assert answers(project, "plan", requests(1))[0]["prediction"] == model.predict(FRAME[INPUTS])[0]
+
+
+def test_a_booster_that_knows_only_positions_gets_its_classes_from_the_target(project, tmp_path):
+    model = LGBMClassifier(n_estimators=5, verbose=-1, n_jobs=1).fit(FRAME[INPUTS], FRAME.plan)
+    model.booster_.save_model(tmp_path / "booster.txt")
+    project.release("plan", from_=tmp_path / "booster.txt", sample=sample("plan"), target="plan")
+    assert answers(project, "plan", requests(1))[0]["prediction"] == model.predict(FRAME[INPUTS])[0]
+    bare = project.release("bare", from_=tmp_path / "booster.txt", sample=FRAME[INPUTS])
+    assert project.release_show(bare.id)["signature"]["classes"] == [0, 1, 2]
+
+
+def test_a_pipeline_with_text_columns_is_released_with_named_inputs(project):
+    columns = ["age", "income", "plan"]
+    pipeline = make_pipeline(
+        ColumnTransformer(
+            [("number", SimpleImputer(), ["age", "income"]), ("text", OneHotEncoder(handle_unknown="ignore"), ["plan"])]
+        ),
+        LogisticRegression(max_iter=2000),
+    ).fit(FRAME[columns], FRAME.churned)
+    project.release("churn", from_=pipeline, sample=sample("churned", columns), target="churned")
+    signature = project.release_show("churn")["signature"]
+    assert (signature["layout"], signature["categories"]) == ("named", {"plan": ["free", "pro", "team"]})
+    rows = json.loads(FRAME[columns].head(5).to_json(orient="records"))
+    got = [one["probability"] for one in answers(project, "churn", rows)]
+    assert got == pytest.approx(pipeline.predict_proba(FRAME[columns])[:5, 1], abs=1e-6)
+
+
+def test_lightgbm_knows_the_categories_of_its_frame(project, tmp_path):
+    frame = FRAME[["age", "plan"]].assign(plan=FRAME.plan.astype("category"))
+    model = LGBMClassifier(n_estimators=10, verbose=-1, n_jobs=1, min_data_per_group=1).fit(frame, FRAME.churned)
+    model.booster_.save_model(tmp_path / "booster.txt")
+    project.release("churn", from_=tmp_path / "booster.txt", sample=sample("churned", ["age", "plan"]))
+    rows = json.loads(FRAME[["age", "plan"]].head(20).to_json(orient="records"))
+    got = [one["probability"] for one in answers(project, "churn", rows)]
+    assert got == pytest.approx(model.predict_proba(frame)[:20, 1], abs=1e-6)
+
+
+def test_rows_that_answer_otherwise_in_float32_are_counted_and_told(project):
+    x = 1e9 + np.arange(200.0)  # neighbours that float32, with 24 bits, cannot tell apart
+    model = LinearRegression().fit((x - 1e9).reshape(-1, 1), x - 1e9)
+    model.intercept_ -= 1e9 * model.coef_[0]
+    done = project.release("edges", from_=model, sample=pd.DataFrame({"x": x}))
+    given = project.release_show(done.id)["lineage"]["more"]["as_given"]
+    assert given["differ"] > 100
+    assert "inputs are float32 in serving: of 200 rows" in done.notes[0]
+
+
+def test_a_model_that_was_brought_in_is_watched_and_labelled(project, churn):
+    project.release("churn", from_=churn, sample=sample("churned"), target="churned", owner="crm", runbook="r.md")
+    rows = requests(250)
+    project.deploy("churn")
+    ids = [f"r{number}" for number in range(len(rows))]
+    project.predict("churn", rows, request_ids=ids)
+    told = [{"request_id": id, "churned": int(label)} for id, label in zip(ids, FRAME.churned, strict=False)]
+    assert project.label("churn", told).matched == 250
+    report = project.monitor("churn")
+    assert report.performance.labelled == 250
+    assert report.verdict != "not known"
+    (status,) = project.status()
+    assert (status.model, status.live, status.owner) == ("churn", "1", "crm")
+    (reviewed,) = project.review()
+    assert reviewed.model == "churn"
+    explained = project.explain(ids[0])
+    assert explained.replays[0].same
+    with pytest.raises(UsageError, match="have no times"):
+        project.label("churn")
+
+
+@pytest.mark.parametrize("verb", ["train", "retrain"])
+def test_what_needs_a_declaration_is_refused_by_name(project, churn, verb):
+    project.release("churn", from_=churn, sample=FRAME[INPUTS])
+    with pytest.raises(TrainedElsewhere, match="nothing here declares how it is trained"):
+        getattr(project, verb)("churn")
+
+
+def test_a_release_from_elsewhere_is_loaded_and_rolled_back_like_any_other(project, churn, tmp_path):
+    first = project.release("churn", from_=churn, sample=FRAME[INPUTS])
+    project.deploy("churn", reason="a test")
+    other = make_pipeline(StandardScaler(), LogisticRegression(C=0.1)).fit(FRAME[INPUTS], FRAME.churned)
+    second = project.release("churn", from_=other, sample=FRAME[INPUTS])
+    project.deploy("churn", reason="a test")
+    assert project.rollback("churn", reason="a drill").live == first.id
+    assert project.release_diff(first.id, second.id)
+    assert [node.kind for node in project.lineage(first.id).nodes][:3] == ["release", "version", "adoption"]
+    assert project.model_show("churn").versions[0].metrics == {}
+
+
+def test_a_folder_without_project_and_without_models_is_still_no_project(tmp_path):
+    with Project(tmp_path) as project, pytest.raises(NotAProject):
+        project.status()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_nothing_is_kept_when_a_model_is_refused(project, churn):
+    with pytest.raises(BadSample):
+        project.release("churn", from_=churn, sample=FRAME[["age"]])
+    assert project.models() == []
+    assert not list((project.folder / ".seatrial").rglob("*.seatrial"))
+
+
+@pytest.mark.parametrize(
+    ("columns", "words"),
+    [
+        (["age", "active"], "lacks 1 of them: income"),
+        (["age", "active", "spent"], "lacks 1 of them: income"),
+    ],
+)
+def test_a_sample_that_lacks_what_the_model_was_fitted_on_is_refused_by_name(project, churn, columns, words):
+    with pytest.raises(BadSample, match=words):
+        project.release("churn", from_=churn, sample=FRAME[columns])
+
+
+def test_a_model_of_arrays_refuses_a_sample_of_another_width(project):
+    model = LinearRegression().fit(FRAME[INPUTS].to_numpy(float), FRAME.spent)
+    with pytest.raises(BadSample, match="takes 3 inputs and does not say which; the sample has 4 columns"):
+        project.release("spend", from_=model, sample=sample("spent"))
+
+
+@pytest.mark.parametrize(
+    ("frame", "words"),
+    [
+        (FRAME[INPUTS].assign(income="much"), "column 'income' of the sample is text"),
+        (FRAME[INPUTS].assign(income=None), "column 'income' of the sample has no value in any row"),
+        (FRAME[INPUTS].assign(income=pd.Timestamp("2024-01-01")), "column 'income' of the sample is timestamp"),
+        (FRAME[INPUTS].assign(income=[[1.0]] * ROWS), "column 'income' of the sample is list"),
+        (FRAME[INPUTS].head(0), "the sample has no rows"),
+        (None, "no sample was given"),
+    ],
+)
+def test_a_sample_of_other_types_is_refused_by_column(project, churn, frame, words):
+    with pytest.raises(BadSample, match=words):
+        project.release("churn", from_=churn, sample=frame)
+
+
+@pytest.mark.parametrize(
+    ("target", "words"),
+    [
+        ("churn", "no column 'churn'.*Did you mean 'churned'"),
+        ("age", "'age' is an input of the model"),
+        ("plan", "'free' in row|'pro' in row|'team' in row"),
+        ("spent", "which is no class of 'churn'"),
+    ],
+)
+def test_a_wrong_target_is_refused(project, churn, target, words):
+    with pytest.raises(BadTarget) as refused:
+        project.release("churn", from_=churn, sample=FRAME, target=target)
+    assert re.search(words, str(refused.value).replace("\n", " "))
+
+
+def test_a_target_of_text_is_no_number_to_compare_with(project):
+    model = LinearRegression().fit(FRAME[INPUTS], FRAME.spent)
+    with pytest.raises(BadTarget, match="answers with a number"):
+        project.release("spend", from_=model, sample=sample("plan"), target="plan")
+
+
+def test_a_model_that_cannot_score_the_sample_is_told_in_its_own_words(project, churn):
+    frame = FRAME[INPUTS].assign(income=FRAME.income.mask(FRAME.age > 50))
+    with pytest.raises(NotScored, match="NaN"):
+        project.release("churn", from_=churn, sample=frame)
+
+
+@pytest.mark.parametrize(
+    ("model", "error", "words"),
+    [
+        (IsolationForest().fit(FRAME[INPUTS]), WrongTask, "cannot be told"),
+        (LogisticRegression(), UsageError, "cannot be told|not fitted"),
+        ("nothing.skops", ForeignUnreadable, "cannot be read"),
+        (object(), UsageError, "cannot be told"),
+    ],
+)
+def test_what_is_no_model_is_refused(project, model, error, words):
+    with pytest.raises(error, match=words):
+        project.release("x", from_=model, sample=FRAME[INPUTS])
+
+
+def test_another_task_than_the_models_is_refused(project, churn):
+    with pytest.raises(WrongTask, match="answers a binary task, and regression was asked for"):
+        project.release("x", from_=churn, sample=FRAME[INPUTS], task="regression")
+
+
+def test_a_pickle_is_never_opened(project, tmp_path):
+    class Trap:
+        def __reduce__(self):
+            return (Path.touch, (tmp_path / "sprung",))
+
+    (tmp_path / "model.pkl").write_bytes(pickle.dumps(Trap()))
+    with pytest.raises(PickleRefused):
+        project.release("x", from_=tmp_path / "model.pkl", sample=FRAME[INPUTS])
+    assert not (tmp_path / "sprung").exists()
+
+
+def test_words_of_a_declared_model_are_not_taken_on_the_command_line(project):
+    with pytest.raises(UsageError, match="owner of a release is said by the declaration"):
+        project.release("x", owner="me")
+
+
+def test_forests_and_histograms_of_elsewhere_release_too(project):
+    X, y = FRAME[INPUTS], FRAME.churned
+    for model in (RandomForestClassifier(10, random_state=0, n_jobs=1), HistGradientBoostingClassifier(max_iter=10)):
+        name = type(model).__name__.lower()
+        assert project.release(name, from_=model.fit(X, y), sample=X).parity["passed"]
+
+
+def test_a_model_without_an_onnx_form_is_released_in_its_own(project):
+    model = KNeighborsRegressor(weights="distance").fit(FRAME[["age", "income"]], FRAME.spent)
+    done = project.release("spend", from_=model, sample=FRAME[["age", "income"]])
+    assert (done.format, done.parity["passed"]) == ("skops", True)
+
+
+def test_a_lightgbm_regressor_of_arrays_answers(project):
+    model = LGBMRegressor(n_estimators=5, verbose=-1, n_jobs=1).fit(FRAME[INPUTS].to_numpy(float), FRAME.spent)
+    project.release("spend", from_=model, sample=sample("spent"), target="spent")
+    assert project.release_show("spend")["signature"]["inputs"] == INPUTS
+
+
+def perceptron(task: str, *, seed: int = 0, by_column: bool = False) -> tuple[bytes, object]:
+    """A network of two layers as PyTorch and Keras export it (Gemm, Relu, Sigmoid, Softmax), and it in numpy."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    made = np.random.default_rng(seed)
+    outputs = 3 if task == "multiclass" else 1
+    shapes = {"w1": (3, 8), "b1": (8,), "w2": (8, outputs), "b2": (outputs,)}
+    weights = {name: made.normal(0, 0.1, shape).astype(np.float32) for name, shape in shapes.items()}
+    last = {"binary": "Sigmoid", "multiclass": "Softmax", "regression": "Identity"}[task]
+    given = ["age", "income", "active"] if by_column else ["onnx::Gemm_0"]
+    nodes = [helper.make_node("Concat", given, ["joined"], axis=1)] if by_column else []
+    nodes += [
+        helper.make_node("Gemm", ["joined" if by_column else given[0], "w1", "b1"], ["hidden"]),
+        helper.make_node("Relu", ["hidden"], ["active_1"]),
+        helper.make_node("Gemm", ["active_1", "w2", "b2"], ["logits"]),
+        helper.make_node(last, ["logits"], ["output_0"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "main_graph",
+        [helper.make_tensor_value_info(one, TensorProto.FLOAT, ["batch", 1 if by_column else 3]) for one in given],
+        [helper.make_tensor_value_info("output_0", TensorProto.FLOAT, ["batch", outputs])],
+        [numpy_helper.from_array(value, name) for name, value in weights.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], producer_name="pytorch")
+    model.ir_version = 8
+
+    def answer(rows):
+        hidden = np.maximum(rows @ weights["w1"] + weights["b1"], 0)
+        logits = hidden @ weights["w2"] + weights["b2"]
+        if task == "binary":
+            return 1 / (1 + np.exp(-logits[:, 0]))
+        if task == "multiclass":
+            odds = np.exp(logits - logits.max(axis=1, keepdims=True))
+            return odds / odds.sum(axis=1, keepdims=True)
+        return logits[:, 0]
+
+    return model.SerializeToString(), answer
+
+
+@pytest.mark.parametrize("by_column", [False, True])
+@pytest.mark.parametrize("task", ["binary", "multiclass", "regression"])
+def test_an_onnx_graph_of_another_library_is_released_and_answers(project, tmp_path, task, by_column):
+    data, answer = perceptron(task, by_column=by_column)
+    (tmp_path / "model.onnx").write_bytes(data)
+    words = {"from_": tmp_path / "model.onnx", "sample": FRAME[INPUTS].astype(float), "task": task}
+    done = project.release("net", **words)
+    assert (done.format, done.parity["largest"]) == ("onnx", 0.0)
+    wanted = answer(FRAME[INPUTS].to_numpy(np.float32)[:5])
+    got = answers(project, "net", json.loads(FRAME[INPUTS].astype(float).head(5).to_json(orient="records")))
+    if task == "multiclass":
+        assert [one["prediction"] for one in got] == wanted.argmax(axis=1).tolist()
+    else:
+        name = "probability" if task == "binary" else "prediction"
+        assert [one[name] for one in got] == pytest.approx(wanted, abs=1e-5)
+
+
+def test_an_onnx_graph_needs_its_task_and_the_right_width(project, tmp_path):
+    (tmp_path / "model.onnx").write_bytes(perceptron("binary")[0])
+    with pytest.raises(WrongTask, match="ONNX graph answers cannot be told"):
+        project.release("net", from_=tmp_path / "model.onnx", sample=FRAME[INPUTS])
+    with pytest.raises(BadSample, match="takes 3 inputs"):
+        project.release("net", from_=tmp_path / "model.onnx", sample=FRAME[["age", "income"]], task="binary")

@@ -1,0 +1,212 @@
+"""Fits that were made already, and runs that only track: what is recorded, and what may be released."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.linear_model import LinearRegression, LogisticRegression
+from sklearn.metrics import roc_auc_score
+
+import seatrial
+from seatrial import Project
+from seatrial.cli import run as run_command
+from seatrial.core.errors import UsageError
+from seatrial.verbs.tracking import BadFit, NestedRun, NotOpen, NotReproducible, Origin, log_fit, origin_of
+
+MADE = np.random.default_rng(3)
+X = pd.DataFrame({"age": MADE.integers(18, 80, 300), "income": MADE.normal(50, 15, 300)})
+Y = (X.age + MADE.normal(0, 10, 300) > 50).astype(int)
+PARTS = (X[:200], Y[:200], X[200:], Y[200:])
+MODEL = LogisticRegression().fit(X[:200], Y[:200])
+
+
+@pytest.fixture
+def project(tmp_path):
+    with Project(tmp_path, actor="ada") as opened:
+        yield opened
+
+
+def committed(commit: str = "a" * 40) -> Origin:
+    return Origin("script", "train.py", commit, "" if commit else "train.py is not committed")
+
+
+def logged(project, origin, model=MODEL, parts=PARTS, target="target"):
+    return log_fit(
+        project.found() or project,
+        model,
+        parts,
+        name="churn",
+        params={"C": 1},
+        task=None,
+        target=target,
+        words={"owner": "crm", "runbook": "r.md"},
+        origin=origin,
+    )
+
+
+def test_a_logged_fit_has_the_metrics_of_its_test_rows(project):
+    run = logged(project, committed())
+    assert run.metrics["roc_auc"] == pytest.approx(roc_auc_score(Y[200:], MODEL.predict_proba(X[200:])[:, 1]), abs=1e-9)
+    assert run.rows == {"train": 200, "test": 100}
+    (listed,) = project.runs()
+    assert (listed["run"], listed["passed"]) == (run.run, True)
+    shown = project.run_show(run.run)
+    assert shown["definition"]["params"]["C"] == "1"
+    assert shown["training_set"].startswith("tset_")
+
+
+def test_a_fit_of_committed_code_is_released_deployed_and_answers(project):
+    run = logged(project, committed())
+    done = project.release(run.run)
+    assert project.release_show(done.id)["lineage"]["run"] == run.run
+    assert project.release_show(done.id)["lineage"]["commit"] == "a" * 40
+    assert project.release(run.run).id == done.id
+    project.deploy("churn")
+    answer = project.predict("churn", [{"age": 70, "income": 40.0}])[0]
+    assert answer["probability"] == pytest.approx(
+        MODEL.predict_proba(pd.DataFrame({"age": [70], "income": [40.0]}))[0, 1]
+    )
+    assert project.status()[0].live == "1"
+
+
+def test_a_fit_of_code_in_no_commit_is_kept_and_not_released(project):
+    run = logged(project, committed(""))
+    assert not run.reproducible
+    with pytest.raises(NotReproducible, match=r"train\.py is not committed") as refused:
+        project.release(run.run)
+    assert "commit it, and run it again from the top" in refused.value.next
+    assert project.models() == []
+
+
+@pytest.mark.parametrize(
+    ("parts", "words"),
+    [
+        ((X[:200], Y[:199], X[200:], Y[200:]), "200 rows and 199 outcomes"),
+        ((X[:200], Y[:200], X[["age"]][200:], Y[200:]), "other columns"),
+        ((X.assign(target=1)[:200], Y[:200], X[200:], Y[200:]), "have a column 'target'"),
+    ],
+)
+def test_what_does_not_belong_together_is_refused(project, parts, words):
+    with pytest.raises(BadFit, match=words):
+        logged(project, committed(), parts=parts)
+    assert project.metadata.records("run") == []
+
+
+def test_arrays_without_names_are_logged_too(project):
+    values = X.to_numpy(float)
+    model = LinearRegression().fit(values[:200], values[:200, 0])
+    run = logged(project, committed(), model, (values[:200], values[:200, 0], values[200:], values[200:, 0]))
+    assert run.task == "regression"
+    assert project.run_show(run.run)["inputs"] == ["x0", "x1"]
+
+
+def test_a_script_is_known_by_its_commit_and_only_as_it_was_committed(tmp_path):
+    script = tmp_path / "train.py"
+    script.write_text("print(1)\n")
+    where = {"__file__": str(script)}
+    assert origin_of(where).why == "train.py is in no git repository with a commit"
+    words = ["-c", "user.name=t", "-c", "user.email=t@t"]
+    subprocess.run(["git", "-C", str(tmp_path), "init", "-q"], check=True)
+    subprocess.run(["git", "-C", str(tmp_path), *words, "commit", "-q", "--allow-empty", "-m", "begin"], check=True)
+    assert origin_of(where).why == "train.py is not committed"
+    for command in (["add", "train.py"], [*words, "commit", "-qm", "train"]):
+        subprocess.run(["git", "-C", str(tmp_path), *command], check=True)
+    assert len(origin_of(where).commit) == 40
+    script.write_text("print(2)\n")
+    assert origin_of(where).why == "train.py was changed since its commit"
+    assert origin_of({}).why == "it was typed into a session"
+
+
+def test_a_tracked_run_keeps_series_words_and_files(project, tmp_path):
+    (tmp_path / "curve.txt").write_text("up")
+    with project.run("trial") as run:
+        for loss in (0.9, 0.5):
+            run.log(loss=loss)
+        run.log(step=10, loss=0.4, auc=0.8)
+        run.log_params(depth=3)
+        run.tag(idea="wider")
+        run.artifact(tmp_path / "curve.txt")
+    shown = project.run_show(run.id)
+    assert shown["series"]["loss"] == [[0, 0.9], [1, 0.5], [10, 0.4]]
+    assert shown["metrics"] == {"loss": 0.4, "auc": 0.8}
+    assert (shown["definition"]["params"], shown["tags"]) == ({"depth": "3"}, {"idea": "wider"})
+    assert project.objects.read(shown["files"]["curve.txt"]) == b"up"
+    assert [one["state"] for one in project.runs()] == ["finished"]
+    with pytest.raises(UsageError, match="tracked numbers only"):
+        project.release(run.id)
+
+
+def test_a_block_that_raises_is_a_failed_run_and_raises_on(project):
+    run = project.run("trial")
+
+    def block() -> None:
+        with run:
+            run.log(loss=0.9)
+            raise ZeroDivisionError("no rows")
+
+    with pytest.raises(ZeroDivisionError):
+        block()
+    shown = project.run_show(run.id)
+    assert (shown["state"], shown["failure"]) == ("failed", "ZeroDivisionError: no rows")
+    assert shown["metrics"] == {"loss": 0.9}
+
+
+def test_a_run_in_a_run_is_refused_and_the_outer_one_goes_on(project):
+    with project.run("outer") as outer:
+        with pytest.raises(NestedRun, match="'outer'"), project.run("inner"):
+            pass
+        outer.log(loss=1.0)
+    with project.run("next"):
+        pass
+    assert [one["model"] for one in project.runs()] == ["outer", "next"]
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), "much", None, True])
+def test_a_metric_is_a_finite_number(project, value):
+    with project.run("trial") as run, pytest.raises(UsageError, match="finite number"):
+        run.log(loss=value)
+
+
+def test_nothing_is_logged_outside_of_the_block(project):
+    with project.run("trial") as run:
+        pass
+    with pytest.raises(NotOpen, match="finished"):
+        run.log(loss=1.0)
+
+
+def test_tables_for_notebooks_are_escaped_and_take_the_pages_colours(project):
+    with project.run("trial") as run:
+        run.log(loss=0.25)
+        run.tag(idea="<script>alert(1)</script>")
+    page = run._repr_html_()
+    assert "<script>" not in page
+    assert "&lt;script&gt;" in page
+    assert "0.25" in page
+    assert "color:inherit" in page
+    assert "background:#" not in page
+    assert logged(project, committed())._repr_html_().startswith("<table")
+
+
+def test_the_root_offers_log_run():
+    assert seatrial.log_run.__module__ == "seatrial.notebook"
+    assert Path(seatrial.__file__).parent.name == "seatrial"
+
+
+def test_logged_and_tracked_runs_are_shown_and_compared_on_the_command_line(project, capsys):
+    first, second = logged(project, committed()), logged(project, committed(""))
+    with project.run("trial") as trial:
+        trial.log(loss=0.25)
+    at = ["--project", str(project.folder)]
+    assert run_command(["runs", "show", first.run, *at]) == 0
+    assert run_command(["runs", "show", second.run, *at]) == 0
+    assert run_command(["runs", "show", trial.id, *at]) == 0
+    assert run_command(["runs", "compare", first.run, second.run, *at]) == 0
+    shown = capsys.readouterr().out
+    assert "is not reproducible: train.py is not committed" in shown
+    assert "it tracks numbers only" in shown
+    assert run_command(["reproduce", first.run, *at]) != 0
+    assert "was logged by code of somebody's own" in capsys.readouterr().err
