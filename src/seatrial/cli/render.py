@@ -335,6 +335,16 @@ def deployed(done: Plain) -> list[Block]:
             Line(f"  Nothing was changed; it is generation {done['generation']}."),
             Line("Next: seatrial serve"),
         ]
+    if done.get("share", 100) < 100:
+        return [
+            Line(
+                f"✓ {done['deployment']}: version {done['version']} takes {done['share']:g} % ({done['live']}).",
+                "green",
+            ),
+            Line(f"  Live        {done['previous']}, with the rest"),
+            Line(f"  Generation  {done['generation']}, {done['strategy'].replace('_', '-')}"),
+            Line(f"Next: seatrial deployments status {done['deployment']}"),
+        ]
     return [
         Line(f"✓ {done['deployment']}: version {done['version']} is live ({done['live']}).", "green"),
         Line(f"  Before      {done['previous'] or 'nothing was live'}"),
@@ -661,7 +671,8 @@ def _evidence(thing: Plain) -> list[Block]:
     gates = [(one["passed"], one["gate"], one["value"], one["threshold"], _gate_words(one)) for one in thing["gates"]]
     blocks: list[Block] = [Line(), Table(columns, metrics)] if metrics else []
     if drawn.get("few"):
-        words = f"the test part has {drawn['clusters']} {drawn['unit']}s only: the intervals are too narrow"
+        of = f"has {drawn['clusters']} {drawn['unit']}s only" if drawn["clusters"] < 20 else "lies within one hour"
+        words = f"the test part {of}: the intervals are too narrow"
         blocks.append(Line(f"note: {words}", "dim"))
     threshold = thing.get("threshold")
     blocks += _threshold(threshold) if isinstance(threshold, dict) else []  # a manifest's is a number

@@ -277,14 +277,16 @@ def release(call: Invocation, /, name: str | None, **options: Any) -> None:
 @click.argument("model", required=False)
 @click.option("--release", "release_id", metavar="ID", help="The release (default: the newest of the model).")
 @click.option("--reason", default="", metavar="TEXT", help="Why, for the audit log; needed without owner or runbook.")
+@click.option("--at-once", is_flag=True, help="All of the traffic, without the steps of a canary; needs a reason.")
 @click.pass_obj
-def deploy(call: Invocation, model: str | None, release_id: str | None, reason: str) -> None:
-    """Moves all traffic at once; running services follow by themselves. To return to an earlier release,
-    deploy that one."""
+def deploy(call: Invocation, model: str | None, release_id: str | None, reason: str, at_once: bool) -> None:
+    """Running services follow by themselves. With the strategy Canary() or ABTest() the release gets its first share of
+    the traffic, and `seatrial deployments advance` takes the next steps. To return to an earlier release, deploy that
+    one."""
     from seatrial.cli import render
 
     with call.project() as project:
-        call.answer(project.deploy(model, release=release_id, reason=reason), render.deployed)
+        call.answer(project.deploy(model, release=release_id, reason=reason, at_once=at_once), render.deployed)
 
 
 @verb("serve")

@@ -778,14 +778,17 @@ class Building(Nouns):
         release: str | None = None,
         reason: str = "",
         expected: int | None = None,
+        at_once: bool = False,
     ) -> Deployed:
         """Give a deployment's traffic to a release (default: the model's newest). When it has it, nothing is written.
 
         model: the deployment's name. release: an id or its start, or what `release` takes as a name.
-        reason: why, in words; needed for a model without owner or runbook.
+        reason: why, in words; needed for a model without owner or runbook, and with `at_once`.
         expected: the generation that the caller saw; raises HeadMoved when somebody deployed since.
+        at_once: all of the traffic, whatever the strategy. Raises RolloutUnderWay, NoReason.
         """
         from seatrial.deployment.deploy import Traffic, deploy, live
+        from seatrial.deployment.rollout import Decider, begin, check_alone, is_other, rollout_of
         from seatrial.governance.audit import anchor
         from seatrial.verbs.custody import follow
 
@@ -807,19 +810,26 @@ class Building(Nouns):
                 audit=anchor(self.metadata),
                 changed=False,
             )
+        check_alone(deployment.name, before, at_once=at_once, reason=reason)
         sign, verify = self.signer
-        done = deploy(
-            self.metadata,
-            self.routes,
-            deployment,
-            [Traffic(chosen, chosen.body["object"])],
-            sign=sign,
-            verify=verify,
-            actor=self.actor,
-            at_us=self.now_us,
-            expected=expected,
-            reason=reason,
-        )
+        if before is not None and not at_once and deployment.strategy.kind != "blue_green" and is_other(before, chosen):
+            decider = Decider(self.metadata, self.routes, sign, verify, self.actor, self.now_us)
+            old = self.record(before.record.inputs[0])
+            done = begin(decider, deployment, old, chosen, expected=expected, reason=reason)
+        else:
+            done = deploy(
+                self.metadata,
+                self.routes,
+                deployment,
+                [Traffic(chosen, chosen.body["object"])],
+                sign=sign,
+                verify=verify,
+                actor=self.actor,
+                at_us=self.now_us,
+                expected=expected,
+                reason=reason,
+            )
+        rollout = rollout_of(done)
         follow(self, self.metadata)
         self._start_mirror()
         return Deployed(
@@ -830,6 +840,7 @@ class Building(Nouns):
             previous=before.record.inputs[0] if before else None,
             strategy=deployment.strategy.kind,
             audit=anchor(self.metadata),
+            share=rollout.share if rollout else 100.0,
         )
 
     def _check_servable(self, release: Record, deployment: Deployment) -> None:
