@@ -448,13 +448,15 @@ VERBS["export"] = export
 @export.command("docker")
 @click.argument("release")
 @click.option("--to", "folder", required=True, type=click.Path(file_okay=False, path_type=Path), metavar="DIR")
+@click.option("--training", is_flag=True, help="An image that trains the run of RELEASE, or a run, again.")
 @click.pass_obj
-def export_docker(call: Invocation, release: str, folder: Path) -> None:
-    """Write Dockerfile, pinned requirements and bundle of RELEASE to a folder."""
+def export_docker(call: Invocation, release: str, folder: Path, training: bool) -> None:
+    """Write Dockerfile, pinned requirements and bundle of RELEASE to a folder. With --training the definitions and
+    packages of its run instead, or of any name that `seatrial reproduce` takes: the image's command reproduces it."""
     from seatrial.cli import render
 
     with call.project() as project:
-        files = project.export_docker(release, folder)
+        files = project.export_docker(release, folder, training=training)
         call.answer({"folder": str(folder), "release": release, "files": files}, render.exported)
 
 

@@ -999,17 +999,6 @@ class Building(Nouns):
             per_second=round(len(asked) / seconds, 1) if asked else 0.0,
         )
 
-    def export_docker(self, release: str | None, folder: str | Path) -> list[str]:
-        """Write a folder from which Docker builds a server for one release; the names of the files."""
-        from seatrial.export.docker import export
-
-        chosen = self.chosen_release(None, release)
-        target = Path(folder)
-        written = export(self.objects.path(chosen.body["object"]), target, trusted=self.trusted)
-        with self.metadata.transaction() as transaction:
-            self.event(transaction, "release.exported", chosen.id, {"form": "docker"})
-        return written
-
     def doctor(self) -> list[Check]:
         """Whether this machine and folder are fit, and whether what is kept can be read and is whole."""
         from seatrial.folder.doctor import checks
