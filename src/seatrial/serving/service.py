@@ -71,6 +71,7 @@ class Service:
     """The deployments that one process serves.
 
     refresh() takes up what changed and never raises for a single deployment; `state()` says what was refused and why.
+    elsewhere: the deployments of which a release is scored by another process; None among them when the only one is.
     """
 
     def __init__(
@@ -89,6 +90,7 @@ class Service:
     ) -> None:
         self.metrics = Metrics()
         self.predictors: dict[str, Predictor] = {}
+        self.elsewhere: frozenset[str | None] = frozenset()
         self.draining = False
         self._default: Predictor | None = None
         self._routes = routes
@@ -290,6 +292,10 @@ class Service:
 
     def _settle(self) -> None:
         self._default = next(iter(self.predictors.values())) if len(self.predictors) == 1 else None
+        elsewhere: set[str | None] = {name for name, one in self.predictors.items() if one.elsewhere}
+        if self._default is not None and self._default.elsewhere:
+            elsewhere.add(None)
+        self.elsewhere = frozenset(elsewhere)
         self.metrics.ready.set(0 if self._reason() else 1)
 
 
