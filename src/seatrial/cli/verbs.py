@@ -313,12 +313,13 @@ def serve(call: Invocation, host: str, port: int, replay: bool, bundle: Path | N
                 talk.say("Nothing is deployed yet: requests are answered with 503 until `seatrial deploy` was run.")
             project.serve(host=host, port=port, replay=replay, on_ready=ready)
             return
-        from seatrial.releases.signing import trusted_keys
+        from seatrial.releases.keyring import WatchedKeys
         from seatrial.serving import service
 
         serving = service.from_bundle(
             bundle,
-            trusted_keys=trusted_keys(project.keys),
+            trusted_keys=WatchedKeys(project.keys),
+            refuse_distrusted=project.settings.policy.distrusted == "refuse",
             log=project.log,
             online=project.online_for_serving,
             replay=replay,

@@ -277,7 +277,8 @@ def application(service: Service) -> FastAPI:
 
     @app.get("/health", summary="Is the process alive?", response_model=None)
     def health() -> Response:
-        return json({"live": True})
+        distrusted = service.distrusted
+        return json({"live": True} | ({"distrusted": distrusted} if distrusted else {}))
 
     @app.get("/ready", summary="Are all releases loaded and proved?", response_model=None)
     def ready() -> Response:

@@ -1347,12 +1347,14 @@ class Building(Nouns):
         return declared.deployments.get(names[0]) or Deployment(name)
 
     def _service(self, *, replay: bool, only: Sequence[str] | None = None) -> Service:
+        from seatrial.releases.keyring import WatchedKeys
         from seatrial.serving.service import load
 
         return load(
             routes=self.folder / STATE / "routes",
             read_bundle=self.objects.read,
-            trusted_keys=self.trusted,
+            trusted_keys=WatchedKeys(self.keys, lambda: self.trusted),
+            refuse_distrusted=self.settings.policy.distrusted == "refuse",
             online=self.online_for_serving(),
             log=self.log,
             replay=replay,
