@@ -611,6 +611,23 @@ class Project(Building):
             return in_rebuilt_environment(self, name, allow=allow, progress=progress)
         return reproduce(self, self._inputs, name, current=current, allow=allow, progress=progress)
 
+    def export_docker(self, release: str | None, folder: str | Path, *, training: bool = False) -> list[str]:
+        """Write a folder from which Docker builds a server for one release; the names of the files.
+
+        training: an image instead that trains the run of a release (or a run, as `reproduce` takes it) again.
+        """
+        from seatrial.export.docker import export
+        from seatrial.verbs.training_image import training_image
+
+        if training:
+            return training_image(self, release or self._model(None).name, Path(folder))
+        chosen = self.chosen_release(None, release)
+        target = Path(folder)
+        written = export(self.objects.path(chosen.body["object"]), target, trusted=self.trusted)
+        with self.metadata.transaction() as transaction:
+            self.event(transaction, "release.exported", chosen.id, {"form": "docker"})
+        return written
+
     def run_compare(
         self, a: str | None = None, b: str | None = None, *, model: str | None = None, base: str | None = None
     ) -> Compared:

@@ -431,6 +431,8 @@ def statuses(models: list[Plain]) -> list[Block]:
         }
         blocks.append(Line(model["model"], "bold"))
         blocks += [Line(f"  {name:<12}  {value}") for name, value in card.items() if value]
+        if model.get("distrusted"):
+            blocks.append(Line(f"  signature     by {model['distrusted']}, a key that was revoked", "red"))
         if model.get("refused"):
             blocks.append(
                 Line(f"  last run      {model['refused']} was refused: {'; '.join(model['refused_because'])}", "red")

@@ -1010,17 +1010,6 @@ class Building(Nouns):
             per_second=round(len(asked) / seconds, 1) if asked else 0.0,
         )
 
-    def export_docker(self, release: str | None, folder: str | Path) -> list[str]:
-        """Write a folder from which Docker builds a server for one release; the names of the files."""
-        from seatrial.export.docker import export
-
-        chosen = self.chosen_release(None, release)
-        target = Path(folder)
-        written = export(self.objects.path(chosen.body["object"]), target, trusted=self.trusted)
-        with self.metadata.transaction() as transaction:
-            self.event(transaction, "release.exported", chosen.id, {"form": "docker"})
-        return written
-
     def doctor(self) -> list[Check]:
         """Whether this machine and folder are fit, and whether what is kept can be read and is whole."""
         from seatrial.folder.doctor import checks
@@ -1364,12 +1353,14 @@ class Building(Nouns):
         return declared.deployments.get(names[0]) or Deployment(name)
 
     def _service(self, *, replay: bool, only: Sequence[str] | None = None) -> Service:
+        from seatrial.releases.keyring import WatchedKeys
         from seatrial.serving.service import load
 
         return load(
             routes=self.folder / STATE / "routes",
             read_bundle=self.objects.read,
-            trusted_keys=self.trusted,
+            trusted_keys=WatchedKeys(self.keys, lambda: self.trusted),
+            refuse_distrusted=self.settings.policy.distrusted == "refuse",
             online=self.online_for_serving(),
             log=self.log,
             replay=replay,

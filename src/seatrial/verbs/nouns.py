@@ -535,6 +535,8 @@ class Nouns(Workspace):
         return [one.name for one in self.definitions.deployments.values() if one.model == model] or [model]
 
     def _status(self, model: Model) -> ModelStatus:
+        from seatrial.verbs.vouching import distrusted_signer
+
         deployments = self._deployments_of(model.name)
         heads = {name: self.metadata.head("deployment", name) for name in deployments}
         deployed = next((name for name in deployments if heads[name]), deployments[0])
@@ -557,6 +559,9 @@ class Nouns(Workspace):
             following = f"seatrial release {model.name}"
         else:
             following = f"seatrial deploy {deployed}" if head is None else "seatrial serve"
+        distrusted = distrusted_signer(self, release) if release else None
+        if distrusted:
+            following = f"seatrial keys show {distrusted}, then seatrial releases resign --by {distrusted}"
         return ModelStatus(
             model=model.name,
             owner=model.owner,
@@ -572,6 +577,7 @@ class Nouns(Workspace):
             next=following,
             refused=refused.id if refused else None,
             refused_because=_refused_because(refused) if refused else [],
+            distrusted=distrusted,
         )
 
 

@@ -223,6 +223,7 @@ class ModelStatus(msgspec.Struct, frozen=True):
     """How a model stands.
 
     live: the version that answers. refused: the newest run, when its gates said no or it failed; refused_because: why.
+    distrusted: the key that signed what is live, when it is not trusted any more.
     next: the command that would bring it further.
     """
 
@@ -240,6 +241,7 @@ class ModelStatus(msgspec.Struct, frozen=True):
     next: str
     refused: str | None = None
     refused_because: list[str] = []
+    distrusted: str | None = None
 
 
 class Labelled(msgspec.Struct, frozen=True):
