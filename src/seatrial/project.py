@@ -482,7 +482,7 @@ class Project(Building):
             from seatrial.retraining.proposal import manual
 
             proposal = self._open(model, manual(reason), reason)
-        trained = self.train(model.name, progress=progress)
+        trained = self.train(model.name, tune="champion", progress=progress)
         released = self.release(trained.run, progress=progress) if trained.passed else None
         with self.metadata.transaction() as transaction:
             body = {"run": trained.run, "release": released.id if released else None}

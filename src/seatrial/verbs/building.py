@@ -20,7 +20,7 @@ from decimal import Decimal
 from functools import cached_property, partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import msgspec
 
@@ -317,7 +317,7 @@ class Building(Nouns):
         engine: Engine | None = None,
         sample: int | float | None = None,
         fresh: bool = False,
-        tune: bool = True,
+        tune: bool | Literal["champion"] = True,
         progress: Progress | None = None,
     ) -> Trained:
         """Fit a model on what was known at `cutoff` (default: now), judge it, and make it a version if its gates pass.
@@ -328,13 +328,15 @@ class Building(Nouns):
         "spark" (default: the settings'): where features are joined; the same rows.
         sample: learn from so many rows only (5000), or from a share of them (0.1): a quick run, marked as a sample,
         that never becomes a version. fresh: join features, tune and cross-validate again, also when nothing was
-        changed. tune: False takes the declared parameters of a model that says `tune=Tune(...)`.
+        changed. tune: False takes the declared parameters of a model that says `tune=Tune(...)`; "champion" those that
+        the run behind the live release chose, as `retrain` does, and tunes when there is no such choice.
         Raises BreaksLiveRelease, before anything is written, when the project was changed so that a live release's
         features can no longer be kept up, and LeakFound, and trains nothing, for a column that knows more than could
         be known.
         """
         from seatrial.features.frozen import frozen_source
         from seatrial.features.leaks import note, refusal
+        from seatrial.retraining.refit import champions_choice
         from seatrial.training.environment import describe
         from seatrial.training.pipeline import fit
         from seatrial.training.remembered import remembered_folds
@@ -389,7 +391,12 @@ class Building(Nouns):
         unfinished = Record(run, "run", declared.name, (training_set, *snapshots), body)
         with self._failing(unfinished, declared, progress) as tell:
             if declared.tune is not None and tune:
-                declared = self._tuned(declared, rows, request, training_set, body, fresh, tell)
+                chosen = champions_choice(self.metadata, declared, self._deployments_of(declared.name))
+                declared = (
+                    self._as_chosen(declared, chosen, body)
+                    if chosen and tune == "champion"
+                    else self._tuned(declared, rows, request, training_set, body, fresh, tell)
+                )
             fitted = fit(
                 declared,
                 rows,
@@ -1106,6 +1113,14 @@ class Building(Nouns):
         )
         body |= {"tuning": tuned.record, "definition": definition_of(tuned.model)}
         return tuned.model
+
+    def _as_chosen(self, model: Model, chosen: dict[str, Any], body: dict[str, Any]) -> Model:
+        """The model with parameters that another run chose, which the run's body then says."""
+        from seatrial.training.tuning import as_tuned
+
+        model = as_tuned(model, chosen)
+        body |= {"tuning": chosen, "definition": definition_of(model)}
+        return model
 
     @contextmanager
     def _failing(self, run: Record, model: Model, progress: Progress | None) -> Iterator[Progress]:
