@@ -94,7 +94,7 @@ class Project(Building):
         from seatrial.verbs.tracking import Tracked, origin_of
 
         self.found()
-        return Tracked(self, name, origin_of(sys._getframe(1).f_globals, notebook))
+        return Tracked(self, name, origin_of(sys._getframe(1).f_globals, notebook), self._start_mirror)
 
     @cached_property
     def metadata(self) -> MetadataStore:

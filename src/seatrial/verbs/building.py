@@ -389,7 +389,7 @@ class Building(Nouns):
         if sample is not None:
             body["sample"] = {"size": sample, "rows": rows.num_rows}
         unfinished = Record(run, "run", declared.name, (training_set, *snapshots), body)
-        with self._failing(unfinished, declared, progress) as tell:
+        with self._failing(unfinished, declared, progress, started_us) as tell:
             if declared.tune is not None and tune:
                 chosen = champions_choice(self.metadata, declared, self._deployments_of(declared.name))
                 declared = (
@@ -1123,7 +1123,7 @@ class Building(Nouns):
         return model
 
     @contextmanager
-    def _failing(self, run: Record, model: Model, progress: Progress | None) -> Iterator[Progress]:
+    def _failing(self, run: Record, model: Model, progress: Progress | None, started_us: int) -> Iterator[Progress]:
         """Records the run as failed when what is done inside raises; a wrong call is only told. Gives a progress."""
         from seatrial.training.failure import failed_body
 
@@ -1141,10 +1141,13 @@ class Building(Nouns):
             raise
         except Exception as error:
             body = failed_body(model, error, stage) | run.body
+            failed = Record(run.id, run.kind, run.name, run.inputs, body)
             with self.metadata.transaction() as transaction:
-                transaction.add(Record(run.id, run.kind, run.name, run.inputs, body))
+                transaction.add(failed)
                 facts = {"model": model.name, "code": body["error"]["code"], "stage": stage}
                 self.event(transaction, "run.failed", run.id, facts)
+                transaction.enqueue(MLFLOW, self._record_message(failed, started_us))
+            self._start_mirror()
             if isinstance(error, SeatrialError):
                 error.state = f"Run {run.id} is recorded as failed; no version was made."
             raise
@@ -1176,13 +1179,31 @@ class Building(Nouns):
             kept[name] = key
         return kept
 
+    @property
+    def _experiment(self) -> str:
+        """What MLflow calls all that is done in this project."""
+        return self.name
+
+    def _record_message(self, record: Record, started_us: int | None = None) -> dict[str, Any]:
+        """What MLflow is told of a run that was not trained here, or that failed, and of a model from elsewhere."""
+        from seatrial.registry.mlflow import record_message
+
+        now = machine_us()
+        return record_message(
+            record,
+            experiment=self._experiment,
+            started_us=now if started_us is None else started_us,
+            ended_us=now,
+            path=self.objects.path,
+        )
+
     def _run_message(self, record: Record, fitted: Fitted, started_us: int) -> dict[str, Any]:
         """What MLflow is told of a run."""
         from seatrial.registry.mlflow import run_message
 
         return run_message(
             record.id,
-            experiment=self.name,
+            experiment=self._experiment,
             name=f"{record.name} {iso(self.clock.now())}",
             started_us=started_us,
             ended_us=machine_us(),
@@ -1307,7 +1328,12 @@ class Building(Nouns):
         with self.metadata.transaction() as transaction:
             if version is None:
                 version = self.registry.create(
-                    run, actor=self.actor, at_us=self.now_us, number=manifest.version, within=transaction
+                    run,
+                    actor=self.actor,
+                    at_us=self.now_us,
+                    number=manifest.version,
+                    message=self._record_message(run),
+                    within=transaction,
                 )
                 transaction.move("adoption", run.name, run.id, expected=None)  # what nothing declares
             there = transaction.head("version_release", version.id)
@@ -1322,10 +1348,7 @@ class Building(Nouns):
             # what a machine needed is no part of a release, whose bytes are the same everywhere
             facts |= {"format": manifest.model_format, "cost": msgspec.to_builtins(built.cost)}
             self.event(transaction, "release.packed", built.id, facts)
-            if (
-                run.kind == "run" and "logged" not in run.body
-            ):  # of what was trained elsewhere MLflow holds no run of ours
-                transaction.enqueue(MLFLOW, self._release_message(body, built, version, run))
+            transaction.enqueue(MLFLOW, self._release_message(body, built, version, run))
         self._start_mirror()
         return True
 
@@ -1339,7 +1362,7 @@ class Building(Nouns):
             version=body["version"],
             version_id=version.id,
             run_id=run.id,
-            experiment=self.name,
+            experiment=self._experiment,
             release=built.id,
             semantic_version=body["semantic_version"],
             bundle=str(self.objects.path(body["object"])),
