@@ -290,11 +290,33 @@ def read_mlflow(
     if needs.is_file():
         lines = needs.read_text(encoding="utf-8", errors="replace").splitlines()
         facts["requirements"] = [line for line in lines if line.strip()][:MOST_PARAMETERS]
-    data = file.read_bytes()
+    data = _whole_graph(file) if flavor == "onnx" else file.read_bytes()
+    kept_as = str(about.get("save_format") or "cbm")
+    if flavor == "catboost" and kept_as != "cbm":
+        raise ForeignUnreadable(
+            f"the model in MLflow is CatBoost's, written as '{kept_as}'.",
+            expected="CatBoost's own form (cbm) is expected, which log_model writes unless told otherwise.",
+            next="Log it again without format=.",
+            state="Nothing was released.",
+        )
     try:
         return read_bytes(data, task, width, name=file.name), facts
     except (PickleRefused, TypeNotTrusted):
         return _taken_over(data, task, sample), facts | {"opened": "apart"}
+
+
+def _whole_graph(file: Path) -> bytes:
+    """An ONNX graph with the weights in it that lie in files beside it, which is how MLflow writes large ones."""
+    import onnx
+
+    try:
+        return bytes(onnx.load(str(file)).SerializeToString())
+    except Exception as error:  # protobuf, or a file of weights that is not there or lies elsewhere
+        raise ForeignUnreadable(
+            f"the graph {file.name} that MLflow gave cannot be read: {one_line(error)}",
+            expected="The graph is expected, with its files of weights beside it.",
+            state="Nothing was released.",
+        ) from None
 
 
 def _taken_over(data: bytes, task: Task | None, sample: pa.Table) -> Foreign:

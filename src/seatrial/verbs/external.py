@@ -8,6 +8,7 @@ is an `adoption`, named by its content: bringing in the same model with the same
 from __future__ import annotations
 
 import os
+import re
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -43,6 +44,7 @@ MLFLOW = "mlflow:"
 FORMAT = 1
 METRICS_OF = "the sample, of which the model may have been trained"
 AS_GIVEN = 1e-6
+_INDEX = re.compile(r"__index_level_\d+__")
 
 
 class BadSample(UsageError):
@@ -109,12 +111,14 @@ def require_name(name: str | None, sample: object) -> None:
 
 
 def sample_table(inputs: Inputs, sample: object) -> pa.Table:
-    """The sample as a table: a path (.parquet, .csv, .jsonl), a frame, or a list of dicts."""
+    """The sample as a table: a path (.parquet, .csv, .jsonl), a frame, or a list of dicts. The index of a pandas frame,
+    which its to_parquet writes as a column, is no input."""
     import pyarrow as pa
 
     rows = inputs.as_table(sample)
     try:
-        return pa.Table.from_pylist(rows) if isinstance(rows, list) else rows
+        table = pa.Table.from_pylist(rows) if isinstance(rows, list) else rows
+        return table.drop_columns([one for one in table.column_names if _INDEX.fullmatch(one)])
     except (pa.ArrowException, TypeError) as error:
         raise _bad_sample(f"the sample is no table: {error}.", "Every column holds values of one type.") from None
 
