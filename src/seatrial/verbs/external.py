@@ -44,6 +44,7 @@ MLFLOW = "mlflow:"
 FORMAT = 1
 METRICS_OF = "the sample, of which the model may have been trained"
 AS_GIVEN = 1e-6
+SEED = 42  # of the draws that intervals are made of
 _INDEX = re.compile(r"__index_level_\d+__")
 
 
@@ -213,7 +214,19 @@ def adopt(
         workspace.objects.put(kept[file], data)
     parity = pa.table(columns_of(signature, rows))
     workspace.keep_table(kept["parity_rows.parquet"], partial(write_table, parity))
-    return Record(identity, KIND, name, (), {"format": FORMAT, "model": name, **facts, "files": kept})
+    body = {"format": FORMAT, "model": name, **facts, "files": kept}
+    if labels is not None:  # follows from the rest, so it is no part of the identity
+        known = ~np.isnan(labels)
+        body["intervals"] = intervals_of(model.task, labels[known], scores[known])
+    return Record(identity, KIND, name, (), body)
+
+
+def intervals_of(task: Task, labels: NDArray[np.float64], scores: NDArray[np.float64]) -> dict[str, Any]:
+    """The intervals of a model's metrics on rows that belong to nothing, as runs keep them."""
+    from seatrial.stats.bootstrap import intervals, resample
+
+    drawn = resample(labels.size, seed=SEED)
+    return drawn.as_plain() | {"of": intervals(task, labels, scores, drawn)}
 
 
 def made_elsewhere(adoption: Record) -> Made:
