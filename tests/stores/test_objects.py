@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -77,6 +78,8 @@ def test_a_full_disk_is_unavailable_and_leaves_nothing(tmp_path):
     try:
         with pytest.raises(Unavailable):
             store.put("large", bytes(1_000_000))
+        with pytest.raises(Unavailable):
+            store.put_all({"tiny": b"row", "large": bytes(1_000_000)})
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert store.keys() == ["small"]
@@ -130,3 +133,30 @@ def test_what_is_damaged_under_a_key_of_its_content_is_repaired(tmp_path):
         with pytest.warns(ObjectRepaired, match="'a' in .* was damaged, and is repaired"):
             put(whole=lambda path: path.read_bytes() == b"whole")
         assert store.read("a") == b"whole"
+
+
+def test_several_objects_are_kept_at_once_and_equal_ones_again(tmp_path):
+    store = ObjectStore(tmp_path / "objects")
+    several = {f"runs/one/{name}": name.encode() * size for size, name in enumerate(("none", "a.json", "b.bin"))}
+    store.put_all(several)
+    store.put_all(several)
+    store.put_all({})
+    assert {key: store.read(key) for key in store.keys("runs/")} == several
+    assert sorted(path.name for path in (tmp_path / "objects" / ".incoming").iterdir()) == ["lock"]
+
+
+def test_other_bytes_among_several_are_refused_and_replace_nothing(tmp_path):
+    store = ObjectStore(tmp_path / "objects")
+    store.put("runs/one/a", b"first")
+    with pytest.raises(ObjectDiffers):
+        store.put_all({"runs/one/b": b"new", "runs/one/a": b"second"})
+    assert store.read("runs/one/a") == b"first"
+    assert sorted(path.name for path in (tmp_path / "objects" / ".incoming").iterdir()) == ["lock"]
+
+
+def test_several_that_two_keep_at_the_same_moment_are_there_once(tmp_path):
+    store = ObjectStore(tmp_path / "objects")
+    several = {f"runs/one/{number}": bytes([number]) * 1000 for number in range(8)}
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda _: ObjectStore(store.root).put_all(several), range(24)))
+    assert {key: store.read(key) for key in store.keys("runs/")} == several

@@ -12,8 +12,10 @@ import fcntl
 import os
 import re
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
@@ -89,11 +91,7 @@ class ObjectStore:
         """
         hashed = blake3.blake3(data).hexdigest()
 
-        def write(file: BinaryIO) -> str:
-            file.write(data)
-            return hashed
-
-        return self._keep(key, write, hashed, whole)
+        return self._keep(key, partial(_write_bytes, data), hashed, whole)
 
     def put_file(self, key: str, path: Path, *, whole: Whole | None = None) -> str:
         """Keep a copy of a file under a key; else as `put`. Raises ObjectSourceUnreadable too."""
@@ -109,6 +107,27 @@ class ObjectStore:
             raise ObjectSourceUnreadable(
                 f"the file {path} cannot be read: {error.strerror}.", expected="A readable file is expected."
             ) from None
+
+    def put_all(self, objects: Mapping[str, bytes]) -> None:
+        """Keep several objects, waiting for the disk once; else as `put` for each. After a crash some may be there."""
+        new = {key: data for key, data in objects.items() if not self._place(key).is_file()}
+        for key in objects.keys() - new.keys():
+            self.put(key, objects[key])
+        if not new:
+            return
+        unfinished = {key: self._unfinished() for key in new}
+        places = [(path, self._place(key)) for key, path in unfinished.items()]
+        with self._explaining(", ".join(new), ObjectsUnwritable):
+            try:
+                for key, path in unfinished.items():
+                    _write(path, partial(_write_bytes, new[key]))
+                published = self._publish(places)
+            finally:
+                for path in unfinished.values():
+                    path.unlink(missing_ok=True)
+        for key, is_new in zip(unfinished, published, strict=True):
+            if not is_new:
+                self.put(key, objects[key])
 
     def read(self, key: str) -> bytes:
         """The bytes under a key. Raises ObjectMissing, BadKey."""
@@ -153,36 +172,42 @@ class ObjectStore:
                 damaged = whole is not None and not whole(place)
                 if not damaged:
                     raise
-        incoming = self.root / ".incoming"
-        unfinished = incoming / uuid7()
         with self._explaining(key, ObjectsUnwritable):
-            _make_folder(incoming)
+            unfinished = self._unfinished()
             try:
-                with unfinished.open("xb") as file:
-                    hashed = write(file)
-                    file.flush()
-                    os.fchmod(file.fileno(), os.fstat(file.fileno()).st_mode & 0o555)
-                    os.fsync(file.fileno())
-                _make_folder(place.parent)
-                new = self._publish(unfinished, place, over=damaged)
+                written = _write(unfinished, write)
+                [new] = self._publish([(unfinished, place)], over=damaged)
             finally:
                 unfinished.unlink(missing_ok=True)
         if damaged:
             warnings.warn(f"'{key}' in {self.root} was damaged, and is repaired.", ObjectRepaired, stacklevel=4)
-        return hashed if new else self._same(key, place, hashed)
+        return written if new else self._same(key, place, written)
 
-    def _publish(self, unfinished: Path, place: Path, *, over: bool) -> bool:
-        """Rename into place. False when something is there: a rename would replace it, so looking needs the lock.
+    def _unfinished(self) -> Path:
+        """A path of its own for bytes that have no key yet."""
+        incoming = self.root / ".incoming"
+        _make_folder(incoming)
+        return incoming / uuid7()
 
-        over: what is there is to be replaced.
+    def _publish(self, files: Sequence[tuple[Path, Path]], *, over: bool = False) -> list[bool]:
+        """Give written files to the disk and rename each into its place. False for one where something is there.
+
+        A rename would replace it, so looking needs the lock. over: what is there is to be replaced.
         """
+        _sync_files([unfinished for unfinished, _ in files])
+        folders = {place.parent for _, place in files}
+        for folder in folders:
+            _make_folder(folder)
         with (self.root / ".incoming" / "lock").open("ab") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            if place.exists() and not over:
-                return False
-            unfinished.rename(place)
-            _sync_folder(place.parent)
-            return True
+            new = []
+            for unfinished, place in files:
+                new.append(over or not place.exists())
+                if new[-1]:
+                    unfinished.rename(place)
+            for folder in folders:
+                _sync_folder(folder)
+        return new
 
     def _same(self, key: str, place: Path, hashed: str) -> str:
         if place.is_dir():
@@ -252,6 +277,19 @@ def _hash(file: BinaryIO) -> str:
     return hasher.hexdigest()
 
 
+def _write_bytes(data: bytes, target: BinaryIO) -> str:
+    target.write(data)
+    return blake3.blake3(data).hexdigest()
+
+
+def _write(path: Path, write: Callable[[BinaryIO], str]) -> str:
+    """Write a new file that nobody may write to again; it is not on the disk yet. Returns what `write` says of it."""
+    with path.open("xb") as file:
+        said = write(file)
+        os.fchmod(file.fileno(), os.fstat(file.fileno()).st_mode & 0o555)
+    return said
+
+
 def _copy(source: BinaryIO, target: BinaryIO) -> str:
     """Copy and hash in one go, so that the digest is that of what was written."""
     hasher = blake3.blake3()
@@ -275,8 +313,21 @@ def _make_folder(folder: Path) -> None:
     _sync_folder(folder.parent)
 
 
+def _sync_files(paths: Sequence[Path]) -> None:
+    """Wait until the disk has every file: all at once, because a disk takes many together in the time of one."""
+    if len(paths) == 1:
+        _sync(paths[0], os.O_RDONLY)
+        return
+    with ThreadPoolExecutor(len(paths) or 1) as pool:
+        list(pool.map(lambda path: _sync(path, os.O_RDONLY), paths))
+
+
 def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    _sync(folder, os.O_RDONLY | os.O_DIRECTORY)
+
+
+def _sync(path: Path, flags: int) -> None:
+    descriptor = os.open(path, flags)
     try:
         os.fsync(descriptor)
     finally:

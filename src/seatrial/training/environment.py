@@ -198,11 +198,25 @@ def _git(folder: Path, *arguments: str, codes: tuple[int, ...] = (0,)) -> bytes 
 def installed() -> list[str]:
     """Installed packages as sorted name==version, each once."""
     found: dict[str, str] = {}
-    for distribution in importlib.metadata.distributions():
+    for distribution in _distributions(tuple((place, _changed_ns(place)) for place in sys.path)):
         name, version = _name_version(distribution)
         if name:  # a damaged install may have none
             found.setdefault(re.sub(r"[-_.]+", "-", name).lower(), version)
     return sorted(f"{name}=={version}" for name, version in found.items())
+
+
+@lru_cache(maxsize=4)
+def _distributions(places: tuple[tuple[str, int], ...]) -> tuple[importlib.metadata.Distribution, ...]:
+    """What is installed in the folders of `sys.path`, looked for again when one of them was changed."""
+    del places
+    return tuple(importlib.metadata.distributions())
+
+
+def _changed_ns(place: str) -> int:
+    try:
+        return Path(place or ".").stat().st_mtime_ns
+    except OSError:
+        return 0
 
 
 def _name_version(distribution: importlib.metadata.Distribution) -> tuple[str, str]:

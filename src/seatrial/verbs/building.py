@@ -1168,16 +1168,11 @@ class Building(Nouns):
             files["definitions.zip"] = environment.definitions
         if fitted.native is not None:
             files[f"native.{fitted.native.format}"] = fitted.native.data
-        kept = {}
-        for name, data in files.items():
-            kept[name] = f"runs/{run}/{name}"
-            self.objects.put(kept[name], data)
         parity = pa.table(columns_of(fitted.signature, fitted.parity_rows))
         for name, table in (("parity_rows.parquet", parity), ("test_scores.parquet", fitted.test_scores)):
-            key = f"runs/{run}/{name}"
-            self.keep_table(key, partial(_write_parquet, table))
-            kept[name] = key
-        return kept
+            files[name] = _parquet(table)
+        self.objects.put_all({f"runs/{run}/{name}": data for name, data in files.items()})
+        return {name: f"runs/{run}/{name}" for name in files}
 
     @property
     def _experiment(self) -> str:
@@ -1513,10 +1508,14 @@ def _answered(answer: Answer) -> dict[str, Any]:
     return body
 
 
-def _write_parquet(table: pa.Table, path: Path) -> None:
+def _parquet(table: pa.Table) -> bytes:
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    pq.write_table(table, path, compression="zstd")
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, compression="zstd")
+    data: bytes = sink.getvalue().to_pybytes()
+    return data
 
 
 def _nobody(url: str) -> None:
