@@ -48,6 +48,7 @@ def session(
     connection = duckdb.connect(":memory:", config=settings)
     try:
         connection.execute("SET TimeZone = 'UTC'")
+        connection.execute("SET enable_progress_bar = false")  # which would go to stdout, into the answer
         for name, table in (tables or {}).items():
             connection.register(name, table)
         if not files:

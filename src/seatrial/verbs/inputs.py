@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from seatrial.data.profile import DataNote, Profile, Tables
     from seatrial.data.proposals import Proposed
     from seatrial.data.reading import Reading, Removed
-    from seatrial.data.snapshot import Content, SnapshotDiff
+    from seatrial.data.snapshot import Content
     from seatrial.data.sources import ParquetSource, Source
     from seatrial.features.definitions import FeatureView
     from seatrial.features.plan import FeaturePlan
@@ -274,7 +274,7 @@ class Inputs:
 
     def _taken_in(self, source: Source, made: Callable[[], _Rows], report: ValidationReport) -> Taken:
         """Keep the rows of a source that passed, unless they are kept."""
-        from seatrial.data import snapshot
+        from seatrial.verbs.snapshots import changed
 
         started = monotonic()
         rows = made()
@@ -282,7 +282,7 @@ class Inputs:
         before = self._snapshot_of(source.name)
         new = before is None or before.id != content.id
         if new or not self._is_kept(source, rows):
-            self._keep_snapshot(source, rows, compared=new)
+            self._keep_snapshot(source, rows, report, compared=new)
         return Taken(
             source=source.name,
             id=content.id,
@@ -290,7 +290,7 @@ class Inputs:
             columns=len(content.columns),
             new=new,
             set_aside={removed.rule.where: removed.count for removed in rows.set_aside},
-            changed_columns=[] if before is None or not new else _changed_columns(snapshot.diff(before, content)),
+            changed_columns=[] if before is None or not new else list(changed(before.as_plain(), content.as_plain())),
             seconds=round(monotonic() - started, 3),
             notes=[*self._warned(report), *self.notes_of(source.name, content.id)],
         )
@@ -350,7 +350,7 @@ class Inputs:
             return self._workspace.keeps_table(_snapshot_key(rows.content))
         return bool(self._taken(source.name, rows.content.id).get("reference") == rows.reference)
 
-    def _keep_snapshot(self, source: Source, rows: _Rows, *, compared: bool) -> None:
+    def _keep_snapshot(self, source: Source, rows: _Rows, report: ValidationReport, *, compared: bool) -> None:
         from seatrial.data.profile import profile_of
 
         content = rows.content
@@ -361,6 +361,7 @@ class Inputs:
         notes = self._compared(source, seen) if compared else self.notes_of(source.name, content.id)
         body = {"source": source.name, **rows.facts}
         body |= {"profile": msgspec.to_builtins(seen), "notes": msgspec.to_builtins(notes)}
+        body |= {"expectations": [result.as_plain() for result in report.results]}
         body |= {"reference": rows.reference} if rows.reference else {}
         record = Record(content.id, "snapshot", "", (), {"content": content.as_plain(), "object": key})
         with self._workspace.metadata.transaction() as transaction:
@@ -794,11 +795,6 @@ def _facts(rows: Reading | Streamed) -> dict[str, Any]:
 
 def _snapshot_key(content: Content) -> str:
     return f"snapshots/{content.id}.parquet"
-
-
-def _changed_columns(diff: SnapshotDiff) -> list[str]:
-    names = [*diff.added, *diff.removed, *(name for name, _, _ in diff.retyped), *(c.name for c in diff.changed)]
-    return list(dict.fromkeys(names))
 
 
 def _own(model: Model, name: str) -> FeatureView:
