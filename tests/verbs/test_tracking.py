@@ -54,6 +54,8 @@ def test_a_logged_fit_has_the_metrics_of_its_test_rows(project):
     assert run.rows == {"train": 200, "test": 100}
     (listed,) = project.runs()
     assert (listed["run"], listed["passed"]) == (run.run, True)
+    logged(project, committed(""))
+    assert [one["commit"] for one in project.runs()] == ["a" * 8, ""]  # no "+" where there is no commit
     shown = project.run_show(run.run)
     assert shown["definition"]["params"]["C"] == "1"
     assert shown["training_set"].startswith("tset_")
@@ -263,3 +265,11 @@ def test_logged_and_tracked_runs_are_shown_and_compared_on_the_command_line(proj
     assert "it tracks numbers only" in shown
     assert run_command(["reproduce", first.run, *at]) != 0
     assert "was logged by code of somebody's own" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["churn", None])
+def test_a_model_whose_fits_were_only_logged_is_released_by_its_run_which_is_named(project, name):
+    run = logged(project, committed())
+    with pytest.raises(UsageError, match=run.run) as refused:
+        project.release(name)
+    assert refused.value.next == f"Run `seatrial release {run.run}`."
