@@ -1,7 +1,14 @@
 import numpy as np
 import pytest
 
-from seatrial.stats.confidence import TooFewObservations, asymptotic_sequence
+from seatrial.stats.confidence import (
+    Moments,
+    TooFewObservations,
+    asymptotic_sequence,
+    difference_bounds,
+    difference_sequence,
+    moments,
+)
 
 
 def published(mean, std, n, alpha, rho):
@@ -21,13 +28,13 @@ def test_the_interval_is_that_of_equation_nine():
 
 def test_it_holds_at_every_look_where_a_plain_interval_does_not():
     random = np.random.default_rng(2)
-    runs, n, alpha = 400, 4000, 0.05
+    runs, n, alpha = 200, 4000, 0.05
     looks = np.arange(200, n + 1, 20)
     missed = missed_plain = 0
     for _ in range(runs):
         values = random.exponential(size=n) - 1
         plain = wrong = False
-        for look in looks[:: 1 if _ < 60 else 4]:
+        for look in looks[::4]:
             low, high = asymptotic_sequence(values[:look], alpha=alpha, tuned_for=1000)
             wrong |= not low <= 0 <= high
             plain |= abs(values[:look].mean()) > 1.96 * values[:look].std(ddof=1) / np.sqrt(look)
@@ -64,3 +71,119 @@ def test_equal_observations_leave_no_doubt_and_one_is_too_few():
     for values in (np.empty(0), np.array([1.0])):
         with pytest.raises(TooFewObservations):
             asymptotic_sequence(values, alpha=0.05, tuned_for=10)
+
+
+def test_moments_add_up_to_those_of_all_values():
+    values = np.random.default_rng(5).lognormal(size=1000)
+    parts = [moments(part) for part in np.split(values, [0, 1, 3, 400])]
+    whole = sum(parts, Moments())
+    assert whole.n == 1000
+    assert (whole.mean, whole.variance) == pytest.approx((values.mean(), values.var(ddof=1)), rel=1e-12)
+
+
+def test_a_difference_of_equal_samples_is_as_wide_as_theirs_together():
+    values = np.random.default_rng(6).normal(size=500)
+    same = moments(values)
+    found = difference_sequence(same, same, alpha=0.05, tuned_for=5000)
+    # of 1,000 pseudo-observations whose standard deviation makes the standard error that of the difference
+    low, high = asymptotic_sequence(np.tile(values, 2), alpha=0.05, tuned_for=5000)
+    assert found.value == 0
+    assert found.high - found.low == pytest.approx(2 * (high - low), rel=2e-3)
+
+
+def proportion(successes, n):
+    rate = successes / n
+    return Moments(n, rate, rate * (1 - rate) * n / (n - 1))
+
+
+@pytest.mark.parametrize(
+    ("control", "treatment", "tuned_for", "published"),
+    [
+        # growthbook/growthbook, packages/stats/tests/frequentist/test_tests.py: TestSequentialTTest
+        (proportion(1396, 3000), proportion(2422, 3461), 5000, (0.50386, 0.40098, 0.60675)),
+        (
+            Moments(3000, 1396.87 / 3000, (52377.9767 - 1396.87**2 / 3000) / 2999),
+            Moments(3461, 2422.7 / 3461, (134698.29 - 2422.7**2 / 3461) / 3460),
+            1000,
+            (0.50336, -0.55844, 1.56516),
+        ),
+    ],
+)
+def test_an_interval_is_the_one_that_growthbook_publishes(control, treatment, tuned_for, published):
+    # theirs is of the relative difference, whose variance the delta method gives
+    one, other = control.mean, treatment.mean
+    found = difference_sequence(
+        Moments(control.n, 1.0, control.variance * other**2 / one**4),
+        Moments(treatment.n, other / one, treatment.variance / one**2),
+        alpha=0.05,
+        tuned_for=tuned_for,
+    )
+    assert (found.value, found.low, found.high) == pytest.approx(published, abs=2e-5)
+
+
+def rare(random, size):
+    return (random.random(size) < 0.005).astype(float)
+
+
+def skewed(random, size):
+    return random.lognormal(sigma=1.5, size=size)
+
+
+def peeked(bound, draw, runs=400, step=500, looks=100):
+    """In how many of the runs without a difference does `bound` cross at one of the looks?"""
+    random = np.random.default_rng(7)
+    crossed = 0
+    for _ in range(runs):
+        values = draw(random, (2, looks, step))
+        arms = [Moments(), Moments()]
+        for parts in zip(
+            *(map(Moments, [step] * looks, arm.mean(1), arm.var(1, ddof=1)) for arm in values), strict=True
+        ):
+            arms = [arm + part for arm, part in zip(arms, parts, strict=True)]
+            if bound(*arms):
+                crossed += 1
+                break
+    return crossed / runs
+
+
+@pytest.mark.parametrize("draw", [rare, skewed])
+def test_without_a_difference_a_hundred_looks_raise_at_most_three_in_a_hundred_false_alarms(draw):
+    def two_sided(control, treatment):
+        found = difference_sequence(control, treatment, alpha=0.05, tuned_for=20_000)
+        return not found.low <= 0 <= found.high
+
+    def plain(control, treatment):
+        error = np.sqrt(control.variance / control.n + treatment.variance / treatment.n)
+        return abs(treatment.mean - control.mean) > 1.96 * error
+
+    assert peeked(two_sided, draw) <= 0.03
+    assert peeked(plain, draw, runs=50) > 0.2
+
+
+def test_a_one_sided_bound_is_nearer_and_holds_too():
+    def worse(control, treatment):
+        return difference_bounds(control, treatment, alpha=0.05, tuned_for=20_000).low > 0
+
+    assert peeked(worse, rare) <= 0.05
+    one, other = proportion(100, 2000), proportion(120, 2000)
+    one_sided = difference_bounds(one, other, alpha=0.05, tuned_for=20_000)
+    two_sided = difference_sequence(one, other, alpha=0.05, tuned_for=20_000)
+    assert two_sided.low < one_sided.low < one_sided.value == two_sided.value
+
+
+def test_a_harm_is_found_long_before_the_end():
+    random = np.random.default_rng(9)
+    control = treatment = Moments()
+    while difference_bounds_low(control, treatment) <= 0:
+        control += moments((random.random(500) < 0.05).astype(float))
+        treatment += moments((random.random(500) < 0.07).astype(float))
+    assert 1000 < control.n <= 15_000
+
+
+def difference_bounds_low(control, treatment):
+    return difference_bounds(control, treatment, alpha=0.05, tuned_for=20_000).low if control.n else -1.0
+
+
+def test_a_difference_needs_two_observations_on_each_side():
+    with pytest.raises(TooFewObservations):
+        difference_sequence(Moments(1, 0.5), Moments(100, 0.5, 0.25), alpha=0.05, tuned_for=5000)
