@@ -1026,6 +1026,7 @@ class Project(Building):
         from seatrial.deployment.deploy import live
         from seatrial.governance.review import Facts, review
         from seatrial.retraining.approval import approval_of
+        from seatrial.verbs.external import adopted_models
 
         reviewed = []
         for model in self._models().values():
@@ -1033,7 +1034,8 @@ class Project(Building):
             now = deployed[0] if deployed else None
             release = self.record(now.record.inputs[0]) if now else None
             runs = [record for record in self.metadata.records("run", model.name) if "sample" not in record.body]
-            run = self.record(release.inputs[1]) if release else (runs[-1] if runs else None)
+            newest = runs[-1] if runs else adopted_models(self.metadata).get(model.name)
+            run = self.record(release.inputs[1]) if release else newest
             reports = self.metadata.records("report", model.name)
             approval = approval_of(self.metadata, now.head.name, release.id) if now and release else None
             watched = self._sample(model, None)

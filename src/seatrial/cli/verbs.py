@@ -252,6 +252,12 @@ def train(
     type=click.Choice(["binary", "multiclass", "regression"]),
     help="With --from: what the model answers, where it does not tell.",
 )
+@click.option(
+    "--classes",
+    callback=lambda _context, _option, value: [one.strip() for one in value.split(",")] if value else [],
+    metavar="A,B,C",
+    help="With --from: its classes in the order of its probabilities, where it does not name them.",
+)
 @click.option("--owner", default="", metavar="NAME", help="With --from: who answers for the model.")
 @click.option("--on-call", default="", metavar="NAME", help="With --from: who is told of alerts, such as webhook:ops.")
 @click.option("--runbook", default="", metavar="PATH", help="With --from: what to do when it misbehaves.")

@@ -264,6 +264,15 @@ def _check_shares(name: str, traffic: Sequence[Traffic]) -> None:
         raise BadShares(f"two arms of deployment '{name}' have one name.", expected="Each arm needs its own name.")
 
 
+def _how_to_give(release: Record, missing: Sequence[str]) -> str:
+    """How a model gets what its release lacks: one from elsewhere is declared nowhere."""
+    more = release.body.get("manifest", {}).get("lineage", {}).get("more", {})
+    if "origin" in more:
+        return f"Release it again with {' and '.join(f'--{what}' for what in missing)}"
+    model = release.body.get("model", release.name)
+    return f"Give {' and '.join(f'{what}=' for what in missing)} to Model('{model}', ...) and release again"
+
+
 def _check_release(deployment: Deployment, release: Record, reason: str) -> None:
     model = release.body.get("model", release.name)
     if model != deployment.model:
@@ -277,6 +286,5 @@ def _check_release(deployment: Deployment, release: Record, reason: str) -> None
             f"release {release.id} of model '{model}' has no {' and no '.join(missing)}.",
             expected="Somebody must be answerable, and know what to do, when a live model misbehaves.",
             state="Nothing was deployed.",
-            next=f"Give {' and '.join(f'{what}=' for what in missing)} to Model('{model}', ...) and release again, "
-            "or write down why with --reason.",
+            next=f"{_how_to_give(release, missing)}, or write down why with --reason.",
         )

@@ -66,10 +66,23 @@ def capture_xgboost(estimator: Any, task: Task) -> bytes:
             f"{name} was fitted with the objective '{objective}'.",
             expected=f"A {task} model of XGBoost needs one of {listed(XGBOOST_OBJECTIVES[task], most=10)}.",
         )
+    categorical = [
+        str(feature)
+        for feature, kind in zip(booster.feature_names or (), booster.feature_types or (), strict=False)
+        if kind == "c"
+    ]
     booster.feature_names = None
     if not any(kind == "c" for kind in booster.feature_types or ()):
         booster.feature_types = None
-    return bytes(booster.save_raw("json"))
+    data = bytes(booster.save_raw("json"))
+    if booster.feature_types is not None and _has_categories(data):
+        raise NotCaptured(
+            f"categorical features of XGBoost are not supported: {name} was fitted on a frame of categories"
+            f"{f' ({listed(categorical)})' if categorical else ''}.",
+            expected="XGBoost keeps its own codes for them, which rows of a request do not have; numbers are expected.",
+            next="Fit it on codes of your own, or bring in a scikit-learn pipeline with the encoder in it.",
+        )
+    return data
 
 
 def load_xgboost(data: bytes) -> Any:
@@ -226,6 +239,13 @@ def _wrapped_xgboost(estimator: Any, name: str) -> Any:
         )
     best = booster.attr("best_iteration")
     return booster[: int(best) + 1] if best is not None else booster.copy()
+
+
+def _has_categories(data: bytes) -> bool:
+    """Whether XGBoost wrote down the categories of a frame. data: the booster as JSON."""
+    kept = json.loads(data)["learner"]["gradient_booster"]
+    model = kept.get("model") or (kept.get("gbtree") or {}).get("model") or {}
+    return bool((model.get("cats") or {}).get("enc"))
 
 
 def _learner(booster: Any) -> dict[str, Any]:

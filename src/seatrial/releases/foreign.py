@@ -24,7 +24,7 @@ from seatrial.core.errors import UsageError, listed
 from seatrial.core.identity import digest
 from seatrial.core.signature import Class, Task
 from seatrial.releases import boosters
-from seatrial.releases.native import NativeModel, TypeNotTrusted, capture, one_line
+from seatrial.releases.native import NativeModel, NotCaptured, TypeNotTrusted, capture, one_line
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -186,6 +186,7 @@ def of_object(model: Any, task: Task | None = None) -> Foreign:
 
     Raises WrongTask, NotCaptured and TypeNotTrusted. The object itself is not changed.
     """
+    _require_fitted(model)
     known = task_of(model)
     if task is not None and known is not None and task != known:
         raise WrongTask(
@@ -225,6 +226,26 @@ def of_object(model: Any, task: Task | None = None) -> Foreign:
         class_count=_class_count(native),
         parameters=parameters_of(model),
     )
+
+
+def _require_fitted(model: Any) -> None:
+    """Raise NotCaptured for an estimator of scikit-learn that was never fitted; the boosters say it themselves."""
+    if not type(model).__module__.startswith("sklearn."):
+        return
+    from sklearn.exceptions import NotFittedError
+    from sklearn.utils.validation import check_is_fitted
+
+    try:
+        check_is_fitted(model)
+    except NotFittedError:
+        raise NotCaptured(
+            f"{type(model).__name__} is not fitted.",
+            expected="Only a fitted estimator can be kept.",
+            next="Call fit first.",
+            state="Nothing was released.",
+        ) from None
+    except TypeError:  # it has no fit; what keeps it says so
+        return
 
 
 def answers_of(model: Any, sample: pa.Table) -> NDArray[np.float64] | None:

@@ -565,6 +565,7 @@ class Building(Nouns):
         on_call: str = "",
         runbook: str = "",
         description: str = "",
+        classes: Sequence[str | int] = (),
         mlflow_uri: str | None = None,
         progress: Progress | None = None,
     ) -> Released:
@@ -578,8 +579,9 @@ class Building(Nouns):
         from_: a model that was trained elsewhere, which becomes the next version of `name`, without any declaration:
         a fitted object of scikit-learn, LightGBM, XGBoost or CatBoost, a file of theirs, or a model in MLflow
         (`mlflow:models:/NAME/7`, at `mlflow_uri`). sample: rows as it is given them, a path or a frame. target: the
-        column of the sample with what really happened; task: what the model answers, where it does not tell. The other
-        words go into the release. See `external` and docs/adopt.md.
+        column of the sample with what really happened; task, classes: what the model answers, and its classes in the
+        order of its probabilities, where it does not tell. The other words go into the release. See `external` and
+        docs/adopt.md.
         """
         from seatrial.registry.versions import refuse_deleted
         from seatrial.releases.build import build, made_by_run
@@ -591,11 +593,13 @@ class Building(Nouns):
         require_extra()
         if from_ is not None:
             words = Words(owner, on_call, runbook, description)
-            source = self._brought_in(name, from_, sample, target, task, words, mlflow_uri)
+            source, left = self._brought_in(name, from_, sample, target, task, words, mlflow_uri, classes)
             version = self.registry.version_of(source.id)
         else:
-            self._refuse_words(sample=sample, target=target, task=task, owner=owner, on_call=on_call, runbook=runbook)
-            version, source = self._released_from(name or self._model(None).name)
+            said = {"owner": owner, "on_call": on_call, "runbook": runbook, "classes": classes}
+            self._refuse_words(sample=sample, target=target, task=task, **said)
+            left = []
+            version, source = self._released_from(name or self._only_logged() or self._model(None).name)
         known = self.release_of(version.id) if version else None
         number = version.body["version"] if version else self.registry.next_number(source.name)
         if known is not None:
@@ -638,7 +642,7 @@ class Building(Nouns):
             bytes=len(built.data),
             new=new,
             cost=msgspec.to_builtins(built.cost),
-            notes=[] if source.kind == "run" else notes(source),
+            notes=[*([] if source.kind == "run" else notes(source, left)), *_unanswerable(source)],
             needs_approval=self._needs_approval(source.name, built.id),
         )
 
@@ -660,15 +664,19 @@ class Building(Nouns):
         task: Task | None,
         words: Words,
         mlflow_uri: str | None,
-    ) -> Record:
-        """The record of a model from elsewhere; it is a version when it was brought in before."""
+        classes: Sequence[str | int],
+    ) -> tuple[Record, list[str]]:
+        """The record of a model from elsewhere, and the columns of the sample that it does not take; the record is a
+        version when it was brought in before."""
         from seatrial.verbs.external import adopt, fetched, require_name, sample_table
 
         self.found()
         require_name(name, sample)
         table = sample_table(self._inputs, sample)
         model, origin = fetched(from_, task, mlflow_uri, table, target)
-        return adopt(self, str(name), model, table, origin=origin, target=target, words=words)
+        source = adopt(self, str(name), model, table, origin=origin, target=target, words=words, classes=classes)
+        inputs = source.body["signature"]["inputs"]
+        return source, [one for one in table.column_names if one not in inputs and one != target]
 
     def _refuse_words(self, **given: object) -> None:
         said = [name for name, value in given.items() if value]
@@ -679,8 +687,21 @@ class Building(Nouns):
                 state="No release was written.",
             )
 
+    def _only_logged(self) -> str | None:
+        """The model whose fits were logged, where that is the only one and none is declared."""
+        names = {head.name for head in self.metadata.heads("logged")}
+        return names.pop() if len(names) == 1 and not self._models() else None
+
     def _released_from(self, name: str) -> tuple[Record | None, Record]:
         """The version that is meant, and its run or adoption; a logged run becomes a version with its release."""
+        logged = self.metadata.head("logged", name)
+        if logged is not None and self.metadata.head("version", name) is None:
+            raise UsageError(
+                f"model '{name}' has no version: its fits were logged, the newest as run '{logged.record_id}'.",
+                expected="A logged fit becomes a version when its run is released.",
+                state="No release was written.",
+                next=f"Run `seatrial release {logged.record_id}`.",
+            )
         run = self.resolved(name, "run") if name.startswith("run_") else None
         if run is not None and "logged" in run.body and self.registry.version_of(run.id) is None:
             from seatrial.verbs.tracking import refuse_unreleasable
@@ -1414,6 +1435,21 @@ def _is_live(decision: Record, release: Record, deployment: Deployment) -> bool:
         "on_store_failure": deployment.on_store_failure,
     }
     return decision.inputs == (release.id,) and all(decision.body[name] == value for name, value in declared.items())
+
+
+def _unanswerable(source: Record) -> list[str]:
+    """What a deployment will ask a reason for: a model that nobody answers for, or without a runbook."""
+    definition = source.body["definition"]
+    lacking = [what for what in ("owner", "runbook") if not definition.get(what)]
+    if not lacking:
+        return []
+    if source.kind != "run":
+        advice = f"release it again with {' and '.join(f'--{what}' for what in lacking)}"
+    elif "logged" in source.body:
+        advice = f"log it again with {' and '.join(f'{what}=' for what in lacking)}"
+    else:
+        advice = f"give {' and '.join(f'{what}=' for what in lacking)} to Model('{source.name}', ...)"
+    return [f"it has no {' and no '.join(lacking)}, so `deploy` asks for a --reason; else {advice}"]
 
 
 def _already_released(version: Record, known: str, built: Built, live: str) -> AlreadyReleased:

@@ -23,7 +23,7 @@ from seatrial.governance.card import Badge, Card, CardSection, CardTable, Cell, 
 from seatrial.monitoring.alerts import alerts
 from seatrial.releases.bundle import LOCK, Bundle, open_bundle
 from seatrial.stats.metrics import METRICS
-from seatrial.verbs.custody import deleted_words, live_in
+from seatrial.verbs.custody import deleted_words, live_in, sample_words
 
 Form = Literal["md", "html"]
 
@@ -178,10 +178,14 @@ def _performance(manifest: dict[str, Any], run: dict[str, Any]) -> CardSection:
         rows.append((name, bar if bar is not None else (None if value is None else shown(value)), interval, folds,
                      baseline.get(name)))  # fmt: skip
     level = f"{intervals['level']:.0%}" if intervals.get("level") else ""
-    header = ("metric", "test", f"{level} interval".strip(), "cross-validation", "a constant")
+    more = manifest["lineage"]["more"]
+    adopted = "origin" in more
+    header = ("metric", "sample" if adopted else "test", f"{level} interval".strip(), "cross-validation", "a constant")
     keep = [0, 1, *(place for place in (2, 3, 4) if any(row[place] is not None for row in rows))]
     made = table([header[p] for p in keep], [[row[p] for p in keep] for row in rows], share=1)
-    texts = [_sentence(run.get("metrics_of") or "Measured on the test part.")]
+    texts = [
+        sample_words(more, bool(rows)) if adopted else _sentence(run.get("metrics_of") or "Measured on the test part.")
+    ]
     if intervals.get("method"):
         texts.append(f"Intervals: {intervals['method']} ({intervals.get('clusters')} x {intervals.get('unit')}).")
     worst = _worst(run)
@@ -191,7 +195,8 @@ def _performance(manifest: dict[str, Any], run: dict[str, Any]) -> CardSection:
         texts.append("No slice of the rows was measured by itself: a good mean can hide a bad part.")
     threshold = manifest["threshold"]
     if threshold is not None:
-        texts.append(f"A row is positive from a probability of {shown(threshold)} on.")
+        stands = f"; positive is `{more['positive']}`" if isinstance(more.get("positive"), str) else ""
+        texts.append(f"A row is positive from a probability of {shown(threshold)} on{stands}.")
     return CardSection("How good it is", tuple(texts), (made,) if rows else ())
 
 

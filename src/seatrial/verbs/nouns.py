@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -247,8 +247,7 @@ class Nouns(Workspace):
                 "version": versions.get(record.id),
                 "sample": record.body.get("sample", {}).get("rows"),
                 "cutoff": iso(from_us(record.body["cutoff_us"])) if record.body["cutoff_us"] is not None else None,
-                "commit": (record.body["environment"]["code"]["commit"] or "")[:8]
-                + ("+" if record.body["environment"]["code"]["dirty"] else ""),
+                "commit": _commit_words(record.body["environment"]["code"]),
                 **{
                     name: record.body["metrics"].get(name)
                     for name in ("roc_auc", "log_loss", "rmse", "r2")
@@ -594,3 +593,8 @@ def _is_file(path: Path) -> bool:
         return path.is_file()
     except (OSError, ValueError):
         return False
+
+
+def _commit_words(code: Mapping[str, Any]) -> str:
+    """A commit in short, with + for changes since; empty where there is none."""
+    return "" if not code["commit"] else code["commit"][:8] + ("+" if code["dirty"] else "")

@@ -316,7 +316,7 @@ class Tracked:
         self.id = new_id("run")
         self.name = name
         self.state = "not begun"
-        self.metrics: dict[str, list[list[float]]] = {}
+        self.metrics: dict[str, list[list[float | str]]] = {}
         self.params: dict[str, str] = {}
         self.tags: dict[str, str] = {}
         self.files: dict[str, str] = {}
@@ -344,18 +344,21 @@ class Tracked:
         self._keep("" if error is None else f"{type(error).__name__}: {error}"[:500])
 
     def log(self, *, step: int | None = None, **metrics: float) -> None:
-        """Log metrics, by name. step: of a series; by default the next one of each metric. Raises BadMetric."""
+        """Log metrics, by name. step: of a series; by default the next one of each metric.
+
+        A value that is not finite is kept as the text "nan", "inf" or "-inf": a loss that diverged is what happened.
+        """
         self._require_open()
         for name, value in metrics.items():
-            if isinstance(value, bool) or not isinstance(value, int | float | np.number) or not math.isfinite(value):
+            if isinstance(value, bool) or not isinstance(value, int | float | np.number):
                 raise UsageError(
                     f"metric '{name}' is {value!r}.",
-                    expected="A finite number is expected.",
+                    expected="A number is expected.",
                     state="It was not logged.",
                 )
         for name, value in metrics.items():
             series = self.metrics.setdefault(name, [])
-            series.append([float(len(series) if step is None else step), float(value)])
+            series.append([float(len(series) if step is None else step), _value(float(value))])
 
     def log_params(self, **params: object) -> None:
         """Log parameters, by name; as text."""
@@ -420,6 +423,10 @@ class Tracked:
             transaction.enqueue(TOPIC, _message(workspace, record))
         self._kept()
 
+    def __repr__(self) -> str:
+        last = ", ".join(f"{name}={series[-1][1]}" for name, series in self.metrics.items())
+        return f"<run {self.name} ({self.id}), {self.state}{': ' if last else ''}{last}>"
+
     def _repr_html_(self) -> str:
         last = {name: series[-1][1] for name, series in self.metrics.items()}
         return table_page(self.id, {"name": self.name, "state": self.state, **self.params, **self.tags}, last)
@@ -468,6 +475,10 @@ def _split(train: int, test: int, known: NDArray[np.bool_]) -> dict[str, Any]:
     counts = {"given": train + test, "unlabelled": missing, "label_not_known": 0, "used": train + test - missing}
     parts = {"train": {"rows": train}, "test": {"rows": test - missing}}
     return {"kind": "given", "rows": counts, **parts, "purged": 0, "unseen": {}, "refit_rows": 0}
+
+
+def _value(value: float) -> float | str:
+    return value if math.isfinite(value) else str(value)
 
 
 def _told(failure: str) -> dict[str, str]:
