@@ -157,22 +157,13 @@ def _values(column: pa.ChunkedArray, train: Indices, test: Indices) -> NDArray[n
     return np.asarray(names[place]).astype(np.str_)
 
 
-def _told_apart(edges: NDArray[np.float64]) -> list[str]:
-    """Edges, all different, in as few digits as keep them so, six at least."""
-    for digits in range(6, 17):
-        told = [f"{edge:.{digits}g}" for edge in edges]
-        if len(set(told)) == len(told):
-            return told
-    return [repr(float(edge)) for edge in edges]
-
-
 def _quarters(column: pa.ChunkedArray, train: Indices, test: Indices) -> NDArray[np.str_]:
     """Numbers by the quartiles of the training part."""
     numbers = np.asarray(column.to_numpy(), dtype=np.float64)
     known = numbers[train]
     known = known[np.isfinite(known)]
     edges = np.unique(np.quantile(known, [0.25, 0.5, 0.75])) if known.size else known
-    bounds = _told_apart(edges)
+    bounds = [f"{edge:g}" for edge in edges]
     names = [f"up to {bounds[0]}"] if bounds else ["all"]
     names += [f"{low} to {high}" for low, high in pairwise(bounds)]
     names += [f"above {bounds[-1]}"] if bounds else []
