@@ -335,6 +335,16 @@ def deployed(done: Plain) -> list[Block]:
             Line(f"  Nothing was changed; it is generation {done['generation']}."),
             Line("Next: seatrial serve"),
         ]
+    if done.get("share", 100) < 100:
+        return [
+            Line(
+                f"✓ {done['deployment']}: version {done['version']} takes {done['share']:g} % ({done['live']}).",
+                "green",
+            ),
+            Line(f"  Live        {done['previous']}, with the rest"),
+            Line(f"  Generation  {done['generation']}, {done['strategy'].replace('_', '-')}"),
+            Line(f"Next: seatrial deployments status {done['deployment']}"),
+        ]
     return [
         Line(f"✓ {done['deployment']}: version {done['version']} is live ({done['live']}).", "green"),
         Line(f"  Before      {done['previous'] or 'nothing was live'}"),
@@ -627,7 +637,7 @@ def release(thing: Plain) -> list[Block]:
         "version": f"{thing['version']} of {thing['model']}; {thing['explanation']}",
         "asks for": ", ".join(asked),
         "example": json.dumps({"features": thing["example"]}, ensure_ascii=False),
-        "threshold": thing["threshold"],
+        "threshold": _threshold_words(thing["threshold"], lineage["more"].get("positive")),
         "parity": parity_words(thing["parity"]),
         "not ONNX": thing["parity"].get("refused"),
         "cost": cost_words(thing["cost"]) if thing.get("cost") else None,
@@ -645,6 +655,13 @@ def release(thing: Plain) -> list[Block]:
     return [Line(title, "bold"), *_facts(facts), *_evidence(thing), Line(), Line("The whole manifest: --json", "dim")]
 
 
+def _threshold_words(threshold: float | None, positive: object) -> str | None:
+    """From which probability on it says yes, and what a yes is called in the data."""
+    if threshold is None:
+        return None
+    return f"{shown(threshold)}; 1 = {positive}" if isinstance(positive, str) else shown(threshold)
+
+
 def _facts(facts: Mapping[str, Any]) -> list[Block]:
     """A line for each fact that is there."""
     return [Line(f"  {name:<12}  {inline(value)}") for name, value in facts.items() if value not in (None, "")]
@@ -655,15 +672,22 @@ def _evidence(thing: Plain) -> list[Block]:
     baseline = thing.get("baseline") or {}
     drawn = thing.get("intervals") or {}
     within = {name: f"{shown(one[0])} to {shown(one[1])}" for name, one in drawn.get("of", {}).items() if one}
-    columns = ("metric", "test", "constant", *(("95 %",) if within else ()))
+    more = thing.get("lineage", {}).get("more", {})
+    adopted = "origin" in more
+    columns = ("metric", "sample" if adopted else "test", "constant", *(("95 %",) if within else ()))
     metrics = [
         (name, value, baseline.get(name), *((within.get(name),) if within else ()))
         for name, value in thing["metrics"].items()
     ]
     gates = [(one["passed"], one["gate"], one["value"], one["threshold"], _gate_words(one)) for one in thing["gates"]]
     blocks: list[Block] = [Line(), Table(columns, metrics)] if metrics else []
+    if adopted:
+        from seatrial.verbs.custody import sample_words
+
+        blocks += [*([] if metrics else [Line()]), Line(sample_words(more, bool(metrics)), "dim")]
     if drawn.get("few"):
-        words = f"the test part has {drawn['clusters']} {drawn['unit']}s only: the intervals are too narrow"
+        of = f"has {drawn['clusters']} {drawn['unit']}s only" if drawn["clusters"] < 20 else "lies within one hour"
+        words = f"the test part {of}: the intervals are too narrow"
         blocks.append(Line(f"note: {words}", "dim"))
     threshold = thing.get("threshold")
     blocks += _threshold(threshold) if isinstance(threshold, dict) else []  # a manifest's is a number

@@ -20,7 +20,7 @@ from decimal import Decimal
 from functools import cached_property, partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import msgspec
 
@@ -147,8 +147,7 @@ class Building(Nouns):
 
         Raises DataRefused, and writes nothing, when any of them breaks an expectation.
         """
-        taken, _ = self._inputs.snapshots(self._inputs.raw(sources), progress)
-        return taken
+        return self._inputs.kept(self._inputs.raw(sources), progress)
 
     def materialize(self, *views: str, at: datetime | None = None, progress: Progress | None = None) -> list[Written]:
         """Bring the online store up to `at` (default: now) for all views, or those named. Repeating it is safe.
@@ -317,7 +316,7 @@ class Building(Nouns):
         engine: Engine | None = None,
         sample: int | float | None = None,
         fresh: bool = False,
-        tune: bool = True,
+        tune: bool | Literal["champion"] = True,
         progress: Progress | None = None,
     ) -> Trained:
         """Fit a model on what was known at `cutoff` (default: now), judge it, and make it a version if its gates pass.
@@ -328,13 +327,15 @@ class Building(Nouns):
         "spark" (default: the settings'): where features are joined; the same rows.
         sample: learn from so many rows only (5000), or from a share of them (0.1): a quick run, marked as a sample,
         that never becomes a version. fresh: join features, tune and cross-validate again, also when nothing was
-        changed. tune: False takes the declared parameters of a model that says `tune=Tune(...)`.
+        changed. tune: False takes the declared parameters of a model that says `tune=Tune(...)`; "champion" those that
+        the run behind the live release chose, as `retrain` does, and tunes when there is no such choice.
         Raises BreaksLiveRelease, before anything is written, when the project was changed so that a live release's
         features can no longer be kept up, and LeakFound, and trains nothing, for a column that knows more than could
         be known.
         """
         from seatrial.features.frozen import frozen_source
         from seatrial.features.leaks import note, refusal
+        from seatrial.retraining.refit import champions_choice
         from seatrial.training.environment import describe
         from seatrial.training.pipeline import fit
         from seatrial.training.remembered import remembered_folds
@@ -387,9 +388,14 @@ class Building(Nouns):
         if sample is not None:
             body["sample"] = {"size": sample, "rows": rows.num_rows}
         unfinished = Record(run, "run", declared.name, (training_set, *snapshots), body)
-        with self._failing(unfinished, declared, progress) as tell:
+        with self._failing(unfinished, declared, progress, started_us) as tell:
             if declared.tune is not None and tune:
-                declared = self._tuned(declared, rows, request, training_set, body, fresh, tell)
+                chosen = champions_choice(self.metadata, declared, self._deployments_of(declared.name))
+                declared = (
+                    self._as_chosen(declared, chosen, body)
+                    if chosen and tune == "champion"
+                    else self._tuned(declared, rows, request, training_set, body, fresh, tell)
+                )
             fitted = fit(
                 declared,
                 rows,
@@ -559,6 +565,7 @@ class Building(Nouns):
         on_call: str = "",
         runbook: str = "",
         description: str = "",
+        classes: Sequence[str | int] = (),
         mlflow_uri: str | None = None,
         progress: Progress | None = None,
     ) -> Released:
@@ -572,8 +579,9 @@ class Building(Nouns):
         from_: a model that was trained elsewhere, which becomes the next version of `name`, without any declaration:
         a fitted object of scikit-learn, LightGBM, XGBoost or CatBoost, a file of theirs, or a model in MLflow
         (`mlflow:models:/NAME/7`, at `mlflow_uri`). sample: rows as it is given them, a path or a frame. target: the
-        column of the sample with what really happened; task: what the model answers, where it does not tell. The other
-        words go into the release. See `external` and docs/adopt.md.
+        column of the sample with what really happened; task, classes: what the model answers, and its classes in the
+        order of its probabilities, where it does not tell. The other words go into the release. See `external` and
+        docs/adopt.md.
         """
         from seatrial.registry.versions import refuse_deleted
         from seatrial.releases.build import build, made_by_run
@@ -585,11 +593,13 @@ class Building(Nouns):
         require_extra()
         if from_ is not None:
             words = Words(owner, on_call, runbook, description)
-            source = self._brought_in(name, from_, sample, target, task, words, mlflow_uri)
+            source, left = self._brought_in(name, from_, sample, target, task, words, mlflow_uri, classes)
             version = self.registry.version_of(source.id)
         else:
-            self._refuse_words(sample=sample, target=target, task=task, owner=owner, on_call=on_call, runbook=runbook)
-            version, source = self._released_from(name or self._model(None).name)
+            said = {"owner": owner, "on_call": on_call, "runbook": runbook, "classes": classes}
+            self._refuse_words(sample=sample, target=target, task=task, **said)
+            left = []
+            version, source = self._released_from(name or self._only_logged() or self._model(None).name)
         known = self.release_of(version.id) if version else None
         number = version.body["version"] if version else self.registry.next_number(source.name)
         if known is not None:
@@ -632,7 +642,7 @@ class Building(Nouns):
             bytes=len(built.data),
             new=new,
             cost=msgspec.to_builtins(built.cost),
-            notes=[] if source.kind == "run" else notes(source),
+            notes=[*([] if source.kind == "run" else notes(source, left)), *_unanswerable(source)],
             needs_approval=self._needs_approval(source.name, built.id),
         )
 
@@ -654,15 +664,19 @@ class Building(Nouns):
         task: Task | None,
         words: Words,
         mlflow_uri: str | None,
-    ) -> Record:
-        """The record of a model from elsewhere; it is a version when it was brought in before."""
+        classes: Sequence[str | int],
+    ) -> tuple[Record, list[str]]:
+        """The record of a model from elsewhere, and the columns of the sample that it does not take; the record is a
+        version when it was brought in before."""
         from seatrial.verbs.external import adopt, fetched, require_name, sample_table
 
         self.found()
         require_name(name, sample)
         table = sample_table(self._inputs, sample)
         model, origin = fetched(from_, task, mlflow_uri, table, target)
-        return adopt(self, str(name), model, table, origin=origin, target=target, words=words)
+        source = adopt(self, str(name), model, table, origin=origin, target=target, words=words, classes=classes)
+        inputs = source.body["signature"]["inputs"]
+        return source, [one for one in table.column_names if one not in inputs and one != target]
 
     def _refuse_words(self, **given: object) -> None:
         said = [name for name, value in given.items() if value]
@@ -673,8 +687,21 @@ class Building(Nouns):
                 state="No release was written.",
             )
 
+    def _only_logged(self) -> str | None:
+        """The model whose fits were logged, where that is the only one and none is declared."""
+        names = {head.name for head in self.metadata.heads("logged")}
+        return names.pop() if len(names) == 1 and not self._models() else None
+
     def _released_from(self, name: str) -> tuple[Record | None, Record]:
         """The version that is meant, and its run or adoption; a logged run becomes a version with its release."""
+        logged = self.metadata.head("logged", name)
+        if logged is not None and self.metadata.head("version", name) is None:
+            raise UsageError(
+                f"model '{name}' has no version: its fits were logged, the newest as run '{logged.record_id}'.",
+                expected="A logged fit becomes a version when its run is released.",
+                state="No release was written.",
+                next=f"Run `seatrial release {logged.record_id}`.",
+            )
         run = self.resolved(name, "run") if name.startswith("run_") else None
         if run is not None and "logged" in run.body and self.registry.version_of(run.id) is None:
             from seatrial.verbs.tracking import refuse_unreleasable
@@ -778,14 +805,17 @@ class Building(Nouns):
         release: str | None = None,
         reason: str = "",
         expected: int | None = None,
+        at_once: bool = False,
     ) -> Deployed:
         """Give a deployment's traffic to a release (default: the model's newest). When it has it, nothing is written.
 
         model: the deployment's name. release: an id or its start, or what `release` takes as a name.
-        reason: why, in words; needed for a model without owner or runbook.
+        reason: why, in words; needed for a model without owner or runbook, and with `at_once`.
         expected: the generation that the caller saw; raises HeadMoved when somebody deployed since.
+        at_once: all of the traffic, whatever the strategy. Raises RolloutUnderWay, NoReason.
         """
         from seatrial.deployment.deploy import Traffic, deploy, live
+        from seatrial.deployment.rollout import Decider, begin, check_alone, is_other, rollout_of
         from seatrial.governance.audit import anchor
         from seatrial.verbs.custody import follow
 
@@ -807,19 +837,26 @@ class Building(Nouns):
                 audit=anchor(self.metadata),
                 changed=False,
             )
+        check_alone(deployment.name, before, at_once=at_once, reason=reason)
         sign, verify = self.signer
-        done = deploy(
-            self.metadata,
-            self.routes,
-            deployment,
-            [Traffic(chosen, chosen.body["object"])],
-            sign=sign,
-            verify=verify,
-            actor=self.actor,
-            at_us=self.now_us,
-            expected=expected,
-            reason=reason,
-        )
+        if before is not None and not at_once and deployment.strategy.kind != "blue_green" and is_other(before, chosen):
+            decider = Decider(self.metadata, self.routes, sign, verify, self.actor, self.now_us)
+            old = self.record(before.record.inputs[0])
+            done = begin(decider, deployment, old, chosen, expected=expected, reason=reason)
+        else:
+            done = deploy(
+                self.metadata,
+                self.routes,
+                deployment,
+                [Traffic(chosen, chosen.body["object"])],
+                sign=sign,
+                verify=verify,
+                actor=self.actor,
+                at_us=self.now_us,
+                expected=expected,
+                reason=reason,
+            )
+        rollout = rollout_of(done)
         follow(self, self.metadata)
         self._start_mirror()
         return Deployed(
@@ -830,6 +867,7 @@ class Building(Nouns):
             previous=before.record.inputs[0] if before else None,
             strategy=deployment.strategy.kind,
             audit=anchor(self.metadata),
+            share=rollout.share if rollout else 100.0,
         )
 
     def _check_servable(self, release: Record, deployment: Deployment) -> None:
@@ -1096,8 +1134,16 @@ class Building(Nouns):
         body |= {"tuning": tuned.record, "definition": definition_of(tuned.model)}
         return tuned.model
 
+    def _as_chosen(self, model: Model, chosen: dict[str, Any], body: dict[str, Any]) -> Model:
+        """The model with parameters that another run chose, which the run's body then says."""
+        from seatrial.training.tuning import as_tuned
+
+        model = as_tuned(model, chosen)
+        body |= {"tuning": chosen, "definition": definition_of(model)}
+        return model
+
     @contextmanager
-    def _failing(self, run: Record, model: Model, progress: Progress | None) -> Iterator[Progress]:
+    def _failing(self, run: Record, model: Model, progress: Progress | None, started_us: int) -> Iterator[Progress]:
         """Records the run as failed when what is done inside raises; a wrong call is only told. Gives a progress."""
         from seatrial.training.failure import failed_body
 
@@ -1115,10 +1161,13 @@ class Building(Nouns):
             raise
         except Exception as error:
             body = failed_body(model, error, stage) | run.body
+            failed = Record(run.id, run.kind, run.name, run.inputs, body)
             with self.metadata.transaction() as transaction:
-                transaction.add(Record(run.id, run.kind, run.name, run.inputs, body))
+                transaction.add(failed)
                 facts = {"model": model.name, "code": body["error"]["code"], "stage": stage}
                 self.event(transaction, "run.failed", run.id, facts)
+                transaction.enqueue(MLFLOW, self._record_message(failed, started_us))
+            self._start_mirror()
             if isinstance(error, SeatrialError):
                 error.state = f"Run {run.id} is recorded as failed; no version was made."
             raise
@@ -1145,13 +1194,31 @@ class Building(Nouns):
         self.objects.put_all({f"runs/{run}/{name}": data for name, data in files.items()})
         return {name: f"runs/{run}/{name}" for name in files}
 
+    @property
+    def _experiment(self) -> str:
+        """What MLflow calls all that is done in this project."""
+        return self.name
+
+    def _record_message(self, record: Record, started_us: int | None = None) -> dict[str, Any]:
+        """What MLflow is told of a run that was not trained here, or that failed, and of a model from elsewhere."""
+        from seatrial.registry.mlflow import record_message
+
+        now = machine_us()
+        return record_message(
+            record,
+            experiment=self._experiment,
+            started_us=now if started_us is None else started_us,
+            ended_us=now,
+            path=self.objects.path,
+        )
+
     def _run_message(self, record: Record, fitted: Fitted, started_us: int) -> dict[str, Any]:
         """What MLflow is told of a run."""
         from seatrial.registry.mlflow import run_message
 
         return run_message(
             record.id,
-            experiment=self.name,
+            experiment=self._experiment,
             name=f"{record.name} {iso(self.clock.now())}",
             started_us=started_us,
             ended_us=machine_us(),
@@ -1276,7 +1343,12 @@ class Building(Nouns):
         with self.metadata.transaction() as transaction:
             if version is None:
                 version = self.registry.create(
-                    run, actor=self.actor, at_us=self.now_us, number=manifest.version, within=transaction
+                    run,
+                    actor=self.actor,
+                    at_us=self.now_us,
+                    number=manifest.version,
+                    message=self._record_message(run),
+                    within=transaction,
                 )
                 transaction.move("adoption", run.name, run.id, expected=None)  # what nothing declares
             there = transaction.head("version_release", version.id)
@@ -1291,10 +1363,7 @@ class Building(Nouns):
             # what a machine needed is no part of a release, whose bytes are the same everywhere
             facts |= {"format": manifest.model_format, "cost": msgspec.to_builtins(built.cost)}
             self.event(transaction, "release.packed", built.id, facts)
-            if (
-                run.kind == "run" and "logged" not in run.body
-            ):  # of what was trained elsewhere MLflow holds no run of ours
-                transaction.enqueue(MLFLOW, self._release_message(body, built, version, run))
+            transaction.enqueue(MLFLOW, self._release_message(body, built, version, run))
         self._start_mirror()
         return True
 
@@ -1308,7 +1377,7 @@ class Building(Nouns):
             version=body["version"],
             version_id=version.id,
             run_id=run.id,
-            experiment=self.name,
+            experiment=self._experiment,
             release=built.id,
             semantic_version=body["semantic_version"],
             bundle=str(self.objects.path(body["object"])),
@@ -1366,6 +1435,21 @@ def _is_live(decision: Record, release: Record, deployment: Deployment) -> bool:
         "on_store_failure": deployment.on_store_failure,
     }
     return decision.inputs == (release.id,) and all(decision.body[name] == value for name, value in declared.items())
+
+
+def _unanswerable(source: Record) -> list[str]:
+    """What a deployment will ask a reason for: a model that nobody answers for, or without a runbook."""
+    definition = source.body["definition"]
+    lacking = [what for what in ("owner", "runbook") if not definition.get(what)]
+    if not lacking:
+        return []
+    if source.kind != "run":
+        advice = f"release it again with {' and '.join(f'--{what}' for what in lacking)}"
+    elif "logged" in source.body:
+        advice = f"log it again with {' and '.join(f'{what}=' for what in lacking)}"
+    else:
+        advice = f"give {' and '.join(f'{what}=' for what in lacking)} to Model('{source.name}', ...)"
+    return [f"it has no {' and no '.join(lacking)}, so `deploy` asks for a --reason; else {advice}"]
 
 
 def _already_released(version: Record, known: str, built: Built, live: str) -> AlreadyReleased:

@@ -117,6 +117,7 @@ class Deployed(msgspec.Struct, frozen=True):
     version: of the live model. previous: the release that was live before.
     audit: the newest event of the audit log; kept elsewhere, it shows whether the log was cut since.
     changed: False when this release was live already, alone and as declared: then nothing was written.
+    share: percent of the traffic that the release has; below 100 a rollout has begun, and `previous` is still live.
     """
 
     deployment: str
@@ -127,6 +128,7 @@ class Deployed(msgspec.Struct, frozen=True):
     strategy: str
     audit: Anchor
     changed: bool = True
+    share: float = 100.0
 
 
 class Replayed(msgspec.Struct, frozen=True):
