@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from seatrial.core.errors import Failed, UsageError, did_you_mean, listed
 from seatrial.data.session import ROW, session, with_row_numbers
 from seatrial.data.snapshot import BLOCK_ROWS, EXAMPLES, differing, plain
+from seatrial.data.text import cell
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -63,7 +64,7 @@ class KeyedDiff:
         ]
         for column in self.columns:
             lines.append(f"changed: {column.name}, in {column.cells:,} rows")
-            lines += [f"  {key_text(key)}: {before!r} -> {after!r}" for key, before, after in column.examples]
+            lines += [f"  {key_text(key)}: {cell(before)} -> {cell(after)}" for key, before, after in column.examples]
         lines += [f"added: {key_text(key)}" for key in self.came]
         return lines + [f"removed: {key_text(key)}" for key in self.went]
 
@@ -80,7 +81,7 @@ class KeyedDiff:
                     "name": column.name,
                     "cells": column.cells,
                     "examples": [
-                        {"key": key_text(key), "before": repr(old), "after": repr(new)}
+                        {"key": key_text(key), "before": cell(old), "after": cell(new)}
                         for key, old, new in column.examples
                     ],
                 }

@@ -1,8 +1,11 @@
-"""Text where numbers are wanted: which value made a column text, and what to do about it?"""
+"""Text: which value made a column text where numbers are wanted, and how is a value written for people?"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from seatrial.core.clock import iso
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -21,6 +24,11 @@ def why_text(column: pa.ChunkedArray) -> str:
                 "CsvSource."
             )
     return "All of its values are numbers written as text: cast it in a QuerySource."
+
+
+def cell(value: Any) -> str:
+    """A value of a table: times with a zone as ISO 8601 in UTC, all others as Python writes them."""
+    return iso(value) if isinstance(value, datetime) and value.tzinfo is not None else repr(value)
 
 
 def _is_number(text: str) -> bool:

@@ -68,7 +68,9 @@ class FailureLog:
             self._flush()
 
     def count(self, *, window: Window, deployment: str | None = None, release: str | None = None) -> int:
-        """Requests that failed in the minutes that begin in the window, also the minute of its start. Lines that cannot be read are left out.
+        """Requests that failed in the minutes that begin in the window, and in that of its start.
+
+        Lines that cannot be read are left out.
 
         Raises FailuresTooNew.
         """
