@@ -19,6 +19,8 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import date, time, timedelta
+from decimal import Decimal
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -165,7 +167,9 @@ class SnapshotDiff:
         for change in self.changed if self.keyed is None else ():
             cells = "" if change.cells is None else f", {change.cells:,} of {self.compared:,} cells"
             lines.append(f"changed: {change.name}{cells}")
-            lines += [f"  row {row}: {before!r} -> {after!r}" for row, before, after in change.examples]
+            lines += [
+                f"  row {row}: {cell_text(before)} -> {cell_text(after)}" for row, before, after in change.examples
+            ]
         if self.reordered:
             lines.append("the columns stand in another order")
         if self.keyed is not None:
@@ -189,7 +193,8 @@ class SnapshotDiff:
                     "name": change.name,
                     "cells": change.cells,
                     "examples": [
-                        {"row": row, "before": repr(old), "after": repr(new)} for row, old, new in change.examples
+                        {"row": row, "before": cell_text(old), "after": cell_text(new)}
+                        for row, old, new in change.examples
                     ],
                 }
                 for change in self.changed
@@ -198,6 +203,15 @@ class SnapshotDiff:
             "compared": self.compared,
             "keyed": None if self.keyed is None else self.keyed.as_plain(),
         }
+
+
+def cell_text(value: Any) -> str:
+    """A value of a cell for people: a time as ISO 8601 writes it, text in quotes.
+
+    >>> cell_text("a"), cell_text(None)
+    ("'a'", 'None')
+    """
+    return str(value) if isinstance(value, date | time | timedelta | Decimal) else repr(value)  # a datetime is a date
 
 
 def content(table: pa.Table) -> Content:
