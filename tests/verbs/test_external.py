@@ -626,3 +626,37 @@ def test_categories_of_a_frame_are_refused_of_xgboost_for_what_they_are(project)
     model = XGBClassifier(n_estimators=3, enable_categorical=True).fit(frame, FRAME.churned)
     with pytest.raises(NotCaptured, match=r"categorical features of XGBoost are not supported.*plan"):
         project.release("churn", from_=model, sample=frame.assign(churned=FRAME.churned), target="churned")
+
+
+def test_a_deployment_that_is_not_there_is_answered_with_those_that_are(project, churn):
+    project.release("churn", from_=churn, sample=sample("churned"))
+    project.deploy("churn", reason="a test")
+    for ask in (lambda: project.deploy("nope"), lambda: project.predict("nope", requests(1))):
+        with pytest.raises(UsageError, match="no deployment is named 'nope'") as refused:
+            ask()
+        assert refused.value.expected == "There is churn."
+
+
+def test_a_prediction_before_the_first_deployment_names_the_command_that_makes_it(project, churn):
+    project.release("churn", from_=churn, sample=sample("churned"))
+    with pytest.raises(UsageError, match="nothing is deployed as 'churn'") as refused:
+        project.predict("churn", requests(1))
+    assert "seatrial deploy churn" in refused.value.next
+
+
+def test_status_says_approve_where_a_second_person_is_needed_first(tmp_path, churn, monkeypatch):
+    monkeypatch.setenv("SEATRIAL_POLICY_APPROVAL", "required")
+    with Project(tmp_path, actor="ada") as opened:
+        done = opened.release("churn", from_=churn, sample=sample("churned"))
+        assert opened.status()[0].next.startswith(f"seatrial approve {done.id}")
+    with Project(tmp_path, actor="bob") as opened:
+        opened.approve(done.id, reason="looked at")
+        assert opened.status()[0].next == "seatrial deploy churn"
+
+
+def test_a_field_that_a_loaded_model_does_not_know_is_named(project, churn):
+    from seatrial.embedded import RowRefused, load
+
+    project.release("churn", from_=churn, sample=sample("churned"))
+    with load("churn", project=project.folder) as model, pytest.raises(RowRefused, match="Not a field: 'agge'"):
+        model.predict({**requests(1)[0], "agge": 3})

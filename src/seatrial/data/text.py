@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from seatrial.core.clock import iso
@@ -27,8 +28,14 @@ def why_text(column: pa.ChunkedArray) -> str:
 
 
 def cell(value: Any) -> str:
-    """A value of a table: times with a zone as ISO 8601 in UTC, all others as Python writes them."""
-    return iso(value) if isinstance(value, datetime) and value.tzinfo is not None else repr(value)
+    """A value of a table: times with a zone as ISO 8601 in UTC, text in quotes.
+
+    >>> cell("a"), cell(None), cell(date(2024, 3, 1))
+    ("'a'", 'None', '2024-03-01')
+    """
+    if isinstance(value, datetime) and value.tzinfo is not None:
+        return iso(value)
+    return str(value) if isinstance(value, date | time | timedelta | Decimal) else repr(value)  # a datetime is a date
 
 
 def _is_number(text: str) -> bool:

@@ -30,7 +30,7 @@ from seatrial.core.identity import canonical_json, content_id, new_id
 from seatrial.core.records import Record
 from seatrial.core.settings import Engine
 from seatrial.core.windows import Window, parse_window
-from seatrial.folder.loading import UnknownName
+from seatrial.folder.loading import UnknownName, pick
 from seatrial.folder.workspace import SERVING_WAITS, SQLITE, STATE
 from seatrial.verbs.inputs import CLOCKS_DIFFER_US, Inputs, TimeInFuture, columns
 from seatrial.verbs.nouns import Nouns
@@ -445,6 +445,7 @@ class Building(Nouns):
             intervals=fitted.intervals,
             slices=fitted.slices,
             threshold=fitted.threshold,
+            reused=[str(one["step"]) for one in steps.ran if one["hit"]],
         )
 
     def feature_join(
@@ -645,15 +646,6 @@ class Building(Nouns):
             notes=[*([] if source.kind == "run" else notes(source, left)), *_unanswerable(source)],
             needs_approval=self._needs_approval(source.name, built.id),
         )
-
-    def _needs_approval(self, model: str, release: str) -> bool:
-        """Whether policy lets this release go live only when somebody approves it, and nobody has."""
-        from seatrial.retraining.approval import approval_of
-
-        if self.settings.policy.approval != "required":
-            return False
-        said = [approval_of(self.metadata, name, release) for name in self._deployments_of(model) or [model]]
-        return not any(one is not None and one.decision == "approved" for one in said)
 
     def _brought_in(
         self,
@@ -951,6 +943,7 @@ class Building(Nouns):
         request_ids: the caller's own id of each row, or none at all. return_features: answer with the model's inputs
         and the state of every view, too.
         """
+        from seatrial.deployment.deploy import nothing_deployed
         from seatrial.serving.client import Client
 
         name = self._deployment(model).name
@@ -962,6 +955,8 @@ class Building(Nouns):
                     for row, id in asked
                 ]
         self._reconcile_or_warn()
+        if name not in self.routes.names():
+            raise nothing_deployed(name)
         service = self._service(replay=True, only=[name])
         service.refresh()
         try:
@@ -1399,8 +1394,11 @@ class Building(Nouns):
         declared = self.definitions
         if name is None and not declared.deployments:
             return Deployment(self._model(None).name)
-        if name is None or name in declared.deployments or name not in self._models():
+        if name is None or name in declared.deployments:
             return declared.deployment(name)
+        if name not in self._models():
+            own = [model for model in self._models() if self._deployments_of(model) == [model]]
+            return pick("deployment", {**{one: Deployment(one) for one in own}, **declared.deployments}, name)
         names = self._deployments_of(name)
         if len(names) > 1:
             raise UsageError(

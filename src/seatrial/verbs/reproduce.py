@@ -37,7 +37,7 @@ from seatrial.training.differences import Difference, in_order, of_code, of_data
 from seatrial.verbs.building import Building, definition_of
 from seatrial.verbs.inputs import Inputs, Inspect
 from seatrial.verbs.results import Progress
-from seatrial.verbs.runs import DEFINITIONS, finished, recorded_rows, sources_of, unpack
+from seatrial.verbs.runs import DEFINITIONS, finished, keys_of, recorded_rows, sources_of, unpack
 
 if TYPE_CHECKING:
     import numpy as np
@@ -434,7 +434,7 @@ def _source(project: Building, source: str, run: Record, tables: Recorded, table
         both = (tables.snapshot(source)[1], table)
     except SeatrialError:
         both = None
-    found = of_data(source, before, after, both)
+    found = of_data(source, before, after, both, keys=keys_of(project, [source]))
     return [found] if found else []
 
 

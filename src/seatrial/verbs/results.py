@@ -54,7 +54,7 @@ class Trained(msgspec.Struct, frozen=True):
 
     version: None when a gate said no. rows: counts of the split. notes: what had to be assumed. leak_guard: what could
     not be checked for leaks; empty when everything was. sample: the rows of a sample, which never becomes a version.
-    intervals, slices, threshold: as in the run's record.
+    intervals, slices, threshold: as in the run's record. reused: the steps that an earlier run had made already.
     """
 
     model: str
@@ -75,6 +75,7 @@ class Trained(msgspec.Struct, frozen=True):
     intervals: dict[str, Any] = {}
     slices: dict[str, Any] = {}
     threshold: dict[str, Any] | None = None
+    reused: list[str] = []
 
     def _repr_html_(self) -> str:
         refused = [gate["reason"] for gate in self.gates if not gate["passed"]]
