@@ -97,6 +97,22 @@ def seatrial_client(url):
     return Client(url, caller="a test")
 
 
+def test_its_card_shows_the_metrics_of_the_sample_with_their_intervals(project, churn):
+    done = project.release("churn", from_=churn, sample=sample("churned"), target="churned")
+    intervals = project.record(project.record(done.id).inputs[1]).body["intervals"]["of"]
+    measured = project.release_show(done.id)["metrics"]
+    low, high = intervals["roc_auc"]
+    assert low < measured["roc_auc"] < high
+    card = project.release_card(done.id).text
+    assert f"{measured['roc_auc']:.4g} | {low:.4g} to {high:.4g}" in card
+    assert "the model may have been trained on these rows" in card
+    assert "a good mean can hide a bad part" in card
+    alone = project.release("alone", from_=churn, sample=sample("churned"))
+    assert "roc_auc" not in project.release_card(alone.id).text
+    again = project.release("churn", from_=churn, sample=sample("churned"), target="churned")
+    assert (again.id, again.new) == (done.id, False)
+
+
 def test_the_release_says_where_its_model_is_from_and_invents_nothing(project, churn, tmp_path):
     skops.io.dump(churn, tmp_path / "model.skops")
     done = project.release("churn", from_=tmp_path / "model.skops", sample=sample("churned"), target="churned")

@@ -377,6 +377,16 @@ def deployed(done: Plain) -> list[Block]:
             Line(f"  Nothing was changed; it is generation {done['generation']}."),
             Line("Next: seatrial serve"),
         ]
+    if done.get("share", 100) < 100:
+        return [
+            Line(
+                f"✓ {done['deployment']}: version {done['version']} takes {done['share']:g} % ({done['live']}).",
+                "green",
+            ),
+            Line(f"  Live        {done['previous']}, with the rest"),
+            Line(f"  Generation  {done['generation']}, {done['strategy'].replace('_', '-')}"),
+            Line(f"Next: seatrial deployments status {done['deployment']}"),
+        ]
     return [
         Line(f"✓ {done['deployment']}: version {done['version']} is live ({done['live']}).", "green"),
         Line(f"  Before      {done['previous'] or 'nothing was live'}"),
@@ -463,6 +473,8 @@ def statuses(models: list[Plain]) -> list[Block]:
         }
         blocks.append(Line(model["model"], "bold"))
         blocks += [Line(f"  {name:<12}  {value}") for name, value in card.items() if value]
+        if model.get("distrusted"):
+            blocks.append(Line(f"  signature     by {model['distrusted']}, a key that was revoked", "red"))
         if model.get("refused"):
             blocks.append(
                 Line(f"  last run      {model['refused']} was refused: {'; '.join(model['refused_because'])}", "red")
@@ -755,7 +767,8 @@ def _evidence(thing: Plain) -> list[Block]:
 
         blocks += [*([] if metrics else [Line()]), Line(sample_words(more, bool(metrics)), "dim")]
     if drawn.get("few"):
-        words = f"the test part has {drawn['clusters']} {drawn['unit']}s only: the intervals are too narrow"
+        of = f"has {drawn['clusters']} {drawn['unit']}s only" if drawn["clusters"] < 20 else "lies within one hour"
+        words = f"the test part {of}: the intervals are too narrow"
         blocks.append(Line(f"note: {words}", "dim"))
     threshold = thing.get("threshold")
     blocks += _threshold(threshold) if isinstance(threshold, dict) else []  # a manifest's is a number

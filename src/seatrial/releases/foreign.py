@@ -61,7 +61,8 @@ class Foreign:
 
     native: it, in a form that is kept. estimator: its class by import path; empty when it has none.
     names: of its inputs, in order; empty when it was given an array. inputs: how many it takes; None: it does not say.
-    columns_by_name: whether its steps ask for columns by name. categories: for inputs that are text, what it knows.
+    columns_by_name: whether its steps ask for columns by name. complete: places of inputs that it takes no null in.
+    categories: for inputs that are text, what it knows.
     classes: of several, in the order of its probabilities, or the two of a binary one; empty when it does not say.
     class_count: of how many classes it gives probabilities; 0 for other tasks.
     answers: what the model itself, before it was written in another form, answered on the sample, when it was asked.
@@ -74,6 +75,7 @@ class Foreign:
     names: tuple[str, ...] = ()
     inputs: int | None = None
     columns_by_name: bool = False
+    complete: tuple[int, ...] = ()
     categories: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     classes: tuple[Class, ...] = ()
     class_count: int = 0
@@ -203,7 +205,8 @@ def of_object(model: Any, task: Task | None = None) -> Foreign:
         )
     native = capture(model, chosen)
     names = input_names(model)
-    by_name = False
+    complete = boosters.cat_features(model)
+    by_name = bool(complete)
     if native.format == "skops":
         fresh = native.load()
         by_name = asks_by_name(fresh)
@@ -217,6 +220,7 @@ def of_object(model: Any, task: Task | None = None) -> Foreign:
         names=names,
         inputs=_inputs(model),
         columns_by_name=by_name,
+        complete=complete,
         categories=_categories(model, native, names),
         classes=_classes(model, chosen),
         class_count=_class_count(native),
@@ -307,11 +311,33 @@ def read_mlflow(
     if needs.is_file():
         lines = needs.read_text(encoding="utf-8", errors="replace").splitlines()
         facts["requirements"] = [line for line in lines if line.strip()][:MOST_PARAMETERS]
-    data = file.read_bytes()
+    data = _whole_graph(file) if flavor == "onnx" else file.read_bytes()
+    kept_as = str(about.get("save_format") or "cbm")
+    if flavor == "catboost" and kept_as != "cbm":
+        raise ForeignUnreadable(
+            f"the model in MLflow is CatBoost's, written as '{kept_as}'.",
+            expected="CatBoost's own form (cbm) is expected, which log_model writes unless told otherwise.",
+            next="Log it again without format=.",
+            state="Nothing was released.",
+        )
     try:
         return read_bytes(data, task, width, name=file.name), facts
     except (PickleRefused, TypeNotTrusted):
         return _taken_over(data, task, sample), facts | {"opened": "apart"}
+
+
+def _whole_graph(file: Path) -> bytes:
+    """An ONNX graph with the weights in it that lie in files beside it, which is how MLflow writes large ones."""
+    import onnx
+
+    try:
+        return bytes(onnx.load(str(file)).SerializeToString())
+    except Exception as error:  # protobuf, or a file of weights that is not there or lies elsewhere
+        raise ForeignUnreadable(
+            f"the graph {file.name} that MLflow gave cannot be read: {one_line(error)}",
+            expected="The graph is expected, with its files of weights beside it.",
+            state="Nothing was released.",
+        ) from None
 
 
 def _taken_over(data: bytes, task: Task | None, sample: pa.Table) -> Foreign:

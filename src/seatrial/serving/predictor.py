@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import struct
 from collections.abc import Callable, Sequence
+from concurrent import futures
 from dataclasses import dataclass
 from math import isfinite, isnan
 from typing import Any, ClassVar, NamedTuple
@@ -28,6 +29,7 @@ from seatrial.features.lookup import Lookup
 from seatrial.features.plan import FeaturePlan
 from seatrial.releases.named import UnseenNotAccepted
 from seatrial.releases.runtime import MissingNotAccepted, ScoreNotFinite
+from seatrial.releases.supervised import START_SECONDS, ChildRestarting, died_twice
 from seatrial.serving.metrics import Counted, Metrics
 from seatrial.serving.requests import Request, RequestReader
 from seatrial.serving.row import row_encoder
@@ -78,6 +80,7 @@ class Release:
     """A release as it is served: verified, its golden rows replayed.
 
     threshold: the probability from which a binary prediction is 1.
+    elsewhere: whether another process scores, so that `score` waits for it, and may raise ChildRestarting.
     no_missing: positions of the inputs without which the model has no answer. no_unseen: named inputs of which it takes
         no category that was never seen.
     example: a sound row of request fields, for the documentation; may be empty.
@@ -94,6 +97,8 @@ class Release:
     no_unseen: tuple[str, ...] = ()
     description: str = ""
     example: dict[str, Any] | None = None
+    elsewhere: bool = False
+    signed_by: str = ""
 
 
 @dataclass(frozen=True)
@@ -106,10 +111,14 @@ class Share:
 
 
 class Answer(NamedTuple):
-    """An HTTP status and a JSON body: a prediction when it is 200, else a problem document (RFC 9457)."""
+    """An HTTP status and a JSON body: a prediction when it is 200, else a problem document (RFC 9457).
+
+    retry_after: seconds after which asking again may help; 0: nothing is known of that.
+    """
 
     status: int
     body: bytes
+    retry_after: int = 0
 
 
 class Draft(NamedTuple):
@@ -199,6 +208,7 @@ class Predictor:
     ) -> None:
         self.deployment = deployment
         self.shares = tuple(shares)
+        self.elsewhere = any(share.release.elsewhere for share in shares)
         self.replay = replay
         self.max_rows = max_rows
         fields = _common_fields(deployment, [share.release.signature for share in shares])
@@ -229,20 +239,45 @@ class Predictor:
         """
         return finish(self._log, [self.draft(body, caller)])[0]
 
-    def draft(self, body: bytes, caller: str = "") -> Draft:
-        """`handle` without its last step: nothing is logged or counted yet. Never raises."""
-        start = monotonic()
+    def draft(self, body: bytes, caller: str = "", *, since: float | None = None, wait: bool = True) -> Draft:
+        """`handle` without its last step: nothing is logged or counted yet. Never raises, unless it may not wait.
+
+        since: the monotonic instant at which the request was complete; now by default.
+        wait: for a process that is started again; otherwise ChildRestarting is raised then.
+        """
+        start = monotonic() if since is None else since
         try:
             request = self.reader.read(body)
             arm = self._only
             if arm is None or request.many:
                 return self._answer_many(request, caller, start)
             return self._answer_one(arm, request, caller, start)
+        except ChildRestarting as error:
+            if not wait:
+                raise
+            return self._draft_again(error, body, caller, start)
         except SeatrialError as error:
             return Draft(self.refuse(error))
         except Exception:
             _LOGGER.exception("a request could not be answered")  # the trace names code, never the request
             return Draft(self.refuse(ServerFailed("the server failed at this request.")))
+
+    def _draft_again(self, error: ChildRestarting, body: bytes, caller: str, start: float) -> Draft:
+        deaths = 0
+        while (left := start + START_SECONDS - monotonic()) > 0:
+            deaths += error.died
+            if deaths > 1:
+                return self.gave_up(error, deaths)
+            futures.wait([error.started], left)
+            try:
+                return self.draft(body, caller, since=start, wait=False)
+            except ChildRestarting as again:
+                error = again
+        return self.gave_up(error, deaths)
+
+    def gave_up(self, error: ChildRestarting, deaths: int) -> Draft:
+        """The answer to a request that waited for its process in vain. deaths: how often it died of this request."""
+        return Draft(self.refuse(died_twice(f"on this request: {error.found}") if deaths > 1 else error))
 
     def count(self, draft: Draft, now: float) -> None:
         """Count an answer that leaves now."""
@@ -625,7 +660,8 @@ def problem(error: SeatrialError) -> Answer:
     for name in ("field", "row"):
         if error.facts.get(name) is not None:
             document[name] = error.facts[name]
-    return Answer(error.http_status, msgspec.json.encode(document))
+    seconds = error.facts.get("retry_after")
+    return Answer(error.http_status, msgspec.json.encode(document), seconds if isinstance(seconds, int) else 0)
 
 
 def _common_fields(deployment: str, signatures: Sequence[Signature]) -> list[Field]:

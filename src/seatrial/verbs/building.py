@@ -20,7 +20,7 @@ from decimal import Decimal
 from functools import cached_property, partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import msgspec
 
@@ -147,8 +147,7 @@ class Building(Nouns):
 
         Raises DataRefused, and writes nothing, when any of them breaks an expectation.
         """
-        taken, _ = self._inputs.snapshots(self._inputs.raw(sources), progress)
-        return taken
+        return self._inputs.kept(self._inputs.raw(sources), progress)
 
     def materialize(self, *views: str, at: datetime | None = None, progress: Progress | None = None) -> list[Written]:
         """Bring the online store up to `at` (default: now) for all views, or those named. Repeating it is safe.
@@ -317,7 +316,7 @@ class Building(Nouns):
         engine: Engine | None = None,
         sample: int | float | None = None,
         fresh: bool = False,
-        tune: bool = True,
+        tune: bool | Literal["champion"] = True,
         progress: Progress | None = None,
     ) -> Trained:
         """Fit a model on what was known at `cutoff` (default: now), judge it, and make it a version if its gates pass.
@@ -328,13 +327,15 @@ class Building(Nouns):
         "spark" (default: the settings'): where features are joined; the same rows.
         sample: learn from so many rows only (5000), or from a share of them (0.1): a quick run, marked as a sample,
         that never becomes a version. fresh: join features, tune and cross-validate again, also when nothing was
-        changed. tune: False takes the declared parameters of a model that says `tune=Tune(...)`.
+        changed. tune: False takes the declared parameters of a model that says `tune=Tune(...)`; "champion" those that
+        the run behind the live release chose, as `retrain` does, and tunes when there is no such choice.
         Raises BreaksLiveRelease, before anything is written, when the project was changed so that a live release's
         features can no longer be kept up, and LeakFound, and trains nothing, for a column that knows more than could
         be known.
         """
         from seatrial.features.frozen import frozen_source
         from seatrial.features.leaks import note, refusal
+        from seatrial.retraining.refit import champions_choice
         from seatrial.training.environment import describe
         from seatrial.training.pipeline import fit
         from seatrial.training.remembered import remembered_folds
@@ -387,9 +388,14 @@ class Building(Nouns):
         if sample is not None:
             body["sample"] = {"size": sample, "rows": rows.num_rows}
         unfinished = Record(run, "run", declared.name, (training_set, *snapshots), body)
-        with self._failing(unfinished, declared, progress) as tell:
+        with self._failing(unfinished, declared, progress, started_us) as tell:
             if declared.tune is not None and tune:
-                declared = self._tuned(declared, rows, request, training_set, body, fresh, tell)
+                chosen = champions_choice(self.metadata, declared, self._deployments_of(declared.name))
+                declared = (
+                    self._as_chosen(declared, chosen, body)
+                    if chosen and tune == "champion"
+                    else self._tuned(declared, rows, request, training_set, body, fresh, tell)
+                )
             fitted = fit(
                 declared,
                 rows,
@@ -791,14 +797,17 @@ class Building(Nouns):
         release: str | None = None,
         reason: str = "",
         expected: int | None = None,
+        at_once: bool = False,
     ) -> Deployed:
         """Give a deployment's traffic to a release (default: the model's newest). When it has it, nothing is written.
 
         model: the deployment's name. release: an id or its start, or what `release` takes as a name.
-        reason: why, in words; needed for a model without owner or runbook.
+        reason: why, in words; needed for a model without owner or runbook, and with `at_once`.
         expected: the generation that the caller saw; raises HeadMoved when somebody deployed since.
+        at_once: all of the traffic, whatever the strategy. Raises RolloutUnderWay, NoReason.
         """
         from seatrial.deployment.deploy import Traffic, deploy, live
+        from seatrial.deployment.rollout import Decider, begin, check_alone, is_other, rollout_of
         from seatrial.governance.audit import anchor
         from seatrial.verbs.custody import follow
 
@@ -820,19 +829,26 @@ class Building(Nouns):
                 audit=anchor(self.metadata),
                 changed=False,
             )
+        check_alone(deployment.name, before, at_once=at_once, reason=reason)
         sign, verify = self.signer
-        done = deploy(
-            self.metadata,
-            self.routes,
-            deployment,
-            [Traffic(chosen, chosen.body["object"])],
-            sign=sign,
-            verify=verify,
-            actor=self.actor,
-            at_us=self.now_us,
-            expected=expected,
-            reason=reason,
-        )
+        if before is not None and not at_once and deployment.strategy.kind != "blue_green" and is_other(before, chosen):
+            decider = Decider(self.metadata, self.routes, sign, verify, self.actor, self.now_us)
+            old = self.record(before.record.inputs[0])
+            done = begin(decider, deployment, old, chosen, expected=expected, reason=reason)
+        else:
+            done = deploy(
+                self.metadata,
+                self.routes,
+                deployment,
+                [Traffic(chosen, chosen.body["object"])],
+                sign=sign,
+                verify=verify,
+                actor=self.actor,
+                at_us=self.now_us,
+                expected=expected,
+                reason=reason,
+            )
+        rollout = rollout_of(done)
         follow(self, self.metadata)
         self._start_mirror()
         return Deployed(
@@ -843,6 +859,7 @@ class Building(Nouns):
             previous=before.record.inputs[0] if before else None,
             strategy=deployment.strategy.kind,
             audit=anchor(self.metadata),
+            share=rollout.share if rollout else 100.0,
         )
 
     def _check_servable(self, release: Record, deployment: Deployment) -> None:
@@ -1015,17 +1032,6 @@ class Building(Nouns):
             per_second=round(len(asked) / seconds, 1) if asked else 0.0,
         )
 
-    def export_docker(self, release: str | None, folder: str | Path) -> list[str]:
-        """Write a folder from which Docker builds a server for one release; the names of the files."""
-        from seatrial.export.docker import export
-
-        chosen = self.chosen_release(None, release)
-        target = Path(folder)
-        written = export(self.objects.path(chosen.body["object"]), target, trusted=self.trusted)
-        with self.metadata.transaction() as transaction:
-            self.event(transaction, "release.exported", chosen.id, {"form": "docker"})
-        return written
-
     def doctor(self) -> list[Check]:
         """Whether this machine and folder are fit, and whether what is kept can be read and is whole."""
         from seatrial.folder.doctor import checks
@@ -1123,8 +1129,16 @@ class Building(Nouns):
         body |= {"tuning": tuned.record, "definition": definition_of(tuned.model)}
         return tuned.model
 
+    def _as_chosen(self, model: Model, chosen: dict[str, Any], body: dict[str, Any]) -> Model:
+        """The model with parameters that another run chose, which the run's body then says."""
+        from seatrial.training.tuning import as_tuned
+
+        model = as_tuned(model, chosen)
+        body |= {"tuning": chosen, "definition": definition_of(model)}
+        return model
+
     @contextmanager
-    def _failing(self, run: Record, model: Model, progress: Progress | None) -> Iterator[Progress]:
+    def _failing(self, run: Record, model: Model, progress: Progress | None, started_us: int) -> Iterator[Progress]:
         """Records the run as failed when what is done inside raises; a wrong call is only told. Gives a progress."""
         from seatrial.training.failure import failed_body
 
@@ -1142,10 +1156,13 @@ class Building(Nouns):
             raise
         except Exception as error:
             body = failed_body(model, error, stage) | run.body
+            failed = Record(run.id, run.kind, run.name, run.inputs, body)
             with self.metadata.transaction() as transaction:
-                transaction.add(Record(run.id, run.kind, run.name, run.inputs, body))
+                transaction.add(failed)
                 facts = {"model": model.name, "code": body["error"]["code"], "stage": stage}
                 self.event(transaction, "run.failed", run.id, facts)
+                transaction.enqueue(MLFLOW, self._record_message(failed, started_us))
+            self._start_mirror()
             if isinstance(error, SeatrialError):
                 error.state = f"Run {run.id} is recorded as failed; no version was made."
             raise
@@ -1172,13 +1189,31 @@ class Building(Nouns):
         self.objects.put_all({f"runs/{run}/{name}": data for name, data in files.items()})
         return {name: f"runs/{run}/{name}" for name in files}
 
+    @property
+    def _experiment(self) -> str:
+        """What MLflow calls all that is done in this project."""
+        return self.name
+
+    def _record_message(self, record: Record, started_us: int | None = None) -> dict[str, Any]:
+        """What MLflow is told of a run that was not trained here, or that failed, and of a model from elsewhere."""
+        from seatrial.registry.mlflow import record_message
+
+        now = machine_us()
+        return record_message(
+            record,
+            experiment=self._experiment,
+            started_us=now if started_us is None else started_us,
+            ended_us=now,
+            path=self.objects.path,
+        )
+
     def _run_message(self, record: Record, fitted: Fitted, started_us: int) -> dict[str, Any]:
         """What MLflow is told of a run."""
         from seatrial.registry.mlflow import run_message
 
         return run_message(
             record.id,
-            experiment=self.name,
+            experiment=self._experiment,
             name=f"{record.name} {iso(self.clock.now())}",
             started_us=started_us,
             ended_us=machine_us(),
@@ -1303,7 +1338,12 @@ class Building(Nouns):
         with self.metadata.transaction() as transaction:
             if version is None:
                 version = self.registry.create(
-                    run, actor=self.actor, at_us=self.now_us, number=manifest.version, within=transaction
+                    run,
+                    actor=self.actor,
+                    at_us=self.now_us,
+                    number=manifest.version,
+                    message=self._record_message(run),
+                    within=transaction,
                 )
                 transaction.move("adoption", run.name, run.id, expected=None)  # what nothing declares
             there = transaction.head("version_release", version.id)
@@ -1318,10 +1358,7 @@ class Building(Nouns):
             # what a machine needed is no part of a release, whose bytes are the same everywhere
             facts |= {"format": manifest.model_format, "cost": msgspec.to_builtins(built.cost)}
             self.event(transaction, "release.packed", built.id, facts)
-            if (
-                run.kind == "run" and "logged" not in run.body
-            ):  # of what was trained elsewhere MLflow holds no run of ours
-                transaction.enqueue(MLFLOW, self._release_message(body, built, version, run))
+            transaction.enqueue(MLFLOW, self._release_message(body, built, version, run))
         self._start_mirror()
         return True
 
@@ -1335,7 +1372,7 @@ class Building(Nouns):
             version=body["version"],
             version_id=version.id,
             run_id=run.id,
-            experiment=self.name,
+            experiment=self._experiment,
             release=built.id,
             semantic_version=body["semantic_version"],
             bundle=str(self.objects.path(body["object"])),
@@ -1372,12 +1409,14 @@ class Building(Nouns):
         return declared.deployments.get(names[0]) or Deployment(name)
 
     def _service(self, *, replay: bool, only: Sequence[str] | None = None) -> Service:
+        from seatrial.releases.keyring import WatchedKeys
         from seatrial.serving.service import load
 
         return load(
             routes=self.folder / STATE / "routes",
             read_bundle=self.objects.read,
-            trusted_keys=self.trusted,
+            trusted_keys=WatchedKeys(self.keys, lambda: self.trusted),
+            refuse_distrusted=self.settings.policy.distrusted == "refuse",
             online=self.online_for_serving(),
             log=self.log,
             replay=replay,

@@ -8,6 +8,7 @@ is an `adoption`, named by its content: bringing in the same model with the same
 from __future__ import annotations
 
 import os
+import re
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -44,6 +45,8 @@ MLFLOW = "mlflow:"
 FORMAT = 1
 METRICS_OF = "the sample, of which the model may have been trained"
 AS_GIVEN = 1e-6
+SEED = 42  # of the draws that intervals are made of
+_INDEX = re.compile(r"__index_level_\d+__")
 
 
 class BadSample(UsageError):
@@ -110,12 +113,14 @@ def require_name(name: str | None, sample: object) -> None:
 
 
 def sample_table(inputs: Inputs, sample: object) -> pa.Table:
-    """The sample as a table: a path (.parquet, .csv, .jsonl), a frame, or a list of dicts."""
+    """The sample as a table: a path (.parquet, .csv, .jsonl), a frame, or a list of dicts. The index of a pandas frame,
+    which its to_parquet writes as a column, is no input."""
     import pyarrow as pa
 
     rows = inputs.as_table(sample)
     try:
-        return pa.Table.from_pylist(rows) if isinstance(rows, list) else rows
+        table = pa.Table.from_pylist(rows) if isinstance(rows, list) else rows
+        return table.drop_columns([one for one in table.column_names if _INDEX.fullmatch(one)])
     except (pa.ArrowException, TypeError) as error:
         raise _bad_sample(f"the sample is no table: {error}.", "Every column holds values of one type.") from None
 
@@ -217,7 +222,19 @@ def adopt(
         workspace.objects.put(kept[file], data)
     parity = pa.table(columns_of(signature, rows))
     workspace.keep_table(kept["parity_rows.parquet"], partial(write_table, parity))
-    return Record(identity, KIND, name, (), {"format": FORMAT, "model": name, **facts, "files": kept})
+    body = {"format": FORMAT, "model": name, **facts, "files": kept}
+    if labels is not None:  # follows from the rest, so it is no part of the identity
+        known = ~np.isnan(labels)
+        body["intervals"] = intervals_of(model.task, labels[known], scores[known])
+    return Record(identity, KIND, name, (), body)
+
+
+def intervals_of(task: Task, labels: NDArray[np.float64], scores: NDArray[np.float64]) -> dict[str, Any]:
+    """The intervals of a model's metrics on rows that belong to nothing, as runs keep them."""
+    from seatrial.stats.bootstrap import intervals, resample
+
+    drawn = resample(labels.size, seed=SEED)
+    return drawn.as_plain() | {"of": intervals(task, labels, scores, drawn)}
 
 
 def made_elsewhere(adoption: Record) -> Made:
@@ -361,9 +378,16 @@ def _spelled(names: Sequence[str], there: Sequence[str]) -> tuple[str, ...]:
 def signature_of(model: Foreign, sample: pa.Table, names: tuple[str, ...]) -> Signature:
     fields, integers, categories = [], [], {}
     texts = {one.replace(" ", "_"): values for one, values in model.categories.items()}
-    for name in names:
+    for place, name in enumerate(names):
         column = sample[name]
         dtype = _dtype(name, column)
+        if place in model.complete and _has_nulls(column):
+            raise _bad_sample(
+                f"column '{name}' of the sample has nulls, and CatBoost takes none in a categorical feature.",
+                "The sample is expected as the model is given its rows.",
+                next="Put the text in their place that stood there in training.",
+                column=name,
+            )
         if dtype == "category":
             known = texts.get(name.replace(" ", "_"))
             if known is None and not model.columns_by_name:

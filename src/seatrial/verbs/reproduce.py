@@ -401,6 +401,9 @@ def _project(
         notes.append("the project's definitions cannot be loaded now, so they are not compared with the recorded ones")
         return []
     found = of_code(run.body["environment"]["code"], now["code"])
+    if run.body["environment"]["code"]["commit"] and now["code"]["commit"] is None:
+        found = [one for one in found if one.kind != "commit"]
+        notes.append("there is no git repository here, so the commit is not compared")
     model = project.definitions.models.get(run.name)
     if model is None:
         notes.append(f"the project declares no model '{run.name}' any more")

@@ -118,6 +118,7 @@ class Deployed(msgspec.Struct, frozen=True):
     version: of the live model. previous: the release that was live before.
     audit: the newest event of the audit log; kept elsewhere, it shows whether the log was cut since.
     changed: False when this release was live already, alone and as declared: then nothing was written.
+    share: percent of the traffic that the release has; below 100 a rollout has begun, and `previous` is still live.
     """
 
     deployment: str
@@ -128,6 +129,7 @@ class Deployed(msgspec.Struct, frozen=True):
     strategy: str
     audit: Anchor
     changed: bool = True
+    share: float = 100.0
 
 
 class Replayed(msgspec.Struct, frozen=True):
@@ -222,6 +224,7 @@ class ModelStatus(msgspec.Struct, frozen=True):
     """How a model stands.
 
     live: the version that answers. refused: the newest run, when its gates said no or it failed; refused_because: why.
+    distrusted: the key that signed what is live, when it is not trusted any more.
     next: the command that would bring it further.
     """
 
@@ -239,6 +242,7 @@ class ModelStatus(msgspec.Struct, frozen=True):
     next: str
     refused: str | None = None
     refused_because: list[str] = []
+    distrusted: str | None = None
 
 
 class Labelled(msgspec.Struct, frozen=True):
