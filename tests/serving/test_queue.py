@@ -106,8 +106,8 @@ def asked_all_the_time(url: str, name: str):
 
 
 def some_more(answers: list) -> None:
-    """Return when 30 further answers came."""
-    wanted = len(answers) + 30
+    """Return when 10 further answers came: well before a child is given up for being silent, which takes 5 s."""
+    wanted = len(answers) + 10
     until(lambda: len(answers) >= wanted)
 
 

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from seatrial.core.errors import Failed, SeatrialError, UsageError, counted, did_you_mean, listed
 from seatrial.data.session import ROW, session, with_row_numbers
-from seatrial.data.snapshot import BLOCK_ROWS, EXAMPLES, cell_text, differing, plain
+from seatrial.data.snapshot import BLOCK_ROWS, EXAMPLES, differing, plain
+from seatrial.data.text import cell
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -64,10 +65,7 @@ class KeyedDiff:
         ]
         for column in self.columns:
             lines.append(f"changed: {column.name}, in {counted(column.cells, 'row')}")
-            lines += [
-                f"  {key_text(key)}: {cell_text(before)} -> {cell_text(after)}"
-                for key, before, after in column.examples
-            ]
+            lines += [f"  {key_text(key)}: {cell(before)} -> {cell(after)}" for key, before, after in column.examples]
         lines += [f"added: {key_text(key)}" for key in self.came]
         return lines + [f"removed: {key_text(key)}" for key in self.went]
 
@@ -84,7 +82,7 @@ class KeyedDiff:
                     "name": column.name,
                     "cells": column.cells,
                     "examples": [
-                        {"key": key_text(key), "before": cell_text(old), "after": cell_text(new)}
+                        {"key": key_text(key), "before": cell(old), "after": cell(new)}
                         for key, old, new in column.examples
                     ],
                 }

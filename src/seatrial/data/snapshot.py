@@ -20,8 +20,6 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import date, time, timedelta
-from decimal import Decimal
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -30,6 +28,7 @@ import msgspec
 
 from seatrial.core.errors import Failed
 from seatrial.core.identity import canonical_json, content_id
+from seatrial.data.text import cell
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -168,9 +167,7 @@ class SnapshotDiff:
         for change in self.changed if self.keyed is None else ():
             cells = "" if change.cells is None else f", {change.cells:,} of {self.compared:,} cells"
             lines.append(f"changed: {change.name}{cells}")
-            lines += [
-                f"  row {row}: {cell_text(before)} -> {cell_text(after)}" for row, before, after in change.examples
-            ]
+            lines += [f"  row {row}: {cell(before)} -> {cell(after)}" for row, before, after in change.examples]
         if self.reordered:
             lines.append("the columns stand in another order")
         if self.keyed is not None:
@@ -194,8 +191,7 @@ class SnapshotDiff:
                     "name": change.name,
                     "cells": change.cells,
                     "examples": [
-                        {"row": row, "before": cell_text(old), "after": cell_text(new)}
-                        for row, old, new in change.examples
+                        {"row": row, "before": cell(old), "after": cell(new)} for row, old, new in change.examples
                     ],
                 }
                 for change in self.changed
@@ -204,15 +200,6 @@ class SnapshotDiff:
             "compared": self.compared,
             "keyed": None if self.keyed is None else self.keyed.as_plain(),
         }
-
-
-def cell_text(value: Any) -> str:
-    """A value of a cell for people: a time as ISO 8601 writes it, text in quotes.
-
-    >>> cell_text("a"), cell_text(None)
-    ("'a'", 'None')
-    """
-    return str(value) if isinstance(value, date | time | timedelta | Decimal) else repr(value)  # a datetime is a date
 
 
 def content(table: pa.Table) -> Content:

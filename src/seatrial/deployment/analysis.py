@@ -42,7 +42,7 @@ class Answers:
 
     at_us: the instant of each. latency_ms, degraded, score: as logged; score is P(positive), the probability of the
     likeliest class or the value. loss: by its label, smaller is better; NaN where no label is known. failed: requests
-    of this arm that got a 5xx; None where failures are not told apart by arm.
+    of this arm that got a 5xx.
     """
 
     at_us: NDArray[np.int64]
@@ -50,7 +50,7 @@ class Answers:
     degraded: NDArray[np.bool_]
     score: NDArray[np.float64]
     loss: NDArray[np.float64]
-    failed: int | None = None
+    failed: int
 
 
 class Figure(msgspec.Struct, frozen=True):
@@ -225,8 +225,6 @@ def _figure(guardrail: Guardrail, live: Answers, new: Answers) -> Figure:
 def _pair(harm: Harm, live: Answers, new: Answers) -> tuple[Moments, Moments] | None:
     """The harm's moments in both arms; None where it cannot be told."""
     if harm == "errors":
-        if live.failed is None or new.failed is None:
-            return None
         return _share(live.failed, live.failed + live.at_us.size), _share(new.failed, new.failed + new.at_us.size)
     if not live.at_us.size or not new.at_us.size:
         return None

@@ -14,7 +14,7 @@ import numpy as np
 
 from seatrial.core.errors import listed
 from seatrial.core.signature import NamedRows, Task
-from seatrial.releases.native import NativeDamaged, NotCaptured, Scorer, one_line
+from seatrial.releases.native import NativeDamaged, NotCaptured, Scorer, matrix, one_line
 
 # Objectives whose answer is what the task asks for; XGBoost's others answer with a margin, a class or a rank.
 XGBOOST_OBJECTIVES: dict[str, tuple[str, ...]] = {
@@ -167,7 +167,7 @@ def score_catboost(model: Any, task: Task) -> Scorer:
     categorical = cat_features(model)
 
     def score(rows: Any) -> Any:
-        given = _matrix(rows, categorical) if categorical else rows
+        given = _objects(rows, categorical) if categorical else matrix(rows)
         found = np.asarray(model.predict(given, prediction_type=kind, thread_count=1), dtype=np.float64)
         if task == "regression":
             return found.reshape(-1)
@@ -199,7 +199,7 @@ def with_categories(frame: Any, categorical: Sequence[int | str]) -> Any:
     return frame
 
 
-def _matrix(rows: NamedRows, categorical: Sequence[int | str]) -> Any:
+def _objects(rows: NamedRows, categorical: Sequence[int | str]) -> Any:
     """The same of columns by name as objects [n, k]: for one row that takes a fifth of the time."""
     found = np.empty((len(rows), len(rows.columns)), dtype=object)
     for place, (name, values) in enumerate(rows.columns.items()):

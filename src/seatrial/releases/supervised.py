@@ -55,7 +55,8 @@ class ChildUnavailable(Unavailable):
 class ChildRestarting(Unavailable):
     """The process that scores for a release is being started again.
 
-    started: done when it was started, or could not be. died: it ended while it scored these rows.
+    started: done when it was started, or could not be. died: it ended while it scored these rows. release: whose it
+    is, where that is known.
     """
 
     code = "runtime.child_restarting"
@@ -69,6 +70,7 @@ class ChildRestarting(Unavailable):
         )
         self.started = started
         self.died = died
+        self.release = ""
 
 
 class ScoringFailed(Failed):

@@ -256,11 +256,10 @@ class Predictor:
             if not wait:
                 raise
             return self._draft_again(error, body, caller, start)
-        except SeatrialError as error:
-            return Draft(self.refuse(error))
-        except Exception:
-            _LOGGER.exception("a request could not be answered")  # the trace names code, never the request
-            return Draft(self.refuse(ServerFailed("the server failed at this request.")))
+        except _ScoringFailed as failed:
+            return Draft(self.refuse(_told(failed.error), failed.release))
+        except Exception as error:
+            return Draft(self.refuse(_told(error)))
 
     def _draft_again(self, error: ChildRestarting, body: bytes, caller: str, start: float) -> Draft:
         deaths = 0
@@ -277,7 +276,8 @@ class Predictor:
 
     def gave_up(self, error: ChildRestarting, deaths: int) -> Draft:
         """The answer to a request that waited for its process in vain. deaths: how often it died of this request."""
-        return Draft(self.refuse(died_twice(f"on this request: {error.found}") if deaths > 1 else error))
+        told = died_twice(f"on this request: {error.found}") if deaths > 1 else error
+        return Draft(self.refuse(told, error.release))
 
     def count(self, draft: Draft, now: float) -> None:
         """Count an answer that leaves now."""
@@ -285,17 +285,20 @@ class Predictor:
             counted.rows += rows
         self._arms[0].counted.took(now - draft.start)
 
-    def refuse(self, error: SeatrialError) -> Answer:
-        """The answer that reports `error`, counted."""
+    def refuse(self, error: SeatrialError, release: str = "") -> Answer:
+        """The answer that reports `error`, counted. release: the one whose scoring failed."""
         self._metrics.failed(self._model, error.code)
         if self._log is not None and error.http_status >= 500:
-            self._log.failures.add(self.deployment, error.http_status, self._now_us())
+            self._log.failures.add(self.deployment, error.http_status, self._now_us(), release)
         return problem(error)
 
     def _answer_one(self, arm: _Arm, request: Request, caller: str, start: float) -> Draft:
         """The short way for what most requests are: one row, one arm."""
         at_us = self._now_us() if request.at_us is None else request.at_us
-        scored = arm.score_one(request.rows[0], at_us, request.bounded)
+        try:
+            scored = arm.score_one(request.rows[0], at_us, request.bounded)
+        except Exception as error:
+            raise _of_release(error, arm) from error
         prediction_id = uuid7()
         request_id = request.request_id or prediction_id
         latency = round((monotonic() - start) * 1000, 3)
@@ -327,7 +330,10 @@ class Predictor:
         scored: list[tuple[_Arm, _Scored]] = [(self._arms[0], _NOTHING)] * len(request.rows)
         for position, numbers in by_arm.items():
             arm = self._arms[position]
-            results = arm.score([request.rows[number] for number in numbers], at_us, request.bounded)
+            try:
+                results = arm.score([request.rows[number] for number in numbers], at_us, request.bounded)
+            except Exception as error:
+                raise _of_release(error, arm) from error
             for number, result in zip(numbers, results, strict=True):
                 scored[number] = (arm, result)
         ids = [uuid7() for _ in scored]
@@ -377,6 +383,31 @@ class Predictor:
             return 0
         key = request_id if self._route_position is None else str(row[self._route_position])
         return choose(self._cuts, bucket(self._salt, key))
+
+
+class _ScoringFailed(Exception):
+    """A release could not score rows that were well formed; or a row does not suit it."""
+
+    def __init__(self, error: Exception, release: str) -> None:
+        super().__init__(str(error))
+        self.error = error
+        self.release = release
+
+
+def _of_release(error: Exception, arm: _Arm) -> Exception:
+    """The error that tells of which release another one is."""
+    if isinstance(error, ChildRestarting):
+        error.release = arm.release.id
+        return error
+    return _ScoringFailed(error, arm.release.id)
+
+
+def _told(error: Exception) -> SeatrialError:
+    """What a caller is told of an error; the trace of an unforeseen one names code, never the request."""
+    if isinstance(error, SeatrialError):
+        return error
+    _LOGGER.error("a request could not be answered", exc_info=error)
+    return ServerFailed("the server failed at this request.")
 
 
 def finish(log: PredictionLog | None, drafts: Sequence[Draft]) -> list[Answer]:

@@ -102,9 +102,18 @@ def _analysis(
     if not isinstance(strategy, Canary | ABTest) or strategy.kind != rollout.strategy:
         raise no_rollout(deployment.name)
     now_us = workspace.now_us
-    sample = sampled(Window(rollout.since_us + TAKE_UP_US, max(now_us, rollout.since_us + TAKE_UP_US + 1)))
-    losses = _losses(sample)
-    live, new = (_answers(sample, losses, release) for release in (rollout.live, rollout.new))
+    window = Window(rollout.since_us + TAKE_UP_US, max(now_us, rollout.since_us + TAKE_UP_US + 1))
+    sample = sampled(window)
+    of_rows = _losses(sample)
+    live, new = (
+        _answers(
+            sample,
+            of_rows,
+            release,
+            workspace.log.failures.count(window=window, deployment=deployment.name, release=release),
+        )
+        for release in (rollout.live, rollout.new)
+    )
     return analyse(
         strategy,
         rollout.share,
@@ -122,7 +131,7 @@ def _losses(sample: Sample) -> NDArray[np.float64]:
     return losses(sample.task, sample.label_values(), sample.scores())
 
 
-def _answers(sample: Sample, losses: NDArray[np.float64], release: str) -> Answers:
+def _answers(sample: Sample, losses: NDArray[np.float64], release: str, failed: int) -> Answers:
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -134,4 +143,5 @@ def _answers(sample: Sample, losses: NDArray[np.float64], release: str) -> Answe
         degraded=pc.fill_null(rows["degraded"], False).to_numpy(zero_copy_only=False).astype(bool),
         score=sample.scores()[of_arm],
         loss=losses[of_arm],
+        failed=failed,
     )
