@@ -105,7 +105,7 @@ def test_its_card_shows_the_metrics_of_the_sample_with_their_intervals(project, 
     assert low < measured["roc_auc"] < high
     card = project.release_card(done.id).text
     assert f"{measured['roc_auc']:.4g} | {low:.4g} to {high:.4g}" in card
-    assert "of which the model may have been trained" in card
+    assert "the model may have been trained on these rows" in card
     assert "a good mean can hide a bad part" in card
     alone = project.release("alone", from_=churn, sample=sample("churned"))
     assert "roc_auc" not in project.release_card(alone.id).text

@@ -292,10 +292,11 @@ def _metrics(run: Mapping[str, Any]) -> str:
         drawn.append(f'<text class="strong" x="{RIGHT + 18}" y="{y - up}">{safe(_number(value))}</text>')
         if between:
             drawn.append(f'<text class="quiet more" x="{RIGHT + 18}" y="{y + 12}">{safe(_pair(between))}</text>')
-    caption = (
-        "Filled: the test part. Rings: the folds of cross-validation. Upright stroke: the mean label as a constant "
-    )
-    caption += "guess. Each line has a scale of its own."
+    caption = "Filled: the test part."
+    caption += " Rings: the folds of cross-validation." if folds else ""
+    if any(one[4] is not None for one in rows):
+        caption += " Upright stroke: the mean label as a constant guess."
+    caption += " Each line has a scale of its own."
     if any(one[2] for one in rows):
         caption += " Band: the interval of the test part."
     numbers = [
