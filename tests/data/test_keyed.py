@@ -82,4 +82,4 @@ def test_the_first_key_that_names_each_row_is_taken_and_none_when_no_one_does():
 def test_times_are_told_as_times():
     at = [datetime(2024, 1, day, tzinfo=UTC) for day in (1, 2)]
     lines = by_key(pa.table({"id": [1], "at": at[:1]}), pa.table({"id": [1], "at": at[1:]}), ["id"]).lines()
-    assert "  id=1: 2024-01-01 00:00:00+00:00 -> 2024-01-02 00:00:00+00:00" in lines
+    assert "  id=1: 2024-01-01T00:00:00Z -> 2024-01-02T00:00:00Z" in lines

@@ -112,7 +112,7 @@ class Unavailable(SeatrialError):
     http_status = 503
 
 
-NEAR = 0.7
+NEAR = 0.65
 """The share of two names that is alike (difflib's ratio) from which one may be a slip of the other."""
 
 
