@@ -112,7 +112,7 @@ class Unavailable(SeatrialError):
     http_status = 503
 
 
-NEAR = 0.65
+NEAR = 0.66
 """The share of two names that is alike (difflib's ratio) from which one may be a slip of the other."""
 
 
@@ -122,7 +122,9 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     >>> did_you_mean("dep_dealy", ["dep_delay"]), did_you_mean("carrot", ["carrier"])
     ("Did you mean 'dep_delay'?", '')
     """
-    near = difflib.get_close_matches(name, list(known), n=1, cutoff=NEAR)
+    known = list(known)
+    spelled = [one for one in known if one.casefold() == name.casefold()]
+    near = spelled or difflib.get_close_matches(name, known, n=1, cutoff=NEAR)
     return f"Did you mean '{near[0]}'?" if near else ""
 
 
