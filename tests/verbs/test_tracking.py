@@ -165,10 +165,63 @@ def test_a_run_in_a_run_is_refused_and_the_outer_one_goes_on(project):
     assert [one["model"] for one in project.runs()] == ["outer", "next"]
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), "much", None, True])
-def test_a_metric_is_a_finite_number(project, value):
-    with project.run("trial") as run, pytest.raises(UsageError, match="finite number"):
+@pytest.mark.parametrize("value", ["much", None, True])
+def test_a_metric_is_a_number(project, value):
+    with project.run("trial") as run, pytest.raises(UsageError, match="A number is expected"):
         run.log(loss=value)
+
+
+def test_a_loss_that_diverges_is_kept_as_what_it_is_and_fails_no_block(project, capsys):
+    with project.run("trial") as run:
+        for loss in (0.9, float("inf"), float("nan")):
+            run.log(loss=loss)
+    found = project.run_show(run.id)
+    assert (found["state"], found["metrics"]) == ("finished", {"loss": "nan"})
+    assert [value for _, value in found["series"]["loss"]] == [0.9, "inf", "nan"]
+    assert run_command(["runs", "show", run.id, "--project", str(project.folder)]) == 0
+    assert "nan" in capsys.readouterr().out
+    assert "<td" in project.run_page(run.id)
+
+
+def test_the_page_of_a_run_of_numbers_has_a_line_for_each_series(project):
+    with project.run("trial") as run:
+        for loss, auc in ((0.9, 0.5), (0.5, 0.6), (0.4, 0.7)):
+            run.log(loss=loss, auc=auc)
+        run.log(best=0.7)
+        run.log_params(depth=3)
+        run.tag(idea="<wider>")
+    page = project.run_page(run.id)
+    assert page.count("<polyline") == 2
+    assert "&lt;wider&gt;" in page
+    assert "there is no model in it" in page
+    assert "seatrial reproduce" not in page
+
+
+def test_the_page_of_a_failed_block_shows_what_was_logged_before(project):
+    run = project.run("trial")
+
+    def block() -> None:
+        with run:
+            run.log(loss=0.9)
+            raise ZeroDivisionError("no rows")
+
+    with pytest.raises(ZeroDivisionError):
+        block()
+    page = project.run_page(run.id)
+    assert "no rows" in page
+    assert "0.9" in page
+
+
+@pytest.mark.parametrize(("commit", "words"), [("a" * 40, "logged from commit aaaaaaaaaaaa"), ("", "is not committed")])
+def test_the_page_of_a_logged_fit_shows_what_is_known_of_it(project, commit, words):
+    run = logged(project, committed(commit))
+    page = project.run_page(run.run)
+    assert words in page
+    assert "ROC AUC" in page
+    assert "<circle" not in page  # nothing is there to compare a value with
+    for wrong in ("seed and threads", "None, None", "seatrial reproduce", "It has no gates", "All 0 in effect"):
+        assert wrong not in page
+    assert (f"seatrial release {run.run}" in page) == bool(commit)
 
 
 def test_nothing_is_logged_outside_of_the_block(project):

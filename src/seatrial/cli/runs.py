@@ -11,7 +11,7 @@ import click
 from seatrial.cli import streams, talk
 from seatrial.cli.door import BadCommandLine, Invocation
 from seatrial.cli.nouns import NOUNS
-from seatrial.cli.render import Block, Line, Plain, Style, Table
+from seatrial.cli.render import Block, Line, Plain, Style, Table, shown
 from seatrial.cli.verbs import verb
 
 MOST_SHOWN = 12
@@ -174,10 +174,22 @@ def compared(found: Plain) -> list[Block]:
     a, b = found["a"], found["b"]
     of = f", newest on {found['base']}" if found["base"] else ""
     blocks: list[Block] = [Line(f"{found['model']}: {a['run']}{of} -> {b['run']}", "bold"), Line()]
+    ranged = [one for one in found["metrics"] if one["interval_a"] and one["interval_b"]]
+    spread = any(one["spread"] is not None and one not in ranged for one in found["metrics"])
     rows: list[list[Any]] = [
-        [one["metric"], one["a"], one["b"], _change(one), one["spread"], _word(one)] for one in found["metrics"]
+        [
+            one["metric"],
+            one["a"],
+            one["b"],
+            _change(one),
+            *((_between(one["interval_a"]), _between(one["interval_b"])) if ranged else ()),
+            *((one["spread"],) if spread else ()),
+            _word(one),
+        ]
+        for one in found["metrics"]
     ]
-    blocks.append(Table(("metric", "base", "this", "change", "spread over folds", ""), rows))
+    head = ["metric", "base", "this", "change", *(("interval of base", "interval of this") if ranged else ())]
+    blocks.append(Table((*head, *(("spread over folds",) if spread else ()), ""), rows))
     gates = [one for one in found["gates"] if one["a"] != one["b"] or one["b"] is False]
     if gates:
         rows = [[one["a"], one["b"], one["gate"], one["reason"]] for one in gates]
@@ -188,6 +200,10 @@ def compared(found: Plain) -> list[Block]:
 
 def _change(one: Plain) -> float | None:
     return None if one["a"] is None or one["b"] is None else one["b"] - one["a"]
+
+
+def _between(interval: list[float] | None) -> str | None:
+    return None if interval is None else f"{shown(interval[0])} to {shown(interval[1])}"
 
 
 def _word(one: Plain) -> str:

@@ -7,7 +7,7 @@ it all came from. Light and dark, and it prints.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from seatrial.core.clock import from_us, parse_time
@@ -18,6 +18,7 @@ from seatrial.training.differences import Difference
 from seatrial.verbs.runs import Compared, MetricChange, gate_words, in_metric_order, interval, lets_pass, trained_at
 
 WIDTH, LEFT, RIGHT, ROW = 760, 196, 600, 40
+CURVE = 56
 MOST_INPUTS = 20
 STYLE = """<style>
 .ticks { list-style: none; padding: 0; }
@@ -39,6 +40,7 @@ svg .is.worse { fill: var(--red); } svg .fold { fill: none; stroke: var(--blue);
 svg .guess { stroke: var(--ink); stroke-width: 2.5; } svg .part { fill: var(--blue); }
 svg .part.test { fill: var(--red); }
 svg .part.left { fill: var(--rule); } svg .joins { stroke: var(--quiet); stroke-width: 1.5; }
+svg .curve { fill: none; stroke: var(--blue); stroke-width: 2; }
 svg text.light { fill: var(--ground); font-weight: 650; }
 @media (max-width: 40rem) { .two { grid-template-columns: 1fr; } }
 </style>"""
@@ -48,6 +50,8 @@ def html(run: Mapping[str, Any], *, version: int | None, reproduced: Sequence[Ma
     """One run as a page. run: as `Project.run_show` tells it. reproduced: what came of training it again."""
     if run.get("state", "finished") == "failed":
         return _failed(run)
+    if "series" in run:
+        return _tracked(run)
     words, tone, sign = _verdict(run, version)
     rows = run["split"]["train"]["rows"] + run["split"]["test"]["rows"]
     main = MAIN.get(run["task"], "roc_auc")
@@ -68,7 +72,7 @@ def html(run: Mapping[str, Any], *, version: int | None, reproduced: Sequence[Ma
         f'<div class="verdict {tone}"><h1><span class="sign">{sign}</span>{safe(words)}</h1>',
         f"{_next(run, version)}</div>",
         f'<dl class="figures">{boxes}</dl>',
-        _gates(run),
+        "" if "logged" in run else _gates(run),
         _metrics(run),
         _decisions(run),
         _calibration(run),
@@ -91,9 +95,74 @@ def _failed(run: Mapping[str, Any]) -> str:
         f"It failed at: {safe(error['stage'] or 'the start')}</h1>",
         f"<p>{safe(error['found'], 1000)}</p><p>{safe(error['expected'])}</p>",
         f'<p class="next">{safe(error["next"])}</p></div>',
+        _series(run) if run.get("series") else "",
         f"<footer>{safe(run['id'])} · <code>{safe(error['code'])}</code> · times in UTC</footer>",
     ]
     return document(f"{run['model']}: a training that failed", "".join(body))
+
+
+def _tracked(run: Mapping[str, Any]) -> str:
+    """A run of which only numbers, words and files were kept."""
+    took = (run["ended_us"] - run["begun_us"]) / 1e6
+    facts = {
+        **run["definition"]["params"],
+        **run["tags"],
+        "files": ", ".join(run["files"]),
+        **_made_in(run),
+        "took": f"{value_text(took, 'number')} s",
+    }
+    body = [
+        STYLE,
+        f'<p class="kicker">Run <strong>{safe(run["model"])}</strong> · {safe(_moment(trained_at(run["id"])))}</p>',
+        '<div class="verdict watch"><h1><span class="sign">~</span>Numbers that were logged; there is no model in it',
+        "</h1></div>",
+        _series(run),
+        f"<h2>What was told with them</h2>{_facts(facts.items())}",
+        f"<footer>{safe(run['id'])} · times in UTC</footer>",
+    ]
+    return document(f"{run['model']}: a run that was logged", "".join(body))
+
+
+def _series(run: Mapping[str, Any]) -> str:
+    """Each metric that was logged: its last value, and a line where there are several."""
+    if not run["series"]:
+        return "<h2>Metrics</h2><p>None was logged.</p>"
+    drawn: list[str] = []
+    for name, series in run["series"].items():
+        points = [
+            (float(step), float(value)) for step, value in series if value is not None and math.isfinite(float(value))
+        ]
+        if len(points) > 1:
+            drawn += _curve(name, points, 12.0 + CURVE * (len(drawn) // 4))
+    rows = [(_name(name), _last(series[-1][1]), f"{len(series):,}") for name, series in run["series"].items()]
+    numbers = table(("metric", "last", "values"), rows, numbers=[1, 2])
+    if not drawn:
+        return f"<h2>Metrics</h2>{numbers}"
+    caption = "Each metric over its steps, on a scale of its own; at the right the last value."
+    lines = _figure("Metrics over their steps", 12 + CURVE * (len(drawn) // 4), drawn, caption)
+    return f"<h2>Metrics</h2>{lines}{numbers}"
+
+
+def _curve(name: str, points: Sequence[tuple[float, float]], top: float) -> list[str]:
+    """Four parts of a drawing: a name, a line through the points, the last point and its value."""
+    across = _scale([step for step, _ in points])
+    values = [value for _, value in points]
+    low, high = min(values), max(values)
+    room = CURVE - 16
+    y = [top + room * (0.5 if high == low else (high - value) / (high - low)) for value in values]
+    places = " ".join(f"{across(step):.1f},{at:.1f}" for (step, _), at in zip(points, y, strict=True))
+    last = across(points[-1][0])
+    return [
+        _label(name, top + room / 2),
+        f'<polyline class="curve" points="{places}"><title>{_number(low)} to {_number(high)}</title></polyline>',
+        _circle(last, y[-1], 4, "is", f"{name} last: {_number(values[-1])}"),
+        f'<text class="strong" x="{RIGHT + 18}" y="{y[-1] + 4.5:.1f}">{safe(_number(values[-1]))}</text>',
+    ]
+
+
+def _last(value: Any) -> str:
+    """A logged value: of what is no number its name."""
+    return _number(value) if isinstance(value, int | float) and math.isfinite(value) else str(value)
 
 
 def compared_html(found: Compared) -> str:
@@ -139,6 +208,11 @@ def compared_html(found: Compared) -> str:
 
 
 def _verdict(run: Mapping[str, Any], version: int | None) -> tuple[str, str, str]:
+    if "logged" in run:
+        commit, became = run["logged"]["commit"], f" and became version {version}" if version is not None else ""
+        if commit:
+            return f"A fit that was logged from commit {commit[:12]}{became}", "ok", "✓"
+        return f"A fit that was logged, and that nobody can make again: {run['logged']['why']}", "watch", "~"
     refused = [gate for gate in run["gates"] if not lets_pass(gate)]
     if "sample" in run:
         return f"A sample of {run['sample']['rows']:,} rows: it trains, and decides nothing", "watch", "~"
@@ -162,6 +236,8 @@ def _next(run: Mapping[str, Any], version: int | None) -> str:
         return f'<p class="next">{safe(refused[0]["reason"])}.</p>'
     if version is not None:
         return f'<p class="next">Next: <code>seatrial release {safe(run["model"])}:{version}</code></p>'
+    if run.get("logged", {}).get("commit"):
+        return f'<p class="next">Next: <code>seatrial release {safe(run["id"])}</code></p>'
     return ""
 
 
@@ -189,6 +265,9 @@ def _metrics(run: Mapping[str, Any]) -> str:
         rows.append((name, value, interval(run, name), [m for m in marks if m is not None], run["baseline"].get(name)))
     if not rows:
         return ""
+    if not any(between or marks or guess is not None for _, _, between, marks, guess in rows):
+        alone = table(("metric", "test"), [(_name(one[0]), _number(one[1])) for one in rows], numbers=[1])
+        return f"<h2>How good it is</h2>{alone}<p class='small'>No folds, no interval and no constant guess.</p>"
     drawn = []
     for place, (name, value, between, marks, guess) in enumerate(rows):
         y = 20 + place * ROW
@@ -268,7 +347,7 @@ def _slices(run: Mapping[str, Any]) -> str:
                 str(part["value"]),
                 f"{part['rows']:,}",
                 _number(part["metrics"].get(main)),
-                "few rows" if part.get("too_few") else "",
+                "few rows" if part.get("too_few") else "worst" if part["value"] == one.get("worst") else "",
             )
             for part in parts
         ]
@@ -328,7 +407,8 @@ def _split(run: Mapping[str, Any]) -> str:
     ]
     left += [(split.get("purged", 0), "were purged: their label became known after the test part begins")]
     words = ". ".join(f"{count:,} rows {what}" for count, what in left if count)
-    kind = {"time": "by time: the last rows are the test", "grouped": "by group"}.get(split["kind"], split["kind"])
+    kinds = {"time": "by time: the last rows are the test", "grouped": "by group", "given": "as it was given"}
+    kind = kinds.get(split["kind"], split["kind"])
     caption = f"Split {kind}. {words}{'.' if words else ''} {run['metrics_of'].capitalize()}."
     return f"<h2>Which rows</h2>{_figure('Rows to train and to test', 46, drawn, caption)}"
 
@@ -336,13 +416,15 @@ def _split(run: Mapping[str, Any]) -> str:
 def _where(run: Mapping[str, Any], reproduced: Sequence[Mapping[str, Any]]) -> str:
     environment, code = run["environment"], run["environment"]["code"]
     blas = ", ".join(dict.fromkeys(" ".join(str(v) for v in one.values() if v) for one in environment["blas"]))
+    defined = "" if "logged" in run else ", ".join(code.get("files", {})) or code["definitions"][:12]
+    commit = _made_in(run) if "logged" in run else {"commit": _commit(code["commit"] or "", bool(code["dirty"]))}
     facts = [
         *((f"rows of {source}", snapshot) for source, snapshot in run.get("data", {}).items()),
         ("training set", run["training_set"]),
         ("cut-off", _moment_us(run["cutoff_us"])),
-        ("commit", _commit(code["commit"] or "", bool(code["dirty"]))),
-        ("definitions", ", ".join(code.get("files", {})) or code["definitions"][:12]),
-        ("seed and threads", f"{run['seed']}, {run['threads']}"),
+        *commit.items(),
+        ("definitions", defined),
+        ("seed and threads", "" if run["seed"] is None else f"{run['seed']}, {run['threads']}"),
         ("interpreter", f"{environment['python']} on {environment['platform']}"),
         ("processor", environment["cpu"]),
         ("BLAS", blas),
@@ -352,13 +434,27 @@ def _where(run: Mapping[str, Any], reproduced: Sequence[Mapping[str, Any]]) -> s
         ("trained again", f"{one['verdict']}, from {one.get('trained_from', 'what was recorded')}")
         for one in reproduced
     ]
-    listed = "".join(f"<dt>{safe(a)}</dt><dd>{safe(b)}</dd>" for a, b in facts if b)
+    again = f'<p class="small">Make it again: <code>seatrial reproduce {safe(run["id"][:17])}</code></p>'
     packages = table(("package", "version"), [line.split("==", 1) for line in environment["packages"] if "==" in line])
     return (
-        f'<h2>Where it came from</h2><dl class="where">{listed}</dl>'
+        f"<h2>Where it came from</h2>{_facts(facts)}"
         f"<details><summary>{len(environment['packages']):,} packages</summary>{packages}</details>"
-        f'<p class="small">Make it again: <code>seatrial reproduce {safe(run["id"][:17])}</code></p>'
+        f"{'' if 'logged' in run else again}"
     )
+
+
+def _facts(facts: Iterable[tuple[str, Any]]) -> str:
+    listed = "".join(f"<dt>{safe(a)}</dt><dd>{safe(b)}</dd>" for a, b in facts if b)
+    return f'<dl class="where">{listed}</dl>'
+
+
+def _made_in(run: Mapping[str, Any]) -> dict[str, str]:
+    """From which code a logged run came."""
+    logged = run["logged"]
+    return {
+        "made in": f"{logged['kind']} {logged['place']}".strip(),
+        "commit": f"commit {logged['commit'][:12]}" if logged["commit"] else f"none: {logged['why']}",
+    }
 
 
 def _settings(run: Mapping[str, Any]) -> str:
@@ -367,7 +463,7 @@ def _settings(run: Mapping[str, Any]) -> str:
     effective = [(name, str(value)) for name, value in run["estimator"].get("params", {}).items()]
     stated = table(("parameter", "value"), parameters) if parameters else "<p>The estimator's own defaults.</p>"
     every = table(("parameter", "value"), effective)
-    more = f"<details><summary>All {len(effective)} in effect</summary>{every}</details>"
+    more = f"<details><summary>All {len(effective)} in effect</summary>{every}</details>" if effective else ""
     notes = "".join(f"<li>{safe(one)}</li>" for one in run["warnings"])
     heard = f"<h2>What was noted</h2><ul>{notes}</ul>" if notes else ""
     return f"<h2>Parameters</h2><p><code>{safe(definition['estimator'])}</code></p>{stated}{more}{heard}"
@@ -415,17 +511,33 @@ def _moves(metrics: Sequence[MetricChange]) -> str:
         mark = "" if one.better is None else (" ▲" if one.better else " ▼")
         strong = "strong" if one.notable else "quiet"
         drawn.append(f'<text class="{strong}" x="{RIGHT + 18}" y="{y + 4.5}">{safe(_delta(a, b) + mark)}</text>')
-    caption = (
-        "From the base (grey) to this run (blue; red where it is worse), each on a scale of its own. The band is what "
-        "chance moves: the intervals where both have them, else the spread over the folds. ▲ better, ▼ worse; bold "
-        "where it moved further than that."
-    )
+    ranged = any(one.interval_a and one.interval_b for one in rows)
+    spread = any(one.spread and not (one.interval_a and one.interval_b) for one in rows)
+    bands = ["the two intervals" if ranged else "", "the spread over the folds around the base" if spread else ""]
+    said = " or ".join(one for one in bands if one)
+    red = any(one.better is False and one.notable is not False for one in rows)
+    colours = f"blue{'; red where it is worse' if red else ''}{' by more than chance moves' if red and said else ''}"
+    caption = f"From the base (grey) to this run ({colours}), each on a scale of its own. ▲ better, ▼ worse"
+    caption += f"; bold where it moved further than chance does. Bands: {said}." if said else "."
     numbers = [
-        (_name(o.metric), _number(o.a), _number(o.b), _delta(o.a or 0.0, o.b or 0.0), _number(o.spread)) for o in rows
+        (
+            _name(o.metric),
+            _number(o.a),
+            _number(o.b),
+            _delta(o.a or 0.0, o.b or 0.0),
+            *(
+                (_pair(o.interval_a) if o.interval_a else "–", _pair(o.interval_b) if o.interval_b else "–")
+                if ranged
+                else ()
+            ),
+            *((_number(o.spread),) if spread else ()),
+        )
+        for o in rows
     ]
-    head = ("metric", "base", "this", "change", "spread")
+    head = ("metric", "base", "this", "change", *(("interval of base", "interval of this") if ranged else ()))
+    head += ("spread over folds",) if spread else ()
     return _figure(
-        "How the metrics moved", 12 + ROW * len(rows), drawn, caption, table(head, numbers, numbers=[1, 2, 3, 4])
+        "How the metrics moved", 12 + ROW * len(rows), drawn, caption, table(head, numbers, numbers=range(1, len(head)))
     )
 
 
