@@ -8,6 +8,7 @@ is asked, is refused.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -57,6 +58,28 @@ def adopt(model: bytes, task: Task, inputs: int) -> bytes:
     done = bytes(wrapped.SerializeToString(deterministic=True))
     _check(done, answer, rows)
     return done
+
+
+def answers(model: bytes, task: Task, columns: Sequence[NDArray[Any]]) -> NDArray[np.float64]:
+    """What the graph itself, as it came, answers when it is given its inputs in its own types: float64 (n,) or (n, C).
+
+    columns: of each input the values (n,); whole ones without null where the graph takes integers.
+    Raises NotAdopted.
+    """
+    given = _read(model)
+    _without_dictionaries(given)
+    session = _session(given, "the graph")
+    taken = _columns(session, len(columns))
+    name, _ = _answer(session, taken, _probe(len(columns)), task)
+    if len(taken) == 1:
+        feed = {taken[0][0]: np.column_stack([values.astype(_dtype(taken[0][1])) for values in columns])}
+    else:
+        feed = {
+            one: values.astype(_dtype(kind)).reshape(-1 if flat else (-1, 1))
+            for (one, kind, flat), values in zip(taken, columns, strict=True)
+        }
+    (found,) = _run(session, [name], feed, len(columns[0]))
+    return _of_task(name, found.astype(np.float64).reshape(len(columns[0]), -1), task)
 
 
 def _read(model: bytes) -> ModelProto:
@@ -137,12 +160,17 @@ def _probe(inputs: int) -> NDArray[np.float32]:
 
 
 def _feed(columns: list[tuple[str, str, bool]], rows: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
-    kinds = {"tensor(float)": "f4", "tensor(double)": "f8", "tensor(float16)": "f2", "tensor(int64)": "i8"}
     parts = [rows] if len(columns) == 1 else [rows[:, place : place + 1] for place in range(rows.shape[1])]
     return {
-        name: (part.reshape(-1) if flat else part).astype(kinds.get(kind, "i4"))
+        name: (part.reshape(-1) if flat else part).astype(_dtype(kind))
         for (name, kind, flat), part in zip(columns, parts, strict=True)
     }
+
+
+def _dtype(kind: str) -> str:
+    """ONNX's name of a type of numbers as numpy's."""
+    kinds = {"tensor(float)": "f4", "tensor(double)": "f8", "tensor(float16)": "f2", "tensor(int64)": "i8"}
+    return kinds.get(kind, "i4")
 
 
 def _run(session: Any, names: list[str], feed: dict[str, NDArray[Any]], rows: int) -> list[NDArray[Any]]:
