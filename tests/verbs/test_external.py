@@ -599,7 +599,7 @@ def test_what_the_graph_itself_answers_on_double_is_in_the_manifest(project, tmp
 def test_a_graph_of_integers_takes_no_fraction_and_no_null_in_the_sample_or_in_a_request(project, tmp_path):
     (tmp_path / "m.onnx").write_bytes(one_input(INT64))
     words = {"from_": tmp_path / "m.onnx", "task": "binary"}
-    with pytest.raises(BadSample, match="column 'x' of the sample is 0.5 in row 1"):
+    with pytest.raises(BadSample, match=r"column 'x' of the sample is 0\.5 in row 1"):
         project.release("net", sample=pd.DataFrame({"x": [1.0, 0.5, 2.0]}), **words)
     with pytest.raises(BadSample, match="column 'x' of the sample has nulls, and the model takes whole numbers"):
         project.release("net", sample=pd.DataFrame({"x": [1.0, None, 2.0]}), **words)

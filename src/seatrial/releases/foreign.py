@@ -96,8 +96,8 @@ def read_file(
     path: Path, task: Task | None = None, width: int | None = None, sample: pa.Table | None = None
 ) -> Foreign:
     """The model in a file. task: what it answers, where the file does not tell. width: how many columns it is given,
-    where an ONNX graph does not say. sample: rows that the library itself is asked on, where its own reading of the file
-    is another than ours (XGBoost).
+    where an ONNX graph does not say. sample: rows that the library itself is asked on, where it
+    reads the file otherwise than we do (XGBoost).
 
     Raises ForeignUnreadable, PickleRefused, WrongTask, and what keeping it raises (see `native.capture`).
     """
@@ -176,7 +176,7 @@ def kind_of(data: bytes) -> str:
 
 def of_graph(data: bytes, task: Task | None, width: int | None = None) -> Foreign:
     """A model as an ONNX graph, of PyTorch, Keras or anything. Raises WrongTask, NotAdopted."""
-    from seatrial.releases.onnx_adopt import FLOATS, adopt
+    from seatrial.releases.onnx_adopt import FLOATS, adopt, read
     from seatrial.releases.runtime import Runtime, session
 
     if task is None:
@@ -186,6 +186,7 @@ def of_graph(data: bytes, task: Task | None, width: int | None = None) -> Foreig
             next="Say it with --task.",
             state="Nothing was released.",
         )
+    read(data)
     given = session(data, 1).get_inputs()
     names = tuple(one.name for one in given) if len(given) > 1 else ()
     shape = given[0].shape
@@ -321,7 +322,9 @@ def read_mlflow(
         lines = needs.read_text(encoding="utf-8", errors="replace").splitlines()
         facts["requirements"] = [line for line in lines if line.strip()][:MOST_PARAMETERS]
     data = file.read_bytes()
-    all_rounds = str(about.get("model_class", "xgboost.core.Booster")).endswith(".Booster")  # as mlflow.xgboost loads it
+    all_rounds = str(about.get("model_class", "xgboost.core.Booster")).endswith(
+        ".Booster"
+    )  # as mlflow.xgboost loads it
     try:
         return read_bytes(data, task, width, sample, name=file.name, all_rounds=all_rounds), facts
     except (PickleRefused, TypeNotTrusted):
@@ -545,7 +548,9 @@ def _of_xgboost(data: bytes, task: Task | None, sample: pa.Table | None, *, all_
         wrapper.load_model(bytearray(data))
         answers = answers_of(wrapper, sample, found.task)
     kept = cut.num_boosted_rounds()
-    told = "" if kept == rounds else f"training stopped early: the best {kept} of the file's {rounds} rounds are released"
+    told = (
+        "" if kept == rounds else f"training stopped early: the best {kept} of the file's {rounds} rounds are released"
+    )
     return replace(found, answers=answers, told=told)
 
 

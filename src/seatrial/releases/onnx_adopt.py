@@ -19,7 +19,7 @@ from seatrial.core.errors import Failed, listed
 from seatrial.core.signature import Task
 
 if TYPE_CHECKING:
-    from onnx import ModelProto, NodeProto
+    from onnx import ModelProto, NodeProto, TensorProto
 
 GRAPH, INPUT, OUTPUT = "seatrial", "input", "score"
 NEWEST_OPSET = 18  # for graphs that name none of ONNX's own
@@ -47,7 +47,7 @@ def adopt(model: bytes, task: Task, inputs: int) -> bytes:
     """
     from onnx.compose import add_prefix
 
-    given = _read(model)
+    given = read(model)
     _without_dictionaries(given)
     session = _session(given, "the graph")
     columns = _columns(session, inputs)
@@ -66,7 +66,7 @@ def answers(model: bytes, task: Task, columns: Sequence[NDArray[Any]]) -> NDArra
     columns: of each input the values (n,); whole ones without null where the graph takes integers.
     Raises NotAdopted.
     """
-    given = _read(model)
+    given = read(model)
     _without_dictionaries(given)
     session = _session(given, "the graph")
     taken = _columns(session, len(columns))
@@ -82,7 +82,8 @@ def answers(model: bytes, task: Task, columns: Sequence[NDArray[Any]]) -> NDArra
     return _of_task(name, found.astype(np.float64).reshape(len(columns[0]), -1), task)
 
 
-def _read(model: bytes) -> ModelProto:
+def read(model: bytes) -> ModelProto:
+    """The graph in a file that holds all of its weights and none but onnxruntime's operators. Raises NotAdopted."""
     import onnx
 
     try:
@@ -92,17 +93,40 @@ def _read(model: bytes) -> ModelProto:
         raise _refused(f"{len(model)} bytes are no ONNX model", "The bytes of an .onnx file are expected.") from error
     if not found:
         raise _refused(f"{len(model)} bytes hold no graph", "The bytes of an .onnx file are expected.")
-    if any(one.data_location == onnx.TensorProto.EXTERNAL for one in given.graph.initializer):
+    nodes, tensors = _inside(given)
+    if any(one.data_location == onnx.TensorProto.EXTERNAL or one.external_data for one in tensors):
         raise _refused("the graph keeps its weights in other files", "Save it with all weights inside of the file.")
-    foreign = sorted(
-        {node.domain for node in given.graph.node} - set(DOMAINS) - {one.domain for one in given.functions}
-    )
+    foreign = sorted({node.domain for node in nodes} - set(DOMAINS) - {one.domain for one in given.functions})
     if foreign:
         raise _refused(
             f"the graph uses operators of {listed(foreign)}",
             "onnxruntime's own operators are expected: " + str(DOMAINS),
         )
     return given
+
+
+def _inside(model: ModelProto) -> tuple[list[NodeProto], list[TensorProto]]:
+    """Every node and every tensor of a model: of its graph, of its functions and of the bodies of If, Loop and Scan."""
+    graphs, nodes, tensors = [model.graph], [node for one in model.functions for node in one.node], []
+    attributes = [attribute for one in model.functions for attribute in one.attribute_proto]
+    graphs += [graph for one in model.training_info for graph in (one.initialization, one.algorithm)]
+    sparse = []
+    place = 0
+    while graphs or place < len(nodes) or attributes:
+        for graph in graphs:
+            nodes += graph.node
+            tensors += graph.initializer
+            sparse += graph.sparse_initializer
+        attributes += [attribute for node in nodes[place:] for attribute in node.attribute]
+        graphs, place = [], len(nodes)
+        for attribute in attributes:
+            graphs += [attribute.g, *attribute.graphs]
+            tensors += [attribute.t, *attribute.tensors]
+            sparse += [attribute.sparse_tensor, *attribute.sparse_tensors]
+        graphs = [graph for graph in graphs if graph.node or graph.initializer or graph.sparse_initializer]
+        attributes = []
+    tensors += [part for one in sparse for part in (one.values, one.indices)]
+    return nodes, tensors
 
 
 def _without_dictionaries(model: ModelProto) -> None:

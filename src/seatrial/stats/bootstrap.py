@@ -60,6 +60,11 @@ class Resampling:
     def clusters(self) -> int:
         return int(self.counts.shape[1])
 
+    @property
+    def words(self) -> str:
+        """What is drawn, in words: "15 days"."""
+        return f"{self.clusters} {self.unit}s" if self.clusters < FEWEST else "rows of one hour"
+
     def as_plain(self) -> dict[str, Any]:
         """How intervals were made, for a record; `few`: there are so few clusters that they are too narrow."""
         return {

@@ -394,6 +394,7 @@ def _evidence(
         champion=measured(model, labels, scores, champion.threshold),
         champion_name=champion.name,
         differences=differences,
+        few=test.drawn.words if test.drawn.few else "",
     )
 
 

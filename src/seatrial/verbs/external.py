@@ -232,7 +232,11 @@ def made_elsewhere(adoption: Record) -> Made:
 
     body = adoption.body
     definition = body["definition"]
-    more = {name: body[name] for name in ("origin", "sample", "as_given", "told", "metrics_of", "positive") if body.get(name)}
+    more = {
+        name: body[name]
+        for name in ("origin", "sample", "as_given", "told", "metrics_of", "positive")
+        if body.get(name)
+    }
     if definition["target"]:
         more["target"] = definition["target"]
     signature = msgspec.convert(body["signature"], Signature)
@@ -402,7 +406,7 @@ def _require_whole(name: str, column: pa.ChunkedArray) -> None:
             f"column '{name}' of the sample is {values[row]:g} in row {row} ({int(broken.sum())} such rows), and the "
             "model takes whole numbers there.",
             "Whole numbers are expected.",
-            next="Give the sample as the model is given its rows, or export it with an input of floating-point numbers.",
+            next="Give the sample as the model is given its rows, or export it with inputs of floating point.",
             column=name,
         )
 
