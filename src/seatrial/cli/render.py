@@ -661,7 +661,8 @@ def _evidence(thing: Plain) -> list[Block]:
     gates = [(one["passed"], one["gate"], one["value"], one["threshold"], _gate_words(one)) for one in thing["gates"]]
     blocks: list[Block] = [Line(), Table(columns, metrics)] if metrics else []
     if drawn.get("few"):
-        words = f"the test part has {drawn['clusters']} {drawn['unit']}s only: the intervals are too narrow"
+        of = f"has {drawn['clusters']} {drawn['unit']}s only" if drawn["clusters"] < 20 else "lies within one hour"
+        words = f"the test part {of}: the intervals are too narrow"
         blocks.append(Line(f"note: {words}", "dim"))
     threshold = thing.get("threshold")
     blocks += _threshold(threshold) if isinstance(threshold, dict) else []  # a manifest's is a number

@@ -138,13 +138,23 @@ def _values(column: pa.ChunkedArray, train: Indices, test: Indices) -> NDArray[n
     return np.asarray(names[place]).astype(np.str_)
 
 
+def _told_apart(edges: NDArray[np.float64]) -> list[str]:
+    """Edges, all different, in as few digits as keep them so, six at least."""
+    told = [f"{edge:g}" for edge in edges]
+    digits = 6
+    while len(set(told)) < len(told):
+        digits += 1
+        told = [np.format_float_positional(edge, precision=digits, fractional=False, trim="-") for edge in edges]
+    return told
+
+
 def _quarters(column: pa.ChunkedArray, train: Indices, test: Indices) -> NDArray[np.str_]:
     """Numbers by the quartiles of the training part."""
     numbers = np.asarray(column.to_numpy(), dtype=np.float64)
     known = numbers[train]
     known = known[np.isfinite(known)]
     edges = np.unique(np.quantile(known, [0.25, 0.5, 0.75])) if known.size else known
-    bounds = [f"{edge:g}" for edge in edges]
+    bounds = _told_apart(edges)
     names = [f"up to {bounds[0]}"] if bounds else ["all"]
     names += [f"{low} to {high}" for low, high in pairwise(bounds)]
     names += [f"above {bounds[-1]}"] if bounds else []
