@@ -5,6 +5,7 @@ from sklearn.metrics import roc_auc_score
 
 from seatrial.training.gates import Gate
 from seatrial.training.rows import TrainingColumnMissing
+from seatrial.training.slices import NotSliced
 from tests.training.factories import model, put, run, table
 
 
@@ -137,3 +138,24 @@ def test_a_fairness_gap_is_the_largest_difference_between_groups():
     (alone,) = run(model(gates=[Gate.fairness_gap_at_most(1.0, by="region", min_rows=110)]), with_region()).gates
     assert "two are compared" in alone.reason
     assert alone.passed is False
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ([["a"], ["b"]] * 500, "is list"),
+        ([{"a": 1}, {"a": 2}] * 500, "is struct"),
+        ([b"ab", b"\xff\xfe"] * 500, "is bytes that are no UTF-8"),
+    ],
+)
+def test_a_column_without_plain_values_is_refused_before_anything_is_fitted(values, words):
+    given = table(1000).append_column("tags", pa.array(values))
+    stages = []
+    with pytest.raises(NotSliced, match=f"sliced by 'tags', which {words}"):
+        run(model(slices=["tags"]), given, progress=lambda stage, done, total: stages.append(stage))
+    assert "fit" not in stages
+
+
+def test_bytes_that_are_text_are_slices():
+    given = table(1000).append_column("code", pa.array([b"ab", b"cd"] * 500))
+    assert by_name(run(model(slices=["code"]), given).slices["code"]).keys() == {"ab", "cd"}

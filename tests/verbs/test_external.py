@@ -465,6 +465,8 @@ def test_a_pickle_is_never_opened(project, tmp_path):
 def test_words_of_a_declared_model_are_not_taken_on_the_command_line(project):
     with pytest.raises(UsageError, match="owner of a release is said by the declaration"):
         project.release("x", owner="me")
+    with pytest.raises(UsageError, match="sample of a release is said by the declaration"):
+        project.release("x", sample=FRAME)
 
 
 def test_forests_and_histograms_of_elsewhere_release_too(project):

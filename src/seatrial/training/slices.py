@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from seatrial.core.errors import did_you_mean, listed
 from seatrial.stats.metrics import MAIN, METRICS
-from seatrial.training.rows import Indices, TrainingColumnMissing
+from seatrial.training.rows import Indices, TrainingColumnMissing, TrainingRefused
 
 if TYPE_CHECKING:
     from seatrial.training.model import Model
@@ -32,6 +32,12 @@ MOST = 50
 NUMBERS = 20
 """Distinct numbers up to which each is a slice; with more they are cut into quarters of the training part."""
 MISSING, OTHER = "(missing)", "(other)"
+
+
+class NotSliced(TrainingRefused):
+    """A column to slice by holds lists, structures or bytes, of which no slice has a name."""
+
+    code = "training.not_sliced"
 
 
 @dataclass(frozen=True)
@@ -95,18 +101,13 @@ def sliced(
 
     parts: indices of the training and of the test part. scores: (m,) or (m, classes), of the test part.
     measured: called with labels and scores of a slice, gives its metrics.
-    Raises TrainingColumnMissing for a column that the training set does not have.
+    Raises as `check_columns`.
     """
+    check_columns(model, rows, columns)
     train, test = parts
     main = METRICS[model.task][MAIN[model.task]]
     found = {}
     for name in columns:
-        if name not in rows.table.column_names:
-            raise TrainingColumnMissing(
-                f"the training set of model '{model.name}' has no column '{name}' to slice by.",
-                expected=f"It has {listed(rows.table.column_names)}. {did_you_mean(name, rows.table.column_names)}",
-                column=name,
-            )
         values = _values(rows.table.column(name), train, test)
         names, place, counts = np.unique(values, return_inverse=True, return_counts=True)
         made = []
@@ -118,6 +119,32 @@ def sliced(
             made.append(Slice(str(names[number]), int(counts[number]), metrics, positives))
         found[name] = Sliced(name, main.name, main.better == "higher", tuple(made))
     return found
+
+
+def check_columns(model: Model, rows: TrainingRows, columns: Sequence[str]) -> None:
+    """Raise TrainingColumnMissing for a column that the training set does not have, NotSliced for one of no plain
+    values. It is called before anything is fitted."""
+    for name in columns:
+        if name not in rows.table.column_names:
+            raise TrainingColumnMissing(
+                f"the training set of model '{model.name}' has no column '{name}' to slice by.",
+                expected=f"It has {listed(rows.table.column_names)}. {did_you_mean(name, rows.table.column_names)}",
+                column=name,
+            )
+        column = rows.table.column(name)
+        kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
+        try:
+            column.cast(kind).cast(pa.string())
+        except pa.ArrowException:
+            what = (
+                "bytes that are no UTF-8" if pa.types.is_binary(kind) or pa.types.is_large_binary(kind) else str(kind)
+            )
+            raise NotSliced(
+                f"model '{model.name}' is to be sliced by '{name}', which is {what}.",
+                expected="A column of text, numbers, truths or times is expected.",
+                next="Make the part of it that tells the slices a column of the label source.",
+                column=name,
+            ) from None
 
 
 def _values(column: pa.ChunkedArray, train: Indices, test: Indices) -> NDArray[np.str_]:

@@ -672,7 +672,9 @@ class Building(Nouns):
         return adopt(self, str(name), model, table, origin=origin, target=target, words=words)
 
     def _refuse_words(self, **given: object) -> None:
-        said = [name for name, value in given.items() if value]
+        said = [
+            name for name, value in given.items() if value is not None and not (isinstance(value, str) and not value)
+        ]
         if said:
             raise UsageError(
                 f"{listed(said)} of a release is said by the declaration of its model.",
