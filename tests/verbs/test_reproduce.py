@@ -76,8 +76,11 @@ def test_the_recorded_rows_are_trained_on_and_a_cell_that_moved_by_1e_12_since_i
     assert done.verdict == "identical"
     (moved,) = named(done.project, "data")
     assert moved.name == "departures"
-    assert moved.detail[0] == "changed: delay, 1 of 400 cells"
-    assert moved.detail[1].startswith("row 7: ")
+    assert moved.detail[:2] == (
+        "by flight: 0 rows added, 0 removed, 1 changed, 399 unchanged",
+        "changed: delay, in 1 row",
+    )
+    assert moved.detail[2].startswith("flight=F0007: ")
 
 
 def test_rows_in_another_order_are_told_as_that(folder):

@@ -17,24 +17,33 @@ NOUNS: dict[str, Noun] = {
 
 @NOUNS["snapshots"].command("list")
 @click.argument("source", required=False)
+@click.option("--html", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="Write a page as well.")
 @click.pass_obj
-def snapshots_list(call: Invocation, source: str | None) -> None:
-    """List snapshots, all or those of SOURCE, oldest first."""
-    from seatrial.cli import render
+def snapshots_list(call: Invocation, source: str | None, html: Path | None) -> None:
+    """List snapshots, all or those of SOURCE, oldest first, each compared with the one before it."""
+    from seatrial.cli import data, snapshots
 
     with call.project() as project:
-        call.answer(project.snapshots(source), lambda things: render.listing(things, next="seatrial snapshot"))
+        found = project.snapshots(source)
+        if html is not None:
+            data.write_page(html, snapshots.listing_page(found))
+        call.answer(found, snapshots.listing)
 
 
 @NOUNS["snapshots"].command("show")
 @click.argument("id")
+@click.option("--html", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="Write a page as well.")
 @click.pass_obj
-def snapshots_show(call: Invocation, id: str) -> None:
-    """Show one snapshot: its columns, their digests, what was set aside."""
-    from seatrial.cli import render
+def snapshots_show(call: Invocation, id: str, html: Path | None) -> None:
+    """Show one snapshot: its columns with their profile and digests, where it came from, what came of the expectations,
+    and what changed since the last. ID is an id, the start of one, or a source's name for its newest."""
+    from seatrial.cli import data, snapshots
 
     with call.project() as project:
-        call.answer(project.snapshot_show(id), render.details)
+        found = project.snapshot_show(id)
+        if html is not None:
+            data.write_page(html, snapshots.page(found))
+        call.answer(found, snapshots.details)
 
 
 @NOUNS["snapshots"].command("diff")
@@ -177,6 +186,30 @@ def deployments_show(call: Invocation, name: str) -> None:
 
     with call.project() as project:
         call.answer(project.deployment_show(name), render.deployment)
+
+
+@NOUNS["deployments"].command("status")
+@click.argument("name", required=False)
+@click.pass_obj
+def deployments_status(call: Invocation, name: str | None) -> None:
+    """Show how a rollout stands: steps, wanted and observed split, guardrails, labels. Looking decides nothing, and may
+    be done as often as one likes: every interval holds over all looks."""
+    from seatrial.cli import rolling
+
+    with call.project() as project:
+        call.answer(project.deployment_status(name), rolling.status)
+
+
+@NOUNS["deployments"].command("advance")
+@click.argument("name", required=False)
+@click.pass_obj
+def deployments_advance(call: Invocation, name: str | None) -> None:
+    """Judge a rollout's step and do what the verdict says: the new release gets more of the traffic, keeps what it has,
+    or loses it. Made for a scheduler; every five minutes is not too often."""
+    from seatrial.cli import rolling
+
+    with call.project() as project:
+        call.answer(project.deployment_advance(name), rolling.moved)
 
 
 @NOUNS["audit"].command("list")

@@ -13,8 +13,10 @@ from seatrial.cli.door import BadCommandLine, Invocation
 from seatrial.cli.nouns import NOUNS
 from seatrial.cli.render import Block, Line, Plain, Style, Table, shown
 from seatrial.cli.verbs import verb
+from seatrial.verbs.run_page import ranked_trials, tuning_words
 
 MOST_SHOWN = 12
+BEST_SHOWN = 5
 STATISTICALLY_SAME = "statistically-same"
 
 
@@ -87,7 +89,7 @@ def runs_show(call: Invocation, id: str, html: Path | None) -> None:
         found = project.run_show(id)
         if html is not None:
             _write_page(html, lambda: project.run_page(id))
-        call.answer(found, render.run)
+        call.answer(found, lambda thing: _with_tuning(render.run(thing), thing))
 
 
 @NOUNS["runs"].command("compare")
@@ -167,6 +169,36 @@ def _write_page(path: Path, page: Callable[[], str]) -> None:
     except OSError as error:
         raise PageUnwritable(f"the page {path} cannot be written: {error.strerror}.", state="") from None
     talk.say(f"page written to {path}")
+
+
+def _with_tuning(blocks: list[Block], thing: Plain) -> list[Block]:
+    """What is shown of a run, and before its last lines how its parameters were found."""
+    return [*blocks[:-2], *tuning(thing["tuning"]), *blocks[-2:]] if "tuning" in thing else blocks
+
+
+def tuning(record: Plain) -> list[Block]:
+    """The best trials of a tuning, and which parameters mattered."""
+    ranked = ranked_trials(record)
+    names = list(record["best"]["params"])
+    rows = [
+        [
+            one["number"],
+            one["value"],
+            one["state"],
+            one["folds"],
+            one["seconds"],
+            *(one["params"].get(n) for n in names),
+        ]
+        for one in ranked[:BEST_SHOWN]
+    ]
+    head = ("trial", record["metric"], "", "folds", "seconds", *names)
+    blocks: list[Block] = [Line(), Line(tuning_words(record)), Table(head, rows)]
+    more = len(ranked) - BEST_SHOWN
+    blocks += [Line(f"{more} more trials: --json, or --html FILE", "dim")] if more > 0 else []
+    weights = record.get("importance") or {}
+    if weights:
+        blocks.append(Line(f"What mattered: {', '.join(f'{n} {share:.0%}' for n, share in weights.items())}"))
+    return blocks
 
 
 def compared(found: Plain) -> list[Block]:

@@ -24,7 +24,7 @@ from seatrial.core.errors import UsageError, listed
 from seatrial.core.identity import digest
 from seatrial.core.signature import Class, Task
 from seatrial.releases import boosters
-from seatrial.releases.native import NativeModel, TypeNotTrusted, capture, one_line
+from seatrial.releases.native import NativeModel, NotCaptured, TypeNotTrusted, capture, one_line
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -216,6 +216,7 @@ def of_object(model: Any, task: Task | None = None) -> Foreign:
 
     Raises WrongTask, NotCaptured and TypeNotTrusted. The object itself is not changed.
     """
+    _require_fitted(model)
     known = task_of(model)
     if task is not None and known is not None and task != known:
         raise WrongTask(
@@ -255,6 +256,26 @@ def of_object(model: Any, task: Task | None = None) -> Foreign:
         class_count=_class_count(native),
         parameters=parameters_of(model),
     )
+
+
+def _require_fitted(model: Any) -> None:
+    """Raise NotCaptured for an estimator of scikit-learn that was never fitted; the boosters say it themselves."""
+    if not type(model).__module__.startswith("sklearn."):
+        return
+    from sklearn.exceptions import NotFittedError
+    from sklearn.utils.validation import check_is_fitted
+
+    try:
+        check_is_fitted(model)
+    except NotFittedError:
+        raise NotCaptured(
+            f"{type(model).__name__} is not fitted.",
+            expected="Only a fitted estimator can be kept.",
+            next="Call fit first.",
+            state="Nothing was released.",
+        ) from None
+    except TypeError:  # it has no fit; what keeps it says so
+        return
 
 
 def answers_of(model: Any, sample: pa.Table, task: Task | None = None) -> NDArray[np.float64] | None:
@@ -321,14 +342,35 @@ def read_mlflow(
     if needs.is_file():
         lines = needs.read_text(encoding="utf-8", errors="replace").splitlines()
         facts["requirements"] = [line for line in lines if line.strip()][:MOST_PARAMETERS]
-    data = file.read_bytes()
-    all_rounds = str(about.get("model_class", "xgboost.core.Booster")).endswith(
-        ".Booster"
-    )  # as mlflow.xgboost loads it
+    data = _whole_graph(file) if flavor == "onnx" else file.read_bytes()
+    kept_as = str(about.get("save_format") or "cbm")
+    if flavor == "catboost" and kept_as != "cbm":
+        raise ForeignUnreadable(
+            f"the model in MLflow is CatBoost's, written as '{kept_as}'.",
+            expected="CatBoost's own form (cbm) is expected, which log_model writes unless told otherwise.",
+            next="Log it again without format=.",
+            state="Nothing was released.",
+        )
+    # the class that mlflow.xgboost loads it as
+    all_rounds = str(about.get("model_class", "xgboost.core.Booster")).endswith(".Booster")
     try:
         return read_bytes(data, task, width, sample, name=file.name, all_rounds=all_rounds), facts
     except (PickleRefused, TypeNotTrusted):
         return _taken_over(data, task, sample), facts | {"opened": "apart"}
+
+
+def _whole_graph(file: Path) -> bytes:
+    """An ONNX graph with the weights in it that lie in files beside it, which is how MLflow writes large ones."""
+    import onnx
+
+    try:
+        return bytes(onnx.load(str(file)).SerializeToString())
+    except Exception as error:  # protobuf, or a file of weights that is not there or lies elsewhere
+        raise ForeignUnreadable(
+            f"the graph {file.name} that MLflow gave cannot be read: {one_line(error)}",
+            expected="The graph is expected, with its files of weights beside it.",
+            state="Nothing was released.",
+        ) from None
 
 
 def _taken_over(data: bytes, task: Task | None, sample: pa.Table) -> Foreign:

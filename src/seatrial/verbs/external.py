@@ -8,8 +8,9 @@ is an `adoption`, named by its content: bringing in the same model with the same
 from __future__ import annotations
 
 import os
+import re
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -26,6 +27,7 @@ from seatrial.core.types import Dtype, Field
 from seatrial.data.sources import Source
 from seatrial.features.definitions import check_name
 from seatrial.features.plan import FeaturePlan
+from seatrial.stats.metrics import MAIN
 from seatrial.training.model import Model
 
 if TYPE_CHECKING:
@@ -45,6 +47,8 @@ METRICS_OF = "the sample, of which the model may have been trained"
 AS_GIVEN = 1e-6
 MOST = 1e-4
 """How far the answers of an ONNX graph or of XGBoost may lie from the model's own, which takes the sample as it is."""
+SEED = 42  # of the draws that intervals are made of
+_INDEX = re.compile(r"__index_level_\d+__")
 
 
 class BadSample(UsageError):
@@ -117,12 +121,14 @@ def require_name(name: str | None, sample: object) -> None:
 
 
 def sample_table(inputs: Inputs, sample: object) -> pa.Table:
-    """The sample as a table: a path (.parquet, .csv, .jsonl), a frame, or a list of dicts."""
+    """The sample as a table: a path (.parquet, .csv, .jsonl), a frame, or a list of dicts. The index of a pandas frame,
+    which its to_parquet writes as a column, is no input."""
     import pyarrow as pa
 
     rows = inputs.as_table(sample)
     try:
-        return pa.Table.from_pylist(rows) if isinstance(rows, list) else rows
+        table = pa.Table.from_pylist(rows) if isinstance(rows, list) else rows
+        return table.drop_columns([one for one in table.column_names if _INDEX.fullmatch(one)])
     except (pa.ArrowException, TypeError) as error:
         raise _bad_sample(f"the sample is no table: {error}.", "Every column holds values of one type.") from None
 
@@ -133,7 +139,7 @@ def fetched(
     """The model that is meant, and where it is from: a file, a model in MLflow, or an object in memory."""
     from seatrial.releases.foreign import answers_of, of_object, read_file, read_mlflow
 
-    sample = sample.select([name for name in sample.column_names if name != target])
+    sample = sample.select([place for place, name in enumerate(sample.column_names) if name != target])
     width = sample.num_columns
     if isinstance(from_, str) and from_.startswith(MLFLOW):
         from seatrial.registry.mlflow import fetch
@@ -157,11 +163,13 @@ def adopt(
     origin: Mapping[str, Any],
     target: str | None,
     words: Words,
+    classes: Sequence[Class] = (),
 ) -> Record:
     """The record of a model that is brought in, with its files kept; it is no version yet.
 
     sample: rows as the model is given them, n >= 1; columns that it does not take are left out.
     target: a column of the sample with what really happened; without it nothing is measured.
+    classes: in the order of the model's probabilities, where it does not name them.
     Raises BadSample, BadTarget, NotScored, AnswersOtherwise.
     """
     import pyarrow as pa
@@ -173,7 +181,7 @@ def adopt(
     check_name("model", name)
     names = inputs_of(name, model, sample, target)
     signature = signature_of(model, sample, names)
-    classes = classes_of(model, sample, target)
+    said, classes = bool(classes), classes_of(model, sample, target, classes)
     signature = msgspec.structs.replace(signature, classes=classes if model.task == "multiclass" else ())
     table = plain(sample, names)
     rows, _ = encode(signature, columns(table, names))
@@ -211,6 +219,11 @@ def adopt(
         facts["positive"] = classes[1]
     if model.told:
         facts["told"] = model.told
+    if model.task == "multiclass" and not said and not model.classes and classes != tuple(range(len(classes))):
+        facts["classes_taken"] = "sorted"
+    worse = _worse_than_one_class(facts["metrics"], labels) if model.task == "multiclass" else None
+    if worse is not None:
+        facts["most_frequent"] = worse
     identity = content_id("adp", canonical_json({"format": FORMAT, "model": name, **facts}))
     folder = f"adoptions/{identity}"
     files = {
@@ -222,7 +235,19 @@ def adopt(
         workspace.objects.put(kept[file], data)
     parity = pa.table(columns_of(signature, rows))
     workspace.keep_table(kept["parity_rows.parquet"], partial(write_table, parity))
-    return Record(identity, KIND, name, (), {"format": FORMAT, "model": name, **facts, "files": kept})
+    body = {"format": FORMAT, "model": name, **facts, "files": kept}
+    if labels is not None:  # follows from the rest, so it is no part of the identity
+        known = ~np.isnan(labels)
+        body["intervals"] = intervals_of(model.task, labels[known], scores[known])
+    return Record(identity, KIND, name, (), body)
+
+
+def intervals_of(task: Task, labels: NDArray[np.float64], scores: NDArray[np.float64]) -> dict[str, Any]:
+    """The intervals of a model's metrics on rows that belong to nothing, as runs keep them."""
+    from seatrial.stats.bootstrap import intervals, resample
+
+    drawn = resample(labels.size, seed=SEED)
+    return drawn.as_plain() | {"of": intervals(task, labels, scores, drawn)}
 
 
 def made_elsewhere(adoption: Record) -> Made:
@@ -258,9 +283,24 @@ def made_elsewhere(adoption: Record) -> Made:
     )
 
 
-def notes(adoption: Record) -> list[str]:
-    """What whoever brings a model in should know of the release."""
-    found = []
+def notes(adoption: Record, left: Sequence[str] = ()) -> list[str]:
+    """What whoever brings a model in should know of the release. left: columns of the sample that it does not take."""
+    body = adoption.body
+    found = [f"inputs {_named(body['signature']['inputs'])}" + (f"; left out: {_named(left)}" if left else "")]
+    classes = body["signature"]["classes"] if body["task"] == "multiclass" else ()
+    if body.get("classes_taken"):
+        found.append(
+            f"classes {_named(range(len(classes)))} are taken as {_named(classes)}: sorted, because the file names "
+            "none; --classes says it"
+        )
+    metric = next((name for name in (MAIN[body["task"]], "accuracy") if body["metrics"].get(name) is not None), None)
+    if metric is not None:
+        found.append(f"{metric} {body['metrics'][metric]:.4g} on the {body['sample']['rows']:,} rows of the sample")
+    if "most_frequent" in body:
+        found.append(
+            f"accuracy {body['metrics']['accuracy']:.4g} is worse than always answering the most frequent class "
+            f"({body['most_frequent']:.4g}): are the classes in the order of the model? Say it with --classes"
+        )
     given = adoption.body["as_given"]
     if given["flipped"] or given["largest"] > AS_GIVEN:
         found.append(
@@ -465,9 +505,11 @@ def _texts(column: pa.ChunkedArray) -> list[Any]:
     return found
 
 
-def classes_of(model: Foreign, sample: pa.Table, target: str | None) -> tuple[Class, ...]:
-    """The classes in the order of the model's probabilities: what it says, else those of the target when they are as
-    many, sorted, which is how wrappers number them; else 0, 1, 2, ..."""
+def classes_of(model: Foreign, sample: pa.Table, target: str | None, said: Sequence[Class] = ()) -> tuple[Class, ...]:
+    """The classes in the order of the model's probabilities: what it says, else what is said of it, else those of the
+    target when they are as many, sorted, which is how wrappers number them; else 0, 1, 2, ... Raises WrongTask."""
+    if said:
+        return _said_classes(model, sample, target, said)
     if model.classes or model.task != "multiclass":
         return model.classes
     scores_of = model.class_count
@@ -476,6 +518,45 @@ def classes_of(model: Foreign, sample: pa.Table, target: str | None) -> tuple[Cl
         if len(found) == scores_of and all(isinstance(one, str | int) for one in found):
             return tuple(sorted(found))
     return tuple(range(scores_of))
+
+
+def _said_classes(model: Foreign, sample: pa.Table, target: str | None, said: Sequence[Class]) -> tuple[Class, ...]:
+    """Classes that somebody names, as texts or as the target has them; as the model has them, where it names them."""
+    from seatrial.releases.foreign import WrongTask
+
+    there = [] if target is None else sample[target].unique().drop_null().to_pylist()
+    as_text = {str(one): one for one in (*there, *model.classes) if isinstance(one, str | int)}
+    found = tuple(as_text.get(str(one), one) for one in said)
+    count = 2 if model.task == "binary" else model.class_count
+    wrong = ""
+    if model.task == "regression":
+        wrong = "it answers with a number"
+    elif len(found) != count or len(set(found)) != count:
+        wrong = f"it gives probabilities of {count} classes"
+    elif model.classes and found != model.classes:
+        wrong = f"it names them itself: {_named(model.classes)}"
+    if wrong:
+        raise WrongTask(
+            f"the classes of the model are said to be {_named(said)}, and {wrong}.",
+            expected="The classes in the order of its probabilities are expected, where it does not name them.",
+            state="Nothing was released.",
+        )
+    return found
+
+
+def _worse_than_one_class(metrics: Mapping[str, float | None], labels: NDArray[np.float64] | None) -> float | None:
+    """The share of the most frequent class, when always answering it is right more often than the model is."""
+    accuracy = metrics.get("accuracy")
+    if labels is None or accuracy is None:
+        return None
+    counts = np.unique(labels[~np.isnan(labels)], return_counts=True)[1]
+    share = float(counts.max() / counts.sum())
+    return share if accuracy < share else None
+
+
+def _named(names: Iterable[object], most: int = 12) -> str:
+    words = [str(name) for name in names]
+    return ", ".join(words[:most]) + (f" and {len(words) - most} more" if len(words) > most else "")
 
 
 def labels_of(
@@ -504,7 +585,8 @@ def labels_of(
         raise _bad_target(
             f"the target '{target}' is {values[row]!r} in row {row} of the sample ({int(strange.sum())} such rows), "
             f"which is no class of '{name}'.",
-            f"Its classes are {listed(map(repr, known))}.",
+            f"Its classes are {listed(map(repr, known))}."
+            + ("" if classes else " What they stand for is said with --classes, in the order of its probabilities."),
         )
     return labels
 

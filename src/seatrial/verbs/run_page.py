@@ -20,6 +20,7 @@ from seatrial.verbs.runs import Compared, MetricChange, gate_words, in_metric_or
 WIDTH, LEFT, RIGHT, ROW = 760, 196, 600, 40
 CURVE = 56
 MOST_INPUTS = 20
+MOST_TRIALS, FEW_TRIALS = 200, 12
 STYLE = """<style>
 .ticks { list-style: none; padding: 0; }
 .ticks li { display: grid; grid-template-columns: 1.9rem 1fr; margin: .45rem 0; }
@@ -41,8 +42,11 @@ svg .guess { stroke: var(--ink); stroke-width: 2.5; } svg .part { fill: var(--bl
 svg .part.test { fill: var(--red); }
 svg .part.left { fill: var(--rule); } svg .joins { stroke: var(--quiet); stroke-width: 1.5; }
 svg .curve { fill: none; stroke: var(--blue); stroke-width: 2; }
+svg .so-far { fill: none; stroke: var(--blue); stroke-width: 1.5; opacity: .6; }
 svg text.light { fill: var(--ground); font-weight: 650; }
-@media (max-width: 40rem) { .two { grid-template-columns: 1fr; } }
+svg.fit { min-width: 38rem; }
+@media (max-width: 40rem) { .two { grid-template-columns: 1fr; }
+  svg.fit { min-width: 0; } svg.fit text { font-size: 19px; } svg.fit text.more { display: none; } }
 </style>"""
 
 
@@ -78,6 +82,7 @@ def html(run: Mapping[str, Any], *, version: int | None, reproduced: Sequence[Ma
         _calibration(run),
         _slices(run),
         _importance(run),
+        _tuning(run),
         _split(run),
         _where(run, reproduced),
         _settings(run),
@@ -286,11 +291,12 @@ def _metrics(run: Mapping[str, Any]) -> str:
         up = 3.5 if between else -4.5
         drawn.append(f'<text class="strong" x="{RIGHT + 18}" y="{y - up}">{safe(_number(value))}</text>')
         if between:
-            drawn.append(f'<text class="quiet" x="{RIGHT + 18}" y="{y + 12}">{safe(_pair(between))}</text>')
-    caption = (
-        "Filled: the test part. Rings: the folds of cross-validation. Upright stroke: the mean label as a constant "
-    )
-    caption += "guess. Each line has a scale of its own."
+            drawn.append(f'<text class="quiet more" x="{RIGHT + 18}" y="{y + 12}">{safe(_pair(between))}</text>')
+    caption = "Filled: the test part."
+    caption += " Rings: the folds of cross-validation." if folds else ""
+    if any(one[4] is not None for one in rows):
+        caption += " Upright stroke: the mean label as a constant guess."
+    caption += " Each line has a scale of its own."
     if any(one[2] for one in rows):
         caption += " Band: the interval of the test part."
     numbers = [
@@ -379,6 +385,122 @@ def _shuffled(found: Mapping[str, Any]) -> str:
     rows = [Bar(name, max(one["mean"], 0.0), note=f"± {one['std']:.2g}") for name, one in ordered]
     caption = f"What is lost when an input is shuffled among {found['rows']:,} test rows: the rise of {found['loss']}."
     return bars(rows, title="What shuffling each input costs", caption=caption, most=MOST_INPUTS)
+
+
+def ranked_trials(record: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Trials of a tuning: those that finished, the best first, then the pruned, then those that failed."""
+    sign = -1 if record["better"] == "higher" else 1
+    states = ("finished", "pruned", "failed")
+
+    def rank(one: Mapping[str, Any]) -> tuple[int, float, int]:
+        value = one["value"]
+        return states.index(one["state"]), math.inf if value is None else sign * value, one["number"]
+
+    return sorted(record["trials"], key=rank)
+
+
+def tuning_words(record: Mapping[str, Any]) -> str:
+    """What was tried, in a sentence."""
+    states = [f"{record[state]} {state}" for state in ("pruned", "failed") if record[state]]
+    said = f" ({', '.join(states)})" if states else ""
+    return (
+        f"Tuned by {_name(record['metric'])} on the folds of the training part: {len(record['trials'])} trials{said}; "
+        f"trial {record['best']['number']} is the best."
+    )
+
+
+def _tuning(run: Mapping[str, Any]) -> str:
+    """How the parameters were found: the value of each trial, which parameters mattered, and the trials themselves."""
+    record = run.get("tuning")
+    if not record:
+        return ""
+    ranked, names = ranked_trials(record), list(record["best"]["params"])
+    rows = [
+        (
+            f"{one['number']}{' (best)' if one['number'] == record['best']['number'] else ''}",
+            _number(one["value"]),
+            one["state"] + (f": {one['error']}" if one.get("error") else ""),
+            f"{one['folds']}",
+            f"{one['seconds']:.2f}",
+            *(_parameter(one["params"].get(name)) for name in names),
+        )
+        for one in ranked[:MOST_TRIALS]
+    ]
+    head = ("trial", _name(record["metric"]), "state", "folds", "seconds", *names)
+    weights = record.get("importance") or {}
+    mattered = bars(
+        [Bar(name, share) for name, share in weights.items()],
+        title="Parameters by what they changed",
+        caption="Each parameter's share of what the values of the trials vary by (fANOVA).",
+        shown="share",
+        most=MOST_INPUTS,
+    )
+    more = len(ranked) - MOST_TRIALS
+    return (
+        f"<h2>How its parameters were found</h2><p>{safe(tuning_words(record))}</p>{_trials(record)}"
+        f"{f'<h3>What mattered</h3>{mattered}' if weights else ''}"
+        f"<details{'' if len(ranked) > FEW_TRIALS else ' open'}><summary>The trials, the best first</summary>"
+        f"{table(head, rows, numbers=[0, 1, 3, 4])}{f'<p>and {more:,} more</p>' if more > 0 else ''}</details>"
+    )
+
+
+def _parameter(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else "–" if value is None else str(value)
+
+
+def _trials(record: Mapping[str, Any]) -> str:
+    """The value of each trial in order, and the best so far as a line."""
+    known = [one for one in record["trials"] if one["value"] is not None]
+    if not known:
+        return ""
+    finished = [one["value"] for one in known if one["state"] == "finished"]
+    values = [one["value"] for one in known]
+    # a trial far off, as the first ones may be, would press all others into a line
+    ordered = sorted(finished or values)
+    middle, far = (
+        ordered[len(ordered) // 2],
+        8 * ((ordered[-1 - len(ordered) // 4] - ordered[len(ordered) // 4]) or 0.0),
+    )
+    inside = [one for one in values if not far or abs(one - middle) <= far]
+    low, high = min(inside), max(inside)
+    room = (high - low) * 0.08 or abs(high) * 0.05 or 1.0
+    low, high = low - room, high + room
+    left, right, top, bottom = 88, WIDTH - 16, 12, 214
+    last = max(one["number"] for one in record["trials"]) or 1
+
+    def x(number: int) -> float:
+        return left + 12 + (right - left - 24) * number / last
+
+    def y(value: float) -> float:
+        return float(bottom - (bottom - top) * (min(max(value, low), high) - low) / (high - low))
+
+    drawn = []
+    for tick in (low + room, (low + high) / 2, high - room):
+        drawn.append(f'<line class="rule" x1="{left}" x2="{right}" y1="{y(tick):.1f}" y2="{y(tick):.1f}"/>')
+        drawn.append(f'<text class="end quiet" x="{left - 8}" y="{y(tick) + 4:.1f}">{safe(_number(tick))}</text>')
+    path, best = "", None
+    lower = record["better"] != "higher"
+    for one in known:
+        if one["state"] == "finished" and (best is None or (one["value"] < best if lower else one["value"] > best)):
+            path += f"M{x(one['number']):.1f} {y(one['value']):.1f}" if best is None else ""
+            path += f"H{x(one['number']):.1f}V{y(one['value']):.1f}"
+            best = one["value"]
+    drawn.append(f'<path class="so-far" d="{path}H{right - 12}"/>' if path else "")
+    for one in known:
+        kind = "is" if one["state"] == "finished" else "fold"
+        size = 6.5 if one["number"] == record["best"]["number"] else 4
+        chosen = ", ".join(f"{name} {_parameter(value)}" for name, value in one["params"].items())
+        tip = f"trial {one['number']}, {one['state']}: {_number(one['value'])}; {chosen}"
+        drawn.append(_circle(x(one["number"]), round(y(one["value"]), 1), size, kind, tip))
+    drawn.append(f'<text class="quiet" x="{left + 8}" y="{bottom + 22}">trial 0</text>')
+    drawn.append(f'<text class="end quiet" x="{right - 8}" y="{bottom + 22}">trial {last}</text>')
+    caption = (
+        f"Each trial's {_name(record['metric'])}; {record['better']} is better. Filled: it finished; the largest is "
+        "the best. Rings: pruned before its last fold. Line: the best so far."
+    )
+    beyond = len(values) - len(inside)
+    caption += f" {beyond} lie beyond the edge of the picture." if beyond else ""
+    return _figure("The value of each trial", bottom + 30, drawn, caption)
 
 
 def _split(run: Mapping[str, Any]) -> str:
@@ -619,7 +741,7 @@ def _figure(title: str, high: float, drawn: Sequence[str], caption: str, numbers
     more = f"<details><summary>The numbers</summary>{numbers}</details>" if numbers else ""
     return (
         f'<figure aria-label="{safe(title)}"><div class="scroll"><svg xmlns="http://www.w3.org/2000/svg" role="img" '
-        f'viewBox="0 0 {WIDTH} {high}" style="min-width: 38rem" aria-label="{safe(title)}"><title>{safe(title)}</title>'
+        f'viewBox="0 0 {WIDTH} {high}" class="fit" aria-label="{safe(title)}"><title>{safe(title)}</title>'
         f"{''.join(drawn)}</svg></div><figcaption>{safe(caption, 1000)}</figcaption>{more}</figure>"
     )
 
