@@ -26,7 +26,7 @@ from seatrial.core.errors import UsageError
 from seatrial.folder.loading import NotAProject
 from seatrial.releases.foreign import ForeignUnreadable, PickleRefused, WrongTask
 from seatrial.releases.native import NotCaptured
-from seatrial.verbs.external import BadSample, BadTarget, NotScored, TrainedElsewhere
+from seatrial.verbs.external import AnswersOtherwise, BadSample, BadTarget, NotScored, TrainedElsewhere
 from tests.journeys.worlds import served
 
 ROWS = 400
@@ -204,6 +204,71 @@ def test_a_boosters_own_file_answers_as_the_fitted_model_does(project, boosters,
 def test_a_boosters_wrapper_in_memory_is_released_too(project, boosters, file):
     done = project.release("churn", from_=boosters[1][file], sample=FRAME[INPUTS])
     assert project.release_show(done.id)["lineage"]["more"]["origin"]["from"].endswith("Classifier in memory")
+
+
+def stopped_early(library: str, file: Path):
+    """A classifier that learned little and then noise, written by itself; and what its own library reads from it."""
+    X, y = FRAME[INPUTS].astype(float), FRAME.churned
+    train, test = (X[:200], y[:200]), (X[200:], y[200:])
+    if library == "xgboost":
+        import xgboost
+
+        words = {"n_estimators": 50, "learning_rate": 1.0, "early_stopping_rounds": 5, "n_jobs": 1}
+        xgboost.XGBClassifier(**words).fit(*train, eval_set=[test], verbose=False).save_model(file)
+        back = xgboost.XGBClassifier()
+        back.load_model(file)
+        assert back.get_booster().num_boosted_rounds() > back.best_iteration + 1
+        return back.predict_proba(X)[:, 1]
+    if library == "lightgbm":
+        import lightgbm
+
+        rows = lightgbm.Dataset(*train)
+        words = {"objective": "binary", "learning_rate": 1.0, "verbose": -1, "num_threads": 1}
+        stop = lightgbm.early_stopping(5, verbose=False)
+        lightgbm.train(words, rows, 50, [rows.create_valid(*test)], callbacks=[stop]).save_model(file)
+        return lightgbm.Booster(model_file=file).predict(X)
+    import catboost
+
+    model = catboost.CatBoostClassifier(
+        iterations=50, learning_rate=1.0, verbose=False, thread_count=1, allow_writing_files=False
+    )
+    model.fit(*train, eval_set=test, early_stopping_rounds=5, use_best_model=True).save_model(str(file))
+    return catboost.CatBoostClassifier().load_model(str(file)).predict_proba(X)[:, 1]
+
+
+@pytest.mark.parametrize(
+    ("library", "ending"), [("xgboost", "json"), ("xgboost", "ubj"), ("lightgbm", "txt"), ("catboost", "cbm")]
+)
+def test_a_file_of_a_training_that_stopped_early_answers_as_its_own_library_reads_it(
+    project, tmp_path, library, ending
+):
+    file = tmp_path / f"model.{ending}"
+    wanted = stopped_early(library, file)
+    done = project.release("churn", from_=file, sample=sample("churned"), target="churned")
+    got = [one["probability"] for one in answers(project, "churn", requests(ROWS))]
+    assert got == pytest.approx(wanted, abs=1e-6)
+    assert project.release_show(done.id)["lineage"]["more"]["as_given"]["differ"] == 0
+    assert [note for note in done.notes if "stopped early" in note] != [] or library != "xgboost"
+
+
+def test_an_xgboost_file_that_is_read_otherwise_than_by_its_wrapper_is_refused(project, tmp_path, monkeypatch):
+    from seatrial.releases import boosters as reader
+
+    stopped_early("xgboost", tmp_path / "model.json")
+    monkeypatch.setattr(reader, "until_best", lambda booster: booster)  # as it once was
+    with pytest.raises(AnswersOtherwise, match="decisions differ"):
+        project.release("churn", from_=tmp_path / "model.json", sample=sample("churned"))
+
+
+def test_a_linear_booster_that_stopped_early_answers_with_all_of_it_as_its_wrapper_does(project, tmp_path):
+    import xgboost
+
+    X, y = FRAME[INPUTS].astype(float), FRAME.churned
+    model = xgboost.XGBClassifier(booster="gblinear", n_estimators=30, early_stopping_rounds=1, n_jobs=1)
+    model.fit(X[:200], y[:200], eval_set=[(X[200:], y[200:])], verbose=False).save_model(tmp_path / "model.json")
+    project.release("churn", from_=tmp_path / "model.json", sample=sample("churned"))
+    got = [one["probability"] for one in answers(project, "churn", requests())]
+    assert got == pytest.approx(model.predict_proba(X[:5])[:, 1], abs=1e-6)
 
 
 def test_columns_are_taken_by_name_and_others_are_left_out(project, churn):
@@ -417,6 +482,8 @@ def test_a_pickle_is_never_opened(project, tmp_path):
 def test_words_of_a_declared_model_are_not_taken_on_the_command_line(project):
     with pytest.raises(UsageError, match="owner of a release is said by the declaration"):
         project.release("x", owner="me")
+    with pytest.raises(UsageError, match="sample of a release is said by the declaration"):
+        project.release("x", sample=FRAME)
 
 
 def test_forests_and_histograms_of_elsewhere_release_too(project):
@@ -660,3 +727,61 @@ def test_a_field_that_a_loaded_model_does_not_know_is_named(project, churn):
     project.release("churn", from_=churn, sample=sample("churned"))
     with load("churn", project=project.folder) as model, pytest.raises(RowRefused, match="Not a field: 'agge'"):
         model.predict({**requests(1)[0], "agge": 3})
+
+
+def one_input(kind: int, subtract: float = 0.0) -> bytes:
+    """sigmoid(x - subtract) of one input [n, 1] of an ONNX type; the difference is taken in that type."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    dtype = helper.tensor_dtype_to_np_dtype(kind)
+    nodes = [
+        helper.make_node("Sub", ["x", "off"], ["centred"]),
+        helper.make_node("Cast", ["centred"], ["single"], to=TensorProto.FLOAT),
+        helper.make_node("Sigmoid", ["single"], ["p"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("x", kind, ["n", 1])],
+        [helper.make_tensor_value_info("p", TensorProto.FLOAT, ["n", 1])],
+        [numpy_helper.from_array(np.array([subtract], dtype), "off")],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8).SerializeToString()
+
+
+DOUBLE, INT64 = 11, 7
+
+
+def test_a_graph_whose_double_input_float32_cannot_hold_is_refused(project, tmp_path):
+    (tmp_path / "m.onnx").write_bytes(one_input(DOUBLE, 1.6e9))
+    rows = pd.DataFrame({"x": 1.6e9 + np.linspace(-50, 50, 101)})
+    with pytest.raises(AnswersOtherwise, match="of 101 rows of the sample 'net'") as refused:
+        project.release("net", from_=tmp_path / "m.onnx", sample=rows, task="binary")
+    exact = 1 / (1 + np.exp(-np.linspace(-50, 50, 101)))
+    rounded = 1 / (1 + np.exp(-(rows.x.to_numpy(np.float32).astype(float) - 1.6e9)))
+    assert refused.value.facts["as_given"]["flipped"] == ((exact >= 0.5) != (rounded >= 0.5)).sum()
+    assert project.releases() == []
+
+
+def test_what_the_graph_itself_answers_on_double_is_in_the_manifest(project, tmp_path):
+    (tmp_path / "m.onnx").write_bytes(one_input(DOUBLE, 1000.0))
+    x = 1000 + np.linspace(-3, 3, 101)
+    done = project.release("net", from_=tmp_path / "m.onnx", sample=pd.DataFrame({"x": x}), task="binary")
+    given = project.release_show(done.id)["lineage"]["more"]["as_given"]
+    exact, rounded = (1 / (1 + np.exp(-(one.astype(float) - 1000))) for one in (x, x.astype(np.float32)))
+    assert given["largest"] == pytest.approx(np.abs(exact - rounded).max(), rel=0.05)
+    assert 1e-6 < given["largest"] < 1e-4
+    assert "answer otherwise" in "\n".join(done.notes)
+
+
+def test_a_graph_of_integers_takes_no_fraction_and_no_null_in_the_sample_or_in_a_request(project, tmp_path):
+    (tmp_path / "m.onnx").write_bytes(one_input(INT64))
+    words = {"from_": tmp_path / "m.onnx", "task": "binary"}
+    with pytest.raises(BadSample, match=r"column 'x' of the sample is 0\.5 in row 1"):
+        project.release("net", sample=pd.DataFrame({"x": [1.0, 0.5, 2.0]}), **words)
+    with pytest.raises(BadSample, match="column 'x' of the sample has nulls, and the model takes whole numbers"):
+        project.release("net", sample=pd.DataFrame({"x": [1.0, None, 2.0]}), **words)
+    project.release("net", sample=pd.DataFrame({"x": [1.0, 0.0, 2.0]}), **words)
+    assert answers(project, "net", [{"x": 2}])[0]["probability"] == pytest.approx(1 / (1 + np.exp(-2)), abs=1e-6)
+    with pytest.raises(UsageError, match="x"):
+        project.predict("net", [{"x": 0.5}])

@@ -129,6 +129,8 @@ def test_a_fit_of_code_in_no_commit_is_kept_and_not_released(project):
         ((X[:200], Y[:199], X[200:], Y[200:]), "200 rows and 199 outcomes"),
         ((X[:200], Y[:200], X[["age"]][200:], Y[200:]), "other columns"),
         ((X.assign(target=1)[:200], Y[:200], X[200:], Y[200:]), "have a column 'target'"),
+        ((X[:200], Y[:200], X[:0], Y[:0]), "the test part has no rows"),
+        ((X[:0], Y[:0], X[200:], Y[200:]), "the training part has no rows"),
     ],
 )
 def test_what_does_not_belong_together_is_refused(project, parts, words):
@@ -210,6 +212,15 @@ def test_a_run_in_a_run_is_refused_and_the_outer_one_goes_on(project):
 def test_a_metric_is_a_number(project, value):
     with project.run("trial") as run, pytest.raises(UsageError, match="A number is expected"):
         run.log(loss=value)
+
+
+@pytest.mark.parametrize("step", [1.5, "1", True])
+def test_a_step_is_a_whole_number(project, step):
+    with project.run("trial") as run:
+        with pytest.raises(UsageError, match="A whole number is expected"):
+            run.log(step=step, loss=1.0)
+        run.log(step=np.int64(3), loss=1.0)
+    assert run.metrics == {"loss": [[3.0, 1.0]]}
 
 
 def test_a_loss_that_diverges_is_kept_as_what_it_is_and_fails_no_block(project, capsys):

@@ -237,8 +237,15 @@ def _wrapped_xgboost(estimator: Any, name: str) -> Any:
             f"{name} was fitted with missing={missing!r}.",
             expected="Missing values reach a model as NaN, which is XGBoost's own default.",
         )
+    return until_best(booster)
+
+
+def until_best(booster: Any) -> Any:
+    """A copy that ends with the best iteration of a training that stopped early, with which XGBoost's wrappers predict;
+    a linear booster has no iterations to leave out, and theirs predict with all of it."""
     best = booster.attr("best_iteration")
-    return booster[: int(best) + 1] if best is not None else booster.copy()
+    linear = _learner(booster)["gradient_booster"]["name"] == "gblinear"
+    return booster.copy() if best is None or linear else booster[: int(best) + 1]
 
 
 def _has_categories(data: bytes) -> bool:

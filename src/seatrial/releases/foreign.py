@@ -66,6 +66,8 @@ class Foreign:
     classes: of several, in the order of its probabilities, or the two of a binary one; empty when it does not say.
     class_count: of how many classes it gives probabilities; 0 for other tasks.
     answers: what the model itself, before it was written in another form, answered on the sample, when it was asked.
+    told: what whoever brings it in should know of how it was read.
+    graph: the ONNX file as it came. whole: places of inputs that it takes as integers.
     digest: of the file, or of the form that is kept, BLAKE3-256.
     """
 
@@ -81,15 +83,21 @@ class Foreign:
     class_count: int = 0
     answers: NDArray[np.float64] | None = None
     parameters: Mapping[str, Any] = field(default_factory=dict)
+    told: str = ""
+    graph: bytes = field(default=b"", repr=False)
+    whole: tuple[int, ...] = ()
 
     @property
     def task(self) -> Task:
         return self.native.task
 
 
-def read_file(path: Path, task: Task | None = None, width: int | None = None) -> Foreign:
+def read_file(
+    path: Path, task: Task | None = None, width: int | None = None, sample: pa.Table | None = None
+) -> Foreign:
     """The model in a file. task: what it answers, where the file does not tell. width: how many columns it is given,
-    where an ONNX graph does not say.
+    where an ONNX graph does not say. sample: rows that the library itself is asked on, where it
+    reads the file otherwise than we do (XGBoost).
 
     Raises ForeignUnreadable, PickleRefused, WrongTask, and what keeping it raises (see `native.capture`).
     """
@@ -101,11 +109,20 @@ def read_file(path: Path, task: Task | None = None, width: int | None = None) ->
             expected=_EXPECTED,
             state="Nothing was released.",
         ) from None
-    return read_bytes(data, task, width, name=path.name)
+    return read_bytes(data, task, width, sample, name=path.name)
 
 
-def read_bytes(data: bytes, task: Task | None = None, width: int | None = None, *, name: str = "the file") -> Foreign:
-    """As `read_file`, of bytes. name: of the file, for messages."""
+def read_bytes(
+    data: bytes,
+    task: Task | None = None,
+    width: int | None = None,
+    sample: pa.Table | None = None,
+    *,
+    name: str = "the file",
+    all_rounds: bool = False,
+) -> Foreign:
+    """As `read_file`, of bytes. name: of the file, for messages. all_rounds: XGBoost's rounds behind the best one count
+    too, as for whoever loads the file as a Booster."""
     match kind_of(data):
         case "onnx":
             found = of_graph(data, task, width)
@@ -114,7 +131,7 @@ def read_bytes(data: bytes, task: Task | None = None, width: int | None = None, 
         case "lightgbm":
             found = of_object(NativeModel("lightgbm", data, "regression").load(), task)
         case "xgboost":
-            found = of_object(_named_xgboost(data), task)
+            found = _of_xgboost(data, task, sample, all_rounds=all_rounds)
         case "catboost":
             found = of_object(boosters.load_catboost(data), task)
         case "pickle":
@@ -159,7 +176,7 @@ def kind_of(data: bytes) -> str:
 
 def of_graph(data: bytes, task: Task | None, width: int | None = None) -> Foreign:
     """A model as an ONNX graph, of PyTorch, Keras or anything. Raises WrongTask, NotAdopted."""
-    from seatrial.releases.onnx_adopt import adopt
+    from seatrial.releases.onnx_adopt import FLOATS, adopt, read
     from seatrial.releases.runtime import Runtime, session
 
     if task is None:
@@ -169,6 +186,7 @@ def of_graph(data: bytes, task: Task | None, width: int | None = None) -> Foreig
             next="Say it with --task.",
             state="Nothing was released.",
         )
+    read(data)
     given = session(data, 1).get_inputs()
     names = tuple(one.name for one in given) if len(given) > 1 else ()
     shape = given[0].shape
@@ -178,7 +196,19 @@ def of_graph(data: bytes, task: Task | None, width: int | None = None) -> Foreig
     classes = 0
     if task == "multiclass":
         classes = Runtime(native.data).score(np.zeros((1, inputs), np.float32)).shape[1]
-    return Foreign(native, "", digest(data), names=names, inputs=inputs, class_count=classes)
+    kinds = [one.type for one in given] * (inputs if len(given) == 1 else 1)
+    whole = tuple(place for place, kind in enumerate(kinds) if kind not in FLOATS)
+    return Foreign(
+        native,
+        "",
+        digest(data),
+        names=names,
+        inputs=inputs,
+        complete=whole,
+        class_count=classes,
+        graph=data,
+        whole=whole,
+    )
 
 
 def of_object(model: Any, task: Task | None = None) -> Foreign:
@@ -248,10 +278,11 @@ def _require_fitted(model: Any) -> None:
         return
 
 
-def answers_of(model: Any, sample: pa.Table) -> NDArray[np.float64] | None:
+def answers_of(model: Any, sample: pa.Table, task: Task | None = None) -> NDArray[np.float64] | None:
     """What a model with scikit-learn's methods answers on the sample, as it is given it there: a frame of its columns.
 
-    float64 (n,), or (n, C) for several classes; None when it does not take these rows.
+    task: what it answers, where it does not tell. float64 (n,), or (n, C) for several classes; None when it does not
+    take these rows.
     """
     names = input_names(model)
     if not hasattr(model, "predict") or type(model).__name__ == "Booster":
@@ -259,10 +290,10 @@ def answers_of(model: Any, sample: pa.Table) -> NDArray[np.float64] | None:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            frame = sample.select(names).to_pandas() if names else None
-            if frame is None:
+            if not names and sample.num_columns != _inputs(model):
                 return None
-            if task_of(model) == "regression":
+            frame = sample.select(names).to_pandas() if names else sample.to_pandas().to_numpy()
+            if (task or task_of(model)) == "regression":
                 return np.asarray(model.predict(frame), dtype=np.float64).reshape(-1)
             found = np.asarray(model.predict_proba(frame), dtype=np.float64)
             return found[:, 1] if found.shape[1] == 2 else found
@@ -320,8 +351,10 @@ def read_mlflow(
             next="Log it again without format=.",
             state="Nothing was released.",
         )
+    # the class that mlflow.xgboost loads it as
+    all_rounds = str(about.get("model_class", "xgboost.core.Booster")).endswith(".Booster")
     try:
-        return read_bytes(data, task, width, name=file.name), facts
+        return read_bytes(data, task, width, sample, name=file.name, all_rounds=all_rounds), facts
     except (PickleRefused, TypeNotTrusted):
         return _taken_over(data, task, sample), facts | {"opened": "apart"}
 
@@ -344,7 +377,7 @@ def _taken_over(data: bytes, task: Task | None, sample: pa.Table) -> Foreign:
     from seatrial.releases.throwaway import open_pickle
 
     opened = open_pickle(data, sample)
-    found = read_bytes(opened.data, task)
+    found = read_bytes(opened.data, task, all_rounds=opened.estimator.endswith(".Booster"))
     return replace(
         found,
         digest=digest(data),
@@ -538,14 +571,29 @@ def parameters_of(model: Any) -> dict[str, Any]:
     return dict(sorted(plain.items())[:MOST_PARAMETERS])
 
 
-def _named_xgboost(data: bytes) -> Any:
-    """The booster with the columns' names, which `boosters.load_xgboost` takes away."""
+def _of_xgboost(data: bytes, task: Task | None, sample: pa.Table | None, *, all_rounds: bool) -> Foreign:
+    """An XGBoost file as XGBClassifier().load_model reads it: what stopped early ends with its best round.
+
+    The booster keeps the columns' names, which `boosters.load_xgboost` takes away.
+    """
     boosters.load_xgboost(data)  # looks before XGBoost, which would end the process
-    from xgboost import Booster
+    from xgboost import Booster, XGBClassifier, XGBRegressor
 
     booster = Booster()
     booster.load_model(bytearray(data))
-    return booster
+    rounds = booster.num_boosted_rounds()
+    cut = booster if all_rounds else boosters.until_best(booster)
+    found = of_object(cut, task)
+    answers = None
+    if sample is not None and not all_rounds:
+        wrapper = (XGBRegressor if found.task == "regression" else XGBClassifier)()
+        wrapper.load_model(bytearray(data))
+        answers = answers_of(wrapper, sample, found.task)
+    kept = cut.num_boosted_rounds()
+    told = (
+        "" if kept == rounds else f"training stopped early: the best {kept} of the file's {rounds} rounds are released"
+    )
+    return replace(found, answers=answers, told=told)
 
 
 def _objective_task(objective: str) -> Task | None:

@@ -133,12 +133,13 @@ def read_manifest(data: bytes) -> Manifest:
                 next="Upgrade seatrial here, or release again with this version.",
                 state="Nothing was loaded.",
                 format=number,
+                reason="too_new",
             )
         manifest = msgspec.json.decode(data, type=Manifest)
     except msgspec.DecodeError as error:
-        raise _unreadable(str(error)) from None
+        raise _unreadable("unreadable", str(error)) from None
     if write_manifest(manifest) != data:
-        raise _unreadable("it is not in canonical form")
+        raise _unreadable("not_canonical", "it is not in canonical form")
     return manifest
 
 
@@ -237,9 +238,10 @@ def _without_words(field: Field) -> Field:
     return msgspec.structs.replace(field, description="")
 
 
-def _unreadable(reason: str) -> ManifestUnreadable:
+def _unreadable(reason: str, found: str) -> ManifestUnreadable:
     return ManifestUnreadable(
-        f"the manifest cannot be read: {reason}.",
+        f"the manifest cannot be read: {found}.",
         expected="The canonical JSON that seatrial writes is expected.",
         state="Nothing was loaded.",
+        reason=reason,
     )

@@ -288,6 +288,7 @@ class Evidence:
     metrics: of the test part. cv_mean, cv_std: of each metric over the folds; empty without cross-validation.
     champion: the champion's metrics on the same test rows; None when there is none.
     differences: by metric, how much larger it is than the champion's, for gates with a margin.
+    few: what the differences rest on, in words ("15 days"), when it is so little that intervals are too narrow.
     intervals: of the test part's metrics. train_metrics: of the rows that the fit learned from, for the overfit gap.
     slices: the test part by column. size: bytes of the native model. latency_ms: of scoring one row by the fitted
     estimator, the median of several rounds. latency_range: the fastest and the slowest of these rounds.
@@ -300,6 +301,7 @@ class Evidence:
     champion: Metrics | None = None
     champion_name: str = ""
     differences: Mapping[str, Difference] = field(default_factory=dict)
+    few: str = ""
     intervals: Mapping[str, tuple[float, float] | None] = field(default_factory=dict)
     train_metrics: Metrics = field(default_factory=dict)
     slices: Mapping[str, Sliced] = field(default_factory=dict)
@@ -464,6 +466,7 @@ def _within_margin(gate: Gate, margin: float, evidence: Evidence) -> GateResult:
     passed = low >= -margin
     gain = f"{what} is {sign * found.value:.4g}, 95 % between {low:.4g} and {high:.4g}"
     reason = f"{gain}: {'' if passed else 'not '}shown to be {-margin:g} or more"
+    reason += f"; by {evidence.few} only, so the interval is too narrow" if evidence.few else ""
     return GateResult(gate, sign * found.value, -margin, passed, reason, (low, high))
 
 

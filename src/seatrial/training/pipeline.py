@@ -43,7 +43,7 @@ from seatrial.training.model import Model
 from seatrial.training.profile import reference_profile
 from seatrial.training.repeatable import refuse, repeated
 from seatrial.training.rows import AT, KNOWN_AT, Indices, TrainingRefused, TrainingRows, training_rows
-from seatrial.training.slices import Sliced, sliced
+from seatrial.training.slices import Sliced, check_columns, sliced
 from seatrial.training.split import Parts, folds, group_codes, split, split_kind, summary
 from seatrial.training.threshold import HALF, Threshold
 
@@ -198,6 +198,7 @@ def fit(
     make_estimator(model)  # a wrong estimator is told before the rows are touched
     with watch.stage("rows"):
         known = training_rows(model, rows, cutoff_us=cutoff_us)
+        check_columns(f"model '{model.name}'", known.table, _sliced_by(model, known, of_project))
         parts = split(model, known)
         made = folds(model, known, parts.train) if model.cv_folds else []
     heard += [f"input '{name}' has the same value in every row" for name in known.constant]
@@ -319,6 +320,14 @@ class _TestPart:
     slices: dict[str, Sliced]
 
 
+def _sliced_by(model: Model, rows: TrainingRows, of_project: Sequence[Gate]) -> list[str]:
+    """The columns that the test part is sliced by."""
+    asked = [*model.slices, *(gate.by for gate in model.gates if gate.by)]
+    # a gate of the project may look at a column that this model's rows do not have; it then does not pass
+    asked += [gate.by for gate in of_project if gate.by in rows.table.column_names]
+    return list(dict.fromkeys(asked))
+
+
 def _test_part(
     model: Model,
     rows: TrainingRows,
@@ -336,9 +345,6 @@ def _test_part(
         groups=group_codes(model, rows)[parts.test] if grouped else None,
         unit=model.split.by or "group",
     )
-    asked = [*model.slices, *(gate.by for gate in model.gates if gate.by)]
-    # a gate of the project may look at a column that this model's rows do not have; it then does not pass
-    asked += [gate.by for gate in of_project if gate.by in rows.table.column_names]
     return _TestPart(
         scores=scores,
         threshold=at,
@@ -348,7 +354,7 @@ def _test_part(
         slices=sliced(
             model,
             rows,
-            list(dict.fromkeys(asked)),
+            _sliced_by(model, rows, of_project),
             (parts.train, parts.test),
             lambda labels, scores: measured(model, labels, scores, at),
             scores,
@@ -396,6 +402,7 @@ def _evidence(
         champion=measured(model, labels, scores, champion.threshold),
         champion_name=champion.name,
         differences=differences,
+        few=test.drawn.words if test.drawn.few else "",
     )
 
 

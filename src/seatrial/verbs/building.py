@@ -671,7 +671,11 @@ class Building(Nouns):
         return source, [one for one in table.column_names if one not in inputs and one != target]
 
     def _refuse_words(self, **given: object) -> None:
-        said = [name for name, value in given.items() if value]
+        said = [
+            name
+            for name, value in given.items()
+            if value is not None and not (isinstance(value, str | list | tuple) and not value)
+        ]
         if said:
             raise UsageError(
                 f"{listed(said)} of a release is said by the declaration of its model.",

@@ -45,6 +45,8 @@ MLFLOW = "mlflow:"
 FORMAT = 1
 METRICS_OF = "the sample, of which the model may have been trained"
 AS_GIVEN = 1e-6
+MOST = 1e-4
+"""How far the answers of an ONNX graph or of XGBoost may lie from the model's own, which takes the sample as it is."""
 SEED = 42  # of the draws that intervals are made of
 _INDEX = re.compile(r"__index_level_\d+__")
 
@@ -65,6 +67,12 @@ class NotScored(Failed):
     """The model raises on the rows of the sample."""
 
     code = "external.not_scored"
+
+
+class AnswersOtherwise(Failed):
+    """The released form, whose inputs are float32, does not answer on the sample like the model itself."""
+
+    code = "external.answers_otherwise"
 
 
 class TrainedElsewhere(UsageError):
@@ -131,7 +139,8 @@ def fetched(
     """The model that is meant, and where it is from: a file, a model in MLflow, or an object in memory."""
     from seatrial.releases.foreign import answers_of, of_object, read_file, read_mlflow
 
-    width = sum(name != target for name in sample.column_names)
+    sample = sample.select([place for place, name in enumerate(sample.column_names) if name != target])
+    width = sample.num_columns
     if isinstance(from_, str) and from_.startswith(MLFLOW):
         from seatrial.registry.mlflow import fetch
 
@@ -140,7 +149,7 @@ def fetched(
             model, more = read_mlflow(Path(folder), task, sample, width)
         return model, facts | more
     if isinstance(from_, str | Path):
-        return read_file(Path(from_), task, width), {"from": Path(from_).name}
+        return read_file(Path(from_), task, width, sample), {"from": Path(from_).name}
     model = of_object(from_, task)
     return replace(model, answers=answers_of(from_, sample)), {"from": f"a {model.estimator} in memory"}
 
@@ -161,7 +170,7 @@ def adopt(
     sample: rows as the model is given them, n >= 1; columns that it does not take are left out.
     target: a column of the sample with what really happened; without it nothing is measured.
     classes: in the order of the model's probabilities, where it does not name them.
-    Raises BadSample, BadTarget, NotScored.
+    Raises BadSample, BadTarget, NotScored, AnswersOtherwise.
     """
     import pyarrow as pa
 
@@ -185,6 +194,8 @@ def adopt(
             state="Nothing was released.",
         ) from error
     labels = None if target is None else labels_of(name, model, sample, target, classes)
+    given = _as_given(model, table, names, signature, scores)
+    _require_as_given(name, model, given)
     facts = {
         "task": model.task,
         "signature": msgspec.to_builtins(signature),
@@ -202,10 +213,12 @@ def adopt(
         "sample": {"rows": sample.num_rows, "content": snapshot.content(table).id},
         "metrics": _measured(model.task, labels, scores),
         "metrics_of": METRICS_OF if labels is not None else "",
-        "as_given": _as_given(model, table, names, signature, scores),
+        "as_given": given,
     }
     if model.task == "binary" and classes:
         facts["positive"] = classes[1]
+    if model.told:
+        facts["told"] = model.told
     if model.task == "multiclass" and not said and not model.classes and classes != tuple(range(len(classes))):
         facts["classes_taken"] = "sorted"
     worse = _worse_than_one_class(facts["metrics"], labels) if model.task == "multiclass" else None
@@ -244,7 +257,11 @@ def made_elsewhere(adoption: Record) -> Made:
 
     body = adoption.body
     definition = body["definition"]
-    more = {name: body[name] for name in ("origin", "sample", "as_given", "metrics_of", "positive") if body.get(name)}
+    more = {
+        name: body[name]
+        for name in ("origin", "sample", "as_given", "told", "metrics_of", "positive")
+        if body.get(name)
+    }
     if definition["target"]:
         more["target"] = definition["target"]
     signature = msgspec.convert(body["signature"], Signature)
@@ -290,6 +307,8 @@ def notes(adoption: Record, left: Sequence[str] = ()) -> list[str]:
             f"inputs are float32 in serving: of {given['rows']:,} rows {given['differ']:,} answer otherwise than with "
             f"float64, by up to {given['largest']:.3g}; {given['flipped']} decisions differ"
         )
+    if adoption.body.get("told"):
+        found.append(adoption.body["told"])
     if not adoption.body["metrics"]:
         found.append("no --target was named, so nothing was measured")
     return found
@@ -383,11 +402,15 @@ def signature_of(model: Foreign, sample: pa.Table, names: tuple[str, ...]) -> Si
         dtype = _dtype(name, column)
         if place in model.complete and _has_nulls(column):
             raise _bad_sample(
-                f"column '{name}' of the sample has nulls, and CatBoost takes none in a categorical feature.",
+                f"column '{name}' of the sample has nulls, and the model takes "
+                + ("whole numbers there." if place in model.whole else "none in a categorical feature of CatBoost's."),
                 "The sample is expected as the model is given its rows.",
-                next="Put the text in their place that stood there in training.",
+                next="Put the value in their place that stood there in training.",
                 column=name,
             )
+        if place in model.whole and dtype == "float":
+            _require_whole(name, column)
+            dtype = "int"
         if dtype == "category":
             known = texts.get(name.replace(" ", "_"))
             if known is None and not model.columns_by_name:
@@ -411,6 +434,21 @@ def signature_of(model: Foreign, sample: pa.Table, names: tuple[str, ...]) -> Si
         integers=tuple(integers),
         layout="named" if model.columns_by_name else "packed",
     )
+
+
+def _require_whole(name: str, column: pa.ChunkedArray) -> None:
+    """Raise BadSample for a fraction where the model takes integers, which would be cut off in silence."""
+    values = column.cast("float64").to_numpy()
+    broken = values != np.trunc(values)
+    if broken.any():
+        row = int(broken.argmax())
+        raise _bad_sample(
+            f"column '{name}' of the sample is {values[row]:g} in row {row} ({int(broken.sum())} such rows), and the "
+            "model takes whole numbers there.",
+            "Whole numbers are expected.",
+            next="Give the sample as the model is given its rows, or export it with inputs of floating point.",
+            column=name,
+        )
 
 
 def _dtype(name: str, column: pa.ChunkedArray) -> Dtype:
@@ -568,12 +606,13 @@ def _as_given(
     """How far the model's answers on the sample as it is lie from those of the form that is kept, on float32, which
     serving works with. They are the model's own where it could be asked, else those of the kept form on float64."""
     from seatrial.core.signature import NamedRows
-    from seatrial.releases.parity import scale
     from seatrial.verbs.inputs import columns
 
     rows, _ = encode(signature, columns(table, names))
-    if model.native.format == "onnx":  # takes nothing but float32
-        return {"rows": len(scores), "differ": 0, "largest": 0.0, "flipped": 0}
+    if model.graph:
+        from seatrial.releases.onnx_adopt import answers
+
+        return _difference(model.task, answers(model.graph, model.task, list(columns(table, names).values())), scores)
     if isinstance(rows, NamedRows):
         given = columns(table, [name for name in names if name not in signature.categories])
         wide: Any = NamedRows({name: given.get(name, values) for name, values in rows.columns.items()})
@@ -585,18 +624,45 @@ def _as_given(
     found = model.native.scorer()(wide)
     if model.answers is not None and model.answers.shape == found.shape:
         found = model.answers
-    difference = np.abs(found - scores) / scale(model.task, found, float(np.median(np.abs(found))))
+    return _difference(model.task, found, scores)
+
+
+def _difference(task: Task, found: NDArray[np.float64], scores: NDArray[np.float64]) -> dict[str, Any]:
+    """How far `scores` lie from `found`, both (n,) or (n, C); where only one of them is a number, by 1."""
+    from seatrial.releases.parity import scale
+
+    difference = np.abs(found - scores) / scale(task, found, float(np.nanmedian(np.abs(found))))
+    difference[np.isnan(found) & np.isnan(scores)] = 0.0
+    difference[np.isnan(difference)] = 1.0
     if scores.ndim == 2:
         flipped = int((found.argmax(axis=1) != scores.argmax(axis=1)).sum())
         difference = difference.max(axis=1)
     else:
-        flipped = int(((found >= 0.5) != (scores >= 0.5)).sum()) if model.task == "binary" else 0
+        flipped = int(((found >= 0.5) != (scores >= 0.5)).sum()) if task == "binary" else 0
     return {
         "rows": len(scores),
         "differ": int((difference > AS_GIVEN).sum()),
-        "largest": float(f"{float(np.nanmax(difference, initial=0.0)):.2e}"),
+        "largest": float(f"{float(difference.max(initial=0.0)):.2e}"),
         "flipped": flipped,
     }
+
+
+def _require_as_given(name: str, model: Foreign, given: Mapping[str, Any]) -> None:
+    """Raise AnswersOtherwise where a graph or an XGBoost file is not released as what it answers.
+
+    Other models were fitted on float64 and are known to round; of them it is told, not refused.
+    """
+    if given["largest"] <= MOST or not (model.graph or model.native.format == "xgboost"):
+        return
+    raise AnswersOtherwise(
+        f"of {given['rows']:,} rows of the sample '{name}' answers {given['differ']:,} otherwise than the model itself "
+        f"does, by up to {given['largest']:.3g}; {given['flipped']} decisions differ.",
+        expected=f"Inputs are float32 in serving; at most {MOST:g} is expected between the two.",
+        next="A column whose values float32 cannot tell apart, such as a time in seconds, belongs into the model as a "
+        "difference or rescaled.",
+        state="Nothing was released.",
+        as_given=dict(given),
+    )
 
 
 def profile_of(

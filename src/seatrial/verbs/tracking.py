@@ -154,6 +154,13 @@ def log_fit(
             expected=f"Both have {', '.join(train.column_names[:10])}.",
             state="Nothing was recorded.",
         )
+    for part, rows in (("training", train), ("test", test)):
+        if not rows.num_rows:
+            raise BadFit(
+                f"the {part} part has no rows.",
+                expected="Rows that the model was fitted on, and others that it is measured on, are expected.",
+                state="Nothing was recorded.",
+            )
     found = of_object(model, task)
     names = external.inputs_of(name, found, train, target)
     whole = pa.concat_tables([train, test], promote_options="permissive")
@@ -257,7 +264,7 @@ def _measured_further(
     import pyarrow as pa
 
     from seatrial.stats.metrics import measure
-    from seatrial.training.slices import slices_of
+    from seatrial.training.slices import check_columns, slices_of
     from seatrial.verbs.external import intervals_of
 
     train, test = parts
@@ -274,6 +281,7 @@ def _measured_further(
     if columns:
         tested = test.filter(pa.array(known))
         whole = pa.concat_tables([train.select(columns), tested.select(columns)], promote_options="permissive")
+        check_columns("the fit", whole, columns)
         places = np.arange(train.num_rows), np.arange(train.num_rows, whole.num_rows)
         of_all = np.concatenate([np.full(train.num_rows, np.nan), told])
         made = slices_of(task, whole, of_all, columns, places, lambda y, s: measure(task, y, s), answers, HALF)
@@ -349,6 +357,10 @@ class Tracked:
         A value that is not finite is kept as the text "nan", "inf" or "-inf": a loss that diverged is what happened.
         """
         self._require_open()
+        if step is not None and (isinstance(step, bool) or not isinstance(step, int | np.integer)):
+            raise UsageError(
+                f"the step is {step!r}.", expected="A whole number is expected.", state="Nothing was logged."
+            )
         for name, value in metrics.items():
             if isinstance(value, bool) or not isinstance(value, int | float | np.number):
                 raise UsageError(
