@@ -137,3 +137,67 @@ def test_training_repeats_what_is_otherwise_in_its_data(folder):
         notes = project.train("m").notes
     assert "orders: shop has 'c' for the first time, in 32.5% of the rows" in notes
     assert "orders: 80 rows, 100 before" in notes
+
+
+def test_a_snapshot_shows_its_columns_its_expectations_and_what_changed(folder, capsys):
+    declare(folder, 'expect.unique("id"), expect.between("amount", 0, 50, severity="warn")')
+    args = ["--project", str(folder)]
+    assert run([*args, "snapshot"]) == 0
+    put(folder, 40, shops="abc", nulls=30)
+    assert run([*args, "snapshot"]) == 0
+    capsys.readouterr()
+    page = folder / "page.html"
+    assert run([*args, "snapshots", "show", "orders", "--html", str(page)]) == 0
+    text, html = capsys.readouterr().out, page.read_text()
+    for told in ("40 rows, 100 before", "-60 rows", "id unique", "amount between 0 and 50", "35 %", "75 %", "shop"):
+        assert told in text
+        assert told in html
+    assert "▁" in text
+    assert html.count("<svg") == 3  # id, at, amount; a few texts are a list
+    assert run([*args, "--json", "snapshots", "show", "orders"]) == 0
+    shown = json.loads(capsys.readouterr().out)["result"]
+    assert [one["passed"] for one in shown["expectations"]] == [True, True]
+    assert shown["changed_columns"] == ["id", "at", "amount", "shop"]
+    assert sum(shown["profile"]["columns"][0]["bins"]) == 40
+
+
+def test_snapshots_are_listed_with_what_changed_from_one_to_the_next(folder, capsys):
+    args = ["--project", str(folder)]
+    assert run([*args, "snapshots", "list"]) == 0
+    assert "Next: seatrial snapshot" in capsys.readouterr().out
+    assert run([*args, "snapshot"]) == 0
+    put(folder, 40)
+    assert run([*args, "snapshot"]) == 0
+    capsys.readouterr()
+    page = folder / "page.html"
+    assert run([*args, "snapshots", "list", "--html", str(page)]) == 0
+    text = capsys.readouterr().out
+    assert "id, at, amount and 1 more" in text
+    assert "id, at, amount and 1 more" in page.read_text()
+    with Project(folder) as project:
+        first, second = project.snapshots("orders")
+    assert first["changed_columns"] is None
+    assert second["changed_columns"] == ["id", "at", "amount", "shop"]
+
+
+def test_a_snapshot_kept_without_profile_and_expectations_is_shown_without_them(folder):
+    from seatrial.cli import render, snapshots
+
+    with Project(folder) as project:
+        project.snapshot()
+        shown = project.snapshot_show("orders") | {"profile": None, "expectations": None}
+    assert "Expectations" not in snapshots.page(shown)
+    assert snapshots.details(render.plain(shown))
+
+
+def test_a_snapshot_of_a_file_is_that_of_the_table_that_training_reads(folder):
+    declare(folder, 'expect.unique("id"), expect.references("shop", shops, "name")')
+    text = (folder / "project.py").read_text().replace("orders =", 'shops = ParquetSource("shops.parquet")\norders =')
+    (folder / "project.py").write_text(text)
+    pq.write_table(pa.table({"name": ["a", "b"]}), folder / "shops.parquet")
+    with Project(folder) as project:
+        taken = project.snapshot("orders")[0]
+        assert taken.new
+        again, _ = project._inputs.snapshots(project._inputs.raw(["orders"]), None)
+        assert (again[0].id, again[0].new) == (taken.id, False)
+        assert project.snapshot_table(project.record(taken.id))[1].num_rows == 100

@@ -32,6 +32,8 @@ ul.checks .found { color: var(--quiet); font-size: .9rem; display: block; }
 ul.checks .found.broken { color: var(--tone); }
 pre { background: var(--raised); padding: .7rem .9rem; border-radius: 8px; overflow-x: auto; font-size: .85rem; }
 code { overflow-wrap: anywhere; }
+dl.where { display: grid; grid-template-columns: max-content minmax(0, 1fr); gap: .25rem 1.4rem; margin: .8rem 0; }
+dl.where dt { color: var(--quiet); } dl.where dd { margin: 0; overflow-wrap: anywhere; }
 </style>"""
 TONES = {"error": ("act", "✗"), "warn": ("watch", "!"), "": ("ok", "✓")}
 
@@ -58,17 +60,16 @@ def validation_page(reports: Sequence[ValidationReport], at_us: int) -> str:
     results = [result for report in shown for result in report["results"]]
     counts = {kind: sum(_severity(result) == kind for result in results) for kind in TONES}
     if counts["error"]:
-        words = (
-            f"{_count(counts['error'], 'expectation')} of {len(results):,} failed. Nothing can be kept until it holds."
-        )
+        failed = count_of(counts["error"], "expectation")
+        words = f"{failed} of {len(results):,} failed. Nothing can be kept until it holds."
         tone, sign = TONES["error"]
     elif counts["warn"]:
-        words = f"Nothing stops the line; {_count(counts['warn'], 'expectation')} of {len(results):,} warned."
+        words = f"Nothing stops the line; {count_of(counts['warn'], 'expectation')} of {len(results):,} warned."
         tone, sign = TONES["warn"]
     else:
         words = f"All {len(results):,} expectations hold." if results else "Nothing is expected of these sources yet."
         tone, sign = TONES[""] if results else TONES["warn"]
-    figures = (
+    boxes = (
         ("sources", f"{len(shown):,}", ""),
         ("rows", f"{sum(report['rows'] for report in shown):,}", ""),
         ("expectations", f"{len(results):,}", f"{counts['error']} failed, {counts['warn']} warned"),
@@ -78,7 +79,7 @@ def validation_page(reports: Sequence[ValidationReport], at_us: int) -> str:
         STYLE,
         f'<p class="kicker">Validation · {safe(iso(from_us(at_us // 1_000_000 * 1_000_000)))}</p>',
         f'<div class="verdict {tone}"><h1><span class="sign">{sign}</span>{safe(words)}</h1>{next_step}</div>',
-        _figures(figures),
+        figures(boxes),
         *(_source(report) for report in sorted(shown, key=lambda one: one["passed"])),
         "<footer>Made by seatrial validate. Times in UTC.</footer>",
     ]
@@ -88,13 +89,18 @@ def validation_page(reports: Sequence[ValidationReport], at_us: int) -> str:
 def _source(report: Plain) -> str:
     aside = sum(removed.get("rows", 0) for removed in report["set_aside"])
     rows = f"{report['rows']:,} rows" + (f", {aside:,} set aside by rule" if aside else "")
-    ordered = sorted(report["results"], key=lambda result: list(TONES).index(_severity(result)))
-    checks = "".join(_check(result, report["rows"]) for result in ordered)
-    none = "" if checks else '<p class="small">Nothing is expected of it.</p>'
+    none = "" if report["results"] else '<p class="small">Nothing is expected of it.</p>'
     removed = [(one["where"], one["reason"], f"{one['rows']:,}") for one in report["set_aside"] if "where" in one]
     rules = f"<h3>Set aside</h3>{table(('where', 'why', 'rows'), removed, numbers=[2])}" if removed else ""
     kicker = "" if report.get("kind") else f'<p class="small">{rows}</p>'
-    return f'<section><h2>{safe(report["source"])}</h2>{kicker}{none}<ul class="checks">{checks}</ul>{rules}</section>'
+    tried = checks(report["results"], report["rows"])
+    return f"<section><h2>{safe(report['source'])}</h2>{kicker}{none}{tried}{rules}</section>"
+
+
+def checks(results: Sequence[Plain], rows: int) -> str:
+    """What came of each expectation, what stops the line first."""
+    ordered = sorted(results, key=lambda result: list(TONES).index(_severity(result)))
+    return f'<ul class="checks">{"".join(_check(result, rows) for result in ordered)}</ul>'
 
 
 def _check(result: Plain, rows: int) -> str:
@@ -102,7 +108,7 @@ def _check(result: Plain, rows: int) -> str:
     tone, sign = TONES[severity]
     found = result["detail"] if result["failing"] is None else ""
     if result["failing"]:
-        found = f"{_count(result['failing'], 'row')} of {rows:,}" + ("" if severity else ", which is tolerated")
+        found = f"{count_of(result['failing'], 'row')} of {rows:,}" + ("" if severity else ", which is tolerated")
     words = f'<span class="found{" broken" if severity else ""}">{safe(found)}</span>' if found else ""
     examples = "".join(f"<li>{safe(example)}</li>" for example in result["examples"]) if severity else ""
     remedy = ""
@@ -132,19 +138,19 @@ def diff_page(found: SnapshotDiff) -> str:
     columns = keyed["columns"] if keyed else one["changed"]
     words = "The two snapshots are the same." if one["same"] else _difference(one, len(columns), len(schema))
     tone = "ok" if one["same"] else "watch"
-    figures = [("rows", f"{one['rows_after']:,}", f"{one['rows_before']:,} before")]
+    boxes = [("rows", f"{one['rows_after']:,}", f"{one['rows_before']:,} before")]
     if keyed:
-        figures += [
+        boxes += [
             ("rows added and removed", f"+{keyed['added']:,} −{keyed['removed']:,}", f"by {', '.join(keyed['key'])}"),
             ("rows changed", f"{keyed['changed']:,}", f"{keyed['unchanged']:,} unchanged"),
         ]
     else:
-        figures += [("columns changed", f"{len(columns):,}", "row by row"), ("schema", f"{len(schema):,}", "changes")]
+        boxes += [("columns changed", f"{len(columns):,}", "row by row"), ("schema", f"{len(schema):,}", "changes")]
     body = [
         STYLE,
         f'<p class="kicker"><code>{safe(one["before"])}</code> → <code>{safe(one["after"])}</code></p>',
         f'<div class="verdict {tone}"><h1>{safe(words)}</h1></div>',
-        _figures(figures),
+        figures(boxes),
     ]
     if schema:
         rows = table(("what", "column", "type"), schema)
@@ -153,7 +159,7 @@ def diff_page(found: SnapshotDiff) -> str:
         where = "key" if keyed else "row"
         cells = [(str(e[where]), e["before"], e["after"]) for e in column["examples"]]
         examples = table((where, "before", "after"), cells) if cells else ""
-        count = f'<p class="small">{_count(column["cells"] or 0, "cell")} changed; the first:</p>' if cells else ""
+        count = f'<p class="small">{count_of(column["cells"] or 0, "cell")} changed; the first:</p>' if cells else ""
         body.append(f"<section><h2>{safe(column['name'])}</h2>{count}{examples}</section>")
     for title, name in (("Rows that came", "came"), ("Rows that went", "went")):
         if keyed and keyed[name]:
@@ -164,8 +170,8 @@ def diff_page(found: SnapshotDiff) -> str:
 
 
 def _difference(one: Plain, columns: int, schema: int) -> str:
-    parts = [f"{_count(columns, 'column')} with other values"] if columns else []
-    parts += [f"{_count(schema, 'change')} of schema"] if schema else []
+    parts = [f"{count_of(columns, 'column')} with other values"] if columns else []
+    parts += [f"{count_of(schema, 'change')} of schema"] if schema else []
     if one["rows_before"] != one["rows_after"]:
         parts.append(f"{one['rows_after'] - one['rows_before']:+,} rows")
     if one["reordered"]:
@@ -174,13 +180,15 @@ def _difference(one: Plain, columns: int, schema: int) -> str:
     return words[0].upper() + words[1:] + "."
 
 
-def _figures(figures: Sequence[tuple[str, str, str]]) -> str:
+def figures(boxes: Sequence[tuple[str, str, str]]) -> str:
+    """Numbers in boxes: what it is, the number, and small print."""
     cells = "".join(
         f"<div><dt>{safe(name)}</dt><dd>{safe(value)}<span>{safe(small)}</span></dd></div>"
-        for name, value, small in figures
+        for name, value, small in boxes
     )
     return f'<dl class="figures">{cells}</dl>'
 
 
-def _count(count: int, what: str) -> str:
+def count_of(count: int, what: str) -> str:
+    """A number of things in words."""
     return f"{count:,} {what}{'' if count == 1 else 's'}"

@@ -17,24 +17,33 @@ NOUNS: dict[str, Noun] = {
 
 @NOUNS["snapshots"].command("list")
 @click.argument("source", required=False)
+@click.option("--html", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="Write a page as well.")
 @click.pass_obj
-def snapshots_list(call: Invocation, source: str | None) -> None:
-    """List snapshots, all or those of SOURCE, oldest first."""
-    from seatrial.cli import render
+def snapshots_list(call: Invocation, source: str | None, html: Path | None) -> None:
+    """List snapshots, all or those of SOURCE, oldest first, each compared with the one before it."""
+    from seatrial.cli import data, snapshots
 
     with call.project() as project:
-        call.answer(project.snapshots(source), lambda things: render.listing(things, next="seatrial snapshot"))
+        found = project.snapshots(source)
+        if html is not None:
+            data.write_page(html, snapshots.listing_page(found))
+        call.answer(found, snapshots.listing)
 
 
 @NOUNS["snapshots"].command("show")
 @click.argument("id")
+@click.option("--html", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="Write a page as well.")
 @click.pass_obj
-def snapshots_show(call: Invocation, id: str) -> None:
-    """Show one snapshot: its columns, their digests, what was set aside."""
-    from seatrial.cli import render
+def snapshots_show(call: Invocation, id: str, html: Path | None) -> None:
+    """Show one snapshot: its columns with their profile and digests, where it came from, what came of the expectations,
+    and what changed since the last. ID is an id, the start of one, or a source's name for its newest."""
+    from seatrial.cli import data, snapshots
 
     with call.project() as project:
-        call.answer(project.snapshot_show(id), render.details)
+        found = project.snapshot_show(id)
+        if html is not None:
+            data.write_page(html, snapshots.page(found))
+        call.answer(found, snapshots.details)
 
 
 @NOUNS["snapshots"].command("diff")

@@ -10,7 +10,7 @@ A missing value (null) breaks `not_null` and nothing else.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
@@ -111,6 +111,10 @@ class Expectation:
         del broken
         return ""
 
+    def telling(self, broken: pa.Table, /) -> pa.Table:
+        """A few of the broken rows, for which `remedy` says the same."""
+        return broken.slice(0, 1)
+
 
 class CannotCheck(Exception):
     """An expectation does not apply to the rows as they are; the words say why. Never leaves `check`."""
@@ -128,8 +132,11 @@ class Known:
 class Whole(Expectation):
     """Something that must hold for the source as a whole, not for each of its rows."""
 
-    def found(self, rows: pa.Table, known: Known, /) -> str:
-        """What was found, in words. Raises CannotCheck, whose words say so, when it does not hold."""
+    def found(self, tables: Iterable[pa.Table], known: Known, /) -> str:
+        """What was found, in words. Raises CannotCheck, whose words say so, when it does not hold.
+
+        tables: the rows, one table after another, at least one.
+        """
         raise NotImplementedError
 
 
@@ -176,6 +183,13 @@ class Between(Expectation):
         if pc.any(above).as_py():
             sides.append(f"{quoted(self.column)} > {_sql(_bound(self.high))}")
         return " OR ".join(sides)
+
+    def telling(self, broken: pa.Table, /) -> pa.Table:
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        sides = [broken.filter(pc.fill_null(side, False)).slice(0, 1) for side in self._sides(broken)]
+        return pa.concat_tables(sides)
 
     def _sides(self, rows: pa.Table) -> tuple[pa.ChunkedArray, pa.ChunkedArray]:
         """Whether each value is below the low bound, and above the high one; null where the value is."""
@@ -334,6 +348,12 @@ class References(Expectation):
             return ""
         return f"{quoted(self.column)} IN ({', '.join(_sql(value) for value in sorted(values))})"
 
+    def telling(self, broken: pa.Table, /) -> pa.Table:
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        return pa.table({self.column: pc.unique(broken[self.column]).slice(0, MOST_LISTED + 1)})
+
 
 @dataclass(frozen=True)
 class Sql(Expectation):
@@ -408,13 +428,16 @@ class Fresh(Whole):
     def columns(self) -> tuple[str, ...]:
         return (self.column,)
 
-    def found(self, rows: pa.Table, known: Known, /) -> str:
+    def found(self, tables: Iterable[pa.Table], known: Known, /) -> str:
         import pyarrow as pa
         import pyarrow.compute as pc
 
-        if not pa.types.is_timestamp(rows[self.column].type):
-            raise CannotCheck(f"{self.column} is {rows[self.column].type}, and only a time can be fresh")
-        newest = pc.max(rows[self.column]).as_py()
+        newest = None
+        for rows in tables:
+            if not pa.types.is_timestamp(rows[self.column].type):
+                raise CannotCheck(f"{self.column} is {rows[self.column].type}, and only a time can be fresh")
+            latest = pc.max(rows[self.column]).as_py()
+            newest = latest if newest is None or (latest is not None and latest > newest) else newest
         if newest is None:
             raise CannotCheck(f"{self.column} has no value")
         if known.at is None:
@@ -440,13 +463,14 @@ class Volume(Whole):
         bounds = (("at least", self.at_least), ("at most", self.at_most))
         return f"{' and '.join(f'{w} {b:.4g} times' for w, b in bounds if b is not None)} the rows of the last snapshot"
 
-    def found(self, rows: pa.Table, known: Known, /) -> str:
+    def found(self, tables: Iterable[pa.Table], known: Known, /) -> str:
         before = known.rows_before
         if before is None:
             return "there is no snapshot yet"
-        words = f"{rows.num_rows:,} rows, {before:,} before"
+        rows = sum(table.num_rows for table in tables)
+        words = f"{rows:,} rows, {before:,} before"
         low, high = (before * bound if bound is not None else None for bound in (self.at_least, self.at_most))
-        if (low is not None and rows.num_rows < low) or (high is not None and rows.num_rows > high):
+        if (low is not None and rows < low) or (high is not None and rows > high):
             raise CannotCheck(words)
         return words
 
@@ -472,21 +496,24 @@ class LabelRate(Whole):
     def columns(self) -> tuple[str, ...]:
         return (self.column,)
 
-    def found(self, rows: pa.Table, _known: Known, /) -> str:
+    def found(self, tables: Iterable[pa.Table], _known: Known, /) -> str:
         import pyarrow as pa
         import pyarrow.compute as pc
 
-        column = rows[self.column]
-        if pa.types.is_boolean(column.type):
-            column = column.cast(pa.int8())
-        try:
-            value = pa.scalar(self.positive).cast(column.type)
-        except (pa.ArrowException, TypeError, ValueError):
-            raise CannotCheck(f"{self.column} is {rows[self.column].type}, which {self.positive!r} is not") from None
-        labelled = len(column) - column.null_count
+        labelled = positive = 0
+        for rows in tables:
+            column = rows[self.column]
+            if pa.types.is_boolean(column.type):
+                column = column.cast(pa.int8())
+            try:
+                value = pa.scalar(self.positive).cast(column.type)
+            except (pa.ArrowException, TypeError, ValueError):
+                kind = rows[self.column].type
+                raise CannotCheck(f"{self.column} is {kind}, which {self.positive!r} is not") from None
+            labelled += len(column) - column.null_count
+            positive += pc.sum(pc.equal(column, value)).as_py() or 0
         if not labelled:
             raise CannotCheck(f"no row has a value in {self.column}")
-        positive = pc.sum(pc.equal(column, value)).as_py() or 0
         rate = positive / labelled
         words = f"{rate:.4g} ({positive:,} of {labelled:,})"
         if (self.at_least is not None and rate < self.at_least) or (self.at_most is not None and rate > self.at_most):
@@ -764,31 +791,44 @@ def _result(
 ) -> Result:
     severity = expectation.severity
     try:
-        for column in expectation.columns:
-            if column not in table.column_names:
-                raise CannotCheck(f"no column '{column}'. {did_you_mean(column, table.column_names)}".strip())
+        require_known(expectation, table.column_names)
         if isinstance(expectation, Whole):
-            detail = expectation.found(table, known)
+            detail = expectation.found([table], known)
             return Result(expectation.text, passed=True, failing=None, detail=detail, severity=severity)
         failing = expectation.failing(table, others)
     except CannotCheck as why:
         return Result(expectation.text, passed=False, failing=None, detail=str(why), severity=severity)
-    allowed = expectation.tolerated
-    if isinstance(allowed, float):
-        allowed = allowed * table.num_rows
     if isinstance(expectation, Rows | Columns):
         return Result(expectation.text, passed=True, failing=None, detail="as expected", severity=severity)
-    passed = len(failing) <= allowed
-    examples = tuple(_example(source, expectation, table, row) for row in failing[:EXAMPLES])
-    remedy = "" if passed else expectation.remedy(table.take(list(failing)))
-    return Result(expectation.text, passed, len(failing), examples=examples, remedy=remedy, severity=severity)
+    examples = [example(source, expectation, table, row) for row in failing[:EXAMPLES]]
+    return judged(expectation, len(failing), table.num_rows, examples, lambda: table.take(list(failing)))
 
 
-def _example(source: Source, expectation: Expectation, table: pa.Table, row: int) -> Example:
+def require_known(expectation: Expectation, names: Sequence[str]) -> None:
+    """Raise CannotCheck for the first column of an expectation that is not among `names`."""
+    for column in expectation.columns:
+        if column not in names:
+            raise CannotCheck(f"no column '{column}'. {did_you_mean(column, names)}".strip())
+
+
+def judged(
+    expectation: Expectation, failing: int, rows: int, examples: Sequence[Example], broken: Callable[[], pa.Table]
+) -> Result:
+    """The result of an expectation about single rows, of which `failing` break it. broken: gives those."""
+    allowed = expectation.tolerated
+    if isinstance(allowed, float):
+        allowed = allowed * rows
+    passed = failing <= allowed
+    remedy = "" if passed else expectation.remedy(broken())
+    return Result(expectation.text, passed, failing, "", tuple(examples), remedy, expectation.severity)
+
+
+def example(source: Source, expectation: Expectation, table: pa.Table, row: int, *, first_row: int = 0) -> Example:
+    """A row that breaks an expectation. first_row: where `table` begins among the source's rows."""
     where = [*source.event_key, *([source.event_timestamp] if source.event_timestamp else [])]
     at = {name: table[name][row].as_py() for name in dict.fromkeys(where) if name in table.column_names}
     values = {name: table[name][row].as_py() for name in expectation.columns if name not in at}
-    return Example(int(row), values, at)
+    return Example(first_row + int(row), values, at)
 
 
 def _positions(mask: pa.ChunkedArray) -> Sequence[int]:

@@ -7,11 +7,12 @@ reading a row again. `compare` needs nothing to be declared. It only tells: what
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import msgspec
 
-from seatrial.core.clock import iso, parse_time
+from seatrial.core.clock import iso, parse_time, to_us
 from seatrial.core.windows import duration_text
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ SHRUNK = 0.9
 MISSING_SIGMAS, MISSING_LEAST, MISSING_WARN = 4.0, 0.01, 0.05
 NEW_WARN = 0.01
 SHOWN = 5
+BINS = 20
 
 
 class ColumnProfile(msgspec.Struct, frozen=True):
@@ -33,7 +35,8 @@ class ColumnProfile(msgspec.Struct, frozen=True):
 
     low, high: of numbers, and of times as ISO 8601; None where there are none, and of every other type. Infinities are
     left out of them, and counted. values: a column of at most MOST_VALUES different texts or booleans: each, sorted,
-    and its rows; else None.
+    and its rows; else None. bins: rows in each of BINS parts of equal width from low to high; none where these are
+    equal, and in profiles of versions that did not count them.
     """
 
     name: str
@@ -43,6 +46,7 @@ class ColumnProfile(msgspec.Struct, frozen=True):
     high: int | float | str | None = None
     infinite: int = 0
     values: dict[str, int] | None = None
+    bins: tuple[int, ...] = ()
 
 
 class Profile(msgspec.Struct, frozen=True):
@@ -66,10 +70,94 @@ class DataNote(msgspec.Struct, frozen=True):
     words: str
 
 
+class Tables(Protocol):
+    """Gives rows, or some columns of them, one table after another, as often as it is called."""
+
+    def __call__(self, columns: Sequence[str] | None = None, /) -> Iterable[pa.Table]: ...
+
+
 def profile(table: pa.Table, *, event_timestamp: str | None = None) -> Profile:
     """The profile of `table`. The same rows give the same profile, in any order and in any chunks."""
-    columns = tuple(_column(name, table[name]) for name in table.column_names)
-    return Profile(table.num_rows, columns, event_timestamp)
+    return profile_of(lambda columns=None: [table.select(columns) if columns else table], event_timestamp)
+
+
+def profile_of(tables: Tables, event_timestamp: str | None = None) -> Profile:
+    """The profile of rows that come in several tables, at least one. They are read twice: for ends, then for bins."""
+    rows = 0
+    columns: list[ColumnProfile] = []
+    for table in tables():
+        rows += table.num_rows
+        found = [_column(name, table[name]) for name in table.column_names]
+        columns = [_merged(a, b) for a, b in zip(columns, found, strict=True)] if columns else found
+    spread = {column.name: ends for column in columns if (ends := _spread(column))}
+    counts = {name: [0] * BINS for name in spread}
+    for table in tables(list(spread)) if spread else ():
+        for name, (low, high) in spread.items():
+            counts[name] = [a + b for a, b in zip(counts[name], _bins(table[name], low, high), strict=True)]
+    columns = [
+        msgspec.structs.replace(column, bins=tuple(counts[column.name])) if column.name in counts else column
+        for column in columns
+    ]
+    return Profile(rows, tuple(columns), event_timestamp)
+
+
+def _merged(a: ColumnProfile, b: ColumnProfile) -> ColumnProfile:
+    """The profile of a column whose rows are those of two parts."""
+    values: dict[str, int] | None = None
+    if a.values is not None and b.values is not None:
+        both = {value: a.values.get(value, 0) + b.values.get(value, 0) for value in sorted({*a.values, *b.values})}
+        values = both if len(both) <= MOST_VALUES else None
+    lows = [one.low for one in (a, b) if one.low is not None]
+    highs = [one.high for one in (a, b) if one.high is not None]
+    return ColumnProfile(
+        a.name,
+        a.type,
+        a.nulls + b.nulls,
+        min(lows, key=_comparable, default=None),
+        max(highs, key=_comparable, default=None),
+        a.infinite + b.infinite,
+        values,
+    )
+
+
+def _comparable(end: float | str) -> Any:
+    return parse_time(end) if isinstance(end, str) else end
+
+
+def _spread(column: ColumnProfile) -> tuple[float, float] | None:
+    """The ends of a column as floats, times in microseconds; None when nothing lies between them."""
+    if column.low is None or column.high is None or not _comparable(column.low) < _comparable(column.high):
+        return None
+    low, high = (to_us(parse_time(one)) if isinstance(one, str) else one for one in (column.low, column.high))
+    try:
+        low, high = float(low), float(high)
+    except OverflowError:
+        return None
+    return (low, high) if math.isfinite(high - low) and low < high else None
+
+
+def _bins(column: pa.ChunkedArray, low: float, high: float) -> list[int]:
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    column = _plain(column)
+    if pa.types.is_timestamp(column.type):
+        column = column.cast(pa.timestamp("us", tz="UTC"), safe=False).cast(pa.int64())
+    values = pc.drop_null(column).to_numpy().astype(np.float64)
+    values = values[np.isfinite(values)]
+    places = np.minimum(((values - low) / (high - low) * BINS).astype(np.int64), BINS - 1)
+    counted: list[int] = np.bincount(places, minlength=BINS).tolist()
+    return counted
+
+
+def _plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """A column without its dictionary, and half floats as floats."""
+    import pyarrow as pa
+
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    return column.cast(pa.float32()) if pa.types.is_float16(column.type) else column
 
 
 def compare(before: Profile, after: Profile) -> list[DataNote]:
@@ -88,12 +176,9 @@ def _column(name: str, column: pa.ChunkedArray) -> ColumnProfile:
     import pyarrow.compute as pc
 
     kind, types = column.type, pa.types
-    if types.is_dictionary(kind):
-        column = column.cast(kind.value_type)
-        kind = column.type
+    kind = kind.value_type if types.is_dictionary(kind) else kind
+    column = _plain(column)
     if types.is_floating(kind):
-        if types.is_float16(kind):
-            column = column.cast(pa.float32())
         present = column.filter(pc.fill_null(pc.invert(pc.is_nan(column)), False))
         finite = present.filter(pc.is_finite(present))
         low, high = _ends(finite)

@@ -20,7 +20,8 @@ import gzip
 import re
 import warnings
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import islice
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 DELIMITERS = (",", ";", "\t", "|")
+HASHED_BYTES = 1 << 20
 LARGEST_STRING = 2**31 - 1  # bytes that one chunk of Arrow's `string` can hold
 
 
@@ -126,15 +128,15 @@ class SourceFile:
 
 @dataclass(frozen=True)
 class Removed:
-    """The rows that one rule took out of one source. A row that several rules match counts for the first."""
+    """What one rule took out of one source. A row that several rules match counts for the first.
+
+    rows: the rows themselves; None when the source was read in batches, and they were only counted.
+    """
 
     source: str
     rule: SetAside
-    rows: pa.Table = field(repr=False, compare=False)
-
-    @property
-    def count(self) -> int:
-        return int(self.rows.num_rows)
+    count: int
+    rows: pa.Table | None = field(default=None, repr=False, compare=False)
 
     def as_plain(self) -> dict[str, Any]:
         return {"source": self.source, "where": self.rule.where, "reason": self.rule.reason, "rows": self.count}
@@ -320,7 +322,9 @@ def _source_file(source: Source, path: Path, folder: Path) -> SourceFile:
         if not size:
             raise _empty(source, f"is the file {path.name}, which has 0 bytes")
         hasher = blake3.blake3()
-        hasher.update_mmap(path)
+        with path.open("rb") as file:  # not mapped: memory would hold the pages of the whole file
+            while block := file.read(HASHED_BYTES):
+                hasher.update(block)
     except OSError as error:
         raise unreadable(source, f"cannot be opened: {error}", path) from None
     name = path.relative_to(folder) if path.is_relative_to(folder) else path
@@ -371,11 +375,26 @@ def _schema_difference(first: pa.Schema, other: pa.Schema) -> str:
     return ", ".join(changed)
 
 
-def _csv(source: CsvSource, path: Path, times: Times, threads: int) -> pa.Table:
-    """The file as a table. Types are guessed from every row; times are parsed here, so that zones are seen."""
-    import duckdb
-    import pyarrow as pa
+@dataclass(frozen=True)
+class CsvPlan:
+    """How a CSV file is read. sql: its rows, with the columns of `timed` and `counted` as they stand in the file.
 
+    timed: columns that look like times; counted: those declared as exact numbers.
+    """
+
+    names: list[str]
+    delimiter: str
+    sql: str
+    declared: Mapping[str, str]
+    timed: list[str]
+    counted: list[str]
+
+
+def csv_plan(connection: Any, source: CsvSource, path: Path, *, buffer: int | None = None) -> CsvPlan:
+    """The types are guessed from every row; times stay text here, so that zones are seen.
+
+    buffer: bytes that are read at once; None: what DuckDB takes. Raises what reading a CSV file raises.
+    """
     names, delimiter = csv_header(source, path)
     _check_names(source, names)
     declared = dict(source.types or {})
@@ -387,32 +406,60 @@ def _csv(source: CsvSource, path: Path, times: Times, threads: int) -> pa.Table:
         f"{literal(glob.escape(str(path)))}, header = true, skip = 0, delim = {literal(delimiter)}, quote = '\"', "
         f"escape = '\"', comment = '', nullstr = [{nulls}], dateformat = '%Y-%m-%d', strict_mode = true, "
         f"compression = '{'gzip' if path.suffix == '.gz' else 'none'}'"
+        + ("" if buffer is None else f", buffer_size = {buffer}")
     )
-    with session(files=True, threads=threads) as connection:
-        try:
-            guessed = _csv_types(connection, options, names)
-            types = guessed | declared
-            timed = [name for name in names if types[name].upper().startswith("TIMESTAMP")]
-            counted = [name for name in declared if _decimals(declared[name]) is not None]
-            text = {*timed, *counted}
-            columns = ", ".join(
-                f"{literal(name)}: {literal('VARCHAR' if name in text else types[name])}" for name in names
-            )
-            table = connection.sql(
-                f"SELECT * FROM read_csv({options}, auto_detect = false, columns = {{{columns}}})"
-            ).to_arrow_table()
-        except duckdb.ConversionException as error:
-            raise _wrong_text(source, path, error) from None
-        except duckdb.Error as error:
-            raise unreadable(source, f"is not readable as CSV: {in_one_line(error)}", path) from None
-    for name in timed:
-        parsed = times.parse(name, table[name], must=name in declared)
-        table = table.set_column(names.index(name), name, parsed)
-    for name in counted:
-        table = table.set_column(names.index(name), name, _exact(source, path, delimiter, name, table[name]))
-    for position, name in enumerate(names):
-        if name not in declared and table[name].null_count == table.num_rows:
-            table = table.set_column(position, name, pa.chunked_array([pa.nulls(table.num_rows)]))  # of no type yet
+    types = _csv_types(connection, options, names) | declared
+    timed = [name for name in names if types[name].upper().startswith("TIMESTAMP")]
+    counted = [name for name in declared if _decimals(declared[name]) is not None]
+    text = {*timed, *counted}
+    columns = ", ".join(f"{literal(name)}: {literal('VARCHAR' if name in text else types[name])}" for name in names)
+    sql = f"SELECT * FROM read_csv({options}, auto_detect = false, columns = {{{columns}}})"
+    return CsvPlan(names, delimiter, sql, declared, timed, counted)
+
+
+def _csv(source: CsvSource, path: Path, times: Times, threads: int) -> pa.Table:
+    """The file as a table."""
+    with csv_errors(source, path), session(files=True, threads=threads) as connection:
+        plan = csv_plan(connection, source, path)
+        table = connection.sql(plan.sql).to_arrow_table()
+    table = csv_typed(source, path, plan, table, times)
+    empty = [name for name in plan.names if name not in plan.declared and table[name].null_count == table.num_rows]
+    return without_type(table, empty)
+
+
+@contextmanager
+def csv_errors(source: CsvSource, path: Path) -> Iterator[None]:
+    """What DuckDB says of a CSV file, as errors of a source."""
+    import duckdb
+
+    try:
+        yield
+    except duckdb.ConversionException as error:
+        raise _wrong_text(source, path, error) from None
+    except duckdb.Error as error:
+        raise unreadable(source, f"is not readable as CSV: {in_one_line(error)}", path) from None
+
+
+def csv_typed(
+    source: CsvSource, path: Path, plan: CsvPlan, table: pa.Table, times: Times, *, first_row: int = 0
+) -> pa.Table:
+    """`table`, rows of the file from `first_row`, with its times and exact numbers as what they are."""
+    for name in plan.timed:
+        parsed = times.parse(name, table[name], must=name in plan.declared)
+        table = table.set_column(plan.names.index(name), name, parsed)
+    for name in plan.counted:
+        exact = _exact(source, path, plan.delimiter, name, table[name], first_row)
+        table = table.set_column(plan.names.index(name), name, exact)
+    return table
+
+
+def without_type(table: pa.Table, names: Sequence[str]) -> pa.Table:
+    """`table` with these columns, which have no value, as columns of no type yet."""
+    import pyarrow as pa
+
+    for name in names:
+        nothing = pa.chunked_array([pa.nulls(table.num_rows)])
+        table = table.set_column(table.column_names.index(name), name, nothing)
     return table
 
 
@@ -433,8 +480,13 @@ def _decimals(kind: str) -> int | None:
     return int(found[1] or 0) if "(" in kind else 3  # DuckDB's own default is DECIMAL(18, 3)
 
 
-def _exact(source: CsvSource, path: Path, delimiter: str, name: str, texts: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Texts as the declared type of exact numbers; a text that DuckDB would round is refused, like one that is none."""
+def _exact(
+    source: CsvSource, path: Path, delimiter: str, name: str, texts: pa.ChunkedArray, first_row: int
+) -> pa.ChunkedArray:
+    """Texts as the declared type of exact numbers; a text that DuckDB would round is refused, like one that is none.
+
+    first_row: where `texts` begin in the file, from 0.
+    """
     import duckdb
     import pyarrow as pa
 
@@ -455,7 +507,7 @@ def _exact(source: CsvSource, path: Path, delimiter: str, name: str, texts: pa.C
         except duckdb.Error as error:
             raise unreadable(source, f"is not readable as CSV: {in_one_line(error)}", path) from None
     row, text = wrong[0]
-    line = _line_of(path, delimiter, row, columns_there=len(csv_header(source, path)[0]))
+    line = _line_of(path, delimiter, first_row + row, columns_there=len(csv_header(source, path)[0]))
     raise _not_of_its_type(source, path, str(line), name, text, kind.upper())
 
 
@@ -629,7 +681,10 @@ def frame_table(source: FrameSource) -> pa.Table:
 
 
 class Times:
-    """Turns the time columns of one source into UTC, and remembers what had to be assumed."""
+    """Turns the time columns of one source into UTC, and remembers what had to be assumed.
+
+    The rows may come in several tables, one after another.
+    """
 
     def __init__(self, source: Source) -> None:
         self.source = source
@@ -699,22 +754,29 @@ class Times:
             if not must:
                 return texts
             wrong = np.flatnonzero(pc.and_(at.is_null(), texts.is_valid()).to_numpy())
-            raise ColumnWrongType(
-                f"column '{name}' of source '{self.source.name}' is a time, but {len(wrong)} of its {len(texts)} "
-                f"values are none, first {texts[int(wrong[0])].as_py()!r} in row {wrong[0]} (counted from 0).",
-                expected="ISO 8601 is expected, for example 2013-04-01T00:00:00Z.",
-                next=_to_time(name),
-                source=self.source.name,
-                column=name,
-                row=int(wrong[0]),
-            )
-        cut = pc.sum(parsed["cut"]).as_py() or 0
-        if cut:
-            self.truncated[name] = cut
+            raise self.no_times(name, len(wrong), len(texts), texts[int(wrong[0])].as_py(), int(wrong[0]))
+        self._cut(name, pc.sum(parsed["cut"]).as_py() or 0)
         if pc.all(zoned).as_py() is not False:
             return at
-        naive = self._localise(name, at.cast(pa.int64()).cast(pa.timestamp("us")))
+        unzoned = pc.if_else(zoned, pa.scalar(None, at.type), at)
+        naive = self._localise(name, unzoned.cast(pa.int64()).cast(pa.timestamp("us")))
         return pa.chunked_array([pc.if_else(zoned.combine_chunks(), at.combine_chunks(), naive.combine_chunks())])
+
+    def no_times(self, name: str, wrong: int, rows: int, first: str, row: int) -> ColumnWrongType:
+        """The error for a declared time of a CSV file, `wrong` of whose values are none."""
+        return ColumnWrongType(
+            f"column '{name}' of source '{self.source.name}' is a time, but {wrong} of its {rows} "
+            f"values are none, first {first!r} in row {row} (counted from 0).",
+            expected="ISO 8601 is expected, for example 2013-04-01T00:00:00Z.",
+            next=_to_time(name),
+            source=self.source.name,
+            column=name,
+            row=row,
+        )
+
+    def _cut(self, name: str, count: int) -> None:
+        if count:
+            self.truncated[name] = self.truncated.get(name, 0) + count
 
     def warn(self) -> None:
         """At most one warning: times without a zone were read as UTC, or local times were not unique."""
@@ -771,8 +833,7 @@ class Times:
             microseconds = np.floor_divide(nanoseconds, 1000)
             cut += int(np.count_nonzero(microseconds * 1000 != nanoseconds))
             chunks.append(pa.array(microseconds, mask=missing).cast(pa.timestamp("us")))
-        if cut:
-            self.truncated[name] = cut
+        self._cut(name, cut)
         return pa.chunked_array(chunks, pa.timestamp("us"))
 
     def _localise(self, name: str, naive: pa.ChunkedArray) -> pa.ChunkedArray:
@@ -780,7 +841,8 @@ class Times:
         import pyarrow as pa
         import pyarrow.compute as pc
 
-        self.naive.append(name)
+        if name not in self.naive:
+            self.naive.append(name)
         zone = self.source.timezone or "UTC"
         if zone == "UTC":
             return naive.cast(pa.int64()).cast(_utc_type())
@@ -788,7 +850,7 @@ class Times:
         earlier = pc.assume_timezone(naive, zone, ambiguous="earliest", nonexistent="earliest").cast(_utc_type())
         doubled = pc.sum(pc.not_equal(later, earlier)).as_py() or 0
         if doubled:
-            self.doubled[name] = doubled
+            self.doubled[name] = self.doubled.get(name, 0) + doubled
         return later
 
 
@@ -889,6 +951,20 @@ def _without_nan(lists: pa.ListArray) -> pa.ListArray:
 
 
 def _set_aside(source: Source, table: pa.Table) -> tuple[pa.Table, list[Removed]]:
+    table, removed = apart(source, table)
+    if not table.num_rows:
+        raise none_left(source, removed)
+    return table, removed
+
+
+def none_left(source: Source, removed: Sequence[Removed]) -> SourceEmpty:
+    """The error for a source whose rules leave no row."""
+    counts = ", ".join(f"{one.count:,} where {one.rule.where}" for one in removed)
+    return _empty(source, f"has no rows left: its rules set aside {counts}")
+
+
+def apart(source: Source, table: pa.Table) -> tuple[pa.Table, list[Removed]]:
+    """The rows that stay, and for each rule those that it takes out."""
     import numpy as np
     import pyarrow as pa
 
@@ -896,15 +972,12 @@ def _set_aside(source: Source, table: pa.Table) -> tuple[pa.Table, list[Removed]
     for rule in source.set_aside:
         matched = _matched(source, rule, table)
         if not len(matched):
-            removed.append(Removed(source.name, rule, table.slice(0, 0)))
+            removed.append(Removed(source.name, rule, 0, table.slice(0, 0)))
             continue
         stays = np.ones(table.num_rows, dtype=bool)
         stays[matched] = False
-        removed.append(Removed(source.name, rule, table.take(pa.array(matched))))
+        removed.append(Removed(source.name, rule, len(matched), table.take(pa.array(matched))))
         table = table.filter(pa.array(stays))
-    if not table.num_rows:
-        counts = ", ".join(f"{one.count:,} where {one.rule.where}" for one in removed)
-        raise _empty(source, f"has no rows left: its rules set aside {counts}")
     return table, removed
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -17,16 +18,22 @@ if TYPE_CHECKING:
 
 LONGEST_WORDS = 300
 ROW = "__row"
+MEMORY = "128MiB"
 
 
 @contextmanager
 def session(
-    tables: Mapping[str, pa.Table] | None = None, *, files: bool = False, threads: int = 1
+    tables: Mapping[str, pa.Table] | None = None,
+    *,
+    files: bool = False,
+    threads: int = 1,
+    spill: Path | None = None,
 ) -> Iterator[duckdb.DuckDBPyConnection]:
     """A connection in memory that sees `tables` by name, closed at the end of the block.
 
     files: whether SQL may read files. threads: 1 keeps the row order of every result the same; only reading of
-    files, which keeps it at any number, takes more.
+    files, which keeps it at any number, takes more. spill: a folder for what does not fit into MEMORY; None: nothing
+    is written, and memory is as large as it takes.
     """
     import duckdb
 
@@ -36,9 +43,12 @@ def session(
         "autoload_known_extensions": False,
         "python_enable_replacements": False,
     }
+    if spill is not None:
+        settings |= {"memory_limit": MEMORY, "temp_directory": str(spill)}
     connection = duckdb.connect(":memory:", config=settings)
     try:
         connection.execute("SET TimeZone = 'UTC'")
+        connection.execute("SET enable_progress_bar = false")  # which would go to stdout, into the answer
         for name, table in (tables or {}).items():
             connection.register(name, table)
         if not files:

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -38,7 +39,7 @@ FORMAT = 1
 HASH = "c1"
 METADATA_KEY = b"seatrial.snapshot"
 BLOCK_ROWS = 1 << 16  # a block of float64 stays in the processor's cache
-ROW_GROUP_ROWS = 1 << 17
+ROW_GROUP_ROWS, ROW_GROUP_CELLS, ROW_GROUP_BYTES = 1 << 17, 1 << 22, 1 << 25
 PAGE_BYTES, PIECE_BYTES = 1 << 20, 1 << 22  # read at once of a file that may be larger than memory
 FEW_ROWS = 1 << 12
 EXAMPLES = 5
@@ -205,14 +206,31 @@ def content(table: pa.Table) -> Content:
 
     Raises ColumnTypeUnsupported for a union, or for a type unknown to this version.
     """
-    columns = []
-    for name, column in zip(table.column_names, table.columns, strict=True):
-        stream = _stream(name, column.type)
-        for chunk in column.chunks:
-            for start in range(0, len(chunk), BLOCK_ROWS):
-                stream.feed(chunk.slice(start, BLOCK_ROWS))
-        columns.append(ColumnDigest(name, stream.type, f"{HASH}:{stream.digest().hex()}"))
-    return Content(table.num_rows, tuple(columns))
+    hasher = Hasher(table.schema)
+    hasher.feed(table)
+    return hasher.content()
+
+
+class Hasher:
+    """The content of rows that come in tables of one schema, one after another.
+
+    Raises ColumnTypeUnsupported for a union, or for a type unknown to this version.
+    """
+
+    def __init__(self, schema: pa.Schema) -> None:
+        self._streams = [(field.name, _stream(field.name, field.type)) for field in schema]
+        self._rows = 0
+
+    def feed(self, table: pa.Table) -> None:
+        self._rows += table.num_rows
+        for (_, stream), column in zip(self._streams, table.columns, strict=True):
+            for chunk in column.chunks:
+                for start in range(0, len(chunk), BLOCK_ROWS):
+                    stream.feed(chunk.slice(start, BLOCK_ROWS))
+
+    def content(self) -> Content:
+        columns = (ColumnDigest(name, stream.type, f"{HASH}:{stream.digest().hex()}") for name, stream in self._streams)
+        return Content(self._rows, tuple(columns))
 
 
 def content_of_parquet(path: Path) -> Content:
@@ -266,24 +284,88 @@ def write(content: Content, table: pa.Table, path: Path) -> None:
     The file holds the plain layout and, as its only metadata, the content's description: tables of equal content
     give equal bytes with one version of Arrow. Raises OSError when the disk refuses.
     """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
+    with Writer(path, table.schema) as writer:
+        writer.feed(table)
+        writer.finish(content)
 
-    schema = pa.schema([pa.field(field.name, plain_type(field.type)) for field in table.schema])
-    schema = schema.with_metadata({METADATA_KEY: canonical_json(content.as_plain())})
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        with partial.open("wb") as file:
-            with pq.ParquetWriter(file, schema, compression="zstd", version="2.6") as writer:
-                for start in range(0, table.num_rows, ROW_GROUP_ROWS):
-                    rows = table.slice(start, ROW_GROUP_ROWS)
-                    columns = [plain(column) for column in rows.columns]
-                    writer.write_table(pa.table(columns, schema=schema), row_group_size=ROW_GROUP_ROWS)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+
+class Writer:
+    """Writes a snapshot's file from tables of one schema, one after another: the bytes are those of one table.
+
+    A row group holds at most ROW_GROUP_ROWS rows, ROW_GROUP_CELLS cells, and little more text than ROW_GROUP_BYTES. The
+    file is at `path` after `finish`, and never half-written.
+    """
+
+    def __init__(self, path: Path, schema: pa.Schema) -> None:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        self._path = path
+        self._partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+        self._schema = pa.schema([pa.field(field.name, plain_type(field.type)) for field in schema])
+        self._step = max(1, min(FEW_ROWS, ROW_GROUP_CELLS // max(1, len(schema))))
+        self._most = max(self._step, min(ROW_GROUP_ROWS, ROW_GROUP_CELLS // max(1, len(schema))))
+        self._texts = [field.name for field in self._schema if _is_text(field.type)]
+        self._pending: list[pa.Table] = []
+        self._rows = self._bytes = 0
+        self._file = self._partial.open("wb")
+        self._writer = pq.ParquetWriter(self._file, self._schema, compression="zstd", version="2.6")
+
+    def __enter__(self) -> Writer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with suppress(Exception):  # what was not finished is thrown away
+            self._writer.close()
+        self._file.close()
+        self._partial.unlink(missing_ok=True)
+
+    def feed(self, table: pa.Table) -> None:
+        start = 0
+        while start < table.num_rows:
+            length = min(self._step - self._rows % self._step, table.num_rows - start)
+            part = table.slice(start, length)
+            self._pending.append(part)
+            self._rows += length
+            self._bytes += sum(_text_bytes(part[name]) for name in self._texts)
+            start += length
+            at_step = self._rows % self._step == 0
+            if at_step and (self._rows + self._step > self._most or self._bytes >= ROW_GROUP_BYTES):
+                self._flush()
+
+    def finish(self, content: Content) -> None:
+        """Write what is left, and the description of the content."""
+        if self._pending:
+            self._flush()
+        self._writer.add_key_value_metadata({METADATA_KEY: canonical_json(content.as_plain())})
+        self._writer.close()
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._partial.replace(self._path)
+
+    def _flush(self) -> None:
+        import pyarrow as pa
+
+        rows = pa.concat_tables(self._pending)
+        self._pending, self._rows, self._bytes = [], 0, 0
+        columns = [plain(column) for column in rows.columns]
+        self._writer.write_table(pa.table(columns, schema=self._schema), row_group_size=ROW_GROUP_ROWS)
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    import pyarrow as pa
+
+    return bool(pa.types.is_string(kind) or pa.types.is_binary(kind))
+
+
+def _text_bytes(column: pa.ChunkedArray) -> int:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    kind = plain_type(column.type)
+    if column.type != kind and not pa.types.is_large_string(column.type):
+        column = pa.chunked_array([plain(column)], kind)
+    return pc.sum(pc.binary_length(column)).as_py() or 0
 
 
 def load(path: Path) -> tuple[Content, pa.Table]:
@@ -296,7 +378,7 @@ def load(path: Path) -> tuple[Content, pa.Table]:
 
     try:
         with pq.ParquetFile(path) as file:
-            described = msgspec.json.decode((file.schema_arrow.metadata or {})[METADATA_KEY])
+            described = msgspec.json.decode((file.metadata.metadata or {})[METADATA_KEY])
             promised = Content.from_plain(described)
             table = file.read().replace_schema_metadata(None)
     except FileNotFoundError:

@@ -147,8 +147,7 @@ class Building(Nouns):
 
         Raises DataRefused, and writes nothing, when any of them breaks an expectation.
         """
-        taken, _ = self._inputs.snapshots(self._inputs.raw(sources), progress)
-        return taken
+        return self._inputs.kept(self._inputs.raw(sources), progress)
 
     def materialize(self, *views: str, at: datetime | None = None, progress: Progress | None = None) -> list[Written]:
         """Bring the online store up to `at` (default: now) for all views, or those named. Repeating it is safe.

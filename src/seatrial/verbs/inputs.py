@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import tempfile
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from functools import partial
 from pathlib import Path
@@ -27,10 +28,11 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from seatrial.data.expectations import ValidationReport
-    from seatrial.data.profile import DataNote, Profile
+    from seatrial.data.in_batches import Streamed
+    from seatrial.data.profile import DataNote, Profile, Tables
     from seatrial.data.proposals import Proposed
-    from seatrial.data.reading import Reading
-    from seatrial.data.snapshot import Content, SnapshotDiff
+    from seatrial.data.reading import Reading, Removed
+    from seatrial.data.snapshot import Content
     from seatrial.data.sources import ParquetSource, Source
     from seatrial.features.definitions import FeatureView
     from seatrial.features.plan import FeaturePlan
@@ -174,7 +176,6 @@ class Inputs:
 
         inspect: is given the rows before anything is kept, and may raise.
         """
-        from seatrial.data import snapshot
         from seatrial.data.expectations import refused
 
         readings: dict[str, Reading] = {}
@@ -187,33 +188,127 @@ class Inputs:
             raise refused(*reports)
         if inspect is not None:
             inspect({name: reading.table for name, reading in readings.items() if name in sources})
-        taken = []
-        for name, report in zip(sources, reports, strict=True):
-            started = monotonic()
-            reading = readings[name]
-            content = self._kept.made(
-                "content", sources[name], [reading.table], partial(snapshot.content, reading.table)
-            )
-            before = self._snapshot_of(name)
-            new = before is None or before.id != content.id
-            if new or not self._is_kept(sources[name], content, reading):
-                self._keep_snapshot(sources[name], content, reading, compared=new)
-            notes = [*self._warned(report), *self.notes_of(name, content.id)]
-            changed = [] if before is None or not new else _changed_columns(snapshot.diff(before, content))
-            taken.append(
-                Taken(
-                    source=name,
-                    id=content.id,
-                    rows=content.rows,
-                    columns=len(content.columns),
-                    new=new,
-                    set_aside={removed.rule.where: removed.count for removed in reading.set_aside},
-                    changed_columns=changed,
-                    seconds=round(monotonic() - started, 3),
-                    notes=notes,
-                )
-            )
+        taken = [
+            self._taken_in(sources[name], partial(self._of_reading, sources[name], readings[name]), report)
+            for name, report in zip(sources, reports, strict=True)
+        ]
         return taken, {name: readings[name].table for name in sources}
+
+    def kept(self, sources: Mapping[str, Source], progress: Progress | None) -> list[Taken]:
+        """Read, check and keep raw sources, as `snapshots` does; files are never a table in memory where it can be
+        helped."""
+        from seatrial.data import in_batches
+        from seatrial.data.expectations import refused
+
+        with tempfile.TemporaryDirectory() as folder:
+            readings: dict[str, Reading] = {}
+            streamed: dict[str, Streamed] = {}
+            for done, (name, source) in enumerate(sources.items()):
+                if progress:
+                    progress(f"read {name}", done, len(sources))
+                path = Path(folder) / f"{done}.parquet"
+                rows = (
+                    in_batches.take(self._placed(source), folder=self._workspace.folder, path=path)
+                    if in_batches.can_check(source)
+                    else None
+                )
+                if rows is None:
+                    readings |= self.read_raw({name: source})
+                else:
+                    streamed[name] = rows
+            reports = [
+                self._check_file(source, streamed[name], streamed) if name in streamed else self.check(source, readings)
+                for name, source in sources.items()
+            ]
+            if not all(report.passed for report in reports):
+                raise refused(*reports)
+            return [
+                self._taken_in(
+                    source,
+                    partial(_of_file, streamed[name])
+                    if name in streamed
+                    else partial(self._of_reading, source, readings[name]),
+                    report,
+                )
+                for (name, source), report in zip(sources.items(), reports, strict=True)
+            ]
+
+    def _check_file(self, source: Source, rows: Streamed, streamed: Mapping[str, Streamed]) -> ValidationReport:
+        """The report of one source whose rows are in a file; of those that it refers to, only the columns are read."""
+        from seatrial.data import in_batches
+        from seatrial.data.expectations import Known
+
+        before = self._snapshot_of(source.name)
+        known = Known(from_us(self._workspace.now_us), before.rows if before else None)
+        return in_batches.check(source, rows, self._looked_up(source, streamed), known=known)
+
+    def _looked_up(self, source: Source, streamed: Mapping[str, Streamed]) -> dict[str, pa.Table]:
+        """The different values of the columns to which the expectations of `source` refer, by source."""
+        from seatrial.data import in_batches
+        from seatrial.data.expectations import References
+
+        found: dict[str, pa.Table] = {}
+        for one in source.expectations:
+            if isinstance(one, References):
+                values = self._column(one.source, one.to, streamed)
+                found[one.source.name] = in_batches.beside(found.get(one.source.name), values)
+        return found
+
+    def _column(self, source: Source, column: str, streamed: Mapping[str, Streamed]) -> pa.Table:
+        """The different values of a column of `source`; where it has no such column, no row of those that it has."""
+        import pyarrow as pa
+
+        from seatrial.data import in_batches
+        from seatrial.data.reading import read
+        from seatrial.data.sources import ColumnMissing, QuerySource
+
+        if source.name in streamed:
+            return in_batches.values_of(streamed[source.name].tables(), column)
+        if isinstance(source, QuerySource):
+            return in_batches.values_of([self.uncut(source)], column)
+        try:
+            table = read(self._placed(source), folder=self._workspace.folder, columns=[column]).table
+        except ColumnMissing as missing:
+            return pa.table({name: pa.nulls(0) for name in cast("list[str]", missing.facts["known"])})
+        return in_batches.values_of([table], column)
+
+    def _taken_in(self, source: Source, made: Callable[[], _Rows], report: ValidationReport) -> Taken:
+        """Keep the rows of a source that passed, unless they are kept."""
+        from seatrial.verbs.snapshots import changed
+
+        started = monotonic()
+        rows = made()
+        content = rows.content
+        before = self._snapshot_of(source.name)
+        new = before is None or before.id != content.id
+        if new or not self._is_kept(source, rows):
+            self._keep_snapshot(source, rows, report, compared=new)
+        return Taken(
+            source=source.name,
+            id=content.id,
+            rows=content.rows,
+            columns=len(content.columns),
+            new=new,
+            set_aside={removed.rule.where: removed.count for removed in rows.set_aside},
+            changed_columns=[] if before is None or not new else list(changed(before.as_plain(), content.as_plain())),
+            seconds=round(monotonic() - started, 3),
+            notes=[*self._warned(report), *self.notes_of(source.name, content.id)],
+        )
+
+    def _of_reading(self, source: Source, reading: Reading) -> _Rows:
+        from seatrial.data import snapshot
+        from seatrial.data.references import reference
+
+        made = partial(snapshot.content, reading.table)
+        content = self._kept.made("content", source, [reading.table], made)
+        return _Rows(
+            content,
+            set_aside=reading.set_aside,
+            facts=_facts(reading) | ({"versions": dict(reading.versions)} if reading.versions else {}),
+            reference=reference(source, reading),
+            tables=lambda columns=None: [reading.table.select(columns) if columns else reading.table],
+            write=lambda path: snapshot.write(content, reading.table, path),
+        )
 
     def _snapshot_of(self, source: str) -> Content | None:
         """The content of a source's newest snapshot."""
@@ -249,35 +344,25 @@ class Inputs:
         kept = self._taken(source.name, before.record_id).get("profile") if before else None
         return compare(msgspec.convert(kept, Profile), profile) if kept else []
 
-    def _is_kept(self, source: Source, content: Content, reading: Reading) -> bool:
+    def _is_kept(self, source: Source, rows: _Rows) -> bool:
         """Whether the rows are kept as the source declares it: as a copy, or as a reference to the version read."""
-        from seatrial.data.references import reference
+        if rows.reference is None:
+            return self._workspace.keeps_table(_snapshot_key(rows.content))
+        return bool(self._taken(source.name, rows.content.id).get("reference") == rows.reference)
 
-        where = reference(source, reading)
-        if where is None:
-            return self._workspace.keeps_table(_snapshot_key(content))
-        return bool(self._taken(source.name, content.id).get("reference") == where)
+    def _keep_snapshot(self, source: Source, rows: _Rows, report: ValidationReport, *, compared: bool) -> None:
+        from seatrial.data.profile import profile_of
 
-    def _keep_snapshot(self, source: Source, content: Content, reading: Reading, *, compared: bool) -> None:
-        from seatrial.data.profile import profile
-        from seatrial.data.references import reference
-        from seatrial.data.snapshot import write
-
-        key, where = _snapshot_key(content), reference(source, reading)
-        if where is None:
-            self._workspace.keep_table(key, lambda path: write(content, reading.table, path))
-        seen = profile(reading.table, event_timestamp=source.event_timestamp)
+        content = rows.content
+        key = _snapshot_key(content)
+        seen = profile_of(rows.tables, source.event_timestamp)
+        if rows.reference is None:
+            self._workspace.keep_table(key, rows.write)
         notes = self._compared(source, seen) if compared else self.notes_of(source.name, content.id)
-        removed = [part for part in reading.set_aside if part.count]
-        body = {
-            "source": source.name,
-            "files": [msgspec.to_builtins(file) for file in reading.files],
-            "set_aside": [part.as_plain() for part in removed],
-            "truncated": dict(reading.truncated),
-            "profile": msgspec.to_builtins(seen),
-            "notes": msgspec.to_builtins(notes),
-        } | ({"versions": dict(reading.versions)} if reading.versions else {})
-        body |= {"reference": where} if where else {}
+        body = {"source": source.name, **rows.facts}
+        body |= {"profile": msgspec.to_builtins(seen), "notes": msgspec.to_builtins(notes)}
+        body |= {"expectations": [result.as_plain() for result in report.results]}
+        body |= {"reference": rows.reference} if rows.reference else {}
         record = Record(content.id, "snapshot", "", (), {"content": content.as_plain(), "object": key})
         with self._workspace.metadata.transaction() as transaction:
             transaction.add(record)
@@ -670,13 +755,46 @@ class Inputs:
         return ParquetSource(str(self._workspace.objects.path(_snapshot_key(content))), name=source.name, **times)
 
 
+@dataclass(frozen=True)
+class _Rows:
+    """Rows that may become a snapshot, in memory or in a file.
+
+    facts: how they were obtained, for the event. reference: where they stay instead of being copied. tables: gives the
+    rows, or some columns of them, one table after another. write: makes the snapshot's file, once.
+    """
+
+    content: Content
+    set_aside: Sequence[Removed]
+    facts: Mapping[str, Any]
+    reference: Mapping[str, Any] | None
+    tables: Tables
+    write: Callable[[Path], None]
+
+
+def _of_file(rows: Streamed) -> _Rows:
+    def move(path: Path) -> None:
+        rows.path.replace(path)
+
+    return _Rows(
+        rows.content,
+        set_aside=rows.set_aside,
+        facts=_facts(rows),
+        reference=None,
+        tables=rows.tables,
+        write=move,
+    )
+
+
+def _facts(rows: Reading | Streamed) -> dict[str, Any]:
+    return {
+        "files": [msgspec.to_builtins(file) for file in rows.files],
+        "set_aside": [part.as_plain() for part in rows.set_aside if part.count],
+        "truncated": dict(rows.truncated),
+    }
+
+
 def _snapshot_key(content: Content) -> str:
     return f"snapshots/{content.id}.parquet"
-
-
-def _changed_columns(diff: SnapshotDiff) -> list[str]:
-    names = [*diff.added, *diff.removed, *(name for name, _, _ in diff.retyped), *(c.name for c in diff.changed)]
-    return list(dict.fromkeys(names))
 
 
 def _own(model: Model, name: str) -> FeatureView:

@@ -207,29 +207,17 @@ class Nouns(Workspace):
         return iso(from_us(own[-1])) if own else None
 
     def snapshots(self, source: str | None = None) -> list[dict[str, Any]]:
-        """Every snapshot that was taken, oldest first."""
-        taken = self.metadata.events(kind="snapshot.taken")
-        return [
-            {
-                "source": event.body["source"],
-                "id": event.subject,
-                "rows": self.record(event.subject).body["content"]["rows"],
-                "taken_at": iso(from_us(event.recorded_at_us)),
-                "actor": event.actor,
-            }
-            for event in taken
-            if source in (None, event.body["source"])
-        ]
+        """Every snapshot that was taken, oldest first, each compared with the one before it of the same source."""
+        from seatrial.verbs.snapshots import listed
+
+        return listed(self, source)
 
     def snapshot_show(self, id: str) -> dict[str, Any]:
-        """One snapshot (its id, the start of it, or a source's name): its columns, files and what was set aside."""
-        record = self._snapshot_record(id)
-        events = self.metadata.events(subject=record.id, kind="snapshot.taken")
-        return {
-            "id": record.id,
-            **record.body["content"],
-            "taken": [{k: v for k, v in e.body.items() if k != "profile"} for e in events],
-        }
+        """One snapshot (its id, the start of it, or a source's name): its columns with their profile, where they came
+        from, what came of the expectations, and what changed since the last."""
+        from seatrial.verbs.snapshots import shown
+
+        return shown(self, self._snapshot_record(id))
 
     def snapshots_diff(self, a: str, b: str, *, key: Sequence[str] = ()) -> SnapshotDiff:
         """What is different in `b`, by column and by cell. Each is a snapshot's id, its start, or a source's name.
