@@ -48,7 +48,7 @@ def log_run(
     opened = project or Project(".")
     opened.found()
     try:
-        return log_fit(
+        done = log_fit(
             opened,
             model,
             (X_train, y_train, X_test, y_test),
@@ -59,6 +59,8 @@ def log_run(
             words=words,
             origin=origin,
         )
+        opened._start_mirror()
+        return done
     finally:
         if project is None:
             opened.close()

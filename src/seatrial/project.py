@@ -94,7 +94,7 @@ class Project(Building):
         from seatrial.verbs.tracking import Tracked, origin_of
 
         self.found()
-        return Tracked(self, name, origin_of(sys._getframe(1).f_globals, notebook))
+        return Tracked(self, name, origin_of(sys._getframe(1).f_globals, notebook), self._start_mirror)
 
     @cached_property
     def metadata(self) -> MetadataStore:
@@ -482,7 +482,7 @@ class Project(Building):
             from seatrial.retraining.proposal import manual
 
             proposal = self._open(model, manual(reason), reason)
-        trained = self.train(model.name, progress=progress)
+        trained = self.train(model.name, tune="champion", progress=progress)
         released = self.release(trained.run, progress=progress) if trained.passed else None
         with self.metadata.transaction() as transaction:
             body = {"run": trained.run, "release": released.id if released else None}

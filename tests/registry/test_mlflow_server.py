@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -16,12 +17,36 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from sklearn.linear_model import LogisticRegression
 
 from seatrial import Project
+from seatrial.core.errors import SeatrialError
+from seatrial.verbs.tracking import Origin, log_fit
 from tests.cli.test_verbs import make
 from tests.servers import free_port
 
 pytestmark = pytest.mark.needs("mlflow")
+BROKEN = """
+
+class Dying:
+    def __init__(self, depth=1, random_state=0):
+        self.depth, self.random_state = depth, random_state
+
+    def get_params(self, deep=True):
+        return {"depth": self.depth, "random_state": self.random_state}
+
+    def fit(self, X, y):
+        raise MemoryError("out of memory")
+
+    def predict_proba(self, X):
+        raise NotImplementedError
+
+
+Model(
+    "dying", task="binary", target="heavy", labels=things, key=["id"], features=["request:size"], estimator=Dying,
+    params={"depth": 3}, cv_folds=2,
+)
+"""
 ROWS = [{"size": i / 40, "weight": 1 - i / 40} for i in range(40)]
 
 
@@ -162,6 +187,129 @@ def test_aliases_that_move_and_versions_that_are_deleted_are_told(up, tmp_path):
         # MLflow's own numbers are ours, as long as nobody else writes to the model there
         assert client.get_registered_model("moving").aliases == {"champion": "1"}
         assert client.get_model_version("moving", "2").tags["seatrial.deleted"] == "wrong labels"
+
+
+def test_a_run_that_failed_is_there_as_failed_with_its_reason(up, tmp_path):
+    with project_of(tmp_path / "project", up.uri, "broken") as project:
+        file = project.folder / "project.py"
+        file.write_text(file.read_text() + BROKEN)
+    with Project(tmp_path / "project", actor="ada") as project:
+        with pytest.raises(SeatrialError):
+            project.train("dying")
+        (failed,) = project.runs("dying")
+        with contextlib.suppress(ZeroDivisionError), project.run("tried") as tracked:
+            tracked.log(loss=0.5)
+            raise ZeroDivisionError
+        told(project)
+    with client_of(up) as client:
+        found = {run.info.run_name: run for run in seen(client, "broken")[0]}
+        dying, by_hand = found["dying"], found["tried"]
+        assert [dying.info.status, by_hand.info.status] == ["FAILED", "FAILED"]
+        assert dying.data.tags["seatrial.run_id"] == failed["run"]
+        assert dying.data.tags["seatrial.error"] == "training.estimator_failed"
+        assert "out of memory" in dying.data.tags["mlflow.note.content"]
+        assert dying.data.params["depth"] == "3"
+        assert "ZeroDivisionError" in by_hand.data.tags["mlflow.note.content"]
+        assert by_hand.data.metrics["loss"] == 0.5
+
+
+def test_what_was_logged_by_hand_is_there_with_every_step_and_under_names_that_mlflow_takes(up, tmp_path):
+    (tmp_path / "curve.png").write_bytes(b"png")
+    with project_of(tmp_path / "project", up.uri, "byhand") as project:
+        with project.run("depths") as tracked:
+            for step, loss in ((2, 0.5), (4, 0.4), (8, 0.45)):
+                tracked.log(step=step, **{"loss": loss, "share@10%": loss / 2})
+            tracked.log_params(**{"depth": 3, "what?": "odd"})
+            tracked.tag(idea="wider")
+            tracked.artifact(tmp_path / "curve.png", "drawn/curve.png")
+        told(project)
+        with project.metadata.transaction() as transaction:  # as when the mirror was killed before it had noted it
+            transaction.enqueue("mlflow", project._record_message(project.record(tracked.id)))
+        told(project)
+    with client_of(up) as client:
+        ((run,), versions) = seen(client, "byhand")
+        assert versions == []
+        series = client.get_metric_history(run.info.run_id, "loss")
+        assert [(one.step, one.value) for one in series] == [(2, 0.5), (4, 0.4), (8, 0.45)]
+        assert (run.data.params["depth"], run.data.params["what_"]) == ("3", "odd")
+        assert (run.data.tags["idea"], run.data.tags["logged"], run.info.status) == ("wider", "script", "FINISHED")
+        assert "share_10_" in run.data.metrics
+        (kept,) = client.list_artifacts(run.info.run_id, "model")
+        assert Path(kept.path).name == "drawn_curve.png"
+
+
+def test_a_fit_that_was_logged_is_a_run_and_with_its_release_a_version_that_loads(up, tmp_path):
+    rows, outcome = pd.DataFrame(ROWS), [int(row["size"] > 0.5) for row in ROWS]
+    model = LogisticRegression().fit(rows, outcome)
+    with project_of(tmp_path / "project", up.uri, "logged") as project:
+        origin = Origin("script", "train.py", "a" * 40, "")
+        words = {"name": "fitted", "params": {"why": "a try"}, "task": None, "target": "heavy", "words": {}}
+        logged = log_fit(project, model, (rows, outcome, rows, outcome), origin=origin, **words)
+        told(project)
+        with client_of(up) as client:
+            ((run,), versions) = seen(client, "logged")
+            assert client.search_model_versions("name = 'fitted'") == versions == []
+            assert run.data.metrics["test_roc_auc"] == logged.metrics["roc_auc"]
+            assert (run.data.params["why"], run.data.params["C"]) == ("'a try'", "1.0")
+            assert run.data.tags["commit"] == "a" * 40
+        released = project.release(logged.run)
+        project.deploy("fitted", reason="a test")
+        told(project)
+        ours = project.predict("fitted", ROWS)
+    assert released.id in described(up, "logged", "fitted")
+    assert loaded(up, "fitted")["probability"].tolist() == pytest.approx([one["probability"] for one in ours], abs=1e-6)
+
+
+def test_a_model_that_was_brought_in_is_a_run_with_its_origin_and_a_version_that_loads(up, tmp_path):
+    rows = pd.DataFrame(ROWS).assign(heavy=[int(row["size"] > 0.5) for row in ROWS])
+    model = LogisticRegression().fit(rows[["size", "weight"]], rows.heavy)
+    with project_of(tmp_path / "project", up.uri, "brought") as project:
+        for _ in range(2):
+            released = project.release("theirs", from_=model, sample=rows, target="heavy")
+        project.deploy("theirs", reason="a test")
+        told(project)
+        ours = project.predict("theirs", ROWS)
+        digest = project.release_show(released.id)["lineage"]["more"]["origin"]["digest"]
+    with client_of(up) as client:
+        ((run,), _) = seen(client, "brought")
+        assert run.data.tags["seatrial.origin"].endswith("LogisticRegression in memory")
+        assert run.data.tags["digest"] == digest
+        assert run.data.metrics["sample_roc_auc"] == 1.0
+        assert run.data.params["C"] == "1.0"
+    assert released.id in described(up, "brought", "theirs")
+    assert loaded(up, "theirs")["probability"].tolist() == pytest.approx([one["probability"] for one in ours], abs=1e-6)
+
+
+def described(server, project, model):
+    """How MLflow describes the champion, the only version that it has of the model."""
+    with client_of(server) as client:
+        (version,) = client.search_model_versions(f"name = '{model}'")
+        assert client.get_model_version_by_alias(model, "champion").version == version.version
+        assert client.get_run(version.run_id).info.experiment_id == client.get_experiment_by_name(project).experiment_id
+        return version.description
+
+
+def loaded(server, model):
+    """What the champion that MLflow loads answers."""
+    with client_of(server):
+        import mlflow
+
+        mlflow.set_tracking_uri(server.uri)
+        mlflow.set_registry_uri(server.uri)
+        return mlflow.pyfunc.load_model(f"models:/{model}@champion").predict(pd.DataFrame(ROWS))
+
+
+def test_a_version_that_was_not_released_says_how_it_can_be_loaded(up, tmp_path):
+    with project_of(tmp_path / "project", up.uri, "waiting") as project:
+        project.train("waiting")
+        told(project)
+        with client_of(up) as client:
+            (version,) = client.search_model_versions("name = 'waiting'")
+            assert "seatrial release waiting:1" in version.description
+        released = project.release("waiting")
+        project.deploy("waiting")
+        told(project)
+    assert released.id in described(up, "waiting", "waiting")
 
 
 def test_a_server_that_is_killed_half_way_and_stays_down_is_caught_up_without_doubles(up, tmp_path):

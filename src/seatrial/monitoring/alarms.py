@@ -81,7 +81,7 @@ class _Look:
 
     def __post_init__(self) -> None:
         self.scores, self.labels = self.sample.scores(), self.sample.label_values()
-        self.known = np.isfinite(self.scores) & np.isfinite(self.labels)
+        self.known = self.sample.answered() & np.isfinite(self.labels)
         self.rows, self.labelled = self.scores.size, int(np.count_nonzero(self.known))
 
     @property
@@ -96,6 +96,8 @@ class _Look:
         metric, task = self.alarm.metric, self.sample.task
         if self.alarm.of_performance and metric != "calibration_gap" and metric not in METRICS[task]:
             return f"{metric} is no metric of a {task} model"
+        if metric == "calibration_gap" and self.sample.decided_only:
+            return "the log does not say how sure the model was; watch its accuracy, or log probabilities"
         if self.alarm.of_performance and self.labelled < self.alarm.min_labels:
             return f"not enough data: {self.labelled:,} of {self.alarm.min_labels:,} labels"
         if not self.alarm.of_performance and self.rows < MIN_ROWS:
@@ -175,7 +177,7 @@ class _Look:
         )
 
     def _means(self) -> tuple[float, float] | None:
-        if not self.labelled:
+        if not self.labelled or self.sample.decided_only:
             return None
         return float(self.scores[self.known].mean()), float(self.labels[self.known].mean())
 

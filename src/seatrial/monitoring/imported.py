@@ -24,13 +24,13 @@ from seatrial.monitoring.labels import FIELD, LabelCounts, parse
 from seatrial.monitoring.mapping import BadMap, ColumnMap, read_map
 from seatrial.monitoring.monitor import make_report
 from seatrial.monitoring.report import Report
-from seatrial.monitoring.sample import FEATURE, Sample, from_log, joined
+from seatrial.monitoring.sample import FEATURE, OF_CLASS, Sample, from_log, joined
 from seatrial.stores.prediction_log import PredictionLog
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from seatrial.monitoring.reference import Reference
+    from seatrial.monitoring.reference import Categories, Reference
 
 DAY_US = 86_400_000_000
 UNITS = {"s": 1_000_000, "ms": 1_000, "us": 1}
@@ -109,11 +109,14 @@ def read_log(log: Path, columns: ColumnMap, *, labels: Path | None = None, as_of
 
     if _is_ours(log):
         return _ours(log, columns, labels, as_of_us)
-    for role in ("timestamp", "score"):
-        if not getattr(columns, role):
+    several = columns.task == "multiclass"
+    for role in ("timestamp", "prediction" if several else "score"):
+        said = columns.predicted or columns.probabilities if role == "prediction" else getattr(columns, role)
+        if not said:
             raise BadMap(
                 f"the map {columns.path} does not say `{role}`.",
-                expected=f"The column of {log} that holds it is expected.",
+                expected=f"The column of {log} that holds it is expected"
+                + (", or [probabilities] with a column for each class." if role == "prediction" else "."),
                 state="Nothing was read.",
                 next="Correct the map.",
             )
@@ -127,7 +130,7 @@ def read_log(log: Path, columns: ColumnMap, *, labels: Path | None = None, as_of
             expected="Every prediction needs its time.",
         )
     table = table.filter(pc.less_equal(table["at"], until))
-    sample = Sample(columns.model, columns.task, table)
+    sample = Sample(columns.model, columns.task, table, decided_only=columns.decided_only)
     if labels is not None:
         told = _told(labels, columns, as_of_us)
         sample = joined(sample, table, told, key=columns.key, as_of_us=as_of_us)
@@ -146,6 +149,7 @@ def read_reference(path: Path, columns: ColumnMap, sample: Sample) -> Reference:
         rows = from_log(table, None, model=columns.model, task=columns.task, as_of_us=2**62).rows
     else:
         rows, _ = _read(path, columns, required=False)
+    predicted = _shares(rows) if columns.task == "multiclass" else None
     if not any(name.startswith(FEATURE) for name in rows.column_names):
         raise LogColumnNotThere(
             f"the reference {path} has none of the inputs of '{columns.model}'.",
@@ -155,7 +159,21 @@ def read_reference(path: Path, columns: ColumnMap, sample: Sample) -> Reference:
     rows = rows.drop_columns([name for name in ("at", "score") if rows[name].null_count == rows.num_rows])
     if "at" in rows.column_names:
         rows = rows.filter(rows["at"].is_valid()).sort_by("at")
-    return Reference.from_table(rows, name=path.name)
+    return replace(Reference.from_table(rows, name=path.name), predicted=predicted)
+
+
+def _shares(rows: pa.Table) -> Categories | None:
+    """How often each class was predicted; None when the rows do not say."""
+    import numpy as np
+
+    from seatrial.monitoring.reference import Reference
+    from seatrial.stats.profile import category_profile
+
+    column = rows["predicted_class"]
+    if column.null_count == rows.num_rows:
+        return None
+    values = category_profile(np.array(column.to_pylist(), dtype=object))
+    return Reference.from_profile({"rows": rows.num_rows, "inputs": {}, "predicted": values}).predicted
 
 
 def _compared(path: Path, columns: ColumnMap, sample: Sample) -> tuple[Reference | None, Sequence[str]]:
@@ -252,10 +270,9 @@ def _read(
         "at": raw[there["timestamp"]] if "timestamp" in there else pa.nulls(count, instant),
         "release": nothing,
         "version": _text(raw[there["version"]]) if "version" in there else nothing,
-        "score": _number(path, raw, there.get("score"), "the score"),
         "latency_ms": _number(path, raw, there.get("latency_ms"), "a latency"),
         "degraded": pa.nulls(count, pa.bool_()),
-        "label": _label(path, raw, there.get("label"), columns),
+        **_classified(path, raw, there, columns),
         "label_known_at": raw[there["label_known_at"]] if "label_known_at" in there else pa.nulls(count, instant),
     }
     if "label" in there and "label_known_at" not in there:
@@ -410,10 +427,74 @@ def _number(path: Path, raw: pa.Table, name: str | None, role: str) -> pa.Array 
     return pa.array(column.cast(pa.float64()).to_numpy(zero_copy_only=False), from_pandas=True)
 
 
+def _classified(
+    path: Path, raw: pa.Table, there: dict[str, str], columns: ColumnMap
+) -> dict[str, pa.Array | pa.ChunkedArray]:
+    """Score and label; of several classes also the classes themselves and their probabilities, as `Sample` has them."""
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    score = _number(path, raw, there.get("score"), "the score")
+    label = _label(path, raw, there.get("label"), columns)
+    if columns.task != "multiclass":
+        return {"score": score, "label": label}
+    names = {one: there[f"probability of {one}"] for one in columns.probabilities if f"probability of {one}" in there}
+    found: dict[str, pa.Array | pa.ChunkedArray] = {
+        OF_CLASS + one: _number(path, raw, name, f"the probability of {one!r}") for one, name in names.items()
+    }
+    predicted = _class_texts(path, raw, there.get("predicted"), "the predicted class")
+    if len(names) == len(columns.probabilities) > 0 and raw.num_rows:
+        table = np.column_stack([values.to_numpy(zero_copy_only=False) for values in found.values()])
+        whole = ~np.isnan(table).any(axis=1)
+        if "predicted" not in there:
+            likeliest = pa.array(np.where(whole, table.argmax(axis=1), 0), mask=~whole)
+            predicted = pa.array(list(names), pa.string()).take(likeliest)
+        place = pc.index_in(predicted, value_set=pa.array(list(names), pa.string()))
+        strange = predicted.filter(pc.and_(predicted.is_valid(), place.is_null())).unique().to_pylist()
+        if strange:
+            raise LogColumnWrong(
+                f"column '{there['predicted']}' of {path} holds {strange[0]!r}, a class without a probability.",
+                expected=f"The map has {listed(names)} in [probabilities]. {did_you_mean(strange[0], names)}".strip(),
+            )
+        of_class = np.take_along_axis(table, place.fill_null(0).to_numpy().astype(np.intp)[:, None], axis=1)[:, 0]
+        score = pa.array(of_class, mask=~whole | place.is_null().to_numpy(zero_copy_only=False))
+    found |= {"score": score, "predicted_class": predicted, "label_class": label}
+    return found | {"label": pc.equal(predicted, label).cast(pa.float64())}
+
+
+def _class_texts(path: Path, raw: pa.Table, name: str | None, role: str) -> pa.Array | pa.ChunkedArray:
+    """Classes as text, as labels are: whole numbers may have come as floats."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if name is None or not raw.num_rows:
+        return pa.nulls(raw.num_rows, pa.string())
+    column = raw[name]
+    kind = column.type
+    if pa.types.is_floating(kind):
+        column = pc.if_else(pc.is_nan(column), pa.scalar(None, kind), column)
+        try:
+            column = column.cast(pa.int64())
+        except pa.ArrowInvalid:
+            kind = pa.null()
+    if not (pa.types.is_string(kind) or _is_number(kind)) or pa.types.is_boolean(kind) or pa.types.is_decimal(kind):
+        if raw[name].null_count == len(raw[name]):
+            return pa.nulls(raw.num_rows, pa.string())
+        first = next(value for value in raw[name].to_pylist() if value is not None)
+        raise LogColumnWrong(
+            f"column '{name}' of {path} is {raw[name].type}, first {first!r}, and the map says that it is {role}.",
+            expected="Classes are texts or whole numbers.",
+        )
+    return _text(column)
+
+
 def _label(path: Path, raw: pa.Table, name: str | None, columns: ColumnMap) -> pa.Array | pa.ChunkedArray:
     import pyarrow as pa
     import pyarrow.compute as pc
 
+    if columns.task == "multiclass":
+        return _class_texts(path, raw, name, "the label")
     if name is None or not raw.num_rows:
         return pa.nulls(raw.num_rows, pa.float64())
     if columns.positive is not None:
@@ -467,7 +548,8 @@ def _told(path: Path, columns: ColumnMap, as_of_us: int) -> pa.Table:
     instant = pa.timestamp("us", tz="UTC")
     kinds = {"label": pa.float64(), "known_at": instant, "recorded_at": instant, "at": instant}
     source = {"known_at": "known_at_us", "recorded_at": "recorded_at_us", "at": "at_us"}
-    names = ("id", "prediction_id", "request_id", "key", "at", "label", "known_at", "recorded_at", "actor")
+    source["class"] = "of_class"
+    names = ("id", "prediction_id", "request_id", "key", "at", "label", "class", "known_at", "recorded_at", "actor")
     return pa.table(
         {
             name: pa.array([getattr(row, source.get(name, name)) for row in rows], kinds.get(name, pa.string()))
@@ -482,13 +564,13 @@ def _known(table: pa.Table, as_of_us: int) -> tuple[pa.Table, LabelCounts]:
     import pyarrow.compute as pc
 
     known_at = table["label_known_at"]
-    told = pc.and_(
-        table["label"].is_valid(), pc.fill_null(pc.less_equal(known_at, pa.scalar(as_of_us, known_at.type)), False)
-    )
+    labels = table["label_class" if "label_class" in table.column_names else "label"]
+    known = pc.fill_null(pc.less_equal(known_at, pa.scalar(as_of_us, known_at.type)), False)
+    told = pc.and_(labels.is_valid(), known)
     before = pc.and_(told, pc.fill_null(pc.less(known_at, table["at"]), False))
     counts = pc.and_not(told, before)
     rows = table
-    for name in ("label", "label_known_at"):
+    for name in [one for one in ("label", "label_class", "label_known_at") if one in rows.column_names]:
         column = rows[name]
         rows = rows.set_column(
             rows.column_names.index(name), name, pc.if_else(counts, column, pa.scalar(None, column.type))

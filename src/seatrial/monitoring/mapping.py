@@ -3,7 +3,7 @@
 A TOML file, every key at its top:
 
     model = "churn"               # its name in the report
-    task = "binary"               # or "regression"
+    task = "binary"               # or "regression", or "multiclass": see below
     timestamp = "scored_at"       # the instant that the prediction is for
     score = "p_churn"             # P(positive), or the value of a regression; `prediction` is the same
     features = ["age", "plan"]    # or "*": every column that nothing else names, except those in `without`
@@ -35,6 +35,18 @@ A TOML file, every key at its top:
     metric = "roc_auc"
     below = 0.7                   # or above = ..., or drop = "20%"
     window = "7d"                 # and severity, min_labels
+
+Of several classes a log holds which class was predicted, or a probability for each class, or both:
+
+    task = "multiclass"
+    prediction = "predicted"      # the class; without it the likeliest one
+    score = "sureness"            # its probability, when there is no column for each class
+
+    [probabilities]               # the column of each class's probability; labels hold the same classes
+    early = "p_early"
+    "on time" = "p_on_time"
+
+With classes alone only decisions are measured (accuracy, precision, recall, F1), and nothing tells of calibration.
 """
 
 from __future__ import annotations
@@ -55,7 +67,8 @@ TEXTS = (
     "timezone timestamp_unit window subject outcome owner on_call runbook"
 ).split()
 LISTS = ("features", "without", "key")
-OTHERS = ("calibration", "tested", "alarm")
+OTHERS = ("calibration", "tested", "alarm", "probabilities")
+TASKS = ("binary", "regression", "multiclass")
 COMPARISONS = ("above", "below", "drop")
 OF_ALARM = ("metric", *COMPARISONS, "window", "severity", "min_labels")
 
@@ -74,13 +87,18 @@ class BadMap(UsageError):
 
 @dataclass(frozen=True)
 class ColumnMap:
-    """What the map says; see this module. features: None stands for "*". Columns that are not mapped are ""."""
+    """What the map says; see this module. features: None stands for "*". Columns that are not mapped are "".
+
+    predicted, probabilities: of several classes the column of the predicted one, and of each class's probability.
+    """
 
     path: Path
     model: str
     task: Task
     timestamp: str = ""
     score: str = ""
+    predicted: str = ""
+    probabilities: Mapping[str, str] = field(default_factory=dict)
     features: tuple[str, ...] | None = None
     without: tuple[str, ...] = ()
     label: str = ""
@@ -101,9 +119,15 @@ class ColumnMap:
 
     def named(self) -> dict[str, str]:
         """Columns that have a role of their own, by role; not the inputs."""
-        roles = "timestamp score label label_known_at prediction_id request_id latency_ms version".split()
+        roles = "timestamp score predicted label label_known_at prediction_id request_id latency_ms version".split()
         found = {role: getattr(self, role) for role in roles if getattr(self, role)}
+        found |= {f"probability of {of_class}": name for of_class, name in self.probabilities.items()}
         return found | {f"key {name}": name for name in self.key}
+
+    @property
+    def decided_only(self) -> bool:
+        """Whether the log says which class was predicted, and never how sure the model was."""
+        return self.task == "multiclass" and not self.score and not self.probabilities
 
 
 def read_map(path: Path) -> ColumnMap:
@@ -132,10 +156,18 @@ def map_of(said: Mapping[str, Any], path: Path) -> ColumnMap:
             )
     texts = {name: _text(said, name, path) for name in TEXTS if name != "positive"}
     task = texts["task"] or "binary"
-    if task not in ("binary", "regression"):
-        _bad(path, f"has task = {task!r}", '"binary" or "regression" is expected.')
-    if texts["score"] and texts["prediction"] and texts["score"] != texts["prediction"]:
+    if task not in TASKS:
+        _bad(path, f"has task = {task!r}", '"binary", "regression" or "multiclass" is expected.')
+    several = task == "multiclass"
+    probabilities = _probabilities(said, path, several=several)
+    if not several and texts["score"] and texts["prediction"] and texts["score"] != texts["prediction"]:
         _bad(path, "has a `score` and a `prediction`", "They are two words for one column; keep one.")
+    if several and texts["score"] and not texts["prediction"]:
+        _bad(path, "has a `score` of several classes and no `prediction`", "It is the probability of the class there.")
+    if several and texts["score"] and probabilities:
+        _bad(path, "has a `score` beside [probabilities]", "The predicted class's probability is taken from these.")
+    if several and "positive" in said:
+        _bad(path, "has a `positive` label and several classes", "The labels are the classes themselves.")
     if not texts["model"]:
         _bad(path, "does not say `model`", "A name for the report is expected.")
     if texts["timestamp_unit"] not in ("", "s", "ms", "us"):
@@ -146,7 +178,9 @@ def map_of(said: Mapping[str, Any], path: Path) -> ColumnMap:
         model=texts["model"],
         task=task,  # type: ignore[arg-type]
         timestamp=texts["timestamp"],
-        score=texts["score"] or texts["prediction"],
+        score=texts["score"] if several else texts["score"] or texts["prediction"],
+        predicted=texts["prediction"] if several else "",
+        probabilities=probabilities,
         features=features,
         without=_names(said, "without", path),
         label=texts["label"],
@@ -163,19 +197,33 @@ def map_of(said: Mapping[str, Any], path: Path) -> ColumnMap:
         owner=texts["owner"],
         on_call=texts["on_call"],
         runbook=texts["runbook"],
-        monitor=_monitor(said, texts, path),
+        monitor=_monitor(said, texts, path, sure=not several or bool(texts["score"] or probabilities)),
     )
 
 
-def _monitor(said: Mapping[str, Any], texts: Mapping[str, str], path: Path) -> Monitor:
+def _probabilities(said: Mapping[str, Any], path: Path, *, several: bool) -> dict[str, str]:
+    """The column of each class's probability."""
+    value = said.get("probabilities", {})
+    if not isinstance(value, dict) or not all(isinstance(one, str) and one for one in value.values()):
+        _bad(path, f"has probabilities = {value!r}", 'A column for each class is expected, such as early = "p_early".')
+    if value and not several:
+        _bad(path, "has [probabilities] of classes", 'It goes with task = "multiclass".')
+    if len(value) == 1 or len(set(value.values())) < len(value):
+        _bad(path, f"has probabilities = {value!r}", "Two classes or more are expected, each with a column of its own.")
+    return dict(value)
+
+
+def _monitor(said: Mapping[str, Any], texts: Mapping[str, str], path: Path, *, sure: bool) -> Monitor:
+    """sure: whether the log says how sure the model was; without it there is no calibration to watch by default."""
     alarms = said.get("alarm", [])
     if not isinstance(alarms, list) or not all(isinstance(one, dict) for one in alarms):
         _bad(path, "has an `alarm` that is no table", "Each alarm begins with a line [[alarm]].")
+    declared = [_alarm(one, path) for one in alarms]
     return Monitor(
         texts["model"],
-        alarms=[_alarm(one, path) for one in alarms],
+        alarms=declared,
         window=texts["window"] or "7d",
-        calibration=said.get("calibration", True),
+        calibration=said.get("calibration", sure or not any(one.of_performance for one in declared)),
         subject=texts["subject"],
         outcome=texts["outcome"],
     )

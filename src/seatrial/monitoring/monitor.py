@@ -349,9 +349,11 @@ def _good(facts: _Facts) -> str:
 
 def _level(facts: _Facts) -> str:
     figures = facts.performance
-    if figures.mean_score is None or figures.observed is None:
+    if figures.observed is None:
         return "no label is known"
     known = f"with {_percent(figures.labelled / figures.rows)} of the labels known"
+    if figures.mean_score is None:
+        return f"{_percent(figures.observed)} were {_outcome(facts)}, {known}"
     if _is_share(facts):
         numbers = f"{_percent(figures.observed)} were {_outcome(facts)}, it said {_percent(figures.mean_score)}"
     else:

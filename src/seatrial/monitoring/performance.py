@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 DAY_US = 86_400_000_000
 BINS = 10
+OF_DECISIONS = ("accuracy", "precision", "recall", "f1")
+"""Metrics of several classes that need no probability."""
+NO_PROBABILITIES = "the log does not hold the probability of each class, so only decisions are measured"
 MOST_DAYS = 1_000  # of a longer window only the days that have rows are listed
 
 
@@ -30,14 +33,15 @@ def performance(
     """The figures of `sample`, which lies in `window`.
 
     training: metrics of the release's test part.
-    A row counts as labelled when it has a label and a score. With fewer than `min_labels` of them the figures are
+    A row counts as labelled when it has a label and an answer. With fewer than `min_labels` of them the figures are
     given all the same, and `note` says that they are not enough to judge by.
     """
     scores, labels = sample.scores(), sample.label_values()
-    known = np.isfinite(scores) & np.isfinite(labels)
+    known = sample.answered() & np.isfinite(labels)
     rows, labelled = scores.size, int(np.count_nonzero(known))
     measured, why = measure_sample(sample, known)
-    mean_score = _mean(scores[known])
+    sure = known & np.isfinite(scores)
+    mean_score = _mean(scores[sure])
     observed = _mean(labels[known])
     constant = _constant(sample, known, observed)
     return Performance(
@@ -49,7 +53,7 @@ def performance(
         mean_score=mean_score,
         observed=observed,
         gap=None if mean_score is None or observed is None else mean_score - observed,
-        bins=calibration_bins(sample.task, labels[known], scores[known]),
+        bins=calibration_bins(sample.task, labels[sure], scores[sure]),
         days=days(sample, window),
         labels=sample.labels.as_plain(),
         note=_note(sample, rows, labelled, min_labels, why),
@@ -57,12 +61,16 @@ def performance(
 
 
 def measure_sample(sample: Sample, known: NDArray[np.bool_]) -> tuple[dict[str, float | None], str]:
-    """`measure` of the sample's `known` rows, which have a label and a score."""
+    """`measure` of the sample's `known` rows, which have a label and an answer. Where a log of several classes lacks
+    the probability of each, only decisions are measured."""
     if sample.task != "multiclass":
         labels, scores = sample.label_values()[known], sample.scores()[known]
         return measure(sample.task, labels, scores, threshold=sample.threshold, quantile=sample.quantile)
     labels, scores = sample.class_scores()
-    return measure(sample.task, labels[known], scores[known])
+    measured, why = measure(sample.task, labels[known], scores[known])
+    if sample.of_classes:
+        return measured, why
+    return {name: value if name in OF_DECISIONS else None for name, value in measured.items()}, why or NO_PROBABILITIES
 
 
 def _constant(sample: Sample, known: NDArray[np.bool_], observed: float | None) -> dict[str, float | None]:
@@ -129,7 +137,7 @@ def calibration_bins(task: Task, labels: NDArray[np.float64], scores: NDArray[np
 
 def days(sample: Sample, window: Window) -> list[Day]:
     """Every 24 hours from the window's start, also those without rows."""
-    scores, labels = sample.scores(), sample.label_values()
+    scores, labels, answered = sample.scores(), sample.label_values(), sample.answered()
     place = (sample.at_us() - window.start_us) // DAY_US
     count = -(-(window.end_us - window.start_us) // DAY_US)
     listed = range(count) if count <= MOST_DAYS else np.unique(place).tolist()
@@ -137,14 +145,14 @@ def days(sample: Sample, window: Window) -> list[Day]:
     found = []
     for day, (first, end) in zip(listed, bounds.tolist(), strict=True):
         of_day, told = scores[first:end], labels[first:end]
-        known = np.isfinite(of_day) & np.isfinite(told)
+        known = answered[first:end] & np.isfinite(told)
         found.append(
             Day(
                 start=iso(from_us(window.start_us + day * DAY_US)),
                 rows=end - first,
                 labelled=int(np.count_nonzero(known)),
                 mean_score=_mean(of_day[np.isfinite(of_day)]),
-                mean_score_labelled=_mean(of_day[known]),
+                mean_score_labelled=_mean(of_day[known & np.isfinite(of_day)]),
                 observed=_mean(told[known]),
             )
         )

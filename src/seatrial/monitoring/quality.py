@@ -61,7 +61,7 @@ def _once(sample: Sample) -> Check:
 
 
 def _scored(sample: Sample) -> Check:
-    absent = int(np.isnan(sample.scores()).sum())
+    absent = int((~sample.answered() if sample.decided_only else np.isnan(sample.scores())).sum())
     return Check("scores there", "", absent == 0, f"{absent:,} of {sample.rows.num_rows:,} without", "a score each")
 
 

@@ -43,6 +43,8 @@ class Sample:
     and, when labels were joined, label_duplicates and label_contradictions (int64): how often the row's label was
     told again, and how many other values were told.
     labels: what became of the labels; see `LabelCounts`.
+    decided_only: the log says which class was predicted and never how sure the model was: scores are null, and what is
+        measured is decisions.
     loose: the labels that belong to no prediction, see `monitoring.labels.Joined`; None: not known one by one.
     threshold: from which score on the live release of a binary model decides "positive". quantile: which one a
         regression predicts.
@@ -55,6 +57,12 @@ class Sample:
     loose: pa.Table | None = field(default=None, repr=False, compare=False)
     threshold: float = 0.5
     quantile: float = 0.5
+    decided_only: bool = False
+
+    @property
+    def of_classes(self) -> bool:
+        """Whether there is a probability of each class."""
+        return any(name.startswith(OF_CLASS) for name in self.rows.column_names)
 
     @property
     def features(self) -> list[str]:
@@ -99,21 +107,34 @@ class Sample:
         """(n,) labels; NaN where there is none."""
         return _floats(self.rows["label"])
 
+    def answered(self) -> NDArray[np.bool_]:
+        """(n,) which rows hold an answer: a score, or, where only classes were logged, a class."""
+        import numpy as np
+
+        if self.decided_only:
+            valid: NDArray[np.bool_] = self.rows["predicted_class"].is_valid().to_numpy()
+            return valid
+        return np.isfinite(self.scores())
+
     def class_scores(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Of a multiclass model: (n,) labels as places among C classes, NaN where there is none, and (n, C)
-        probabilities, 0 for a class that a row's release does not know. The classes are those of the predictions and
-        of the labels, sorted by their text; which place is whose does not matter to a metric."""
+        probabilities, 0 for a class that a row's release does not know; where only the predicted class was logged, 1
+        for that one. The classes are those of the predictions and of the labels, sorted by their text; which place is
+        whose does not matter to a metric."""
         import numpy as np
         import pyarrow as pa
         import pyarrow.compute as pc
 
         names = [name.removeprefix(OF_CLASS) for name in self.rows.column_names if name.startswith(OF_CLASS)]
         happened = pc.unique(self.rows["label_class"]).drop_null().to_pylist()
-        classes = sorted({*names, *happened})
+        predicted = [] if names else pc.unique(self.rows["predicted_class"]).drop_null().to_pylist()
+        classes = sorted({*names, *predicted, *happened})
         table = np.zeros((self.rows.num_rows, len(classes)))
         for place, name in enumerate(classes):
             if name in names:
                 table[:, place] = np.nan_to_num(_floats(self.rows[OF_CLASS + name]))
+            elif name in predicted:
+                table[:, place] = pc.equal(self.rows["predicted_class"], name).fill_null(False).to_numpy()
         labels = pc.index_in(self.rows["label_class"], value_set=pa.array(classes, pa.string()))
         return labels.cast(pa.float64()).to_numpy(zero_copy_only=False), table
 
@@ -193,6 +214,7 @@ def joined(
     label = pa.array(found.label, from_pandas=True)
     if sample.task == "multiclass":
         happened = _names(found.label, found.classes)
+        rows = rows.drop_columns([name for name in ("label_class",) if name in rows.column_names])
         rows = rows.append_column("label_class", happened)
         label = pc.equal(rows["predicted_class"], happened).cast(pa.float64())
     for name, column in (

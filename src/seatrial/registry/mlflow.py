@@ -12,12 +12,14 @@ import contextlib
 import json
 import logging
 import os
+import posixpath
+import re
 import shutil
 import sys
 import tempfile
 import warnings
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +27,7 @@ from typing import Any
 
 from seatrial.core.errors import Failed, Unavailable, UsageError
 from seatrial.core.identity import digest
+from seatrial.core.records import Record
 from seatrial.data.sources import without_password
 from seatrial.stores.metadata import MetadataStore
 
@@ -35,9 +38,12 @@ RUN_TAG = "seatrial.run_id"
 VERSION_TAG = "seatrial.version"
 VERSION_ID_TAG = "seatrial.version_id"
 DELETED_TAG, RELEASE_TAG, SEMANTIC_TAG = "seatrial.deleted", "seatrial.release", "seatrial.semantic_version"
+ERROR_TAG, ORIGIN_TAG = "seatrial.error", "seatrial.origin"
+NOTE_TAG = "mlflow.note.content"  # what MLflow shows as the run's description
 ARTIFACT_FOLDER = "model"
 BATCH = 100  # MLflow takes at most 100 params and 100 tags at a time
 LONGEST = 6000  # characters of a parameter's value
+LONGEST_NAME, LONGEST_TAG = 250, 4000
 
 SETTINGS = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -90,10 +96,12 @@ def run_message(
     tags: Mapping[str, str] | None = None,
     artifacts: Mapping[str, str] | None = None,
     failed: bool = False,
+    series: Mapping[str, Sequence[Sequence[float]]] | None = None,
 ) -> dict[str, Any]:
     """The outbox message for one run; `Registry.create` adds version and aliases.
 
-    artifacts: name in MLflow -> path of the file to copy. Metrics that are None are left out.
+    artifacts: name in MLflow -> path of the file to copy. Metrics that are None are left out. series: for metrics that
+    were logged more than once every [step, value], instead of the last one.
     """
     return {
         "format": 1,
@@ -108,7 +116,42 @@ def run_message(
         "tags": dict(tags or {}),
         "artifacts": dict(artifacts or {}),
         "failed": failed,
+        **({"series": {key: [list(one) for one in steps] for key, steps in series.items()}} if series else {}),
     }
+
+
+def record_message(
+    record: Record, *, experiment: str, started_us: int, ended_us: int, path: Callable[[str], Path]
+) -> dict[str, Any]:
+    """The outbox message for a run that failed, for one that was logged, and for a model that was trained elsewhere.
+
+    path: of an object, by its key. started_us, ended_us: used where the record does not say.
+    """
+    body = record.body
+    definition, error, origin = body["definition"], body.get("error") or {}, body.get("origin") or {}
+    tags = {"model": record.name, **body.get("tags", {})}
+    if record.kind == "run":
+        tags["passed"] = str(bool(body["passed"])).lower()
+    if "logged" in body:
+        tags |= {"logged": body["logged"]["kind"], "commit": body["logged"]["commit"] or body["logged"]["why"]}
+    if origin:
+        tags |= {ORIGIN_TAG: origin.get("from", ""), "digest": origin.get("digest", "")}
+    if error:
+        tags |= {ERROR_TAG: error["code"] or "unexpected", NOTE_TAG: f"Failed at {error['stage']}: {error['found']}"}
+    measured = "sample_" if record.kind == "adoption" else "test_" if body.get("task") else ""
+    return run_message(
+        record.id,
+        experiment=experiment,
+        name=record.name,
+        started_us=body.get("begun_us") or started_us,
+        ended_us=body.get("ended_us") or ended_us,
+        params={**definition["params"], **({"estimator": definition["estimator"]} if definition["estimator"] else {})},
+        metrics={f"{measured}{name}": value for name, value in body["metrics"].items()},
+        tags=tags,
+        artifacts={name: str(path(key)) for name, key in body["files"].items()},
+        failed=body.get("state") == "failed",
+        series=body.get("series"),
+    )
 
 
 def alias_message(model: str, alias: str, version: int, version_id: str) -> dict[str, Any]:
@@ -284,7 +327,8 @@ def _run(client: Any, message: Mapping[str, Any], artifact_root: Path | None) ->
     found = client.search_runs([experiment_id], f"tags.`{RUN_TAG}` = '{message['run_id']}'", max_results=1)
     if found:
         return found[0]
-    tags = {**message["tags"], RUN_TAG: message["run_id"]}
+    tags = {_key(key): value[:LONGEST_TAG] for key, value in message["tags"].items() if value}
+    tags |= {RUN_TAG: message["run_id"]}
     return client.create_run(experiment_id, message["started_us"] // 1000, tags, message["name"])
 
 
@@ -292,8 +336,9 @@ def _log(client: Any, run_id: str, message: Mapping[str, Any]) -> None:
     from mlflow.entities import Metric, Param
 
     stamp = message["ended_us"] // 1000
-    metrics = [Metric(key, float(value), stamp, 0) for key, value in message["metrics"].items()]
-    params = [Param(key, value) for key, value in message["params"].items()]
+    logged = {key: [[0, value]] for key, value in message["metrics"].items()} | message.get("series", {})
+    metrics = [Metric(_key(key), float(value), stamp, int(step)) for key in logged for step, value in logged[key]]
+    params = [Param(key, value) for key, value in {_key(key): one for key, one in message["params"].items()}.items()]
     for start in range(0, max(len(metrics), len(params)), BATCH):
         client.log_batch(run_id, metrics[start : start + BATCH], params[start : start + BATCH])
 
@@ -304,9 +349,17 @@ def _log_artifact(client: Any, run_id: str, name: str, path: Path) -> None:
         client.log_artifact(run_id, str(path), ARTIFACT_FOLDER)
         return
     with tempfile.TemporaryDirectory() as folder:
-        renamed = Path(folder) / name
+        renamed = Path(folder) / _key(name).replace("/", "_")
         shutil.copyfile(path, renamed)
         client.log_artifact(run_id, str(renamed), ARTIFACT_FOLDER)
+
+
+def _key(name: str) -> str:
+    """A name as MLflow takes it: a message that it refuses would hold up all that wait behind it."""
+    plain = re.sub(r"[^\w\-. :/]", "_", name)[:LONGEST_NAME]
+    if posixpath.normpath(plain) != plain or plain.startswith((".", "/")):
+        plain = plain.replace("/", "_").replace(".", "_")
+    return plain or "_"
 
 
 def _version(client: Any, message: Mapping[str, Any], mlflow_run: Any) -> None:
@@ -325,6 +378,8 @@ def _version(client: Any, message: Mapping[str, Any], mlflow_run: Any) -> None:
             f"{mlflow_run.info.artifact_uri}/{ARTIFACT_FOLDER}",
             run_id=mlflow_run.info.run_id,
             tags={VERSION_TAG: str(message["version"]), VERSION_ID_TAG: message["version_id"]},
+            description=f"Version {message['version']} in seatrial: trained, not released. It cannot be loaded from "
+            f"here before `seatrial release {message['model']}:{message['version']}`.",
         )
 
 
@@ -365,6 +420,10 @@ def _tell_release(client: Any, message: Mapping[str, Any]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         _write_model(Path(folder), message, run_id)
         client.log_artifacts(run_id, folder, ARTIFACT_FOLDER)
+    words = (
+        f"Version {message['version']} in seatrial, released as {message['semantic_version']} ({message['release']})."
+    )
+    client.update_model_version(message["model"], version, words)
     for tag, value in ((RELEASE_TAG, message["release"]), (SEMANTIC_TAG, message["semantic_version"])):
         client.set_model_version_tag(message["model"], version, tag, value)
 

@@ -7,12 +7,13 @@ an objective of the user's own, or a value other than NaN for "missing", would b
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from seatrial.core.errors import listed
-from seatrial.core.signature import Task
+from seatrial.core.signature import NamedRows, Task
 from seatrial.releases.native import NativeDamaged, NotCaptured, Scorer, one_line
 
 # Objectives whose answer is what the task asks for; XGBoost's others answer with a margin, a class or a rank.
@@ -36,6 +37,8 @@ CATBOOST_LOSSES: dict[str, tuple[str, ...]] = {
     "multiclass": ("MultiClass",),
     "regression": ("RMSE", "MAE", "Quantile", "Huber", "LogLinQuantile", "MAPE", "Poisson", "Tweedie", "Expectile"),
 }
+NO_CATEGORY = ""
+"""What a model of CatBoost, which takes no missing category, is given in its place."""
 VARYING_METADATA = ("train_finish_time", "model_guid")  # differ for every fit of the same model
 
 
@@ -147,17 +150,59 @@ def load_catboost(data: bytes) -> Any:
 
 def score_catboost(model: Any, task: Task) -> Scorer:
     """Scores of a loaded model: float64 [n], or [n, C] for several classes."""
-    if task == "regression":
-        kind = "Exponent" if is_exponential(model) else "RawFormulaVal"
-        return lambda rows: np.asarray(model.predict(rows, prediction_type=kind, thread_count=1), np.float64).reshape(
-            -1
-        )
+    kind = "Probability" if task != "regression" else "Exponent" if is_exponential(model) else "RawFormulaVal"
+    categorical = cat_features(model)
 
     def score(rows: Any) -> Any:
-        found = np.asarray(model.predict(rows, prediction_type="Probability", thread_count=1), dtype=np.float64)
+        given = _matrix(rows, categorical) if categorical else rows
+        found = np.asarray(model.predict(given, prediction_type=kind, thread_count=1), dtype=np.float64)
+        if task == "regression":
+            return found.reshape(-1)
         return found[:, 1] if task == "binary" else found
 
     return score
+
+
+def cat_features(model: Any) -> tuple[Any, ...]:
+    """The categorical features of a model of CatBoost: places when it is fitted, else as stated, which may be names;
+    empty for any other model."""
+    if type(model).__module__.partition(".")[0] != "catboost":
+        return ()
+    if model.is_fitted():
+        return tuple(int(place) for place in model.get_cat_feature_indices())
+    stated = model.get_params().get("cat_features")
+    return () if stated is None else tuple(stated)
+
+
+def with_categories(frame: Any, categorical: Sequence[int | str]) -> Any:
+    """A pandas DataFrame as CatBoost takes it: its categorical columns as text, NO_CATEGORY where there is none.
+
+    A whole number is the text of it, which is what CatBoost makes of integers. Raises ValueError for other numbers.
+    """
+    for one in categorical:
+        name = one if isinstance(one, str) else frame.columns[one]
+        if name in frame:  # else CatBoost says what is wrong
+            frame[name] = np.array([_category(value, name) for value in frame[name].tolist()], dtype=object)
+    return frame
+
+
+def _matrix(rows: NamedRows, categorical: Sequence[int | str]) -> Any:
+    """The same of columns by name as objects [n, k]: for one row that takes a fifth of the time."""
+    found = np.empty((len(rows), len(rows.columns)), dtype=object)
+    for place, (name, values) in enumerate(rows.columns.items()):
+        texts = place in categorical
+        found[:, place] = [_category(value, name) for value in values.tolist()] if texts else values.astype(np.float64)
+    return found
+
+
+def _category(value: Any, name: str) -> str:
+    if value is None or value != value:
+        return NO_CATEGORY
+    if isinstance(value, float):
+        if not value.is_integer():
+            raise ValueError(f"the categorical feature '{name}' holds {value!r}; text or a whole number is expected")
+        return str(int(value))
+    return str(value)
 
 
 def is_exponential(model: Any) -> bool:

@@ -61,7 +61,8 @@ class Foreign:
 
     native: it, in a form that is kept. estimator: its class by import path; empty when it has none.
     names: of its inputs, in order; empty when it was given an array. inputs: how many it takes; None: it does not say.
-    columns_by_name: whether its steps ask for columns by name. categories: for inputs that are text, what it knows.
+    columns_by_name: whether its steps ask for columns by name. complete: places of inputs that it takes no null in.
+    categories: for inputs that are text, what it knows.
     classes: of several, in the order of its probabilities, or the two of a binary one; empty when it does not say.
     class_count: of how many classes it gives probabilities; 0 for other tasks.
     answers: what the model itself, before it was written in another form, answered on the sample, when it was asked.
@@ -74,6 +75,7 @@ class Foreign:
     names: tuple[str, ...] = ()
     inputs: int | None = None
     columns_by_name: bool = False
+    complete: tuple[int, ...] = ()
     categories: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     classes: tuple[Class, ...] = ()
     class_count: int = 0
@@ -202,7 +204,8 @@ def of_object(model: Any, task: Task | None = None) -> Foreign:
         )
     native = capture(model, chosen)
     names = input_names(model)
-    by_name = False
+    complete = boosters.cat_features(model)
+    by_name = bool(complete)
     if native.format == "skops":
         fresh = native.load()
         by_name = asks_by_name(fresh)
@@ -216,6 +219,7 @@ def of_object(model: Any, task: Task | None = None) -> Foreign:
         names=names,
         inputs=_inputs(model),
         columns_by_name=by_name,
+        complete=complete,
         categories=_categories(model, native, names),
         classes=_classes(model, chosen),
         class_count=_class_count(native),

@@ -180,6 +180,10 @@ class _Runs(Project):
     config: TrainingConfig
     model_class: str
 
+    @property
+    def _experiment(self) -> str:
+        return self.config.experiment_name
+
     def _run_message(self, record: Record, fitted: Fitted, started_us: int) -> dict[str, Any]:
         snapshot = record.inputs[1]
         cv = fitted.cv.as_plain() if fitted.cv else {}
@@ -192,7 +196,7 @@ class _Runs(Project):
         stage = {"stage": "candidate"} if fitted.passed else {}
         return run_message(
             record.id,
-            experiment=self.config.experiment_name,
+            experiment=self._experiment,
             name=f"{record.name} {iso(self.clock.now())}",
             started_us=started_us,
             ended_us=machine_us(),

@@ -92,10 +92,15 @@ def make_estimator(model: Model) -> Any:
 
 def layout(model: Model) -> Layout:
     """How the model's inputs reach its estimator: as declared; else by name when a ColumnTransformer in it asks for
-    columns by name, or by a function of the frame; else packed."""
+    columns by name, or by a function of the frame, or when CatBoost is told which are categorical; else packed."""
+    from seatrial.releases.boosters import cat_features
+
     if model.inputs is not None:
         return model.inputs
-    for step in _steps(_make(model)):
+    made = _make(model)
+    if cat_features(made):
+        return "named"
+    for step in _steps(made):
         if any(base.__name__ == "ColumnTransformer" for base in type(step).__mro__):
             for _, _, columns in step.transformers:
                 names = [columns] if isinstance(columns, str) else columns
@@ -170,7 +175,7 @@ def fit_estimator(model: Model, inputs: Rows, labels: NDArray[np.float64], names
     if model.task == "multiclass":  # XGBoost for one takes no gaps
         target = np.unique(target, return_inverse=True)[1].astype(np.int64)
     try:
-        estimator.fit(given(inputs), target)
+        estimator.fit(given(inputs, estimator), target)
     except Exception as error:  # an estimator raises what it likes
         raise _explain(model, error, inputs, names, "fitted") from error
     return estimator
@@ -182,13 +187,13 @@ def score(model: Model, estimator: Any, inputs: Rows, names: Sequence[str]) -> N
     expected: tuple[int, ...] = (len(inputs),)
     try:
         if model.task == "binary":
-            answer = np.asarray(estimator.predict_proba(given(inputs)), dtype=np.float64)
+            answer = np.asarray(estimator.predict_proba(given(inputs, estimator)), dtype=np.float64)
             scores = answer[:, list(estimator.classes_).index(1)]
         elif model.task == "multiclass":
-            scores = np.asarray(estimator.predict_proba(given(inputs)), dtype=np.float64)
+            scores = np.asarray(estimator.predict_proba(given(inputs, estimator)), dtype=np.float64)
             expected = (len(inputs), len(estimator.classes_))
         else:
-            scores = np.asarray(estimator.predict(given(inputs)), dtype=np.float64).reshape(-1)
+            scores = np.asarray(estimator.predict(given(inputs, estimator)), dtype=np.float64).reshape(-1)
     except Exception as error:  # an estimator raises what it likes
         raise _explain(model, error, inputs, names, "asked for scores") from error
     if scores.shape != expected or not np.isfinite(scores).all():
@@ -217,13 +222,14 @@ def importance(estimator: Any, names: Sequence[str]) -> dict[str, float]:
     return dict(sorted(zip(names, flat.tolist(), strict=True), key=lambda pair: (-pair[1], pair[0])))
 
 
-def given(inputs: Rows) -> Any:
-    """The rows as an estimator takes them: float32 (n, k), or a pandas DataFrame; see `releases.native.given`."""
+def given(inputs: Rows, estimator: Any) -> Any:
+    """The rows as an estimator takes them: float32 (n, k), or a pandas DataFrame; see `releases.native.given` and, for
+    CatBoost's categorical features, `releases.boosters.with_categories`."""
     if not isinstance(inputs, NamedRows):
         return inputs
-    from seatrial.releases import native
+    from seatrial.releases import boosters, native
 
-    return native.given(inputs)
+    return boosters.with_categories(native.given(inputs), boosters.cat_features(estimator))
 
 
 def thread_variables() -> dict[str, str | None]:

@@ -124,6 +124,8 @@ def words(record: dict[str, Any]) -> str:
     """What came of a tuning, in a sentence."""
     best = record["best"]
     chosen = ", ".join(f"{name}={value!r}" for name, value in best["params"].items())
+    if "chosen_by" in record:
+        return f"the parameters are those that run {record['chosen_by']} chose: {chosen}; nothing was tuned again"
     return (
         f"tuned by {record['metric']} on the folds of the training part: {chosen} is the best "
         f"({best['value']:.5g}) of {len(record['trials'])} trials, {record['pruned']} pruned and "

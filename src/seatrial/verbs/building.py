@@ -20,7 +20,7 @@ from decimal import Decimal
 from functools import cached_property, partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import msgspec
 
@@ -316,7 +316,7 @@ class Building(Nouns):
         engine: Engine | None = None,
         sample: int | float | None = None,
         fresh: bool = False,
-        tune: bool = True,
+        tune: bool | Literal["champion"] = True,
         progress: Progress | None = None,
     ) -> Trained:
         """Fit a model on what was known at `cutoff` (default: now), judge it, and make it a version if its gates pass.
@@ -327,13 +327,15 @@ class Building(Nouns):
         "spark" (default: the settings'): where features are joined; the same rows.
         sample: learn from so many rows only (5000), or from a share of them (0.1): a quick run, marked as a sample,
         that never becomes a version. fresh: join features, tune and cross-validate again, also when nothing was
-        changed. tune: False takes the declared parameters of a model that says `tune=Tune(...)`.
+        changed. tune: False takes the declared parameters of a model that says `tune=Tune(...)`; "champion" those that
+        the run behind the live release chose, as `retrain` does, and tunes when there is no such choice.
         Raises BreaksLiveRelease, before anything is written, when the project was changed so that a live release's
         features can no longer be kept up, and LeakFound, and trains nothing, for a column that knows more than could
         be known.
         """
         from seatrial.features.frozen import frozen_source
         from seatrial.features.leaks import note, refusal
+        from seatrial.retraining.refit import champions_choice
         from seatrial.training.environment import describe
         from seatrial.training.pipeline import fit
         from seatrial.training.remembered import remembered_folds
@@ -386,9 +388,14 @@ class Building(Nouns):
         if sample is not None:
             body["sample"] = {"size": sample, "rows": rows.num_rows}
         unfinished = Record(run, "run", declared.name, (training_set, *snapshots), body)
-        with self._failing(unfinished, declared, progress) as tell:
+        with self._failing(unfinished, declared, progress, started_us) as tell:
             if declared.tune is not None and tune:
-                declared = self._tuned(declared, rows, request, training_set, body, fresh, tell)
+                chosen = champions_choice(self.metadata, declared, self._deployments_of(declared.name))
+                declared = (
+                    self._as_chosen(declared, chosen, body)
+                    if chosen and tune == "champion"
+                    else self._tuned(declared, rows, request, training_set, body, fresh, tell)
+                )
             fitted = fit(
                 declared,
                 rows,
@@ -1106,8 +1113,16 @@ class Building(Nouns):
         body |= {"tuning": tuned.record, "definition": definition_of(tuned.model)}
         return tuned.model
 
+    def _as_chosen(self, model: Model, chosen: dict[str, Any], body: dict[str, Any]) -> Model:
+        """The model with parameters that another run chose, which the run's body then says."""
+        from seatrial.training.tuning import as_tuned
+
+        model = as_tuned(model, chosen)
+        body |= {"tuning": chosen, "definition": definition_of(model)}
+        return model
+
     @contextmanager
-    def _failing(self, run: Record, model: Model, progress: Progress | None) -> Iterator[Progress]:
+    def _failing(self, run: Record, model: Model, progress: Progress | None, started_us: int) -> Iterator[Progress]:
         """Records the run as failed when what is done inside raises; a wrong call is only told. Gives a progress."""
         from seatrial.training.failure import failed_body
 
@@ -1125,10 +1140,13 @@ class Building(Nouns):
             raise
         except Exception as error:
             body = failed_body(model, error, stage) | run.body
+            failed = Record(run.id, run.kind, run.name, run.inputs, body)
             with self.metadata.transaction() as transaction:
-                transaction.add(Record(run.id, run.kind, run.name, run.inputs, body))
+                transaction.add(failed)
                 facts = {"model": model.name, "code": body["error"]["code"], "stage": stage}
                 self.event(transaction, "run.failed", run.id, facts)
+                transaction.enqueue(MLFLOW, self._record_message(failed, started_us))
+            self._start_mirror()
             if isinstance(error, SeatrialError):
                 error.state = f"Run {run.id} is recorded as failed; no version was made."
             raise
@@ -1155,13 +1173,31 @@ class Building(Nouns):
         self.objects.put_all({f"runs/{run}/{name}": data for name, data in files.items()})
         return {name: f"runs/{run}/{name}" for name in files}
 
+    @property
+    def _experiment(self) -> str:
+        """What MLflow calls all that is done in this project."""
+        return self.name
+
+    def _record_message(self, record: Record, started_us: int | None = None) -> dict[str, Any]:
+        """What MLflow is told of a run that was not trained here, or that failed, and of a model from elsewhere."""
+        from seatrial.registry.mlflow import record_message
+
+        now = machine_us()
+        return record_message(
+            record,
+            experiment=self._experiment,
+            started_us=now if started_us is None else started_us,
+            ended_us=now,
+            path=self.objects.path,
+        )
+
     def _run_message(self, record: Record, fitted: Fitted, started_us: int) -> dict[str, Any]:
         """What MLflow is told of a run."""
         from seatrial.registry.mlflow import run_message
 
         return run_message(
             record.id,
-            experiment=self.name,
+            experiment=self._experiment,
             name=f"{record.name} {iso(self.clock.now())}",
             started_us=started_us,
             ended_us=machine_us(),
@@ -1286,7 +1322,12 @@ class Building(Nouns):
         with self.metadata.transaction() as transaction:
             if version is None:
                 version = self.registry.create(
-                    run, actor=self.actor, at_us=self.now_us, number=manifest.version, within=transaction
+                    run,
+                    actor=self.actor,
+                    at_us=self.now_us,
+                    number=manifest.version,
+                    message=self._record_message(run),
+                    within=transaction,
                 )
                 transaction.move("adoption", run.name, run.id, expected=None)  # what nothing declares
             there = transaction.head("version_release", version.id)
@@ -1301,10 +1342,7 @@ class Building(Nouns):
             # what a machine needed is no part of a release, whose bytes are the same everywhere
             facts |= {"format": manifest.model_format, "cost": msgspec.to_builtins(built.cost)}
             self.event(transaction, "release.packed", built.id, facts)
-            if (
-                run.kind == "run" and "logged" not in run.body
-            ):  # of what was trained elsewhere MLflow holds no run of ours
-                transaction.enqueue(MLFLOW, self._release_message(body, built, version, run))
+            transaction.enqueue(MLFLOW, self._release_message(body, built, version, run))
         self._start_mirror()
         return True
 
@@ -1318,7 +1356,7 @@ class Building(Nouns):
             version=body["version"],
             version_id=version.id,
             run_id=run.id,
-            experiment=self.name,
+            experiment=self._experiment,
             release=built.id,
             semantic_version=body["semantic_version"],
             bundle=str(self.objects.path(body["object"])),

@@ -338,9 +338,16 @@ def _spelled(names: Sequence[str], there: Sequence[str]) -> tuple[str, ...]:
 def signature_of(model: Foreign, sample: pa.Table, names: tuple[str, ...]) -> Signature:
     fields, integers, categories = [], [], {}
     texts = {one.replace(" ", "_"): values for one, values in model.categories.items()}
-    for name in names:
+    for place, name in enumerate(names):
         column = sample[name]
         dtype = _dtype(name, column)
+        if place in model.complete and _has_nulls(column):
+            raise _bad_sample(
+                f"column '{name}' of the sample has nulls, and CatBoost takes none in a categorical feature.",
+                "The sample is expected as the model is given its rows.",
+                next="Put the text in their place that stood there in training.",
+                column=name,
+            )
         if dtype == "category":
             known = texts.get(name.replace(" ", "_"))
             if known is None and not model.columns_by_name:

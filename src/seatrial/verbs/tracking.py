@@ -12,7 +12,7 @@ import math
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -29,6 +29,7 @@ from seatrial.core.records import Record
 from seatrial.core.signature import Task, columns_of, encode, joined
 from seatrial.features.definitions import check_name
 from seatrial.features.plan import FeaturePlan
+from seatrial.registry.mlflow import TOPIC, record_message
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -158,7 +159,7 @@ def log_fit(
     metrics = measure(found.task, labels[known], scores[known])
     environment = describe(workspace.folder, (), 1)
     code = {**environment.facts["code"], "commit": origin.commit or None, "dirty": not origin.commit, "patch": None}
-    run = new_id("run")
+    run, begun_us = new_id("run"), machine_us()
     content = snapshot.content(whole)
     training_set = content_id("tset", content.id.encode())
     key = f"training_sets/{training_set}.parquet"
@@ -194,6 +195,8 @@ def log_fit(
         "warnings": [],
         "timings": {},
         "cutoff_us": None,
+        "begun_us": begun_us,
+        "ended_us": machine_us(),
         "data": {},
         "environment": {**environment.facts, "code": code},
         "signature": msgspec.to_builtins(signature),
@@ -210,11 +213,13 @@ def log_fit(
         "logged": {"kind": origin.kind, "place": origin.place, "commit": origin.commit, "why": origin.why},
     }
     with workspace.metadata.transaction() as transaction:
+        record = Record(run, "run", name, (training_set,), body)
         transaction.add(Record(training_set, "training_set", "", (), {"content": content.as_plain(), "object": key}))
-        transaction.add(Record(run, "run", name, (training_set,), body))
+        transaction.add(record)
         facts = {"model": name, "passed": True, "logged": origin.kind, "reproducible": bool(origin.commit)}
         workspace.event(transaction, "run.recorded", run, facts)
         transaction.move("logged", name, run, expected=None)
+        transaction.enqueue(TOPIC, _message(workspace, record))
     return Logged(
         run=run,
         model=name,
@@ -246,13 +251,18 @@ def refuse_unreleasable(run: Record) -> None:
         )
 
 
+def _nothing() -> None:
+    pass
+
+
 class Tracked:
     """A run of which only numbers, words and files are kept; for `with project.run("x") as r:`.
 
     The block's exception is recorded as the state "failed", and goes on.
     """
 
-    def __init__(self, workspace: Workspace, name: str, origin: Origin) -> None:
+    def __init__(self, workspace: Workspace, name: str, origin: Origin, kept: Callable[[], None] = _nothing) -> None:
+        """kept: called when the run is on record."""
         check_name("run", name)
         self.id = new_id("run")
         self.name = name
@@ -263,6 +273,7 @@ class Tracked:
         self.files: dict[str, str] = {}
         self._workspace = workspace
         self._origin = origin
+        self._kept = kept
 
     def __enter__(self) -> Tracked:
         other = self._workspace.__dict__.get("_tracked")
@@ -351,15 +362,24 @@ class Tracked:
             "environment": {**environment, "code": code},
             "logged": {"kind": origin.kind, "place": origin.place, "commit": origin.commit, "why": origin.why},
         }
+        record = Record(self.id, "run", self.name, (), body)
         with workspace.metadata.transaction() as transaction:
-            transaction.add(Record(self.id, "run", self.name, (), body))
+            transaction.add(record)
             facts = {"model": self.name, "passed": not failure, "state": self.state}
             workspace.event(transaction, "run.recorded", self.id, facts)
             transaction.move("logged", self.name, self.id, expected=None)
+            transaction.enqueue(TOPIC, _message(workspace, record))
+        self._kept()
 
     def _repr_html_(self) -> str:
         last = {name: series[-1][1] for name, series in self.metrics.items()}
         return table_page(self.id, {"name": self.name, "state": self.state, **self.params, **self.tags}, last)
+
+
+def _message(workspace: Workspace, run: Record) -> dict[str, Any]:
+    """What MLflow is told of a run that was logged."""
+    now = machine_us()
+    return record_message(run, experiment=workspace.name, started_us=now, ended_us=now, path=workspace.objects.path)
 
 
 def _joined(rows: Any, outcome: Any, target: str) -> pa.Table:
