@@ -432,6 +432,18 @@ def load(path: Path) -> tuple[Content, pa.Table]:
     return promised, table
 
 
+def described(path: Path) -> Content:
+    """The content that a snapshot's file says it has. Raises SnapshotDamaged, SnapshotTooNew."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        told = (pq.read_metadata(path).metadata or {})[METADATA_KEY]
+        return Content.from_plain(msgspec.json.decode(told))
+    except (pa.ArrowException, OSError, KeyError, msgspec.DecodeError, TypeError) as error:
+        raise SnapshotDamaged(f"the file {path.name} is no readable snapshot: {' '.join(str(error).split())}") from None
+
+
 def diff(
     before: Content, after: Content, table_before: pa.Table | None = None, table_after: pa.Table | None = None
 ) -> SnapshotDiff:
