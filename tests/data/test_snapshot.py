@@ -14,10 +14,13 @@ from blake3 import blake3
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from seatrial.data.reading import frame_table, read
 from seatrial.data.snapshot import (
     BLOCK_ROWS,
+    METADATA_KEY,
     ColumnTypeUnsupported,
     Content,
+    NotReadBack,
     SnapshotDamaged,
     SnapshotTooNew,
     content,
@@ -26,6 +29,7 @@ from seatrial.data.snapshot import (
     load,
     write,
 )
+from seatrial.data.sources import FrameSource, ParquetSource
 
 quick = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
@@ -210,7 +214,6 @@ def test_blocks_do_not_count():
         pa.array([1, 2, None], pa.time64("ns")),
         pa.array([1, 2, None], pa.time32("s")),
         pa.array([1, 2, None], pa.duration("ns")),
-        pa.array([(1, 2, 3), (1, 2, 4), None], pa.month_day_nano_interval()),
         pa.array([[1], None, [3, 4]], pa.large_list(pa.int64())),
         pa.array([[1], None, [3, 4]], pa.large_list_view(pa.int64())),
         pa.array(["a" * 20, None, "b"], pa.string_view()),
@@ -235,6 +238,126 @@ def test_layouts_inside_lists_and_structs_do_not_count_and_an_extension_type_doe
     assert len({digests(pa.table({"a": pa.array(lists, kind)}))[0] for kind in kinds}) == 1
     plain = pa.array([b"a" * 16], pa.binary(16))
     assert digests(pa.table({"a": plain})) != digests(pa.table({"a": plain.cast(pa.uuid())}))
+
+
+KINDS = st.recursive(
+    st.sampled_from(
+        [
+            (pa.int64(), st.integers(-(2**63), 2**63 - 1)),
+            (pa.float16(), st.sampled_from([0.0, -0.0, 1.5, float("nan")])),
+            (pa.float64(), st.floats()),
+            (pa.string_view(), st.text(max_size=3)),
+            (pa.large_binary(), st.binary(max_size=3)),
+            (pa.binary(2), st.binary(min_size=2, max_size=2)),
+            (pa.time32("s"), st.integers(0, 86399)),
+            (pa.time64("ns"), st.integers(0, 10**12)),
+            (pa.date64(), st.integers(-(10**4), 10**4).map(lambda day: day * 86_400_000)),
+            (pa.timestamp("s"), st.integers(-(10**9), 10**9)),
+            (pa.duration("s"), st.integers(-(10**9), 10**9)),
+            (pa.decimal64(9, 2), st.decimals(min_value=-(10**6), max_value=10**6, places=2)),
+            (pa.dictionary(pa.int8(), pa.string()), st.sampled_from(["a", "b"])),
+        ]
+    ),
+    lambda inner: st.one_of(
+        inner.map(lambda of: (pa.list_(of[0]), st.lists(st.none() | of[1], max_size=2))),
+        inner.map(lambda of: (pa.large_list(of[0]), st.lists(st.none() | of[1], max_size=2))),
+        inner.map(lambda of: (pa.list_(of[0], 2), st.lists(st.none() | of[1], min_size=2, max_size=2))),
+        inner.map(lambda of: (pa.struct([("a", of[0])]), st.fixed_dictionaries({"a": st.none() | of[1]}))),
+    ),
+    max_leaves=3,
+)
+
+
+@quick
+@given(data=st.data(), kind=KINDS)
+def test_whatever_type_a_frame_has_its_snapshot_is_read_back(data, kind, tmp_path_factory):
+    values = data.draw(st.lists(st.none() | kind[1], min_size=1, max_size=5))
+    table = frame_table(FrameSource(pa.table({"a": pa.array([*values, None, *values], kind[0])}), name="rows"))
+    table = pa.concat_tables([table.slice(1), table.slice(0, 2)])
+    path = tmp_path_factory.mktemp("types") / "snapshot"
+    write(content(table), table, path)
+    assert load(path)[0] == content(table) == content_of_parquet(path)
+
+
+@pytest.mark.parametrize("make", [pa.list_view, pa.large_list_view])
+def test_list_views_are_kept_as_lists(make, tmp_path):
+    views = pa.array([["a"], None, [None, "bc"], []] * 3, make(pa.string_view()))
+    table = pa.table({"a": views.slice(1), "b": pa.StructArray.from_arrays([views.slice(1)], ["c"])})
+    write(content(table), table, tmp_path / "s")
+    assert load(tmp_path / "s")[1].to_pydict() == table.to_pydict()
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        pa.array([1, None, 2], pa.time32("s")),
+        pa.array([[1], None, [2]], pa.list_(pa.time32("s"))),
+        pa.array([{"a": 1}, None, {"a": 3}], pa.struct([("a", pa.timestamp("s"))])),
+        pa.array([{"a": 86_400_000}, None, None], pa.struct([("a", pa.date64())])),
+        pa.array([[1.0, 2.0], [5.0, 6.0], [3.0, 4.0]], pa.list_(pa.float64(), 2)),
+    ],
+    ids=str,
+)
+def test_a_frame_gives_the_content_of_its_parquet_file(column, tmp_path):
+    table = pa.table({"a": column})
+    pq.write_table(table, tmp_path / "rows.parquet")
+    frame = content(read(FrameSource(table, name="rows"), folder=tmp_path).table)
+    assert frame == content(read(ParquetSource("rows.parquet", name="rows"), folder=tmp_path).table)
+    assert frame == content(read(ParquetSource("rows.parquet", name="rows"), folder=tmp_path).table)
+
+
+def test_what_does_not_read_back_is_not_kept_and_named(tmp_path):
+    table = pa.table({"n": [1, 2], "pair": pa.array([[1, 2], None], pa.list_(pa.int64(), 2))})
+    with pytest.raises(NotReadBack, match="'pair'"):
+        write(content(table), table, tmp_path / "s")
+    other = pa.table({"n": [1, 3], "m": [1, 2]})
+    with pytest.raises(NotReadBack, match="'n'"):
+        write(content(pa.table({"n": [1, 2], "m": [1, 2]})), other, tmp_path / "s")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        pa.array([(1, 2, 3), None], pa.month_day_nano_interval()),
+        pa.array([[(1, 2, 3)], None], pa.list_(pa.month_day_nano_interval())),
+        pa.array([{}, None], pa.struct([])),
+        pa.array([b"", None], pa.binary(0)),
+    ],
+    ids=str,
+)
+def test_what_parquet_cannot_hold_is_refused_by_name(column):
+    with pytest.raises(ColumnTypeUnsupported, match="column 'u'"):
+        content(pa.table({"u": column}))
+
+
+def test_the_shape_of_tensors_counts():
+    stored = pa.FixedSizeListArray.from_arrays(pa.array(range(12), pa.int32()), 6)
+    shapes = [pa.fixed_shape_tensor(pa.int32(), shape) for shape in ([2, 3], [3, 2])]
+    a, b = (content(pa.table({"t": pa.ExtensionArray.from_storage(kind, stored)})).id for kind in shapes)
+    assert a != b
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (pa.array([0.0, 1.0, None], pa.float16()), pa.array([-0.0, 2.0, None], pa.float16())),
+        (pa.array([[0.0], [1.0], None]), pa.array([[-0.0], [2.0], None])),
+        (pa.array([{"a": float("nan")}, {"a": 1.0}]), pa.array([{"a": float("nan")}, {"a": None}])),
+        (pa.array([b"a" * 16, b"b" * 16], pa.uuid()), pa.array([b"a" * 16, b"c" * 16], pa.uuid())),
+    ],
+    ids=["half", "list", "struct", "uuid"],
+)
+def test_cells_of_every_type_are_compared_as_the_hash_has_them(old, new):
+    tables = [pa.table({"x": old}), pa.table({"x": new})]
+    [change] = diff(*map(content, tables), *tables).changed
+    assert (change.cells, [row for row, _, _ in change.examples]) == (1, [1])
+
+
+def test_columns_of_one_name_are_told_apart():
+    before, after = (pa.table([pa.array([1]), pa.array([value])], names=["a", "a"]) for value in (2, 3))
+    [change] = diff(content(before), content(after), before, after).changed
+    assert (change.name, change.examples) == ("a (2)", ((0, 2, 3),))
 
 
 def test_a_union_is_refused_by_name():
@@ -306,7 +429,8 @@ def test_equal_content_is_equal_bytes(tmp_path_factory, table, cuts):
 def test_a_damaged_snapshot_is_refused_and_the_column_named(tmp_path):
     table = pa.table({"a": [1, 2], "b": [1.0, 2.0]})
     other = table.set_column(1, "b", pa.array([1.0, 2.0 + 1e-12]))
-    write(content(table), other, tmp_path / "s.parquet")
+    described = {METADATA_KEY: json.dumps(content(table).as_plain()).encode()}
+    pq.write_table(other.replace_schema_metadata(described), tmp_path / "s.parquet")
     with pytest.raises(SnapshotDamaged, match="b changed"):
         load(tmp_path / "s.parquet")
     pq.write_table(table, tmp_path / "plain.parquet")

@@ -100,3 +100,14 @@ class TestAnOnlineStoreOnRedis:
         found = failed(folder)["online store"]
         assert "127.0.0.1" in found
         assert "hidden" not in found
+
+
+def test_what_mlflow_refused_is_told_with_its_reason(folder):
+    (folder / "seatrial.toml").write_text('[stores]\nmlflow = "sqlite:///.seatrial/mlflow.db"\n')
+    with Project(folder) as project:
+        with project.metadata.transaction() as transaction:
+            transaction.enqueue("mlflow.refused", {"reason": "the experiment is deleted", "message": {}})
+        (check,) = [one for one in project.doctor() if one.name == "mirror"]
+    assert not check.passed
+    assert "refused 1: the experiment is deleted" in check.found
+    assert "again=True" in check.next

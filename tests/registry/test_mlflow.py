@@ -1,3 +1,4 @@
+import math
 import os
 import subprocess
 import sys
@@ -130,15 +131,46 @@ def test_an_outage_raises_nothing_and_is_caught_up(metadata, tracking, mlflow, t
     assert len(runs_of(mlflow, "later")) == 1
 
 
-def test_a_lost_artifact_keeps_the_message_and_says_which(metadata, tracking, mlflow, tmp_path):
+def test_a_run_whose_file_is_gone_is_told_without_it_and_says_which(metadata, tracking, mlflow, tmp_path):
     trained(metadata, tmp_path, "lost")
     (tmp_path / "some-object").unlink()
-    told = mirror(metadata, tracking, tmp_path / "artifacts")
-    assert (told.written, told.pending) == (0, 1)
-    assert "some-object" in told.problem
-    (tmp_path / "some-object").write_bytes(b"found again")
     assert mirror(metadata, tracking, tmp_path / "artifacts").written == 1
-    assert len(runs_of(mlflow, "lost")) == 1
+    (seen,) = runs_of(mlflow, "lost")
+    assert (seen.info.status, seen.data.tags["seatrial.missing"]) == ("FINISHED", "model.onnx")
+
+
+def test_metrics_that_are_no_numbers_are_left_out_and_hold_up_nothing(metadata, tracking, mlflow, tmp_path):
+    trained(metadata, tmp_path, "numbers")
+    ((seq, message),) = metadata.pending(TOPIC)
+    metadata.done(TOPIC, seq)
+    series = {"loss": [[0, 1.0], [1, None]]}
+    send_again(metadata, [message | {"metrics": {"r2": None, "rmse": 1.5}, "series": series}])  # as NaN was kept before
+    trained(metadata, tmp_path, "after_numbers")
+    assert mirror(metadata, tracking, tmp_path / "artifacts").written == 2
+    assert runs_of(mlflow, "numbers")[0].data.metrics == {"rmse": 1.5, "loss": 1.0}
+    more = {"started_us": 0, "ended_us": 0, "params": {}}
+    told = run_message("r", experiment="e", name="n", metrics={"r2": math.nan, "rmse": math.inf, "mae": 1.0}, **more)
+    assert told["metrics"] == {"mae": 1.0}
+
+
+def test_what_mlflow_refuses_is_set_aside_and_told_again_on_command(metadata, tracking, mlflow, tmp_path):
+    trained(metadata, tmp_path, "deleted")
+    mirror(metadata, tracking, tmp_path / "artifacts")
+    experiment = mlflow.get_experiment_by_name("deleted").experiment_id
+    mlflow.delete_experiment(experiment)
+    trained(metadata, tmp_path, "deleted")
+    Registry(metadata, mirrored=True).set_alias("deleted", "champion", 2, **ME)
+    trained(metadata, tmp_path, "after_deleted")
+    told = mirror(metadata, tracking, tmp_path / "artifacts")
+    assert (told.written, told.pending, told.refused) == (1, 0, 2)
+    assert "active" in told.problem
+    assert len(runs_of(mlflow, "after_deleted")) == 1
+    mlflow.restore_experiment(experiment)
+    assert mirror(metadata, tracking, tmp_path / "artifacts").written == 0
+    told = mirror(metadata, tracking, tmp_path / "artifacts", again=True)
+    assert (told.written, told.pending, told.refused, told.problem) == (2, 0, 0, "")
+    assert len(runs_of(mlflow, "deleted")) == 2
+    assert str(mlflow.get_model_version_by_alias("deleted", "champion").version) == "2"
 
 
 def test_a_message_of_a_newer_format_stays_and_says_so(metadata, tracking, tmp_path):
@@ -161,4 +193,4 @@ def test_with_nothing_to_tell_mlflow_is_not_even_imported(tmp_path):
         check=True,
         text=True,
     )
-    assert done.stdout.strip() == "Mirrored(written=0, pending=0, problem='') False"
+    assert done.stdout.strip() == "Mirrored(written=0, pending=0, problem='', refused=0) False"

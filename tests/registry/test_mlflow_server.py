@@ -10,9 +10,11 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.error
 import urllib.request
 import warnings
 from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pandas as pd
@@ -21,6 +23,8 @@ from sklearn.linear_model import LogisticRegression
 
 from seatrial import Project
 from seatrial.core.errors import SeatrialError
+from seatrial.registry.mlflow import mirror, run_message
+from seatrial.stores.metadata import MetadataStore
 from seatrial.verbs.tracking import Origin, log_fit
 from tests.cli.test_verbs import make
 from tests.servers import free_port
@@ -359,3 +363,70 @@ def test_a_wrong_address_and_a_server_that_never_answers_block_nothing(tmp_path)
                 report = project.mirror()
                 assert (report.written, report.pending) == (0, 3)
                 assert report.problem
+
+
+class Proxy:
+    """Passes requests on to a server. The first answers to runs/create are lost: 500 instead, or nothing for long."""
+
+    def __init__(self, uri: str, *, late: float, lost: int) -> None:
+        proxy = self
+        self.lost = lost
+
+        class Handler(BaseHTTPRequestHandler):
+            def _pass(self) -> None:
+                body = self.rfile.read(int(self.headers.get("Content-Length") or 0)) or None
+                headers = {"Content-Type": self.headers.get("Content-Type", "application/json")}
+                asked = urllib.request.Request(f"{uri}{self.path}", body, headers, method=self.command)
+                try:
+                    with urllib.request.urlopen(asked, timeout=30) as answer:
+                        status, data = answer.status, answer.read()
+                except urllib.error.HTTPError as refused:
+                    status, data = refused.code, refused.read()
+                if self.path.endswith("/runs/create") and proxy.lost:
+                    proxy.lost -= 1
+                    time.sleep(late)
+                    status, data = 500, b"{}"
+                with contextlib.suppress(OSError):  # whoever asked has gone
+                    self.send_response(status)
+                    self.send_header("Content-Type", "application/json")
+                    self.send_header("Content-Length", str(len(data)))
+                    self.end_headers()
+                    self.wfile.write(data)
+
+            do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = _pass
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.uri = f"http://127.0.0.1:{self.server.server_port}"
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    def close(self) -> None:
+        self.server.shutdown()
+        self.server.server_close()
+
+
+@pytest.mark.parametrize("late", [0.0, 3.0], ids=["500", "slow"])
+def test_a_run_whose_making_was_answered_badly_is_there_once(up, tmp_path, monkeypatch, late):
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")  # of the user; asking again would make another run
+    proxy = Proxy(up.uri, late=late, lost=1)
+    name = f"once{late:g}"
+    metadata = MetadataStore(tmp_path / "metadata.db")
+    try:
+        with metadata.transaction() as transaction:
+            transaction.enqueue(
+                "mlflow",
+                run_message(
+                    "run_1", experiment=name, name=name, started_us=0, ended_us=0, params={}, metrics={"auc": 0.5}
+                ),
+            )
+        first = mirror(metadata, proxy.uri)
+        assert (first.written, first.pending) == (0, 1)
+        assert mirror(metadata, proxy.uri).written == 1
+    finally:
+        metadata.close()
+        proxy.close()
+    with client_of(up) as client:
+        ((one,), _) = seen(client, name)
+        assert (one.info.status, one.data.metrics) == ("FINISHED", {"auc": 0.5})

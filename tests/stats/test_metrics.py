@@ -155,3 +155,9 @@ def test_the_confusion_of_classes_is_scikit_learns(seed, rows, classes):
     labels, scores = random.integers(0, classes, rows), random.random((rows, classes))
     theirs = oracle.confusion_matrix(labels, scores.argmax(axis=1), labels=list(range(classes)))
     assert (metrics.multiclass_confusion(labels, scores) == theirs).all()
+
+
+def test_a_metric_that_is_no_finite_number_is_none():
+    measured = metrics.measure("regression", np.array([1.0, 2.0, 3.0]), np.array([1e300, 2.0, 3.0]))
+    assert measured["rmse"] is None
+    assert all(value is None or np.isfinite(value) for value in measured.values())

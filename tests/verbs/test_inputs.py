@@ -27,6 +27,7 @@ from seatrial.features.definitions import BadDefinition
 from seatrial.features.events import TypeNotKept, ValueNotNumeric
 from seatrial.features.materialize import EventKeyNeeded
 from seatrial.folder.loading import BrokenProject, UnknownName
+from seatrial.stores.objects import ObjectRepaired
 from seatrial.verbs.building import PredictionRefused
 from seatrial.verbs.history import request_fields
 
@@ -267,3 +268,27 @@ def test_labels_with_times_and_no_time_of_knowing_are_told_in_one_note(tmp_path)
         (note,) = (trained := project.train()).notes
         assert "no label_known_at" in note
         assert project.run_show(trained.run)["warnings"] == [note]
+
+
+@pytest.mark.parametrize(
+    "verb", [lambda one: one.snapshot("raw"), lambda one: one.train("heavy")], ids=["snapshot", "train"]
+)
+def test_rows_that_were_damaged_where_they_are_kept_are_kept_again(tmp_path, verb):
+    model = Model(
+        "heavy",
+        task="binary",
+        target="heavy",
+        labels=RAW,
+        features=["request:size"],
+        split=Split("stratified"),
+        estimator="sklearn.linear_model.LogisticRegression",
+        cv_folds=0,
+    )
+    Project(tmp_path, definitions=[model]).snapshot("raw")
+    (kept,) = (tmp_path / ".seatrial" / "objects" / "snapshots").glob("*.parquet")
+    whole = kept.read_bytes()
+    kept.chmod(0o644)
+    kept.write_bytes(whole[:60] + bytes([whole[60] ^ 0xFF]) + whole[61:])  # the footer stays as it was
+    with pytest.warns(ObjectRepaired):
+        verb(Project(tmp_path, definitions=[model]))
+    assert kept.read_bytes() == whole

@@ -32,6 +32,7 @@ from zoneinfo import ZoneInfo
 from seatrial.core.errors import Failed, Unavailable, UsageError, did_you_mean, listed
 from seatrial.data.expectations import SetAside
 from seatrial.data.session import ROW, in_one_line, is_one_select, literal, quoted, session, with_row_numbers
+from seatrial.data.snapshot import plain_column
 from seatrial.data.sources import (
     CsvSource,
     DeltaSource,
@@ -674,7 +675,11 @@ def frame_table(source: FrameSource) -> pa.Table:
             )
     except (pa.ArrowException, TypeError, ValueError) as error:
         raise unreadable(source, f"cannot be turned into Arrow: {in_one_line(error)}") from None
-    return table.replace_schema_metadata(None)
+    table = table.replace_schema_metadata(None)
+    for position, one in enumerate(table.schema):
+        if pa.types.is_nested(one.type):
+            table = table.set_column(position, one.name, plain_column(table.column(position)))
+    return table
 
 
 # Times
@@ -895,13 +900,9 @@ def _plain_column(column: pa.ChunkedArray) -> pa.ChunkedArray:
     import pyarrow as pa
     import pyarrow.compute as pc
 
+    if column.nbytes < LARGEST_STRING:
+        column = plain_column(column)
     kind = column.type
-    if pa.types.is_dictionary(kind):
-        column = _cast(column, kind.value_type)
-        kind = column.type
-    plain = _plain_type(kind)
-    if plain != kind and column.nbytes < LARGEST_STRING:
-        column = _cast(column, plain)
     if pa.types.is_floating(kind):
         missing = pc.is_nan(column)
         if pc.any(missing).as_py():
@@ -909,32 +910,6 @@ def _plain_column(column: pa.ChunkedArray) -> pa.ChunkedArray:
     if pa.types.is_list(column.type) and pa.types.is_floating(column.type.value_type):
         return pa.chunked_array([_without_nan(chunk) for chunk in column.chunks], column.type)
     return column
-
-
-def _plain_type(kind: pa.DataType) -> pa.DataType:
-    """One layout of text, of bytes and of lists of whatever."""
-    import pyarrow as pa
-
-    types = pa.types
-    if types.is_large_string(kind) or types.is_string_view(kind):
-        return pa.string()
-    if types.is_large_binary(kind) or types.is_binary_view(kind):
-        return pa.binary()
-    if types.is_list(kind) or types.is_large_list(kind) or types.is_list_view(kind) or types.is_large_list_view(kind):
-        inside = kind.value_type
-        inside = inside.value_type if types.is_dictionary(inside) else inside
-        return pa.list_(_plain_type(inside))
-    return kind
-
-
-def _cast(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
-    """`column` as `kind`, also where Arrow has no direct way between lists of categories and of text."""
-    import pyarrow as pa
-
-    try:
-        return column.cast(kind)
-    except (pa.ArrowNotImplementedError, pa.ArrowInvalid):
-        return pa.chunked_array([pa.array(chunk.to_pylist(), kind) for chunk in column.chunks], kind)
 
 
 def _without_nan(lists: pa.ListArray) -> pa.ListArray:

@@ -17,16 +17,16 @@ children: a list's child holds the elements of all present lists, a struct's chi
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import msgspec
 
-from seatrial.core.errors import Failed
+from seatrial.core.errors import Failed, listed
 from seatrial.core.identity import canonical_json, content_id
 from seatrial.data.text import cell
 
@@ -56,6 +56,12 @@ class SnapshotDamaged(Failed):
     """A snapshot file does not hold the content that its id promises."""
 
     code = "data.snapshot_damaged"
+
+
+class NotReadBack(Failed):
+    """What was written of a snapshot does not read as what was to be kept."""
+
+    code = "data.not_read_back"
 
 
 class SnapshotTooNew(Failed):
@@ -205,7 +211,7 @@ class SnapshotDiff:
 def content(table: pa.Table) -> Content:
     """The content of `table`. Reads it in blocks, one column after another.
 
-    Raises ColumnTypeUnsupported for a union, or for a type unknown to this version.
+    Raises ColumnTypeUnsupported for what Parquet cannot hold: a union, an interval of months, a struct without fields.
     """
     hasher = Hasher(table.schema)
     hasher.feed(table)
@@ -215,19 +221,23 @@ def content(table: pa.Table) -> Content:
 class Hasher:
     """The content of rows that come in tables of one schema, one after another.
 
-    Raises ColumnTypeUnsupported for a union, or for a type unknown to this version.
+    Raises ColumnTypeUnsupported as `content` does.
     """
 
     def __init__(self, schema: pa.Schema) -> None:
-        self._streams = [(field.name, _stream(field.name, field.type)) for field in schema]
+        self._kinds = [(field.type, _held_type(field.type)) for field in schema]
+        self._streams = [
+            (field.name, _stream(field.name, held)) for field, (_, held) in zip(schema, self._kinds, strict=True)
+        ]
         self._rows = 0
 
     def feed(self, table: pa.Table) -> None:
         self._rows += table.num_rows
-        for (_, stream), column in zip(self._streams, table.columns, strict=True):
+        for (name, stream), (kind, held), column in zip(self._streams, self._kinds, table.columns, strict=True):
             for chunk in column.chunks:
                 for start in range(0, len(chunk), BLOCK_ROWS):
-                    stream.feed(chunk.slice(start, BLOCK_ROWS))
+                    block = chunk.slice(start, BLOCK_ROWS)
+                    stream.feed(block if kind == held else _cast(block, held, name))
 
     def content(self) -> Content:
         columns = (ColumnDigest(name, stream.type, f"{HASH}:{stream.digest().hex()}") for name, stream in self._streams)
@@ -283,7 +293,7 @@ def write(content: Content, table: pa.Table, path: Path) -> None:
     """Write `table`, whose content is `content`, as Parquet; nothing half-written is ever at `path`.
 
     The file holds the plain layout and, as its only metadata, the content's description: tables of equal content
-    give equal bytes with one version of Arrow. Raises OSError when the disk refuses.
+    give equal bytes with one version of Arrow. Raises OSError when the disk refuses, and as `Writer.finish` does.
     """
     with Writer(path, table.schema) as writer:
         writer.feed(table)
@@ -303,6 +313,8 @@ class Writer:
 
         self._path = path
         self._partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+        for one in schema:
+            _stream(one.name, one.type)  # which refuses what no file can hold
         self._schema = pa.schema([pa.field(field.name, plain_type(field.type)) for field in schema])
         self._step = max(1, min(FEW_ROWS, ROW_GROUP_CELLS // max(1, len(schema))))
         self._most = max(self._step, min(ROW_GROUP_ROWS, ROW_GROUP_CELLS // max(1, len(schema))))
@@ -335,14 +347,38 @@ class Writer:
                 self._flush()
 
     def finish(self, content: Content) -> None:
-        """Write what is left, and the description of the content."""
+        """Write what is left and the description of the content, and read it all back before it counts.
+
+        Raises NotReadBack when the file does not hold the content.
+        """
         if self._pending:
             self._flush()
         self._writer.add_key_value_metadata({METADATA_KEY: canonical_json(content.as_plain())})
         self._writer.close()
         self._file.flush()
         os.fsync(self._file.fileno())
+        self._require_read_back(content)
         self._partial.replace(self._path)
+
+    def _require_read_back(self, content: Content) -> None:
+        try:
+            found = content_of_parquet(self._partial)
+        except SnapshotDamaged as damaged:
+            columns, how = list(self._schema.names), damaged.found
+        else:
+            if found == content:
+                return
+            pairs = list(zip(content.columns, found.columns, strict=False))
+            columns = [promised.name for promised, there in pairs if promised != there]
+            how = "other values come back"
+        types = [f"'{field.name}' ({field.type})" for field in self._schema if field.name in columns]
+        raise NotReadBack(
+            f"what was written of {listed(types)} does not read back as it was: {how}",
+            expected="A Parquet file that holds every value is expected.",
+            state="Nothing was kept.",
+            next="Give the column another type where the data is made; if it is a plain one, look at the disk.",
+            columns=columns,
+        )
 
     def _flush(self) -> None:
         import pyarrow as pa
@@ -397,6 +433,18 @@ def load(path: Path) -> tuple[Content, pa.Table]:
     return promised, table
 
 
+def described(path: Path) -> Content:
+    """The content that a snapshot's file says it has. Raises SnapshotDamaged, SnapshotTooNew."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        told = (pq.read_metadata(path).metadata or {})[METADATA_KEY]
+        return Content.from_plain(msgspec.json.decode(told))
+    except (pa.ArrowException, OSError, KeyError, msgspec.DecodeError, TypeError) as error:
+        raise SnapshotDamaged(f"the file {path.name} is no readable snapshot: {' '.join(str(error).split())}") from None
+
+
 def diff(
     before: Content, after: Content, table_before: pa.Table | None = None, table_after: pa.Table | None = None
 ) -> SnapshotDiff:
@@ -405,8 +453,8 @@ def diff(
     Cells are compared position by position in the rows that both have, by the hash's own equality: null equals
     null, NaN equals NaN, -0.0 equals 0.0. Rows put in front of others therefore change every cell.
     """
-    old = {column.name: column for column in before.columns}
-    new = {column.name: column for column in after.columns}
+    old, new = _by_name(before), _by_name(after)
+    places = {name: (list(old).index(name), list(new).index(name)) for name in old if name in new}
     common = [name for name in old if name in new]
     same_type = [name for name in common if old[name].type == new[name].type]
     changed = [name for name in same_type if old[name].digest != new[name].digest]
@@ -422,12 +470,29 @@ def diff(
         changed=tuple(
             ColumnChange(name)
             if compared is None
-            else _changed_cells(name, table_before[name], table_after[name], compared)  # type: ignore[index]
+            else _changed_cells(
+                name,
+                table_before.column(places[name][0]),  # type: ignore[union-attr]
+                table_after.column(places[name][1]),  # type: ignore[union-attr]
+                compared,
+            )
             for name in changed
         ),
         reordered=common != [name for name in new if name in old],
         compared=compared,
     )
+
+
+def _by_name(content: Content) -> dict[str, ColumnDigest]:
+    """The columns by name; of a name that several have, the second is told as "name (2)"."""
+    found: dict[str, ColumnDigest] = {}
+    for column in content.columns:
+        name, number = column.name, 1
+        while name in found:
+            number += 1
+            name = f"{column.name} ({number})"
+        found[name] = column
+    return found
 
 
 def _changed_cells(name: str, before: pa.ChunkedArray, after: pa.ChunkedArray, rows: int) -> ColumnChange:
@@ -450,9 +515,12 @@ def differing(old: pa.Array, new: pa.Array) -> list[int]:
     import pyarrow as pa
     import pyarrow.compute as pc
 
+    old, new = _decoded(old), _decoded(new)
+    if pa.types.is_float16(old.type):
+        old, new = old.cast(pa.float32()), new.cast(pa.float32())
     if pa.types.is_nested(old.type):
         values = zip(old.to_pylist(), new.to_pylist(), strict=True)
-        return [position for position, (a, b) in enumerate(values) if repr(a) != repr(b)]
+        return [position for position, (a, b) in enumerate(values) if not _equal(a, b)]
     if pa.types.is_null(old.type):
         return []
     differ = pc.fill_null(pc.not_equal(old, new), False).to_numpy(zero_copy_only=False)
@@ -462,6 +530,15 @@ def differing(old: pa.Array, new: pa.Array) -> list[int]:
     one_null = old.is_null().to_numpy(zero_copy_only=False) != new.is_null().to_numpy(zero_copy_only=False)
     positions: list[int] = np.flatnonzero(differ | one_null).tolist()
     return positions
+
+
+def _equal(old: Any, new: Any) -> bool:
+    """Whether two cells of a nested column are equal as the hash has it: NaN equals NaN, -0.0 equals 0.0."""
+    if isinstance(old, list | tuple) and isinstance(new, list | tuple):
+        return len(old) == len(new) and all(map(_equal, old, new))
+    if isinstance(old, dict) and isinstance(new, dict):
+        return list(old) == list(new) and all(map(_equal, old.values(), new.values()))
+    return bool(old == new) or (old != old and new != new)
 
 
 # The hash
@@ -550,7 +627,9 @@ def _stream(name: str, kind: pa.DataType) -> _Stream:
     types = pa.types
     if isinstance(kind, pa.BaseExtensionType):
         inner = _stream(name, kind.storage_type)
-        inner.type = f"{kind.extension_name}<{inner.type}>"
+        said = {name: getattr(kind, name, None) for name in ("shape", "dim_names", "permutation")}  # of a tensor
+        told = canonical_json(said).decode() if any(one is not None for one in said.values()) else ""
+        inner.type = f"{kind.extension_name}{told}<{inner.type}>"
         return inner
     if types.is_dictionary(kind) or types.is_run_end_encoded(kind):
         return _stream(name, kind.value_type)
@@ -571,12 +650,14 @@ def _stream(name: str, kind: pa.DataType) -> _Stream:
     if types.is_list(kind) or types.is_large_list(kind) or types.is_list_view(kind) or types.is_large_list_view(kind):
         item = _stream(name, kind.value_type)
         return _Stream(f"list<{item.type}>", "list", [item])
-    if types.is_struct(kind):
+    if types.is_struct(kind) and kind.num_fields:
         members = [_stream(name, member.type) for member in kind.fields]
         names = [canonical_json(member.name).decode() for member in kind.fields]
         text = ", ".join(f"{key}: {member.type}" for key, member in zip(names, members, strict=True))
         return _Stream(f"struct<{text}>", "struct", members)
-    if types.is_primitive(kind) or types.is_decimal(kind) or types.is_fixed_size_binary(kind):
+    if types.is_fixed_size_binary(kind) and kind.byte_width:
+        return _Stream(str(kind), "fixed")
+    if (types.is_primitive(kind) and not types.is_interval(kind)) or types.is_decimal(kind):
         return _Stream(str(kind), "fixed")
     raise ColumnTypeUnsupported(
         f"column '{name}' is {kind}, which no snapshot can hold.",
@@ -601,7 +682,10 @@ def _decoded(block: pa.Array) -> pa.Array:
     if isinstance(block, pa.ExtensionArray):
         return _decoded(block.storage)
     if isinstance(block, pa.DictionaryArray):
-        return _decoded(block.dictionary_decode())
+        values = block.dictionary
+        if pa.types.is_string_view(values.type) or pa.types.is_binary_view(values.type):  # which cannot be taken from
+            values = values.cast(plain_type(values.type))
+        return _decoded(values.take(block.indices))
     if isinstance(block, pa.RunEndEncodedArray):
         return _decoded(pc.run_end_decode(block))
     return block
@@ -685,17 +769,119 @@ _ALL_PRESENT = b"\x01" * BLOCK_ROWS
 # The plain layout of a file
 
 
-def plain_type(kind: pa.DataType) -> pa.DataType:
+def plain_type(kind: pa.DataType, *, sized: bool = True) -> pa.DataType:
+    """The type in which a file holds a column, and everything in it.
+
+    sized: whether lists of a fixed size stay so; Arrow cannot read them from Parquet when one is null.
+    """
     import pyarrow as pa
 
     types = pa.types
+    inside = partial(plain_type, sized=sized)
     if types.is_dictionary(kind) or types.is_run_end_encoded(kind):
-        return plain_type(kind.value_type)
+        return inside(kind.value_type)
     if types.is_large_string(kind) or types.is_string_view(kind):
         return pa.string()
     if types.is_large_binary(kind) or types.is_binary_view(kind):
         return pa.binary()
+    if types.is_fixed_size_list(kind) and sized:
+        return pa.list_(kind.value_field.with_type(inside(kind.value_type)), kind.list_size)
+    if types.is_list(kind) or types.is_large_list(kind) or types.is_list_view(kind) or types.is_large_list_view(kind):
+        return pa.list_(kind.value_field.with_type(inside(kind.value_type)))
+    if types.is_fixed_size_list(kind):
+        return pa.list_(kind.value_field.with_type(inside(kind.value_type)))
+    return _of_parts(_coarse(kind), inside)
+
+
+def _held_type(kind: pa.DataType) -> pa.DataType:
+    """`kind` with the units that Parquet has: seconds are milliseconds there, and dates days; else as it is."""
+    import pyarrow as pa
+
+    types = pa.types
+    if types.is_dictionary(kind) or types.is_run_end_encoded(kind):
+        held = _held_type(kind.value_type)
+        return kind if held == kind.value_type else held
+    if types.is_fixed_size_list(kind):
+        return pa.list_(kind.value_field.with_type(_held_type(kind.value_type)), kind.list_size)
+    for is_kind, make in (
+        (types.is_list, pa.list_),
+        (types.is_large_list, pa.large_list),
+        (types.is_list_view, pa.list_view),
+        (types.is_large_list_view, pa.large_list_view),
+    ):
+        if is_kind(kind):
+            return make(kind.value_field.with_type(_held_type(kind.value_type)))
+    return _of_parts(_coarse(kind), _held_type)
+
+
+def _coarse(kind: pa.DataType) -> pa.DataType:
+    import pyarrow as pa
+
+    if pa.types.is_time32(kind):
+        return pa.time32("ms")
+    if pa.types.is_date64(kind):
+        return pa.date32()
+    return pa.timestamp("ms", kind.tz) if pa.types.is_timestamp(kind) and kind.unit == "s" else kind
+
+
+def _of_parts(kind: pa.DataType, inside: Callable[[pa.DataType], pa.DataType]) -> pa.DataType:
+    """A struct or map of what `inside` makes of its parts; anything else as it is."""
+    import pyarrow as pa
+
+    if pa.types.is_struct(kind):
+        return pa.struct([member.with_type(inside(member.type)) for member in kind.fields])
+    if pa.types.is_map(kind):
+        key, item = kind.key_field, kind.item_field
+        return pa.map_(key.with_type(inside(key.type)), item.with_type(inside(item.type)))
     return kind
+
+
+def plain_column(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """A column that comes in, as its Parquet file would give it; lists of a fixed size as lists."""
+    import pyarrow as pa
+
+    kind = plain_type(column.type, sized=False)
+    if kind == column.type:
+        return column
+    return pa.chunked_array([_cast(chunk, kind, "") for chunk in column.chunks], kind)
+
+
+def _cast(block: pa.Array, kind: pa.DataType, name: str) -> pa.Array:
+    """`block` as `kind`, also where Arrow has no direct way, as between lists of categories and of text."""
+    import pyarrow as pa
+
+    if not isinstance(block, pa.ExtensionArray):
+        block = _decoded(block)
+    if block.type == kind:
+        return block
+    if pa.types.is_list(kind) and pa.types.is_nested(block.type):
+        return _listed(block, kind, name)
+    if pa.types.is_struct(kind) and pa.types.is_struct(block.type):
+        parts = [_cast(part, inner.type, name) for part, inner in zip(block.flatten(), kind.fields, strict=True)]
+        return pa.StructArray.from_arrays(parts, fields=kind.fields, mask=block.is_null())
+    try:
+        return block.cast(kind)
+    except pa.ArrowInvalid as error:
+        raise ColumnTypeUnsupported(
+            f"column '{name}' is {block.type}, and holds what Parquet cannot: {error}",
+            column=name,
+            type=str(block.type),
+        ) from None
+    except pa.ArrowNotImplementedError:
+        return pa.array(block.to_pylist(), kind)
+
+
+def _listed(block: pa.Array, kind: pa.DataType, name: str) -> pa.Array:
+    """Lists of any layout as lists; Arrow's own cast of list views gives arrays that end the process when written."""
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    lengths = pc.list_value_length(block).fill_null(0).to_numpy(zero_copy_only=False)
+    offsets = np.concatenate([[0], np.cumsum(lengths)])
+    values = _cast(block.flatten(), kind.value_type, name)
+    mask = block.is_null() if block.null_count else None
+    return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), values, type=kind, mask=mask)
 
 
 def plain(column: pa.ChunkedArray) -> pa.Array:
@@ -703,9 +889,9 @@ def plain(column: pa.ChunkedArray) -> pa.Array:
     import pyarrow as pa
 
     kind = plain_type(column.type)
-    if pa.types.is_dictionary(column.type) or pa.types.is_run_end_encoded(column.type):
-        column = pa.chunked_array([_decoded(chunk) for chunk in column.chunks], column.type.value_type)
-    block = column.cast(kind).combine_chunks()
+    if column.type != kind:
+        column = pa.chunked_array([_cast(chunk, kind, "") for chunk in column.chunks], kind)
+    block = column.combine_chunks()
     if pa.types.is_floating(kind) and len(block):
         present = _present(block) if block.null_count else None
         return pa.array(_canonical_values(block, present), mask=None if present is None else present == 0)

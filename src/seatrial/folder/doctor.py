@@ -79,15 +79,20 @@ def _state(workspace: Workspace) -> Iterator[Check]:
 
 def _mirror(workspace: Workspace) -> Check:
     """What MLflow was not told yet. It may be away for long: nothing waits for it."""
-    from seatrial.registry.mlflow import TOPIC
+    from seatrial.registry.mlflow import REFUSED, TOPIC
 
     if not workspace.settings.stores.mlflow:
         return Check("mirror", True, "off")
     try:
         made = workspace.sqlite_path("metadata").exists()
         waiting = len(workspace.metadata.pending(TOPIC)) if made else 0
+        refused = workspace.metadata.pending(REFUSED) if made else []
     except SeatrialError as error:
         return Check("mirror", False, error.found, error.next)
+    if refused:
+        reasons = list(dict.fromkeys(body["reason"] for _, body in refused))
+        words = f"{waiting or 'no'} messages wait for MLflow; it refused {len(refused)}: {reasons[0]}"
+        return Check("mirror", False, words, 'When that is mended: `Project(".").mirror(again=True)` in Python.')
     next = "They are told at the next train, release or deploy; look at stores.mlflow if they do not get fewer."
     return Check("mirror", not waiting, f"{waiting or 'no'} messages wait for MLflow", next if waiting else "")
 

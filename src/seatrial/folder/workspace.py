@@ -7,7 +7,7 @@ import os
 import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -84,6 +84,7 @@ class Workspace:
         self._given = definitions
         self._founded = False
         self._service_key: SigningKey | None = None
+        self._read_whole: dict[str, tuple[int, int, int]] = {}
 
     def close(self) -> None:
         """Close every store that was opened."""
@@ -283,9 +284,24 @@ class Workspace:
             raise UnknownName(f"'{record.id}' is a {record.kind}, not a {kind}.", state="Nothing was changed.")
         return record
 
-    def keeps_table(self, key: str) -> bool:
-        """Whether a Parquet file is kept under `key`, whole: one that was cut off has lost its footer."""
-        return self.objects.exists(key) and _is_table(self.objects.path(key))
+    def keeps_table(self, key: str, content: Content | None = None) -> bool:
+        """Whether a Parquet file is kept under `key`, whole.
+
+        content: that it must have; its values are then read, once in a process for a file that is not changed. Without
+        it only the footer is looked at, which a file that was cut off has lost.
+        """
+        if not self.objects.exists(key):
+            return False
+        path = self.objects.path(key)
+        if content is None:
+            return _is_table(path)
+        status = path.stat()
+        seen = (status.st_mtime_ns, status.st_size, status.st_ino)
+        if self._read_whole.get(key) != seen:
+            if not _holds(path, content):
+                return False
+            self._read_whole[key] = seen
+        return True
 
     def snapshot_table(self, record: Record) -> tuple[Content, pa.Table]:
         """The rows of a snapshot, every value checked: its copy, else the version of a table that it refers to.
@@ -302,14 +318,18 @@ class Workspace:
                 return load_reference(where[-1], Content.from_plain(record.body["content"]), self.folder)
         return load(self.objects.path(record.body["object"]))
 
-    def keep_table(self, key: str, write: Callable[[Path], None]) -> None:
-        """Put the Parquet file that `write` makes under `key`, unless it is there, whole."""
-        if self.keeps_table(key):
+    def keep_table(self, key: str, write: Callable[[Path], None], content: Content | None = None) -> None:
+        """Put the Parquet file that `write` makes under `key`, unless it is there, whole; one that is not is replaced.
+
+        content: as for `keeps_table`.
+        """
+        if self.keeps_table(key, content):
             return
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "object"
             write(path)
-            self.objects.put_file(key, path, whole=_is_table)
+            whole = _is_table if content is None else partial(_holds, content=content)
+            self.objects.put_file(key, path, whole=whole)
 
     def _read_settings(self) -> Settings:
         file = self.folder / "seatrial.toml"
@@ -350,6 +370,16 @@ def _is_table(path: Path) -> bool:
     except pa.ArrowInvalid:
         return False
     return True
+
+
+def _holds(path: Path, content: Content) -> bool:
+    """Whether a snapshot's file says that it holds this content, and does."""
+    from seatrial.data.snapshot import SnapshotDamaged, content_of_parquet, described
+
+    try:
+        return described(path) == content == content_of_parquet(path)
+    except (SnapshotDamaged, OSError):
+        return False
 
 
 def _os_user() -> str:

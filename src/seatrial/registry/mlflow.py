@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import math
 import os
 import posixpath
 import re
@@ -32,6 +33,7 @@ from seatrial.data.sources import without_password
 from seatrial.stores.metadata import MetadataStore
 
 TOPIC = "mlflow"
+REFUSED = "mlflow.refused"  # messages that were set aside: {"reason": ..., "message": ...}
 FORMAT = 2  # of the newest kind of message; each message carries the format since which its kind exists
 
 RUN_TAG = "seatrial.run_id"
@@ -39,6 +41,7 @@ VERSION_TAG = "seatrial.version"
 VERSION_ID_TAG = "seatrial.version_id"
 DELETED_TAG, RELEASE_TAG, SEMANTIC_TAG = "seatrial.deleted", "seatrial.release", "seatrial.semantic_version"
 ERROR_TAG, ORIGIN_TAG = "seatrial.error", "seatrial.origin"
+MISSING_TAG = "seatrial.missing"  # files that were gone when MLflow was told
 NOTE_TAG = "mlflow.note.content"  # what MLflow shows as the run's description
 ARTIFACT_FOLDER = "model"
 BATCH = 100  # MLflow takes at most 100 params and 100 tags at a time
@@ -51,6 +54,7 @@ SETTINGS = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
 }
+ONCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}  # a run that is asked for twice by MLflow's own client is made twice
 """Environment variables for MLflow, where the user has not set them: no telemetry, no minutes of waiting."""
 
 
@@ -76,12 +80,14 @@ class ServerUnreachable(Unavailable):
 class Mirrored:
     """What a call to `mirror` did.
 
-    written: messages that MLflow holds now. pending: messages that still wait. problem: why, or empty.
+    written: messages that MLflow holds now. pending: messages that still wait. problem: why, or empty. refused: those
+    that it refused for what they say, now and before, which hold up nothing.
     """
 
     written: int
     pending: int
     problem: str = ""
+    refused: int = 0
 
 
 def run_message(
@@ -112,7 +118,7 @@ def run_message(
         "started_us": started_us,
         "ended_us": ended_us,
         "params": {key: str(value)[:LONGEST] for key, value in params.items()},
-        "metrics": {key: value for key, value in metrics.items() if value is not None},
+        "metrics": {key: value for key, value in metrics.items() if value is not None and math.isfinite(value)},
         "tags": dict(tags or {}),
         "artifacts": dict(artifacts or {}),
         "failed": failed,
@@ -195,29 +201,88 @@ def release_message(
     return {"format": 2, "kind": "release", **told}
 
 
-def mirror(metadata: MetadataStore, tracking_uri: str, artifact_root: Path | None = None) -> Mirrored:
-    """Tell MLflow what waits in the outbox, oldest first; stop at the first message that it does not take.
+def mirror(
+    metadata: MetadataStore, tracking_uri: str, artifact_root: Path | None = None, *, again: bool = False
+) -> Mirrored:
+    """Tell MLflow what waits in the outbox, oldest first; stop at the first message that it does not answer.
 
     tracking_uri: "sqlite:///path" (made on first use, which takes seconds) or a server's http(s) address.
     artifact_root: where artifacts of new experiments go; None: where the server says.
-    What MLflow raises, or a message of a newer format, ends up in `problem`; nothing is raised for it. While another
-    process mirrors the same store, returns at once: two that tell one message would make two runs.
+    again: also what was refused before.
+    A message that MLflow refuses for what it says is set aside with the reason, and so are later ones of that model.
+    What else MLflow raises, or a message of a newer format, ends up in `problem`; nothing is raised for it. While
+    another process mirrors the same store, returns at once: two that tell one message would make two runs.
     """
-    if not metadata.pending(TOPIC):
-        return Mirrored(0, 0)
     written = 0
+    problem = ""
     try:
         with _alone(metadata.path) as alone:
             if not alone:
-                return Mirrored(0, len(metadata.pending(TOPIC)), "another process is writing to MLflow just now")
-            with _client(tracking_uri) as client:
-                for seq, message in _waiting(metadata):
-                    _tell(client, message, artifact_root)
-                    metadata.done(TOPIC, seq)
-                    written += 1
+                problem = "another process is writing to MLflow just now"
+            else:
+                if again:
+                    _take_back(metadata)
+                if metadata.pending(TOPIC):
+                    with _client(tracking_uri, ONCE) as client:
+                        for seq, message in _waiting(metadata):
+                            written += _tell_or_set_aside(metadata, client, seq, message, artifact_root)
     except Exception as error:  # whatever MLflow, its database or its server raises
-        return Mirrored(written, len(metadata.pending(TOPIC)), _words(error))
-    return Mirrored(written, 0)
+        problem = _words(error)
+    refused = metadata.pending(REFUSED)
+    if refused and not problem:
+        problem = f"{len(refused)} messages were refused, and are set aside: {refused[0][1]['reason']}"
+    return Mirrored(written, len(metadata.pending(TOPIC)), problem, len(refused))
+
+
+def _tell_or_set_aside(
+    metadata: MetadataStore, client: Any, seq: int, message: dict[str, Any], artifact_root: Path | None
+) -> bool:
+    """Whether MLflow holds the message now; when it refuses it, it is set aside. Raises what an outage raises."""
+    model = message.get("model")
+    before = [body["message"] for _, body in metadata.pending(REFUSED)]
+    if model is not None and any(one.get("model") == model for one in before):
+        reason = f"an earlier message of '{model}' was refused"
+    else:
+        try:
+            _tell(client, message, artifact_root)
+            metadata.done(TOPIC, seq)
+            return True
+        except Exception as error:
+            if not _is_refusal(error):
+                raise
+            reason = _words(error)
+    with metadata.transaction() as transaction:
+        transaction.enqueue(REFUSED, {"reason": reason, "message": message})
+        transaction.done(TOPIC, seq)
+    return False
+
+
+def _is_refusal(error: Exception) -> bool:
+    """Whether MLflow answered, and would answer the same tomorrow."""
+    from mlflow.exceptions import MlflowException
+
+    if isinstance(error, MlflowException):
+        return error.error_code in _REFUSALS
+    return isinstance(error, TypeError | ValueError | KeyError | FileNotFoundError) and not isinstance(error, Failed)
+
+
+_REFUSALS = frozenset(
+    {"INVALID_PARAMETER_VALUE", "BAD_REQUEST", "MALFORMED_REQUEST", "INVALID_STATE", "INVALID_STATE_TRANSITION"}
+    | {"RESOURCE_DOES_NOT_EXIST", "RESOURCE_ALREADY_EXISTS", "RESOURCE_CONFLICT", "RESOURCE_LIMIT_EXCEEDED"}
+    | {"MAX_BLOCK_SIZE_EXCEEDED", "MAX_READ_SIZE_EXCEEDED"}
+)
+
+
+def _take_back(metadata: MetadataStore) -> None:
+    """What was refused waits again, before what waits now."""
+    refused, waiting = metadata.pending(REFUSED), metadata.pending(TOPIC)
+    with metadata.transaction() as transaction:
+        for seq, body in refused:
+            transaction.enqueue(TOPIC, body["message"])
+            transaction.done(REFUSED, seq)
+        for seq, message in waiting:
+            transaction.enqueue(TOPIC, message)
+            transaction.done(TOPIC, seq)
 
 
 def fetch(uri: str, tracking_uri: str | None, folder: Path) -> dict[str, Any]:
@@ -304,8 +369,12 @@ def _tell(client: Any, message: Mapping[str, Any], artifact_root: Path | None) -
         return
     mlflow_run = _run(client, message, artifact_root)
     _log(client, mlflow_run.info.run_id, message)
+    missing = [name for name, path in message["artifacts"].items() if not Path(path).is_file()]
     for name, path in message["artifacts"].items():
-        _log_artifact(client, mlflow_run.info.run_id, name, Path(path))
+        if name not in missing:
+            _log_artifact(client, mlflow_run.info.run_id, name, Path(path))
+    if missing:
+        client.set_tag(mlflow_run.info.run_id, MISSING_TAG, ", ".join(missing)[:LONGEST_TAG])
     status = "FAILED" if message["failed"] else "FINISHED"
     client.set_terminated(mlflow_run.info.run_id, status, message["ended_us"] // 1000)
     if message.get("version") is not None:
@@ -324,12 +393,22 @@ def _run(client: Any, message: Mapping[str, Any], artifact_root: Path | None) ->
         experiment_id = client.create_experiment(message["experiment"], artifact_location=location)
     else:
         experiment_id = experiment.experiment_id
-    found = client.search_runs([experiment_id], f"tags.`{RUN_TAG}` = '{message['run_id']}'", max_results=1)
-    if found:
-        return found[0]
+    found = _only_run(client, experiment_id, message["run_id"])
+    if found is not None:
+        return found
     tags = {_key(key): value[:LONGEST_TAG] for key, value in message["tags"].items() if value}
     tags |= {RUN_TAG: message["run_id"]}
-    return client.create_run(experiment_id, message["started_us"] // 1000, tags, message["name"])
+    made = client.create_run(experiment_id, message["started_us"] // 1000, tags, message["name"])
+    return _only_run(client, experiment_id, message["run_id"]) or made
+
+
+def _only_run(client: Any, experiment_id: str, run_id: str) -> Any:
+    """MLflow's run for ours, if any. Of several, as a request leaves that was answered too late, one stays."""
+    found = client.search_runs([experiment_id], f"tags.`{RUN_TAG}` = '{run_id}'", max_results=BATCH)
+    first, *others = sorted(found, key=lambda one: (one.info.status != "FINISHED", one.info.run_id)) or [None]
+    for one in others:
+        client.delete_run(one.info.run_id)
+    return first
 
 
 def _log(client: Any, run_id: str, message: Mapping[str, Any]) -> None:
@@ -337,7 +416,12 @@ def _log(client: Any, run_id: str, message: Mapping[str, Any]) -> None:
 
     stamp = message["ended_us"] // 1000
     logged = {key: [[0, value]] for key, value in message["metrics"].items()} | message.get("series", {})
-    metrics = [Metric(_key(key), float(value), stamp, int(step)) for key in logged for step, value in logged[key]]
+    metrics = [
+        Metric(_key(key), float(value), stamp, int(step))
+        for key in logged
+        for step, value in logged[key]
+        if value is not None and math.isfinite(value)
+    ]
     params = [Param(key, value) for key, value in {_key(key): one for key, one in message["params"].items()}.items()]
     for start in range(0, max(len(metrics), len(params)), BATCH):
         client.log_batch(run_id, metrics[start : start + BATCH], params[start : start + BATCH])
@@ -484,10 +568,12 @@ def _find_version(client: Any, message: Mapping[str, Any]) -> str | None:
 
 
 @contextmanager
-def _client(tracking_uri: str) -> Iterator[Any]:
-    """A client that keeps quiet: no telemetry, no warnings, no log lines below errors."""
+def _client(tracking_uri: str, settings: Mapping[str, str] | None = None) -> Iterator[Any]:
+    """A client that keeps quiet: no telemetry, no warnings, no log lines below errors. settings: for as long."""
     for name, value in SETTINGS.items():
         os.environ.setdefault(name, value)
+    before = {name: os.environ[name] for name in settings or {} if name in os.environ}
+    os.environ |= settings or {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from mlflow.tracking import MlflowClient
@@ -499,6 +585,7 @@ def _client(tracking_uri: str) -> Iterator[Any]:
         try:
             yield MlflowClient(tracking_uri, tracking_uri)
         finally:
+            os.environ |= before
             for logger, level in zip(loggers, levels, strict=True):
                 logger.setLevel(level)
 

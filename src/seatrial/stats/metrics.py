@@ -408,7 +408,7 @@ def losses(task: Task, labels: Vector, scores: Vector) -> NDArray[np.float64]:
 def measure(
     task: Task, labels: Vector, scores: Vector, *, threshold: float = 0.5, quantile: float = 0.5
 ) -> dict[str, float | None]:
-    """Every metric of the task; None where the rows do not define it.
+    """Every metric of the task; None where the rows do not define it, or it is no finite number.
 
     scores: (n,), or (n, C) for multiclass. threshold: from which score on a binary decision is positive. quantile:
     which one a regression predicts.
@@ -418,7 +418,9 @@ def measure(
     for name, metric in METRICS[task].items():
         more = {metric.at: given[metric.at]} if metric.at else {}
         try:
-            measured[name] = metric.function(labels, scores, **more)
+            with np.errstate(over="ignore", invalid="ignore"):
+                value = metric.function(labels, scores, **more)
+            measured[name] = value if np.isfinite(value) else None
         except MetricUndefined:
             measured[name] = None
     return measured

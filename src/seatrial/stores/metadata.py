@@ -277,7 +277,7 @@ class MetadataStore:
     def done(self, topic: str, seq: int) -> None:
         """Take a message off the outbox. When it is gone already, nothing happens."""
         with self.transaction() as transaction:
-            transaction._run("DELETE FROM outbox WHERE topic = ? AND seq = ?", (topic, seq))
+            transaction.done(topic, seq)
 
     def close(self) -> None:
         """Close the file. A transaction that is open in another thread ends first; then the store is of no use."""
@@ -705,6 +705,10 @@ class Transaction:
     def enqueue(self, topic: str, body: dict[str, Any]) -> None:
         """Leave a message for another system, to be sent after the commit. Raises NotPlain."""
         self._run("INSERT INTO outbox (topic, body) VALUES (?, ?)", (topic, _text(body, f"a message for '{topic}'")))
+
+    def done(self, topic: str, seq: int) -> None:
+        """Take a message off the outbox. When it is gone already, nothing happens."""
+        self._run("DELETE FROM outbox WHERE topic = ? AND seq = ?", (topic, seq))
 
     def _run(self, sql: str, values: Sequence[Any]) -> list[tuple[Any, ...]]:
         with self._store._explaining():

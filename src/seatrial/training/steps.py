@@ -9,40 +9,37 @@ to the next. What is kept is checked when it is read; what was damaged is made a
     cleaned = steps.run(clean, {"lowest": 0}, {"rows": Input(snapshot.id, read)})
     counted = steps.run(count, inputs={"rows": cleaned.input})       # reads `cleaned` only when it has to count
 
-A function that reads a clock, a file or a network by itself is no step: its key would not change when its result does.
+A function that reads a clock, a file, an environment variable or a network by itself is no step: its key would not
+change when its result does.
 """
 
 from __future__ import annotations
 
-import inspect
 import sys
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+from sysconfig import get_path
+from types import FunctionType, MethodType
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, cast
 
 import msgspec
 
 from seatrial.core.clock import monotonic
-from seatrial.core.errors import Failed, SeatrialError, UsageError
+from seatrial.core.errors import Failed, SeatrialError
 from seatrial.core.identity import canonical_json, content_id, digest, value_digest
-from seatrial.stores.objects import ObjectStore
+from seatrial.stores.objects import ObjectDiffers, ObjectStore
 from seatrial.training.closure import INSTALLED, closure
+from seatrial.training.code import NotMemoisable, code_tokens, is_own_function, name_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-FORMAT = 1
+FORMAT = 2
 Value = TypeVar("Value")
 Kept = TypeVar("Kept")
-
-
-class NotMemoisable(UsageError):
-    """A function cannot be told from another one, or a parameter is no plain value."""
-
-    code = "steps.not_memoisable"
 
 
 class KeptDamaged(Failed):
@@ -200,14 +197,9 @@ class Steps:
         else:
             value, made = make()
             if kept is not None and kept["digest"] != made["digest"]:
-                warnings.warn(
-                    f"step '{name or function.__name__}' gave {made['digest'][:17]}, and {kept['digest'][:17]} before: "
-                    "something that determines it is not among its parameters and inputs. What was kept stays.",
-                    StepDiffers,
-                    stacklevel=2,
-                )
+                _warn_of_difference(name or _short(function), made["digest"], kept["digest"])
             found = Made(key, False, made["digest"], made["seconds"], lambda: value, lambda: value)
-        self.ran.append({"step": name or function.__name__, "key": key, "hit": hit, "seconds": round(found.seconds, 6)})
+        self.ran.append({"step": name or _short(function), "key": key, "hit": hit, "seconds": round(found.seconds, 6)})
         return found
 
     def key(
@@ -225,7 +217,7 @@ class Steps:
                 {
                     "format": FORMAT,
                     "form": form.name,
-                    "function": f"{function.__module__}.{function.__qualname__}",
+                    "function": name_of(function),
                     "code": code_digest(function),
                     "parameters": _typed(parameters),
                     "inputs": {name: given.digest for name, given in inputs.items()},
@@ -235,7 +227,7 @@ class Steps:
             )
         except (TypeError, ValueError) as error:
             raise NotMemoisable(
-                f"a parameter of step '{function.__name__}' is no plain value: {error}.",
+                f"a parameter of step '{_short(function)}' is no plain value: {error}.",
                 expected="Numbers, texts, lists and dicts are expected; anything else is an input with a digest.",
             ) from None
 
@@ -253,16 +245,33 @@ class Steps:
         self, key: str, function: Callable[..., Any], value: Any, form: Form[Any], seconds: float
     ) -> tuple[Any, dict[str, Any]]:
         """Keep a result and, unless one is known, which it was; the result as it will be read, and what is known."""
+        kept_as = form.put(self._objects, value)
         pointer = {
             "format": FORMAT,
-            "digest": form.put(self._objects, value),
+            "digest": kept_as,
             "form": form.name,
             "seconds": seconds,
-            "function": f"{function.__module__}.{function.__qualname__}",
+            "function": name_of(function),
         }
         if self._kept(key) is None:
-            self._objects.put(_pointer(key), canonical_json(pointer), whole=_is_pointer)
+            try:
+                self._objects.put(_pointer(key), canonical_json(pointer), whole=_is_pointer)
+            except ObjectDiffers:  # another process did the same step meanwhile, in another time
+                kept = self._kept(key)
+                if kept is None:
+                    raise
+                if kept["digest"] != kept_as:
+                    _warn_of_difference(name_of(function), kept_as, kept["digest"])
         return msgspec.json.decode(canonical_json(value)) if form is PLAIN else value, pointer
+
+
+def _warn_of_difference(name: str, made: str, kept: str) -> None:
+    warnings.warn(
+        f"step '{name}' gave {made[:17]}, and {kept[:17]} before: "
+        "something that determines it is not among its parameters and inputs. What was kept stays.",
+        StepDiffers,
+        stacklevel=3,
+    )
 
 
 def environment_digest(facts: Mapping[str, Any], *, machine: bool = True) -> str:
@@ -273,33 +282,33 @@ def environment_digest(facts: Mapping[str, Any], *, machine: bool = True) -> str
 
 
 def code_digest(function: Callable[..., Any]) -> str:
-    """The digest of a function's source closure.
+    """The digest of a function: of what is loaded (see `training.code`), and of the files that it stands in.
 
-    Of a function of an installed package, or of seatrial, that is the whole package. Else it is the function's file
-    with every module beside it that it uses, directly or through others; defaults and values that it closes over
-    count too. Raises NotMemoisable for a function without a file, and for one that closes over what has no digest.
+    Of a function of an installed package, or of seatrial, that is the whole package. Else it is the code itself with
+    the values that it holds and reads, and its file with every module of one's own that this uses, directly or through
+    others. Raises NotMemoisable for a function without a file, and for one that holds what has no digest.
     """
-    function = inspect.unwrap(function)
-    code = getattr(function, "__code__", None)
-    if code is None:
-        raise NotMemoisable(f"{function!r} is no Python function.", expected="A step is a function with a source.")
-    file = Path(code.co_filename)
-    if not file.is_file():
+    told = innermost = function
+    while not isinstance(innermost, FunctionType):
+        if isinstance(innermost, partial):
+            innermost = innermost.func
+        elif isinstance(innermost, MethodType):
+            innermost = cast("Any", innermost.__func__)
+        elif hasattr(innermost, "__wrapped__"):
+            innermost = innermost.__wrapped__
+        else:
+            raise NotMemoisable(f"{told!r} is no Python function.", expected="A step is a function with a source.")
+    tokens, files = code_tokens(function)
+    parts = [tokens]
+    if not is_own_function(innermost):
+        package = _package_folder(innermost.__globals__.get("__name__", "").partition(".")[0])
+        parts.append((_package_digest(package) if package else "").encode())
+    elif not Path(innermost.__code__.co_filename).is_file():
         raise NotMemoisable(
-            f"the source of '{function.__qualname__}' is not in a file.", expected="A step stands in a module."
+            f"the source of '{innermost.__qualname__}' is not in a file.", expected="A step stands in a module."
         )
-    package = _package_folder(function.__module__.partition(".")[0])
-    if package is not None and file.resolve().is_relative_to(package):
-        return _package_digest(package)
-    held = [cell.cell_contents for cell in function.__closure__ or ()]
-    try:
-        bound = canonical_json([_typed(held), _typed(function.__defaults__), _typed(function.__kwdefaults__)])
-    except (TypeError, ValueError) as error:
-        raise NotMemoisable(
-            f"step '{function.__qualname__}' closes over a value that has no digest: {error}.",
-            expected="What a step works on are its parameters and inputs.",
-        ) from None
-    return digest(_files_digest(file).encode() + code.co_qualname.encode() + bound)
+    parts += [_files_digest(file).encode() for file in sorted(files)]
+    return digest(b"\0".join(parts))
 
 
 def _package_folder(top: str) -> Path | None:
@@ -317,16 +326,40 @@ def _package_digest(folder: Path) -> str:
     return value_digest({file.relative_to(folder).as_posix(): digest(file.read_bytes()) for file in files})
 
 
-_closures: dict[Path, tuple[tuple[Path, ...], tuple[tuple[int, int], ...]]] = {}
+_closures: dict[tuple[Path, tuple[Path, ...]], tuple[tuple[tuple[str, Path], ...], tuple[tuple[int, int], ...]]] = {}
 
 
 def _files_digest(file: Path) -> str:
-    """Of a file and the modules beside it that it uses; looked at again when one of them was changed."""
-    files, stamps = _closures.get(file, ((), ()))
-    if not files or any(not one.is_file() for one in files) or tuple(map(_stamp, files)) != stamps:
-        files = tuple(closure([file], [file.resolve().parent]))
-        _closures[file] = files, tuple(map(_stamp, files))
-    return value_digest({path.name: _digest_of(path, _stamp(path)) for path in files})
+    """Of a file and the modules of one's own that it uses; looked at again when one of them was changed."""
+    roots = (file.parent.resolve(), *_own_roots(tuple(sys.path)))
+    named, stamps = _closures.get((file, roots), ((), ()))
+    try:
+        fresh = bool(named) and tuple(_stamp(path) for _, path in named) == stamps
+    except OSError:
+        fresh = False
+    if not fresh:
+        named = tuple((_relative(path, roots), path) for path in closure([file], roots))
+        stamps = tuple(_stamp(path) for _, path in named)
+        _closures[file, roots] = named, stamps
+    found = [[name, _digest_of(path, stamp)] for (name, path), stamp in zip(named, stamps, strict=True)]
+    return value_digest(sorted(found))
+
+
+@lru_cache(maxsize=64)
+def _own_roots(places: tuple[str, ...]) -> tuple[Path, ...]:
+    """Where Python finds modules of one's own: neither its own, nor what is installed, nor seatrial."""
+    found = [Path(place or ".").resolve() for place in places]
+    python = [Path(get_path(name)).resolve() for name in ("stdlib", "platstdlib")]
+    found = [one for one in found if one.is_dir() and not (one / "seatrial" / "training" / "steps.py").is_file()]
+    own = [one for one in found if not INSTALLED & set(one.parts)]
+    return tuple(dict.fromkeys(one for one in own if not any(one.is_relative_to(place) for place in python)))
+
+
+def _relative(path: Path, roots: tuple[Path, ...]) -> str:
+    """The name of a file below the deepest root that holds it: the same wherever the folder lies."""
+    path = path.resolve()
+    within = [path.relative_to(root).as_posix() for root in roots if path.is_relative_to(root)]
+    return max(within, key=len, default=path.name)
 
 
 @lru_cache(maxsize=4096)
@@ -375,6 +408,10 @@ def _is_pointer(path: Path) -> bool:
         return bool({"digest", "seconds"} <= msgspec.json.decode(path.read_bytes()).keys())
     except (msgspec.DecodeError, AttributeError):
         return False
+
+
+def _short(function: Callable[..., Any]) -> str:
+    return name_of(function).rpartition(".")[2]
 
 
 def _place(digest: str) -> str:

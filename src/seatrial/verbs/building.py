@@ -1042,15 +1042,18 @@ class Building(Nouns):
 
         return checks(self)
 
-    def mirror(self) -> Mirrored:
-        """Tell MLflow what it has not been told. Its outage changes nothing here; what waits is told next time."""
+    def mirror(self, *, again: bool = False) -> Mirrored:
+        """Tell MLflow what it has not been told. Its outage changes nothing here; what waits is told next time.
+
+        again: also what MLflow refused before, and which was set aside.
+        """
         from seatrial.registry.mlflow import Mirrored, mirror
 
         target = self._mlflow()
         if target is None:
             pending = len(self.metadata.pending(MLFLOW))
             return Mirrored(0, pending, "no tracking server is set, or mlflow is not installed")
-        return mirror(self.metadata, *target)
+        return mirror(self.metadata, *target, again=again)
 
     def close(self) -> None:
         """Close every store that was opened, and wait for the mirror to have been told what was trained."""
@@ -1095,7 +1098,7 @@ class Building(Nouns):
         content = snapshot.content(rows)
         identity = content_id("tset", content.id.encode())
         key = f"training_sets/{identity}.parquet"
-        self.keep_table(key, lambda path: snapshot.write(content, rows, path))
+        self.keep_table(key, lambda path: snapshot.write(content, rows, path), content)
         body = {"content": content.as_plain(), "object": key}
         happened = {"model": model.name, "cutoff_us": cutoff_us, "snapshots": snapshots, "rows": rows.num_rows}
         with self.metadata.transaction() as transaction:

@@ -347,7 +347,7 @@ class Inputs:
     def _is_kept(self, source: Source, rows: _Rows) -> bool:
         """Whether the rows are kept as the source declares it: as a copy, or as a reference to the version read."""
         if rows.reference is None:
-            return self._workspace.keeps_table(_snapshot_key(rows.content))
+            return self._workspace.keeps_table(_snapshot_key(rows.content), rows.content)
         return bool(self._taken(source.name, rows.content.id).get("reference") == rows.reference)
 
     def _keep_snapshot(self, source: Source, rows: _Rows, report: ValidationReport, *, compared: bool) -> None:
@@ -357,7 +357,7 @@ class Inputs:
         key = _snapshot_key(content)
         seen = profile_of(rows.tables, source.event_timestamp)
         if rows.reference is None:
-            self._workspace.keep_table(key, rows.write)
+            self._workspace.keep_table(key, rows.write, content)
         notes = self._compared(source, seen) if compared else self.notes_of(source.name, content.id)
         body = {"source": source.name, **rows.facts}
         body |= {"profile": msgspec.to_builtins(seen), "notes": msgspec.to_builtins(notes)}

@@ -179,7 +179,7 @@ def log_fit(
     content = snapshot.content(whole)
     training_set = content_id("tset", content.id.encode())
     key = f"training_sets/{training_set}.parquet"
-    workspace.keep_table(key, lambda path: snapshot.write(content, whole, path))
+    workspace.keep_table(key, lambda path: snapshot.write(content, whole, path), content)
     profile = external.profile_of(found.task, external.plain(train, names), names, scores, labels, signature)
     files = {
         "profile.json": canonical_json(profile),
