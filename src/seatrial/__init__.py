@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from seatrial.deployment.definition import Canary as Canary
     from seatrial.deployment.definition import Deployment as Deployment
     from seatrial.deployment.definition import Guardrail as Guardrail
+    from seatrial.deployment.definition import Shadow as Shadow
     from seatrial.embedded import load as load
     from seatrial.features.definitions import Entity as Entity
     from seatrial.features.definitions import agg as agg
@@ -71,6 +72,7 @@ _HOME = {
     "Retrain": "seatrial.retraining.definition",
     "SeatrialError": "seatrial.core.errors",
     "SetAside": "seatrial.data.expectations",
+    "Shadow": "seatrial.deployment.definition",
     "Split": "seatrial.training.model",
     "Trigger": "seatrial.retraining.definition",
     "Tune": "seatrial.training.space",
@@ -110,6 +112,7 @@ __all__ = [
     "Retrain",
     "SeatrialError",
     "SetAside",
+    "Shadow",
     "Split",
     "Trigger",
     "Tune",

@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from seatrial.core.signature import Signature
-    from seatrial.deployment.definition import Deployment
     from seatrial.features.skew import SkewReport
     from seatrial.governance.explain import Explained
     from seatrial.governance.review import Reviewed
@@ -804,7 +803,7 @@ class Project(Building):
         from seatrial.verbs import rolling
 
         deployment = self._deployment(name)
-        return rolling.show(self, deployment, partial(self._of_deployment, deployment))
+        return rolling.show(self, deployment, partial(self._deployment_sample, deployment.model))
 
     def deployment_advance(self, name: str | None = None) -> Moved:
         """Judge a rollout's step; then the new release gets more of the traffic, loses it, or keeps what it has.
@@ -816,15 +815,15 @@ class Project(Building):
 
         self.reconcile()
         deployment = self._deployment(name)
-        moved, done = rolling.move(self, deployment, partial(self._of_deployment, deployment))
+        moved, done = rolling.move(self, deployment, partial(self._deployment_sample, deployment.model))
         if done is not None:
             follow(self, self.metadata)
             if len(done.record.inputs) == 1:
                 self._end_proposal(deployment.model, done.record.inputs[0])
         return moved
 
-    def _of_deployment(self, deployment: Deployment, window: Window) -> Sample:
-        return self._sample(self._model(deployment.model), window, deployment=deployment.name)
+    def _deployment_sample(self, model: str, window: Window, deployment: str) -> Sample:
+        return self._sample(self._model(model), window, deployment=deployment)
 
     def _check_generation(self, deployment: str, expected: int | None) -> None:
         """Raise HeadMoved when somebody deployed since the caller looked, before anything else is found wrong."""

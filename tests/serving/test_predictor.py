@@ -147,6 +147,55 @@ def test_the_caller_is_logged_up_to_200_characters(log):
     assert log.rows()["caller"].to_pylist() == ["c" * 200]
 
 
+class TestShadow:
+    def served(self, log, **shadow):
+        shares = [Share("live", release(0)), Share("shadow", release(1, version="2", **shadow), 0)]
+        return Predictor("late", shares, metrics=Metrics(), log=log)
+
+    def test_it_scores_every_row_that_is_answered_and_answers_none(self, log):
+        served = self.served(log)
+        one = ask(served, request_id="r1")[1]
+        many = ask_many(served, [GOOD, GOOD | {"distance": 10.0}], request_id="r2")[1]
+        answered = [one["probability"], *(row["probability"] for row in many["predictions"])]
+        told, hidden = log.rows(), log.rows(deployment="late~shadow")
+        assert told["probability"].to_pylist() == answered
+        assert set(told["version"].to_pylist()) == {"1"}
+        assert (hidden["version"].to_pylist(), hidden["arm"].to_pylist()) == (["2"] * 3, ["shadow"] * 3)
+        assert hidden["request_id"].to_pylist() == ["r1", "r2", "r2"]
+        assert hidden["row"].to_pylist() == [0, 0, 1]
+        alone = predictor(release(1, version="2"))
+        expected = [ask(alone)[1], ask(alone)[1], ask(alone, GOOD | {"distance": 10.0})[1]]
+        assert hidden["probability"].to_pylist() == pytest.approx([row["probability"] for row in expected], abs=1e-6)
+
+    def test_its_faults_are_counted_as_its_own_and_reach_nobody(self, log):
+        def broken(_x):
+            raise ZeroDivisionError
+
+        served = self.served(log, score=broken)
+        assert ask(served)[0] == 200
+        log.failures.close()
+        ever = Window(0, 2**62)
+        assert log.failures.count(window=ever, deployment="late") == 0
+        assert log.failures.count(window=ever, deployment="late~shadow", release=release(1).id) == 1
+
+    def test_what_is_refused_is_not_scored(self, log):
+        assert ask(self.served(log), {})[0] == 422
+        assert log.rows(deployment="late~shadow").num_rows == 0
+
+
+def test_a_fault_is_counted_for_the_release_that_was_to_answer(log):
+    def broken(_x):
+        raise ZeroDivisionError
+
+    shares = [Share("live", release(0), 5000), Share("new", release(1, version="2", score=broken), 5000)]
+    served = Predictor("late", shares, metrics=Metrics(), log=log)
+    statuses = [ask(served, request_id=f"r{number}")[0] for number in range(60)]
+    log.failures.close()
+    failed = {one.id: log.failures.count(window=Window(0, 2**62), release=one.id) for one in (release(0), release(1))}
+    assert failed == {release(0).id: 0, release(1).id: statuses.count(500)}
+    assert 10 < statuses.count(500) < 50
+
+
 class TestRouting:
     def test_a_key_stays_in_its_arm_and_the_split_follows_the_shares(self):
         control, treatment = release(0), release(1, version="2")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import urllib.request
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
@@ -10,8 +12,9 @@ import pytest
 
 from seatrial import Project
 from seatrial.cli.door import run
-from seatrial.deployment.rollout import NoReason, NoRollout, RolloutUnderWay
+from seatrial.deployment.rollout import NoReason, NoRollout, NoShadow, RolloutUnderWay, check_shadow
 from seatrial.testing import FakeClock
+from tests.journeys.worlds import served
 from tests.worlds import edit, write_project
 
 START = datetime(2024, 3, 1, tzinfo=UTC)
@@ -145,3 +148,89 @@ def test_the_terminal_says_how_it_stands_and_what_was_done(trained, monkeypatch,
     assert (moved["analysis"]["verdict"], moved["share"]) == ("advance", 50)
     assert run([*at, "deployments", "advance"]) == 0
     assert "late: hold; nothing was changed; the new release keeps 50 %." in capsys.readouterr().out
+
+
+@pytest.fixture(scope="module")
+def shadowed(tmp_path_factory):
+    """A world whose second release is to be the first one's shadow."""
+    world = World(tmp_path_factory.mktemp("shadow"))
+    edit(world.folder, 'Canary([10, 50, 100], min_rows=100, guardrails=[Guardrail.mean_score(0.2)])',
+         'Shadow(min_days=2, judge_for="3d", min_rows=100, guardrails=[Guardrail.mean_score(0.9)])')  # fmt: skip
+    world.releases = [world.released()]
+    edit(world.folder, '"n_estimators": 20', '"n_estimators": 60')
+    world.releases.append(world.released())
+    return world
+
+
+def test_the_shadow_scores_what_is_answered_and_nobody_sees_it(shadowed):
+    live, new = shadowed.releases
+    with shadowed.project() as project:
+        project.deploy("late", release=live)
+        done = project.deploy("late", release=new)
+        assert (done.share, done.previous, shares(project)) == (0.0, live, {live: 100.0, new: 0.0})
+        shadowed.clock.advance("1m")
+        answers = project.predict("late", [{"distance": float(one)} for one in range(5)], request_ids=list("abcde"))
+        assert {one["release"] for one in answers} == {live}
+        told = project.log.rows(model="late")
+        assert set(told["release"].to_pylist()) == {live}
+        hidden = project.log.rows(deployment="late~shadow")
+        assert set(hidden["release"].to_pylist()) == {new}
+        assert hidden["request_id"].to_pylist() == list("abcde")
+        assert hidden["feature_distance"].equals(told["feature_distance"])
+        assert hidden["at"].equals(told["at"])
+        assert hidden["probability"].to_pylist() != told["probability"].to_pylist()
+        # what was scored for nobody is in no report, and `find` tells both records of a request
+        shadowed.clock.advance("1m")
+        assert project.monitor("late", keep=False).performance.rows == 5
+        assert {one["release"] for one in project.log.find("a")} == {live, new}
+        project.log.rotate()
+        project.log.compact()
+        assert project.log.rows(model="late").equals(told)
+        assert project.log.rows(deployment="late~shadow").equals(hidden)
+
+
+def test_over_http_the_shadow_scores_after_the_answer(shadowed):
+    live, new = shadowed.releases
+    with served(shadowed.folder) as (_, url):
+        for path in ("/predict", "/models/late/predict"):
+            request = urllib.request.Request(
+                url + path,
+                json.dumps({"features": {"distance": 1.5}, "request_id": path}).encode(),
+                {"Content-Type": "application/json"},
+            )
+            with urllib.request.urlopen(request, timeout=30) as answer:
+                assert json.load(answer)["release"] == live
+    with shadowed.project() as project:
+        for path in ("/predict", "/models/late/predict"):
+            assert {one["release"] for one in project.log.find(path)} == {live, new}
+
+
+def test_labels_of_the_same_requests_decide_and_an_equal_one_leaves_the_live_release(shadowed):
+    live, _ = shadowed.releases
+    for _ in range(3):
+        shadowed.ask(960)
+    with shadowed.project() as project:
+        rows = project.log.rows(model="late").select(["request_id", "feature_distance"]).to_pylist()
+        truth = np.random.default_rng(3)
+        late = [bool(row["feature_distance"] + truth.normal() > 1) for row in rows]
+        asked = [row["request_id"] for row in rows]
+        project.label("late", [{"request_id": id, "late": one} for id, one in zip(asked, late, strict=True)])
+        shown = project.deployment_status("late")
+        assert shown.analysis.rows["new"] == shown.analysis.rows["live"] > 2000
+        assert shown.analysis.labels.days == 3
+        moved = project.deployment_advance("late")
+        # sixty trees learn 400 rows by heart: the shadow is worse, or not shown to be better
+        assert moved.analysis.verdict in ("roll back", "keep the live release")
+        assert shares(project) == {live: 100.0}
+
+
+def test_one_that_cannot_score_the_same_requests_is_refused(shadowed):
+    with shadowed.project() as project:
+        live = project.record(shadowed.releases[0])
+    body = json.loads(json.dumps(live.body))
+    body["manifest"]["signature"]["request"].append({"name": "extra", "dtype": "float", "nullable": True})
+    with pytest.raises(NoShadow, match="request fields that the live one does not: extra"):
+        check_shadow(replace(live, body=body), live)
+    body["manifest"]["model_format"] = "skops"
+    with pytest.raises(NoShadow, match="a process of its own"):
+        check_shadow(replace(live, body=body), live)

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seatrial.core.clock import from_us, iso
-from seatrial.deployment.definition import DAY_US, ABTest, Canary, Guardrail, Harm
+from seatrial.deployment.definition import DAY_US, STEPWISE, Canary, Guardrail, Harm
 from seatrial.stats.confidence import Moments, asymptotic_sequence, difference_bounds, moments
 from seatrial.stats.sample_ratio import log_evidence
 
@@ -83,9 +83,9 @@ class Labels(msgspec.Struct, frozen=True):
 class Analysis(msgspec.Struct, frozen=True):
     """What the evidence of one step says at one instant.
 
-    wanted, observed: the new release's share of the answers. split: how many times likelier the counts are under
-    another split than under the wanted one; above 1,000 nothing is decided.
-    enough: answers of the new release, and how many this step needs. ends: when the step may end at the earliest.
+    wanted, observed: the new release's share of the answers. A shadow's is 0, and what it scored counts as answers.
+    split: how many times likelier the counts are under another split than under the wanted one; above 1,000 nothing is
+    decided. needed: answers of the new release that this step needs. ends: when it may end at the earliest.
     """
 
     as_of: str
@@ -103,7 +103,7 @@ class Analysis(msgspec.Struct, frozen=True):
 
 
 def analyse(
-    strategy: Canary | ABTest,
+    strategy: STEPWISE,
     share: float,
     live: Answers,
     new: Answers,
@@ -119,9 +119,9 @@ def analyse(
     """
     rows = live.at_us.size, new.at_us.size
     wanted = share / 100
-    evidence = log_evidence(rows, (1 - wanted, wanted)) if wanted < 1 else 0.0
-    figures = [_figure(guardrail, live, new) for guardrail in strategy.guardrails] if wanted < 1 else []
-    asks_labels = isinstance(strategy, ABTest) or strategy.decide == "labels"
+    evidence = log_evidence(rows, (1 - wanted, wanted)) if wanted else 0.0  # a shadow takes no share
+    figures = [_figure(guardrail, live, new) for guardrail in strategy.guardrails]
+    asks_labels = not isinstance(strategy, Canary) or strategy.decide == "labels"
     labels = _labels(strategy, live, new, since_us, as_of_us) if asks_labels else None
     verdict, why = _verdict(strategy, share, figures, labels, rows[1], evidence, since_us, as_of_us, by_key=by_key)
     return Analysis(
@@ -141,7 +141,7 @@ def analyse(
 
 
 def _verdict(
-    strategy: Canary | ABTest,
+    strategy: STEPWISE,
     share: float,
     figures: Sequence[Figure],
     labels: Labels | None,
@@ -248,7 +248,7 @@ def _share(count: int, n: int) -> Moments:
     return Moments(n, rate, cautious * (1 - cautious) * n / max(n - 1, 1))
 
 
-def _labels(strategy: Canary | ABTest, live: Answers, new: Answers, since_us: int, as_of_us: int) -> Labels:
+def _labels(strategy: STEPWISE, live: Answers, new: Answers, since_us: int, as_of_us: int) -> Labels:
     whole = (as_of_us - since_us) // DAY_US
     gains = []
     labelled = 0
@@ -257,7 +257,7 @@ def _labels(strategy: Canary | ABTest, live: Answers, new: Answers, since_us: in
         if min(part.size for part in losses) >= MIN_LABELLED:
             gains.append(float(losses[0].mean() - losses[1].mean()))
             labelled += sum(part.size for part in losses)
-    least = strategy.min_days if isinstance(strategy, ABTest) else 2
+    least = 2 if isinstance(strategy, Canary) else strategy.min_days
     if len(gains) < 2:
         return Labels(len(gains), labelled, None, None, None, "too early")
     values = np.array(gains)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, NoReturn
+from typing import ClassVar, Literal
 
 from seatrial.core.declared import declare
-from seatrial.core.errors import NotInThisVersion, UsageError
+from seatrial.core.errors import UsageError
 from seatrial.core.windows import duration_us
 from seatrial.stores.routes import OnStoreFailure
 
@@ -145,9 +145,7 @@ class ABTest:
             raise BadDeployment(
                 f"the share of an A/B test is {self.share!r}.", expected="A percent from 0.01 to 99.99 is expected."
             )
-        _check_days("judge_for", self.judge_for)
-        if isinstance(self.min_days, bool) or not isinstance(self.min_days, int) or self.min_days < 2:
-            raise BadDeployment(f"min_days is {self.min_days!r}.", expected="At least 2 days are expected.")
+        _check_experiment(self.judge_for, self.min_days)
 
     @property
     def steps(self) -> tuple[float, ...]:
@@ -162,7 +160,38 @@ class ABTest:
         return duration_us(self.judge_for)
 
 
-Strategy = BlueGreen | Canary | ABTest
+@dataclass(frozen=True)
+class Shadow:
+    """The new release scores what the live one answers, after the answer has left, and nobody sees it.
+
+    No traffic is at risk, and both score the same rows; the labels decide, with days as the unit. judge_for, min_days,
+    guardrails, min_rows: as of `ABTest`. What it scores is in the prediction log under the deployment "NAME~shadow".
+    """
+
+    judge_for: str = "28d"
+    min_days: int = 7
+    guardrails: Sequence[Guardrail] = GUARDRAILS
+    min_rows: int = 1000
+
+    kind: ClassVar[str] = "shadow"
+    steps: ClassVar[tuple[float, ...]] = (0,)
+
+    def __post_init__(self) -> None:
+        _freeze(self, "guardrails")
+        _check_common(self.kind, self.guardrails, self.min_rows)
+        _check_experiment(self.judge_for, self.min_days)
+
+    @property
+    def hold_us(self) -> int:
+        return self.min_days * DAY_US
+
+    @property
+    def judge_for_us(self) -> int:
+        return duration_us(self.judge_for)
+
+
+Strategy = BlueGreen | Canary | ABTest | Shadow
+STEPWISE = Canary | ABTest | Shadow
 
 
 @dataclass(frozen=True)
@@ -170,7 +199,8 @@ class Deployment:
     """A model in service.
 
     model: the model's name. name: what callers ask for; the model's name unless given.
-    strategy: how a new release takes the traffic: `BlueGreen()`, `Canary()` or `ABTest()`.
+    strategy: how a new release takes the traffic: `BlueGreen()`, `Canary()`, `ABTest()` or
+        `Shadow()`.
     route_by: the request field by which traffic is split when there are several arms, for example a customer's
         key, so that one customer always meets the same release. Without it each request is on its own.
     on_store_failure: "refuse" answers 503 while the online store is down; "missing" answers with its features
@@ -186,10 +216,10 @@ class Deployment:
     def __post_init__(self) -> None:
         if not self.name:
             object.__setattr__(self, "name", self.model)
-        if not isinstance(self.strategy, BlueGreen | Canary | ABTest):
+        if not isinstance(self.strategy, Strategy):
             raise BadDeployment(
                 f"deployment '{self.name}' has {type(self.strategy).__name__} as its strategy.",
-                expected="BlueGreen(), Canary() or ABTest() is expected.",
+                expected="BlueGreen(), Canary(), ABTest() or Shadow() is expected.",
             )
         if self.on_store_failure not in ("refuse", "missing"):
             raise BadDeployment(
@@ -197,15 +227,6 @@ class Deployment:
                 expected='"refuse" or "missing" is expected.',
             )
         declare(self)
-
-
-def Shadow(*_releases: Any, **_options: Any) -> NoReturn:
-    """Planned: a release that answers beside the live one, to nobody. Not in this version."""
-    raise NotInThisVersion(
-        "the strategy Shadow is planned, but not in this version.",
-        expected="What there is: Canary(), ABTest() and BlueGreen().",
-        next="Write strategy=Canary(): its first step gives the new release little of the traffic.",
-    )
 
 
 def _freeze(strategy: object, *names: str) -> None:
@@ -227,6 +248,12 @@ def _check_common(kind: str, guardrails: Sequence[Guardrail], min_rows: int) -> 
             f"min_rows of a {kind} is {min_rows!r}.",
             expected="At least 100 answers are expected: the intervals hold for many of them.",
         )
+
+
+def _check_experiment(judge_for: str, min_days: int) -> None:
+    _check_days("judge_for", judge_for)
+    if isinstance(min_days, bool) or not isinstance(min_days, int) or min_days < 2:
+        raise BadDeployment(f"min_days is {min_days!r}.", expected="At least 2 days are expected.")
 
 
 def _check_days(name: str, text: str) -> None:

@@ -12,15 +12,15 @@ from typing import Any, Literal
 import msgspec
 
 from seatrial.core.clock import from_us, iso, parse_time, to_us
-from seatrial.core.errors import Conflict, UsageError
+from seatrial.core.errors import Conflict, UsageError, listed
 from seatrial.core.identity import new_id
 from seatrial.core.records import Head, Record
 from seatrial.core.routing import BUCKETS
 from seatrial.deployment.analysis import Analysis
-from seatrial.deployment.definition import ABTest, Canary, Deployment
+from seatrial.deployment.definition import STEPWISE, Deployment
 from seatrial.deployment.deploy import KIND, Deployed, Traffic, deploy, roll_back_within, route_of
 from seatrial.stores.metadata import MetadataStore
-from seatrial.stores.routes import RouteStore, Sign, Verify
+from seatrial.stores.routes import SHADOW_ARM, RouteStore, Sign, Verify
 
 LIVE, NEW = "live", "new"
 
@@ -37,6 +37,12 @@ class RolloutUnderWay(Conflict):
     code = "rollout.under_way"
 
 
+class NoShadow(UsageError):
+    """The release cannot score what the live one answers."""
+
+    code = "rollout.no_shadow"
+
+
 class NoReason(UsageError):
     """The steps of a rollout are skipped without a written reason."""
 
@@ -50,7 +56,7 @@ class Rollout(msgspec.Struct, frozen=True):
     started, since: when the rollout and when this step began.
     """
 
-    strategy: Literal["canary", "ab_test"]
+    strategy: Literal["canary", "ab_test", "shadow"]
     live: str
     new: str
     step: int
@@ -109,6 +115,27 @@ def check_alone(name: str, deployed: Deployed | None, *, at_once: bool, reason: 
         )
 
 
+def check_shadow(release: Record, live: Record) -> None:
+    """Raise NoShadow for a release that cannot score what the live one answers without holding it up."""
+    manifests = [one.body["manifest"] for one in (release, live)]
+    form = manifests[0].get("model_format", "onnx")
+    if form != "onnx":
+        raise NoShadow(
+            f"release {release.id} is scored by a process of its own ({form}); the live one would wait for it.",
+            expected="A release in ONNX form can be a shadow.",
+            state="Nothing was deployed.",
+            next="Declare strategy=Canary(): its first step gives the release little of the traffic.",
+        )
+    wants, has = ({field["name"] for field in one["signature"]["request"]} for one in manifests)
+    if wants - has:
+        raise NoShadow(
+            f"release {release.id} wants request fields that the live one does not: {listed(sorted(wants - has))}.",
+            expected="A shadow scores the requests of the live release.",
+            state="Nothing was deployed.",
+            next="Declare strategy=Canary(), and let callers send the new fields first.",
+        )
+
+
 def begin(
     decider: Decider,
     deployment: Deployment,
@@ -120,7 +147,7 @@ def begin(
 ) -> Deployed:
     """The first step: the new release gets its first share. Raises what `deploy` raises."""
     strategy = deployment.strategy
-    assert isinstance(strategy, Canary | ABTest)  # the caller looked
+    assert isinstance(strategy, STEPWISE)  # the caller looked
     now = iso(from_us(decider.at_us))
     rollout = Rollout(strategy.kind, live.id, new.id, 0, tuple(strategy.steps), now, now)  # type: ignore[arg-type]
     return _give(decider, deployment, rollout, live, new, expected=expected, reason=reason, event="deploy")
@@ -194,7 +221,7 @@ def _give(
         deployment,
         [
             Traffic(live, live.body["object"], BUCKETS - share, LIVE),
-            Traffic(new, new.body["object"], share, NEW),
+            Traffic(new, new.body["object"], share, NEW if share else SHADOW_ARM),
         ],
         sign=decider.sign,
         verify=decider.verify,
@@ -211,6 +238,6 @@ def no_rollout(name: str) -> NoRollout:
     return NoRollout(
         f"deployment '{name}' is not in the middle of a rollout.",
         state="Nothing was changed.",
-        next=f"Begin one with `seatrial deploy {name}`: with the strategy Canary() or ABTest(), a release takes the "
-        "traffic of a live one in steps.",
+        next=f"Begin one with `seatrial deploy {name}`: with the strategy Canary(), ABTest() or Shadow(), a "
+        "release takes the traffic of a live one in steps.",
     )

@@ -19,7 +19,7 @@ import msgspec
 from seatrial.core.errors import SeatrialError, Unavailable, UsageError, listed
 from seatrial.serving import pages
 from seatrial.serving.metrics import CONTENT_TYPE
-from seatrial.serving.predictor import Answer, Draft, Predictor, ServerFailed, finish, problem
+from seatrial.serving.predictor import Answer, Draft, Predictor, ServerFailed, finish, problem, shadow
 from seatrial.serving.queue import Queue
 
 if TYPE_CHECKING:
@@ -166,6 +166,7 @@ class Front:
             if body is not None:  # None: the caller went away
                 draft = await self._draft(name, body, caller)
                 await _send(send, finish(self.service.log, [draft])[0])
+                shadow([draft])
             return
         self.service.metrics.failed("", refused.code)
         await _send(send, problem(refused), close=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent import futures
 from dataclasses import dataclass
 from math import isfinite, isnan
@@ -34,8 +34,8 @@ from seatrial.serving.metrics import Counted, Metrics
 from seatrial.serving.requests import Request, RequestReader
 from seatrial.serving.row import row_encoder
 from seatrial.stores.online import OnlineStore, OnlineStoreDamaged, OnlineStoreTooNew, OnlineStoreUnavailable
-from seatrial.stores.prediction_log import LoggedPrediction, LogSchema, PredictionLog, log_schema
-from seatrial.stores.routes import OnStoreFailure
+from seatrial.stores.prediction_log import SHADOW, LoggedPrediction, LogSchema, PredictionLog, log_schema
+from seatrial.stores.routes import SHADOW_ARM, OnStoreFailure
 
 Score = Callable[[Any], NDArray[np.floating[Any]]]
 """Rows (`core.signature.Rows`) -> n probabilities of the positive class, n values, or [n, C] of classes."""
@@ -121,9 +121,20 @@ class Answer(NamedTuple):
     retry_after: int = 0
 
 
+class Asked(NamedTuple):
+    """What a shadow scores again: the rows of a request, and what its records say of it."""
+
+    rows: Sequence[tuple[Any, ...]]
+    at_us: int
+    bounded: bool
+    request_id: str
+    caller: str
+
+
 class Draft(NamedTuple):
     """An answer that may leave when its rows are in the log; see `finish`.
 
+    asked: what the deployment's shadow is to score when the answer has left; None: it has no shadow.
     counts: how many rows of which release it answers. start: the monotonic instant at which its request was complete.
     predictor: who made it; None for an answer without rows.
     """
@@ -133,6 +144,7 @@ class Draft(NamedTuple):
     counts: Sequence[tuple[Counted, int]] = ()
     start: float = 0.0
     predictor: Predictor | None = None
+    asked: Asked | None = None
 
 
 class Row(msgspec.Struct, omit_defaults=True):
@@ -221,9 +233,14 @@ class Predictor:
                 expected=f"Requests hold {', '.join(names)}.",
                 state="Nothing was changed.",
             )
-        self._arms = [_Arm(deployment, share, fields, online, on_store_failure, metrics) for share in shares]
+        answering = [share for share in shares if share.name != SHADOW_ARM]
+        hidden = [share for share in shares if share.name == SHADOW_ARM]
+        self._arms = [_Arm(deployment, share, fields, online, on_store_failure, metrics) for share in answering]
+        self._shadows = [
+            _Arm(deployment + SHADOW, share, fields, online, on_store_failure, metrics) for share in hidden
+        ]
         self._only = self._arms[0] if len(self._arms) == 1 else None
-        self._cuts = [share.share for share in shares]
+        self._cuts = [share.share for share in answering]
         self._salt = salt
         self._route_position = None if route_by is None else names.index(route_by)
         self._log = log
@@ -237,7 +254,10 @@ class Predictor:
 
         caller: who asks, for the log; at most 200 characters of it are kept.
         """
-        return finish(self._log, [self.draft(body, caller)])[0]
+        draft = self.draft(body, caller)
+        answer = finish(self._log, [draft])[0]
+        shadow([draft])
+        return answer
 
     def draft(self, body: bytes, caller: str = "", *, since: float | None = None, wait: bool = True) -> Draft:
         """`handle` without its last step: nothing is logged or counted yet. Never raises, unless it may not wait.
@@ -319,7 +339,8 @@ class Predictor:
         rows: Sequence[tuple[LogSchema, LoggedPrediction]] = ()
         if self._log is not None:
             rows = ((arm.schema, arm.logged(scored, prediction_id, request_id, 0, caller, at_us, latency)),)
-        return Draft(Answer(200, answer), rows, ((arm.counted, 1),), start, self)
+        asked = Asked(request.rows, at_us, request.bounded, request_id, caller) if self._shadows else None
+        return Draft(Answer(200, answer), rows, ((arm.counted, 1),), start, self, asked)
 
     def _answer_many(self, request: Request, caller: str, start: float) -> Draft:
         at_us = self._now_us() if request.at_us is None else request.at_us
@@ -376,13 +397,42 @@ class Predictor:
                 for number, ((arm, result), prediction_id) in enumerate(zip(scored, ids, strict=True))
             ]
         counts = [(self._arms[position].counted, len(numbers)) for position, numbers in by_arm.items()]
-        return Draft(Answer(200, answer), logged, counts, start, self)
+        asked = Asked(request.rows, at_us, request.bounded, request_id, caller) if self._shadows else None
+        return Draft(Answer(200, answer), logged, counts, start, self, asked)
+
+    def shadow(self, asked: Asked) -> None:
+        """Score a request again by the release in the shadow, and log it; nobody is answered. Never raises."""
+        for arm in self._shadows:
+            start = monotonic()
+            try:
+                results = arm.score(asked.rows, asked.at_us, asked.bounded)
+                latency = round((monotonic() - start) * 1000, 3)
+                if self._log is not None:
+                    logged = [
+                        (
+                            arm.schema,
+                            arm.logged(one, uuid7(), asked.request_id, row, asked.caller, asked.at_us, latency),
+                        )
+                        for row, one in enumerate(results)
+                    ]
+                    self._log.append_all(logged)
+            except Exception as error:
+                if self._log is not None:
+                    status = _told(error).http_status
+                    self._log.failures.add(self.deployment + SHADOW, status, self._now_us(), arm.release.id)
 
     def _route(self, row: tuple[Any, ...], request_id: str) -> int:
         if self._only is not None:
             return 0
         key = request_id if self._route_position is None else str(row[self._route_position])
         return choose(self._cuts, bucket(self._salt, key))
+
+
+def shadow(drafts: Iterable[Draft]) -> None:
+    """Let the shadows of these answers, which have left, score them. Never raises."""
+    for draft in drafts:
+        if draft.asked is not None and draft.predictor is not None:
+            draft.predictor.shadow(draft.asked)
 
 
 class _ScoringFailed(Exception):
@@ -597,6 +647,12 @@ class _Arm:
             if every or status != "present"
         }
         return found or UNSET
+
+    def shadowed(
+        self, scored: _Scored, row: int, request_id: str, caller: str, at_us: int, latency_ms: float
+    ) -> LoggedPrediction:
+        """`logged`, of what nobody was answered."""
+        return self.logged(scored, uuid7(), request_id, row, caller, at_us, latency_ms)
 
     def logged(
         self,

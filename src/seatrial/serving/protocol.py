@@ -20,7 +20,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from seatrial.core.errors import SeatrialError
 from seatrial.serving.http import JSON, PROBLEM, HeadTooLarge, NotHttp, body_too_large, body_too_slow, check_head
-from seatrial.serving.predictor import Answer, Draft, finish, problem
+from seatrial.serving.predictor import Answer, Draft, finish, problem, shadow
 
 if TYPE_CHECKING:
     from seatrial.serving.http import Front
@@ -53,6 +53,7 @@ class Turn:
             answers = finish(self._log, [draft for _, draft, _ in waiting])
             for (connection, _, close), answer in zip(waiting, answers, strict=True):
                 connection.send(answer, close=close)
+            shadow(draft for _, draft, _ in waiting)
 
 
 class PredictionProtocol(HttpToolsProtocol):

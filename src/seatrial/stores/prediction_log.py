@@ -46,6 +46,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 FORMAT = 1
+SHADOW = "~shadow"
+"""What the name of a deployment ends with in the rows that it scored beside its answers, for nobody to see."""
 OF_CLASS = "probability_"
 EVERY_CLASS = f"{OF_CLASS}*"
 
@@ -365,7 +367,8 @@ class PredictionLog:
     ) -> pa.Table:
         """Every record once, in the order of its `prediction_id`, filtered by what is given.
 
-        window: of `at`, the instant that the prediction is for.
+        window: of `at`, the instant that the prediction is for. deployment: what a release scored in its shadow has the
+        deployment's name with "~shadow" behind it, and is read only when it is asked for by that name.
         columns: only these, "probability_*" standing for every class's; all of them without it.
 
         Columns: prediction_id, request_id, row, caller, model, version, release, deployment, arm, at, recorded_at
@@ -580,7 +583,7 @@ class PredictionLog:
             schema = schemas[schema_id]
             if (
                 model not in (None, schema.model)
-                or deployment not in (None, schema.deployment)
+                or not _of_deployment(schema.deployment, deployment, wanted)
                 or release not in (None, schema.release)
             ):
                 continue
@@ -913,6 +916,13 @@ def _replaced(folder: Path) -> list[str]:
     return list(batch["replaces"])
 
 
+def _of_deployment(named: str, deployment: str | None, wanted: str | None) -> bool:
+    """Whether rows of the deployment `named` are asked for. Without any, shadows count as what nobody was answered."""
+    if deployment is not None:
+        return named == deployment
+    return wanted is not None or not named.endswith(SHADOW)
+
+
 def _read_batch(
     folder: Path,
     model: str | None,
@@ -939,6 +949,9 @@ def _read_batch(
         if value is not None:
             equal = pc.field(name) == value
             condition = equal if condition is None else condition & equal
+    if deployment is None and wanted is None:
+        answered = ~pc.ends_with(pc.field("deployment"), SHADOW)
+        condition = answered if condition is None else condition & answered
     if wanted is not None:
         condition = (pc.field("prediction_id") == wanted) | (pc.field("request_id") == wanted)
     pattern = "*" if model is None else f"model={quote(model, safe='')}"

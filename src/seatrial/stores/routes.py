@@ -24,6 +24,9 @@ from seatrial.core.routing import BUCKETS
 
 FORMAT = 1
 
+SHADOW_ARM = "shadow"
+"""The arm that scores what the others answer, for nobody to see; its share is 0."""
+
 Sign = Callable[[bytes], bytes]
 """The signature of some bytes."""
 Verify = Callable[[bytes, bytes], bool]

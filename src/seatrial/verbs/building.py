@@ -811,7 +811,7 @@ class Building(Nouns):
         at_once: all of the traffic, whatever the strategy. Raises RolloutUnderWay, NoReason.
         """
         from seatrial.deployment.deploy import Traffic, deploy, live
-        from seatrial.deployment.rollout import Decider, begin, check_alone, is_other, rollout_of
+        from seatrial.deployment.rollout import Decider, begin, check_alone, check_shadow, is_other, rollout_of
         from seatrial.governance.audit import anchor
         from seatrial.verbs.custody import follow
 
@@ -836,6 +836,8 @@ class Building(Nouns):
         check_alone(deployment.name, before, at_once=at_once, reason=reason)
         sign, verify = self.signer
         if before is not None and not at_once and deployment.strategy.kind != "blue_green" and is_other(before, chosen):
+            if deployment.strategy.kind == "shadow":
+                check_shadow(chosen, self.record(before.record.inputs[0]))
             decider = Decider(self.metadata, self.routes, sign, verify, self.actor, self.now_us)
             old = self.record(before.record.inputs[0])
             done = begin(decider, deployment, old, chosen, expected=expected, reason=reason)
@@ -973,8 +975,11 @@ class Building(Nouns):
 
     def _logged(self, draft: Draft) -> dict[str, Any]:
         """An answer that was made in this process, when it is in the log. Raises LogUnwritable."""
+        from seatrial.serving.predictor import shadow
+
         if draft.rows:
             self.log.append_all(draft.rows)
+        shadow([draft])
         return _answered(draft.answer)
 
     def replay(

@@ -9,10 +9,11 @@ import msgspec
 
 from seatrial.core.windows import Window
 from seatrial.deployment.analysis import TAKE_UP_US, Analysis, Answers, analyse
-from seatrial.deployment.definition import ABTest, Canary, Deployment
+from seatrial.deployment.definition import STEPWISE, Deployment, Shadow
 from seatrial.deployment.deploy import Deployed, live, nothing_deployed
 from seatrial.deployment.rollout import NEW, Decider, Rollout, decide, no_rollout, rollout_of
 from seatrial.stats.metrics import losses
+from seatrial.stores.prediction_log import SHADOW
 
 if TYPE_CHECKING:
     import numpy as np
@@ -20,6 +21,10 @@ if TYPE_CHECKING:
 
     from seatrial.folder.workspace import Workspace
     from seatrial.monitoring.sample import Sample
+
+
+Sampled = Callable[[Window, str], "Sample"]
+"""A deployment's answers of a window, by its name in the log."""
 
 
 class RolloutShown(msgspec.Struct, frozen=True):
@@ -49,8 +54,8 @@ class Moved(msgspec.Struct, frozen=True):
     share: float
 
 
-def show(workspace: Workspace, deployment: Deployment, sampled: Callable[[Window], Sample]) -> RolloutShown:
-    """How the deployment's rollout stands now. sampled: its answers of a window. Raises NothingDeployed."""
+def show(workspace: Workspace, deployment: Deployment, sampled: Sampled) -> RolloutShown:
+    """How the deployment's rollout stands now. sampled: what the log has. Raises NothingDeployed."""
     deployed = live(workspace.metadata, deployment.name)
     if deployed is None:
         raise nothing_deployed(deployment.name)
@@ -65,9 +70,7 @@ def show(workspace: Workspace, deployment: Deployment, sampled: Callable[[Window
     )
 
 
-def move(
-    workspace: Workspace, deployment: Deployment, sampled: Callable[[Window], Sample]
-) -> tuple[Moved, Deployed | None]:
+def move(workspace: Workspace, deployment: Deployment, sampled: Sampled) -> tuple[Moved, Deployed | None]:
     """Judge the rollout's step and do what the verdict says. Raises NothingDeployed, NoRollout, HeadMoved."""
     deployed = live(workspace.metadata, deployment.name)
     if deployed is None:
@@ -95,25 +98,20 @@ def move(
     )
 
 
-def _analysis(
-    workspace: Workspace, deployment: Deployment, rollout: Rollout, sampled: Callable[[Window], Sample]
-) -> Analysis:
+def _analysis(workspace: Workspace, deployment: Deployment, rollout: Rollout, sampled: Sampled) -> Analysis:
     strategy = deployment.strategy
-    if not isinstance(strategy, Canary | ABTest) or strategy.kind != rollout.strategy:
+    if not isinstance(strategy, STEPWISE) or strategy.kind != rollout.strategy:
         raise no_rollout(deployment.name)
     now_us = workspace.now_us
     window = Window(rollout.since_us + TAKE_UP_US, max(now_us, rollout.since_us + TAKE_UP_US + 1))
-    sample = sampled(window)
-    of_rows = _losses(sample)
-    live, new = (
-        _answers(
-            sample,
-            of_rows,
-            release,
-            workspace.log.failures.count(window=window, deployment=deployment.name, release=release),
-        )
-        for release in (rollout.live, rollout.new)
-    )
+    log = workspace.log.failures
+    arms = []
+    for release in (rollout.live, rollout.new):
+        shadow = isinstance(strategy, Shadow) and release == rollout.new
+        name = deployment.name + SHADOW if shadow else deployment.name
+        failed = log.count(window=window, deployment=name, release=release)
+        arms.append(_answers(sampled(window, name), release, failed))
+    live, new = arms
     return analyse(
         strategy,
         rollout.share,
@@ -131,7 +129,7 @@ def _losses(sample: Sample) -> NDArray[np.float64]:
     return losses(sample.task, sample.label_values(), sample.scores())
 
 
-def _answers(sample: Sample, losses: NDArray[np.float64], release: str, failed: int) -> Answers:
+def _answers(sample: Sample, release: str, failed: int) -> Answers:
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -142,6 +140,6 @@ def _answers(sample: Sample, losses: NDArray[np.float64], release: str, failed: 
         latency_ms=pc.fill_null(rows["latency_ms"], 0.0).to_numpy(),
         degraded=pc.fill_null(rows["degraded"], False).to_numpy(zero_copy_only=False).astype(bool),
         score=sample.scores()[of_arm],
-        loss=losses[of_arm],
+        loss=_losses(sample)[of_arm],
         failed=failed,
     )
