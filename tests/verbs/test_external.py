@@ -260,6 +260,25 @@ def test_an_xgboost_file_that_is_read_otherwise_than_by_its_wrapper_is_refused(p
         project.release("churn", from_=tmp_path / "model.json", sample=sample("churned"))
 
 
+@pytest.mark.parametrize("wrapped", [True, False])
+def test_a_booster_in_mlflow_has_the_rounds_of_the_class_that_was_logged(tmp_path, wrapped):
+    import pyarrow as pa
+    import xgboost
+
+    from seatrial.releases.foreign import read_mlflow
+
+    best = stopped_early("xgboost", tmp_path / "model.ubj")
+    kind = "xgboost.sklearn.XGBClassifier" if wrapped else "xgboost.core.Booster"
+    told = {"flavors": {"xgboost": {"data": "model.ubj", "model_class": kind}}}
+    (tmp_path / "MLmodel").write_text(json.dumps(told))  # which is YAML too
+    rows = FRAME[INPUTS].astype(float)
+    every = xgboost.Booster(model_file=tmp_path / "model.ubj").predict(xgboost.DMatrix(rows))
+    found, _ = read_mlflow(tmp_path, "binary", pa.Table.from_pandas(rows), 3)
+    got = found.native.scorer()(rows.to_numpy(np.float32))
+    assert got == pytest.approx(best if wrapped else every, abs=1e-6)
+    assert np.abs(best - every).max() > 0.01
+
+
 def test_a_linear_booster_that_stopped_early_answers_with_all_of_it_as_its_wrapper_does(project, tmp_path):
     import xgboost
 
