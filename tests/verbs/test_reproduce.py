@@ -13,7 +13,7 @@ from seatrial import Project
 from seatrial.cli import run as cli
 from seatrial.core.errors import UsageError
 from seatrial.core.records import Record
-from seatrial.data.snapshot import SnapshotDamaged
+from seatrial.data.snapshot import METADATA_KEY, SnapshotDamaged
 from seatrial.training.environment import DefinitionsDamaged
 from seatrial.verbs.rebuilt import EnvironmentNotBuilt, OtherPython, python_of
 from seatrial.verbs.reproduce import NotReproducible
@@ -196,7 +196,7 @@ def test_a_snapshot_that_is_gone_or_damaged_is_said_and_nothing_is_trained(folde
     whole = file.read_bytes()
     file.chmod(0o644)
     table = pq.read_table(file)
-    metadata = table.schema.metadata
+    metadata = {METADATA_KEY: pq.read_metadata(file).metadata[METADATA_KEY]}
     pq.write_table(nudged(table).replace_schema_metadata(metadata), file)
     with pytest.raises(SnapshotDamaged, match="delay changed"):
         reproduced(folder)
@@ -383,3 +383,32 @@ def test_the_command_ends_with_0_when_reproduced_and_with_1_when_not(folder, run
     out = capsys.readouterr()
     assert "parameter  num_leaves  7" in out.out
     assert "NotReproduced" in out.err
+
+
+@pytest.mark.parametrize("how", ["Path(__file__).with_name('params.json')", "Path('params.json')"])
+def test_a_file_that_the_definitions_read_is_kept_and_read_again(folder, how, monkeypatch):
+    monkeypatch.chdir(folder)
+    (folder / "params.json").write_text('{"C": 0.5}')
+    project = folder / "project.py"
+    read = f"import json\nfrom pathlib import Path\nHELD = json.loads({how}.read_text())\n"
+    project.write_text(f"{read}{project.read_text()}\nassert HELD['C'] == 0.5\n")
+    with Project(folder) as opened:
+        run = opened.train().run
+        assert {"project.py", "params.json"} <= opened.record(run).body["environment"]["code"]["files"].keys()
+    edit(folder, "== 0.5", "> 0")
+    (folder / "params.json").write_text('{"C": 3}')
+    done = reproduced(folder, run)
+    assert done.verdict == "identical"
+    assert any("params.json" in str(one) for one in done.project)
+
+
+def test_a_file_outside_the_folder_that_the_definitions_read_is_named_when_they_are_trained(folder, tmp_path):
+    elsewhere = tmp_path / "elsewhere.json"
+    elsewhere.write_text("{}")
+    project = folder / "project.py"
+    project.write_text(f"from pathlib import Path\nPath({str(elsewhere)!r}).read_text()\n{project.read_text()}")
+    with Project(folder) as opened:
+        notes = opened.train().notes
+    assert [note for note in notes if "not kept with the run" in note] == [
+        f"the definitions read a file that is not kept with the run: {elsewhere} lies outside the project's folder"
+    ]
