@@ -45,12 +45,13 @@ sources = [rows]
 """
 
 CHILD = """
-import json, resource, sys
+import json, sys
 from pathlib import Path
 import seatrial
 from seatrial.core.clock import monotonic
-def peak():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+def peak():  # in MB; not ru_maxrss, which starts with the memory of the parent
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1000
 def take(folder):
     with seatrial.Project(folder) as project:
         if sys.argv[3] == "table":
@@ -93,7 +94,7 @@ def main() -> None:
         found = {}
         for way in ("batches",) if given.alone else ("batches", "table"):
             words = [sys.executable, "-c", CHILD, str(small), str(large), way]
-            found[way] = json.loads(subprocess.run(words, capture_output=True, text=True, check=True).stdout)
+            found[way] = json.loads(subprocess.run(words, stdout=subprocess.PIPE, text=True, check=True).stdout)
             for one in (small, large):
                 shutil.rmtree(one / ".seatrial")
     arrow = table(1000).nbytes / 1000 * given.rows

@@ -17,8 +17,11 @@ if TYPE_CHECKING:
     from seatrial.data.sources import ParquetSource as ParquetSource
     from seatrial.data.sources import PostgresSource as PostgresSource
     from seatrial.data.sources import QuerySource as QuerySource
+    from seatrial.deployment.definition import ABTest as ABTest
     from seatrial.deployment.definition import BlueGreen as BlueGreen
+    from seatrial.deployment.definition import Canary as Canary
     from seatrial.deployment.definition import Deployment as Deployment
+    from seatrial.deployment.definition import Guardrail as Guardrail
     from seatrial.embedded import load as load
     from seatrial.features.definitions import Entity as Entity
     from seatrial.features.definitions import agg as agg
@@ -44,8 +47,10 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOME = {
+    "ABTest": "seatrial.deployment.definition",
     "Alarm": "seatrial.monitoring.definition",
     "BlueGreen": "seatrial.deployment.definition",
+    "Canary": "seatrial.deployment.definition",
     "Costs": "seatrial.training.threshold",
     "CsvSource": "seatrial.data.sources",
     "DeltaSource": "seatrial.data.sources",
@@ -53,6 +58,7 @@ _HOME = {
     "Entity": "seatrial.features.definitions",
     "FrameSource": "seatrial.data.sources",
     "Gate": "seatrial.training.gates",
+    "Guardrail": "seatrial.deployment.definition",
     "Model": "seatrial.training.model",
     "ModelCard": "seatrial.core.card",
     "Monitor": "seatrial.monitoring.definition",
@@ -80,8 +86,10 @@ _HOME = {
 }
 
 __all__ = [
+    "ABTest",
     "Alarm",
     "BlueGreen",
+    "Canary",
     "Costs",
     "CsvSource",
     "DeltaSource",
@@ -89,6 +97,7 @@ __all__ = [
     "Entity",
     "FrameSource",
     "Gate",
+    "Guardrail",
     "Model",
     "ModelCard",
     "Monitor",

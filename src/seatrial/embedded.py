@@ -124,8 +124,11 @@ class LoadedModel:
         answer = self._predictor.handle(encoded)
         told: dict[str, Any] = msgspec.json.decode(answer.body)
         if answer.status != 200:
+            known = {field.name for field in self.fields}
+            strange = list(dict.fromkeys(str(name) for row in rows for name in row if str(name) not in known))
+            detail = str(told.get("detail", "the rows were refused."))
             raise RowRefused(
-                str(told.get("detail", "the rows were refused.")),
+                f"{detail} Not a field: {listed(map(repr, strange))}." if strange else detail,
                 expected=f"A row holds {listed([field.name for field in self.fields], most=12)}.",
                 state="Nothing was predicted.",
                 problem=told,

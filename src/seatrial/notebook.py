@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,14 +29,16 @@ def log_run(
     on_call: str = "",
     runbook: str = "",
     description: str = "",
+    slices: Sequence[str] = (),
     notebook: str | Path | None = None,
     project: Project | None = None,
 ) -> Logged:
     """Record a fit that was made already: the model, the rows, how good it is on the test rows, and from which code.
 
     model: fitted, of scikit-learn, LightGBM, XGBoost or CatBoost. X: frames or arrays (n, k); y: (n,).
-    params: what was chosen, in words of one's own. target: what the outcome is called. notebook: the notebook's file,
-    where the notebook server does not tell. project: default: that of this folder, which needs no file in it.
+    params: what was chosen, in words of one's own. target: what the outcome is called. slices: columns of X; the
+    test rows are also measured for each of their values. notebook: the notebook's file, where the notebook server does
+    not tell. project: default: that of this folder, which needs no file in it.
     The sources of a notebook's cells are kept. A run whose code is in no commit is marked as not reproducible; it is
     released after it was made again from a commit. Raises BadFit, BadSample, BadTarget, WrongTask, NotCaptured.
     """
@@ -58,6 +60,7 @@ def log_run(
             target=target,
             words=words,
             origin=origin,
+            slices=slices,
         )
         opened._start_mirror()
         return done

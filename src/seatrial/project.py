@@ -10,7 +10,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 from contextlib import closing, suppress
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from seatrial.core.signature import Signature
+    from seatrial.deployment.definition import Deployment
     from seatrial.features.skew import SkewReport
     from seatrial.governance.explain import Explained
     from seatrial.governance.review import Reviewed
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from seatrial.stores.metadata import MetadataStore
     from seatrial.training.model import Model
     from seatrial.verbs.reproduce import Reproduced, Verdict
+    from seatrial.verbs.rolling import Moved, RolloutShown
     from seatrial.verbs.runs import Compared
     from seatrial.verbs.tracking import Tracked
 
@@ -609,6 +611,23 @@ class Project(Building):
             return in_rebuilt_environment(self, name, allow=allow, progress=progress)
         return reproduce(self, self._inputs, name, current=current, allow=allow, progress=progress)
 
+    def export_docker(self, release: str | None, folder: str | Path, *, training: bool = False) -> list[str]:
+        """Write a folder from which Docker builds a server for one release; the names of the files.
+
+        training: an image instead that trains the run of a release (or a run, as `reproduce` takes it) again.
+        """
+        from seatrial.export.docker import export
+        from seatrial.verbs.training_image import training_image
+
+        if training:
+            return training_image(self, release or self._model(None).name, Path(folder))
+        chosen = self.chosen_release(None, release)
+        target = Path(folder)
+        written = export(self.objects.path(chosen.body["object"]), target, trusted=self.trusted)
+        with self.metadata.transaction() as transaction:
+            self.event(transaction, "release.exported", chosen.id, {"form": "docker"})
+        return written
+
     def run_compare(
         self, a: str | None = None, b: str | None = None, *, model: str | None = None, base: str | None = None
     ) -> Compared:
@@ -708,13 +727,20 @@ class Project(Building):
         return [*packed, *(proposal.proposers if proposal else [])]
 
     def deploy(
-        self, model: str | None = None, *, release: str | None = None, reason: str = "", expected: int | None = None
+        self,
+        model: str | None = None,
+        *,
+        release: str | None = None,
+        reason: str = "",
+        expected: int | None = None,
+        at_once: bool = False,
     ) -> Deployed:
-        """Give a deployment's traffic to a release (default: the model's newest).
+        """Give a deployment's traffic to a release (default: the model's newest), in steps where it is so declared.
 
         model: the deployment's name. release: an id or its start, or what `release` takes as a name.
-        reason: why, in words; needed for a model without owner or runbook.
+        reason: why, in words; needed for a model without owner or runbook, and with `at_once`.
         expected: the generation that the caller saw; raises HeadMoved when somebody deployed since.
+        at_once: all of the traffic, whatever the strategy. Raises RolloutUnderWay in the middle of a rollout.
         Raises NotApproved unless a second person approved the release, it was live here before, or policy asks for
         no approval.
         """
@@ -734,8 +760,9 @@ class Project(Building):
             proposal = newest(self.metadata, deployment.model)
             compared = proposal.comparison_id if proposal and proposal.challenger == chosen.id else None
             require(self.metadata, deployment.name, chosen.id, expected, comparison=compared)
-        done = super().deploy(model, release=chosen.id, reason=reason, expected=expected)
-        self._end_proposal(deployment.model, chosen.id)
+        done = super().deploy(model, release=chosen.id, reason=reason, expected=expected, at_once=at_once)
+        if done.share == 100:
+            self._end_proposal(deployment.model, chosen.id)
         return msgspec.structs.replace(done, generation=self._outdo(self.metadata, deployment.name) or done.generation)
 
     def _outdo(self, metadata: MetadataStore, deployment: str) -> int | None:
@@ -771,6 +798,33 @@ class Project(Building):
                 state="Nothing was deployed.",
             )
         return self.deploy(proposal.deployment, release=proposal.challenger, reason=reason, expected=expected)
+
+    def deployment_status(self, name: str | None = None) -> RolloutShown:
+        """How a deployment's rollout stands: steps, wanted and observed split, and what the evidence says now."""
+        from seatrial.verbs import rolling
+
+        deployment = self._deployment(name)
+        return rolling.show(self, deployment, partial(self._of_deployment, deployment))
+
+    def deployment_advance(self, name: str | None = None) -> Moved:
+        """Judge a rollout's step; then the new release gets more of the traffic, loses it, or keeps what it has.
+
+        Raises NoRollout, NothingDeployed, and HeadMoved when somebody else deployed meanwhile.
+        """
+        from seatrial.verbs import rolling
+        from seatrial.verbs.custody import follow
+
+        self.reconcile()
+        deployment = self._deployment(name)
+        moved, done = rolling.move(self, deployment, partial(self._of_deployment, deployment))
+        if done is not None:
+            follow(self, self.metadata)
+            if len(done.record.inputs) == 1:
+                self._end_proposal(deployment.model, done.record.inputs[0])
+        return moved
+
+    def _of_deployment(self, deployment: Deployment, window: Window) -> Sample:
+        return self._sample(self._model(deployment.model), window, deployment=deployment.name)
 
     def _check_generation(self, deployment: str, expected: int | None) -> None:
         """Raise HeadMoved when somebody deployed since the caller looked, before anything else is found wrong."""
@@ -840,7 +894,7 @@ class Project(Building):
         return self._deployment(model).name
 
     def _was_live(self, deployment: str, release: str) -> bool:
-        return any(release in record.inputs for record in self.metadata.records("deployment", deployment))
+        return any(release == record.inputs[0] for record in self.metadata.records("deployment", deployment))
 
     def _end_proposal(self, model: str, release: str) -> None:
         from seatrial.retraining.proposal import newest
@@ -972,6 +1026,7 @@ class Project(Building):
         from seatrial.deployment.deploy import live
         from seatrial.governance.review import Facts, review
         from seatrial.retraining.approval import approval_of
+        from seatrial.verbs.external import adopted_models
 
         reviewed = []
         for model in self._models().values():
@@ -979,7 +1034,8 @@ class Project(Building):
             now = deployed[0] if deployed else None
             release = self.record(now.record.inputs[0]) if now else None
             runs = [record for record in self.metadata.records("run", model.name) if "sample" not in record.body]
-            run = self.record(release.inputs[1]) if release else (runs[-1] if runs else None)
+            newest = runs[-1] if runs else adopted_models(self.metadata).get(model.name)
+            run = self.record(release.inputs[1]) if release else newest
             reports = self.metadata.records("report", model.name)
             approval = approval_of(self.metadata, now.head.name, release.id) if now and release else None
             watched = self._sample(model, None)
@@ -1013,12 +1069,16 @@ class Project(Building):
             next=proposal.next if proposal else "",
         )
 
-    def _sample(self, model: Model, window: Window | None, *, inputs: bool = False) -> Sample:
+    def _sample(
+        self, model: Model, window: Window | None, *, inputs: bool = False, deployment: str | None = None
+    ) -> Sample:
         """The model's predictions of a window, with the labels known by now. inputs: with what the model was given."""
         from seatrial.monitoring.sample import from_log
 
         return from_log(
-            self.log.rows(model=model.name, window=window) if inputs else self._predictions(model, window),
+            self.log.rows(model=model.name, window=window, deployment=deployment)
+            if inputs
+            else self._predictions(model, window, deployment),
             self.labels.read(model.name),
             model=model.name,
             task=model.task,
@@ -1029,16 +1089,16 @@ class Project(Building):
             quantile=model.quantile,
         )
 
-    def _predictions(self, model: Model, window: Window | None = None) -> pa.Table:
+    def _predictions(self, model: Model, window: Window | None = None, deployment: str | None = None) -> pa.Table:
         """Predictions without their inputs, but with the columns of the key where requests carried them."""
         from seatrial.stores.prediction_log import LogColumnMissing
 
         sampled = [*SAMPLED, *(["predicted_class"] if model.task == "multiclass" else ())]
         try:
             columns = [*sampled, *(f"field_{name}" for name in model.key)]
-            return self.log.rows(model=model.name, window=window, columns=columns)
+            return self.log.rows(model=model.name, window=window, deployment=deployment, columns=columns)
         except LogColumnMissing:
-            return self.log.rows(model=model.name, window=window, columns=sampled)
+            return self.log.rows(model=model.name, window=window, deployment=deployment, columns=sampled)
 
     def _labelled(self, model: Model, triggers: Sequence[Trigger]) -> Rows:
         """What triggers look at: predictions of the live release with their labels, as far back as they look."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from dataclasses import dataclass
 
 import msgspec
@@ -346,3 +347,57 @@ def test_an_answer_of_several_classes_shows_the_likeliest_ones():
     answer = {"prediction": "late", "probability": {"a": 0.1, "late": 0.6, "b": 0.25, "c": 0.05}, "request_id": "r"}
     told = piped(render.predicted([answer]))
     assert "late 0.600, b 0.250, a 0.100, 1 more" in told
+
+
+ID = "rel_94d279f1a18dac3ebbc70223ef054089"
+WIDE = Table(
+    ("release", "model", "version", "live", "bytes", "actor", "why"),
+    [(ID, "churn_of_customers", 12, "churn_of_customers", 24_816, "somebody", "because the old one was wrong")],
+)
+
+
+@pytest.mark.parametrize("width", [80, 100, 140])
+def test_a_narrow_terminal_breaks_no_id_and_no_word(monkeypatch, width):
+    monkeypatch.setenv("COLUMNS", str(width))
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm")
+    lines = re.sub(r"\x1b\[\d*m", "", on_terminal([WIDE])).splitlines()
+    assert max(map(len, lines)) <= width
+    words = {word.rstrip(",") for line in lines for word in line.split()}
+    assert ID in words
+    assert "churn_of_customers" in words
+    allowed = {word for column in (*WIDE.columns, *map(render.shown, WIDE.rows[0])) for word in column.split()}
+    assert words - {"too", "narrow", "for:", "(--json", "has", "all)"} <= allowed
+
+
+def test_what_does_not_fit_is_left_out_the_least_important_first_and_named(monkeypatch):
+    fit, widths, left = render.fitted(WIDE, 80)
+    assert left[:2] == ["bytes", "actor"]
+    assert fit.columns[0] == "release"
+    assert widths[0] == len(ID)
+    assert render.fitted(WIDE, 300)[2] == []
+
+
+def test_an_id_stays_whole_where_there_is_room_for_nothing_else():
+    fit, widths, left = render.fitted(WIDE, 30)
+    assert (list(fit.columns), widths) == (["release"], [len(ID)])
+    assert len(left) == 6
+
+
+def test_steps_that_were_reused_are_named():
+    assert "note: cross-validate: taken from an earlier run" in piped(
+        render.trained(RUN | {"reused": ["cross-validate"]})
+    )
+
+
+def test_of_many_parameters_those_that_are_no_defaults_are_shown():
+    from sklearn.linear_model import LogisticRegression
+
+    given = {name: repr(value) for name, value in LogisticRegression(C=0.25).get_params().items()}
+    assert render._stated(given, "sklearn.linear_model.LogisticRegression") == "C 0.25"
+    assert render._stated({"steps": "[('a', A())]", "a": "A()"}, "sklearn.pipeline.Pipeline") == "[('a', A())]"
+
+
+def test_files_written_here_are_not_written_to_a_full_stop():
+    written = piped(render.exported({"folder": ".", "files": ["a"]}))
+    assert "1 file written to this folder." in written

@@ -6,7 +6,8 @@ import pytest
 
 from seatrial.core.declared import collecting
 from seatrial.core.errors import NotInThisVersion
-from seatrial.deployment.definition import ABTest, BadDeployment, BlueGreen, Canary, Deployment, Shadow
+from seatrial.core.windows import BadDuration
+from seatrial.deployment.definition import ABTest, BadDeployment, BlueGreen, Canary, Deployment, Guardrail, Shadow
 
 
 def test_a_deployment_is_named_after_its_model_and_moves_all_traffic_at_once():
@@ -17,11 +18,61 @@ def test_a_deployment_is_named_after_its_model_and_moves_all_traffic_at_once():
     assert Deployment("late", name="late-eu").name == "late-eu"
 
 
-@pytest.mark.parametrize("strategy", [lambda: Canary([5, 25, 100]), ABTest, Shadow])
-def test_a_planned_strategy_says_what_there_is_instead(strategy):
+def test_a_planned_strategy_says_what_there_is_instead():
     with pytest.raises(NotInThisVersion, match="not in this version") as error:
-        strategy()
-    assert "BlueGreen()" in str(error.value)
+        Shadow()
+    assert "Canary()" in str(error.value)
+
+
+def test_a_canary_takes_a_list_of_steps_and_stays_as_it_was_declared():
+    steps = [1, 10, 100]
+    canary = Canary(steps)
+    steps.append(200)
+    assert (canary.steps, canary.hold_us, canary.kind) == ((1, 10, 100), 86_400_000_000, "canary")
+    assert Deployment("late", strategy=canary).strategy == Canary((1, 10, 100))
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"steps": []}, "steps"),
+        ({"steps": [5, 25]}, "rise to 100"),
+        ({"steps": [25, 5, 100]}, "rise to 100"),
+        ({"steps": [5, 5, 100]}, "rise to 100"),
+        ({"steps": [0.001, 100]}, "smallest share"),
+        ({"steps": "5"}, "list"),
+        ({"steps": [True, 100]}, "rise to 100"),
+        ({"hold": "1h"}, "Whole days"),
+        ({"min_rows": 10}, "At least 100"),
+        ({"min_rows": 1000.0}, "At least 100"),
+        ({"decide": "sales"}, "labels"),
+        ({"guardrails": ["errors"]}, "Guardrail"),
+        ({"guardrails": [Guardrail.errors(), Guardrail.errors(0.1)]}, "once"),
+    ],
+)
+def test_a_canary_that_cannot_work_is_refused_when_it_is_declared(options, said):
+    with pytest.raises(BadDeployment, match=said):
+        Canary(**options)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"share": 0}, "percent"),
+        ({"share": 100}, "percent"),
+        ({"judge_for": "36h"}, "Whole days"),
+        ({"min_days": 1}, "2 days"),
+    ],
+)
+def test_an_experiment_that_cannot_work_is_refused_when_it_is_declared(options, said):
+    with pytest.raises(BadDeployment, match=said):
+        ABTest(**options)
+
+
+@pytest.mark.parametrize("margin", [0, -1, float("nan"), float("inf"), "1 %", True])
+def test_a_margin_is_a_number_above_zero(margin):
+    with pytest.raises(BadDeployment, match="margin"):
+        Guardrail.errors(margin)
 
 
 def test_what_is_no_strategy_is_refused():
@@ -29,3 +80,7 @@ def test_what_is_no_strategy_is_refused():
         Deployment("late", strategy="canary")
     with pytest.raises(BadDeployment, match="on_store_failure"):
         Deployment("late", on_store_failure="hope")
+    with pytest.raises(BadDeployment, match="p90"):
+        Guardrail("p90", 0.1)
+    with pytest.raises(BadDuration):
+        Canary(hold="a day")

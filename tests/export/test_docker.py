@@ -9,7 +9,8 @@ import msgspec
 import pytest
 
 from seatrial.export import docker
-from seatrial.export.docker import CannotWrite, FolderNotEmpty, NotPinned, export, serving_requirements
+from seatrial.export.build_folder import CannotWrite, FolderNotEmpty
+from seatrial.export.docker import NotPinned, export, serving_requirements
 from seatrial.releases.bundle import LOCK, open_bundle, pack
 from seatrial.releases.manifest import file_entries
 from seatrial.releases.signing import SignatureRefused, signing_key, trusted_keys

@@ -15,9 +15,9 @@ from tests.house.tree import ROOT
 HEAVY = ("duckdb", "lightgbm", "mlflow", "msgspec", "numpy", "onnx", "onnxruntime", "pandas", "pyarrow", "sklearn")
 # The names of the README, the documentation and the templates; adding one is a promise, removing one breaks it
 PUBLIC = """
-    Alarm BlueGreen Costs CsvSource DeltaSource Deployment Entity FrameSource Gate Model ModelCard Monitor ParquetSource
-    PostgresSource PredictionLog Project ProjectGates QuerySource Retrain SeatrialError SetAside Split Trigger Tune
-    agg expect feature_view load log_run on_request point_in_time_join shared_view sql
+    ABTest Alarm BlueGreen Canary Costs CsvSource DeltaSource Deployment Entity FrameSource Gate Guardrail Model
+    ModelCard Monitor ParquetSource PostgresSource PredictionLog Project ProjectGates QuerySource Retrain SeatrialError
+    SetAside Split Trigger Tune agg expect feature_view load log_run on_request point_in_time_join shared_view sql
 """.split()
 
 

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
+import signal
 import subprocess
 import sys
+import tempfile
+import urllib.request
+from contextlib import suppress
 from pathlib import Path
 
 import nbformat
@@ -15,6 +20,8 @@ from nbclient import NotebookClient
 
 from seatrial import Project
 from tests.house.tree import ROOT
+from tests.journeys.worlds import served
+from tests.servers import free_port
 
 EXAMPLES = ROOT / "examples" / "adopt"
 
@@ -47,14 +54,83 @@ def test_the_shipped_notebook_runs_and_is_released_only_from_a_commit(tmp_path, 
     assert ("churn 1.0.0" if saved else "in no commit") in last
 
 
-def test_the_script_of_from_notebook_becomes_a_release_when_it_is_committed(tmp_path):
-    shutil.copy(EXAMPLES / "from_notebook" / "train.py", tmp_path)
-    commit(tmp_path)
-    words = {"cwd": tmp_path, "check": True, "capture_output": True, "text": True}
-    run = subprocess.run([sys.executable, "train.py"], **words).stdout.split()[0]
+def commands(example: str) -> list[str]:
+    """Every command of an example's README, in order."""
+    blocks = re.findall(r"```console\n(.*?)```", (EXAMPLES / example / "README.md").read_text(), re.DOTALL)
+    return [line for block in blocks for line in block.strip().splitlines()]
+
+
+def shell(folder: Path, lines: list[str], **more: str) -> str:
+    """What these commands print, run as they are, one after the other in one shell that ends at the first failure."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    quiet = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_WORKERS": "1"}
+    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as said:
+        process = subprocess.Popen(
+            ["bash", "-e", "-o", "pipefail", "-c", "\n".join(lines)],
+            cwd=folder,
+            env=os.environ | quiet | {"PATH": path} | more,
+            stdout=out,
+            stderr=said,
+            start_new_session=True,
+        )
+        try:
+            ended = process.wait(timeout=240)
+        finally:  # also what it started in the background
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        out.seek(0)
+        said.seek(0)
+        printed = out.read()
+        assert ended == 0, f"{printed}\n{said.read()}"
+    return printed
+
+
+def serves(folder: Path, command: str) -> None:
+    """A command that serves answers over HTTP, on a port of its own."""
+    assert command == "seatrial serve"
+    with served(folder) as (_, url):
+        body = json.dumps({"features": {"age": 30, "income": 41.5, "visits": 2}}).encode()
+        asked = urllib.request.Request(f"{url}/models/churn/predict", body, method="POST")
+        with urllib.request.urlopen(asked, timeout=60) as answer:
+            assert 0 < json.loads(answer.read())["probability"] < 1
+
+
+@pytest.mark.needs("mlflow")
+def test_every_command_of_from_mlflow_does_what_its_page_says(tmp_path):
+    shutil.copy(EXAMPLES / "from_mlflow" / "train.py", tmp_path)
+    *lines, last = commands("from_mlflow")
+    port = str(free_port())
+    printed = shell(tmp_path, [line.replace("5000", port) for line in lines])
     with Project(tmp_path) as project:
-        done = project.release(run)
-        project.deploy("churn")
-        answer = project.predict("churn", [{"age": 30, "income": 41.5, "visits": 2}])[0]
-    assert done.semantic_version == "1.0.0"
-    assert 0 < answer["probability"] < 1
+        (release,) = project.releases("churn")
+        origin = project.release_show(release["release"])["lineage"]["more"]["origin"]
+        assert (origin["from"], origin["opened"]) == ("mlflow:models:/churn/1", "apart")
+        assert project.status()[0].live == "1"
+    assert "probability" in printed
+    serves(tmp_path, last)
+
+
+def test_every_command_of_from_notebook_does_what_its_page_says(tmp_path):
+    shutil.copy(EXAMPLES / "from_notebook" / "train.py", tmp_path)
+    lines = commands("from_notebook")
+    place = lines.index("python train.py") + 1
+    name = {f"GIT_{role}_{part}": "tests" for role in ("AUTHOR", "COMMITTER") for part in ("NAME", "EMAIL")}
+    run = shell(tmp_path, lines[:place], **name).split()[-1]
+    assert run.startswith("run_")
+    printed = shell(tmp_path, [line.replace("RUN", run) for line in lines[place:]], **name)
+    assert run[:12] in printed
+    with Project(tmp_path) as project:
+        (release,) = project.releases("churn")
+        assert project.release_show(release["release"])["lineage"]["run"] == run
+        assert project.release_show(release["release"])["lineage"]["commit"]
+        assert project.status()[0].live == "1"
+    assert "probability" in printed
+
+
+def test_without_the_commit_the_release_says_what_is_missing(tmp_path):
+    shutil.copy(EXAMPLES / "from_notebook" / "train.py", tmp_path)
+    lines = commands("from_notebook")
+    run = shell(tmp_path, ["python train.py"]).split()[0]
+    with pytest.raises(AssertionError, match="in no git repository"):
+        shell(tmp_path, [lines[-3].replace("RUN", run)])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import urllib.request
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -13,7 +14,13 @@ import pytest
 from catboost import CatBoostClassifier, CatBoostRegressor
 
 from seatrial import Project
-from seatrial.training.estimator import EstimatorFailed
+from seatrial.core.signature import encode
+from seatrial.core.types import Field
+from seatrial.releases.ladder import choose
+from seatrial.releases.native import capture
+from seatrial.training.estimator import EstimatorFailed, controlled
+from seatrial.training.evaluation import fit_part
+from seatrial.training.rows import training_rows
 from seatrial.verbs.external import BadSample
 from tests.journeys.worlds import served
 
@@ -118,6 +125,22 @@ def test_a_text_that_was_not_declared_as_a_category_is_refused_in_catboosts_word
     project, _ = world
     with pytest.raises(EstimatorFailed, match="Bad value for num_feature"):
         project.train("forgot")
+
+
+@pytest.mark.parametrize("maker", ["catboost.CatBoostClassifier", "lightgbm.LGBMClassifier", "xgboost.XGBClassifier"])
+def test_a_booster_that_is_given_numbers_by_name_is_released_in_its_own_form(world, maker):
+    project, _ = world
+    named, table = project.definitions.model("forgot"), loans()
+    declared = replace(named, estimator=maker, params={}, features=["request:income", "request:term"])
+    rows = training_rows(declared, table, cutoff_us=None)
+    request = tuple(Field(name, "float", nullable=True) for name in ("income", "term"))
+    with controlled(declared, []):
+        fitted = fit_part(declared, rows, request, np.arange(rows.size))
+    native = capture(fitted.estimator, "binary")
+    inputs, _ = encode(fitted.signature, rows.at(np.arange(rows.size)))
+    form = choose(native, inputs, fitted.signature, "named", threshold=0.5)
+    assert (form.format, form.parity.flipped) == (native.format, 0)
+    assert form.runtime.score(inputs) == pytest.approx(fitted.score(declared, rows, np.arange(rows.size)), abs=1e-9)
 
 
 @pytest.mark.parametrize(("kind", "form"), [(CatBoostClassifier, "file"), (CatBoostRegressor, "object")])

@@ -258,3 +258,12 @@ def test_a_story_puts_pictures_of_reports_between_its_words():
     assert markup.open == []
     assert [tag for tag, _ in markup.tags].count("svg") == 2
     assert ("section", {"class": "chapter loud"}) in markup.tags
+
+
+def test_of_several_classes_the_page_tells_how_often_the_model_was_right():
+    page = html(report(task="multiclass"))
+    assert "How often it was right" in page
+    assert "accuracy" in page
+    assert "was right" in page
+    assert "mean of the labels" not in page
+    assert "mean of the labels" in html(report())

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import zipfile
 from functools import cache
+from io import BytesIO
 from typing import Any
 
 import msgspec
@@ -14,6 +16,7 @@ from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from sklearn.tree import DecisionTreeClassifier
 
 from seatrial.core.signature import Signature
 from seatrial.core.types import Field
@@ -101,6 +104,27 @@ def own_format(name: str) -> tuple[Manifest, dict[str, bytes]]:
         msgspec.structs.replace(manifest, model_format=native.format, parity=told, files=file_entries(kept)),
         kept,
     )
+
+
+def crashing() -> tuple[NativeModel, NDArray[np.float32], NDArray[np.float32]]:
+    """A model of one input, a row that kills the process which scores it, and one that does not.
+
+    It is a tree whose left child is far outside of its nodes, as a forged file could have it.
+    """
+    native = capture(DecisionTreeClassifier(max_depth=1).fit(rows(missing=False)[:, :1], labels()), "binary")
+    tree = native.load().tree_
+    threshold, left = tree.threshold[0], tree.children_left
+    forged = BytesIO()
+    with zipfile.ZipFile(BytesIO(native.data)) as given, zipfile.ZipFile(forged, "w") as made:
+        for name in given.namelist():
+            data = given.read(name)
+            if name.endswith(".npy") and b"left_child" in data:
+                at = data.index(b"\n") + 1
+                assert np.frombuffer(data[at : at + 8], "<i8")[0] == left[0]
+                data = data[:at] + np.array([1 << 40], "<i8").tobytes() + data[at + 8 :]
+            made.writestr(name, data)
+    at_left, at_right = (np.array([[threshold + by]], np.float32) for by in (-1, 1))
+    return NativeModel("skops", forged.getvalue(), "binary"), at_left, at_right
 
 
 @cache

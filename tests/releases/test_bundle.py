@@ -9,12 +9,12 @@ import pytest
 from seatrial.core.identity import canonical_json, digest
 from seatrial.releases import bundle as bundles
 from seatrial.releases.bundle import BadFiles, BundleDamaged, BundleMissing, BundleUnsafe, open_bundle, pack
-from seatrial.releases.manifest import ManifestTooNew, file_entries, release_id, write_manifest
+from seatrial.releases.manifest import ManifestTooNew, ManifestUnreadable, file_entries, release_id, write_manifest
 from seatrial.releases.signing import SignatureRefused, sign, signing_key
 from tests.releases.factories import manifest_and_files
 
 MANIFEST, FILES = manifest_and_files()
-REFUSED = (BundleDamaged, BundleUnsafe, SignatureRefused)
+REFUSED = (BundleDamaged, BundleUnsafe, SignatureRefused, ManifestUnreadable)
 
 
 @pytest.fixture(scope="module")
@@ -214,3 +214,18 @@ def test_an_unsafe_name_is_not_packed(key, name):
 
 def test_the_manifest_names_every_file_by_its_digest():
     assert MANIFEST.files["model.onnx"].digest == digest(FILES["model.onnx"])
+
+
+@pytest.mark.parametrize(
+    "edit", [lambda data: data + b" ", lambda data: b"\n" + data, lambda data: data.replace(b",", b", ", 1)]
+)
+def test_white_space_in_the_signature_is_another_bundle(packed, trusted, edit):
+    changed = rewritten(packed, lambda files: files | {"signature.json": edit(files["signature.json"])})
+    assert reason(changed, trusted) == "not_canonical"
+
+
+def test_an_edited_manifest_is_refused_with_a_reason(packed, trusted):
+    spaced = rewritten(packed, lambda files: files | {"manifest.json": files["manifest.json"] + b" "})
+    assert reason(spaced, trusted) == "not_canonical"
+    broken = rewritten(packed, lambda files: files | {"manifest.json": b"{"})
+    assert reason(broken, trusted) == "unreadable"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import shutil
 import sys
+from contextlib import contextmanager
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -208,7 +209,12 @@ def test_the_drill_for_a_key_that_leaked(folder, tmp_path):
         # 2. revoke
         with pytest.raises(UsageError, match="no reason"):
             project.key_revoke(leaked.keyid, reason="")
+        assert project.status()[0].distrusted is None
         assert "rotate" in project.key_revoke(leaked.keyid, reason="found in a public repository").next
+        # what is live goes on answering, and that it is not trusted any more is told
+        (status,) = project.status()
+        assert (status.live, status.distrusted) == ("2", leaked.keyid)
+        assert status.next.endswith(f"seatrial releases resign --by {leaked.keyid}")
     # 3. everything that it signed is refused, by name, and nothing is signed with it any more
     for release in (first, second, str(forged)):
         assert reason_of(folder, release) == "revoked_key"
@@ -221,6 +227,7 @@ def test_the_drill_for_a_key_that_leaked(folder, tmp_path):
         new = project.key_rotate(reason="the old one leaked").id
         done = project.release_resign(by=leaked.keyid, reason="packed before the leak")
         assert (done.key, done.releases, done.routes) == (new, [first, second], ["heavy"])
+        assert project.status()[0].distrusted is None
         assert {project.release_verify(id).signed_by for id in (first, second)} == {new}
         # the ids are the same: a release does not depend on who signed it
         assert {first, second} <= {one["release"] for one in project.releases()}
@@ -244,6 +251,32 @@ def test_the_drill_for_a_key_that_leaked(folder, tmp_path):
     with Project(folder) as project:
         back = project.rollback("heavy", reason="drill")
         assert (back.live, back.settled) == (first, False)
+
+
+def test_a_service_that_runs_follows_the_drill(folder):
+    with Project(folder) as project, serving(project) as service:
+        leaked = project.signing_key.keyid
+        assert service.distrusted == {}
+        project.key_revoke(leaked, reason="found in a public repository")
+        service.refresh()
+        assert leaked in service.distrusted["heavy"]
+        assert service.state()["ready"]
+        project.key_rotate(reason="the old one leaked")
+        service.refresh()
+        assert service.distrusted.keys() == {"heavy"}
+        project.release_resign(by=leaked, reason="packed before the leak")
+        service.refresh()
+        assert service.distrusted == {}
+        assert service.state()["refused"] == {}
+
+
+@contextmanager
+def serving(project):
+    """What `seatrial serve` serves, without its sockets."""
+    service = project._service(replay=False)
+    service.refresh()
+    yield service
+    service.close()
 
 
 def test_a_bundle_that_was_not_packed_here_is_not_signed_again(folder):

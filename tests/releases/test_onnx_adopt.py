@@ -2,6 +2,7 @@
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from onnx import TensorProto, helper
 from skl2onnx import to_onnx as sklearn_to_onnx
@@ -11,7 +12,7 @@ from sklearn.preprocessing import StandardScaler
 
 from seatrial.releases.onnx_adopt import NotAdopted
 from seatrial.releases.onnx_export import adopt
-from seatrial.releases.runtime import Runtime
+from seatrial.releases.runtime import ModelUnreadable, Runtime, session
 from tests.releases.factories import labels, rows
 
 GIVEN = rows(missing=False)[:200] / np.array([1, 10, 2013, 1], np.float32)
@@ -189,3 +190,62 @@ def test_a_graph_that_is_no_score_for_each_row_is_refused_with_the_reason(make, 
     with pytest.raises(NotAdopted, match=words) as refused:
         adopt(make(), task, 4)
     assert refused.value.expected
+
+
+def elsewhere(name, location="secret.bin", kind=TensorProto.FLOAT, dims=(2, 1)):
+    """A tensor whose values are in another file."""
+    tensor = TensorProto(name=name, data_type=kind, dims=dims, data_location=TensorProto.EXTERNAL)
+    tensor.external_data.add(key="location", value=location)
+    return tensor
+
+
+def branch(name, weights=(), nodes=()):
+    given = nodes or [helper.make_node("Identity", ["weights"], [name])]
+    return helper.make_graph(
+        given, name, [], [helper.make_tensor_value_info(name, TensorProto.FLOAT, [2, 1])], list(weights)
+    )
+
+
+def with_weights_elsewhere(where):
+    """sigmoid(x @ w), w being a file's, hidden in some part of the graph."""
+    truth = onnx.numpy_helper.from_array(np.array(True), "truth")
+    inits, functions = [truth], []
+    hidden = branch("one", [elsewhere("weights")])
+    if where == "If":
+        first = [helper.make_node("If", ["truth"], ["w"], then_branch=hidden, else_branch=hidden)]
+    elif where == "If in If":
+        inner = branch("o", nodes=[helper.make_node("If", ["truth"], ["o"], then_branch=hidden, else_branch=hidden)])
+        first = [helper.make_node("If", ["truth"], ["w"], then_branch=inner, else_branch=inner)]
+    elif where == "Constant":
+        first = [helper.make_node("Constant", [], ["w"], value=elsewhere(""))]
+    elif where == "sparse":
+        values, places = elsewhere("w", dims=(2,)), onnx.numpy_helper.from_array(np.array([0, 1]), "")
+        first = []
+    else:
+        body = [helper.make_node("Constant", [], ["o"], value=elsewhere(""))]
+        functions = [helper.make_function("own", "w", [], ["o"], body, [helper.make_opsetid("", 17)])]
+        first = [helper.make_node("w", [], ["w"], domain="own")]
+    last = [helper.make_node("MatMul", ["x", "w"], ["z"]), helper.make_node("Sigmoid", ["z"], ["p"])]
+    shapes = [helper.make_tensor_value_info(*one) for one in (("x", 1, ["n", 2]), ("p", 1, ["n", 1]))]
+    graph = helper.make_graph([*first, *last], "g", shapes[:1], shapes[1:], inits)
+    if where == "sparse":
+        graph.sparse_initializer.append(helper.make_sparse_tensor(values, places, [2, 1]))
+    imports = [helper.make_opsetid("", 17), helper.make_opsetid("own", 1)]
+    return helper.make_model(graph, opset_imports=imports, ir_version=8, functions=functions).SerializeToString()
+
+
+@pytest.mark.parametrize("where", ["If", "If in If", "Constant", "sparse", "function"])
+def test_weights_in_another_file_are_refused_wherever_in_the_graph_they_are(where, tmp_path, monkeypatch):
+    np.array([3.0, 4.0], np.float32).tofile(tmp_path / "secret.bin")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(NotAdopted, match="keeps its weights in other files"):
+        adopt(with_weights_elsewhere(where), "binary", 2)
+
+
+def test_a_graph_that_got_into_a_bundle_reads_no_other_file(tmp_path, monkeypatch):
+    np.array([3.0, 4.0], np.float32).tofile(tmp_path / "secret.bin")
+    monkeypatch.chdir(tmp_path)
+    data = with_weights_elsewhere("If")
+    assert onnxruntime.InferenceSession(data).run(None, {"x": np.ones((1, 2), np.float32)})  # onnxruntime alone does
+    with pytest.raises(ModelUnreadable):
+        session(data, 1)

@@ -13,8 +13,8 @@ from sklearn.linear_model import LogisticRegression
 from seatrial.core.signature import NamedRows
 from seatrial.releases.native import NativeModel, capture
 from seatrial.releases.runtime import MissingNotAccepted, ModelUnreadable, WrongShape
-from seatrial.releases.supervised import ChildUnavailable, ScoringFailed, SupervisedRuntime
-from tests.releases.factories import classifier, labels, rows
+from seatrial.releases.supervised import ChildRestarting, ChildUnavailable, ScoringFailed, SupervisedRuntime
+from tests.releases.factories import classifier, crashing, labels, rows
 
 ENDING = 30.0
 
@@ -159,30 +159,50 @@ def test_a_child_that_does_not_answer_in_time_is_killed_and_the_next_call_starts
 
 
 def test_a_row_that_kills_the_child_twice_is_refused_and_others_are_answered():
-    """A tree whose left child is far outside of its nodes, as a forged file could have it."""
-    import zipfile
-    from io import BytesIO
-
-    from sklearn.tree import DecisionTreeClassifier
-
-    native = capture(DecisionTreeClassifier(max_depth=1).fit(rows(missing=False)[:, :1], labels()), "binary")
-    threshold = native.load().tree_.threshold[0]
-    left = native.load().tree_.children_left
-    forged = BytesIO()
-    with zipfile.ZipFile(BytesIO(native.data)) as given, zipfile.ZipFile(forged, "w") as made:
-        for name in given.namelist():
-            data = given.read(name)
-            if name.endswith(".npy") and b"left_child" in data:
-                at = data.index(b"\n") + 1
-                assert np.frombuffer(data[at : at + 8], "<i8")[0] == left[0]
-                data = data[:at] + np.array([1 << 40], "<i8").tobytes() + data[at + 8 :]
-            made.writestr(name, data)
-    child = SupervisedRuntime("skops", forged.getvalue(), "binary", 1)
-    right = np.array([[threshold + 1]], np.float32)
-    assert child.score(right).shape == (1,)
+    native, kills, good = crashing()
+    child = SupervisedRuntime(native.format, native.data, native.task, 1)
+    assert child.score(good).shape == (1,)
     with pytest.raises(ChildUnavailable, match=r"died twice on the same 1 rows: signal 11"):
-        child.score(np.array([[threshold - 1]], np.float32))
-    assert child.score(right).shape == (1,)
+        child.score(kills)
+    assert child.score(good).shape == (1,)
+
+
+def test_whoever_may_not_wait_is_told_that_the_child_starts_again_and_when_it_has():
+    child = started(classifier("lightgbm")[1])
+    wanted, pid = child.score_now(rows()[:5]), child.pid
+    os.kill(pid, signal.SIGKILL)
+    with pytest.raises(ChildRestarting) as first:
+        child.score_now(rows()[:5])
+    assert (first.value.died, first.value.http_status) == (True, 503)
+    assert first.value.facts["retry_after"] >= 1
+    assert not running(pid)
+    first.value.started.result(ENDING)
+    np.testing.assert_array_equal(child.score_now(rows()[:5]), wanted)
+    assert child.pid != pid
+
+
+def test_several_calls_share_one_start_and_whoever_waits_gets_its_answer():
+    child = started(classifier("lightgbm")[1])
+    wanted = child.score(rows()[:5])
+    child.close()
+    refused = []
+    for _ in range(3):
+        with pytest.raises(ChildRestarting) as one:
+            child.score_now(rows()[:5])
+        refused.append(one.value)
+    assert not any(one.died for one in refused)
+    assert len({id(one.started) for one in refused}) == 1
+    np.testing.assert_array_equal(child.score(rows()[:5]), wanted)
+    assert child.pid == refused[0].started.result().process.pid
+
+
+def test_a_child_that_is_being_started_is_closed_too():
+    child = started(classifier("lightgbm")[1])
+    child.close()
+    with pytest.raises(ChildRestarting) as refused:
+        child.score_now(rows()[:5])
+    child.close()
+    assert not running(refused.value.started.result().process.pid)
 
 
 def test_what_the_estimator_raises_is_told_without_ending_the_child():

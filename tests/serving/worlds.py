@@ -147,19 +147,21 @@ class Keys:
 SERVER = """
 import json, sys
 from pathlib import Path
-from seatrial.releases.signing import trusted_keys
+from seatrial.releases.keyring import WatchedKeys
 from seatrial.serving import service
 from seatrial.stores.objects import ObjectStore
 from seatrial.stores.prediction_log import PredictionLog
 home, options = Path(sys.argv[1]), json.loads(sys.argv[2])
 log = PredictionLog(home / "log")
-trusted = trusted_keys(home / "keys")
+trusted = WatchedKeys(home / "keys")
+refuse = options.get("refuse_distrusted", False)
 if "bundle" in options:
     path = Path(options["bundle"])
-    serving = service.from_bundle(path, trusted_keys=trusted, log=log, replay=options.get("replay", False))
+    serving = service.from_bundle(path, trusted_keys=trusted, log=log, replay=options.get("replay", False),
+                                  refuse_distrusted=refuse)
 else:
     serving = service.load(routes=home / "routes", read_bundle=ObjectStore(home / "objects").read, trusted_keys=trusted,
-                           online=None, log=log)
+                           online=None, log=log, refuse_distrusted=refuse)
 from seatrial.serving.http import Front
 front = Front(serving, slow_seconds=options.get("slow_seconds", 20.0))
 def started(url):

@@ -119,13 +119,34 @@ def test_the_interval_holds_the_truth_about_as_often_as_it_says():
 
 @pytest.mark.parametrize(
     ("hours", "unit", "clusters"),
-    [(24 * 800, "week", 115), (24 * 30, "day", 30), (24 * 6, "6 hours", 24), (40, "hour", 40), (10, "row", 100)],
+    [(24 * 800, "week", 115), (24 * 30, "day", 30), (24 * 6, "6 hours", 24), (40, "hour", 40), (10, "hour", 10)],
 )
 def test_the_longest_block_of_time_is_taken_of_which_there_are_twenty(hours, unit, clusters):
     rows = max(100, hours)
     at_us = np.linspace(0, hours * HOUR_US - 1, rows).astype(np.int64)
     drawn = bootstrap.resample(rows, seed=0, at_us=at_us, replicates=3)
     assert (drawn.unit, drawn.clusters) == (unit, clusters)
+
+
+@pytest.mark.parametrize(("every", "unit"), [(7 * 24, "week"), (24, "day"), (2, "hour")])
+def test_fewer_than_twenty_batches_are_drawn_whole_and_told_to_be_few(every, unit):
+    random = np.random.default_rng(5)
+    batches, size = 15, 400
+    luck = np.repeat(random.normal(size=batches), size)
+    labels = (luck + random.normal(size=luck.size) > 0) * 1.0
+    scores = np.full(labels.size, 0.6)
+    at_us = np.repeat(np.arange(batches), size) * every * HOUR_US
+    drawn = bootstrap.resample(labels.size, seed=0, at_us=at_us)
+    assert (drawn.unit, drawn.clusters, drawn.as_plain()["few"]) == (unit, 15, True)
+    low, high = bootstrap.intervals("binary", labels, scores, drawn)["accuracy"]
+    of_batch = labels.reshape(batches, size).mean(axis=1)
+    error = of_batch.std(ddof=1) / np.sqrt(batches)  # the textbook's, of a mean of 15 independent batches
+    assert high - low == pytest.approx(2 * 1.96 * error, rel=0.15)
+
+
+def test_rows_within_an_hour_are_no_independent_ones():
+    drawn = bootstrap.resample(1000, seed=0, at_us=np.arange(1000) * 1_000_000)
+    assert (drawn.unit, drawn.as_plain()["few"]) == ("1/500 of the rows", True)
 
 
 def test_few_clusters_are_told():

@@ -53,3 +53,20 @@ def test_a_line_that_was_cut_off_is_left_out_and_a_newer_format_refused(tmp_path
     file.write_bytes(file.read_bytes().replace(b'"format":1', b'"format":2'))
     with pytest.raises(FailuresTooNew):
         log.count(window=HOUR)
+
+
+def test_failures_are_told_apart_by_the_release_that_was_to_answer(tmp_path):
+    log = FailureLog(tmp_path / "failures")
+    for release in ("rel_a", "rel_b", "rel_b", ""):
+        log.add("late", 500, AT_US, release)
+    log.close()
+    found = {release: log.count(window=HOUR, deployment="late", release=release) for release in ("rel_a", "rel_b", "")}
+    assert found == {"rel_a": 1, "rel_b": 2, "": 1}
+    assert log.count(window=HOUR) == 4
+
+
+def test_counts_of_an_older_version_name_no_release(tmp_path):
+    (tmp_path / "old.jsonl").write_text(
+        f'{{"format":1,"minute_us":{AT_US},"deployment":"late","status":503,"count":5}}\n'
+    )
+    assert FailureLog(tmp_path).count(window=HOUR, release="") == 5

@@ -98,9 +98,23 @@ def test_another_change_gives_another_patch_digest(repository):
 
 
 @needs_git
-def test_an_untracked_file_makes_the_tree_dirty(repository):
+def test_an_untracked_file_makes_the_tree_dirty_only_when_the_definitions_use_it(repository):
     (repository / "notes.txt").write_text("new\n")
-    assert code_of(repository)[0]["dirty"] is True
+    (repository / "page.html").write_text("new\n")
+    assert code_of(repository)[0]["dirty"] is False
+    (repository / "more.py").write_text("new\n")
+    code, patch = code_of(repository, "project.py", "more.py")
+    assert code["dirty"] is True
+    assert b"more.py" in patch
+
+
+@needs_git
+def test_a_definition_file_outside_of_the_repository_makes_it_dirty(repository, tmp_path_factory):
+    elsewhere = tmp_path_factory.mktemp("elsewhere") / "shared.py"
+    elsewhere.write_text("x = 1\n")
+    found = describe(repository, [repository / "project.py", elsewhere], 1)
+    assert found.facts["code"]["dirty"] is True
+    assert b"project.py" not in found.patch
 
 
 @needs_git

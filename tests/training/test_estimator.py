@@ -169,6 +169,16 @@ def test_an_unknown_parameter_is_named_with_the_nearest():
         build(LogisticRegression(), params={"max_itr": 5})
 
 
+class Quitter(LogisticRegression):
+    def fit(self, X, y):
+        raise SystemExit(3)
+
+
+def test_an_estimator_that_ends_the_process_is_a_failed_fit():
+    with pytest.raises(found.EstimatorFailed, match="SystemExit: 3"):
+        fitted(model(estimator=Quitter))
+
+
 def test_an_estimator_that_raises_is_told_in_its_own_words():
     with pytest.raises(found.EstimatorFailed, match="RuntimeError: ran out of ink at tree 12") as caught:
         fitted(model(estimator=Fussy))

@@ -254,3 +254,12 @@ def test_a_fairness_gap_is_only_for_decisions():
 )
 def test_a_gate_reads_as_a_sentence_by_which_it_can_be_waived(gate, words):
     assert str(gate) == words
+
+
+@pytest.mark.parametrize(("budget", "passed", "sure"), [(2.4, False, False), (2.6, True, False), (4, True, True)])
+def test_a_latency_is_judged_by_the_median_of_the_rounds_and_says_how_sure_it_is(budget, passed, sure):
+    seen = evidence(latency_ms=2.5, latency_range=(2.0, 3.0))
+    (result,) = judge([Gate.latency_at_most(budget)], seen)
+    assert result.passed is passed
+    assert "2 to 3 over the rounds" in result.reason
+    assert ("another try may decide otherwise" in result.reason) != sure

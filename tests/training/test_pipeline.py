@@ -344,6 +344,7 @@ def test_budgets_are_measured_only_when_a_gate_asks():
     latency, size, gap = fitted.gates
     assert fitted.passed
     assert latency.value > 0
+    assert "over the rounds; of the trained estimator on this machine, not of the ONNX form" in latency.reason
     assert size.value == pytest.approx(len(fitted.native.data), rel=0.1)
     assert gap.value is not None
     assert run(model(gates=[Gate.latency_at_most(0), Gate.size_at_most(1)]), table()).passed is False

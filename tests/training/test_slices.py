@@ -5,6 +5,7 @@ from sklearn.metrics import roc_auc_score
 
 from seatrial.training.gates import Gate
 from seatrial.training.rows import TrainingColumnMissing
+from seatrial.training.slices import NotSliced
 from tests.training.factories import model, put, run, table
 
 
@@ -56,6 +57,17 @@ def test_numbers_are_cut_into_quarters_of_the_training_part_and_few_of_them_are_
         f"above {edges[2]:g}",
     }
     assert by_name(found["stops"]).keys() == {"0", "1", "2", "3"}
+
+
+def test_quarters_whose_edges_look_alike_stay_four_slices():
+    seconds = 1_700_000_000 + np.random.default_rng(0).integers(0, 1000, 1000)
+    found = run(model(slices=["started"]), table(1000).append_column("started", pa.array(seconds))).slices["started"]
+    edges = np.quantile(seconds[:798], [0.25, 0.5, 0.75])
+    tested = np.searchsorted(edges, seconds[800:])
+    assert sorted(one["rows"] for one in found["slices"]) == sorted(np.bincount(tested))
+    assert len(by_name(found)) == 4
+    apart = [float(name.split()[2]) for name in by_name(found) if name.startswith("up to")]
+    assert apart == pytest.approx(edges[:1], abs=50)
 
 
 def test_missing_values_are_a_slice_and_rare_ones_are_one_together():
@@ -126,3 +138,24 @@ def test_a_fairness_gap_is_the_largest_difference_between_groups():
     (alone,) = run(model(gates=[Gate.fairness_gap_at_most(1.0, by="region", min_rows=110)]), with_region()).gates
     assert "two are compared" in alone.reason
     assert alone.passed is False
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ([["a"], ["b"]] * 500, "is list"),
+        ([{"a": 1}, {"a": 2}] * 500, "is struct"),
+        ([b"ab", b"\xff\xfe"] * 500, "is bytes that are no UTF-8"),
+    ],
+)
+def test_a_column_without_plain_values_is_refused_before_anything_is_fitted(values, words):
+    given = table(1000).append_column("tags", pa.array(values))
+    stages = []
+    with pytest.raises(NotSliced, match=f"sliced by 'tags', which {words}"):
+        run(model(slices=["tags"]), given, progress=lambda stage, done, total: stages.append(stage))
+    assert "fit" not in stages
+
+
+def test_bytes_that_are_text_are_slices():
+    given = table(1000).append_column("code", pa.array([b"ab", b"cd"] * 500))
+    assert by_name(run(model(slices=["code"]), given).slices["code"]).keys() == {"ab", "cd"}

@@ -156,3 +156,13 @@ def test_a_tuned_run_is_trained_with_the_best_and_reproduced_without_tuning(tmp_
         plain = project.record(project.train(tune=False).run).body
     assert "tuning" not in plain
     assert plain["definition"]["params"]["num_leaves"] == "7"
+
+
+def test_which_parameters_mattered_is_told_of_two_parameters_and_eight_trials(tmp_path):
+    space = {**C, "fit_intercept": Tune.choice([True, False])}
+    weights = tuned(tmp_path / "a", space, trials=8, pruner=False).record["importance"]
+    assert set(weights) == set(space)
+    assert sum(weights.values()) == pytest.approx(1, abs=1e-4)
+    assert list(weights.values()) == sorted(weights.values(), reverse=True)
+    assert tuned(tmp_path / "b", space, trials=7, pruner=False).record["importance"] == {}
+    assert tuned(tmp_path / "c", trials=8, pruner=False).record["importance"] == {}

@@ -155,7 +155,7 @@ def test_a_snapshot_shows_its_columns_its_expectations_and_what_changed(folder, 
     assert "▁" in text
     assert html.count("<svg") == 3  # id, at, amount; a few texts are a list
     assert run([*args, "--json", "snapshots", "show", "orders"]) == 0
-    shown = json.loads(capsys.readouterr().out)["result"]
+    shown = json.loads(capsys.readouterr().out)
     assert [one["passed"] for one in shown["expectations"]] == [True, True]
     assert shown["changed_columns"] == ["id", "at", "amount", "shop"]
     assert sum(shown["profile"]["columns"][0]["bins"]) == 40

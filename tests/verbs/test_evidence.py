@@ -100,6 +100,7 @@ def test_intervals_and_slices_are_shown_when_the_run_has_them(project):
     assert "0.91 to 0.97" in text
     assert "90% interval" in text
     assert "By `size` it is worst for `big`." in text
+    assert "The worst slice is `size` = `big`: roc_auc 0.61 on 100 rows; " in text
     assert "too few to judge" in text
     assert "worst" in html(card)
 

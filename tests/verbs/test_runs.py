@@ -67,7 +67,10 @@ def test_two_runs_are_compared_by_metrics_gates_and_every_input(world):
     assert kinds[:3] == [("data", "departures"), ("code", "project.py"), ("parameter", "num_leaves")]
     assert ("declaration", "gates") in kinds
     assert ("commit", "commit") in kinds
-    assert found.differences[0].detail[0] == "changed: delay, 1 of 400 cells"
+    assert found.differences[0].detail[:2] == (
+        "by flight: 0 rows added, 0 removed, 1 changed, 399 unchanged",
+        "changed: delay, in 1 row",
+    )
 
 
 def test_a_run_and_itself_are_the_same(world):
@@ -105,7 +108,7 @@ def test_the_comment_says_what_moved_and_what_was_changed(world):
     assert text.startswith("### `late`: ❌ 1 of 1 gates say no\n")
     assert "| metric | base | this | change |" in text
     assert "- `num_leaves`: 7 → 3" in text
-    assert "  - changed: delay, 1 of 400 cells" in text
+    assert "  - changed: delay, in 1 row" in text
     assert "**Environment:** the same" in text
     assert text.count("<details") == text.count("</details>") == 3
 
@@ -221,3 +224,17 @@ def test_with_fewer_runs_than_are_needed_nothing_is_compared(tmp_path):
     write_project(tmp_path)
     with Project(tmp_path) as project, pytest.raises(UsageError, match="are 0 runs of any model"):
         project.run_compare()
+
+
+def test_a_row_that_went_is_one_row_and_not_a_change_of_every_cell_behind_it(folder):
+    with Project(folder) as project:
+        before = project.train("late").run
+        rewrite(folder, "departures", lambda rows: rows.slice(1))
+        after = project.train("late").run
+        found = project.run_compare(before, after)
+        (data,) = [one for one in found.differences if one.name == "departures"]
+        words = "\n".join(data.detail)
+        diff = str(project.snapshots_diff(*dict.fromkeys(one["id"] for one in project.snapshots("departures")[-2:])))
+    for told in (words, diff):
+        assert "0 rows added, 1 removed, 0 changed" in told
+        assert "cells" not in told

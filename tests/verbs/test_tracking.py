@@ -34,7 +34,7 @@ def committed(commit: str = "a" * 40) -> Origin:
     return Origin("script", "train.py", commit, "" if commit else "train.py is not committed")
 
 
-def logged(project, origin, model=MODEL, parts=PARTS, target="target"):
+def logged(project, origin, model=MODEL, parts=PARTS, target="target", **more):
     return log_fit(
         project.found() or project,
         model,
@@ -45,6 +45,7 @@ def logged(project, origin, model=MODEL, parts=PARTS, target="target"):
         target=target,
         words={"owner": "crm", "runbook": "r.md"},
         origin=origin,
+        **more,
     )
 
 
@@ -54,9 +55,49 @@ def test_a_logged_fit_has_the_metrics_of_its_test_rows(project):
     assert run.rows == {"train": 200, "test": 100}
     (listed,) = project.runs()
     assert (listed["run"], listed["passed"]) == (run.run, True)
+    logged(project, committed(""))
+    assert [one["commit"] for one in project.runs()] == ["a" * 8, ""]  # no "+" where there is no commit
     shown = project.run_show(run.run)
     assert shown["definition"]["params"]["C"] == "1"
     assert shown["training_set"].startswith("tset_")
+
+
+def test_a_logged_fit_has_intervals_and_the_slices_that_were_asked_for(project):
+    towns = X.assign(town=np.where(X.age % 2 == 0, "Ulm", "Kiel"))
+    y = Y.where(towns.town == "Kiel", 1 - Y)  # in Ulm it is the other way round
+    run = logged(project, committed(), parts=(towns[:60], Y[:60], towns[60:], y[60:]), slices=["town"])
+    low, high = run.intervals["of"]["roc_auc"]
+    assert low < run.metrics["roc_auc"] < high
+    body = project.run_show(run.run)
+    assert body["intervals"]["level"] == 0.95
+    slices = {one["value"]: one for one in body["slices"]["town"]["slices"]}
+    ulm = (towns.town == "Ulm").to_numpy()[60:]
+    scores = MODEL.predict_proba(X[60:])[:, 1]
+    assert slices["Kiel"]["metrics"]["roc_auc"] == pytest.approx(roc_auc_score(y[60:][~ulm], scores[~ulm]), abs=1e-6)
+    assert slices["Ulm"]["rows"] == ulm.sum()
+    assert slices["Ulm"]["metrics"]["roc_auc"] < 0.5
+    card = project.release_card(project.release(run.run).id).text
+    assert f"{low:.4g} to {high:.4g}" in card
+    assert f"The worst slice is `town` = `Ulm`: roc_auc {slices['Ulm']['metrics']['roc_auc']:.4g} on" in card
+    with pytest.raises(BadFit, match="no column 'twon'"):
+        logged(project, committed(), parts=(towns[:60], Y[:60], towns[60:], y[60:]), slices=["twon"])
+
+
+@pytest.mark.parametrize("task", ["multiclass", "regression", "one test row", "one class"])
+def test_any_logged_fit_has_the_intervals_that_its_test_rows_allow(project, task):
+    outcome = {"multiclass": X.age // 25, "regression": X.age * 1.5}.get(task, Y)
+    model = LinearRegression() if task == "regression" else LogisticRegression(max_iter=1000)
+    last = 201 if task == "one test row" else 300
+    tested = outcome[200:last] * (0 if task == "one class" else 1)
+    parts = (X[:200], outcome[:200], X[200:last], tested)
+    run = logged(project, committed(), model=model.fit(X[:200], outcome[:200]), parts=parts, slices=["age"])
+    of = run.intervals["of"]
+    assert set(of) == set(run.metrics)
+    for name, value in run.metrics.items():
+        assert of[name] is None or value is None or of[name][0] - 1e-9 <= value <= of[name][1] + 1e-9
+    if task in ("multiclass", "regression"):
+        assert all(of.values())
+    assert project.run_show(run.run)["slices"]["age"]["slices"]
 
 
 def test_a_fit_of_committed_code_is_released_deployed_and_answers(project):
@@ -88,6 +129,8 @@ def test_a_fit_of_code_in_no_commit_is_kept_and_not_released(project):
         ((X[:200], Y[:199], X[200:], Y[200:]), "200 rows and 199 outcomes"),
         ((X[:200], Y[:200], X[["age"]][200:], Y[200:]), "other columns"),
         ((X.assign(target=1)[:200], Y[:200], X[200:], Y[200:]), "have a column 'target'"),
+        ((X[:200], Y[:200], X[:0], Y[:0]), "the test part has no rows"),
+        ((X[:0], Y[:0], X[200:], Y[200:]), "the training part has no rows"),
     ],
 )
 def test_what_does_not_belong_together_is_refused(project, parts, words):
@@ -165,10 +208,73 @@ def test_a_run_in_a_run_is_refused_and_the_outer_one_goes_on(project):
     assert [one["model"] for one in project.runs()] == ["outer", "next"]
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), "much", None, True])
-def test_a_metric_is_a_finite_number(project, value):
-    with project.run("trial") as run, pytest.raises(UsageError, match="finite number"):
+@pytest.mark.parametrize("value", ["much", None, True])
+def test_a_metric_is_a_number(project, value):
+    with project.run("trial") as run, pytest.raises(UsageError, match="A number is expected"):
         run.log(loss=value)
+
+
+@pytest.mark.parametrize("step", [1.5, "1", True])
+def test_a_step_is_a_whole_number(project, step):
+    with project.run("trial") as run:
+        with pytest.raises(UsageError, match="A whole number is expected"):
+            run.log(step=step, loss=1.0)
+        run.log(step=np.int64(3), loss=1.0)
+    assert run.metrics == {"loss": [[3.0, 1.0]]}
+
+
+def test_a_loss_that_diverges_is_kept_as_what_it_is_and_fails_no_block(project, capsys):
+    with project.run("trial") as run:
+        for loss in (0.9, float("inf"), float("nan")):
+            run.log(loss=loss)
+    found = project.run_show(run.id)
+    assert (found["state"], found["metrics"]) == ("finished", {"loss": "nan"})
+    assert [value for _, value in found["series"]["loss"]] == [0.9, "inf", "nan"]
+    assert run_command(["runs", "show", run.id, "--project", str(project.folder)]) == 0
+    assert "nan" in capsys.readouterr().out
+    assert "<td" in project.run_page(run.id)
+
+
+def test_the_page_of_a_run_of_numbers_has_a_line_for_each_series(project):
+    with project.run("trial") as run:
+        for loss, auc in ((0.9, 0.5), (0.5, 0.6), (0.4, 0.7)):
+            run.log(loss=loss, auc=auc)
+        run.log(best=0.7)
+        run.log_params(depth=3)
+        run.tag(idea="<wider>")
+    page = project.run_page(run.id)
+    assert page.count("<polyline") == 2
+    assert "&lt;wider&gt;" in page
+    assert "there is no model in it" in page
+    assert "seatrial reproduce" not in page
+
+
+def test_the_page_of_a_failed_block_shows_what_was_logged_before(project):
+    run = project.run("trial")
+
+    def block() -> None:
+        with run:
+            run.log(loss=0.9)
+            raise ZeroDivisionError("no rows")
+
+    with pytest.raises(ZeroDivisionError):
+        block()
+    page = project.run_page(run.id)
+    assert "no rows" in page
+    assert "0.9" in page
+
+
+@pytest.mark.parametrize(("commit", "words"), [("a" * 40, "logged from commit aaaaaaaaaaaa"), ("", "is not committed")])
+def test_the_page_of_a_logged_fit_shows_what_is_known_of_it(project, commit, words):
+    run = logged(project, committed(commit))
+    page = project.run_page(run.run)
+    assert words in page
+    assert "ROC AUC" in page
+    assert "Rings" not in page  # there are no folds and no constant guess
+    assert "Upright stroke" not in page
+    for wrong in ("seed and threads", "None, None", "seatrial reproduce", "It has no gates", "All 0 in effect"):
+        assert wrong not in page
+    assert (f"seatrial release {run.run}" in page) == bool(commit)
 
 
 def test_nothing_is_logged_outside_of_the_block(project):
@@ -210,3 +316,11 @@ def test_logged_and_tracked_runs_are_shown_and_compared_on_the_command_line(proj
     assert "it tracks numbers only" in shown
     assert run_command(["reproduce", first.run, *at]) != 0
     assert "was logged by code of somebody's own" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["churn", None])
+def test_a_model_whose_fits_were_only_logged_is_released_by_its_run_which_is_named(project, name):
+    run = logged(project, committed())
+    with pytest.raises(UsageError, match=run.run) as refused:
+        project.release(name)
+    assert refused.value.next == f"Run `seatrial release {run.run}`."

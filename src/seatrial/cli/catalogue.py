@@ -57,7 +57,7 @@ NOUNS: tuple[Line, ...] = (
     ("runs", "Trainings: list, show, compare, extract"),
     ("models", "Models, their versions and aliases: list, show, alias, history, card, delete"),
     ("releases", "Packed versions: list, show, verify, diff, card, sbom, delete, resign"),
-    ("deployments", "What is live: list, show"),
+    ("deployments", "What is live: list, show, status, advance"),
     ("alerts", "What fired: list, show, acknowledge, resolve"),
     ("proposals", "Proposed retrainings: list, show"),
     ("keys", "Keys that sign and are trusted: list, show, rotate, revoke, trust"),

@@ -32,6 +32,7 @@ ul.checks .found { color: var(--quiet); font-size: .9rem; display: block; }
 ul.checks .found.broken { color: var(--tone); }
 pre { background: var(--raised); padding: .7rem .9rem; border-radius: 8px; overflow-x: auto; font-size: .85rem; }
 code { overflow-wrap: anywhere; }
+.cells td:first-child { min-width: 0; } .cells td { overflow-wrap: anywhere; font-size: .95rem; }
 dl.where { display: grid; grid-template-columns: max-content minmax(0, 1fr); gap: .25rem 1.4rem; margin: .8rem 0; }
 dl.where dt { color: var(--quiet); } dl.where dd { margin: 0; overflow-wrap: anywhere; }
 </style>"""
@@ -160,7 +161,7 @@ def diff_page(found: SnapshotDiff) -> str:
         cells = [(str(e[where]), e["before"], e["after"]) for e in column["examples"]]
         examples = table((where, "before", "after"), cells) if cells else ""
         count = f'<p class="small">{count_of(column["cells"] or 0, "cell")} changed; the first:</p>' if cells else ""
-        body.append(f"<section><h2>{safe(column['name'])}</h2>{count}{examples}</section>")
+        body.append(f"<section class='cells'><h2>{safe(column['name'])}</h2>{count}{examples}</section>")
     for title, name in (("Rows that came", "came"), ("Rows that went", "went")):
         if keyed and keyed[name]:
             rows = table(("key",), [(key,) for key in keyed[name]])

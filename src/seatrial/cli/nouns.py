@@ -188,6 +188,30 @@ def deployments_show(call: Invocation, name: str) -> None:
         call.answer(project.deployment_show(name), render.deployment)
 
 
+@NOUNS["deployments"].command("status")
+@click.argument("name", required=False)
+@click.pass_obj
+def deployments_status(call: Invocation, name: str | None) -> None:
+    """Show how a rollout stands: steps, wanted and observed split, guardrails, labels. Looking decides nothing, and may
+    be done as often as one likes: every interval holds over all looks."""
+    from seatrial.cli import rolling
+
+    with call.project() as project:
+        call.answer(project.deployment_status(name), rolling.status)
+
+
+@NOUNS["deployments"].command("advance")
+@click.argument("name", required=False)
+@click.pass_obj
+def deployments_advance(call: Invocation, name: str | None) -> None:
+    """Judge a rollout's step and do what the verdict says: the new release gets more of the traffic, keeps what it has,
+    or loses it. Made for a scheduler; every five minutes is not too often."""
+    from seatrial.cli import rolling
+
+    with call.project() as project:
+        call.answer(project.deployment_advance(name), rolling.moved)
+
+
 @NOUNS["audit"].command("list")
 @click.option("--limit", default=50, show_default=True, type=click.IntRange(1), help="So many of the newest events.")
 @click.pass_obj

@@ -12,12 +12,15 @@ def model(shown: Plain) -> list[Block]:
     rows = []
     for one in shown["versions"]:
         metric = next((f"{name} {one['metrics'][name]:.4f}" for name in MAIN_METRICS if one["metrics"].get(name)), "")
+        if one["measured_on"] == "sample":
+            metric = f"{metric} (sample)" if metric else "not measured"
         state = f"live in {', '.join(one['live'])}" if one["live"] else ""
         state = f"deleted {one['deleted']}" if one["deleted"] else state
         release = f"{one['semantic_version']} {one['release']}" if one["release"] else None
         rows.append((one["version"], ", ".join(one["aliases"]), release, metric, one["actor"], state))
     blocks: list[Block] = [Line(shown["model"], "bold")]
-    blocks.append(Table(("version", "aliases", "release", "test", "by", ""), rows))
+    measured = "metric" if any(one["measured_on"] == "sample" for one in shown["versions"]) else "test"
+    blocks.append(Table(("version", "aliases", "release", measured, "by", ""), rows))
     return [*blocks, Line(), Line(f"Moves of aliases: seatrial models history {shown['model']}", "dim")]
 
 

@@ -16,6 +16,8 @@ from typing import Any, Literal, TextIO
 
 import msgspec
 
+from seatrial.core.errors import counted
+
 Plain = dict[str, Any]
 Cell = str | int | float | bool | None
 Style = Literal["", "bold", "green", "red", "dim"]
@@ -115,12 +117,49 @@ def _write_rich(blocks: Iterable[Block], out: TextIO) -> None:
         if isinstance(block, Line):
             console.print(Text(block.text, style=block.style), soft_wrap=True)
             continue
+        fit, widths, left_out = fitted(block, console.width)
         table = RichTable(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-        for name, at_right in zip(block.columns, _right_aligned(block), strict=True):
-            table.add_column(name, justify="right" if at_right else "left", overflow="fold")
-        for row in block.rows:
+        for name, at_right, width in zip(fit.columns, _right_aligned(fit), widths, strict=True):
+            table.add_column(name, justify="right" if at_right else "left", width=width, overflow="fold")
+        for row in fit.rows:
             table.add_row(*(Text(shown(cell), style=_mark_style(cell)) for cell in row))
         console.print(table)
+        if left_out:
+            words = f"too narrow for: {', '.join(left_out)} (--json has all)"
+            console.print(Text(words, style="dim"), soft_wrap=True)
+
+
+def fitted(table: Table, width: int) -> tuple[Table, list[int], list[str]]:
+    """The table as it fits into a width without a word or an id being broken: its columns, how wide each is, and the
+    names of those that were left out, the least important first. Long texts go over several lines between words."""
+    kept, left_out = list(range(len(table.columns))), []
+    cells = [[name, *(shown(row[i]) for row in table.rows)] for i, name in enumerate(table.columns)]
+    needed = [max((len(word) for cell in column for word in cell.split()), default=0) for column in cells]
+    while len(kept) > 1 and sum(needed[i] + 2 for i in kept) > width:
+        out = max(kept[1:], key=lambda i: (_rank(table.columns[i]), not any(map(_is_id, cells[i])), i))
+        kept.remove(out)
+        left_out.append(table.columns[out])
+    widths = {i: max(max(map(len, cells[i])), 1) for i in kept}
+    while sum(widths[i] + 2 for i in kept) > width:
+        room = [i for i in kept if widths[i] > max(needed[i], 1)]
+        if not room:
+            break
+        widths[max(room, key=lambda i: widths[i])] -= 1
+    rows = [[row[i] for i in kept] for row in table.rows]
+    return Table([table.columns[i] for i in kept], rows), [widths[i] for i in kept], left_out
+
+
+SPARED = ("bytes", "columns", "actor", "by", "taken at", "trained at", "since", "cutoff", "sample", "generation", "id")
+"""Columns that a narrow terminal does without, the first first."""
+
+
+def _rank(name: str) -> int:
+    return len(SPARED) - SPARED.index(name) if name in SPARED else 0
+
+
+def _is_id(cell: str) -> bool:
+    prefix, _, digits = cell.partition("_")
+    return prefix.isalpha() and len(digits) >= 16 and not set(digits) - set("0123456789abcdef-")
 
 
 def _right_aligned(table: Table) -> list[bool]:
@@ -150,7 +189,7 @@ def initialised(result: Plain) -> list[Block]:
     enter = f"cd {result['folder']} && " if result["folder"] != "." else ""
     return [
         *(Line(f"  {name}") for name in result["files"]),
-        Line(f"✓ {len(result['files'])} files written to {result['folder']}.", "green"),
+        Line(f"✓ {counted(len(result['files']), 'file')} written to {_place(result['folder'])}.", "green"),
         Line(f"Next: {enter}seatrial validate"),
     ]
 
@@ -251,6 +290,9 @@ def trained(run: Plain) -> list[Block]:
     blocks += _evidence(run)
     blocks += [Line(f"note: {note}", "dim") for note in run.get("notes", [])]
     blocks += [Line(f"note: {run['leak_guard']}", "dim")] if run.get("leak_guard") else []
+    if run.get("reused"):
+        words = f"{', '.join(run['reused'])}: taken from an earlier run, made of the same; --fresh does it again"
+        blocks.append(Line(f"note: {words}", "dim"))
     blocks.append(Line())
     if run.get("sample") is not None:
         blocks.append(Line(f"✓ It trains. A sample of {run['sample']:,} rows makes no version.", "green"))
@@ -335,6 +377,16 @@ def deployed(done: Plain) -> list[Block]:
             Line(f"  Nothing was changed; it is generation {done['generation']}."),
             Line("Next: seatrial serve"),
         ]
+    if done.get("share", 100) < 100:
+        return [
+            Line(
+                f"✓ {done['deployment']}: version {done['version']} takes {done['share']:g} % ({done['live']}).",
+                "green",
+            ),
+            Line(f"  Live        {done['previous']}, with the rest"),
+            Line(f"  Generation  {done['generation']}, {done['strategy'].replace('_', '-')}"),
+            Line(f"Next: seatrial deployments status {done['deployment']}"),
+        ]
     return [
         Line(f"✓ {done['deployment']}: version {done['version']} is live ({done['live']}).", "green"),
         Line(f"  Before      {done['previous'] or 'nothing was live'}"),
@@ -415,12 +467,14 @@ def statuses(models: list[Plain]) -> list[Block]:
             "live": live,
             "candidate": f"version {model['candidate']}" if model["candidate"] else None,
             "data": ", ".join([*([model["training_set"]] if model["training_set"] else []), *model["snapshots"]]),
-            "parameters": inline(model["parameters"]),
+            "parameters": _stated(model["parameters"]),
             "performance": inline(performance),
             "owner": model["owner"],
         }
         blocks.append(Line(model["model"], "bold"))
         blocks += [Line(f"  {name:<12}  {value}") for name, value in card.items() if value]
+        if model.get("distrusted"):
+            blocks.append(Line(f"  signature     by {model['distrusted']}, a key that was revoked", "red"))
         if model.get("refused"):
             blocks.append(
                 Line(f"  last run      {model['refused']} was refused: {'; '.join(model['refused_because'])}", "red")
@@ -435,8 +489,13 @@ def exported(result: Plain) -> list[Block]:
     """The files that were written."""
     return [
         *(Line(f"  {name}") for name in result["files"]),
-        Line(f"✓ {len(result['files'])} files written to {result['folder']}.", "green"),
+        Line(f"✓ {counted(len(result['files']), 'file')} written to {_place(result['folder'])}.", "green"),
     ]
+
+
+def _place(folder: str) -> str:
+    """A folder in a sentence: "." would be its end."""
+    return "this folder" if folder in (".", "") else folder
 
 
 def lines(texts: Iterable[str]) -> list[Block]:
@@ -559,7 +618,7 @@ def run(thing: Plain) -> list[Block]:
         "training set": thing["training_set"],
         "snapshots": inline(thing["snapshots"]),
         "estimator": definition["estimator"],
-        "parameters": inline(definition["params"]),
+        "parameters": _stated(definition["params"], definition["estimator"]),
         "seed": thing["seed"],
         "python": environment.get("python"),
         "owner": definition["owner"],
@@ -625,12 +684,12 @@ def release(thing: Plain) -> list[Block]:
         "version": f"{thing['version']} of {thing['model']}; {thing['explanation']}",
         "asks for": ", ".join(asked),
         "example": json.dumps({"features": thing["example"]}, ensure_ascii=False),
-        "threshold": thing["threshold"],
+        "threshold": _threshold_words(thing["threshold"], lineage.get("more", {}).get("positive")),
         "parity": parity_words(thing["parity"]),
         "not ONNX": thing["parity"].get("refused"),
         "cost": cost_words(thing["cost"]) if thing.get("cost") else None,
         "estimator": thing["estimator"],
-        "parameters": inline(thing["parameters"]),
+        "parameters": _stated(thing["parameters"], thing["estimator"]),
         "run": lineage["run"],
         "training set": lineage["training_set"],
         "commit": lineage["commit"],
@@ -643,6 +702,47 @@ def release(thing: Plain) -> list[Block]:
     return [Line(title, "bold"), *_facts(facts), *_evidence(thing), Line(), Line("The whole manifest: --json", "dim")]
 
 
+MOST_PARAMETERS = 10
+LIBRARIES = ("sklearn", "lightgbm", "xgboost", "catboost")
+
+
+def _stated(parameters: Mapping[str, Any], estimator: str = "") -> str:
+    """The parameters that are not the estimator's defaults, on one line; --json has all of them."""
+    if "steps" in parameters:  # a pipeline's steps tell what is other in them
+        return " ".join(str(parameters["steps"]).split())
+    known = _defaults(estimator) if len(parameters) > MOST_PARAMETERS else {}
+    told = {
+        name: value
+        for name, value in parameters.items()
+        if value not in (None, "None") and known.get(name) != str(value)
+    }
+    more = len(told) - MOST_PARAMETERS
+    return inline(dict(list(told.items())[:MOST_PARAMETERS])) + (f" and {more} more: --json" if more > 0 else "")
+
+
+def _defaults(estimator: str) -> dict[str, str]:
+    """What an estimator of a known library takes when nothing is said; empty for others."""
+    from importlib import import_module
+    from inspect import signature
+
+    module, _, name = estimator.rpartition(".")
+    if module.partition(".")[0] not in LIBRARIES:
+        return {}
+    try:
+        return {
+            one.name: repr(one.default) for one in signature(getattr(import_module(module), name)).parameters.values()
+        }
+    except (ImportError, AttributeError, TypeError, ValueError):
+        return {}
+
+
+def _threshold_words(threshold: float | None, positive: object) -> str | None:
+    """From which probability on it says yes, and what a yes is called in the data."""
+    if threshold is None:
+        return None
+    return f"{shown(threshold)}; 1 = {positive}" if isinstance(positive, str) else shown(threshold)
+
+
 def _facts(facts: Mapping[str, Any]) -> list[Block]:
     """A line for each fact that is there."""
     return [Line(f"  {name:<12}  {inline(value)}") for name, value in facts.items() if value not in (None, "")]
@@ -653,15 +753,22 @@ def _evidence(thing: Plain) -> list[Block]:
     baseline = thing.get("baseline") or {}
     drawn = thing.get("intervals") or {}
     within = {name: f"{shown(one[0])} to {shown(one[1])}" for name, one in drawn.get("of", {}).items() if one}
-    columns = ("metric", "test", "constant", *(("95 %",) if within else ()))
+    more = thing.get("lineage", {}).get("more", {})
+    adopted = "origin" in more
+    columns = ("metric", "sample" if adopted else "test", "constant", *(("95 %",) if within else ()))
     metrics = [
         (name, value, baseline.get(name), *((within.get(name),) if within else ()))
         for name, value in thing["metrics"].items()
     ]
     gates = [(one["passed"], one["gate"], one["value"], one["threshold"], _gate_words(one)) for one in thing["gates"]]
     blocks: list[Block] = [Line(), Table(columns, metrics)] if metrics else []
+    if adopted:
+        from seatrial.verbs.custody import sample_words
+
+        blocks += [*([] if metrics else [Line()]), Line(sample_words(more, bool(metrics)), "dim")]
     if drawn.get("few"):
-        words = f"the test part has {drawn['clusters']} {drawn['unit']}s only: the intervals are too narrow"
+        of = f"has {drawn['clusters']} {drawn['unit']}s only" if drawn["clusters"] < 20 else "lies within one hour"
+        words = f"the test part {of}: the intervals are too narrow"
         blocks.append(Line(f"note: {words}", "dim"))
     threshold = thing.get("threshold")
     blocks += _threshold(threshold) if isinstance(threshold, dict) else []  # a manifest's is a number

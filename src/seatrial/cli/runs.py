@@ -11,10 +11,12 @@ import click
 from seatrial.cli import streams, talk
 from seatrial.cli.door import BadCommandLine, Invocation
 from seatrial.cli.nouns import NOUNS
-from seatrial.cli.render import Block, Line, Plain, Style, Table
+from seatrial.cli.render import Block, Line, Plain, Style, Table, shown
 from seatrial.cli.verbs import verb
+from seatrial.verbs.run_page import ranked_trials, tuning_words
 
 MOST_SHOWN = 12
+BEST_SHOWN = 5
 STATISTICALLY_SAME = "statistically-same"
 
 
@@ -87,7 +89,7 @@ def runs_show(call: Invocation, id: str, html: Path | None) -> None:
         found = project.run_show(id)
         if html is not None:
             _write_page(html, lambda: project.run_page(id))
-        call.answer(found, render.run)
+        call.answer(found, lambda thing: _with_tuning(render.run(thing), thing))
 
 
 @NOUNS["runs"].command("compare")
@@ -169,15 +171,57 @@ def _write_page(path: Path, page: Callable[[], str]) -> None:
     talk.say(f"page written to {path}")
 
 
+def _with_tuning(blocks: list[Block], thing: Plain) -> list[Block]:
+    """What is shown of a run, and before its last lines how its parameters were found."""
+    return [*blocks[:-2], *tuning(thing["tuning"]), *blocks[-2:]] if "tuning" in thing else blocks
+
+
+def tuning(record: Plain) -> list[Block]:
+    """The best trials of a tuning, and which parameters mattered."""
+    ranked = ranked_trials(record)
+    names = list(record["best"]["params"])
+    rows = [
+        [
+            one["number"],
+            one["value"],
+            one["state"],
+            one["folds"],
+            one["seconds"],
+            *(one["params"].get(n) for n in names),
+        ]
+        for one in ranked[:BEST_SHOWN]
+    ]
+    head = ("trial", record["metric"], "", "folds", "seconds", *names)
+    blocks: list[Block] = [Line(), Line(tuning_words(record)), Table(head, rows)]
+    more = len(ranked) - BEST_SHOWN
+    blocks += [Line(f"{more} more trials: --json, or --html FILE", "dim")] if more > 0 else []
+    weights = record.get("importance") or {}
+    if weights:
+        blocks.append(Line(f"What mattered: {', '.join(f'{n} {share:.0%}' for n, share in weights.items())}"))
+    return blocks
+
+
 def compared(found: Plain) -> list[Block]:
     """The metrics side by side, gates that decide otherwise, and what was different."""
     a, b = found["a"], found["b"]
     of = f", newest on {found['base']}" if found["base"] else ""
     blocks: list[Block] = [Line(f"{found['model']}: {a['run']}{of} -> {b['run']}", "bold"), Line()]
+    ranged = [one for one in found["metrics"] if one["interval_a"] and one["interval_b"]]
+    spread = any(one["spread"] is not None and one not in ranged for one in found["metrics"])
     rows: list[list[Any]] = [
-        [one["metric"], one["a"], one["b"], _change(one), one["spread"], _word(one)] for one in found["metrics"]
+        [
+            one["metric"],
+            one["a"],
+            one["b"],
+            _change(one),
+            *((_between(one["interval_a"]), _between(one["interval_b"])) if ranged else ()),
+            *((one["spread"],) if spread else ()),
+            _word(one),
+        ]
+        for one in found["metrics"]
     ]
-    blocks.append(Table(("metric", "base", "this", "change", "spread over folds", ""), rows))
+    head = ["metric", "base", "this", "change", *(("interval of base", "interval of this") if ranged else ())]
+    blocks.append(Table((*head, *(("spread over folds",) if spread else ()), ""), rows))
     gates = [one for one in found["gates"] if one["a"] != one["b"] or one["b"] is False]
     if gates:
         rows = [[one["a"], one["b"], one["gate"], one["reason"]] for one in gates]
@@ -188,6 +232,10 @@ def compared(found: Plain) -> list[Block]:
 
 def _change(one: Plain) -> float | None:
     return None if one["a"] is None or one["b"] is None else one["b"] - one["a"]
+
+
+def _between(interval: list[float] | None) -> str | None:
+    return None if interval is None else f"{shown(interval[0])} to {shown(interval[1])}"
 
 
 def _word(one: Plain) -> str:

@@ -34,7 +34,7 @@ PAGE_STYLE = """<style>
 .cards svg { display: block; width: 100%; height: 46px; } .cards svg rect { fill: var(--blue); }
 .tag { color: var(--blue); font-weight: 650; }
 .notes { padding: 0; list-style: none; } .notes .warn { color: var(--red); font-weight: 650; }
-td code { white-space: nowrap; }
+.taken td { white-space: nowrap; }
 </style>"""
 
 
@@ -214,7 +214,7 @@ def _source(name: str, taken: Sequence[Plain]) -> str:
         if len(taken) > 1
         else ""
     )
-    return f"<section><h2>{safe(name)}</h2>{picture}{table(head, rows, numbers=[2, 3, 5])}</section>"
+    return f"<section class='taken'><h2>{safe(name)}</h2>{picture}{table(head, rows, numbers=[2, 3, 5])}</section>"
 
 
 def page(thing: Plain) -> str:

@@ -252,6 +252,12 @@ def train(
     type=click.Choice(["binary", "multiclass", "regression"]),
     help="With --from: what the model answers, where it does not tell.",
 )
+@click.option(
+    "--classes",
+    callback=lambda _context, _option, value: [one.strip() for one in value.split(",")] if value else [],
+    metavar="A,B,C",
+    help="With --from: its classes in the order of its probabilities, where it does not name them.",
+)
 @click.option("--owner", default="", metavar="NAME", help="With --from: who answers for the model.")
 @click.option("--on-call", default="", metavar="NAME", help="With --from: who is told of alerts, such as webhook:ops.")
 @click.option("--runbook", default="", metavar="PATH", help="With --from: what to do when it misbehaves.")
@@ -277,14 +283,16 @@ def release(call: Invocation, /, name: str | None, **options: Any) -> None:
 @click.argument("model", required=False)
 @click.option("--release", "release_id", metavar="ID", help="The release (default: the newest of the model).")
 @click.option("--reason", default="", metavar="TEXT", help="Why, for the audit log; needed without owner or runbook.")
+@click.option("--at-once", is_flag=True, help="All of the traffic, without the steps of a canary; needs a reason.")
 @click.pass_obj
-def deploy(call: Invocation, model: str | None, release_id: str | None, reason: str) -> None:
-    """Moves all traffic at once; running services follow by themselves. To return to an earlier release,
-    deploy that one."""
+def deploy(call: Invocation, model: str | None, release_id: str | None, reason: str, at_once: bool) -> None:
+    """Running services follow by themselves. With the strategy Canary() or ABTest() the release gets its first share of
+    the traffic, and `seatrial deployments advance` takes the next steps. To return to an earlier release, deploy that
+    one."""
     from seatrial.cli import render
 
     with call.project() as project:
-        call.answer(project.deploy(model, release=release_id, reason=reason), render.deployed)
+        call.answer(project.deploy(model, release=release_id, reason=reason, at_once=at_once), render.deployed)
 
 
 @verb("serve")
@@ -313,12 +321,13 @@ def serve(call: Invocation, host: str, port: int, replay: bool, bundle: Path | N
                 talk.say("Nothing is deployed yet: requests are answered with 503 until `seatrial deploy` was run.")
             project.serve(host=host, port=port, replay=replay, on_ready=ready)
             return
-        from seatrial.releases.signing import trusted_keys
+        from seatrial.releases.keyring import WatchedKeys
         from seatrial.serving import service
 
         serving = service.from_bundle(
             bundle,
-            trusted_keys=trusted_keys(project.keys),
+            trusted_keys=WatchedKeys(project.keys),
+            refuse_distrusted=project.settings.policy.distrusted == "refuse",
             log=project.log,
             online=project.online_for_serving,
             replay=replay,
@@ -448,13 +457,15 @@ VERBS["export"] = export
 @export.command("docker")
 @click.argument("release")
 @click.option("--to", "folder", required=True, type=click.Path(file_okay=False, path_type=Path), metavar="DIR")
+@click.option("--training", is_flag=True, help="An image that trains the run of RELEASE, or a run, again.")
 @click.pass_obj
-def export_docker(call: Invocation, release: str, folder: Path) -> None:
-    """Write Dockerfile, pinned requirements and bundle of RELEASE to a folder."""
+def export_docker(call: Invocation, release: str, folder: Path, training: bool) -> None:
+    """Write Dockerfile, pinned requirements and bundle of RELEASE to a folder. With --training the definitions and
+    packages of its run instead, or of any name that `seatrial reproduce` takes: the image's command reproduces it."""
     from seatrial.cli import render
 
     with call.project() as project:
-        files = project.export_docker(release, folder)
+        files = project.export_docker(release, folder, training=training)
         call.answer({"folder": str(folder), "release": release, "files": files}, render.exported)
 
 

@@ -112,10 +112,25 @@ class Unavailable(SeatrialError):
     http_status = 503
 
 
+NEAR = 0.66
+"""The share of two names that is alike (difflib's ratio) from which one may be a slip of the other."""
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """A sentence that proposes the known name nearest to `name`, or an empty string."""
-    near = difflib.get_close_matches(name, list(known), n=1)
+    """A sentence that proposes the known name nearest to `name`, or an empty string when none is near.
+
+    >>> did_you_mean("dep_dealy", ["dep_delay"]), did_you_mean("carrot", ["carrier"])
+    ("Did you mean 'dep_delay'?", '')
+    """
+    known = list(known)
+    spelled = [one for one in known if one.casefold() == name.casefold()]
+    near = spelled or difflib.get_close_matches(name, known, n=1, cutoff=NEAR)
     return f"Did you mean '{near[0]}'?" if near else ""
+
+
+def counted(count: int, noun: str) -> str:
+    """How many of a thing, in words: "1 row", "2,000 rows"."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def listed(names: Iterable[str], *, most: int = 6) -> str:

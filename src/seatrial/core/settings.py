@@ -43,10 +43,13 @@ class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     approval: "required": a release goes live only after somebody else than who packed or proposed it approved it;
         "none": whoever may deploy decides alone.
     unrepeatable: an estimator that gives another model with the same seed is noted, or training is refused.
+    distrusted: what is live when the key that signed it is revoked goes on answering and is reported, or requests are
+        refused until it is signed again.
     """
 
     approval: Literal["required", "none"] = "required"
     unrepeatable: Literal["note", "refuse"] = "note"
+    distrusted: Literal["report", "refuse"] = "report"
 
 
 class Signing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

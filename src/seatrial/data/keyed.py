@@ -6,13 +6,15 @@ once; cells are compared by the equality of the content hash (null equals null, 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from seatrial.core.errors import Failed, UsageError, did_you_mean, listed
+from seatrial.core.errors import Failed, SeatrialError, UsageError, counted, did_you_mean, listed
 from seatrial.data.session import ROW, session, with_row_numbers
 from seatrial.data.snapshot import BLOCK_ROWS, EXAMPLES, differing, plain
+from seatrial.data.text import cell
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -58,12 +60,12 @@ class KeyedDiff:
     def lines(self) -> list[str]:
         """The difference in words."""
         lines = [
-            f"by {', '.join(self.key)}: {self.added:,} rows added, {self.removed:,} removed, {self.changed:,} changed, "
-            f"{self.unchanged:,} unchanged"
+            f"by {', '.join(self.key)}: {counted(self.added, 'row')} added, {self.removed:,} removed, "
+            f"{self.changed:,} changed, {self.unchanged:,} unchanged"
         ]
         for column in self.columns:
-            lines.append(f"changed: {column.name}, in {column.cells:,} rows")
-            lines += [f"  {key_text(key)}: {before!r} -> {after!r}" for key, before, after in column.examples]
+            lines.append(f"changed: {column.name}, in {counted(column.cells, 'row')}")
+            lines += [f"  {key_text(key)}: {cell(before)} -> {cell(after)}" for key, before, after in column.examples]
         lines += [f"added: {key_text(key)}" for key in self.came]
         return lines + [f"removed: {key_text(key)}" for key in self.went]
 
@@ -80,7 +82,7 @@ class KeyedDiff:
                     "name": column.name,
                     "cells": column.cells,
                     "examples": [
-                        {"key": key_text(key), "before": repr(old), "after": repr(new)}
+                        {"key": key_text(key), "before": cell(old), "after": cell(new)}
                         for key, old, new in column.examples
                     ],
                 }
@@ -141,6 +143,14 @@ def by_key(before: pa.Table, after: pa.Table, key: Sequence[str]) -> KeyedDiff:
         came=tuple(_key(after, key, row) for row in came[:EXAMPLES].tolist()),
         went=tuple(_key(before, key, row) for row in went[:EXAMPLES].tolist()),
     )
+
+
+def by_first_key(before: pa.Table, after: pa.Table, keys: Iterable[Sequence[str]]) -> KeyedDiff | None:
+    """What became of the rows by the first of these keys that names each row of both once; None when none does."""
+    for key in keys:
+        with suppress(SeatrialError):
+            return by_key(before, after, key)
+    return None
 
 
 def _check(before: pa.Table, after: pa.Table, key: Sequence[str]) -> None:

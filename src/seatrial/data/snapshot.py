@@ -28,6 +28,7 @@ import msgspec
 
 from seatrial.core.errors import Failed, listed
 from seatrial.core.identity import canonical_json, content_id
+from seatrial.data.text import cell
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -172,7 +173,7 @@ class SnapshotDiff:
         for change in self.changed if self.keyed is None else ():
             cells = "" if change.cells is None else f", {change.cells:,} of {self.compared:,} cells"
             lines.append(f"changed: {change.name}{cells}")
-            lines += [f"  row {row}: {before!r} -> {after!r}" for row, before, after in change.examples]
+            lines += [f"  row {row}: {cell(before)} -> {cell(after)}" for row, before, after in change.examples]
         if self.reordered:
             lines.append("the columns stand in another order")
         if self.keyed is not None:
@@ -196,7 +197,7 @@ class SnapshotDiff:
                     "name": change.name,
                     "cells": change.cells,
                     "examples": [
-                        {"row": row, "before": repr(old), "after": repr(new)} for row, old, new in change.examples
+                        {"row": row, "before": cell(old), "after": cell(new)} for row, old, new in change.examples
                     ],
                 }
                 for change in self.changed

@@ -1,8 +1,12 @@
-"""Text where numbers are wanted: which value made a column text, and what to do about it?"""
+"""Text: which value made a column text where numbers are wanted, and how is a value written for people?"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+from seatrial.core.clock import iso
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -21,6 +25,17 @@ def why_text(column: pa.ChunkedArray) -> str:
                 "CsvSource."
             )
     return "All of its values are numbers written as text: cast it in a QuerySource."
+
+
+def cell(value: Any) -> str:
+    """A value of a table: times with a zone as ISO 8601 in UTC, text in quotes.
+
+    >>> cell("a"), cell(None), cell(date(2024, 3, 1))
+    ("'a'", 'None', '2024-03-01')
+    """
+    if isinstance(value, datetime) and value.tzinfo is not None:
+        return iso(value)
+    return str(value) if isinstance(value, date | time | timedelta | Decimal) else repr(value)  # a datetime is a date
 
 
 def _is_number(text: str) -> bool:

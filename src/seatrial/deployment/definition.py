@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, NoReturn
+from typing import Any, ClassVar, Literal, NoReturn
 
 from seatrial.core.declared import declare
 from seatrial.core.errors import NotInThisVersion, UsageError
+from seatrial.core.windows import duration_us
 from seatrial.stores.routes import OnStoreFailure
+
+Harm = Literal["errors", "slow", "mean_score", "degraded"]
+"""What a guardrail watches, each as a mean over answers: see `Guardrail`."""
+DAY_US = 86_400_000_000
 
 
 class BadDeployment(UsageError):
@@ -17,10 +23,146 @@ class BadDeployment(UsageError):
 
 
 @dataclass(frozen=True)
+class Guardrail:
+    """What must not become worse by more than a margin while a new release takes traffic.
+
+    harm: "errors", the share of requests that got a 5xx; "slow", the share of answers that are slower than 99 % of the
+        live release's; "mean_score", the mean probability (or value), which must not move either way; "degraded", the
+        share of answers that lacked a feature.
+    margin: how much worse is still borne, as a difference: 0.01 is one request in a hundred; of "mean_score" for a
+        regression in the target's unit.
+    """
+
+    harm: Harm
+    margin: float
+
+    @classmethod
+    def errors(cls, margin: float = 0.005) -> Guardrail:
+        """At most this much more of the requests may fail."""
+        return cls("errors", margin)
+
+    @classmethod
+    def slow(cls, margin: float = 0.02) -> Guardrail:
+        """At most this much more of the answers may be slower than 99 % of the live release's."""
+        return cls("slow", margin)
+
+    @classmethod
+    def mean_score(cls, margin: float = 0.1) -> Guardrail:
+        """The mean probability (or value) may differ from the live release's by at most this much, up or down."""
+        return cls("mean_score", margin)
+
+    @classmethod
+    def degraded(cls, margin: float = 0.02) -> Guardrail:
+        """At most this much more of the answers may have lacked a feature."""
+        return cls("degraded", margin)
+
+    def __post_init__(self) -> None:
+        if self.harm not in ("errors", "slow", "mean_score", "degraded"):
+            raise BadDeployment(
+                f"a guardrail watches {self.harm!r}.",
+                expected='"errors", "slow", "mean_score" or "degraded" is expected.',
+            )
+        if (
+            isinstance(self.margin, bool)
+            or not isinstance(self.margin, int | float)
+            or not 0 < self.margin < float("inf")
+        ):
+            raise BadDeployment(
+                f"the margin of guardrail '{self.harm}' is {self.margin!r}.", expected="A number above 0 is expected."
+            )
+
+
+GUARDRAILS = (Guardrail.errors(), Guardrail.slow(), Guardrail.mean_score(), Guardrail.degraded())
+
+
+@dataclass(frozen=True)
 class BlueGreen:
     """All traffic moves to the new release at once; the one before it stays at hand for a roll-back."""
 
-    kind = "blue_green"
+    kind: ClassVar[str] = "blue_green"
+
+
+@dataclass(frozen=True)
+class Canary:
+    """Traffic moves to the new release in steps; the evidence of each decides on the next.
+
+    steps: percent of the traffic, rising, the last is 100. hold: the shortest time at each step; whole days, because an
+    hour is not like another. guardrails: what must not become worse, judged at every look; one that is crossed takes
+    the traffic back. min_rows: answers that the new release must have given at a step before the next.
+    decide: "labels" moves on only while the new release is not worse by the labels that came, with days as the unit;
+    None does not wait for labels.
+    """
+
+    steps: Sequence[float] = (5, 25, 100)
+    hold: str = "1d"
+    guardrails: Sequence[Guardrail] = GUARDRAILS
+    min_rows: int = 1000
+    decide: Literal["labels"] | None = None
+
+    kind: ClassVar[str] = "canary"
+
+    def __post_init__(self) -> None:
+        _freeze(self, "steps", "guardrails")
+        _check_common(self.kind, self.guardrails, self.min_rows)
+        rising = all(isinstance(step, int | float) and not isinstance(step, bool) for step in self.steps)
+        if not rising or not self.steps or list(self.steps) != sorted(set(self.steps)) or self.steps[-1] != 100:
+            raise BadDeployment(
+                f"the steps of a canary are {list(self.steps)}.",
+                expected="Percents that rise to 100 are expected, for example [5, 25, 100].",
+            )
+        if self.steps[0] < 0.01:
+            raise BadDeployment(f"a canary begins with {self.steps[0]} %.", expected="The smallest share is 0.01 %.")
+        _check_days("hold", self.hold)
+        if self.decide not in ("labels", None):
+            raise BadDeployment(f"a canary decides by {self.decide!r}.", expected='"labels" or None is expected.')
+
+    @property
+    def hold_us(self) -> int:
+        return duration_us(self.hold)
+
+
+@dataclass(frozen=True)
+class ABTest:
+    """Two releases side by side for a stated time; their labels decide, with days as the unit.
+
+    share: percent of the traffic that the new release gets. judge_for: the time after which the experiment is over,
+    whole days; one that is undecided then ends with the release that was live before. min_days: days without which
+    nothing is decided. guardrails, min_rows: as of `Canary`.
+    """
+
+    share: float = 50
+    judge_for: str = "28d"
+    min_days: int = 7
+    guardrails: Sequence[Guardrail] = GUARDRAILS
+    min_rows: int = 1000
+
+    kind: ClassVar[str] = "ab_test"
+
+    def __post_init__(self) -> None:
+        _freeze(self, "guardrails")
+        _check_common(self.kind, self.guardrails, self.min_rows)
+        if isinstance(self.share, bool) or not isinstance(self.share, int | float) or not 0.01 <= self.share <= 99.99:
+            raise BadDeployment(
+                f"the share of an A/B test is {self.share!r}.", expected="A percent from 0.01 to 99.99 is expected."
+            )
+        _check_days("judge_for", self.judge_for)
+        if isinstance(self.min_days, bool) or not isinstance(self.min_days, int) or self.min_days < 2:
+            raise BadDeployment(f"min_days is {self.min_days!r}.", expected="At least 2 days are expected.")
+
+    @property
+    def steps(self) -> tuple[float, ...]:
+        return (self.share,)
+
+    @property
+    def hold_us(self) -> int:
+        return self.min_days * DAY_US
+
+    @property
+    def judge_for_us(self) -> int:
+        return duration_us(self.judge_for)
+
+
+Strategy = BlueGreen | Canary | ABTest
 
 
 @dataclass(frozen=True)
@@ -28,6 +170,7 @@ class Deployment:
     """A model in service.
 
     model: the model's name. name: what callers ask for; the model's name unless given.
+    strategy: how a new release takes the traffic: `BlueGreen()`, `Canary()` or `ABTest()`.
     route_by: the request field by which traffic is split when there are several arms, for example a customer's
         key, so that one customer always meets the same release. Without it each request is on its own.
     on_store_failure: "refuse" answers 503 while the online store is down; "missing" answers with its features
@@ -35,7 +178,7 @@ class Deployment:
     """
 
     model: str
-    strategy: BlueGreen = field(default_factory=BlueGreen)
+    strategy: Strategy = field(default_factory=BlueGreen)
     route_by: str | None = None
     name: str = ""
     on_store_failure: OnStoreFailure = "refuse"
@@ -43,10 +186,10 @@ class Deployment:
     def __post_init__(self) -> None:
         if not self.name:
             object.__setattr__(self, "name", self.model)
-        if not isinstance(self.strategy, BlueGreen):
+        if not isinstance(self.strategy, BlueGreen | Canary | ABTest):
             raise BadDeployment(
                 f"deployment '{self.name}' has {type(self.strategy).__name__} as its strategy.",
-                expected="BlueGreen() is expected.",
+                expected="BlueGreen(), Canary() or ABTest() is expected.",
             )
         if self.on_store_failure not in ("refuse", "missing"):
             raise BadDeployment(
@@ -56,24 +199,36 @@ class Deployment:
         declare(self)
 
 
-def Canary(*_steps: Any, **_options: Any) -> NoReturn:
-    """Planned: traffic moves in steps, each decided by evidence. Not in this version."""
-    _not_yet("Canary")
-
-
-def ABTest(*_shares: Any, **_options: Any) -> NoReturn:
-    """Planned: two releases side by side for a stated time. Not in this version."""
-    _not_yet("ABTest")
-
-
 def Shadow(*_releases: Any, **_options: Any) -> NoReturn:
     """Planned: a release that answers beside the live one, to nobody. Not in this version."""
-    _not_yet("Shadow")
-
-
-def _not_yet(name: str) -> NoReturn:
     raise NotInThisVersion(
-        f"the strategy {name} is planned, but not in this version.",
-        expected="What there is: BlueGreen(), which moves all traffic at once and can be rolled back.",
-        next="Write strategy=BlueGreen(), or leave it out.",
+        "the strategy Shadow is planned, but not in this version.",
+        expected="What there is: Canary(), ABTest() and BlueGreen().",
+        next="Write strategy=Canary(): its first step gives the new release little of the traffic.",
     )
+
+
+def _freeze(strategy: object, *names: str) -> None:
+    for name in names:
+        given = getattr(strategy, name)
+        if isinstance(given, str) or not isinstance(given, Sequence):
+            raise BadDeployment(f"{name} is {given!r}.", expected="A list is expected.")
+        object.__setattr__(strategy, name, tuple(given))
+
+
+def _check_common(kind: str, guardrails: Sequence[Guardrail], min_rows: int) -> None:
+    harms = [one.harm if isinstance(one, Guardrail) else one for one in guardrails]
+    if not all(isinstance(one, Guardrail) for one in guardrails) or len(set(harms)) != len(harms):
+        raise BadDeployment(
+            f"the guardrails of a {kind} are {harms}.", expected="Each is a Guardrail, and each harm is named once."
+        )
+    if isinstance(min_rows, bool) or not isinstance(min_rows, int) or min_rows < 100:
+        raise BadDeployment(
+            f"min_rows of a {kind} is {min_rows!r}.",
+            expected="At least 100 answers are expected: the intervals hold for many of them.",
+        )
+
+
+def _check_days(name: str, text: str) -> None:
+    if duration_us(text) % DAY_US:
+        raise BadDeployment(f"{name} is {text!r}.", expected='Whole days are expected, for example "1d".')

@@ -92,10 +92,13 @@ def deploy(
     at_us: int,
     expected: int | None = None,
     reason: str = "",
+    rollout: dict[str, Any] | None = None,
+    event: str = "deploy",
 ) -> Deployed:
     """Give a deployment's traffic to one or more releases.
 
-    traffic: for blue-green one release with every share.
+    traffic: for blue-green one release with every share; of several the first is the one that was live before.
+    rollout: of the step of a rollout, what `deployment.rollout` keeps of it. event: the kind of event to record.
     expected: the generation that the caller saw, 0 for none; None: whatever it is now.
     reason: why, in words; needed for a model without owner or runbook.
     Raises NoOwner, WrongModel or BadShares before anything is written, HeadMoved when somebody else deployed first.
@@ -116,12 +119,11 @@ def deploy(
             # one salt for the life of a deployment: a key stays in its arm when the arm's release changes
             "salt": old.body["salt"] if old else os.urandom(8).hex(),
             "arms": [msgspec.to_builtins(Arm(part.name, part.release.id, part.share, part.bundle)) for part in traffic],
-            "replaces": old.id if old else None,
-            "replaces_generation": head.generation if head else None,
+            **_returns_to(old, head),
             "reason": reason,
-        }
+        } | ({"rollout": rollout} if rollout else {})
         inputs = tuple(part.release.id for part in traffic)
-        record, head = _decide(transaction, "deploy", deployment.name, inputs, body, actor, at_us, expected)
+        record, head = _decide(transaction, event, deployment.name, inputs, body, actor, at_us, expected)
     route = route_of(record, head)
     routes.write(route, sign, verify)
     return Deployed(record, head, route)
@@ -225,6 +227,13 @@ def nothing_deployed(name: str) -> NothingDeployed:
     )
 
 
+def _returns_to(old: Record | None, head: Head | None) -> dict[str, Any]:
+    """What a roll-back returns to: what was live, and where that was the step of a rollout, what was live before it."""
+    if old is not None and len(old.body["arms"]) > 1:
+        return {name: old.body[name] for name in ("replaces", "replaces_generation")}
+    return {"replaces": old.id if old else None, "replaces_generation": head.generation if head else None}
+
+
 def _decide(
     transaction: Transaction,
     kind: str,
@@ -255,6 +264,15 @@ def _check_shares(name: str, traffic: Sequence[Traffic]) -> None:
         raise BadShares(f"two arms of deployment '{name}' have one name.", expected="Each arm needs its own name.")
 
 
+def _how_to_give(release: Record, missing: Sequence[str]) -> str:
+    """How a model gets what its release lacks: one from elsewhere is declared nowhere."""
+    more = release.body.get("manifest", {}).get("lineage", {}).get("more", {})
+    if "origin" in more:
+        return f"Release it again with {' and '.join(f'--{what}' for what in missing)}"
+    model = release.body.get("model", release.name)
+    return f"Give {' and '.join(f'{what}=' for what in missing)} to Model('{model}', ...) and release again"
+
+
 def _check_release(deployment: Deployment, release: Record, reason: str) -> None:
     model = release.body.get("model", release.name)
     if model != deployment.model:
@@ -268,6 +286,5 @@ def _check_release(deployment: Deployment, release: Record, reason: str) -> None
             f"release {release.id} of model '{model}' has no {' and no '.join(missing)}.",
             expected="Somebody must be answerable, and know what to do, when a live model misbehaves.",
             state="Nothing was deployed.",
-            next=f"Give {' and '.join(f'{what}=' for what in missing)} to Model('{model}', ...) and release again, "
-            "or write down why with --reason.",
+            next=f"{_how_to_give(release, missing)}, or write down why with --reason.",
         )

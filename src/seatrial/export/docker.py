@@ -6,20 +6,13 @@ verified with, seatrial as a wheel, and a Dockerfile for a server that is not ro
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import importlib.metadata
-import io
 import re
-import shutil
-import tempfile
-import zipfile
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 
-import seatrial
-from seatrial.core.errors import Failed, UsageError, listed
+from seatrial.core.errors import Failed, listed
+from seatrial.export.build_folder import USER, WHEEL, dockerignore, system_packages, write
 from seatrial.releases.bundle import LOCK, Bundle, open_bundle
 from seatrial.releases.formats import model_file, packages
 from seatrial.releases.signing import TrustedKeys, public_pem
@@ -31,25 +24,11 @@ SERVING = (
 ).split()
 ONLINE = ("redis", "hiredis")  # of the extra, for an online store on Redis; in the image when the lock has them
 OTHER_NAMES = {"xgboost": ("xgboost", "xgboost-cpu")}  # distributions of one module
-LIBRARIES = {"lightgbm": "libgomp1"}  # Debian packages that a wheel needs and does not bring along
 PORT = 8000
 COMMAND = ("seatrial", "serve", "--bundle", "/app/release.seatrial", "--host", "0.0.0.0", "--port", str(PORT))
 HEALTH = f"import urllib.request as r; r.urlopen('http://127.0.0.1:{PORT}/health', timeout=2).read()"
 BUNDLE_FILE = "release.seatrial"
 KEYS = "keys"
-_FIXED_TIME = (1980, 1, 1, 0, 0, 0)
-
-
-class FolderNotEmpty(UsageError):
-    """The folder to export to holds something already."""
-
-    code = "export.folder_not_empty"
-
-
-class CannotWrite(Failed):
-    """The folder to export to cannot be made or written."""
-
-    code = "export.cannot_write"
 
 
 class NotPinned(Failed):
@@ -80,29 +59,16 @@ def export(
             bundle.files[LOCK].decode() if LOCK in bundle.files else "", scored_by=scored_by(bundle)
         )
     _check_pinned(requirements)
-    with _explaining(folder):
-        taken = folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
-    if taken:
-        raise FolderNotEmpty(
-            f"{folder} exists and is not empty.",
-            expected="A new or empty folder is expected.",
-            next="Name another folder, or remove it first.",
-        )
-    wheel = f"seatrial-{seatrial.__version__}-py3-none-any.whl"
     hashed = all("--hash=" in line for line in requirements)
-    libraries = sorted(LIBRARIES[name] for name in scored_by(bundle) if name in LIBRARIES)
     files = {
-        "Dockerfile": _dockerfile(image_python, wheel, hashed=hashed, libraries=libraries).encode(),
+        "Dockerfile": _dockerfile(image_python, hashed=hashed, scored_by=scored_by(bundle)).encode(),
         "requirements.txt": ("\n".join(requirements) + "\n").encode(),
-        ".dockerignore": _dockerignore(wheel).encode(),
+        ".dockerignore": dockerignore(["requirements.txt", WHEEL, BUNDLE_FILE, KEYS]).encode(),
         "README.md": _readme(bundle).encode(),
         BUNDLE_FILE: bundle_path.read_bytes(),
         f"{KEYS}/{bundle.keyid}.pub": public_pem(trusted[bundle.keyid]),
-        wheel: _wheel(Path(seatrial.__file__).parent, seatrial.__version__),
     }
-    with _explaining(folder):
-        _write(folder, files)
-    return sorted(files)
+    return write(folder, files)
 
 
 def scored_by(bundle: Bundle) -> tuple[str, ...]:
@@ -178,40 +144,29 @@ def _check_pinned(requirements: Iterable[str]) -> None:
         )
 
 
-def _dockerfile(image_python: str, wheel: str, *, hashed: bool, libraries: Sequence[str]) -> str:
+def _dockerfile(image_python: str, *, hashed: bool, scored_by: Sequence[str]) -> str:
     require_hashes = " --require-hashes" if hashed else ""
-    system = f"""
-# hadolint ignore=DL3008
-RUN apt-get update && apt-get install --yes --no-install-recommends {" ".join(libraries)} \\
-    && rm -rf /var/lib/apt/lists/*
-"""
-    installed = system if libraries else ""
     return f"""\
 FROM python:{image_python}-slim-bookworm
 
 ENV PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
 WORKDIR /app
-{installed}
-COPY requirements.txt {wheel} ./
+{system_packages(scored_by)}
+COPY requirements.txt {WHEEL} ./
 RUN python -m pip install --no-cache-dir --only-binary=:all:{require_hashes} -r requirements.txt \\
-    && python -m pip install --no-cache-dir --no-deps ./{wheel} \\
-    && useradd --uid 10001 --no-create-home --shell /usr/sbin/nologin seatrial \\
+    && python -m pip install --no-cache-dir --no-deps ./{WHEEL} \\
+    && useradd --uid {USER} --no-create-home --shell /usr/sbin/nologin seatrial \\
     && mkdir -p .seatrial && chown -R seatrial /app
 
 COPY --chown=seatrial {KEYS}/ .seatrial/keys/trusted/
 COPY --chown=seatrial {BUNDLE_FILE} ./
 
-USER 10001
+USER {USER}
 EXPOSE {PORT}
 HEALTHCHECK --interval=30s --timeout=3s --start-period=20s --retries=3 \\
     CMD ["python", "-c", "{HEALTH}"]
 CMD [{", ".join(f'"{word}"' for word in COMMAND)}]
 """
-
-
-def _dockerignore(wheel: str) -> str:
-    kept = ("requirements.txt", wheel, BUNDLE_FILE, KEYS)
-    return "\n".join(["*", *(f"!{name}" for name in kept)]) + "\n"
 
 
 def _readme(bundle: Bundle) -> str:
@@ -242,58 +197,3 @@ keep up to date: mount the project's there, or name another path with SEATRIAL_S
 server with SEATRIAL_STORES_ONLINE=redis://HOST:PORT/DB and the project's name in SEATRIAL_NAME (requirements.txt has
 redis when the release's lock has it). In an empty store every feature is missing, and the log says so.
 """
-
-
-@contextmanager
-def _explaining(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise CannotWrite(
-            f"{folder} cannot be written: {error.strerror or error}.",
-            expected="A folder that this user may make, on a disk that has room, is expected.",
-            next="Name another folder.",
-        ) from None
-
-
-def _write(folder: Path, files: dict[str, bytes]) -> None:
-    """Write all files beside the folder, then put it in place."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    made = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
-    try:
-        for name, data in files.items():
-            path = made / name
-            path.parent.mkdir(exist_ok=True)
-            path.write_bytes(data)
-        made.chmod(0o755)
-        made.replace(folder)
-    except BaseException:
-        shutil.rmtree(made, ignore_errors=True)
-        raise
-
-
-def _wheel(package: Path, version: str) -> bytes:
-    """The installed package as a wheel (PEP 427), the same bytes every time; its requirements are pinned elsewhere."""
-    files = {
-        f"{package.name}/{path.relative_to(package).as_posix()}": path.read_bytes()
-        for path in sorted(package.rglob("*"))
-        if path.is_file() and "__pycache__" not in path.parts
-    }
-    about = f"seatrial-{version}.dist-info"
-    files[f"{about}/METADATA"] = f"Metadata-Version: 2.1\nName: seatrial\nVersion: {version}\n".encode()
-    files[f"{about}/WHEEL"] = b"Wheel-Version: 1.0\nGenerator: seatrial\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
-    files[f"{about}/entry_points.txt"] = b"[console_scripts]\nseatrial = seatrial.cli:main\n"
-    rows = [f"{name},sha256={_sha256(data)},{len(data)}" for name, data in files.items()]
-    files[f"{about}/RECORD"] = "\n".join([*rows, f"{about}/RECORD,,", ""]).encode()
-    out = io.BytesIO()
-    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, data in files.items():
-            entry = zipfile.ZipInfo(name, _FIXED_TIME)
-            entry.compress_type = zipfile.ZIP_DEFLATED
-            entry.external_attr = 0o100644 << 16
-            archive.writestr(entry, data)
-    return out.getvalue()
-
-
-def _sha256(data: bytes) -> str:
-    return base64.urlsafe_b64encode(hashlib.sha256(data).digest()).rstrip(b"=").decode()

@@ -239,5 +239,7 @@ code { font: .88em ui-monospace, "SF Mono", Menlo, "Liberation Mono", monospace;
 details { border-top: 1px solid var(--rule); padding: .6rem 0; } summary { cursor: pointer; font-weight: 600; }
 footer { border-top: 1px solid var(--rule); margin-top: 1.5rem; padding-top: .8rem; color: var(--quiet);
   font-size: .85rem; }
+@media (max-width: 40rem) { .bar span { display: none; } .bar { min-width: 0; } td { overflow-wrap: break-word; }
+  .facts td:first-child { width: auto; } th, td { padding-right: .6rem; } th.n, td.n { padding-left: 0; } }
 @media print { body { background: #fff; } main { padding: 0; } details { display: block; } }
 """

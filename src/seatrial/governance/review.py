@@ -68,6 +68,10 @@ def _owner(facts: Facts) -> Flag | None:
     if not missing:
         return None
     words = f"Model('{facts.model}') has no {', no '.join(missing)}"
+    if facts.run is not None and "origin" in facts.run:  # declared nowhere
+        options = " ".join(f"--{name.replace('_', '-')} ..." for name in missing)
+        again = f"seatrial release {facts.model} --from MODEL --sample ROWS {options}"
+        return Flag("nobody to call", words.replace(f"Model('{facts.model}')", f"model '{facts.model}'"), again)
     return Flag("nobody to call", words, f"Give {', '.join(f'{name}=' for name in missing)} to the model.")
 
 

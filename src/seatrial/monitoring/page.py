@@ -252,14 +252,13 @@ def _verdict(report: Report) -> str:
 
 
 def _figures(report: Report) -> str:
-    one, shown = report.performance, _shown(report)
+    one = report.performance
     moved = sum(column.drifted for column in report.drift.columns)
     share = one.labelled / one.rows if one.rows else None
     cards = [
         ("Predictions", f"{report.rows:,}", f"in {_length(report.window)}"),
         ("Labels known", value_text(share, "share"), f"{one.labelled:,} of {one.rows:,}"),
-        ("The model said", value_text(one.mean_score, shown), "mean prediction, where the label is known"),
-        ("What happened", value_text(one.observed, shown), "mean of the labels"),
+        *_levels(report),
     ]
     if report.drift.columns:
         cards.append(("Inputs that moved", f"{moved} of {len(report.drift.columns)}", "further than weeks differ"))
@@ -273,6 +272,19 @@ def _figures(report: Report) -> str:
         for name, value, note in cards
     )
     return f'<dl class="figures">{inner}</dl>'
+
+
+def _levels(report: Report) -> list[tuple[str, str, str]]:
+    """What was said and what happened; of several classes, how sure the model was and how often it was right."""
+    one, shown = report.performance, _shown(report)
+    said, happened = value_text(one.mean_score, shown), value_text(one.observed, shown)
+    if report.task == "multiclass":
+        sure = "mean probability of the class that it said, where the label is known"
+        return [("How sure it was", said, sure), ("How often it was right", happened, "share of the labels: accuracy")]
+    return [
+        ("The model said", said, "mean prediction, where the label is known"),
+        ("What happened", happened, "mean of the labels"),
+    ]
 
 
 def _findings(report: Report) -> str:
@@ -295,9 +307,11 @@ def _performance(report: Report) -> str:
         parts.append(f"<p>{safe(_level_sentence(report))}</p>")
         if one.note:
             parts.append(f"<p>{safe(one.note[0].upper() + one.note[1:], 600)}.</p>")
+    lines = "Dashed: how sure the model was. Solid: how often it was right."
+    if report.task != "multiclass":
+        lines = "Dashed: what the model said. Solid: what happened."
     caption = (
-        "Dashed: what the model said. Solid: what happened. The shaded area between them is how far it was off. "
-        f"Empty dots are days with fewer than {FEW} labels."
+        f"{lines} The shaded area between them is how far it was off. Empty dots are days with fewer than {FEW} labels."
     )
     parts.append(days_picture(one.days, shown=shown, marks=report.marks, caption=caption))
     if one.bins:
@@ -320,6 +334,9 @@ def _level_sentence(report: Report) -> str:
     if one.mean_score is None or one.observed is None:
         return "The labels do not give a level."
     above = sum((day.observed or 0) > (day.mean_score_labelled or 0) for day in worse)
+    if report.task == "multiclass":
+        sure, right = value_text(one.mean_score, shown), value_text(one.observed, shown)
+        return f"It gave the class that it said {sure} on average, and was right {right} of the time."
     level = f"On average it said {value_text(one.mean_score, shown)}, and {value_text(one.observed, shown)} happened"
     if len(worse) < 2:
         return f"{level}."

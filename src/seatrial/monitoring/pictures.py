@@ -301,7 +301,7 @@ def calibration_curve(
         ("predicted", "observed", "rows"),
         [(value_text(one.predicted, shown), value_text(one.observed, shown), f"{one.rows:,}") for one in dots],
     )
-    return _figure(_svg(404, high, title, drawn, narrow=True), title, caption, numbers)
+    return _figure(_svg(420, high, title, drawn, narrow=True), title, caption, numbers)
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]], *, numbers: Sequence[int] = ()) -> str:

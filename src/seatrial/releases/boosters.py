@@ -14,7 +14,7 @@ import numpy as np
 
 from seatrial.core.errors import listed
 from seatrial.core.signature import NamedRows, Task
-from seatrial.releases.native import NativeDamaged, NotCaptured, Scorer, one_line
+from seatrial.releases.native import NativeDamaged, NotCaptured, Scorer, matrix, one_line
 
 # Objectives whose answer is what the task asks for; XGBoost's others answer with a margin, a class or a rank.
 XGBOOST_OBJECTIVES: dict[str, tuple[str, ...]] = {
@@ -66,10 +66,23 @@ def capture_xgboost(estimator: Any, task: Task) -> bytes:
             f"{name} was fitted with the objective '{objective}'.",
             expected=f"A {task} model of XGBoost needs one of {listed(XGBOOST_OBJECTIVES[task], most=10)}.",
         )
+    categorical = [
+        str(feature)
+        for feature, kind in zip(booster.feature_names or (), booster.feature_types or (), strict=False)
+        if kind == "c"
+    ]
     booster.feature_names = None
     if not any(kind == "c" for kind in booster.feature_types or ()):
         booster.feature_types = None
-    return bytes(booster.save_raw("json"))
+    data = bytes(booster.save_raw("json"))
+    if booster.feature_types is not None and _has_categories(data):
+        raise NotCaptured(
+            f"categorical features of XGBoost are not supported: {name} was fitted on a frame of categories"
+            f"{f' ({listed(categorical)})' if categorical else ''}.",
+            expected="XGBoost keeps its own codes for them, which rows of a request do not have; numbers are expected.",
+            next="Fit it on codes of your own, or bring in a scikit-learn pipeline with the encoder in it.",
+        )
+    return data
 
 
 def load_xgboost(data: bytes) -> Any:
@@ -154,7 +167,7 @@ def score_catboost(model: Any, task: Task) -> Scorer:
     categorical = cat_features(model)
 
     def score(rows: Any) -> Any:
-        given = _matrix(rows, categorical) if categorical else rows
+        given = _objects(rows, categorical) if categorical else matrix(rows)
         found = np.asarray(model.predict(given, prediction_type=kind, thread_count=1), dtype=np.float64)
         if task == "regression":
             return found.reshape(-1)
@@ -186,7 +199,7 @@ def with_categories(frame: Any, categorical: Sequence[int | str]) -> Any:
     return frame
 
 
-def _matrix(rows: NamedRows, categorical: Sequence[int | str]) -> Any:
+def _objects(rows: NamedRows, categorical: Sequence[int | str]) -> Any:
     """The same of columns by name as objects [n, k]: for one row that takes a fifth of the time."""
     found = np.empty((len(rows), len(rows.columns)), dtype=object)
     for place, (name, values) in enumerate(rows.columns.items()):
@@ -224,8 +237,22 @@ def _wrapped_xgboost(estimator: Any, name: str) -> Any:
             f"{name} was fitted with missing={missing!r}.",
             expected="Missing values reach a model as NaN, which is XGBoost's own default.",
         )
+    return until_best(booster)
+
+
+def until_best(booster: Any) -> Any:
+    """A copy that ends with the best iteration of a training that stopped early, with which XGBoost's wrappers predict;
+    a linear booster has no iterations to leave out, and theirs predict with all of it."""
     best = booster.attr("best_iteration")
-    return booster[: int(best) + 1] if best is not None else booster.copy()
+    linear = _learner(booster)["gradient_booster"]["name"] == "gblinear"
+    return booster.copy() if best is None or linear else booster[: int(best) + 1]
+
+
+def _has_categories(data: bytes) -> bool:
+    """Whether XGBoost wrote down the categories of a frame. data: the booster as JSON."""
+    kept = json.loads(data)["learner"]["gradient_booster"]
+    model = kept.get("model") or (kept.get("gbtree") or {}).get("model") or {}
+    return bool((model.get("cats") or {}).get("enc"))
 
 
 def _learner(booster: Any) -> dict[str, Any]:

@@ -110,8 +110,8 @@ def open_bundle(source: Path | bytes, trusted: TrustedKeys) -> Bundle:
     """Verify a bundle and read it.
 
     source: its path or its bytes. trusted: the public keys whose signature counts.
-    Raises BundleMissing, BundleUnsafe, BundleDamaged, SignatureRefused, ManifestTooNew, ManifestUnreadable; the
-    first three and the signature's name their reason in `facts["reason"]`.
+    Raises BundleMissing, BundleUnsafe, BundleDamaged, SignatureRefused, ManifestTooNew, ManifestUnreadable; all but
+    the first name their reason in `facts["reason"]`.
     """
     data = source if isinstance(source, bytes) else _read(source)
     if len(data) > LARGEST_BUNDLE:

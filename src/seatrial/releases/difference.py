@@ -97,6 +97,9 @@ def _words(verdict: Verdict, equal: bool, same_model: bool, groups: list[str], r
         return f"Only the environment differs: {answers}{rest}{expected}."
     if not groups:
         return f"Only the version differs: {answers}."
+    if equal:
+        verb = "differs" if len(groups) == 1 else "differ"
+        return f"They answer the same on the golden rows of both, though {listed(groups)} {verb}."
     return f"Different: {listed(groups)}; on the golden rows of both {answers}."
 
 

@@ -24,7 +24,7 @@ from seatrial.core.errors import UsageError, listed
 from seatrial.core.identity import digest
 from seatrial.core.signature import Class, Task
 from seatrial.releases import boosters
-from seatrial.releases.native import NativeModel, TypeNotTrusted, capture, one_line
+from seatrial.releases.native import NativeModel, NotCaptured, TypeNotTrusted, capture, one_line
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -66,6 +66,8 @@ class Foreign:
     classes: of several, in the order of its probabilities, or the two of a binary one; empty when it does not say.
     class_count: of how many classes it gives probabilities; 0 for other tasks.
     answers: what the model itself, before it was written in another form, answered on the sample, when it was asked.
+    told: what whoever brings it in should know of how it was read.
+    graph: the ONNX file as it came. whole: places of inputs that it takes as integers.
     digest: of the file, or of the form that is kept, BLAKE3-256.
     """
 
@@ -81,15 +83,21 @@ class Foreign:
     class_count: int = 0
     answers: NDArray[np.float64] | None = None
     parameters: Mapping[str, Any] = field(default_factory=dict)
+    told: str = ""
+    graph: bytes = field(default=b"", repr=False)
+    whole: tuple[int, ...] = ()
 
     @property
     def task(self) -> Task:
         return self.native.task
 
 
-def read_file(path: Path, task: Task | None = None, width: int | None = None) -> Foreign:
+def read_file(
+    path: Path, task: Task | None = None, width: int | None = None, sample: pa.Table | None = None
+) -> Foreign:
     """The model in a file. task: what it answers, where the file does not tell. width: how many columns it is given,
-    where an ONNX graph does not say.
+    where an ONNX graph does not say. sample: rows that the library itself is asked on, where it
+    reads the file otherwise than we do (XGBoost).
 
     Raises ForeignUnreadable, PickleRefused, WrongTask, and what keeping it raises (see `native.capture`).
     """
@@ -101,11 +109,20 @@ def read_file(path: Path, task: Task | None = None, width: int | None = None) ->
             expected=_EXPECTED,
             state="Nothing was released.",
         ) from None
-    return read_bytes(data, task, width, name=path.name)
+    return read_bytes(data, task, width, sample, name=path.name)
 
 
-def read_bytes(data: bytes, task: Task | None = None, width: int | None = None, *, name: str = "the file") -> Foreign:
-    """As `read_file`, of bytes. name: of the file, for messages."""
+def read_bytes(
+    data: bytes,
+    task: Task | None = None,
+    width: int | None = None,
+    sample: pa.Table | None = None,
+    *,
+    name: str = "the file",
+    all_rounds: bool = False,
+) -> Foreign:
+    """As `read_file`, of bytes. name: of the file, for messages. all_rounds: XGBoost's rounds behind the best one count
+    too, as for whoever loads the file as a Booster."""
     match kind_of(data):
         case "onnx":
             found = of_graph(data, task, width)
@@ -114,7 +131,7 @@ def read_bytes(data: bytes, task: Task | None = None, width: int | None = None, 
         case "lightgbm":
             found = of_object(NativeModel("lightgbm", data, "regression").load(), task)
         case "xgboost":
-            found = of_object(_named_xgboost(data), task)
+            found = _of_xgboost(data, task, sample, all_rounds=all_rounds)
         case "catboost":
             found = of_object(boosters.load_catboost(data), task)
         case "pickle":
@@ -159,7 +176,7 @@ def kind_of(data: bytes) -> str:
 
 def of_graph(data: bytes, task: Task | None, width: int | None = None) -> Foreign:
     """A model as an ONNX graph, of PyTorch, Keras or anything. Raises WrongTask, NotAdopted."""
-    from seatrial.releases.onnx_adopt import adopt
+    from seatrial.releases.onnx_adopt import FLOATS, adopt, read
     from seatrial.releases.runtime import Runtime, session
 
     if task is None:
@@ -169,6 +186,7 @@ def of_graph(data: bytes, task: Task | None, width: int | None = None) -> Foreig
             next="Say it with --task.",
             state="Nothing was released.",
         )
+    read(data)
     given = session(data, 1).get_inputs()
     names = tuple(one.name for one in given) if len(given) > 1 else ()
     shape = given[0].shape
@@ -178,7 +196,19 @@ def of_graph(data: bytes, task: Task | None, width: int | None = None) -> Foreig
     classes = 0
     if task == "multiclass":
         classes = Runtime(native.data).score(np.zeros((1, inputs), np.float32)).shape[1]
-    return Foreign(native, "", digest(data), names=names, inputs=inputs, class_count=classes)
+    kinds = [one.type for one in given] * (inputs if len(given) == 1 else 1)
+    whole = tuple(place for place, kind in enumerate(kinds) if kind not in FLOATS)
+    return Foreign(
+        native,
+        "",
+        digest(data),
+        names=names,
+        inputs=inputs,
+        complete=whole,
+        class_count=classes,
+        graph=data,
+        whole=whole,
+    )
 
 
 def of_object(model: Any, task: Task | None = None) -> Foreign:
@@ -186,6 +216,7 @@ def of_object(model: Any, task: Task | None = None) -> Foreign:
 
     Raises WrongTask, NotCaptured and TypeNotTrusted. The object itself is not changed.
     """
+    _require_fitted(model)
     known = task_of(model)
     if task is not None and known is not None and task != known:
         raise WrongTask(
@@ -227,10 +258,31 @@ def of_object(model: Any, task: Task | None = None) -> Foreign:
     )
 
 
-def answers_of(model: Any, sample: pa.Table) -> NDArray[np.float64] | None:
+def _require_fitted(model: Any) -> None:
+    """Raise NotCaptured for an estimator of scikit-learn that was never fitted; the boosters say it themselves."""
+    if not type(model).__module__.startswith("sklearn."):
+        return
+    from sklearn.exceptions import NotFittedError
+    from sklearn.utils.validation import check_is_fitted
+
+    try:
+        check_is_fitted(model)
+    except NotFittedError:
+        raise NotCaptured(
+            f"{type(model).__name__} is not fitted.",
+            expected="Only a fitted estimator can be kept.",
+            next="Call fit first.",
+            state="Nothing was released.",
+        ) from None
+    except TypeError:  # it has no fit; what keeps it says so
+        return
+
+
+def answers_of(model: Any, sample: pa.Table, task: Task | None = None) -> NDArray[np.float64] | None:
     """What a model with scikit-learn's methods answers on the sample, as it is given it there: a frame of its columns.
 
-    float64 (n,), or (n, C) for several classes; None when it does not take these rows.
+    task: what it answers, where it does not tell. float64 (n,), or (n, C) for several classes; None when it does not
+    take these rows.
     """
     names = input_names(model)
     if not hasattr(model, "predict") or type(model).__name__ == "Booster":
@@ -238,10 +290,10 @@ def answers_of(model: Any, sample: pa.Table) -> NDArray[np.float64] | None:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            frame = sample.select(names).to_pandas() if names else None
-            if frame is None:
+            if not names and sample.num_columns != _inputs(model):
                 return None
-            if task_of(model) == "regression":
+            frame = sample.select(names).to_pandas() if names else sample.to_pandas().to_numpy()
+            if (task or task_of(model)) == "regression":
                 return np.asarray(model.predict(frame), dtype=np.float64).reshape(-1)
             found = np.asarray(model.predict_proba(frame), dtype=np.float64)
             return found[:, 1] if found.shape[1] == 2 else found
@@ -290,18 +342,42 @@ def read_mlflow(
     if needs.is_file():
         lines = needs.read_text(encoding="utf-8", errors="replace").splitlines()
         facts["requirements"] = [line for line in lines if line.strip()][:MOST_PARAMETERS]
-    data = file.read_bytes()
+    data = _whole_graph(file) if flavor == "onnx" else file.read_bytes()
+    kept_as = str(about.get("save_format") or "cbm")
+    if flavor == "catboost" and kept_as != "cbm":
+        raise ForeignUnreadable(
+            f"the model in MLflow is CatBoost's, written as '{kept_as}'.",
+            expected="CatBoost's own form (cbm) is expected, which log_model writes unless told otherwise.",
+            next="Log it again without format=.",
+            state="Nothing was released.",
+        )
+    # the class that mlflow.xgboost loads it as
+    all_rounds = str(about.get("model_class", "xgboost.core.Booster")).endswith(".Booster")
     try:
-        return read_bytes(data, task, width, name=file.name), facts
+        return read_bytes(data, task, width, sample, name=file.name, all_rounds=all_rounds), facts
     except (PickleRefused, TypeNotTrusted):
         return _taken_over(data, task, sample), facts | {"opened": "apart"}
+
+
+def _whole_graph(file: Path) -> bytes:
+    """An ONNX graph with the weights in it that lie in files beside it, which is how MLflow writes large ones."""
+    import onnx
+
+    try:
+        return bytes(onnx.load(str(file)).SerializeToString())
+    except Exception as error:  # protobuf, or a file of weights that is not there or lies elsewhere
+        raise ForeignUnreadable(
+            f"the graph {file.name} that MLflow gave cannot be read: {one_line(error)}",
+            expected="The graph is expected, with its files of weights beside it.",
+            state="Nothing was released.",
+        ) from None
 
 
 def _taken_over(data: bytes, task: Task | None, sample: pa.Table) -> Foreign:
     from seatrial.releases.throwaway import open_pickle
 
     opened = open_pickle(data, sample)
-    found = read_bytes(opened.data, task)
+    found = read_bytes(opened.data, task, all_rounds=opened.estimator.endswith(".Booster"))
     return replace(
         found,
         digest=digest(data),
@@ -495,14 +571,29 @@ def parameters_of(model: Any) -> dict[str, Any]:
     return dict(sorted(plain.items())[:MOST_PARAMETERS])
 
 
-def _named_xgboost(data: bytes) -> Any:
-    """The booster with the columns' names, which `boosters.load_xgboost` takes away."""
+def _of_xgboost(data: bytes, task: Task | None, sample: pa.Table | None, *, all_rounds: bool) -> Foreign:
+    """An XGBoost file as XGBClassifier().load_model reads it: what stopped early ends with its best round.
+
+    The booster keeps the columns' names, which `boosters.load_xgboost` takes away.
+    """
     boosters.load_xgboost(data)  # looks before XGBoost, which would end the process
-    from xgboost import Booster
+    from xgboost import Booster, XGBClassifier, XGBRegressor
 
     booster = Booster()
     booster.load_model(bytearray(data))
-    return booster
+    rounds = booster.num_boosted_rounds()
+    cut = booster if all_rounds else boosters.until_best(booster)
+    found = of_object(cut, task)
+    answers = None
+    if sample is not None and not all_rounds:
+        wrapper = (XGBRegressor if found.task == "regression" else XGBClassifier)()
+        wrapper.load_model(bytearray(data))
+        answers = answers_of(wrapper, sample, found.task)
+    kept = cut.num_boosted_rounds()
+    told = (
+        "" if kept == rounds else f"training stopped early: the best {kept} of the file's {rounds} rounds are released"
+    )
+    return replace(found, answers=answers, told=told)
 
 
 def _objective_task(objective: str) -> Task | None:

@@ -20,18 +20,19 @@ import binascii
 import contextlib
 import shlex
 import subprocess
-from collections.abc import Mapping, Sequence
-from functools import cached_property
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Literal
 
 import msgspec
 
-from seatrial.core.errors import Conflict, NotAllowed, Unavailable, UsageError, listed
+from seatrial.core.errors import Conflict, NotAllowed, SeatrialError, Unavailable, UsageError, listed
 from seatrial.releases.signing import (
     KEY_FILE,
     REVOKED_FOLDER,
     TRUSTED_FOLDER,
+    KeyRing,
     KeyUnusable,
     SigningKey,
     is_signed,
@@ -82,6 +83,58 @@ class KeyState(msgspec.Struct, frozen=True):
     id: str
     state: Literal["trusted", "revoked"]
     own: bool
+
+
+class WatchedKeys(Mapping[str, bytes]):
+    """The keys that are trusted, for a process that runs for long: `refresh` reads them again.
+
+    folder: `.seatrial/keys`. read: reads them; by default those in the folder.
+    Raises what `read` raises.
+    """
+
+    def __init__(self, folder: Path, read: Callable[[], KeyRing] | None = None) -> None:
+        self._folder = folder
+        self._read = read or partial(trusted_keys, folder)
+        self._stamp = self._look()
+        self._ring = self._read()
+
+    @property
+    def revoked(self) -> frozenset[str]:
+        """The ids of those that were revoked."""
+        return self._ring.revoked
+
+    def __getitem__(self, id: str) -> bytes:
+        return self._ring[id]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._ring)
+
+    def __len__(self) -> int:
+        return len(self._ring)
+
+    def changed(self) -> bool:
+        """Whether a key came, went or was revoked since they were read."""
+        return self._look() != self._stamp
+
+    def refresh(self) -> None:
+        """Read them again. When one cannot be read, those of before count, without those that were revoked since."""
+        self._stamp = self._look()
+        try:
+            self._ring = self._read()
+        except (SeatrialError, OSError):
+            revoked = revoked_ids(self._folder)
+            ring = KeyRing({id: public for id, public in self._ring.items() if id not in revoked})
+            ring.revoked = frozenset(revoked)
+            self._ring = ring
+
+    def _look(self) -> tuple[tuple[str, ...], ...]:
+        found = []
+        for name in (TRUSTED_FOLDER, REVOKED_FOLDER):
+            try:
+                found.append(tuple(sorted(path.name for path in (self._folder / name).iterdir())))
+            except OSError:
+                found.append(())
+        return tuple(found)
 
 
 class ServiceKey(SigningKey):

@@ -97,6 +97,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 _NEVER = object()
+PEOPLE = ("owner", "on_call", "runbook", "description")
 _LATER: dict[str, dict[str, Any]] = {"signature": {"classes": [], "layout": "packed"}}
 
 
@@ -132,12 +133,13 @@ def read_manifest(data: bytes) -> Manifest:
                 next="Upgrade seatrial here, or release again with this version.",
                 state="Nothing was loaded.",
                 format=number,
+                reason="too_new",
             )
         manifest = msgspec.json.decode(data, type=Manifest)
     except msgspec.DecodeError as error:
-        raise _unreadable(str(error)) from None
+        raise _unreadable("unreadable", str(error)) from None
     if write_manifest(manifest) != data:
-        raise _unreadable("it is not in canonical form")
+        raise _unreadable("not_canonical", "it is not in canonical form")
     return manifest
 
 
@@ -170,7 +172,10 @@ def _patch_words(previous: Manifest, new: Manifest) -> str:
     """What a patch differs in: the data, what it was fitted with, or nothing at all."""
     since, training_set = previous.semantic_version, previous.lineage.training_set
     if "origin" in new.lineage.more:
-        return f"Patch: another model with the same signature and parameters since {since}."
+        if _digest(previous) != _digest(new):
+            return f"Patch: another model with the same signature and parameters since {since}."
+        said = _changes(_said(previous), _said(new))
+        return f"Patch: {listed(said) or 'nothing'} changed since {since}; it is the same model."
     around = _changes(_around(previous), _around(new))
     if not training_set or training_set != new.lineage.training_set:
         words = "only data" if not around else f"data, {listed(around)}"
@@ -201,6 +206,19 @@ def _made_by(manifest: Manifest) -> dict[str, Any]:
     }
 
 
+def _digest(manifest: Manifest) -> str | None:
+    """Of the file that a model from elsewhere came in."""
+    origin = manifest.lineage.more.get("origin") or {}
+    return origin.get("digest")
+
+
+def _said(manifest: Manifest) -> dict[str, Any]:
+    """What somebody says of a model, and the rows that were given with it."""
+    more = manifest.lineage.more
+    words = {f"the {name.replace('_', ' ')}": getattr(manifest, name) for name in PEOPLE}
+    return words | {"the sample": more.get("sample"), "the target": more.get("target")}
+
+
 def _around(manifest: Manifest) -> dict[str, Any]:
     more = manifest.lineage.more
     return {
@@ -220,9 +238,10 @@ def _without_words(field: Field) -> Field:
     return msgspec.structs.replace(field, description="")
 
 
-def _unreadable(reason: str) -> ManifestUnreadable:
+def _unreadable(reason: str, found: str) -> ManifestUnreadable:
     return ManifestUnreadable(
-        f"the manifest cannot be read: {reason}.",
+        f"the manifest cannot be read: {found}.",
         expected="The canonical JSON that seatrial writes is expected.",
         state="Nothing was loaded.",
+        reason=reason,
     )

@@ -118,19 +118,25 @@ class NativeModel:
 
         model = self.load()
         if self.format == "xgboost":
-            return boosters.score_xgboost(model)
+            by_place = boosters.score_xgboost(model)
+            return lambda rows: by_place(matrix(rows))
         if self.format == "catboost":
             return boosters.score_catboost(model, self.task)
         if self.format == "lightgbm":
             if self.task == "multiclass":
-                return lambda rows: np.asarray(model.predict(rows, num_threads=1), dtype=np.float64)
-            return lambda rows: np.asarray(model.predict(rows, num_threads=1), dtype=np.float64).reshape(-1)
+                return lambda rows: np.asarray(model.predict(matrix(rows), num_threads=1), dtype=np.float64)
+            return lambda rows: np.asarray(model.predict(matrix(rows), num_threads=1), dtype=np.float64).reshape(-1)
         _use_one_thread(model)
         if self.task == "binary":
             return lambda rows: np.asarray(model.predict_proba(given(rows))[:, 1], dtype=np.float64)
         if self.task == "multiclass":
             return lambda rows: np.asarray(model.predict_proba(given(rows)), dtype=np.float64)
         return lambda rows: np.asarray(model.predict(given(rows)), dtype=np.float64).reshape(-1)
+
+
+def matrix(rows: Rows) -> Any:
+    """Rows as a booster's file takes them, by place: float32 [n, k]; its columns must be numbers."""
+    return np.column_stack(list(rows.columns.values())) if isinstance(rows, NamedRows) else rows
 
 
 def given(rows: Rows) -> Any:

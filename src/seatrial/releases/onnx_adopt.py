@@ -8,6 +8,7 @@ is asked, is refused.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from seatrial.core.errors import Failed, listed
 from seatrial.core.signature import Task
 
 if TYPE_CHECKING:
-    from onnx import ModelProto, NodeProto
+    from onnx import ModelProto, NodeProto, TensorProto
 
 GRAPH, INPUT, OUTPUT = "seatrial", "input", "score"
 NEWEST_OPSET = 18  # for graphs that name none of ONNX's own
@@ -46,7 +47,7 @@ def adopt(model: bytes, task: Task, inputs: int) -> bytes:
     """
     from onnx.compose import add_prefix
 
-    given = _read(model)
+    given = read(model)
     _without_dictionaries(given)
     session = _session(given, "the graph")
     columns = _columns(session, inputs)
@@ -59,7 +60,30 @@ def adopt(model: bytes, task: Task, inputs: int) -> bytes:
     return done
 
 
-def _read(model: bytes) -> ModelProto:
+def answers(model: bytes, task: Task, columns: Sequence[NDArray[Any]]) -> NDArray[np.float64]:
+    """What the graph itself, as it came, answers when it is given its inputs in its own types: float64 (n,) or (n, C).
+
+    columns: of each input the values (n,); whole ones without null where the graph takes integers.
+    Raises NotAdopted.
+    """
+    given = read(model)
+    _without_dictionaries(given)
+    session = _session(given, "the graph")
+    taken = _columns(session, len(columns))
+    name, _ = _answer(session, taken, _probe(len(columns)), task)
+    if len(taken) == 1:
+        feed = {taken[0][0]: np.column_stack([values.astype(_dtype(taken[0][1])) for values in columns])}
+    else:
+        feed = {
+            one: values.astype(_dtype(kind)).reshape(-1 if flat else (-1, 1))
+            for (one, kind, flat), values in zip(taken, columns, strict=True)
+        }
+    (found,) = _run(session, [name], feed, len(columns[0]))
+    return _of_task(name, found.astype(np.float64).reshape(len(columns[0]), -1), task)
+
+
+def read(model: bytes) -> ModelProto:
+    """The graph in a file that holds all of its weights and none but onnxruntime's operators. Raises NotAdopted."""
     import onnx
 
     try:
@@ -69,17 +93,40 @@ def _read(model: bytes) -> ModelProto:
         raise _refused(f"{len(model)} bytes are no ONNX model", "The bytes of an .onnx file are expected.") from error
     if not found:
         raise _refused(f"{len(model)} bytes hold no graph", "The bytes of an .onnx file are expected.")
-    if any(one.data_location == onnx.TensorProto.EXTERNAL for one in given.graph.initializer):
+    nodes, tensors = _inside(given)
+    if any(one.data_location == onnx.TensorProto.EXTERNAL or one.external_data for one in tensors):
         raise _refused("the graph keeps its weights in other files", "Save it with all weights inside of the file.")
-    foreign = sorted(
-        {node.domain for node in given.graph.node} - set(DOMAINS) - {one.domain for one in given.functions}
-    )
+    foreign = sorted({node.domain for node in nodes} - set(DOMAINS) - {one.domain for one in given.functions})
     if foreign:
         raise _refused(
             f"the graph uses operators of {listed(foreign)}",
             "onnxruntime's own operators are expected: " + str(DOMAINS),
         )
     return given
+
+
+def _inside(model: ModelProto) -> tuple[list[NodeProto], list[TensorProto]]:
+    """Every node and every tensor of a model: of its graph, of its functions and of the bodies of If, Loop and Scan."""
+    graphs, nodes, tensors = [model.graph], [node for one in model.functions for node in one.node], []
+    attributes = [attribute for one in model.functions for attribute in one.attribute_proto]
+    graphs += [graph for one in model.training_info for graph in (one.initialization, one.algorithm)]
+    sparse = []
+    place = 0
+    while graphs or place < len(nodes) or attributes:
+        for graph in graphs:
+            nodes += graph.node
+            tensors += graph.initializer
+            sparse += graph.sparse_initializer
+        attributes += [attribute for node in nodes[place:] for attribute in node.attribute]
+        graphs, place = [], len(nodes)
+        for attribute in attributes:
+            graphs += [attribute.g, *attribute.graphs]
+            tensors += [attribute.t, *attribute.tensors]
+            sparse += [attribute.sparse_tensor, *attribute.sparse_tensors]
+        graphs = [graph for graph in graphs if graph.node or graph.initializer or graph.sparse_initializer]
+        attributes = []
+    tensors += [part for one in sparse for part in (one.values, one.indices)]
+    return nodes, tensors
 
 
 def _without_dictionaries(model: ModelProto) -> None:
@@ -137,12 +184,17 @@ def _probe(inputs: int) -> NDArray[np.float32]:
 
 
 def _feed(columns: list[tuple[str, str, bool]], rows: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
-    kinds = {"tensor(float)": "f4", "tensor(double)": "f8", "tensor(float16)": "f2", "tensor(int64)": "i8"}
     parts = [rows] if len(columns) == 1 else [rows[:, place : place + 1] for place in range(rows.shape[1])]
     return {
-        name: (part.reshape(-1) if flat else part).astype(kinds.get(kind, "i4"))
+        name: (part.reshape(-1) if flat else part).astype(_dtype(kind))
         for (name, kind, flat), part in zip(columns, parts, strict=True)
     }
+
+
+def _dtype(kind: str) -> str:
+    """ONNX's name of a type of numbers as numpy's."""
+    kinds = {"tensor(float)": "f4", "tensor(double)": "f8", "tensor(float16)": "f2", "tensor(int64)": "i8"}
+    return kinds.get(kind, "i4")
 
 
 def _run(session: Any, names: list[str], feed: dict[str, NDArray[Any]], rows: int) -> list[NDArray[Any]]:

@@ -82,6 +82,8 @@ def to_onnx(native: NativeModel, inputs: int, signature: Signature | None = None
                 route_missing(graph.graph, model)
                 with_link(model, graph)
             given = named if native.format == "skops" else None
+            if given is None and signature is not None and signature.layout == "named":
+                raise NoGraph("its inputs are named, and the converter makes one of all of them")
             return finished(graph, native.task, given)
     except ExportFailed:
         raise

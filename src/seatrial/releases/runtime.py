@@ -6,6 +6,7 @@ It imports numpy and onnxruntime, and nothing that trains. A score that is not a
 from __future__ import annotations
 
 import math
+import os
 import threading
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
@@ -199,6 +200,8 @@ def session(model: bytes, threads: int) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
+    # weights in other files would be read from wherever the server was started; below a file there is none
+    options.add_session_config_entry("session.model_external_initializers_file_folder_path", os.devnull)
     options.log_severity_level = _FATAL  # failures are raised; what it logs besides is not for users
     try:
         return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])

@@ -189,8 +189,8 @@ def named_signers(envelope: bytes) -> tuple[str, ...]:
 def verify(envelope: bytes, payload: bytes, payload_type: str, trusted: TrustedKeys) -> str:
     """The id of the trusted key that signed `payload`.
 
-    Raises SignatureRefused: "unreadable", "too_new", "wrong_type", "other_payload", "unknown_key", "revoked_key" or
-    "wrong".
+    Raises SignatureRefused: "unreadable", "too_new", "wrong_type", "other_payload", "unknown_key", "revoked_key",
+    "wrong" or "not_canonical".
     """
     try:
         found = msgspec.json.decode(envelope, type=Envelope)
@@ -211,6 +211,8 @@ def verify(envelope: bytes, payload: bytes, payload_type: str, trusted: TrustedK
         raise _refused("unknown_key", f"it is signed by {keys}, and trusted are {listed(trusted)}.")
     for signed in known:
         if _valid(trusted[signed.keyid], _bytes(signed.sig), _authenticated(payload_type, payload)):
+            if canonical_json(found) != envelope:  # only its meaning was signed, and a release is its very bytes
+                raise _refused("not_canonical", "the signature file is not as it was written.")
             return signed.keyid
     raise _refused("wrong", f"the signature by {known[0].keyid} does not fit the content.")
 

@@ -4,6 +4,8 @@ The child imports scikit-learn or the booster's library, so that the server need
 the child and not the server. The child is started when the release is loaded; when it dies it is started again and
 asked once more; when it takes too long it is killed. It ends with its server, however that ends. It is given no
 environment variable but those that Python needs.
+
+A start takes a second or more. `score` waits for it; `score_now` never does, for those who have others to answer.
 """
 
 from __future__ import annotations
@@ -16,6 +18,9 @@ import tempfile
 import threading
 import weakref
 from collections.abc import Sequence
+from concurrent.futures import Future
+from contextlib import suppress
+from math import ceil
 from pathlib import Path
 from typing import IO
 
@@ -24,7 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seatrial.core.clock import monotonic
-from seatrial.core.errors import Failed, Unavailable
+from seatrial.core.errors import Failed, SeatrialError, Unavailable
 from seatrial.core.signature import NamedRows, Rows, missing_in
 from seatrial.releases import frames
 from seatrial.releases.frames import Broken
@@ -45,6 +50,27 @@ class ChildUnavailable(Unavailable):
     """The process that scores for a release died twice, did not start, or took longer than its deadline."""
 
     code = "runtime.child_unavailable"
+
+
+class ChildRestarting(Unavailable):
+    """The process that scores for a release is being started again.
+
+    started: done when it was started, or could not be. died: it ended while it scored these rows. release: whose it
+    is, where that is known.
+    """
+
+    code = "runtime.child_restarting"
+
+    def __init__(self, found: str, *, started: Future[_Child], died: bool, retry_after: int) -> None:
+        super().__init__(
+            found,
+            state="No score was given.",
+            next=f"Ask again in {retry_after} seconds.",
+            retry_after=retry_after,
+        )
+        self.started = started
+        self.died = died
+        self.release = ""
 
 
 class ScoringFailed(Failed):
@@ -98,7 +124,8 @@ class SupervisedRuntime:
         self._start_limit, self._call_limit = start_s, call_s
         self._lock = threading.Lock()
         self._child: _Child | None = None
-        self._start()
+        self._starting: Future[_Child] | None = None
+        self._child = self._started()
 
     @property
     def pid(self) -> int | None:
@@ -112,13 +139,23 @@ class SupervisedRuntime:
         Raises WrongShape, MissingNotAccepted, ScoreNotFinite, ScoringFailed and ChildUnavailable; then no row has a
         score.
         """
+        return self._scored(rows, wait=True)
+
+    def score_now(self, rows: Rows) -> Scores:
+        """As `score`, without waiting for a child that has to be started: that goes on by itself.
+
+        Raises ChildRestarting in addition.
+        """
+        return self._scored(rows, wait=False)
+
+    def _scored(self, rows: Rows, *, wait: bool) -> Scores:
         self._check(rows)
         if not len(rows):
             return np.empty(0)
         if self.no_missing.size:
             refuse_missing(missing_in(rows), self.no_missing)
         with self._lock:
-            parts = [self._ask(rows[start : start + CHUNK]) for start in range(0, len(rows), CHUNK)]
+            parts = [self._ask(rows[start : start + CHUNK], wait=wait) for start in range(0, len(rows), CHUNK)]
         scores = parts[0] if len(parts) == 1 else np.concatenate(parts)
         if not np.isfinite(scores).all():
             raise not_finite(scores)
@@ -155,34 +192,70 @@ class SupervisedRuntime:
     def close(self) -> None:
         """End the child; a later `score` starts it again."""
         with self._lock:
+            if self._starting is not None:
+                with suppress(SeatrialError):
+                    self._ready(wait=True)
             self._end()
 
-    def _ask(self, rows: Rows) -> Scores:
-        """The scores of some rows; a child that dies is started again and asked once more."""
+    def _ask(self, rows: Rows, *, wait: bool) -> Scores:
+        """The scores of some rows; a child that dies is started again and asked once more, or, without waiting, by
+        whoever asks again."""
         for again in (True, False):
-            if self._child is None:
-                self._start()
-            assert self._child is not None
+            child = self._ready(wait=wait)
             try:
-                return self._exchange(self._child, rows)
+                return self._exchange(child, rows)
             except Broken as died:
-                words = self._child.last_words() or str(died)
+                words = child.last_words() or str(died)
                 self._end()
+                if not wait:
+                    raise self._restarting(f"it ended while it scored: {words}", died=True) from None
                 if not again:
-                    raise ChildUnavailable(
-                        f"the process that scores for this release died twice on the same {len(rows)} rows: {words}.",
-                        next="Ask again with other rows; if it goes on, deploy a release that answers with ONNX.",
-                        state="No score was given; the next call starts the process again.",
-                    ) from None
+                    raise died_twice(f"on the same {len(rows)} rows: {words}") from None
             except TimeoutError:
                 self._end()
+                if not wait:
+                    self._begin()
                 raise ChildUnavailable(
                     f"the process that scores for this release took longer than {self._limit(rows):g} s "
                     f"for {len(rows)} rows and was killed.",
                     next="Ask for fewer rows at once.",
-                    state="No score was given; the next call starts the process again.",
+                    state="No score was given; the process is started again.",
                 ) from None
         raise AssertionError("not reached")
+
+    def _ready(self, *, wait: bool) -> _Child:
+        """The child, started again where it ended. Raises ChildUnavailable, ModelUnreadable and ChildRestarting."""
+        if self._child is None:
+            starting = self._begin()
+            if not wait and not starting.done():
+                raise self._restarting("it ended", died=False)
+            try:
+                self._child = starting.result()
+            finally:
+                self._starting = None  # what could not be started is tried again by the next call
+        return self._child
+
+    def _begin(self) -> Future[_Child]:
+        """Start a child beside this call, unless one is being started."""
+        if self._starting is None:
+            starting = self._starting = Future[_Child]()
+            starting.set_running_or_notify_cancel()
+            threading.Thread(target=self._start_for, args=(starting,), name="seatrial-child", daemon=True).start()
+        return self._starting
+
+    def _start_for(self, starting: Future[_Child]) -> None:
+        try:
+            starting.set_result(self._started())
+        except BaseException as error:
+            starting.set_exception(error)
+
+    def _restarting(self, why: str, *, died: bool) -> ChildRestarting:
+        return ChildRestarting(
+            f"the process that scores for this release is being started again: {why}.",
+            started=self._begin(),
+            died=died,
+            retry_after=max(1, ceil(self.start_s)),
+        )
 
     def _limit(self, rows: Rows) -> float:
         return self._call_limit + ROW_SECONDS * len(rows)
@@ -208,7 +281,8 @@ class SupervisedRuntime:
             raise Broken(f"it answered {len(scores)} scores for {len(rows)} rows")
         return scores
 
-    def _start(self) -> None:
+    def _started(self) -> _Child:
+        """A child that has loaded the model. Raises ChildUnavailable and ModelUnreadable."""
         before = monotonic()
         child = _Child(self._threads)
         remaining = _Deadline(self._start_limit)
@@ -234,15 +308,24 @@ class SupervisedRuntime:
                 next="Install them, or export the release with `seatrial export docker`.",
                 state="Nothing was loaded.",
             )
-        self._child = child
         self._finalizer = weakref.finalize(self, child.end)
         self.bytes = msgspec.msgpack.decode(body, type=frames.Ready).bytes
         self.start_s = monotonic() - before
+        return child
 
     def _end(self) -> None:
         if self._child is not None:
             self._child = None
             self._finalizer()
+
+
+def died_twice(on: str) -> ChildUnavailable:
+    """The error for a child that died, was started again, was asked the same and died. on: of what, and how."""
+    return ChildUnavailable(
+        f"the process that scores for this release died twice {on}.",
+        next="Ask again with other rows; if it goes on, deploy a release that answers with ONNX.",
+        state="No score was given; the process is started again.",
+    )
 
 
 class _Child:

@@ -1,15 +1,15 @@
 """A pickle is opened in a process that is thrown away, and comes back as a file that holds no code.
 
 Unpickling runs whatever the file says, so nobody here does it who has something to lose. The child gets an empty
-environment, a network of its own without any way out (where the kernel lets it), no other process to see, no file that
-it could change but those of its own folder, and little time. It opens the model, lets it score the sample, writes it
-again as skops or in the booster's format, and ends; what comes back is read like any file from elsewhere.
+environment, little time, and what `releases.confinement` leaves it: no socket, no other process, no file to read but
+Python's and the system's, none to change but those of its own folder. It opens the model, lets it score the sample,
+writes it again as skops or in the booster's format, and ends; what comes back is read like any file from elsewhere.
+Where the kernel cannot confine it, nothing is opened.
 """
 
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import json
 import os
 import resource
@@ -17,12 +17,12 @@ import signal
 import subprocess
 import sys
 import tempfile
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from seatrial.core.errors import UsageError
+from seatrial.releases.confinement import Unconfined, confine, end_first_without_memory, leave_namespaces
 
 if TYPE_CHECKING:
     import numpy as np
@@ -32,18 +32,18 @@ if TYPE_CHECKING:
 SECONDS = 300
 MOST_BYTES = 8 << 30
 _MODEL, _FACTS, _ANSWERS, _SAMPLE = "model.bin", "facts.json", "answers.npy", "sample.parquet"
-_NEWUSER, _NEWPID, _NEWNET, _NEWIPC = 0x10000000, 0x20000000, 0x40000000, 0x08000000
-_NO_NEW_PRIVILEGES = 38
+
+
+_EXPECTED = (
+    "A fitted model of scikit-learn, LightGBM, XGBoost or CatBoost is expected, and here the packages that it was "
+    "pickled with."
+)
 
 
 class NotOpened(UsageError):
-    """A pickled model could not be opened, or not be written in a form that holds no code."""
+    """A pickled model could not be opened apart, or not be written in a form that holds no code."""
 
     code = "external.not_opened"
-
-
-class NotIsolated(UserWarning):
-    """The kernel gave the process that opens a pickle less of its own than it was asked for."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class Opened:
 def open_pickle(data: bytes, sample: pa.Table) -> Opened:
     """Open a pickle, or a skops file of any types, apart, and bring back what can be loaded without running code.
 
-    Raises NotOpened with what the child said. Warns NotIsolated when the child had a network.
+    Raises NotOpened with what the child said.
     """
     import numpy as np
     import pyarrow.parquet as pq
@@ -77,17 +77,9 @@ def open_pickle(data: bytes, sample: pa.Table) -> Opened:
         if "failed" in facts:
             raise NotOpened(
                 f"the pickled model could not be taken over: {facts['failed']}",
-                expected="A fitted model of scikit-learn, LightGBM, XGBoost or CatBoost is expected, and here the "
-                "packages that it was pickled with.",
+                expected=str(facts.get("expected") or _EXPECTED),
                 next=str(facts.get("next", "")),
                 state="Nothing was released; the process that opened it is gone.",
-            )
-        if not facts["network_gone"]:
-            warnings.warn(
-                "the kernel lets this user make no network namespace: the process that opened the pickle had Python's "
-                "sockets blocked, which code that means harm can get around.",
-                NotIsolated,
-                stacklevel=2,
             )
         answers = folder / _ANSWERS
         return Opened(
@@ -133,10 +125,12 @@ def _run(folder: Path) -> dict[str, Any]:
 
 def main(folder: str) -> None:
     """What the child does. It never returns."""
-    gone = _leave_the_world(Path(folder))
     place = Path(folder)
     try:
-        facts = _convert(place) | {"network_gone": gone}
+        _leave_the_world(place)
+        facts = _convert(place)
+    except Unconfined as error:
+        facts = {"failed": error.found.rstrip("."), "expected": error.expected, "next": error.next}
     except BaseException as error:  # what is opened raises what it likes
         words = " ".join(f"{type(error).__name__}: {error}".split())[:300]
         facts = {"failed": words}
@@ -146,52 +140,18 @@ def main(folder: str) -> None:
     os._exit(0)
 
 
-def _leave_the_world(folder: Path) -> bool:
-    """Give up the network, other processes, files of others and privileges; whether the network is really gone."""
-    libc = ctypes.CDLL(None, use_errno=True)
+def _leave_the_world(folder: Path) -> None:
+    """Give up all that is not needed to turn one file into another. Raises Unconfined."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS))
     resource.setrlimit(resource.RLIMIT_FSIZE, (MOST_BYTES, MOST_BYTES))
-    wanted = _NEWNET | _NEWPID | _NEWIPC
-    gone = any(libc.unshare(flags) == 0 for flags in (wanted, wanted | _NEWUSER, _NEWNET, _NEWNET | _NEWUSER))
+    leave_namespaces()
     child = os.fork()  # the first process of the new world; all others in it end with it
     if child:
         _, status = os.waitpid(child, 0)
         os._exit(os.waitstatus_to_exitcode(status) & 0xFF)
-    libc.prctl(_NO_NEW_PRIVILEGES, 1, 0, 0, 0)
-    _write_only_below(libc, folder)
-    _block_sockets()
-    return gone
-
-
-def _write_only_below(libc: Any, folder: Path) -> None:
-    """Let this process change no file outside `folder`, by Landlock; where the kernel has none, nothing changes."""
-    changes = sum(1 << bit for bit in (1, 4, 5, 6, 7, 8, 9, 10, 11, 12))  # write, remove, make of every kind
-
-    class Below(ctypes.Structure):
-        _pack_ = 1
-        _fields_ = [("allowed", ctypes.c_uint64), ("parent", ctypes.c_int32)]
-
-    handled = ctypes.c_uint64(changes)
-    rules = libc.syscall(444, ctypes.byref(handled), ctypes.c_size_t(8), 0)
-    if rules < 0:
-        return
-    parent = os.open(folder, os.O_PATH | os.O_CLOEXEC)
-    libc.syscall(445, rules, 1, ctypes.byref(Below(changes, parent)), 0)
-    libc.syscall(446, rules, 0)
-    os.close(parent)
-    os.close(rules)
-
-
-def _block_sockets() -> None:
-    import socket
-
-    class NoSocket(socket.socket):
-        def __init__(self, *_: object, **__: object) -> None:
-            raise PermissionError("a model that is opened apart has no network")
-
-    for name in ("socket", "create_connection", "create_server", "socketpair", "fromfd"):
-        setattr(socket, name, NoSocket)
+    end_first_without_memory()
+    confine(folder)
 
 
 def _convert(folder: Path) -> dict[str, Any]:

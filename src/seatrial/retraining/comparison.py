@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from seatrial.core.clock import from_us, iso
 from seatrial.core.signature import Task
 from seatrial.stats.confidence import asymptotic_sequence
-from seatrial.stats.metrics import measure
+from seatrial.stats.metrics import losses, measure
 
 DAY_US = 86_400_000_000
 ALPHA = 0.05
@@ -103,7 +103,7 @@ def compare(
     day = (at_us - start_us) // DAY_US
     whole = (until - start_us) // DAY_US
     usable &= day < whole
-    gains = _loss(task, labels, champion_scores) - _loss(task, labels, challenger_scores)
+    gains = losses(task, labels, champion_scores) - losses(task, labels, challenger_scores)
     days = []
     for number in range(int(whole)):
         of_day = usable & (day == number)
@@ -141,16 +141,3 @@ def _verdict(days: int, low: float | None, high: float | None, min_days: int) ->
     if low > 0:
         return "better"
     return "worse" if high < 0 else "inconclusive"
-
-
-def _loss(task: Task, labels: NDArray[np.float64], scores: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Each row's loss: minus the log likelihood of classes, the squared error for regression. (n,), NaN stays NaN."""
-    if task == "regression":
-        return (labels - scores) ** 2
-    sure = np.clip(scores, 1e-15, 1 - 1e-15)
-    if task == "multiclass":
-        known = np.flatnonzero(~np.isnan(labels))
-        losses = np.full(labels.size, np.nan)
-        losses[known] = -np.log(sure[known, labels[known].astype(np.intp)])
-        return losses
-    return -(labels * np.log(sure) + (1 - labels) * np.log1p(-sure))

@@ -1,9 +1,9 @@
 """The HTTP door: predictions by the shortest way, everything that people look at through FastAPI.
 
 One ASGI callable, `Front`, stands in front. `POST /predict` and `POST /models/NAME/predict` are answered by the
-connection itself (`serving.protocol`), or, under another server and for what the connection leaves, by `Front`; the
-rest goes to one FastAPI application. Errors are problem documents (RFC 9457) on every route; none repeats any part of
-the input.
+connection itself (`serving.protocol`), or, under another server and for what the connection leaves, by `Front`, which
+waits for other processes off the event loop (`serving.queue`); the rest goes to one FastAPI application. Errors are
+problem documents (RFC 9457) on every route; none repeats any part of the input.
 """
 
 from __future__ import annotations
@@ -12,13 +12,15 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, ClassVar
+from weakref import WeakKeyDictionary
 
 import msgspec
 
 from seatrial.core.errors import SeatrialError, Unavailable, UsageError, listed
 from seatrial.serving import pages
 from seatrial.serving.metrics import CONTENT_TYPE
-from seatrial.serving.predictor import Answer, Draft, ServerFailed, finish, problem
+from seatrial.serving.predictor import Answer, Draft, Predictor, ServerFailed, finish, problem
+from seatrial.serving.queue import Queue
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -110,6 +112,7 @@ class Front:
         self.max_body = max_body
         self.slow_seconds = slow_seconds
         self._others: FastAPI | None = None
+        self._queues: WeakKeyDictionary[Predictor, Queue] = WeakKeyDictionary()
         self._turn: Turn | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -161,10 +164,21 @@ class Front:
             refused = error
         else:
             if body is not None:  # None: the caller went away
-                await _send(send, finish(self.service.log, [self.draft(name, body, caller)])[0])
+                draft = await self._draft(name, body, caller)
+                await _send(send, finish(self.service.log, [draft])[0])
             return
         self.service.metrics.failed("", refused.code)
         await _send(send, problem(refused), close=True)
+
+    async def _draft(self, name: str | None, body: bytes, caller: str) -> Draft:
+        """`draft`, off the event loop where another process scores."""
+        predictor = self.service.predictor(name) if name in self.service.elsewhere else None
+        if predictor is None:
+            return self.draft(name, body, caller)
+        queue = self._queues.get(predictor)
+        if queue is None:
+            queue = self._queues[predictor] = Queue()
+        return await queue.draft(predictor, body, caller)
 
     async def _body(self, receive: Receive) -> bytes | None:
         """The whole body; None when the caller went away. Raises BodyTooLarge."""
@@ -237,6 +251,8 @@ async def _send(send: Send, answer: Answer, *, close: bool = False) -> None:
         (b"content-type", JSON if answer.status == 200 else PROBLEM),
         (b"content-length", str(len(body)).encode()),
     ]
+    if answer.retry_after:
+        headers.append((b"retry-after", b"%d" % answer.retry_after))
     if close:
         headers.append(_CLOSE)
     await send({"type": "http.response.start", "status": answer.status, "headers": headers})
@@ -261,7 +277,8 @@ def application(service: Service) -> FastAPI:
 
     @app.get("/health", summary="Is the process alive?", response_model=None)
     def health() -> Response:
-        return json({"live": True})
+        distrusted = service.distrusted
+        return json({"live": True} | ({"distrusted": distrusted} if distrusted else {}))
 
     @app.get("/ready", summary="Are all releases loaded and proved?", response_model=None)
     def ready() -> Response:

@@ -102,6 +102,12 @@ class Metrics:
         self._generation = Gauge(
             "seatrial_route_generation", "Generation of the route in use.", ["deployment"], registry=self.registry
         )
+        self._distrusted = Gauge(
+            "seatrial_distrusted",
+            "1 while no trusted key vouches for what a deployment answers with, because its key was revoked.",
+            ["deployment"],
+            registry=self.registry,
+        )
         self._refused = Counter(
             "seatrial_routes_refused",
             "Route files or releases that were not taken; the one before stays in use.",
@@ -124,6 +130,9 @@ class Metrics:
 
     def took_up(self, deployment: str, generation: int) -> None:
         self._generation.labels(deployment).set(generation)
+
+    def distrusted(self, deployment: str, *, now: bool) -> None:
+        self._distrusted.labels(deployment).set(int(now))
 
     def refused(self, deployment: str, code: str) -> None:
         self._refused.labels(deployment, code).inc()

@@ -34,7 +34,7 @@ _PROBLEMS = {
     "415": "The body is compressed.",
     "422": "A field is unknown, missing, of the wrong type or out of range; or the model has no answer.",
     "500": "The server failed.",
-    "503": "Not ready, the online store does not answer, or the prediction log cannot be written.",
+    "503": "Not ready, the online store or the process that scores does not answer, or the log cannot be written.",
 }
 _STYLE = """
 body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#1b1f24;background:#fff}

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import struct
 from collections.abc import Callable, Sequence
+from concurrent import futures
 from dataclasses import dataclass
 from math import isfinite, isnan
 from typing import Any, ClassVar, NamedTuple
@@ -28,6 +29,7 @@ from seatrial.features.lookup import Lookup
 from seatrial.features.plan import FeaturePlan
 from seatrial.releases.named import UnseenNotAccepted
 from seatrial.releases.runtime import MissingNotAccepted, ScoreNotFinite
+from seatrial.releases.supervised import START_SECONDS, ChildRestarting, died_twice
 from seatrial.serving.metrics import Counted, Metrics
 from seatrial.serving.requests import Request, RequestReader
 from seatrial.serving.row import row_encoder
@@ -78,6 +80,7 @@ class Release:
     """A release as it is served: verified, its golden rows replayed.
 
     threshold: the probability from which a binary prediction is 1.
+    elsewhere: whether another process scores, so that `score` waits for it, and may raise ChildRestarting.
     no_missing: positions of the inputs without which the model has no answer. no_unseen: named inputs of which it takes
         no category that was never seen.
     example: a sound row of request fields, for the documentation; may be empty.
@@ -94,6 +97,8 @@ class Release:
     no_unseen: tuple[str, ...] = ()
     description: str = ""
     example: dict[str, Any] | None = None
+    elsewhere: bool = False
+    signed_by: str = ""
 
 
 @dataclass(frozen=True)
@@ -106,10 +111,14 @@ class Share:
 
 
 class Answer(NamedTuple):
-    """An HTTP status and a JSON body: a prediction when it is 200, else a problem document (RFC 9457)."""
+    """An HTTP status and a JSON body: a prediction when it is 200, else a problem document (RFC 9457).
+
+    retry_after: seconds after which asking again may help; 0: nothing is known of that.
+    """
 
     status: int
     body: bytes
+    retry_after: int = 0
 
 
 class Draft(NamedTuple):
@@ -199,6 +208,7 @@ class Predictor:
     ) -> None:
         self.deployment = deployment
         self.shares = tuple(shares)
+        self.elsewhere = any(share.release.elsewhere for share in shares)
         self.replay = replay
         self.max_rows = max_rows
         fields = _common_fields(deployment, [share.release.signature for share in shares])
@@ -229,20 +239,45 @@ class Predictor:
         """
         return finish(self._log, [self.draft(body, caller)])[0]
 
-    def draft(self, body: bytes, caller: str = "") -> Draft:
-        """`handle` without its last step: nothing is logged or counted yet. Never raises."""
-        start = monotonic()
+    def draft(self, body: bytes, caller: str = "", *, since: float | None = None, wait: bool = True) -> Draft:
+        """`handle` without its last step: nothing is logged or counted yet. Never raises, unless it may not wait.
+
+        since: the monotonic instant at which the request was complete; now by default.
+        wait: for a process that is started again; otherwise ChildRestarting is raised then.
+        """
+        start = monotonic() if since is None else since
         try:
             request = self.reader.read(body)
             arm = self._only
             if arm is None or request.many:
                 return self._answer_many(request, caller, start)
             return self._answer_one(arm, request, caller, start)
-        except SeatrialError as error:
-            return Draft(self.refuse(error))
-        except Exception:
-            _LOGGER.exception("a request could not be answered")  # the trace names code, never the request
-            return Draft(self.refuse(ServerFailed("the server failed at this request.")))
+        except ChildRestarting as error:
+            if not wait:
+                raise
+            return self._draft_again(error, body, caller, start)
+        except _ScoringFailed as failed:
+            return Draft(self.refuse(_told(failed.error), failed.release))
+        except Exception as error:
+            return Draft(self.refuse(_told(error)))
+
+    def _draft_again(self, error: ChildRestarting, body: bytes, caller: str, start: float) -> Draft:
+        deaths = 0
+        while (left := start + START_SECONDS - monotonic()) > 0:
+            deaths += error.died
+            if deaths > 1:
+                return self.gave_up(error, deaths)
+            futures.wait([error.started], left)
+            try:
+                return self.draft(body, caller, since=start, wait=False)
+            except ChildRestarting as again:
+                error = again
+        return self.gave_up(error, deaths)
+
+    def gave_up(self, error: ChildRestarting, deaths: int) -> Draft:
+        """The answer to a request that waited for its process in vain. deaths: how often it died of this request."""
+        told = died_twice(f"on this request: {error.found}") if deaths > 1 else error
+        return Draft(self.refuse(told, error.release))
 
     def count(self, draft: Draft, now: float) -> None:
         """Count an answer that leaves now."""
@@ -250,17 +285,20 @@ class Predictor:
             counted.rows += rows
         self._arms[0].counted.took(now - draft.start)
 
-    def refuse(self, error: SeatrialError) -> Answer:
-        """The answer that reports `error`, counted."""
+    def refuse(self, error: SeatrialError, release: str = "") -> Answer:
+        """The answer that reports `error`, counted. release: the one whose scoring failed."""
         self._metrics.failed(self._model, error.code)
         if self._log is not None and error.http_status >= 500:
-            self._log.failures.add(self.deployment, error.http_status, self._now_us())
+            self._log.failures.add(self.deployment, error.http_status, self._now_us(), release)
         return problem(error)
 
     def _answer_one(self, arm: _Arm, request: Request, caller: str, start: float) -> Draft:
         """The short way for what most requests are: one row, one arm."""
         at_us = self._now_us() if request.at_us is None else request.at_us
-        scored = arm.score_one(request.rows[0], at_us, request.bounded)
+        try:
+            scored = arm.score_one(request.rows[0], at_us, request.bounded)
+        except Exception as error:
+            raise _of_release(error, arm) from error
         prediction_id = uuid7()
         request_id = request.request_id or prediction_id
         latency = round((monotonic() - start) * 1000, 3)
@@ -292,7 +330,10 @@ class Predictor:
         scored: list[tuple[_Arm, _Scored]] = [(self._arms[0], _NOTHING)] * len(request.rows)
         for position, numbers in by_arm.items():
             arm = self._arms[position]
-            results = arm.score([request.rows[number] for number in numbers], at_us, request.bounded)
+            try:
+                results = arm.score([request.rows[number] for number in numbers], at_us, request.bounded)
+            except Exception as error:
+                raise _of_release(error, arm) from error
             for number, result in zip(numbers, results, strict=True):
                 scored[number] = (arm, result)
         ids = [uuid7() for _ in scored]
@@ -342,6 +383,31 @@ class Predictor:
             return 0
         key = request_id if self._route_position is None else str(row[self._route_position])
         return choose(self._cuts, bucket(self._salt, key))
+
+
+class _ScoringFailed(Exception):
+    """A release could not score rows that were well formed; or a row does not suit it."""
+
+    def __init__(self, error: Exception, release: str) -> None:
+        super().__init__(str(error))
+        self.error = error
+        self.release = release
+
+
+def _of_release(error: Exception, arm: _Arm) -> Exception:
+    """The error that tells of which release another one is."""
+    if isinstance(error, ChildRestarting):
+        error.release = arm.release.id
+        return error
+    return _ScoringFailed(error, arm.release.id)
+
+
+def _told(error: Exception) -> SeatrialError:
+    """What a caller is told of an error; the trace of an unforeseen one names code, never the request."""
+    if isinstance(error, SeatrialError):
+        return error
+    _LOGGER.error("a request could not be answered", exc_info=error)
+    return ServerFailed("the server failed at this request.")
 
 
 def finish(log: PredictionLog | None, drafts: Sequence[Draft]) -> list[Answer]:
@@ -625,7 +691,8 @@ def problem(error: SeatrialError) -> Answer:
     for name in ("field", "row"):
         if error.facts.get(name) is not None:
             document[name] = error.facts[name]
-    return Answer(error.http_status, msgspec.json.encode(document))
+    seconds = error.facts.get("retry_after")
+    return Answer(error.http_status, msgspec.json.encode(document), seconds if isinstance(seconds, int) else 0)
 
 
 def _common_fields(deployment: str, signatures: Sequence[Signature]) -> list[Field]:

@@ -2,7 +2,8 @@
 
 A framework's request (a task, a queue of messages, two writes) costs more than a whole prediction. So this protocol
 takes `POST /predict` and `POST /models/NAME/predict` out of uvicorn's hands as soon as their head is complete.
-What was answered in one turn of the event loop is logged by one write, and only then leaves.
+What was answered in one turn of the event loop is logged by one write, and only then leaves. What another process
+scores is left to the application, which waits for it elsewhere.
 
 It also guards: heads, bodies and idle connections have a deadline and a size, and what is no HTTP gets a problem
 document. Nothing here waits, so a connection that trickles its bytes keeps nobody else waiting.
@@ -158,6 +159,8 @@ class PredictionProtocol(HttpToolsProtocol):
         self._head_size = 0
         self._requests += 1
         own, name = _deployment(self.url) if self.parser.get_method() == b"POST" else (False, None)
+        if name in self._front.service.elsewhere:
+            own = False  # this one waits for another process, which nothing here may
         if not own or not (self.cycle is None or self.cycle.response_complete):
             self._turn.send()  # answers leave in the order of their requests
             super().on_headers_complete()

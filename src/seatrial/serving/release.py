@@ -12,6 +12,7 @@ from seatrial.releases.bundle import GOLDEN, Bundle, open_bundle
 from seatrial.releases.golden import read_golden, replay
 from seatrial.releases.runtime import open_runtime
 from seatrial.releases.signing import TrustedKeys
+from seatrial.releases.supervised import SupervisedRuntime
 from seatrial.serving.predictor import Release
 
 _PLACEHOLDERS: dict[str, Any] = {
@@ -41,12 +42,14 @@ def open_release(source: Path | bytes, trusted: TrustedKeys) -> Release:
         version=str(manifest.version),
         signature=manifest.signature,
         plan=manifest.plan,
-        score=runtime.score,
+        score=runtime.score_now if isinstance(runtime, SupervisedRuntime) else runtime.score,
         threshold=0.5 if manifest.threshold is None else manifest.threshold,
         no_missing=manifest.no_missing,
         no_unseen=manifest.parity.refuses_unseen,
         description=manifest.description,
         example=example(bundle),
+        elsewhere=isinstance(runtime, SupervisedRuntime),
+        signed_by=bundle.keyid,
     )
 
 

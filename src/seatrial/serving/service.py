@@ -2,13 +2,16 @@
 
 `load` serves the deployments of a folder of route files, with bundles from an object store; `from_bundle` serves one
 bundle file. A route or release that cannot be verified or does not replay its golden rows is not taken, and what was
-served before goes on being served. The process needs neither the project's code nor anything that trains.
+served before goes on being served. A key that is revoked is trusted no longer from the next look on: nothing that it
+signed is taken up, and what it signed and is live is reported, or refused, until a trusted key has signed it again. The
+process needs neither the project's code nor anything that trains.
 """
 
 from __future__ import annotations
 
 import asyncio
 import errno
+import logging
 import signal
 import socket
 from collections.abc import Callable, Sequence
@@ -16,9 +19,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from seatrial.core.clock import machine_us
+from seatrial.core.clock import machine_us, monotonic
 from seatrial.core.errors import Failed, SeatrialError, Unavailable, UsageError, did_you_mean, listed
 from seatrial.core.routing import BUCKETS
+from seatrial.releases.bundle import Bundle, open_bundle
+from seatrial.releases.keyring import WatchedKeys
 from seatrial.releases.signing import TrustedKeys, is_signed
 from seatrial.serving.http import Front, NotFound, NotReady, WhichModel
 from seatrial.serving.metrics import Metrics
@@ -26,7 +31,7 @@ from seatrial.serving.predictor import Predictor, Release, Share
 from seatrial.serving.release import open_release
 from seatrial.stores.online import OnlineStore
 from seatrial.stores.prediction_log import PredictionLog
-from seatrial.stores.routes import RouteFile, RouteStore, Verify
+from seatrial.stores.routes import RouteFile, RouteNotTrusted, RouteStore, Verify
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -34,6 +39,8 @@ if TYPE_CHECKING:
     import uvicorn
 
 WATCH_SECONDS = 0.5
+DISTRUST_SECONDS = 5.0
+"""Between two looks at whether what is not trusted any more was signed again."""
 KEEP_ALIVE_SECONDS = 65
 DRAIN_SECONDS = 25
 
@@ -41,6 +48,10 @@ ReadBundle = Callable[[str], bytes]
 """The bytes of the bundle with this key."""
 OpenRelease = Callable[[bytes], Release]
 """A verified release whose golden rows agree; raises a SeatrialError otherwise."""
+Vouch = Callable[[bytes], Bundle]
+"""A bundle that a trusted key signed; raises a SeatrialError otherwise."""
+
+_LOGGER = logging.getLogger("seatrial.serving")
 
 
 class PortInUse(Unavailable):
@@ -53,6 +64,12 @@ class CannotListen(UsageError):
     """The address cannot be listened on."""
 
     code = "serving.cannot_listen"
+
+
+class NotTrusted(Unavailable):
+    """The key that signed what a deployment answers with was revoked."""
+
+    code = "serving.not_trusted"
 
 
 class RouteOlder(Failed):
@@ -71,6 +88,9 @@ class Service:
     """The deployments that one process serves.
 
     refresh() takes up what changed and never raises for a single deployment; `state()` says what was refused and why.
+    keys, vouch: the trusted keys and how a bundle is verified by them; without, trust is not looked at again.
+    refuse_distrusted: whether requests are refused, not only reported, while nothing vouches for what would answer.
+    elsewhere: the deployments of which a release is scored by another process; None among them when the only one is.
     """
 
     def __init__(
@@ -80,6 +100,9 @@ class Service:
         verify: Verify | None = None,
         read_bundle: ReadBundle | None = None,
         open_release: OpenRelease | None = None,
+        keys: WatchedKeys | None = None,
+        vouch: Vouch | None = None,
+        refuse_distrusted: bool = False,
         online: OnlineStore | None = None,
         log: PredictionLog | None = None,
         replay: bool = False,
@@ -89,12 +112,16 @@ class Service:
     ) -> None:
         self.metrics = Metrics()
         self.predictors: dict[str, Predictor] = {}
+        self.elsewhere: frozenset[str | None] = frozenset()
         self.draining = False
         self._default: Predictor | None = None
         self._routes = routes
         self._verify = verify
         self._read_bundle = read_bundle
         self._open_release = open_release
+        self._keys = keys
+        self._vouch = vouch
+        self._refuse_distrusted = refuse_distrusted
         self._online = online
         self.log = log
         self._replay = replay
@@ -106,6 +133,11 @@ class Service:
         self._releases: dict[str, Release] = {}
         self._refused: dict[str, SeatrialError] = {}
         self._proved = False
+        # of each release the key that signed it, and where its bundle is
+        self._signers: dict[str, tuple[str, str]] = {}
+        self._distrusted: dict[str, str] = {}
+        self._withheld: dict[str, Predictor] = {}
+        self._look_again = 0.0
 
     # -- answering
 
@@ -117,6 +149,12 @@ class Service:
         found = self._default if name is None else self.predictors.get(name)
         if found is not None:
             return found
+        if name in self._withheld or (name is None and len(self._withheld) == 1 and not self.predictors):
+            raise NotTrusted(
+                "the key that signed this release was revoked.",
+                state="Nothing was predicted.",
+                next="Have the release signed again: `seatrial releases resign`.",
+            )
         if not self.predictors:
             raise NotReady("nothing can be predicted yet.", expected=self._reason(), state="", next="Ask /ready.")
         if name is not None:
@@ -155,13 +193,21 @@ class Service:
                 for name, predictor in sorted(self.predictors.items())
             },
             "refused": {name: error.code for name, error in sorted(self._refused.items())},
+            "distrusted": self.distrusted,
         }
+
+    @property
+    def distrusted(self) -> dict[str, str]:
+        """The deployments that answer, or would, with what no trusted key vouches for any more, and why."""
+        return dict(sorted(self._distrusted.items()))
 
     def _reason(self) -> str:
         if self.draining:
             return "The server is shutting down."
         if not self._proved:
             return "Releases are being loaded and their golden rows replayed."
+        if self._withheld:
+            return f"Deployment '{min(self._withheld)}' is not served ({NotTrusted.code})."
         missing = sorted(self._refused.keys() - self.predictors.keys())
         if missing:
             return f"Deployment '{missing[0]}' is not served ({self._refused[missing[0]].code})."
@@ -177,19 +223,77 @@ class Service:
             await asyncio.sleep(WATCH_SECONDS)
 
     def refresh(self) -> None:
-        """Take up every route that is new or changed."""
+        """Take up every key and every route that is new or changed."""
+        keys_changed = self._keys is not None and self._keys.changed()
+        if self._keys is not None and keys_changed:
+            self._keys.refresh()
+            for name in self._refused:  # what was refused may be trusted now
+                self._seen.pop(name, None)
         if self._routes is not None:
             for name in self._names():
                 stamp = self._stamp(name)
                 if stamp is not None and stamp != self._seen.get(name):
                     self._take_up(name)
                     self._seen[name] = stamp
+                    keys_changed = True
+        if keys_changed or self._distrusted:
+            self._look_at_trust()
         self._proved = True
         self._settle()
+
+    def _look_at_trust(self) -> None:
+        """See for which deployments no trusted key vouches, and report, or withhold, them."""
+        self._look_again = monotonic() + DISTRUST_SECONDS
+        every = self.predictors | self._withheld
+        found = {name: why for name, one in every.items() if (why := self._not_vouched(name, one))}
+        for name in every:
+            if found.get(name) != self._distrusted.get(name):
+                self.metrics.distrusted(name, now=name in found)
+                if name in found:
+                    _LOGGER.warning("deployment '%s' is not trusted any more: %s", name, found[name])
+                else:
+                    _LOGGER.warning("deployment '%s' is trusted again", name)
+        self._distrusted = found
+        if self._refuse_distrusted:
+            self._withheld = {name: every[name] for name in found}
+            self.predictors = {name: one for name, one in every.items() if name not in found}
+
+    def _not_vouched(self, name: str, predictor: Predictor) -> str:
+        """Why a deployment is not trusted any more; empty when it is."""
+        for share in predictor.shares:
+            if not self._trusts(share.release.id):
+                signer, bundle = self._signers[share.release.id]
+                try:
+                    self._vouch_again(share.release.id, bundle)
+                except SeatrialError as error:
+                    return f"release {share.release.id} is signed by {signer}, and: {error.found}"
+        if name in self._taken and self._routes is not None and self._verify is not None:
+            try:
+                self._routes.read(name, self._verify)
+            except RouteNotTrusted as error:
+                return error.found
+            except SeatrialError:
+                pass  # one that is damaged was not taken, which is told as refused
+        return ""
+
+    def _trusts(self, release: str) -> bool:
+        if self._keys is None or release not in self._signers:
+            return True
+        return self._signers[release][0] in self._keys
+
+    def _vouch_again(self, release: str, bundle: str) -> None:
+        """Take note of who signs a release now. Raises what `vouch` raises, and ReleaseMismatch."""
+        if self._vouch is None or self._read_bundle is None:
+            return
+        found = self._vouch(self._read_bundle(bundle))
+        if found.id != release:
+            raise ReleaseMismatch(f"bundle {bundle} is {found.id} now, not {release}.", state="It was not taken.")
+        self._signers[release] = (found.keyid, bundle)
 
     def serve(self, name: str, predictor: Predictor) -> None:
         """Answer for `name` with `predictor` from now on; requests under way end with the one before."""
         self.predictors = self.predictors | {name: predictor}
+        self._withheld.pop(name, None)
         self._refused.pop(name, None)
         self._settle()
 
@@ -231,6 +335,10 @@ class Service:
         return [name for name in names if self._only is None or name in self._only]
 
     def _changed(self) -> bool:
+        if self._keys is not None and self._keys.changed():
+            return True
+        if self._distrusted and monotonic() >= self._look_again:
+            return True
         return any(self._stamp(name) != self._seen.get(name) for name in self._names())
 
     def _stamp(self, name: str) -> tuple[int, int, int] | None:
@@ -259,6 +367,7 @@ class Service:
         # releases that no route uses any more give their memory back
         used = {arm.release for route in self._taken.values() for arm in route.arms}
         self._releases = {release: loaded for release, loaded in self._releases.items() if release in used}
+        self._signers = {release: signer for release, signer in self._signers.items() if release in used}
 
     def _read(self, name: str) -> RouteFile | None:
         if self._routes is None or self._verify is None:
@@ -275,6 +384,8 @@ class Service:
 
     def _release(self, release_id: str, bundle: str, model: str) -> Release:
         loaded = self._releases.get(release_id)
+        if loaded is not None and not self._trusts(release_id):
+            self._vouch_again(release_id, bundle)
         if loaded is None:
             if self._read_bundle is None or self._open_release is None:
                 raise NotReady("this service has no object store.", state="")
@@ -285,11 +396,20 @@ class Service:
                     f"of '{model}'.",
                     state="It was not taken.",
                 )
+            self.vouched(loaded, bundle)
             self._releases[release_id] = loaded
         return loaded
 
+    def vouched(self, release: Release, bundle: str) -> None:
+        """Take note of who signed a release, and where its bundle is, for when that key is revoked."""
+        self._signers[release.id] = (release.signed_by, bundle)
+
     def _settle(self) -> None:
         self._default = next(iter(self.predictors.values())) if len(self.predictors) == 1 else None
+        elsewhere: set[str | None] = {name for name, one in self.predictors.items() if one.elsewhere}
+        if self._default is not None and self._default.elsewhere:
+            elsewhere.add(None)
+        self.elsewhere = frozenset(elsewhere)
         self.metrics.ready.set(0 if self._reason() else 1)
 
 
@@ -303,10 +423,12 @@ def load(
     replay: bool = False,
     now_us: Callable[[], int] = machine_us,
     only: Sequence[str] | None = None,
+    refuse_distrusted: bool = False,
 ) -> Service:
     """The service of a folder of route files. Releases are loaded by the first `refresh`, which `run` calls.
 
-    routes: the folder of route files. trusted_keys: the keys whose routes and bundles are taken.
+    routes: the folder of route files. trusted_keys: the keys whose routes and bundles are taken; of WatchedKeys
+        changes are taken up.
     read_bundle: where bundles come from, usually `ObjectStore.read`.
     only: these deployments, not every one that has a route.
     """
@@ -315,6 +437,9 @@ def load(
         verify=lambda data, signature: is_signed(data, signature, trusted_keys),
         read_bundle=read_bundle,
         open_release=lambda data: open_release(data, trusted_keys),
+        keys=trusted_keys if isinstance(trusted_keys, WatchedKeys) else None,
+        vouch=lambda data: open_bundle(data, trusted_keys),
+        refuse_distrusted=refuse_distrusted,
         online=online,
         log=log,
         replay=replay,
@@ -330,6 +455,7 @@ def from_bundle(
     log: PredictionLog | None,
     online: Callable[[], OnlineStore] | None = None,
     replay: bool = False,
+    refuse_distrusted: bool = False,
 ) -> Service:
     """The service of one bundle file, ready to answer.
 
@@ -339,7 +465,16 @@ def from_bundle(
     """
     release = open_release(path, trusted_keys)
     store = online() if online is not None and release.plan.views else None
-    service = Service(online=store, log=log, replay=replay)
+    service = Service(
+        read_bundle=lambda key: Path(key).read_bytes(),
+        keys=trusted_keys if isinstance(trusted_keys, WatchedKeys) else None,
+        vouch=lambda data: open_bundle(data, trusted_keys),
+        refuse_distrusted=refuse_distrusted,
+        online=store,
+        log=log,
+        replay=replay,
+    )
+    service.vouched(release, str(path))
     service.serve(release.model, service.make_predictor(release.model, [Share("live", release, BUCKETS)]))
     service.prove()
     return service

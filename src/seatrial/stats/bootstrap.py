@@ -28,7 +28,7 @@ REPLICATES = 1000
 CLUSTERS = 500
 LEVELS = 2000
 FEWEST = 20
-"""Blocks below which shorter ones are taken; and below which an interval is said to rest on few."""
+"""Blocks below which shorter ones are taken; and below which an interval is said to rest on few, and is too narrow."""
 LEVEL = 0.95
 UNDEFINED = 0.05
 """Share of replicates that may leave a metric undefined; with more there is no interval."""
@@ -50,25 +50,32 @@ class Resampling:
 
     cluster: (n,) the cluster of each row, from 0. counts: (replicates, clusters), how often each was drawn.
     unit: what a cluster is: "row", "day", the name of a column; "1/500 of the rows" when rows were dealt.
+    few: there are so few clusters, or so little time in which all rows lie, that intervals are too narrow.
     """
 
     cluster: NDArray[np.intp]
     counts: NDArray[np.float32]
     unit: str
+    few: bool = False
 
     @property
     def clusters(self) -> int:
         return int(self.counts.shape[1])
 
+    @property
+    def words(self) -> str:
+        """What is drawn, in words: "15 days"."""
+        return f"{self.clusters} {self.unit}s" if self.clusters < FEWEST else "rows of one hour"
+
     def as_plain(self) -> dict[str, Any]:
-        """How intervals were made, for a record; `few`: there are so few clusters that they are too narrow."""
+        """How intervals were made, for a record."""
         return {
             "method": "percentile bootstrap of clusters",
             "level": LEVEL,
             "replicates": int(self.counts.shape[0]),
             "unit": self.unit,
             "clusters": self.clusters,
-            "few": self.clusters < FEWEST,
+            "few": self.few,
         }
 
 
@@ -84,15 +91,18 @@ def resample(
     """Draws for `rows` rows.
 
     at_us: (n,) instants; the longest blocks of time of which there are 20 are the clusters (days, 6 hours, hours; weeks
-    from 500 days on). groups: (n,) integers, the group of each row; it goes before the times. unit: what a group is.
+    from 500 days on). Where there are 20 of none, as of fifteen days with one batch each, the shortest are, and are
+    few; rows that all lie within an hour are drawn one by one, and are few as well.
+    groups: (n,) integers, the group of each row; it goes before the times. unit: what a group is.
     """
     random = np.random.default_rng(seed)
     cluster, unit = _clusters(rows, at_us, groups, unit, random)
+    within_an_hour = groups is None and at_us is not None and unit not in dict(BLOCKS)
     size = int(cluster.max()) + 1
     drawn = random.integers(0, size, size=(replicates, size))
     drawn += np.arange(replicates)[:, np.newaxis] * size
     counts = np.bincount(drawn.reshape(-1), minlength=replicates * size).reshape(replicates, size)
-    return Resampling(cluster, counts.astype(np.float32), unit)
+    return Resampling(cluster, counts.astype(np.float32), unit, few=size < FEWEST or within_an_hour)
 
 
 def intervals(
@@ -153,11 +163,16 @@ def _clusters(
         _, codes = np.unique(groups, return_inverse=True)
         return _dealt(codes.astype(np.intp), unit, random)
     if at_us is not None:
+        taken, most = "", 1
         for name, hours in BLOCKS:
-            _, codes = np.unique((at_us - at_us.min()) // (hours * HOUR_US), return_inverse=True)
-            size = int(codes.max()) + 1
+            _, found = np.unique((at_us - at_us.min()) // (hours * HOUR_US), return_inverse=True)
+            size = int(found.max()) + 1
             if size >= (FEWEST if hours < 7 * 24 else CLUSTERS // 7):
-                return _dealt(codes.astype(np.intp), name, random)
+                return _dealt(found.astype(np.intp), name, random)
+            if size > most:  # shorter blocks, but no more of them, are the same ones
+                taken, most, codes = name, size, found
+        if taken:
+            return codes.astype(np.intp), taken
     return _dealt(np.arange(rows), "row", random)
 
 

@@ -387,6 +387,24 @@ MAIN: dict[Task, str] = {"binary": "roc_auc", "multiclass": "roc_auc", "regressi
 """The metric whose spread over folds and whose gap to the test part the gates look at."""
 
 
+def losses(task: Task, labels: Vector, scores: Vector) -> NDArray[np.float64]:
+    """Each row's loss: minus the log likelihood of classes, the squared error for regression; smaller is better.
+
+    labels: (n,), NaN where not known, of classes their places; scores: (n,), or (n, C). (n,), NaN stays NaN.
+    """
+    if task == "regression":
+        squared: NDArray[np.float64] = np.square(labels - scores)
+        return squared
+    sure = np.clip(scores, 1e-15, 1 - 1e-15)
+    if task == "multiclass":
+        known = np.flatnonzero(~np.isnan(labels))
+        found = np.full(labels.size, np.nan)
+        found[known] = -np.log(sure[known, labels[known].astype(np.intp)])
+        return found
+    surprise: NDArray[np.float64] = -(labels * np.log(sure) + (1 - labels) * np.log1p(-sure))
+    return surprise
+
+
 def measure(
     task: Task, labels: Vector, scores: Vector, *, threshold: float = 0.5, quantile: float = 0.5
 ) -> dict[str, float | None]:

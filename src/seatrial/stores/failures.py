@@ -32,13 +32,17 @@ class FailuresTooNew(Failed):
 
 
 class Count(msgspec.Struct, frozen=True):
-    """Requests of one minute, deployment and status. minute_us: its start, domain time, microseconds (UTC)."""
+    """Requests of one minute, deployment and status. minute_us: its start, domain time, microseconds (UTC).
+
+    release: the one that was to answer; empty when the request failed before that was decided, or after.
+    """
 
     format: int
     minute_us: int
     deployment: str
     status: int
     count: int
+    release: str = ""
 
 
 class FailureLog:
@@ -47,14 +51,14 @@ class FailureLog:
     def __init__(self, root: Path) -> None:
         self.root = root
         self._lock = threading.Lock()
-        self._counts: Counter[tuple[int, str, int]] = Counter()
+        self._counts: Counter[tuple[int, str, int, str]] = Counter()
         self._flushed = monotonic()
         self._path: Path | None = None
 
-    def add(self, deployment: str, status: int, at_us: int) -> None:
+    def add(self, deployment: str, status: int, at_us: int, release: str = "") -> None:
         """Count one request that was answered with `status`. Never raises: a full disk loses counts, not answers."""
         with self._lock:
-            self._counts[at_us - at_us % MINUTE_US, deployment, status] += 1
+            self._counts[at_us - at_us % MINUTE_US, deployment, status, release] += 1
             if monotonic() - self._flushed >= FLUSH_SECONDS:
                 self._flush()
 
@@ -63,8 +67,10 @@ class FailureLog:
         with self._lock:
             self._flush()
 
-    def count(self, *, window: Window, deployment: str | None = None) -> int:
-        """Requests that failed in the minutes that begin in the window. Lines that cannot be read are left out.
+    def count(self, *, window: Window, deployment: str | None = None, release: str | None = None) -> int:
+        """Requests that failed in the minutes that begin in the window, and in that of its start.
+
+        Lines that cannot be read are left out.
 
         Raises FailuresTooNew.
         """
@@ -82,7 +88,8 @@ class FailureLog:
                         next="Update seatrial.",
                     )
                 start_us = window.start_us - window.start_us % MINUTE_US
-                if start_us <= one.minute_us < window.end_us and deployment in (None, one.deployment):
+                of_it = deployment in (None, one.deployment) and release in (None, one.release)
+                if start_us <= one.minute_us < window.end_us and of_it:
                     total += one.count
         return total
 
@@ -90,7 +97,10 @@ class FailureLog:
         self._flushed = monotonic()
         if not self._counts:
             return
-        counts = [Count(FORMAT, *key, number) for key, number in sorted(self._counts.items())]
+        counts = [
+            Count(FORMAT, minute_us, deployment, status, number, release)
+            for (minute_us, deployment, status, release), number in sorted(self._counts.items())
+        ]
         lines = b"".join(msgspec.json.encode(one) + b"\n" for one in counts)
         with suppress(OSError):
             self.root.mkdir(parents=True, exist_ok=True)

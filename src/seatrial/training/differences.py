@@ -8,9 +8,12 @@ values out; whoever calls has read them.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
+
+from seatrial.core.errors import counted
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -130,24 +133,33 @@ def of_data(
     after: Content,
     tables: tuple[pa.Table, pa.Table] | None = None,
     kind: Kind = "data",
+    keys: Sequence[Sequence[str]] = (),
 ) -> Difference | None:
     """How a source's rows differ, by column and, with both tables, by cell; None when they do not.
 
+    keys: columns that may name a row; by the first that does in both tables the rows are compared, else by position.
     Rows in another order and rows put at the end are told as what they are.
     """
+    from seatrial.data.keyed import by_first_key
     from seatrial.data.snapshot import diff
 
     if before.id == after.id:
         return None
-    was, now = (f"{one.id[:17]} ({one.rows:,} rows)" for one in (before, after))
+    was, now = (f"{one.id[:17]} ({counted(one.rows, 'row')})" for one in (before, after))
     if tables is not None and not _retyped(before, after):
         old, new = tables
         if before.rows == after.rows and _same_rows(old, new):
             return Difference(kind, source, was, now, ("the same rows in another order",))
         if before.rows < after.rows and _starts_with(new, old, before):
-            return Difference(kind, source, was, now, (f"{after.rows - before.rows:,} rows were put at the end",))
-    lines = str(diff(before, after, *(tables or ()))).splitlines()[1:]
+            return Difference(kind, source, was, now, (f"{_rows_were(after.rows - before.rows)} put at the end",))
+    found = diff(before, after, *(tables or ()))
+    keyed = by_first_key(*tables, keys) if tables is not None else None
+    lines = str(replace(found, keyed=keyed)).splitlines()[1:]
     return Difference(kind, source, was, now, tuple(line.strip() for line in lines))
+
+
+def _rows_were(count: int) -> str:
+    return f"{counted(count, 'row')} {'was' if count == 1 else 'were'}"
 
 
 def _retyped(before: Content, after: Content) -> bool:

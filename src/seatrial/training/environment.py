@@ -58,6 +58,8 @@ def describe(folder: Path, definition_files: Sequence[Path], threads: int, *, se
     """The environment of a run made now, in `folder`.
 
     definition_files: every file of the project that was read to make the definitions.
+    `code.dirty` is True when a tracked file was changed, or a definition file is not tracked; other new files are none
+    of the run's.
     The facts hold `python platform cpu blas threads thread_variables hash_seed seed packages lock code`; without
     git, `code.commit` is None and `code.dirty` too. `lock.digest` covers every installed package and version.
     `code.files` has a digest for each definition file and each module beside them that they use.
@@ -151,16 +153,18 @@ def unpack_definitions(data: bytes, expected: str) -> dict[str, bytes]:
 
 
 def _code(folder: Path, files: Sequence[Path], sources: Mapping[str, bytes]) -> tuple[dict[str, Any], bytes]:
-    status = _git(folder, "status", "--porcelain=v2", "--branch", "--untracked-files=normal", "--", ".")
+    status = _git(folder, "status", "--porcelain=v2", "--branch", "--untracked-files=no", "--", ".")
     lines = (status or b"").decode("utf-8", "replace").splitlines()
     heads = [line.removeprefix("# branch.oid ") for line in lines if line.startswith("# branch.oid ")]
     commit = heads[0] if heads and heads[0] != "(initial)" else None
-    dirty = None if status is None else any(not line.startswith("# ") for line in lines)
+    own = [folder / place for place in sources if (folder / place).is_file()]
+    new = [] if status is None else _untracked(folder, list(dict.fromkeys([*(folder / file for file in files), *own])))
+    changed = any(not line.startswith("# ") for line in lines)
+    dirty = None if status is None else commit is None or changed or bool(new)
     patch = b""
     if commit and dirty:
         patch = _git(folder, *DIFF, "--relative", "HEAD", "--", ".") or b""
-        own = [folder / place for place in sources if (folder / place).is_file()]
-        patch += b"".join(_as_new(folder, file) for file in dict.fromkeys([*(folder / file for file in files), *own]))
+        patch += b"".join(_as_new(folder, place) for place in new)
     return {
         "definitions": sources_digest(sources),
         "files": {place: digest(source) for place, source in sorted(sources.items())},
@@ -170,11 +174,20 @@ def _code(folder: Path, files: Sequence[Path], sources: Mapping[str, bytes]) -> 
     }, patch
 
 
-def _as_new(folder: Path, file: Path) -> bytes:
-    """The patch that adds a definition file which git does not track; empty for tracked ones."""
-    place = os.path.relpath(folder / file, folder)
-    if _git(folder, "ls-files", "--error-unmatch", "--", place) is not None:
-        return b""
+def _untracked(folder: Path, files: Sequence[Path]) -> list[str]:
+    """Those of the definition files that git does not track, by their place; any other new file moves no model."""
+    places = [os.path.relpath(file, folder) for file in files]
+    if not places:
+        return []
+    listed = _git(folder, "ls-files", "-z", "--", *places)
+    if listed is None:  # one of them lies outside of the repository
+        return [place for place in places if _git(folder, "ls-files", "--error-unmatch", "--", place) is None]
+    tracked = set(listed.decode("utf-8", "surrogateescape").split("\0"))
+    return [place for place in places if place not in tracked]
+
+
+def _as_new(folder: Path, place: str) -> bytes:
+    """The patch that adds a file which git does not track."""
     return _git(folder, *DIFF, "--no-index", "--", "/dev/null", place, codes=(0, 1)) or b""
 
 

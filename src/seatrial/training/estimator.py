@@ -176,7 +176,7 @@ def fit_estimator(model: Model, inputs: Rows, labels: NDArray[np.float64], names
         target = np.unique(target, return_inverse=True)[1].astype(np.int64)
     try:
         estimator.fit(given(inputs, estimator), target)
-    except Exception as error:  # an estimator raises what it likes
+    except (Exception, SystemExit) as error:  # an estimator raises what it likes
         raise _explain(model, error, inputs, names, "fitted") from error
     return estimator
 
@@ -194,7 +194,7 @@ def score(model: Model, estimator: Any, inputs: Rows, names: Sequence[str]) -> N
             expected = (len(inputs), len(estimator.classes_))
         else:
             scores = np.asarray(estimator.predict(given(inputs, estimator)), dtype=np.float64).reshape(-1)
-    except Exception as error:  # an estimator raises what it likes
+    except (Exception, SystemExit) as error:  # an estimator raises what it likes
         raise _explain(model, error, inputs, names, "asked for scores") from error
     if scores.shape != expected or not np.isfinite(scores).all():
         raise EstimatorFailed(
@@ -252,7 +252,7 @@ def _make(model: Model) -> Any:
         return maker(**model.params)
     except TypeError as error:
         raise _bad_params(model, maker, error) from error
-    except Exception as error:  # an estimator raises what it likes
+    except (Exception, SystemExit) as error:  # an estimator raises what it likes
         raise EstimatorFailed(
             f"{_name(maker)} of model '{model.name}' could not be made: {type(error).__name__}: {error}",
             expected=f"It was called with {dict(model.params)!r}.",
@@ -308,7 +308,7 @@ def _find(path: str, model: str) -> Any:
             next=install,
             module=error.name,
         ) from error
-    except Exception as error:  # an estimator raises what it likes
+    except (Exception, SystemExit) as error:  # an estimator raises what it likes
         raise EstimatorNotFound(
             f"the estimator of model '{model}' is {path!r}, but importing '{module_name}' failed: "
             f"{type(error).__name__}: {error}",
@@ -379,7 +379,7 @@ def _settle(step: Any, model: Model) -> None:
         step.set_params(**changes)
 
 
-def _explain(model: Model, error: Exception, inputs: Rows, names: Sequence[str], doing: str) -> EstimatorFailed:
+def _explain(model: Model, error: BaseException, inputs: Rows, names: Sequence[str], doing: str) -> EstimatorFailed:
     missing = {name: int(count) for name, count in zip(names, missing_in(inputs).sum(axis=0), strict=True) if count}
     words = f"{type(error).__name__}: {error}"
     if missing and "nan" in str(error).lower():

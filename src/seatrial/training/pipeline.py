@@ -43,7 +43,7 @@ from seatrial.training.model import Model
 from seatrial.training.profile import reference_profile
 from seatrial.training.repeatable import refuse, repeated
 from seatrial.training.rows import AT, KNOWN_AT, Indices, TrainingRefused, TrainingRows, training_rows
-from seatrial.training.slices import Sliced, sliced
+from seatrial.training.slices import Sliced, check_columns, sliced
 from seatrial.training.split import Parts, folds, group_codes, split, split_kind, summary
 from seatrial.training.threshold import HALF, Threshold
 
@@ -55,7 +55,7 @@ METRICS_OF = "the fit on the training part, measured on the test part"
 
 TRAIN_ROWS = 20_000
 """Rows learned from that are scored again, at most, for the overfit gap."""
-TIMED = 100
+TIMED, ROUNDS = 40, 5  # rows in a round, after some that warm up
 MOST_CONFUSED = 50
 """Classes up to which a run's record holds how often each was taken for each."""
 
@@ -198,6 +198,7 @@ def fit(
     make_estimator(model)  # a wrong estimator is told before the rows are touched
     with watch.stage("rows"):
         known = training_rows(model, rows, cutoff_us=cutoff_us)
+        check_columns(f"model '{model.name}'", known.table, _sliced_by(model, known, of_project))
         parts = split(model, known)
         made = folds(model, known, parts.train) if model.cv_folds else []
     heard += [f"input '{name}' has the same value in every row" for name in known.constant]
@@ -225,12 +226,14 @@ def fit(
             )
         with watch.stage("judge"):
             asked = [*of_project, *model.gates]
+            latency = _latency_ms(model, known, fitted, parts, asked)
             evidence = _evidence(model, known, parts, test, cv, champion, asked)
             evidence = replace(
                 evidence,
                 size=size,
                 train_metrics=_train_metrics(model, known, fitted, parts, threshold.value, asked),
-                latency_ms=_latency_ms(model, known, fitted, parts, asked),
+                latency_ms=None if latency is None else float(np.median(latency)),
+                latency_range=None if latency is None else (min(latency), max(latency)),
             )
             gates = judge(model.gates, evidence, of_project=of_project, waives=model.waives)
             passed = not any(result.refuses for result in gates)
@@ -317,6 +320,14 @@ class _TestPart:
     slices: dict[str, Sliced]
 
 
+def _sliced_by(model: Model, rows: TrainingRows, of_project: Sequence[Gate]) -> list[str]:
+    """The columns that the test part is sliced by."""
+    asked = [*model.slices, *(gate.by for gate in model.gates if gate.by)]
+    # a gate of the project may look at a column that this model's rows do not have; it then does not pass
+    asked += [gate.by for gate in of_project if gate.by in rows.table.column_names]
+    return list(dict.fromkeys(asked))
+
+
 def _test_part(
     model: Model,
     rows: TrainingRows,
@@ -334,9 +345,6 @@ def _test_part(
         groups=group_codes(model, rows)[parts.test] if grouped else None,
         unit=model.split.by or "group",
     )
-    asked = [*model.slices, *(gate.by for gate in model.gates if gate.by)]
-    # a gate of the project may look at a column that this model's rows do not have; it then does not pass
-    asked += [gate.by for gate in of_project if gate.by in rows.table.column_names]
     return _TestPart(
         scores=scores,
         threshold=at,
@@ -346,7 +354,7 @@ def _test_part(
         slices=sliced(
             model,
             rows,
-            list(dict.fromkeys(asked)),
+            _sliced_by(model, rows, of_project),
             (parts.train, parts.test),
             lambda labels, scores: measured(model, labels, scores, at),
             scores,
@@ -394,6 +402,7 @@ def _evidence(
         champion=measured(model, labels, scores, champion.threshold),
         champion_name=champion.name,
         differences=differences,
+        few=test.drawn.words if test.drawn.few else "",
     )
 
 
@@ -421,17 +430,22 @@ def _train_metrics(
     return measured(model, rows.labels[chosen], inputs, threshold)
 
 
-def _latency_ms(model: Model, rows: TrainingRows, fitted: PartFit, parts: Parts, asked: Sequence[Gate]) -> float | None:
-    """Milliseconds to score one row, the median of many; None when no gate asks for it."""
+def _latency_ms(
+    model: Model, rows: TrainingRows, fitted: PartFit, parts: Parts, asked: Sequence[Gate]
+) -> list[float] | None:
+    """Milliseconds in which the fitted estimator scores one row, the median of each round; None when no gate asks."""
     if not any(gate.kind == "latency_at_most" for gate in asked):
         return None
-    taken = []
-    for number in range(TIMED + 5):
-        one = rows.at(parts.test[number % parts.test.size :][:1])
-        begun = monotonic()
-        fitted.score_columns(model, one)
-        taken.append(monotonic() - begun)
-    return float(np.median(taken[5:])) * 1000
+    medians = []
+    for round_ in range(ROUNDS):
+        taken = []
+        for number in range(TIMED + 5):
+            one = rows.at(parts.test[(round_ * TIMED + number) % parts.test.size :][:1])
+            begun = monotonic()
+            fitted.score_columns(model, one)
+            taken.append(monotonic() - begun)
+        medians.append(float(np.median(taken[5:])) * 1000)
+    return medians
 
 
 def _champion_scores(model: Model, rows: TrainingRows, test: Indices, champion: ChampionScores) -> NDArray[np.float64]:

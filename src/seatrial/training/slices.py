@@ -19,11 +19,14 @@ from numpy.typing import NDArray
 
 from seatrial.core.errors import did_you_mean, listed
 from seatrial.stats.metrics import MAIN, METRICS
-from seatrial.training.rows import Indices, TrainingColumnMissing
+from seatrial.training.rows import Indices, TrainingColumnMissing, TrainingRefused
 
 if TYPE_CHECKING:
+    from seatrial.core.signature import Task
     from seatrial.training.model import Model
     from seatrial.training.rows import TrainingRows
+
+Measured = Callable[[NDArray[np.float64], NDArray[np.float64]], Mapping[str, float | None]]
 
 FEW = 100
 """Rows below which a slice is too small to be judged."""
@@ -32,6 +35,12 @@ MOST = 50
 NUMBERS = 20
 """Distinct numbers up to which each is a slice; with more they are cut into quarters of the training part."""
 MISSING, OTHER = "(missing)", "(other)"
+
+
+class NotSliced(TrainingRefused):
+    """A column to slice by holds lists, structures or bytes, of which no slice has a name."""
+
+    code = "training.not_sliced"
 
 
 @dataclass(frozen=True)
@@ -87,37 +96,73 @@ def sliced(
     rows: TrainingRows,
     columns: Sequence[str],
     parts: tuple[Indices, Indices],
-    measured: Callable[[NDArray[np.float64], NDArray[np.float64]], Mapping[str, float | None]],
+    measured: Measured,
     scores: NDArray[np.float64],
     threshold: float,
 ) -> dict[str, Sliced]:
-    """The slices of the test part by each column.
+    """The slices of the test part by each column; see `slices_of`.
 
-    parts: indices of the training and of the test part. scores: (m,) or (m, classes), of the test part.
-    measured: called with labels and scores of a slice, gives its metrics.
-    Raises TrainingColumnMissing for a column that the training set does not have.
+    Raises as `check_columns`.
+    """
+    check_columns(f"model '{model.name}'", rows.table, columns)
+    return slices_of(model.task, rows.table, rows.labels, columns, parts, measured, scores, threshold)
+
+
+def slices_of(
+    task: Task,
+    table: pa.Table,
+    labels: NDArray[np.float64],
+    columns: Sequence[str],
+    parts: tuple[Indices, Indices],
+    measured: Measured,
+    scores: NDArray[np.float64],
+    threshold: float,
+) -> dict[str, Sliced]:
+    """The slices of the test part by each of these columns of the table.
+
+    labels: (n,), of the table's rows. parts: indices of the training and of the test part. scores: (m,) or (m,
+    classes), of the test part. measured: called with labels and scores of a slice, gives its metrics.
     """
     train, test = parts
-    main = METRICS[model.task][MAIN[model.task]]
+    main = METRICS[task][MAIN[task]]
     found = {}
     for name in columns:
-        if name not in rows.table.column_names:
-            raise TrainingColumnMissing(
-                f"the training set of model '{model.name}' has no column '{name}' to slice by.",
-                expected=f"It has {listed(rows.table.column_names)}. {did_you_mean(name, rows.table.column_names)}",
-                column=name,
-            )
-        values = _values(rows.table.column(name), train, test)
+        values = _values(table.column(name), train, test)
         names, place, counts = np.unique(values, return_inverse=True, return_counts=True)
         made = []
         for number in np.argsort(-counts, kind="stable"):
             of_slice = place == number
-            labels = rows.labels[test][of_slice]
-            metrics = measured(labels, scores[of_slice])
-            positives = float((scores[of_slice] >= threshold).mean()) if model.task == "binary" else None
+            metrics = measured(labels[test][of_slice], scores[of_slice])
+            positives = float((scores[of_slice] >= threshold).mean()) if task == "binary" else None
             made.append(Slice(str(names[number]), int(counts[number]), metrics, positives))
         found[name] = Sliced(name, main.name, main.better == "higher", tuple(made))
     return found
+
+
+def check_columns(whose: str, table: pa.Table, columns: Sequence[str]) -> None:
+    """Raise TrainingColumnMissing for a column that the training set does not have, NotSliced for one of no plain
+    values. It is called before anything is fitted."""
+    for name in columns:
+        if name not in table.column_names:
+            raise TrainingColumnMissing(
+                f"the training set of {whose} has no column '{name}' to slice by.",
+                expected=f"It has {listed(table.column_names)}. {did_you_mean(name, table.column_names)}",
+                column=name,
+            )
+        column = table.column(name)
+        kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
+        try:
+            column.cast(kind).cast(pa.string())
+        except pa.ArrowException:
+            what = (
+                "bytes that are no UTF-8" if pa.types.is_binary(kind) or pa.types.is_large_binary(kind) else str(kind)
+            )
+            raise NotSliced(
+                f"{whose} is to be sliced by '{name}', which is {what}.",
+                expected="A column of text, numbers, truths or times is expected.",
+                next="Make the part of it that tells the slices a column of the label source.",
+                column=name,
+            ) from None
 
 
 def _values(column: pa.ChunkedArray, train: Indices, test: Indices) -> NDArray[np.str_]:
@@ -138,13 +183,23 @@ def _values(column: pa.ChunkedArray, train: Indices, test: Indices) -> NDArray[n
     return np.asarray(names[place]).astype(np.str_)
 
 
+def _told_apart(edges: NDArray[np.float64]) -> list[str]:
+    """Edges, all different, in as few digits as keep them so, six at least."""
+    told = [f"{edge:g}" for edge in edges]
+    digits = 6
+    while len(set(told)) < len(told):
+        digits += 1
+        told = [np.format_float_positional(edge, precision=digits, fractional=False, trim="-") for edge in edges]
+    return told
+
+
 def _quarters(column: pa.ChunkedArray, train: Indices, test: Indices) -> NDArray[np.str_]:
     """Numbers by the quartiles of the training part."""
     numbers = np.asarray(column.to_numpy(), dtype=np.float64)
     known = numbers[train]
     known = known[np.isfinite(known)]
     edges = np.unique(np.quantile(known, [0.25, 0.5, 0.75])) if known.size else known
-    bounds = [f"{edge:g}" for edge in edges]
+    bounds = _told_apart(edges)
     names = [f"up to {bounds[0]}"] if bounds else ["all"]
     names += [f"{low} to {high}" for low, high in pairwise(bounds)]
     names += [f"above {bounds[-1]}"] if bounds else []

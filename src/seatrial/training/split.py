@@ -69,6 +69,13 @@ def split(model: Model, rows: TrainingRows) -> Parts:
     everything = np.arange(rows.size)
     if kind == "time":
         at_us, known_us = _times(model, rows)
+        if at_us.min() == at_us.max():
+            raise SplitImpossible(
+                f"all {rows.size} rows of model '{model.name}' are of one instant, {iso(from_us(int(at_us[0])))}.",
+                expected="A split by time needs an earlier and a later part.",
+                next="Name the column of when a row happened as event_timestamp=, or choose Split('stratified') "
+                "or Split('random').",
+            )
         start = rows.size - round(rows.size * model.split.test_size)
         parts = _forward(at_us, known_us, everything, min(start, rows.size - 1), rows.size)
     else:
@@ -172,6 +179,12 @@ def group_codes(model: Model, rows: TrainingRows) -> NDArray[np.int64]:
             next="Fill the column in the label source, or set such rows aside.",
         )
     plain = column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
+    if pa.types.is_nested(plain.type):
+        raise SplitImpossible(
+            f"'{name}', which the rows are grouped by, is {plain.type}.",
+            expected="A group is a number, a text or a time.",
+            next="Group by a part of it: make that a column of the label source.",
+        )
     codes: NDArray[np.int64] = pc.rank(plain, tiebreaker="dense").to_numpy().astype(np.int64)
     return codes
 

@@ -38,6 +38,8 @@ STUDY = "tuning"
 SETTLED = ("COMPLETE", "PRUNED", "FAIL")
 STATES = {"COMPLETE": "finished", "PRUNED": "pruned", "FAIL": "failed"}
 INTERRUPTED = "interrupted"
+FEWEST_WEIGHED = 8
+"""Finished trials below which nothing is said of which parameters mattered."""
 
 
 class TuneExtraMissing(UsageError):
@@ -198,8 +200,25 @@ def _record(study: Any, model: Model, asked: Tune, resumed: int) -> dict[str, An
         "best": best and {name: best[name] for name in ("number", "params", "value")},
         "pruned": sum(one["state"] == "pruned" for one in trials),
         "failed": sum(one["state"] == "failed" for one in trials),
+        "importance": _importance(study, len(finished)),
         "resumed": resumed,
     }
+
+
+def _importance(study: Any, finished: int) -> dict[str, float]:
+    """Each parameter's share of what the values of finished trials vary by, the largest first, by Optuna's fANOVA
+    (Hutter and others, 2014). Empty for one parameter, few trials, or values that are all the same."""
+    if finished < FEWEST_WEIGHED or len({name for one in study.trials for name in one.params}) < 2:
+        return {}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        importance = importlib.import_module("optuna.importance")
+        try:
+            weights = importance.get_param_importances(study, evaluator=importance.FanovaImportanceEvaluator(seed=0))
+        except RuntimeError:  # nothing varies
+            return {}
+    shares = {str(name): round(float(weight), 6) for name, weight in weights.items()}
+    return shares if all(math.isfinite(share) for share in shares.values()) else {}
 
 
 def _study(optuna: Any, file: Path, model: Model, asked: Tune) -> Any:

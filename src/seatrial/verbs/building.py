@@ -30,7 +30,7 @@ from seatrial.core.identity import canonical_json, content_id, new_id
 from seatrial.core.records import Record
 from seatrial.core.settings import Engine
 from seatrial.core.windows import Window, parse_window
-from seatrial.folder.loading import UnknownName
+from seatrial.folder.loading import UnknownName, pick
 from seatrial.folder.workspace import SERVING_WAITS, SQLITE, STATE
 from seatrial.verbs.inputs import CLOCKS_DIFFER_US, Inputs, TimeInFuture, columns
 from seatrial.verbs.nouns import Nouns
@@ -448,6 +448,7 @@ class Building(Nouns):
             intervals=fitted.intervals,
             slices=fitted.slices,
             threshold=fitted.threshold,
+            reused=[str(one["step"]) for one in steps.ran if one["hit"]],
         )
 
     def feature_join(
@@ -568,6 +569,7 @@ class Building(Nouns):
         on_call: str = "",
         runbook: str = "",
         description: str = "",
+        classes: Sequence[str | int] = (),
         mlflow_uri: str | None = None,
         progress: Progress | None = None,
     ) -> Released:
@@ -581,8 +583,9 @@ class Building(Nouns):
         from_: a model that was trained elsewhere, which becomes the next version of `name`, without any declaration:
         a fitted object of scikit-learn, LightGBM, XGBoost or CatBoost, a file of theirs, or a model in MLflow
         (`mlflow:models:/NAME/7`, at `mlflow_uri`). sample: rows as it is given them, a path or a frame. target: the
-        column of the sample with what really happened; task: what the model answers, where it does not tell. The other
-        words go into the release. See `external` and docs/adopt.md.
+        column of the sample with what really happened; task, classes: what the model answers, and its classes in the
+        order of its probabilities, where it does not tell. The other words go into the release. See `external` and
+        docs/adopt.md.
         """
         from seatrial.registry.versions import refuse_deleted
         from seatrial.releases.build import build, made_by_run
@@ -594,11 +597,13 @@ class Building(Nouns):
         require_extra()
         if from_ is not None:
             words = Words(owner, on_call, runbook, description)
-            source = self._brought_in(name, from_, sample, target, task, words, mlflow_uri)
+            source, left = self._brought_in(name, from_, sample, target, task, words, mlflow_uri, classes)
             version = self.registry.version_of(source.id)
         else:
-            self._refuse_words(sample=sample, target=target, task=task, owner=owner, on_call=on_call, runbook=runbook)
-            version, source = self._released_from(name or self._model(None).name)
+            said = {"owner": owner, "on_call": on_call, "runbook": runbook, "classes": classes}
+            self._refuse_words(sample=sample, target=target, task=task, **said)
+            left = []
+            version, source = self._released_from(name or self._only_logged() or self._model(None).name)
         known = self.release_of(version.id) if version else None
         number = version.body["version"] if version else self.registry.next_number(source.name)
         if known is not None:
@@ -641,18 +646,9 @@ class Building(Nouns):
             bytes=len(built.data),
             new=new,
             cost=msgspec.to_builtins(built.cost),
-            notes=[] if source.kind == "run" else notes(source),
+            notes=[*([] if source.kind == "run" else notes(source, left)), *_unanswerable(source)],
             needs_approval=self._needs_approval(source.name, built.id),
         )
-
-    def _needs_approval(self, model: str, release: str) -> bool:
-        """Whether policy lets this release go live only when somebody approves it, and nobody has."""
-        from seatrial.retraining.approval import approval_of
-
-        if self.settings.policy.approval != "required":
-            return False
-        said = [approval_of(self.metadata, name, release) for name in self._deployments_of(model) or [model]]
-        return not any(one is not None and one.decision == "approved" for one in said)
 
     def _brought_in(
         self,
@@ -663,18 +659,26 @@ class Building(Nouns):
         task: Task | None,
         words: Words,
         mlflow_uri: str | None,
-    ) -> Record:
-        """The record of a model from elsewhere; it is a version when it was brought in before."""
+        classes: Sequence[str | int],
+    ) -> tuple[Record, list[str]]:
+        """The record of a model from elsewhere, and the columns of the sample that it does not take; the record is a
+        version when it was brought in before."""
         from seatrial.verbs.external import adopt, fetched, require_name, sample_table
 
         self.found()
         require_name(name, sample)
         table = sample_table(self._inputs, sample)
         model, origin = fetched(from_, task, mlflow_uri, table, target)
-        return adopt(self, str(name), model, table, origin=origin, target=target, words=words)
+        source = adopt(self, str(name), model, table, origin=origin, target=target, words=words, classes=classes)
+        inputs = source.body["signature"]["inputs"]
+        return source, [one for one in table.column_names if one not in inputs and one != target]
 
     def _refuse_words(self, **given: object) -> None:
-        said = [name for name, value in given.items() if value]
+        said = [
+            name
+            for name, value in given.items()
+            if value is not None and not (isinstance(value, str | list | tuple) and not value)
+        ]
         if said:
             raise UsageError(
                 f"{listed(said)} of a release is said by the declaration of its model.",
@@ -682,8 +686,21 @@ class Building(Nouns):
                 state="No release was written.",
             )
 
+    def _only_logged(self) -> str | None:
+        """The model whose fits were logged, where that is the only one and none is declared."""
+        names = {head.name for head in self.metadata.heads("logged")}
+        return names.pop() if len(names) == 1 and not self._models() else None
+
     def _released_from(self, name: str) -> tuple[Record | None, Record]:
         """The version that is meant, and its run or adoption; a logged run becomes a version with its release."""
+        logged = self.metadata.head("logged", name)
+        if logged is not None and self.metadata.head("version", name) is None:
+            raise UsageError(
+                f"model '{name}' has no version: its fits were logged, the newest as run '{logged.record_id}'.",
+                expected="A logged fit becomes a version when its run is released.",
+                state="No release was written.",
+                next=f"Run `seatrial release {logged.record_id}`.",
+            )
         run = self.resolved(name, "run") if name.startswith("run_") else None
         if run is not None and "logged" in run.body and self.registry.version_of(run.id) is None:
             from seatrial.verbs.tracking import refuse_unreleasable
@@ -787,14 +804,17 @@ class Building(Nouns):
         release: str | None = None,
         reason: str = "",
         expected: int | None = None,
+        at_once: bool = False,
     ) -> Deployed:
         """Give a deployment's traffic to a release (default: the model's newest). When it has it, nothing is written.
 
         model: the deployment's name. release: an id or its start, or what `release` takes as a name.
-        reason: why, in words; needed for a model without owner or runbook.
+        reason: why, in words; needed for a model without owner or runbook, and with `at_once`.
         expected: the generation that the caller saw; raises HeadMoved when somebody deployed since.
+        at_once: all of the traffic, whatever the strategy. Raises RolloutUnderWay, NoReason.
         """
         from seatrial.deployment.deploy import Traffic, deploy, live
+        from seatrial.deployment.rollout import Decider, begin, check_alone, is_other, rollout_of
         from seatrial.governance.audit import anchor
         from seatrial.verbs.custody import follow
 
@@ -816,19 +836,26 @@ class Building(Nouns):
                 audit=anchor(self.metadata),
                 changed=False,
             )
+        check_alone(deployment.name, before, at_once=at_once, reason=reason)
         sign, verify = self.signer
-        done = deploy(
-            self.metadata,
-            self.routes,
-            deployment,
-            [Traffic(chosen, chosen.body["object"])],
-            sign=sign,
-            verify=verify,
-            actor=self.actor,
-            at_us=self.now_us,
-            expected=expected,
-            reason=reason,
-        )
+        if before is not None and not at_once and deployment.strategy.kind != "blue_green" and is_other(before, chosen):
+            decider = Decider(self.metadata, self.routes, sign, verify, self.actor, self.now_us)
+            old = self.record(before.record.inputs[0])
+            done = begin(decider, deployment, old, chosen, expected=expected, reason=reason)
+        else:
+            done = deploy(
+                self.metadata,
+                self.routes,
+                deployment,
+                [Traffic(chosen, chosen.body["object"])],
+                sign=sign,
+                verify=verify,
+                actor=self.actor,
+                at_us=self.now_us,
+                expected=expected,
+                reason=reason,
+            )
+        rollout = rollout_of(done)
         follow(self, self.metadata)
         self._start_mirror()
         return Deployed(
@@ -839,6 +866,7 @@ class Building(Nouns):
             previous=before.record.inputs[0] if before else None,
             strategy=deployment.strategy.kind,
             audit=anchor(self.metadata),
+            share=rollout.share if rollout else 100.0,
         )
 
     def _check_servable(self, release: Record, deployment: Deployment) -> None:
@@ -922,6 +950,7 @@ class Building(Nouns):
         request_ids: the caller's own id of each row, or none at all. return_features: answer with the model's inputs
         and the state of every view, too.
         """
+        from seatrial.deployment.deploy import nothing_deployed
         from seatrial.serving.client import Client
 
         name = self._deployment(model).name
@@ -933,6 +962,8 @@ class Building(Nouns):
                     for row, id in asked
                 ]
         self._reconcile_or_warn()
+        if name not in self.routes.names():
+            raise nothing_deployed(name)
         service = self._service(replay=True, only=[name])
         service.refresh()
         try:
@@ -1007,17 +1038,6 @@ class Building(Nouns):
             seconds=round(seconds, 3),
             per_second=round(len(asked) / seconds, 1) if asked else 0.0,
         )
-
-    def export_docker(self, release: str | None, folder: str | Path) -> list[str]:
-        """Write a folder from which Docker builds a server for one release; the names of the files."""
-        from seatrial.export.docker import export
-
-        chosen = self.chosen_release(None, release)
-        target = Path(folder)
-        written = export(self.objects.path(chosen.body["object"]), target, trusted=self.trusted)
-        with self.metadata.transaction() as transaction:
-            self.event(transaction, "release.exported", chosen.id, {"form": "docker"})
-        return written
 
     def doctor(self) -> list[Check]:
         """Whether this machine and folder are fit, and whether what is kept can be read and is whole."""
@@ -1384,8 +1404,11 @@ class Building(Nouns):
         declared = self.definitions
         if name is None and not declared.deployments:
             return Deployment(self._model(None).name)
-        if name is None or name in declared.deployments or name not in self._models():
+        if name is None or name in declared.deployments:
             return declared.deployment(name)
+        if name not in self._models():
+            own = [model for model in self._models() if self._deployments_of(model) == [model]]
+            return pick("deployment", {**{one: Deployment(one) for one in own}, **declared.deployments}, name)
         names = self._deployments_of(name)
         if len(names) > 1:
             raise UsageError(
@@ -1396,12 +1419,14 @@ class Building(Nouns):
         return declared.deployments.get(names[0]) or Deployment(name)
 
     def _service(self, *, replay: bool, only: Sequence[str] | None = None) -> Service:
+        from seatrial.releases.keyring import WatchedKeys
         from seatrial.serving.service import load
 
         return load(
             routes=self.folder / STATE / "routes",
             read_bundle=self.objects.read,
-            trusted_keys=self.trusted,
+            trusted_keys=WatchedKeys(self.keys, lambda: self.trusted),
+            refuse_distrusted=self.settings.policy.distrusted == "refuse",
             online=self.online_for_serving(),
             log=self.log,
             replay=replay,
@@ -1418,6 +1443,21 @@ def _is_live(decision: Record, release: Record, deployment: Deployment) -> bool:
         "on_store_failure": deployment.on_store_failure,
     }
     return decision.inputs == (release.id,) and all(decision.body[name] == value for name, value in declared.items())
+
+
+def _unanswerable(source: Record) -> list[str]:
+    """What a deployment will ask a reason for: a model that nobody answers for, or without a runbook."""
+    definition = source.body["definition"]
+    lacking = [what for what in ("owner", "runbook") if not definition.get(what)]
+    if not lacking:
+        return []
+    if source.kind != "run":
+        advice = f"release it again with {' and '.join(f'--{what}' for what in lacking)}"
+    elif "logged" in source.body:
+        advice = f"log it again with {' and '.join(f'{what}=' for what in lacking)}"
+    else:
+        advice = f"give {' and '.join(f'{what}=' for what in lacking)} to Model('{source.name}', ...)"
+    return [f"it has no {' and no '.join(lacking)}, so `deploy` asks for a --reason; else {advice}"]
 
 
 def _already_released(version: Record, known: str, built: Built, live: str) -> AlreadyReleased:

@@ -6,7 +6,7 @@ follows the deployment and cannot be set beside it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -38,7 +38,10 @@ class StillLive(NotAllowed):
 
 
 class ModelVersion(msgspec.Struct, frozen=True):
-    """One version. live: the deployments that answer with it. deleted: who deleted it, when and why; else None."""
+    """One version. live: the deployments that answer with it. deleted: who deleted it, when and why; else None.
+
+    measured_on: "test", or "sample" for a model from elsewhere, which may have been trained on these rows.
+    """
 
     version: int
     id: str
@@ -51,6 +54,7 @@ class ModelVersion(msgspec.Struct, frozen=True):
     created_at: str
     actor: str
     deleted: str | None = None
+    measured_on: str = "test"
 
 
 class ModelShown(msgspec.Struct, frozen=True):
@@ -115,12 +119,22 @@ def model_shown(workspace: Workspace, model: str) -> ModelShown:
                 aliases=[alias for alias, named in aliases.items() if named.id == record.id],
                 live=live_in(metadata, release.id) if release else [],
                 metrics=dict(run.body.get("metrics") or {}) if run else {},
+                measured_on="sample" if run and run.kind == "adoption" else "test",
                 created_at=iso(from_us(created.at_us)),
                 actor=created.actor,
                 deleted=deleted_words(metadata, record.id),
             )
         )
     return ModelShown(model, {alias: version_number(named) for alias, named in aliases.items()}, shown)
+
+
+def sample_words(more: Mapping[str, Any], measured: bool) -> str:
+    """What the metrics of a model from elsewhere are of. more: of its lineage."""
+    rows = (more.get("sample") or {}).get("rows")
+    sample = f"the sample of {rows:,} rows that was given with it" if rows else "the sample that was given with it"
+    if not measured:
+        return f"Nothing was measured: no target was named in {sample}."
+    return f"Measured on {sample}, which is no test part: the model may have been trained on these rows."
 
 
 def moved(moves: Iterable[AliasMove]) -> list[Moved]:

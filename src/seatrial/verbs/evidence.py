@@ -22,7 +22,8 @@ from seatrial.governance import bom
 from seatrial.governance.card import Badge, Card, CardSection, CardTable, Cell, html, markdown, shown, table
 from seatrial.monitoring.alerts import alerts
 from seatrial.releases.bundle import LOCK, Bundle, open_bundle
-from seatrial.verbs.custody import deleted_words, live_in
+from seatrial.stats.metrics import METRICS
+from seatrial.verbs.custody import deleted_words, live_in, sample_words
 
 Form = Literal["md", "html"]
 
@@ -177,16 +178,46 @@ def _performance(manifest: dict[str, Any], run: dict[str, Any]) -> CardSection:
         rows.append((name, bar if bar is not None else (None if value is None else shown(value)), interval, folds,
                      baseline.get(name)))  # fmt: skip
     level = f"{intervals['level']:.0%}" if intervals.get("level") else ""
-    header = ("metric", "test", f"{level} interval".strip(), "cross-validation", "a constant")
+    more = manifest["lineage"]["more"]
+    adopted = "origin" in more
+    header = ("metric", "sample" if adopted else "test", f"{level} interval".strip(), "cross-validation", "a constant")
     keep = [0, 1, *(place for place in (2, 3, 4) if any(row[place] is not None for row in rows))]
     made = table([header[p] for p in keep], [[row[p] for p in keep] for row in rows], share=1)
-    texts = [_sentence(run.get("metrics_of") or "Measured on the test part.")]
+    texts = [
+        sample_words(more, bool(rows)) if adopted else _sentence(run.get("metrics_of") or "Measured on the test part.")
+    ]
     if intervals.get("method"):
         texts.append(f"Intervals: {intervals['method']} ({intervals.get('clusters')} x {intervals.get('unit')}).")
+    worst = _worst(run)
+    if worst:
+        texts.append(worst)
+    elif rows:
+        texts.append("No slice of the rows was measured by itself: a good mean can hide a bad part.")
     threshold = manifest["threshold"]
     if threshold is not None:
-        texts.append(f"A row is positive from a probability of {shown(threshold)} on.")
+        stands = f"; positive is `{more['positive']}`" if isinstance(more.get("positive"), str) else ""
+        texts.append(f"A row is positive from a probability of {shown(threshold)} on{stands}.")
     return CardSection("How good it is", tuple(texts), (made,) if rows else ())
+
+
+def _worst(run: dict[str, Any]) -> str:
+    """The worst slice of all columns, in a sentence; empty when none was large enough to be judged."""
+    higher = {metric.name: metric.better == "higher" for metrics in METRICS.values() for metric in metrics.values()}
+    found = []
+    for column, one in (run.get("slices") or {}).items():
+        for part in one["slices"]:
+            value = part["metrics"].get(one["metric"])
+            if part["value"] == one.get("worst") and value is not None:
+                rank = value if higher.get(one["metric"], True) else -value
+                found.append((rank, column, part, one["metric"], value))
+    if not found:
+        return ""
+    _, column, part, metric, value = min(found, key=lambda one: one[0])
+    whole = (run.get("metrics") or {}).get(metric)
+    beside = f"; {shown(whole)} of all rows" if whole is not None else ""
+    return (
+        f"The worst slice is `{column}` = `{part['value']}`: {metric} {shown(value)} on {part['rows']:,} rows{beside}."
+    )
 
 
 def _slices(run: dict[str, Any]) -> CardSection | None:
@@ -223,7 +254,7 @@ def _gates(manifest: dict[str, Any]) -> CardSection:
 def _data(workspace: Workspace, release: Record, run: dict[str, Any]) -> CardSection:
     definition, split = run.get("definition") or {}, run.get("split") or {}
     facts: list[tuple[Cell, ...]] = []
-    if definition:
+    if definition.get("target"):
         facts.append(("target", definition["target"]))
     for part in ("train", "test"):
         if isinstance(split.get(part), Mapping):
@@ -386,8 +417,8 @@ def _datasets(workspace: Workspace, release: Record) -> list[dict[str, Any]]:
 
 
 def _run(workspace: Workspace, release: Record) -> dict[str, Any]:
-    """The body of the release's run; empty for a release from elsewhere."""
-    record = workspace.metadata.record(release.body["manifest"]["lineage"]["run"])
+    """The body of the release's run, or, when it was trained elsewhere, of its adoption."""
+    record = workspace.metadata.record(release.body["manifest"]["lineage"]["run"] or release.inputs[1])
     return dict(record.body) if record is not None else {}
 
 

@@ -8,8 +8,9 @@ is an `adoption`, named by its content: bringing in the same model with the same
 from __future__ import annotations
 
 import os
+import re
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -26,6 +27,7 @@ from seatrial.core.types import Dtype, Field
 from seatrial.data.sources import Source
 from seatrial.features.definitions import check_name
 from seatrial.features.plan import FeaturePlan
+from seatrial.stats.metrics import MAIN
 from seatrial.training.model import Model
 
 if TYPE_CHECKING:
@@ -43,6 +45,10 @@ MLFLOW = "mlflow:"
 FORMAT = 1
 METRICS_OF = "the sample, of which the model may have been trained"
 AS_GIVEN = 1e-6
+MOST = 1e-4
+"""How far the answers of an ONNX graph or of XGBoost may lie from the model's own, which takes the sample as it is."""
+SEED = 42  # of the draws that intervals are made of
+_INDEX = re.compile(r"__index_level_\d+__")
 
 
 class BadSample(UsageError):
@@ -61,6 +67,12 @@ class NotScored(Failed):
     """The model raises on the rows of the sample."""
 
     code = "external.not_scored"
+
+
+class AnswersOtherwise(Failed):
+    """The released form, whose inputs are float32, does not answer on the sample like the model itself."""
+
+    code = "external.answers_otherwise"
 
 
 class TrainedElsewhere(UsageError):
@@ -109,12 +121,14 @@ def require_name(name: str | None, sample: object) -> None:
 
 
 def sample_table(inputs: Inputs, sample: object) -> pa.Table:
-    """The sample as a table: a path (.parquet, .csv, .jsonl), a frame, or a list of dicts."""
+    """The sample as a table: a path (.parquet, .csv, .jsonl), a frame, or a list of dicts. The index of a pandas frame,
+    which its to_parquet writes as a column, is no input."""
     import pyarrow as pa
 
     rows = inputs.as_table(sample)
     try:
-        return pa.Table.from_pylist(rows) if isinstance(rows, list) else rows
+        table = pa.Table.from_pylist(rows) if isinstance(rows, list) else rows
+        return table.drop_columns([one for one in table.column_names if _INDEX.fullmatch(one)])
     except (pa.ArrowException, TypeError) as error:
         raise _bad_sample(f"the sample is no table: {error}.", "Every column holds values of one type.") from None
 
@@ -125,7 +139,8 @@ def fetched(
     """The model that is meant, and where it is from: a file, a model in MLflow, or an object in memory."""
     from seatrial.releases.foreign import answers_of, of_object, read_file, read_mlflow
 
-    width = sum(name != target for name in sample.column_names)
+    sample = sample.select([place for place, name in enumerate(sample.column_names) if name != target])
+    width = sample.num_columns
     if isinstance(from_, str) and from_.startswith(MLFLOW):
         from seatrial.registry.mlflow import fetch
 
@@ -134,7 +149,7 @@ def fetched(
             model, more = read_mlflow(Path(folder), task, sample, width)
         return model, facts | more
     if isinstance(from_, str | Path):
-        return read_file(Path(from_), task, width), {"from": Path(from_).name}
+        return read_file(Path(from_), task, width, sample), {"from": Path(from_).name}
     model = of_object(from_, task)
     return replace(model, answers=answers_of(from_, sample)), {"from": f"a {model.estimator} in memory"}
 
@@ -148,12 +163,14 @@ def adopt(
     origin: Mapping[str, Any],
     target: str | None,
     words: Words,
+    classes: Sequence[Class] = (),
 ) -> Record:
     """The record of a model that is brought in, with its files kept; it is no version yet.
 
     sample: rows as the model is given them, n >= 1; columns that it does not take are left out.
     target: a column of the sample with what really happened; without it nothing is measured.
-    Raises BadSample, BadTarget, NotScored.
+    classes: in the order of the model's probabilities, where it does not name them.
+    Raises BadSample, BadTarget, NotScored, AnswersOtherwise.
     """
     import pyarrow as pa
 
@@ -164,7 +181,7 @@ def adopt(
     check_name("model", name)
     names = inputs_of(name, model, sample, target)
     signature = signature_of(model, sample, names)
-    classes = classes_of(model, sample, target)
+    said, classes = bool(classes), classes_of(model, sample, target, classes)
     signature = msgspec.structs.replace(signature, classes=classes if model.task == "multiclass" else ())
     table = plain(sample, names)
     rows, _ = encode(signature, columns(table, names))
@@ -177,6 +194,8 @@ def adopt(
             state="Nothing was released.",
         ) from error
     labels = None if target is None else labels_of(name, model, sample, target, classes)
+    given = _as_given(model, table, names, signature, scores)
+    _require_as_given(name, model, given)
     facts = {
         "task": model.task,
         "signature": msgspec.to_builtins(signature),
@@ -194,10 +213,17 @@ def adopt(
         "sample": {"rows": sample.num_rows, "content": snapshot.content(table).id},
         "metrics": _measured(model.task, labels, scores),
         "metrics_of": METRICS_OF if labels is not None else "",
-        "as_given": _as_given(model, table, names, signature, scores),
+        "as_given": given,
     }
     if model.task == "binary" and classes:
         facts["positive"] = classes[1]
+    if model.told:
+        facts["told"] = model.told
+    if model.task == "multiclass" and not said and not model.classes and classes != tuple(range(len(classes))):
+        facts["classes_taken"] = "sorted"
+    worse = _worse_than_one_class(facts["metrics"], labels) if model.task == "multiclass" else None
+    if worse is not None:
+        facts["most_frequent"] = worse
     identity = content_id("adp", canonical_json({"format": FORMAT, "model": name, **facts}))
     folder = f"adoptions/{identity}"
     files = {
@@ -209,7 +235,19 @@ def adopt(
         workspace.objects.put(kept[file], data)
     parity = pa.table(columns_of(signature, rows))
     workspace.keep_table(kept["parity_rows.parquet"], partial(write_table, parity))
-    return Record(identity, KIND, name, (), {"format": FORMAT, "model": name, **facts, "files": kept})
+    body = {"format": FORMAT, "model": name, **facts, "files": kept}
+    if labels is not None:  # follows from the rest, so it is no part of the identity
+        known = ~np.isnan(labels)
+        body["intervals"] = intervals_of(model.task, labels[known], scores[known])
+    return Record(identity, KIND, name, (), body)
+
+
+def intervals_of(task: Task, labels: NDArray[np.float64], scores: NDArray[np.float64]) -> dict[str, Any]:
+    """The intervals of a model's metrics on rows that belong to nothing, as runs keep them."""
+    from seatrial.stats.bootstrap import intervals, resample
+
+    drawn = resample(labels.size, seed=SEED)
+    return drawn.as_plain() | {"of": intervals(task, labels, scores, drawn)}
 
 
 def made_elsewhere(adoption: Record) -> Made:
@@ -219,7 +257,11 @@ def made_elsewhere(adoption: Record) -> Made:
 
     body = adoption.body
     definition = body["definition"]
-    more = {name: body[name] for name in ("origin", "sample", "as_given", "metrics_of", "positive") if body.get(name)}
+    more = {
+        name: body[name]
+        for name in ("origin", "sample", "as_given", "told", "metrics_of", "positive")
+        if body.get(name)
+    }
     if definition["target"]:
         more["target"] = definition["target"]
     signature = msgspec.convert(body["signature"], Signature)
@@ -241,15 +283,32 @@ def made_elsewhere(adoption: Record) -> Made:
     )
 
 
-def notes(adoption: Record) -> list[str]:
-    """What whoever brings a model in should know of the release."""
-    found = []
+def notes(adoption: Record, left: Sequence[str] = ()) -> list[str]:
+    """What whoever brings a model in should know of the release. left: columns of the sample that it does not take."""
+    body = adoption.body
+    found = [f"inputs {_named(body['signature']['inputs'])}" + (f"; left out: {_named(left)}" if left else "")]
+    classes = body["signature"]["classes"] if body["task"] == "multiclass" else ()
+    if body.get("classes_taken"):
+        found.append(
+            f"classes {_named(range(len(classes)))} are taken as {_named(classes)}: sorted, because the file names "
+            "none; --classes says it"
+        )
+    metric = next((name for name in (MAIN[body["task"]], "accuracy") if body["metrics"].get(name) is not None), None)
+    if metric is not None:
+        found.append(f"{metric} {body['metrics'][metric]:.4g} on the {body['sample']['rows']:,} rows of the sample")
+    if "most_frequent" in body:
+        found.append(
+            f"accuracy {body['metrics']['accuracy']:.4g} is worse than always answering the most frequent class "
+            f"({body['most_frequent']:.4g}): are the classes in the order of the model? Say it with --classes"
+        )
     given = adoption.body["as_given"]
     if given["flipped"] or given["largest"] > AS_GIVEN:
         found.append(
             f"inputs are float32 in serving: of {given['rows']:,} rows {given['differ']:,} answer otherwise than with "
             f"float64, by up to {given['largest']:.3g}; {given['flipped']} decisions differ"
         )
+    if adoption.body.get("told"):
+        found.append(adoption.body["told"])
     if not adoption.body["metrics"]:
         found.append("no --target was named, so nothing was measured")
     return found
@@ -343,11 +402,15 @@ def signature_of(model: Foreign, sample: pa.Table, names: tuple[str, ...]) -> Si
         dtype = _dtype(name, column)
         if place in model.complete and _has_nulls(column):
             raise _bad_sample(
-                f"column '{name}' of the sample has nulls, and CatBoost takes none in a categorical feature.",
+                f"column '{name}' of the sample has nulls, and the model takes "
+                + ("whole numbers there." if place in model.whole else "none in a categorical feature of CatBoost's."),
                 "The sample is expected as the model is given its rows.",
-                next="Put the text in their place that stood there in training.",
+                next="Put the value in their place that stood there in training.",
                 column=name,
             )
+        if place in model.whole and dtype == "float":
+            _require_whole(name, column)
+            dtype = "int"
         if dtype == "category":
             known = texts.get(name.replace(" ", "_"))
             if known is None and not model.columns_by_name:
@@ -371,6 +434,21 @@ def signature_of(model: Foreign, sample: pa.Table, names: tuple[str, ...]) -> Si
         integers=tuple(integers),
         layout="named" if model.columns_by_name else "packed",
     )
+
+
+def _require_whole(name: str, column: pa.ChunkedArray) -> None:
+    """Raise BadSample for a fraction where the model takes integers, which would be cut off in silence."""
+    values = column.cast("float64").to_numpy()
+    broken = values != np.trunc(values)
+    if broken.any():
+        row = int(broken.argmax())
+        raise _bad_sample(
+            f"column '{name}' of the sample is {values[row]:g} in row {row} ({int(broken.sum())} such rows), and the "
+            "model takes whole numbers there.",
+            "Whole numbers are expected.",
+            next="Give the sample as the model is given its rows, or export it with inputs of floating point.",
+            column=name,
+        )
 
 
 def _dtype(name: str, column: pa.ChunkedArray) -> Dtype:
@@ -427,9 +505,11 @@ def _texts(column: pa.ChunkedArray) -> list[Any]:
     return found
 
 
-def classes_of(model: Foreign, sample: pa.Table, target: str | None) -> tuple[Class, ...]:
-    """The classes in the order of the model's probabilities: what it says, else those of the target when they are as
-    many, sorted, which is how wrappers number them; else 0, 1, 2, ..."""
+def classes_of(model: Foreign, sample: pa.Table, target: str | None, said: Sequence[Class] = ()) -> tuple[Class, ...]:
+    """The classes in the order of the model's probabilities: what it says, else what is said of it, else those of the
+    target when they are as many, sorted, which is how wrappers number them; else 0, 1, 2, ... Raises WrongTask."""
+    if said:
+        return _said_classes(model, sample, target, said)
     if model.classes or model.task != "multiclass":
         return model.classes
     scores_of = model.class_count
@@ -438,6 +518,45 @@ def classes_of(model: Foreign, sample: pa.Table, target: str | None) -> tuple[Cl
         if len(found) == scores_of and all(isinstance(one, str | int) for one in found):
             return tuple(sorted(found))
     return tuple(range(scores_of))
+
+
+def _said_classes(model: Foreign, sample: pa.Table, target: str | None, said: Sequence[Class]) -> tuple[Class, ...]:
+    """Classes that somebody names, as texts or as the target has them; as the model has them, where it names them."""
+    from seatrial.releases.foreign import WrongTask
+
+    there = [] if target is None else sample[target].unique().drop_null().to_pylist()
+    as_text = {str(one): one for one in (*there, *model.classes) if isinstance(one, str | int)}
+    found = tuple(as_text.get(str(one), one) for one in said)
+    count = 2 if model.task == "binary" else model.class_count
+    wrong = ""
+    if model.task == "regression":
+        wrong = "it answers with a number"
+    elif len(found) != count or len(set(found)) != count:
+        wrong = f"it gives probabilities of {count} classes"
+    elif model.classes and found != model.classes:
+        wrong = f"it names them itself: {_named(model.classes)}"
+    if wrong:
+        raise WrongTask(
+            f"the classes of the model are said to be {_named(said)}, and {wrong}.",
+            expected="The classes in the order of its probabilities are expected, where it does not name them.",
+            state="Nothing was released.",
+        )
+    return found
+
+
+def _worse_than_one_class(metrics: Mapping[str, float | None], labels: NDArray[np.float64] | None) -> float | None:
+    """The share of the most frequent class, when always answering it is right more often than the model is."""
+    accuracy = metrics.get("accuracy")
+    if labels is None or accuracy is None:
+        return None
+    counts = np.unique(labels[~np.isnan(labels)], return_counts=True)[1]
+    share = float(counts.max() / counts.sum())
+    return share if accuracy < share else None
+
+
+def _named(names: Iterable[object], most: int = 12) -> str:
+    words = [str(name) for name in names]
+    return ", ".join(words[:most]) + (f" and {len(words) - most} more" if len(words) > most else "")
 
 
 def labels_of(
@@ -466,7 +585,8 @@ def labels_of(
         raise _bad_target(
             f"the target '{target}' is {values[row]!r} in row {row} of the sample ({int(strange.sum())} such rows), "
             f"which is no class of '{name}'.",
-            f"Its classes are {listed(map(repr, known))}.",
+            f"Its classes are {listed(map(repr, known))}."
+            + ("" if classes else " What they stand for is said with --classes, in the order of its probabilities."),
         )
     return labels
 
@@ -486,12 +606,13 @@ def _as_given(
     """How far the model's answers on the sample as it is lie from those of the form that is kept, on float32, which
     serving works with. They are the model's own where it could be asked, else those of the kept form on float64."""
     from seatrial.core.signature import NamedRows
-    from seatrial.releases.parity import scale
     from seatrial.verbs.inputs import columns
 
     rows, _ = encode(signature, columns(table, names))
-    if model.native.format == "onnx":  # takes nothing but float32
-        return {"rows": len(scores), "differ": 0, "largest": 0.0, "flipped": 0}
+    if model.graph:
+        from seatrial.releases.onnx_adopt import answers
+
+        return _difference(model.task, answers(model.graph, model.task, list(columns(table, names).values())), scores)
     if isinstance(rows, NamedRows):
         given = columns(table, [name for name in names if name not in signature.categories])
         wide: Any = NamedRows({name: given.get(name, values) for name, values in rows.columns.items()})
@@ -503,18 +624,45 @@ def _as_given(
     found = model.native.scorer()(wide)
     if model.answers is not None and model.answers.shape == found.shape:
         found = model.answers
-    difference = np.abs(found - scores) / scale(model.task, found, float(np.median(np.abs(found))))
+    return _difference(model.task, found, scores)
+
+
+def _difference(task: Task, found: NDArray[np.float64], scores: NDArray[np.float64]) -> dict[str, Any]:
+    """How far `scores` lie from `found`, both (n,) or (n, C); where only one of them is a number, by 1."""
+    from seatrial.releases.parity import scale
+
+    difference = np.abs(found - scores) / scale(task, found, float(np.nanmedian(np.abs(found))))
+    difference[np.isnan(found) & np.isnan(scores)] = 0.0
+    difference[np.isnan(difference)] = 1.0
     if scores.ndim == 2:
         flipped = int((found.argmax(axis=1) != scores.argmax(axis=1)).sum())
         difference = difference.max(axis=1)
     else:
-        flipped = int(((found >= 0.5) != (scores >= 0.5)).sum()) if model.task == "binary" else 0
+        flipped = int(((found >= 0.5) != (scores >= 0.5)).sum()) if task == "binary" else 0
     return {
         "rows": len(scores),
         "differ": int((difference > AS_GIVEN).sum()),
-        "largest": float(f"{float(np.nanmax(difference, initial=0.0)):.2e}"),
+        "largest": float(f"{float(difference.max(initial=0.0)):.2e}"),
         "flipped": flipped,
     }
+
+
+def _require_as_given(name: str, model: Foreign, given: Mapping[str, Any]) -> None:
+    """Raise AnswersOtherwise where a graph or an XGBoost file is not released as what it answers.
+
+    Other models were fitted on float64 and are known to round; of them it is told, not refused.
+    """
+    if given["largest"] <= MOST or not (model.graph or model.native.format == "xgboost"):
+        return
+    raise AnswersOtherwise(
+        f"of {given['rows']:,} rows of the sample '{name}' answers {given['differ']:,} otherwise than the model itself "
+        f"does, by up to {given['largest']:.3g}; {given['flipped']} decisions differ.",
+        expected=f"Inputs are float32 in serving; at most {MOST:g} is expected between the two.",
+        next="A column whose values float32 cannot tell apart, such as a time in seconds, belongs into the model as a "
+        "difference or rescaled.",
+        state="Nothing was released.",
+        as_given=dict(given),
+    )
 
 
 def profile_of(

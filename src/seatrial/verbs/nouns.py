@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -222,14 +222,23 @@ class Nouns(Workspace):
     def snapshots_diff(self, a: str, b: str, *, key: Sequence[str] = ()) -> SnapshotDiff:
         """What is different in `b`, by column and by cell. Each is a snapshot's id, its start, or a source's name.
 
-        key: columns that name a row once; rows are then compared by it, else position by position.
+        key: columns that name a row once; by default those that the source or its model declares, where each row has
+        its own. Rows are then compared by it, else position by position.
         """
-        from seatrial.data.keyed import by_key
+        from seatrial.data.keyed import by_first_key, by_key
         from seatrial.data.snapshot import diff
+        from seatrial.verbs.runs import keys_of
 
-        first, second = (self.snapshot_table(self._snapshot_record(name)) for name in (a, b))
+        records = [self._snapshot_record(name) for name in (a, b)]
+        first, second = (self.snapshot_table(record) for record in records)
         found = diff(first[0], second[0], first[1], second[1])
-        return replace(found, keyed=by_key(first[1], second[1], key)) if key else found
+        if key:
+            return replace(found, keyed=by_key(first[1], second[1], key))
+        if found.same:
+            return found
+        taken = [self.metadata.events(subject=record.id, kind="snapshot.taken") for record in records]
+        names = list(dict.fromkeys(event.body["source"] for events in taken for event in events))
+        return replace(found, keyed=by_first_key(first[1], second[1], keys_of(self, names)))
 
     def runs(self, model: str | None = None) -> list[dict[str, Any]]:
         """Every run, oldest first: when, passed or not, finished or failed half-way, which version it became, of which
@@ -247,8 +256,7 @@ class Nouns(Workspace):
                 "version": versions.get(record.id),
                 "sample": record.body.get("sample", {}).get("rows"),
                 "cutoff": iso(from_us(record.body["cutoff_us"])) if record.body["cutoff_us"] is not None else None,
-                "commit": (record.body["environment"]["code"]["commit"] or "")[:8]
-                + ("+" if record.body["environment"]["code"]["dirty"] else ""),
+                "commit": _commit_words(record.body["environment"]["code"]),
                 **{
                     name: record.body["metrics"].get(name)
                     for name in ("roc_auc", "log_loss", "rmse", "r2")
@@ -522,7 +530,18 @@ class Nouns(Workspace):
         """The names of the model's deployments; a model that declares none is deployed under its own name."""
         return [one.name for one in self.definitions.deployments.values() if one.model == model] or [model]
 
+    def _needs_approval(self, model: str, release: str) -> bool:
+        """Whether policy lets this release go live only when somebody approves it, and nobody has."""
+        from seatrial.retraining.approval import approval_of
+
+        if self.settings.policy.approval != "required":
+            return False
+        said = [approval_of(self.metadata, name, release) for name in self._deployments_of(model) or [model]]
+        return not any(one is not None and one.decision == "approved" for one in said)
+
     def _status(self, model: Model) -> ModelStatus:
+        from seatrial.verbs.vouching import distrusted_signer
+
         deployments = self._deployments_of(model.name)
         heads = {name: self.metadata.head("deployment", name) for name in deployments}
         deployed = next((name for name in deployments if heads[name]), deployments[0])
@@ -545,6 +564,11 @@ class Nouns(Workspace):
             following = f"seatrial release {model.name}"
         else:
             following = f"seatrial deploy {deployed}" if head is None else "seatrial serve"
+            if head is None and self._needs_approval(model.name, packed.record_id):
+                following = f'seatrial approve {packed.record_id} --reason "..." --actor SECOND_PERSON'
+        distrusted = distrusted_signer(self, release) if release else None
+        if distrusted:
+            following = f"seatrial keys show {distrusted}, then seatrial releases resign --by {distrusted}"
         return ModelStatus(
             model=model.name,
             owner=model.owner,
@@ -560,6 +584,7 @@ class Nouns(Workspace):
             next=following,
             refused=refused.id if refused else None,
             refused_because=_refused_because(refused) if refused else [],
+            distrusted=distrusted,
         )
 
 
@@ -588,3 +613,8 @@ def _is_file(path: Path) -> bool:
         return path.is_file()
     except (OSError, ValueError):
         return False
+
+
+def _commit_words(code: Mapping[str, Any]) -> str:
+    """A commit in short, with + for changes since; empty where there is none."""
+    return "" if not code["commit"] else code["commit"][:8] + ("+" if code["dirty"] else "")

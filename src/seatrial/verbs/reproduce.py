@@ -37,7 +37,7 @@ from seatrial.training.differences import Difference, in_order, of_code, of_data
 from seatrial.verbs.building import Building, definition_of
 from seatrial.verbs.inputs import Inputs, Inspect
 from seatrial.verbs.results import Progress
-from seatrial.verbs.runs import DEFINITIONS, finished, recorded_rows, sources_of, unpack
+from seatrial.verbs.runs import DEFINITIONS, finished, keys_of, recorded_rows, sources_of, unpack
 
 if TYPE_CHECKING:
     import numpy as np
@@ -416,6 +416,9 @@ def _project(
         notes.append("the project's definitions cannot be loaded now, so they are not compared with the recorded ones")
         return []
     found = of_code(run.body["environment"]["code"], now["code"])
+    if run.body["environment"]["code"]["commit"] and now["code"]["commit"] is None:
+        found = [one for one in found if one.kind != "commit"]
+        notes.append("there is no git repository here, so the commit is not compared")
     model = project.definitions.models.get(run.name)
     if model is None:
         notes.append(f"the project declares no model '{run.name}' any more")
@@ -446,7 +449,7 @@ def _source(project: Building, source: str, run: Record, tables: Recorded, table
         both = (tables.snapshot(source)[1], table)
     except SeatrialError:
         both = None
-    found = of_data(source, before, after, both)
+    found = of_data(source, before, after, both, keys=keys_of(project, [source]))
     return [found] if found else []
 
 

@@ -54,7 +54,7 @@ class Trained(msgspec.Struct, frozen=True):
 
     version: None when a gate said no. rows: counts of the split. notes: what had to be assumed. leak_guard: what could
     not be checked for leaks; empty when everything was. sample: the rows of a sample, which never becomes a version.
-    intervals, slices, threshold: as in the run's record.
+    intervals, slices, threshold: as in the run's record. reused: the steps that an earlier run had made already.
     """
 
     model: str
@@ -75,6 +75,7 @@ class Trained(msgspec.Struct, frozen=True):
     intervals: dict[str, Any] = {}
     slices: dict[str, Any] = {}
     threshold: dict[str, Any] | None = None
+    reused: list[str] = []
 
     def _repr_html_(self) -> str:
         refused = [gate["reason"] for gate in self.gates if not gate["passed"]]
@@ -117,6 +118,7 @@ class Deployed(msgspec.Struct, frozen=True):
     version: of the live model. previous: the release that was live before.
     audit: the newest event of the audit log; kept elsewhere, it shows whether the log was cut since.
     changed: False when this release was live already, alone and as declared: then nothing was written.
+    share: percent of the traffic that the release has; below 100 a rollout has begun, and `previous` is still live.
     """
 
     deployment: str
@@ -127,6 +129,7 @@ class Deployed(msgspec.Struct, frozen=True):
     strategy: str
     audit: Anchor
     changed: bool = True
+    share: float = 100.0
 
 
 class Replayed(msgspec.Struct, frozen=True):
@@ -221,6 +224,7 @@ class ModelStatus(msgspec.Struct, frozen=True):
     """How a model stands.
 
     live: the version that answers. refused: the newest run, when its gates said no or it failed; refused_because: why.
+    distrusted: the key that signed what is live, when it is not trusted any more.
     next: the command that would bring it further.
     """
 
@@ -238,6 +242,7 @@ class ModelStatus(msgspec.Struct, frozen=True):
     next: str
     refused: str | None = None
     refused_because: list[str] = []
+    distrusted: str | None = None
 
 
 class Labelled(msgspec.Struct, frozen=True):

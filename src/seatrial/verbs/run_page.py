@@ -7,7 +7,7 @@ it all came from. Light and dark, and it prints.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from seatrial.core.clock import from_us, parse_time
@@ -18,7 +18,9 @@ from seatrial.training.differences import Difference
 from seatrial.verbs.runs import Compared, MetricChange, gate_words, in_metric_order, interval, lets_pass, trained_at
 
 WIDTH, LEFT, RIGHT, ROW = 760, 196, 600, 40
+CURVE = 56
 MOST_INPUTS = 20
+MOST_TRIALS, FEW_TRIALS = 200, 12
 STYLE = """<style>
 .ticks { list-style: none; padding: 0; }
 .ticks li { display: grid; grid-template-columns: 1.9rem 1fr; margin: .45rem 0; }
@@ -39,8 +41,12 @@ svg .is.worse { fill: var(--red); } svg .fold { fill: none; stroke: var(--blue);
 svg .guess { stroke: var(--ink); stroke-width: 2.5; } svg .part { fill: var(--blue); }
 svg .part.test { fill: var(--red); }
 svg .part.left { fill: var(--rule); } svg .joins { stroke: var(--quiet); stroke-width: 1.5; }
+svg .curve { fill: none; stroke: var(--blue); stroke-width: 2; }
+svg .so-far { fill: none; stroke: var(--blue); stroke-width: 1.5; opacity: .6; }
 svg text.light { fill: var(--ground); font-weight: 650; }
-@media (max-width: 40rem) { .two { grid-template-columns: 1fr; } }
+svg.fit { min-width: 38rem; }
+@media (max-width: 40rem) { .two { grid-template-columns: 1fr; }
+  svg.fit { min-width: 0; } svg.fit text { font-size: 19px; } svg.fit text.more { display: none; } }
 </style>"""
 
 
@@ -48,6 +54,8 @@ def html(run: Mapping[str, Any], *, version: int | None, reproduced: Sequence[Ma
     """One run as a page. run: as `Project.run_show` tells it. reproduced: what came of training it again."""
     if run.get("state", "finished") == "failed":
         return _failed(run)
+    if "series" in run:
+        return _tracked(run)
     words, tone, sign = _verdict(run, version)
     rows = run["split"]["train"]["rows"] + run["split"]["test"]["rows"]
     main = MAIN.get(run["task"], "roc_auc")
@@ -68,12 +76,13 @@ def html(run: Mapping[str, Any], *, version: int | None, reproduced: Sequence[Ma
         f'<div class="verdict {tone}"><h1><span class="sign">{sign}</span>{safe(words)}</h1>',
         f"{_next(run, version)}</div>",
         f'<dl class="figures">{boxes}</dl>',
-        _gates(run),
+        "" if "logged" in run else _gates(run),
         _metrics(run),
         _decisions(run),
         _calibration(run),
         _slices(run),
         _importance(run),
+        _tuning(run),
         _split(run),
         _where(run, reproduced),
         _settings(run),
@@ -91,9 +100,74 @@ def _failed(run: Mapping[str, Any]) -> str:
         f"It failed at: {safe(error['stage'] or 'the start')}</h1>",
         f"<p>{safe(error['found'], 1000)}</p><p>{safe(error['expected'])}</p>",
         f'<p class="next">{safe(error["next"])}</p></div>',
+        _series(run) if run.get("series") else "",
         f"<footer>{safe(run['id'])} · <code>{safe(error['code'])}</code> · times in UTC</footer>",
     ]
     return document(f"{run['model']}: a training that failed", "".join(body))
+
+
+def _tracked(run: Mapping[str, Any]) -> str:
+    """A run of which only numbers, words and files were kept."""
+    took = (run["ended_us"] - run["begun_us"]) / 1e6
+    facts = {
+        **run["definition"]["params"],
+        **run["tags"],
+        "files": ", ".join(run["files"]),
+        **_made_in(run),
+        "took": f"{value_text(took, 'number')} s",
+    }
+    body = [
+        STYLE,
+        f'<p class="kicker">Run <strong>{safe(run["model"])}</strong> · {safe(_moment(trained_at(run["id"])))}</p>',
+        '<div class="verdict watch"><h1><span class="sign">~</span>Numbers that were logged; there is no model in it',
+        "</h1></div>",
+        _series(run),
+        f"<h2>What was told with them</h2>{_facts(facts.items())}",
+        f"<footer>{safe(run['id'])} · times in UTC</footer>",
+    ]
+    return document(f"{run['model']}: a run that was logged", "".join(body))
+
+
+def _series(run: Mapping[str, Any]) -> str:
+    """Each metric that was logged: its last value, and a line where there are several."""
+    if not run["series"]:
+        return "<h2>Metrics</h2><p>None was logged.</p>"
+    drawn: list[str] = []
+    for name, series in run["series"].items():
+        points = [
+            (float(step), float(value)) for step, value in series if value is not None and math.isfinite(float(value))
+        ]
+        if len(points) > 1:
+            drawn += _curve(name, points, 12.0 + CURVE * (len(drawn) // 4))
+    rows = [(_name(name), _last(series[-1][1]), f"{len(series):,}") for name, series in run["series"].items()]
+    numbers = table(("metric", "last", "values"), rows, numbers=[1, 2])
+    if not drawn:
+        return f"<h2>Metrics</h2>{numbers}"
+    caption = "Each metric over its steps, on a scale of its own; at the right the last value."
+    lines = _figure("Metrics over their steps", 12 + CURVE * (len(drawn) // 4), drawn, caption)
+    return f"<h2>Metrics</h2>{lines}{numbers}"
+
+
+def _curve(name: str, points: Sequence[tuple[float, float]], top: float) -> list[str]:
+    """Four parts of a drawing: a name, a line through the points, the last point and its value."""
+    across = _scale([step for step, _ in points])
+    values = [value for _, value in points]
+    low, high = min(values), max(values)
+    room = CURVE - 16
+    y = [top + room * (0.5 if high == low else (high - value) / (high - low)) for value in values]
+    places = " ".join(f"{across(step):.1f},{at:.1f}" for (step, _), at in zip(points, y, strict=True))
+    last = across(points[-1][0])
+    return [
+        _label(name, top + room / 2),
+        f'<polyline class="curve" points="{places}"><title>{_number(low)} to {_number(high)}</title></polyline>',
+        _circle(last, y[-1], 4, "is", f"{name} last: {_number(values[-1])}"),
+        f'<text class="strong" x="{RIGHT + 18}" y="{y[-1] + 4.5:.1f}">{safe(_number(values[-1]))}</text>',
+    ]
+
+
+def _last(value: Any) -> str:
+    """A logged value: of what is no number its name."""
+    return _number(value) if isinstance(value, int | float) and math.isfinite(value) else str(value)
 
 
 def compared_html(found: Compared) -> str:
@@ -139,6 +213,11 @@ def compared_html(found: Compared) -> str:
 
 
 def _verdict(run: Mapping[str, Any], version: int | None) -> tuple[str, str, str]:
+    if "logged" in run:
+        commit, became = run["logged"]["commit"], f" and became version {version}" if version is not None else ""
+        if commit:
+            return f"A fit that was logged from commit {commit[:12]}{became}", "ok", "✓"
+        return f"A fit that was logged, and that nobody can make again: {run['logged']['why']}", "watch", "~"
     refused = [gate for gate in run["gates"] if not lets_pass(gate)]
     if "sample" in run:
         return f"A sample of {run['sample']['rows']:,} rows: it trains, and decides nothing", "watch", "~"
@@ -162,6 +241,8 @@ def _next(run: Mapping[str, Any], version: int | None) -> str:
         return f'<p class="next">{safe(refused[0]["reason"])}.</p>'
     if version is not None:
         return f'<p class="next">Next: <code>seatrial release {safe(run["model"])}:{version}</code></p>'
+    if run.get("logged", {}).get("commit"):
+        return f'<p class="next">Next: <code>seatrial release {safe(run["id"])}</code></p>'
     return ""
 
 
@@ -189,6 +270,9 @@ def _metrics(run: Mapping[str, Any]) -> str:
         rows.append((name, value, interval(run, name), [m for m in marks if m is not None], run["baseline"].get(name)))
     if not rows:
         return ""
+    if not any(between or marks or guess is not None for _, _, between, marks, guess in rows):
+        alone = table(("metric", "test"), [(_name(one[0]), _number(one[1])) for one in rows], numbers=[1])
+        return f"<h2>How good it is</h2>{alone}<p class='small'>No folds, no interval and no constant guess.</p>"
     drawn = []
     for place, (name, value, between, marks, guess) in enumerate(rows):
         y = 20 + place * ROW
@@ -207,11 +291,12 @@ def _metrics(run: Mapping[str, Any]) -> str:
         up = 3.5 if between else -4.5
         drawn.append(f'<text class="strong" x="{RIGHT + 18}" y="{y - up}">{safe(_number(value))}</text>')
         if between:
-            drawn.append(f'<text class="quiet" x="{RIGHT + 18}" y="{y + 12}">{safe(_pair(between))}</text>')
-    caption = (
-        "Filled: the test part. Rings: the folds of cross-validation. Upright stroke: the mean label as a constant "
-    )
-    caption += "guess. Each line has a scale of its own."
+            drawn.append(f'<text class="quiet more" x="{RIGHT + 18}" y="{y + 12}">{safe(_pair(between))}</text>')
+    caption = "Filled: the test part."
+    caption += " Rings: the folds of cross-validation." if folds else ""
+    if any(one[4] is not None for one in rows):
+        caption += " Upright stroke: the mean label as a constant guess."
+    caption += " Each line has a scale of its own."
     if any(one[2] for one in rows):
         caption += " Band: the interval of the test part."
     numbers = [
@@ -268,7 +353,7 @@ def _slices(run: Mapping[str, Any]) -> str:
                 str(part["value"]),
                 f"{part['rows']:,}",
                 _number(part["metrics"].get(main)),
-                "few rows" if part.get("too_few") else "",
+                "few rows" if part.get("too_few") else "worst" if part["value"] == one.get("worst") else "",
             )
             for part in parts
         ]
@@ -302,6 +387,122 @@ def _shuffled(found: Mapping[str, Any]) -> str:
     return bars(rows, title="What shuffling each input costs", caption=caption, most=MOST_INPUTS)
 
 
+def ranked_trials(record: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Trials of a tuning: those that finished, the best first, then the pruned, then those that failed."""
+    sign = -1 if record["better"] == "higher" else 1
+    states = ("finished", "pruned", "failed")
+
+    def rank(one: Mapping[str, Any]) -> tuple[int, float, int]:
+        value = one["value"]
+        return states.index(one["state"]), math.inf if value is None else sign * value, one["number"]
+
+    return sorted(record["trials"], key=rank)
+
+
+def tuning_words(record: Mapping[str, Any]) -> str:
+    """What was tried, in a sentence."""
+    states = [f"{record[state]} {state}" for state in ("pruned", "failed") if record[state]]
+    said = f" ({', '.join(states)})" if states else ""
+    return (
+        f"Tuned by {_name(record['metric'])} on the folds of the training part: {len(record['trials'])} trials{said}; "
+        f"trial {record['best']['number']} is the best."
+    )
+
+
+def _tuning(run: Mapping[str, Any]) -> str:
+    """How the parameters were found: the value of each trial, which parameters mattered, and the trials themselves."""
+    record = run.get("tuning")
+    if not record:
+        return ""
+    ranked, names = ranked_trials(record), list(record["best"]["params"])
+    rows = [
+        (
+            f"{one['number']}{' (best)' if one['number'] == record['best']['number'] else ''}",
+            _number(one["value"]),
+            one["state"] + (f": {one['error']}" if one.get("error") else ""),
+            f"{one['folds']}",
+            f"{one['seconds']:.2f}",
+            *(_parameter(one["params"].get(name)) for name in names),
+        )
+        for one in ranked[:MOST_TRIALS]
+    ]
+    head = ("trial", _name(record["metric"]), "state", "folds", "seconds", *names)
+    weights = record.get("importance") or {}
+    mattered = bars(
+        [Bar(name, share) for name, share in weights.items()],
+        title="Parameters by what they changed",
+        caption="Each parameter's share of what the values of the trials vary by (fANOVA).",
+        shown="share",
+        most=MOST_INPUTS,
+    )
+    more = len(ranked) - MOST_TRIALS
+    return (
+        f"<h2>How its parameters were found</h2><p>{safe(tuning_words(record))}</p>{_trials(record)}"
+        f"{f'<h3>What mattered</h3>{mattered}' if weights else ''}"
+        f"<details{'' if len(ranked) > FEW_TRIALS else ' open'}><summary>The trials, the best first</summary>"
+        f"{table(head, rows, numbers=[0, 1, 3, 4])}{f'<p>and {more:,} more</p>' if more > 0 else ''}</details>"
+    )
+
+
+def _parameter(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else "–" if value is None else str(value)
+
+
+def _trials(record: Mapping[str, Any]) -> str:
+    """The value of each trial in order, and the best so far as a line."""
+    known = [one for one in record["trials"] if one["value"] is not None]
+    if not known:
+        return ""
+    finished = [one["value"] for one in known if one["state"] == "finished"]
+    values = [one["value"] for one in known]
+    # a trial far off, as the first ones may be, would press all others into a line
+    ordered = sorted(finished or values)
+    middle, far = (
+        ordered[len(ordered) // 2],
+        8 * ((ordered[-1 - len(ordered) // 4] - ordered[len(ordered) // 4]) or 0.0),
+    )
+    inside = [one for one in values if not far or abs(one - middle) <= far]
+    low, high = min(inside), max(inside)
+    room = (high - low) * 0.08 or abs(high) * 0.05 or 1.0
+    low, high = low - room, high + room
+    left, right, top, bottom = 88, WIDTH - 16, 12, 214
+    last = max(one["number"] for one in record["trials"]) or 1
+
+    def x(number: int) -> float:
+        return left + 12 + (right - left - 24) * number / last
+
+    def y(value: float) -> float:
+        return float(bottom - (bottom - top) * (min(max(value, low), high) - low) / (high - low))
+
+    drawn = []
+    for tick in (low + room, (low + high) / 2, high - room):
+        drawn.append(f'<line class="rule" x1="{left}" x2="{right}" y1="{y(tick):.1f}" y2="{y(tick):.1f}"/>')
+        drawn.append(f'<text class="end quiet" x="{left - 8}" y="{y(tick) + 4:.1f}">{safe(_number(tick))}</text>')
+    path, best = "", None
+    lower = record["better"] != "higher"
+    for one in known:
+        if one["state"] == "finished" and (best is None or (one["value"] < best if lower else one["value"] > best)):
+            path += f"M{x(one['number']):.1f} {y(one['value']):.1f}" if best is None else ""
+            path += f"H{x(one['number']):.1f}V{y(one['value']):.1f}"
+            best = one["value"]
+    drawn.append(f'<path class="so-far" d="{path}H{right - 12}"/>' if path else "")
+    for one in known:
+        kind = "is" if one["state"] == "finished" else "fold"
+        size = 6.5 if one["number"] == record["best"]["number"] else 4
+        chosen = ", ".join(f"{name} {_parameter(value)}" for name, value in one["params"].items())
+        tip = f"trial {one['number']}, {one['state']}: {_number(one['value'])}; {chosen}"
+        drawn.append(_circle(x(one["number"]), round(y(one["value"]), 1), size, kind, tip))
+    drawn.append(f'<text class="quiet" x="{left + 8}" y="{bottom + 22}">trial 0</text>')
+    drawn.append(f'<text class="end quiet" x="{right - 8}" y="{bottom + 22}">trial {last}</text>')
+    caption = (
+        f"Each trial's {_name(record['metric'])}; {record['better']} is better. Filled: it finished; the largest is "
+        "the best. Rings: pruned before its last fold. Line: the best so far."
+    )
+    beyond = len(values) - len(inside)
+    caption += f" {beyond} lie beyond the edge of the picture." if beyond else ""
+    return _figure("The value of each trial", bottom + 30, drawn, caption)
+
+
 def _split(run: Mapping[str, Any]) -> str:
     """Which rows were learned from, and which were held back."""
     split = run["split"]
@@ -328,7 +529,8 @@ def _split(run: Mapping[str, Any]) -> str:
     ]
     left += [(split.get("purged", 0), "were purged: their label became known after the test part begins")]
     words = ". ".join(f"{count:,} rows {what}" for count, what in left if count)
-    kind = {"time": "by time: the last rows are the test", "grouped": "by group"}.get(split["kind"], split["kind"])
+    kinds = {"time": "by time: the last rows are the test", "grouped": "by group", "given": "as it was given"}
+    kind = kinds.get(split["kind"], split["kind"])
     caption = f"Split {kind}. {words}{'.' if words else ''} {run['metrics_of'].capitalize()}."
     return f"<h2>Which rows</h2>{_figure('Rows to train and to test', 46, drawn, caption)}"
 
@@ -336,13 +538,15 @@ def _split(run: Mapping[str, Any]) -> str:
 def _where(run: Mapping[str, Any], reproduced: Sequence[Mapping[str, Any]]) -> str:
     environment, code = run["environment"], run["environment"]["code"]
     blas = ", ".join(dict.fromkeys(" ".join(str(v) for v in one.values() if v) for one in environment["blas"]))
+    defined = "" if "logged" in run else ", ".join(code.get("files", {})) or code["definitions"][:12]
+    commit = _made_in(run) if "logged" in run else {"commit": _commit(code["commit"] or "", bool(code["dirty"]))}
     facts = [
         *((f"rows of {source}", snapshot) for source, snapshot in run.get("data", {}).items()),
         ("training set", run["training_set"]),
         ("cut-off", _moment_us(run["cutoff_us"])),
-        ("commit", _commit(code["commit"] or "", bool(code["dirty"]))),
-        ("definitions", ", ".join(code.get("files", {})) or code["definitions"][:12]),
-        ("seed and threads", f"{run['seed']}, {run['threads']}"),
+        *commit.items(),
+        ("definitions", defined),
+        ("seed and threads", "" if run["seed"] is None else f"{run['seed']}, {run['threads']}"),
         ("interpreter", f"{environment['python']} on {environment['platform']}"),
         ("processor", environment["cpu"]),
         ("BLAS", blas),
@@ -352,13 +556,27 @@ def _where(run: Mapping[str, Any], reproduced: Sequence[Mapping[str, Any]]) -> s
         ("trained again", f"{one['verdict']}, from {one.get('trained_from', 'what was recorded')}")
         for one in reproduced
     ]
-    listed = "".join(f"<dt>{safe(a)}</dt><dd>{safe(b)}</dd>" for a, b in facts if b)
+    again = f'<p class="small">Make it again: <code>seatrial reproduce {safe(run["id"][:17])}</code></p>'
     packages = table(("package", "version"), [line.split("==", 1) for line in environment["packages"] if "==" in line])
     return (
-        f'<h2>Where it came from</h2><dl class="where">{listed}</dl>'
+        f"<h2>Where it came from</h2>{_facts(facts)}"
         f"<details><summary>{len(environment['packages']):,} packages</summary>{packages}</details>"
-        f'<p class="small">Make it again: <code>seatrial reproduce {safe(run["id"][:17])}</code></p>'
+        f"{'' if 'logged' in run else again}"
     )
+
+
+def _facts(facts: Iterable[tuple[str, Any]]) -> str:
+    listed = "".join(f"<dt>{safe(a)}</dt><dd>{safe(b)}</dd>" for a, b in facts if b)
+    return f'<dl class="where">{listed}</dl>'
+
+
+def _made_in(run: Mapping[str, Any]) -> dict[str, str]:
+    """From which code a logged run came."""
+    logged = run["logged"]
+    return {
+        "made in": f"{logged['kind']} {logged['place']}".strip(),
+        "commit": f"commit {logged['commit'][:12]}" if logged["commit"] else f"none: {logged['why']}",
+    }
 
 
 def _settings(run: Mapping[str, Any]) -> str:
@@ -367,7 +585,7 @@ def _settings(run: Mapping[str, Any]) -> str:
     effective = [(name, str(value)) for name, value in run["estimator"].get("params", {}).items()]
     stated = table(("parameter", "value"), parameters) if parameters else "<p>The estimator's own defaults.</p>"
     every = table(("parameter", "value"), effective)
-    more = f"<details><summary>All {len(effective)} in effect</summary>{every}</details>"
+    more = f"<details><summary>All {len(effective)} in effect</summary>{every}</details>" if effective else ""
     notes = "".join(f"<li>{safe(one)}</li>" for one in run["warnings"])
     heard = f"<h2>What was noted</h2><ul>{notes}</ul>" if notes else ""
     return f"<h2>Parameters</h2><p><code>{safe(definition['estimator'])}</code></p>{stated}{more}{heard}"
@@ -415,17 +633,33 @@ def _moves(metrics: Sequence[MetricChange]) -> str:
         mark = "" if one.better is None else (" ▲" if one.better else " ▼")
         strong = "strong" if one.notable else "quiet"
         drawn.append(f'<text class="{strong}" x="{RIGHT + 18}" y="{y + 4.5}">{safe(_delta(a, b) + mark)}</text>')
-    caption = (
-        "From the base (grey) to this run (blue; red where it is worse), each on a scale of its own. The band is what "
-        "chance moves: the intervals where both have them, else the spread over the folds. ▲ better, ▼ worse; bold "
-        "where it moved further than that."
-    )
+    ranged = any(one.interval_a and one.interval_b for one in rows)
+    spread = any(one.spread and not (one.interval_a and one.interval_b) for one in rows)
+    bands = ["the two intervals" if ranged else "", "the spread over the folds around the base" if spread else ""]
+    said = " or ".join(one for one in bands if one)
+    red = any(one.better is False and one.notable is not False for one in rows)
+    colours = f"blue{'; red where it is worse' if red else ''}{' by more than chance moves' if red and said else ''}"
+    caption = f"From the base (grey) to this run ({colours}), each on a scale of its own. ▲ better, ▼ worse"
+    caption += f"; bold where it moved further than chance does. Bands: {said}." if said else "."
     numbers = [
-        (_name(o.metric), _number(o.a), _number(o.b), _delta(o.a or 0.0, o.b or 0.0), _number(o.spread)) for o in rows
+        (
+            _name(o.metric),
+            _number(o.a),
+            _number(o.b),
+            _delta(o.a or 0.0, o.b or 0.0),
+            *(
+                (_pair(o.interval_a) if o.interval_a else "–", _pair(o.interval_b) if o.interval_b else "–")
+                if ranged
+                else ()
+            ),
+            *((_number(o.spread),) if spread else ()),
+        )
+        for o in rows
     ]
-    head = ("metric", "base", "this", "change", "spread")
+    head = ("metric", "base", "this", "change", *(("interval of base", "interval of this") if ranged else ()))
+    head += ("spread over folds",) if spread else ()
     return _figure(
-        "How the metrics moved", 12 + ROW * len(rows), drawn, caption, table(head, numbers, numbers=[1, 2, 3, 4])
+        "How the metrics moved", 12 + ROW * len(rows), drawn, caption, table(head, numbers, numbers=range(1, len(head)))
     )
 
 
@@ -507,7 +741,7 @@ def _figure(title: str, high: float, drawn: Sequence[str], caption: str, numbers
     more = f"<details><summary>The numbers</summary>{numbers}</details>" if numbers else ""
     return (
         f'<figure aria-label="{safe(title)}"><div class="scroll"><svg xmlns="http://www.w3.org/2000/svg" role="img" '
-        f'viewBox="0 0 {WIDTH} {high}" style="min-width: 38rem" aria-label="{safe(title)}"><title>{safe(title)}</title>'
+        f'viewBox="0 0 {WIDTH} {high}" class="fit" aria-label="{safe(title)}"><title>{safe(title)}</title>'
         f"{''.join(drawn)}</svg></div><figcaption>{safe(caption, 1000)}</figcaption>{more}</figure>"
     )
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -267,9 +267,27 @@ def _data(workspace: Workspace, a: Record, b: Record) -> list[Difference]:
         if max(before.rows, after.rows) <= MOST_COMPARED:
             with suppress(SeatrialError):  # one that is gone or damaged is told by `reproduce`; columns are known here
                 tables = tuple(recorded_rows(workspace, one, source)[1] for one in (first, second))
-        one = of_data(source, before, after, tables)
+        one = of_data(source, before, after, tables, keys=keys_of(workspace, [source]))
         found += [one] if one else []
     return found
+
+
+def keys_of(workspace: Workspace, sources: Sequence[str]) -> list[tuple[str, ...]]:
+    """The columns that may name a row of these sources, as declared now: of events, and of a model's labels."""
+    try:
+        declared = workspace.definitions
+    except SeatrialError:  # the project may look otherwise by now, or not at all
+        return []
+    found: list[tuple[str, ...]] = []
+    for name in sources:
+        source = declared.own_sources.get(name)
+        if source is None:
+            continue
+        keys = [tuple(source.event_key)]
+        keys += [tuple(model.key) for model in declared.models.values() if model.labels.name == name]
+        at = (source.event_timestamp,) if source.event_timestamp else ()
+        found += [key for one in keys if one for key in (one, (*one, *at))]
+    return list(dict.fromkeys(found))
 
 
 def sources_of(workspace: Workspace, run: Record) -> dict[str, str]:

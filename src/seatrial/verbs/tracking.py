@@ -12,7 +12,7 @@ import math
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -22,7 +22,7 @@ import msgspec
 import numpy as np
 
 from seatrial.core.clock import machine_us
-from seatrial.core.errors import Conflict, UsageError
+from seatrial.core.errors import Conflict, UsageError, did_you_mean, listed
 from seatrial.core.identity import canonical_json, content_id, new_id
 from seatrial.core.pages import table_page
 from seatrial.core.records import Record
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
     from seatrial.folder.workspace import Workspace
 
+HALF = 0.5  # the threshold of a fit that tells of none
 METRICS_OF = "the fit that was logged, measured on the test rows that were given with it"
 
 
@@ -65,7 +66,8 @@ class NotOpen(UsageError):
 
 
 class Logged(msgspec.Struct, frozen=True):
-    """A fit that was logged. reproducible: its code is in a commit; why: if not, what is missing."""
+    """A fit that was logged. reproducible: its code is in a commit; why: if not, what is missing. intervals, slices: of
+    the metrics, as a run that was trained has them."""
 
     run: str
     model: str
@@ -75,9 +77,13 @@ class Logged(msgspec.Struct, frozen=True):
     reproducible: bool
     why: str
     next: str
+    intervals: dict[str, Any] = {}
+    slices: dict[str, Any] = {}
 
     def _repr_html_(self) -> str:
         facts = {"model": self.model, "task": self.task, "rows": self.rows, "reproducible": self.why or "yes"}
+        worst = [f"{column} = {one['worst']}" for column, one in self.slices.items() if one["worst"] is not None]
+        facts |= {"worst": ", ".join(worst)} if worst else {}
         return table_page(self.run, facts | {"next": self.next}, self.metrics)
 
 
@@ -127,8 +133,10 @@ def log_fit(
     target: str,
     words: Mapping[str, str],
     origin: Origin,
+    slices: Sequence[str] = (),
 ) -> Logged:
-    """Record a fit that was made already. parts: X_train, y_train, X_test, y_test. Raises BadFit, and as `adopt`."""
+    """Record a fit that was made already. parts: X_train, y_train, X_test, y_test. slices: columns of X, for whose
+    values the test rows are measured, too. Raises BadFit, and as `adopt`."""
     import pyarrow as pa
 
     from seatrial.data import snapshot
@@ -146,6 +154,13 @@ def log_fit(
             expected=f"Both have {', '.join(train.column_names[:10])}.",
             state="Nothing was recorded.",
         )
+    for part, rows in (("training", train), ("test", test)):
+        if not rows.num_rows:
+            raise BadFit(
+                f"the {part} part has no rows.",
+                expected="Rows that the model was fitted on, and others that it is measured on, are expected.",
+                state="Nothing was recorded.",
+            )
     found = of_object(model, task)
     names = external.inputs_of(name, found, train, target)
     whole = pa.concat_tables([train, test], promote_options="permissive")
@@ -157,6 +172,7 @@ def log_fit(
     labels = external.labels_of(name, found, test, target, classes)
     known = ~np.isnan(labels)
     metrics = measure(found.task, labels[known], scores[known])
+    more = _measured_further(found.task, (train, test), labels, scores, slices)
     environment = describe(workspace.folder, (), 1)
     code = {**environment.facts["code"], "commit": origin.commit or None, "dirty": not origin.commit, "patch": None}
     run, begun_us = new_id("run"), machine_us()
@@ -181,6 +197,7 @@ def log_fit(
         "task": found.task,
         "metrics": metrics,
         "metrics_of": METRICS_OF,
+        **more,
         "baseline": {},
         "cv": None,
         "gates": [],
@@ -229,7 +246,47 @@ def log_fit(
         reproducible=bool(origin.commit),
         why="" if origin.commit else f"no: {origin.why}",
         next=f"seatrial release {run}" if origin.commit else _HOW,
+        **more,
     )
+
+
+def _measured_further(
+    task: Task,
+    parts: tuple[pa.Table, pa.Table],
+    labels: NDArray[np.float64],
+    scores: NDArray[np.float64],
+    columns: Sequence[str],
+) -> dict[str, Any]:
+    """Intervals of the metrics, and the metrics by slice, as training has them.
+
+    parts: the training and the test rows. labels, scores: of the test rows; rows without a label do not count.
+    """
+    import pyarrow as pa
+
+    from seatrial.stats.metrics import measure
+    from seatrial.training.slices import check_columns, slices_of
+    from seatrial.verbs.external import intervals_of
+
+    train, test = parts
+    for name in columns:
+        if name not in test.column_names:
+            raise BadFit(
+                f"the rows have no column '{name}' to slice by.",
+                expected=f"They have {listed(test.column_names)}. {did_you_mean(name, test.column_names)}".strip(),
+                state="Nothing was recorded.",
+            )
+    known = ~np.isnan(labels)
+    told, answers = labels[known], scores[known]
+    found: dict[str, Any] = {"intervals": intervals_of(task, told, answers), "slices": {}}
+    if columns:
+        tested = test.filter(pa.array(known))
+        whole = pa.concat_tables([train.select(columns), tested.select(columns)], promote_options="permissive")
+        check_columns("the fit", whole, columns)
+        places = np.arange(train.num_rows), np.arange(train.num_rows, whole.num_rows)
+        of_all = np.concatenate([np.full(train.num_rows, np.nan), told])
+        made = slices_of(task, whole, of_all, columns, places, lambda y, s: measure(task, y, s), answers, HALF)
+        found["slices"] = {name: one.as_plain() for name, one in made.items()}
+    return found
 
 
 def refuse_unreleasable(run: Record) -> None:
@@ -267,7 +324,7 @@ class Tracked:
         self.id = new_id("run")
         self.name = name
         self.state = "not begun"
-        self.metrics: dict[str, list[list[float]]] = {}
+        self.metrics: dict[str, list[list[float | str]]] = {}
         self.params: dict[str, str] = {}
         self.tags: dict[str, str] = {}
         self.files: dict[str, str] = {}
@@ -295,18 +352,25 @@ class Tracked:
         self._keep("" if error is None else f"{type(error).__name__}: {error}"[:500])
 
     def log(self, *, step: int | None = None, **metrics: float) -> None:
-        """Log metrics, by name. step: of a series; by default the next one of each metric. Raises BadMetric."""
+        """Log metrics, by name. step: of a series; by default the next one of each metric.
+
+        A value that is not finite is kept as the text "nan", "inf" or "-inf": a loss that diverged is what happened.
+        """
         self._require_open()
+        if step is not None and (isinstance(step, bool) or not isinstance(step, int | np.integer)):
+            raise UsageError(
+                f"the step is {step!r}.", expected="A whole number is expected.", state="Nothing was logged."
+            )
         for name, value in metrics.items():
-            if isinstance(value, bool) or not isinstance(value, int | float | np.number) or not math.isfinite(value):
+            if isinstance(value, bool) or not isinstance(value, int | float | np.number):
                 raise UsageError(
                     f"metric '{name}' is {value!r}.",
-                    expected="A finite number is expected.",
+                    expected="A number is expected.",
                     state="It was not logged.",
                 )
         for name, value in metrics.items():
             series = self.metrics.setdefault(name, [])
-            series.append([float(len(series) if step is None else step), float(value)])
+            series.append([float(len(series) if step is None else step), _value(float(value))])
 
     def log_params(self, **params: object) -> None:
         """Log parameters, by name; as text."""
@@ -371,6 +435,10 @@ class Tracked:
             transaction.enqueue(TOPIC, _message(workspace, record))
         self._kept()
 
+    def __repr__(self) -> str:
+        last = ", ".join(f"{name}={series[-1][1]}" for name, series in self.metrics.items())
+        return f"<run {self.name} ({self.id}), {self.state}{': ' if last else ''}{last}>"
+
     def _repr_html_(self) -> str:
         last = {name: series[-1][1] for name, series in self.metrics.items()}
         return table_page(self.id, {"name": self.name, "state": self.state, **self.params, **self.tags}, last)
@@ -419,6 +487,10 @@ def _split(train: int, test: int, known: NDArray[np.bool_]) -> dict[str, Any]:
     counts = {"given": train + test, "unlabelled": missing, "label_not_known": 0, "used": train + test - missing}
     parts = {"train": {"rows": train}, "test": {"rows": test - missing}}
     return {"kind": "given", "rows": counts, **parts, "purged": 0, "unseen": {}, "refit_rows": 0}
+
+
+def _value(value: float) -> float | str:
+    return value if math.isfinite(value) else str(value)
 
 
 def _told(failure: str) -> dict[str, str]:

@@ -220,6 +220,15 @@ def signed_by(workspace: Workspace, name: str) -> list[Record]:
     return _signed_by(workspace).get(keyring.chosen(workspace.keys, name), [])
 
 
+def distrusted_signer(workspace: Workspace, release: Record) -> str | None:
+    """The key that a release's bundle names as its signer, when it was revoked; nothing is verified."""
+    if not workspace.objects.exists(release.body["object"]):
+        return None
+    named = signers(workspace.objects.path(release.body["object"]))
+    revoked = revoked_ids(workspace.keys)
+    return named[0] if named and revoked.issuperset(named) else None
+
+
 def own_id(workspace: Workspace) -> str | None:
     """The id of the key that signs now; None when there is none yet, or it cannot be read. Makes none."""
     setting = workspace.settings.signing.key

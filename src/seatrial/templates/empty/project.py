@@ -2,7 +2,10 @@
 
 Take the lines below out of the comment, put your own names in, and run:
 
-    seatrial validate && seatrial train && seatrial release && seatrial deploy && seatrial serve
+    seatrial validate && seatrial train && seatrial release
+
+then what `release` says comes next: somebody else approves it (seatrial approve RELEASE --reason "..." --actor NAME),
+seatrial deploy, seatrial serve.
 """
 
 # from seatrial import Deployment, Gate, Model, ParquetSource, expect
@@ -25,7 +28,7 @@ Take the lines below out of the comment, put your own names in, and run:
 #
 # late = Model(
 #     "late",
-#     task="binary",                      # or "regression"
+#     task="binary",                      # "binary", "multiclass" or "regression"
 #     target="late",
 #     labels=orders,
 #     key=["order_id"],

@@ -1,0 +1,90 @@
+"""How a rollout looks on a terminal: where it stands, and what came of a look at it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from seatrial.cli.render import Block, Line, Plain, Style, Table, shown
+
+MARK = {"crossed": "✗", "fine": "✓", "open": "·", "not measured": "·"}
+COLOUR: dict[str, Style] = {"advance": "green", "hold": "", "roll back": "red", "keep the live release": ""}
+
+
+def status(thing: Plain) -> list[Block]:
+    """Where a rollout stands; without one, what to do to begin it."""
+    rollout, analysis = thing["rollout"], thing["analysis"]
+    if rollout is None or analysis is None:
+        blocks: list[Block] = [Line(f"{thing['deployment']}: no rollout is under way.", "bold")]
+        return blocks + _looks(thing["history"])
+    steps = " → ".join(
+        f"[{step:g} %]" if number == rollout["step"] else f"{step:g} %" for number, step in enumerate(rollout["steps"])
+    )
+    kind = rollout["strategy"].replace("_", "/").replace("ab/test", "A/B test")
+    return [
+        Line(f"{thing['deployment']}: {kind} of {rollout['new']} against {rollout['live']}", "bold"),
+        Line(f"  Steps     {steps}, this one since {rollout['since']}"),
+        *_evidence(analysis),
+        Line(f"Next: seatrial deployments advance {thing['deployment']}"),
+        *_looks(thing["history"]),
+    ]
+
+
+def moved(thing: Plain) -> list[Block]:
+    """What the evidence said, and what was done."""
+    analysis = thing["analysis"]
+    done = {
+        "advance": f"the new release has {thing['share']:g} % of the traffic now",
+        "hold": f"nothing was changed; the new release keeps {thing['share']:g} %",
+        "roll back": f"{thing['live']} has all of the traffic again",
+        "keep the live release": f"{thing['live']} has all of the traffic again",
+    }[analysis["verdict"]]
+    return [
+        Line(f"{thing['deployment']}: {analysis['verdict']}; {done}.", COLOUR[analysis["verdict"]]),
+        *_evidence(analysis),
+        Line(f"  Kept as   {thing['look']}"),
+    ]
+
+
+def _evidence(analysis: Plain) -> list[Block]:
+    rows, observed = analysis["rows"], analysis["observed"]
+    seen = "no answers yet" if observed is None else f"{observed:.2%} of {rows['live'] + rows['new']:,} answers"
+    sure = f", {analysis['split']:,.0f}:1 against the wanted one" if analysis["split"] > 10 else ""
+    blocks: list[Block] = [
+        Line(f"  Split     {analysis['wanted']:.2%} wanted, {seen}{sure}"),
+        Line(
+            f"  Enough    {rows['new']:,} of {analysis['needed']:,} answers; the step ends {analysis['ends']} or later"
+        ),
+    ]
+    if analysis["labels"]:
+        labels = analysis["labels"]
+        gain = "" if labels["gain"] is None else f", the loss is lower by {_with_interval(labels, 'gain')} a day"
+        blocks.append(Line(f"  Labels    {labels['state']}: {labels['days']} whole days{gain}"))
+    blocks.append(Line(f"  Verdict   {analysis['verdict']}: {analysis['why']}", COLOUR[analysis["verdict"]]))
+    if analysis["guardrails"]:
+        rows_ = [
+            (
+                MARK[one["state"]],
+                one["name"],
+                shown(one["live"]),
+                shown(one["new"]),
+                None if one["difference"] is None else _with_interval(one, "difference"),
+                f"{one['margin']:g}",
+                one["state"],
+            )
+            for one in analysis["guardrails"]
+        ]
+        blocks.append(Table(("", "guardrail", "live", "new", "difference (over all looks)", "borne", "state"), rows_))
+    return blocks
+
+
+def _with_interval(thing: dict[str, Any], name: str) -> str:
+    return f"{thing[name]:+.3g} [{thing['low']:+.3g}, {thing['high']:+.3g}]"
+
+
+def _looks(history: list[Plain]) -> list[Block]:
+    if not history:
+        return []
+    return [
+        Line(),
+        Table(("at", "verdict", "why"), [(one["as_of"], one["verdict"], one["why"]) for one in history[-10:]]),
+    ]

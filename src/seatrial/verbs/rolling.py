@@ -1,0 +1,147 @@
+"""Rolling: how a rollout stands, and its next step when the evidence allows it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from seatrial.core.windows import Window
+from seatrial.deployment.analysis import TAKE_UP_US, Analysis, Answers, analyse
+from seatrial.deployment.definition import ABTest, Canary, Deployment
+from seatrial.deployment.deploy import Deployed, live, nothing_deployed
+from seatrial.deployment.rollout import NEW, Decider, Rollout, decide, no_rollout, rollout_of
+from seatrial.stats.metrics import losses
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from seatrial.folder.workspace import Workspace
+    from seatrial.monitoring.sample import Sample
+
+
+class RolloutShown(msgspec.Struct, frozen=True):
+    """Where a rollout stands, and what its evidence says now; nothing is decided by looking.
+
+    analysis: None after the rollout has ended or when there is none. history: every look that decided, oldest first.
+    """
+
+    deployment: str
+    generation: int
+    rollout: Rollout | None
+    analysis: Analysis | None
+    history: list[dict[str, Any]]
+
+
+class Moved(msgspec.Struct, frozen=True):
+    """What came of looking at a rollout.
+
+    look: the record of the analysis. generation, live: as they are now. share: percent of the new release now.
+    """
+
+    deployment: str
+    look: str
+    analysis: Analysis
+    generation: int
+    live: str
+    share: float
+
+
+def show(workspace: Workspace, deployment: Deployment, sampled: Callable[[Window], Sample]) -> RolloutShown:
+    """How the deployment's rollout stands now. sampled: its answers of a window. Raises NothingDeployed."""
+    deployed = live(workspace.metadata, deployment.name)
+    if deployed is None:
+        raise nothing_deployed(deployment.name)
+    rollout = rollout_of(deployed)
+    looks = workspace.metadata.records("analysis", deployment.name)
+    return RolloutShown(
+        deployment=deployment.name,
+        generation=deployed.head.generation,
+        rollout=rollout,
+        analysis=_analysis(workspace, deployment, rollout, sampled) if rollout else None,
+        history=[{"look": one.id, **{name: one.body[name] for name in ("as_of", "verdict", "why")}} for one in looks],
+    )
+
+
+def move(
+    workspace: Workspace, deployment: Deployment, sampled: Callable[[Window], Sample]
+) -> tuple[Moved, Deployed | None]:
+    """Judge the rollout's step and do what the verdict says. Raises NothingDeployed, NoRollout, HeadMoved."""
+    deployed = live(workspace.metadata, deployment.name)
+    if deployed is None:
+        raise nothing_deployed(deployment.name)
+    rollout = rollout_of(deployed)
+    if rollout is None:
+        raise no_rollout(deployment.name)
+    analysis = _analysis(workspace, deployment, rollout, sampled)
+    sign, verify = workspace.signer
+    decider = Decider(workspace.metadata, workspace.routes, sign, verify, workspace.actor, workspace.now_us)
+    look, done = decide(decider, deployment, deployed.head, rollout, analysis, workspace.record)
+    now = done or deployed
+    shares = {arm["name"]: arm["share"] for arm in now.record.body["arms"]}
+    alone = 100.0 if now.record.inputs == (rollout.new,) else 0.0
+    return (
+        Moved(
+            deployment=deployment.name,
+            look=look.id,
+            analysis=analysis,
+            generation=now.head.generation,
+            live=now.record.inputs[0],
+            share=shares[NEW] / 100 if NEW in shares else alone,
+        ),
+        done,
+    )
+
+
+def _analysis(
+    workspace: Workspace, deployment: Deployment, rollout: Rollout, sampled: Callable[[Window], Sample]
+) -> Analysis:
+    strategy = deployment.strategy
+    if not isinstance(strategy, Canary | ABTest) or strategy.kind != rollout.strategy:
+        raise no_rollout(deployment.name)
+    now_us = workspace.now_us
+    window = Window(rollout.since_us + TAKE_UP_US, max(now_us, rollout.since_us + TAKE_UP_US + 1))
+    sample = sampled(window)
+    of_rows = _losses(sample)
+    live, new = (
+        _answers(
+            sample,
+            of_rows,
+            release,
+            workspace.log.failures.count(window=window, deployment=deployment.name, release=release),
+        )
+        for release in (rollout.live, rollout.new)
+    )
+    return analyse(
+        strategy,
+        rollout.share,
+        live,
+        new,
+        since_us=rollout.since_us,
+        as_of_us=now_us,
+        by_key=deployment.route_by is not None,
+    )
+
+
+def _losses(sample: Sample) -> NDArray[np.float64]:
+    if sample.task == "multiclass":
+        return losses(sample.task, *sample.class_scores())
+    return losses(sample.task, sample.label_values(), sample.scores())
+
+
+def _answers(sample: Sample, losses: NDArray[np.float64], release: str, failed: int) -> Answers:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    of_arm = pc.equal(sample.rows["release"], release).to_numpy(zero_copy_only=False).astype(bool)
+    rows = sample.rows.filter(pa.array(of_arm))
+    return Answers(
+        at_us=sample.at_us()[of_arm],
+        latency_ms=pc.fill_null(rows["latency_ms"], 0.0).to_numpy(),
+        degraded=pc.fill_null(rows["degraded"], False).to_numpy(zero_copy_only=False).astype(bool),
+        score=sample.scores()[of_arm],
+        loss=losses[of_arm],
+        failed=failed,
+    )

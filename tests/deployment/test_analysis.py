@@ -1,0 +1,156 @@
+"""What the evidence of a rollout's step allows, on answers that are made up to have one fault each."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from seatrial.core.clock import from_us, iso
+from seatrial.deployment.analysis import Answers, analyse
+from seatrial.deployment.definition import DAY_US, ABTest, Canary
+
+SINCE_US = 1_700_000_000_000_000
+
+
+def answers(n, *, seed, days=2.0, latency=5.0, degraded=0.0, score=0.2, loss=None, failed=0):
+    random = np.random.default_rng(seed)
+    at_us = SINCE_US + np.sort(random.integers(0, int(days * DAY_US), n))
+    return Answers(
+        at_us=at_us,
+        latency_ms=random.gamma(4, latency / 4, n),
+        degraded=random.random(n) < degraded,
+        score=np.clip(random.normal(score, 0.1, n), 0, 1),
+        loss=np.full(n, np.nan) if loss is None else loss(at_us, random),
+        failed=failed,
+    )
+
+
+def judged(strategy, live, new, *, share=50.0, days=2.0, **options):
+    as_of_us = SINCE_US + int(days * DAY_US)
+    return analyse(strategy, share, live, new, since_us=SINCE_US, as_of_us=as_of_us, **options)
+
+
+def test_a_new_release_like_the_live_one_moves_on_when_its_time_is_over():
+    found = judged(Canary(), answers(20_000, seed=1), answers(20_000, seed=2))
+    assert (found.verdict, found.why) == ("advance", "every guardrail is within its margin")
+    assert {one.state for one in found.guardrails} == {"fine"}
+    early = judged(Canary(hold="3d"), answers(20_000, seed=1), answers(20_000, seed=2))
+    assert early.verdict == "hold"
+    assert iso(from_us(SINCE_US + 3 * DAY_US)) in early.why
+
+
+@pytest.mark.parametrize(
+    ("harm", "fault"),
+    [
+        ("errors", {"failed": 600}),
+        ("slow", {"latency": 9.0}),
+        ("mean_score", {"score": 0.45}),
+        ("mean_score", {"score": 0.02}),
+        ("degraded", {"degraded": 0.1}),
+    ],
+)
+def test_a_harm_beyond_its_margin_takes_the_traffic_back_before_the_step_is_over(harm, fault):
+    found = judged(Canary(hold="9d"), answers(20_000, seed=1), answers(20_000, seed=2, **fault))
+    assert found.verdict == "roll back"
+    assert [one.name for one in found.guardrails if one.state == "crossed"] == [harm]
+    assert found.why.startswith(f"{harm}: ")
+
+
+def test_a_release_that_is_faster_and_fails_less_crosses_nothing():
+    live, new = answers(20_000, seed=1, latency=9.0, failed=500, degraded=0.3), answers(20_000, seed=2, latency=3.0)
+    assert judged(Canary(), live, new).verdict == "advance"
+
+
+def test_a_split_that_is_not_what_was_wanted_stops_every_step_but_a_roll_back():
+    live, new = answers(20_000, seed=1), answers(4000, seed=2)
+    found = judged(Canary(), live, new)
+    assert found.verdict == "hold"
+    assert "split" in found.why
+    assert found.split > 1000
+    assert found.observed == pytest.approx(1 / 6)
+    assert judged(Canary(), live, answers(4000, seed=2, failed=400)).verdict == "roll back"
+    assert judged(Canary(), live, new, by_key=True).verdict == "advance"  # keys may weigh unlike
+
+
+def test_a_guardrail_that_is_not_shown_either_way_holds():
+    found = judged(Canary(), answers(1500, seed=1), answers(1500, seed=2, score=0.3))
+    assert found.verdict == "hold"
+    assert found.why.startswith("not shown to be within its margin yet: mean_score: 0.3")
+
+
+def test_too_few_answers_say_how_many_there_are_and_how_many_are_needed():
+    found = judged(Canary(), answers(9500, seed=1), answers(500, seed=2), share=5)
+    assert (found.verdict, found.why) == ("hold", "not enough data (500 of 1,000 answers)")
+
+
+def test_no_answers_at_all_hold():
+    found = judged(Canary(), answers(0, seed=1), answers(0, seed=2))
+    assert found.verdict == "hold"
+    assert found.observed is None
+    assert {one.state for one in found.guardrails} == {"not measured"}
+
+
+def daily(shift, spread=0.05, seed=5):
+    """Losses that share what happens on a day, and are better or worse by `shift`."""
+    common = np.random.default_rng(seed).normal(0.5, spread, 400)
+
+    def loss(at_us, random):
+        day = (at_us - SINCE_US) // DAY_US
+        return common[day] + shift + random.normal(0, 0.2, at_us.size)
+
+    return loss
+
+
+def trial(shift, *, days, per_day=200, seed=5, strategy=None):
+    live = answers(days * per_day, seed=seed + 1, days=days, loss=daily(0, seed=seed))
+    new = answers(days * per_day, seed=seed + 2, days=days, loss=daily(shift, seed=seed))
+    return judged(strategy or ABTest(guardrails=[]), live, new, days=days)
+
+
+def test_an_experiment_ends_with_the_better_one_and_not_before_a_week():
+    assert trial(-0.1, days=4).why == "not enough data (800 of 1,000 answers)"
+    assert trial(-0.1, days=6).why.startswith("the step lasts until")
+    won = trial(-0.1, days=14)
+    assert won.verdict == "advance"
+    assert won.labels.state == "better"
+    assert won.labels.gain == pytest.approx(0.1, abs=0.02)
+
+
+def test_an_experiment_that_is_lost_gives_the_traffic_back():
+    assert trial(0.1, days=14).verdict == "roll back"
+
+
+def test_an_experiment_that_stays_undecided_waits_and_then_keeps_the_live_release():
+    assert trial(0.0, days=14).verdict == "hold"
+    over = trial(0.0, days=28)
+    assert (over.verdict, over.labels.state) == ("keep the live release", "undecided")
+    assert over.why.startswith("the time is over")
+
+
+def test_days_that_differ_between_the_arms_are_what_one_observation_is():
+    # each arm has weather of its own on each day: rows by themselves would be sure of a difference nearly always
+    wrong = by_row = 0
+    for seed in range(60):
+        random = np.random.default_rng(seed)
+        arms = []
+        for arm in range(2):
+            level = random.normal(0.5, 0.05, 20)
+            one = answers(
+                8000, seed=seed * 2 + arm, days=20, loss=lambda at, r, level=level: level[(at - SINCE_US) // DAY_US]
+            )
+            arms.append(one)
+        found = judged(ABTest(guardrails=[]), *arms, days=20)
+        wrong += found.verdict != "hold"
+        means = [arm.loss.mean() for arm in arms]
+        error = np.sqrt(sum(arm.loss.var(ddof=1) / arm.loss.size for arm in arms))
+        by_row += abs(means[0] - means[1]) > 1.96 * error
+    assert by_row > 40
+    assert wrong <= 3
+
+
+def test_a_canary_that_looks_at_labels_moves_on_unless_they_are_worse():
+    canary = Canary(decide="labels", guardrails=[])
+    assert trial(0.0, days=14, strategy=canary).verdict == "advance"
+    assert trial(0.1, days=14, strategy=canary).verdict == "roll back"
+    live, new = answers(3000, seed=1), answers(3000, seed=2)
+    assert judged(canary, live, new).why == "not enough data (0 of 2 days with labels)"

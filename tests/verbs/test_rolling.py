@@ -1,0 +1,147 @@
+"""A canary on a real project: two releases behind one deployment, judged by the answers that they gave."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+import pytest
+
+from seatrial import Project
+from seatrial.cli.door import run
+from seatrial.deployment.rollout import NoReason, NoRollout, RolloutUnderWay
+from seatrial.testing import FakeClock
+from tests.worlds import edit, write_project
+
+START = datetime(2024, 3, 1, tzinfo=UTC)
+DAY = timedelta(days=1)
+CANARY = """
+Deployment("late", strategy=Canary([10, 50, 100], min_rows=100, guardrails=[Guardrail.mean_score(0.2)]))
+"""
+
+
+class World:
+    """One project whose clock the test moves."""
+
+    def __init__(self, folder):
+        self.folder = write_project(folder)
+        edit(self.folder, "features=[carrier_delay, share, ", "owner='ops', runbook='runbook.md', features=[")
+        (self.folder / "project.py").write_text((self.folder / "project.py").read_text() + CANARY)
+        self.clock = FakeClock(START)
+        self.random = np.random.default_rng(1)
+
+    def project(self):
+        return Project(self.folder, clock=self.clock, actor="ada")
+
+    def released(self):
+        with self.project() as project:
+            trained = project.train()
+            assert trained.passed
+            return project.release(f"late:{trained.version}").id
+
+    def ask(self, rows):
+        """So many requests, an equal number an hour over one day."""
+        with self.project() as project:
+            for _ in range(24):
+                self.clock.advance(DAY / 24)
+                distances = self.random.normal(size=rows // 24)
+                project.predict("late", [{"distance": float(one)} for one in distances])
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A world with three releases: two that answer alike, and one that says "late" far too often."""
+    world = World(tmp_path_factory.mktemp("rolling"))
+    releases = [world.released()]
+    edit(world.folder, '"n_estimators": 20', '"n_estimators": 21')
+    releases.append(world.released())
+    edit(world.folder, '"n_estimators": 21', '"n_estimators": 21, "scale_pos_weight": 30.0')
+    releases.append(world.released())
+    return world, releases
+
+
+def shares(project):
+    return {arm["release"]: arm["share"] / 100 for arm in project.deployment_show("late")["arms"]}
+
+
+def test_a_canary_goes_its_steps_and_a_bad_one_is_taken_back(trained):
+    world, (first, second, bad) = trained
+    with world.project() as project:
+        done = project.deploy("late", release=first)
+        assert (done.share, done.previous) == (100.0, None)  # nothing to compare with: all of it at once
+        with pytest.raises(NoRollout):
+            project.deployment_advance("late")
+        assert project.deployment_status("late").rollout is None
+        done = project.deploy("late", release=second)
+        assert (done.share, done.previous, done.strategy) == (10.0, first, "canary")
+        assert shares(project) == {first: 90.0, second: 10.0}
+        assert project.models()[0]["aliases"].count("champion") + project.models()[-1]["aliases"].count("champion") == 1
+        with pytest.raises(RolloutUnderWay):
+            project.deploy("late", release=bad)
+        with pytest.raises(NoReason):
+            project.deploy("late", release=bad, at_once=True)
+        held = project.deployment_advance("late")
+        assert (held.analysis.verdict, held.analysis.why) == ("hold", "not enough data (0 of 100 answers)")
+
+    world.ask(2400)
+    with world.project() as project:
+        shown = project.deployment_status("late")
+        assert shown.analysis.observed == pytest.approx(0.1, abs=0.02)
+        assert shown.analysis.verdict == "advance"
+        assert project.deployment_show("late")["generation"] == shown.generation  # looking changes nothing
+        moved = project.deployment_advance("late")
+        assert (moved.analysis.verdict, moved.share, moved.live) == ("advance", 50.0, first)
+        assert shares(project) == {first: 50.0, second: 50.0}
+        assert project.deployment_advance("late").analysis.verdict == "hold"  # the second step has just begun
+
+    world.ask(960)
+    with world.project() as project:
+        moved = project.deployment_advance("late")
+        assert (moved.analysis.verdict, moved.share, moved.live) == ("advance", 100.0, second)
+        assert shares(project) == {second: 100.0}
+        kinds = [one["kind"] for one in project.deployment_show("late")["history"]]
+        assert [kind for kind in kinds if kind != "rollout.judged"] == [
+            "deploy", "deploy", "rollout.advanced", "rollout.finished",
+        ]  # fmt: skip
+        assert [one["verdict"] for one in project.deployment_status("late").history] == [
+            "hold", "advance", "hold", "advance",
+        ]  # fmt: skip
+        project.deploy("late", release=bad)
+
+    world.ask(1200)
+    with world.project() as project:
+        moved = project.deployment_advance("late")
+        assert (moved.analysis.verdict, moved.share, moved.live) == ("roll back", 0.0, second)
+        assert moved.analysis.why.startswith("mean_score: ")
+        assert shares(project) == {second: 100.0}
+        assert moved.look in project.deployment_show("late")["history"][-1]["reason"]
+        project.audit_verify()
+
+        # whoever rolls back in the middle of a rollout returns to what was live before its first step
+        project.deploy("late", release=first)
+        assert shares(project) == {second: 90.0, first: 10.0}
+        assert project.rollback("late").live == second
+        assert shares(project) == {second: 100.0}
+        done = project.deploy("late", release=first, at_once=True, reason="the second is wrong")
+        assert (done.share, shares(project)) == (100.0, {first: 100.0})
+
+
+def test_the_terminal_says_how_it_stands_and_what_was_done(trained, monkeypatch, capsys):
+    world, (first, second, _) = trained
+    with world.project() as project:
+        other = second if shares(project) == {first: 100.0} else first
+        project.deploy("late", release=other)
+    world.ask(2400)
+    monkeypatch.chdir(world.folder)
+    at = ["--at", world.clock.now().isoformat()]
+    assert run([*at, "deployments", "status"]) == 0
+    shown = capsys.readouterr().out
+    assert "[10 %] → 50 % → 100 %" in shown
+    assert "10.00% wanted" in shown
+    assert "difference (over all looks)" in shown
+    assert run([*at, "--json", "deployments", "advance", "late"]) == 0
+    moved = json.loads(capsys.readouterr().out)
+    assert (moved["analysis"]["verdict"], moved["share"]) == ("advance", 50)
+    assert run([*at, "deployments", "advance"]) == 0
+    assert "late: hold; nothing was changed; the new release keeps 50 %." in capsys.readouterr().out
