@@ -102,7 +102,8 @@ class TestAnOnlineStoreOnRedis:
         assert "hidden" not in found
 
 
-def test_what_mlflow_refused_is_told_with_its_reason(folder):
+def test_what_mlflow_refused_is_told_with_its_reason(folder, monkeypatch):
+    monkeypatch.delenv("SEATRIAL_STORES_MLFLOW", raising=False)
     (folder / "seatrial.toml").write_text('[stores]\nmlflow = "sqlite:///.seatrial/mlflow.db"\n')
     with Project(folder) as project:
         with project.metadata.transaction() as transaction:

@@ -385,3 +385,32 @@ def test_the_command_ends_with_0_when_reproduced_and_with_1_when_not(folder, run
     out = capsys.readouterr()
     assert "parameter  num_leaves  7" in out.out
     assert "NotReproduced" in out.err
+
+
+@pytest.mark.parametrize("how", ["Path(__file__).with_name('params.json')", "Path('params.json')"])
+def test_a_file_that_the_definitions_read_is_kept_and_read_again(folder, how, monkeypatch):
+    monkeypatch.chdir(folder)
+    (folder / "params.json").write_text('{"C": 0.5}')
+    project = folder / "project.py"
+    read = f"import json\nfrom pathlib import Path\nHELD = json.loads({how}.read_text())\n"
+    project.write_text(f"{read}{project.read_text()}\nassert HELD['C'] == 0.5\n")
+    with Project(folder) as opened:
+        run = opened.train().run
+        assert {"project.py", "params.json"} <= opened.record(run).body["environment"]["code"]["files"].keys()
+    edit(folder, "== 0.5", "> 0")
+    (folder / "params.json").write_text('{"C": 3}')
+    done = reproduced(folder, run)
+    assert done.verdict == "identical"
+    assert any("params.json" in str(one) for one in done.project)
+
+
+def test_a_file_outside_the_folder_that_the_definitions_read_is_named_when_they_are_trained(folder, tmp_path):
+    elsewhere = tmp_path / "elsewhere.json"
+    elsewhere.write_text("{}")
+    project = folder / "project.py"
+    project.write_text(f"from pathlib import Path\nPath({str(elsewhere)!r}).read_text()\n{project.read_text()}")
+    with Project(folder) as opened:
+        notes = opened.train().notes
+    assert [note for note in notes if "not kept with the run" in note] == [
+        f"the definitions read a file that is not kept with the run: {elsewhere} lies outside the project's folder"
+    ]

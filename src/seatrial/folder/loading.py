@@ -12,7 +12,7 @@ import re
 import sys
 import traceback
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
@@ -25,6 +25,7 @@ from seatrial.deployment.definition import Deployment
 from seatrial.features.definitions import BadDefinition, FeatureView
 from seatrial.features.request_time import RequestFunction
 from seatrial.features.shared import AT, SharedRows, SharedView
+from seatrial.folder.opened import opened
 from seatrial.monitoring.definition import Monitor
 from seatrial.retraining.definition import Retrain
 from seatrial.training.gates import Gate, ProjectGates, check_waives
@@ -57,7 +58,8 @@ class Definitions:
 
     own_sources: every source that a model or view reads, and every one bound to a name in the file, raw and derived.
     code_digest: digest of the files' bytes; files: their paths. gates: those that every model must pass.
-    functions: request-time functions that a name in the file or a model has.
+    functions: request-time functions that a name in the file or a model has. read: files of the folder that they opened
+    while they were loaded; not_kept: what else they opened, in words.
     """
 
     models: dict[str, Model]
@@ -70,6 +72,13 @@ class Definitions:
     code_digest: str = ""
     gates: tuple[Gate, ...] = ()
     functions: dict[str, RequestFunction] = field(default_factory=dict)
+    read: tuple[Path, ...] = ()
+    not_kept: tuple[str, ...] = ()
+
+    @property
+    def told_by(self) -> tuple[Path, ...]:
+        """Every file whose bytes make these definitions; modules that they import are found from there."""
+        return (*self.files, *self.read)
 
     @cached_property
     def sources(self) -> dict[str, Source]:
@@ -110,10 +119,11 @@ def load_files(files: Sequence[Path], *, folder: Path) -> Definitions:
 
     Raises BrokenProject with file, line and reason when one fails.
     """
-    with collecting() as declared:
+    with collecting() as declared, opened(folder) as told:
         for file in files:
             declared += [value for value in vars(_run(file)).values() if isinstance(value, Source | RequestFunction)]
-    return collect(declared, folder=folder, files=files)
+    found = collect(declared, folder=folder, files=files)
+    return replace(found, read=tuple(sorted(told.within)), not_kept=tuple(sorted(told.not_kept)))
 
 
 def collect(declared: Iterable[object], *, folder: Path, files: Sequence[Path] = ()) -> Definitions:

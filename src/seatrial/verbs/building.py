@@ -352,7 +352,7 @@ class Building(Nouns):
         words = card_of(declared.card, self.folder)
         timed = declared.labels.event_timestamp is not None
         cutoff_us = to_us(as_utc(cutoff, name="cutoff") if cutoff else self.clock.now()) if timed else None
-        environment = describe(self.folder, self.definitions.files, declared.threads, seed=declared.seed)
+        environment = describe(self.folder, self.definitions.told_by, declared.threads, seed=declared.seed)
         left_out: dict[str, int] = {}
         steps = Steps(self.objects, environment=environment_digest(environment.facts, machine=False), fresh=fresh)
         rows, plan, request, snapshots = self._inputs.rows(
@@ -411,6 +411,9 @@ class Building(Nouns):
         notes = [_KNOWN_AT_ONCE] if timed and declared.labels.label_known_at is None else []
         used = zip(self._inputs.raw_names(declared, plan), snapshots, strict=True)
         notes += [f"{name}: {note.words}" for name, snapshot in used for note in self._inputs.notes_of(name, snapshot)]
+        notes += [
+            f"the definitions read a file that is not kept with the run: {one}" for one in self.definitions.not_kept
+        ]
         notes += [*Reuse(self).notes([view.name for view in views]), *fitted.notes]
         if "tuning" in body:
             from seatrial.training.tuning import words as tuning_words

@@ -19,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -145,7 +145,7 @@ def reproduce(
             state="Nothing was trained.",
         )
     notes: list[str] = []
-    now = describe(project.folder, project.definitions.files, 1).facts if _has_definitions(project) else None
+    now = describe(project.folder, project.definitions.told_by, 1).facts if _has_definitions(project) else None
     if current and now is None:
         project.definitions  # noqa: B018  which says what is wrong
     with recorded_definitions(project, run, notes, current=current) as definitions:
@@ -154,7 +154,7 @@ def reproduce(
             notes.append(f"parameters are those that were tuned in run {run.id}; nothing is tuned again")
         tables = Recorded(project, definitions, sources_of(project, run))
         rows, fitted = _train(inputs if current else tables, model, run, progress)
-        environment = describe(project.folder, definitions.files if current else (), model.threads).facts
+        environment = describe(project.folder, definitions.told_by if current else (), model.threads).facts
     differing = of_environment(run.body["environment"], environment)
     differing += _training_set(project, run, rows)
     changed = _project(project, inputs, run, tables, now, notes)
@@ -253,15 +253,30 @@ def recorded_definitions(
         folder = Path(temporary)
         own = unpack(project, run, folder)
         roots = [folder / root.relative_to(project.folder.resolve()) for root in import_roots(project.folder)]
-        with _importing(roots, own):
-            yield load_files(_definition_files(folder, own), folder=project.folder)
+        code = [file for file in own if file.suffix == ".py"]
+        with _importing(roots, code):
+            with _within(folder, project.folder) if code != own else nullcontext():
+                definitions = load_files(_definition_files(folder, code), folder=project.folder)
+            yield definitions
+
+
+@contextmanager
+def _within(folder: Path, project: Path) -> Iterator[None]:
+    """Relative paths of definitions that were loaded in the project's folder lead to what was kept of it."""
+    before = Path.cwd()
+    if before.is_relative_to(project):
+        os.chdir(folder)
+    try:
+        yield
+    finally:
+        os.chdir(before)
 
 
 def _definition_files(folder: Path, files: Sequence[Path]) -> list[Path]:
     """Of the files those that declare: project.py, or those in definitions/."""
     if folder / "project.py" in files:
         return [folder / "project.py"]
-    return sorted(file for file in files if file.parent == folder / "definitions")
+    return sorted(file for file in files if file.parent == folder / "definitions" and file.suffix == ".py")
 
 
 @contextmanager
@@ -289,7 +304,7 @@ def _no_sources(project: Building, run: Record, notes: list[str]) -> None:
     """A run without kept sources goes by the project's, when they are the same or were given in memory."""
     from seatrial.training.environment import definitions_digest
 
-    files = project.definitions.files
+    files = project.definitions.told_by
     recorded = run.body["environment"]["code"]["definitions"]
     if files and definitions_digest(project.folder, files) != recorded:
         commit = run.body["environment"]["code"]["commit"]
