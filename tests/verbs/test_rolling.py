@@ -12,7 +12,7 @@ import pytest
 
 from seatrial import Project
 from seatrial.cli.door import run
-from seatrial.deployment.rollout import NoReason, NoRollout, NoShadow, RolloutUnderWay, check_shadow
+from seatrial.deployment.rollout import DeclaredAnew, NoReason, NoRollout, NoShadow, RolloutUnderWay, check_shadow
 from seatrial.testing import FakeClock
 from tests.journeys.worlds import served
 from tests.worlds import edit, write_project
@@ -222,6 +222,30 @@ def test_labels_of_the_same_requests_decide_and_an_equal_one_leaves_the_live_rel
         # sixty trees learn 400 rows by heart: the shadow is worse, or not shown to be better
         assert moved.analysis.verdict in ("roll back", "keep the live release")
         assert shares(project) == {live: 100.0}
+
+
+def test_a_strategy_that_was_declared_anew_in_the_middle_is_said(shadowed):
+    project_file = shadowed.folder / "project.py"
+    declared = project_file.read_text()
+    with shadowed.project() as project:
+        project.deploy("late", release=shadowed.releases[1])
+    project_file.write_text(declared.replace("Shadow(", "ABTest("))
+    try:
+        with (
+            shadowed.project() as project,
+            pytest.raises(DeclaredAnew, match="as shadow, and is declared as ab_test"),
+        ):
+            project.deployment_advance("late")
+    finally:
+        project_file.write_text(declared)
+
+
+def test_a_shadow_on_the_terminal_is_called_one(shadowed, monkeypatch, capsys):
+    monkeypatch.chdir(shadowed.folder)
+    assert run(["--at", shadowed.clock.now().isoformat(), "deployments", "status"]) == 0
+    shown = capsys.readouterr().out
+    assert "[in the shadow] → 100 %" in shown
+    assert "0 rows scored beside 0 answers, for nobody to see" in shown
 
 
 def test_one_that_cannot_score_the_same_requests_is_refused(shadowed):

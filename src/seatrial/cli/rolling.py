@@ -16,10 +16,10 @@ def status(thing: Plain) -> list[Block]:
     if rollout is None or analysis is None:
         blocks: list[Block] = [Line(f"{thing['deployment']}: no rollout is under way.", "bold")]
         return blocks + _looks(thing["history"])
-    steps = " → ".join(
-        f"[{step:g} %]" if number == rollout["step"] else f"{step:g} %" for number, step in enumerate(rollout["steps"])
-    )
-    kind = rollout["strategy"].replace("_", "/").replace("ab/test", "A/B test")
+    percents = [f"{step:g} %" if step else "in the shadow" for step in rollout["steps"]]
+    percents[rollout["step"]] = f"[{percents[rollout['step']]}]"
+    steps = " → ".join(percents if rollout["strategy"] == "canary" else [*percents, "100 %"])
+    kind = {"ab_test": "A/B test"}.get(rollout["strategy"], rollout["strategy"])
     return [
         Line(f"{thing['deployment']}: {kind} of {rollout['new']} against {rollout['live']}", "bold"),
         Line(f"  Steps     {steps}, this one since {rollout['since']}"),
@@ -34,7 +34,8 @@ def moved(thing: Plain) -> list[Block]:
     analysis = thing["analysis"]
     done = {
         "advance": f"the new release has {thing['share']:g} % of the traffic now",
-        "hold": f"nothing was changed; the new release keeps {thing['share']:g} %",
+        "hold": "nothing was changed; the new release "
+        + (f"keeps {thing['share']:g} %" if thing["share"] else "stays in the shadow"),
         "roll back": f"{thing['live']} has all of the traffic again",
         "keep the live release": f"{thing['live']} has all of the traffic again",
     }[analysis["verdict"]]
@@ -47,10 +48,13 @@ def moved(thing: Plain) -> list[Block]:
 
 def _evidence(analysis: Plain) -> list[Block]:
     rows, observed = analysis["rows"], analysis["observed"]
+    hidden = analysis["wanted"] == 0
     seen = "no answers yet" if observed is None else f"{observed:.2%} of {rows['live'] + rows['new']:,} answers"
     sure = f", {analysis['split']:,.0f}:1 against the wanted one" if analysis["split"] > 10 else ""
     blocks: list[Block] = [
-        Line(f"  Split     {analysis['wanted']:.2%} wanted, {seen}{sure}"),
+        Line(f"  Shadow    {rows['new']:,} rows scored beside {rows['live']:,} answers, for nobody to see")
+        if hidden
+        else Line(f"  Split     {analysis['wanted']:.2%} wanted, {seen}{sure}"),
         Line(
             f"  Enough    {rows['new']:,} of {analysis['needed']:,} answers; the step ends {analysis['ends']} or later"
         ),

@@ -37,6 +37,12 @@ class RolloutUnderWay(Conflict):
     code = "rollout.under_way"
 
 
+class DeclaredAnew(Conflict):
+    """The deployment is declared with another strategy than the rollout that is under way began with."""
+
+    code = "rollout.declared_anew"
+
+
 class NoShadow(UsageError):
     """The release cannot score what the live one answers."""
 
@@ -240,4 +246,15 @@ def no_rollout(name: str) -> NoRollout:
         state="Nothing was changed.",
         next=f"Begin one with `seatrial deploy {name}`: with the strategy Canary(), ABTest() or Shadow(), a "
         "release takes the traffic of a live one in steps.",
+    )
+
+
+def declared_anew(deployment: Deployment, rollout: Rollout) -> DeclaredAnew:
+    now = deployment.strategy.kind
+    return DeclaredAnew(
+        f"the rollout of '{deployment.name}' began as {rollout.strategy}, and is declared as {now} now.",
+        state="Nothing was changed.",
+        next=f"Declare the strategy that it began with, end it with `seatrial rollback {deployment.name}`, or give "
+        f"{rollout.new} all of the traffic: `seatrial deploy {deployment.name} --release {rollout.new} --at-once "
+        '--reason "..."`.',
     )

@@ -11,7 +11,7 @@ from seatrial.core.windows import Window
 from seatrial.deployment.analysis import TAKE_UP_US, Analysis, Answers, analyse
 from seatrial.deployment.definition import STEPWISE, Deployment, Shadow
 from seatrial.deployment.deploy import Deployed, live, nothing_deployed
-from seatrial.deployment.rollout import NEW, Decider, Rollout, decide, no_rollout, rollout_of
+from seatrial.deployment.rollout import NEW, Decider, Rollout, decide, declared_anew, no_rollout, rollout_of
 from seatrial.stats.metrics import losses
 from seatrial.stores.prediction_log import SHADOW
 
@@ -101,7 +101,7 @@ def move(workspace: Workspace, deployment: Deployment, sampled: Sampled) -> tupl
 def _analysis(workspace: Workspace, deployment: Deployment, rollout: Rollout, sampled: Sampled) -> Analysis:
     strategy = deployment.strategy
     if not isinstance(strategy, STEPWISE) or strategy.kind != rollout.strategy:
-        raise no_rollout(deployment.name)
+        raise declared_anew(deployment, rollout)
     now_us = workspace.now_us
     window = Window(rollout.since_us + TAKE_UP_US, max(now_us, rollout.since_us + TAKE_UP_US + 1))
     log = workspace.log.failures
