@@ -16,6 +16,7 @@ from weakref import WeakKeyDictionary
 
 import msgspec
 
+import seatrial
 from seatrial.core.errors import SeatrialError, Unavailable, UsageError, listed
 from seatrial.serving import pages
 from seatrial.serving.metrics import CONTENT_TYPE
@@ -122,6 +123,10 @@ class Front:
                 await self._predict(scope, receive, send, None)
             elif path.startswith("/models/") and path.endswith("/predict"):
                 await self._predict(scope, receive, send, path[8:-8])
+            elif path == "/invocations":
+                await self._invoke(scope, receive, send, None)
+            elif path.startswith("/models/") and path.endswith("/invocations"):
+                await self._invoke(scope, receive, send, path[8:-12])
             else:
                 await self.others(scope, receive, send)
         elif scope["type"] == "lifespan":
@@ -155,21 +160,44 @@ class Front:
 
     async def _predict(self, scope: Scope, receive: Receive, send: Send, name: str | None) -> None:
         try:
-            caller = check_head(scope["method"], scope["headers"], self.max_body)
-            async with asyncio.timeout(self.slow_seconds):
-                body = await self._body(receive)
-        except TimeoutError:
-            refused: SeatrialError = body_too_slow(self.slow_seconds)
+            caller, body = await self._asked(scope, receive)
         except SeatrialError as error:
-            refused = error
-        else:
-            if body is not None:  # None: the caller went away
-                draft = await self._draft(name, body, caller)
-                await _send(send, finish(self.service.log, [draft])[0])
-                shadow([draft])
+            self.service.metrics.failed("", error.code)
+            await _send(send, problem(error), close=True)
             return
-        self.service.metrics.failed("", refused.code)
-        await _send(send, problem(refused), close=True)
+        if body is not None:  # None: the caller went away
+            draft = await self._draft(name, body, caller)
+            await _send(send, finish(self.service.log, [draft])[0])
+            shadow([draft])
+
+    async def _invoke(self, scope: Scope, receive: Receive, send: Send, name: str | None) -> None:
+        """The same in the form of MLflow's clients."""
+        from seatrial.serving import invocations
+
+        body = None
+        try:
+            caller, body = await self._asked(scope, receive)
+            if body is None:
+                return
+            kinds = (value for header, value in scope["headers"] if header == b"content-type")
+            fields = self.service.predictor(name).reader.fields
+            asked = invocations.read(next(kinds, b"").decode("latin-1"), body, fields)
+        except SeatrialError as error:
+            self.service.metrics.failed("", error.code)
+            await _send(send, invocations.refused(problem(error)), close=body is None)
+            return
+        draft = await self._draft(name, asked.body, caller)
+        await _send(send, invocations.answered(finish(self.service.log, [draft])[0], asked))
+        shadow([draft])
+
+    async def _asked(self, scope: Scope, receive: Receive) -> tuple[str, bytes | None]:
+        """Who asks, and the whole body; None when the caller went away. Raises what refuses a request unread."""
+        caller = check_head(scope["method"], scope["headers"], self.max_body)
+        try:
+            async with asyncio.timeout(self.slow_seconds):
+                return caller, await self._body(receive)
+        except TimeoutError:
+            raise body_too_slow(self.slow_seconds) from None
 
     async def _draft(self, name: str | None, body: bytes, caller: str) -> Draft:
         """`draft`, off the event loop where another process scores."""
@@ -286,6 +314,14 @@ def application(service: Service) -> FastAPI:
         state = service.state()
         return json(state, 200 if state["ready"] else 503)
 
+    @app.get("/ping", summary="Does it answer? For MLflow's and SageMaker's callers.", response_model=None)
+    def ping() -> Response:
+        return Response(b"\n", 200 if service.state()["ready"] else 503, media_type="application/json")
+
+    @app.get("/version", summary="The version of seatrial.", response_model=None)
+    def version() -> Response:
+        return Response(seatrial.__version__, media_type="text/plain")
+
     @app.get("/metrics", summary="Metrics for Prometheus.", response_model=None)
     def metrics() -> Response:
         return Response(service.metrics.render(), headers={"content-type": CONTENT_TYPE})
@@ -308,7 +344,7 @@ def application(service: Service) -> FastAPI:
             allowed = (error.headers or {}).get("Allow", "GET")
             return refusal(MethodNotAllowed("this path does not take this method.", state=""), {"Allow": allowed})
         if error.status_code == 404:
-            paths = ["/predict", "/models/NAME/predict", "/health", "/ready", "/metrics", "/docs"]
+            paths = ["/predict", "/models/NAME/predict", "/invocations", "/health", "/ready", "/metrics", "/docs"]
             return refusal(
                 NotFound("nothing is served at this path.", expected=f"There are {listed(paths)}.", state="")
             )
