@@ -64,11 +64,12 @@ def shell(folder: Path, lines: list[str], **more: str) -> str:
     """What these commands print, run as they are, one after the other in one shell that ends at the first failure."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     quiet = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_WORKERS": "1"}
+    own = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as said:
         process = subprocess.Popen(
             ["bash", "-e", "-o", "pipefail", "-c", "\n".join(lines)],
             cwd=folder,
-            env=os.environ | quiet | {"PATH": path} | more,
+            env=own | quiet | {"PATH": path} | more,
             stdout=out,
             stderr=said,
             start_new_session=True,

@@ -324,20 +324,20 @@ CORRUPTIONS: dict[str, tuple[Callable[[World], bytes], str, str | None]] = {
     "model renamed and signed by a stranger": (manifest_edited(renamed, by="stranger"), REFUSED, "unknown_key"),
     "model swapped with its digest, signed by a stranger": (swapped_by_hand, REFUSED, "unknown_key"),
     "manifest of a format to come": (
-        manifest_edited(lambda p: p | {"format": 9}, by="key", raw=True), TOO_NEW, None,
+        manifest_edited(lambda p: p | {"format": 9}, by="key", raw=True), TOO_NEW, "too_new",
     ),
     "manifest with a field that nobody knows": (
-        manifest_edited(lambda p: p | {"hook": "os.system"}, by="key", raw=True), UNREADABLE, None,
+        manifest_edited(lambda p: p | {"hook": "os.system"}, by="key", raw=True), UNREADABLE, "unreadable",
     ),
     "manifest in another spelling": (
-        manifest_edited(lambda p: json.dumps(p, indent=1).encode(), by="key"), UNREADABLE, None,
+        manifest_edited(lambda p: json.dumps(p, indent=1).encode(), by="key"), UNREADABLE, "not_canonical",
     ),
     "manifest that says a thing twice": (
-        manifest_edited(lambda p: b'{"format":1,' + json.dumps(p).encode()[1:], by="key"), UNREADABLE, None,
+        manifest_edited(lambda p: b'{"format":1,' + json.dumps(p).encode()[1:], by="key"), UNREADABLE, "not_canonical",
     ),
-    "manifest that is no JSON": (manifest_edited(lambda p: b"model: late", by="key"), UNREADABLE, None),
+    "manifest that is no JSON": (manifest_edited(lambda p: b"model: late", by="key"), UNREADABLE, "unreadable"),
     "manifest with a text for a number": (
-        manifest_edited(lambda p: p | {"version": "3"}, by="key", raw=True), UNREADABLE, None,
+        manifest_edited(lambda p: p | {"version": "3"}, by="key", raw=True), UNREADABLE, "unreadable",
     ),
     "golden rows of a format to come": (golden_too_new, GOLDEN, None),
 }  # fmt: skip

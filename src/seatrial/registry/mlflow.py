@@ -118,12 +118,21 @@ def run_message(
         "started_us": started_us,
         "ended_us": ended_us,
         "params": {key: str(value)[:LONGEST] for key, value in params.items()},
-        "metrics": {key: value for key, value in metrics.items() if value is not None and math.isfinite(value)},
+        "metrics": {key: value for key, value in metrics.items() if _told(value)},
         "tags": dict(tags or {}),
         "artifacts": dict(artifacts or {}),
         "failed": failed,
-        **({"series": {key: [list(one) for one in steps] for key, steps in series.items()}} if series else {}),
+        **(
+            {"series": {key: [[step, value] for step, value in steps if _told(value)] for key, steps in series.items()}}
+            if series
+            else {}
+        ),
     }
+
+
+def _told(value: object) -> bool:
+    """Whether MLflow's stores take a metric's value. What is not finite is text in a record, and stays there."""
+    return isinstance(value, int | float) and math.isfinite(value)
 
 
 def record_message(
@@ -420,7 +429,7 @@ def _log(client: Any, run_id: str, message: Mapping[str, Any]) -> None:
         Metric(_key(key), float(value), stamp, int(step))
         for key in logged
         for step, value in logged[key]
-        if value is not None and math.isfinite(value)
+        if _told(value)
     ]
     params = [Param(key, value) for key, value in {_key(key): one for key, one in message["params"].items()}.items()]
     for start in range(0, max(len(metrics), len(params)), BATCH):
