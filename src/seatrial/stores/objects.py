@@ -110,18 +110,19 @@ class ObjectStore:
 
     def put_all(self, objects: Mapping[str, bytes]) -> None:
         """Keep several objects, waiting for the disk once; else as `put` for each. After a crash some may be there."""
-        new = {key: data for key, data in objects.items() if not self._place(key).is_file()}
-        for key in objects.keys() - new.keys():
-            self.put(key, objects[key])
+        places = {key: self._place(key) for key in objects}
+        new = {key: data for key, data in objects.items() if not places[key].is_file()}
+        for key in objects:
+            if key not in new:
+                self.put(key, objects[key])
         if not new:
             return
-        unfinished = {key: self._unfinished() for key in new}
-        places = [(path, self._place(key)) for key, path in unfinished.items()]
         with self._explaining(", ".join(new), ObjectsUnwritable):
+            unfinished = {key: self._unfinished() for key in new}
             try:
                 for key, path in unfinished.items():
                     _write(path, partial(_write_bytes, new[key]))
-                published = self._publish(places)
+                published = self._publish([(path, places[key]) for key, path in unfinished.items()])
             finally:
                 for path in unfinished.values():
                     path.unlink(missing_ok=True)

@@ -211,18 +211,28 @@ def _git(folder: Path, *arguments: str, codes: tuple[int, ...] = (0,)) -> bytes 
 def installed() -> list[str]:
     """Installed packages as sorted name==version, each once."""
     found: dict[str, str] = {}
-    for distribution in _distributions(tuple((place, _changed_ns(place)) for place in sys.path)):
-        name, version = _name_version(distribution)
+    for distribution, head in _distributions(tuple((place, _changed_ns(place)) for place in sys.path)):
+        name, version = _name_version(distribution, head)
         if name:  # a damaged install may have none
-            found.setdefault(re.sub(r"[-_.]+", "-", name).lower(), version)
+            found.setdefault(name, version)
     return sorted(f"{name}=={version}" for name, version in found.items())
 
 
 @lru_cache(maxsize=4)
-def _distributions(places: tuple[tuple[str, int], ...]) -> tuple[importlib.metadata.Distribution, ...]:
-    """What is installed in the folders of `sys.path`, looked for again when one of them was changed."""
+def _distributions(
+    places: tuple[tuple[str, int], ...],
+) -> tuple[tuple[importlib.metadata.Distribution, Path | None], ...]:
+    """What is installed in the folders of `sys.path`, looked for again when one of them was changed.
+
+    With the file whose head names it and its version, where it has one.
+    """
     del places
-    return tuple(importlib.metadata.distributions())
+    found = []
+    for distribution in importlib.metadata.distributions():
+        place = getattr(distribution, "_path", None)
+        head = place / "METADATA" if isinstance(place, Path) and place.suffix == ".dist-info" else None
+        found.append((distribution, head))
+    return tuple(found)
 
 
 def _changed_ns(place: str) -> int:
@@ -232,10 +242,8 @@ def _changed_ns(place: str) -> int:
         return 0
 
 
-def _name_version(distribution: importlib.metadata.Distribution) -> tuple[str, str]:
+def _name_version(distribution: importlib.metadata.Distribution, file: Path | None) -> tuple[str, str]:
     """Name and version from the head of a distribution's metadata, since parsing the whole of it costs milliseconds."""
-    place = getattr(distribution, "_path", None)
-    file = place / "METADATA" if isinstance(place, Path) and place.suffix == ".dist-info" else None
     try:
         if file is not None:
             found = _head(file, file.stat().st_mtime_ns)
@@ -243,7 +251,7 @@ def _name_version(distribution: importlib.metadata.Distribution) -> tuple[str, s
                 return found
     except OSError:
         pass
-    return distribution.metadata["Name"] or "", distribution.version or ""
+    return _normal(distribution.metadata["Name"] or ""), distribution.version or ""
 
 
 @lru_cache(maxsize=4096)
@@ -252,7 +260,12 @@ def _head(file: Path, changed_ns: int) -> tuple[str, str]:
     with file.open("rb") as opened:
         head = opened.read(4096).decode("utf-8", "replace").replace("\r\n", "\n").partition("\n\n")[0]
     name, version = (re.search(rf"^{what}:[ \t]*(\S+)", head, re.MULTILINE) for what in ("Name", "Version"))
-    return name.group(1) if name else "", version.group(1) if version else ""
+    return _normal(name.group(1)) if name else "", version.group(1) if version else ""
+
+
+def _normal(name: str) -> str:
+    """One spelling of a package's name, as package indexes have it."""
+    return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def _cpu() -> str:
