@@ -298,6 +298,13 @@ def deploy(call: Invocation, model: str | None, release_id: str | None, reason: 
 @verb("serve")
 @click.option("--host", default="127.0.0.1", show_default=True)
 @click.option("--port", default=8000, show_default=True, type=click.IntRange(0, 65535), help="0: any free port.")
+@click.option(
+    "--workers",
+    default=1,
+    show_default=True,
+    type=click.IntRange(1, 256),
+    help="Processes that answer on the one port, usually as many as there are cores.",
+)
 @click.option("--replay", is_flag=True, help="Let requests say at which time they are made, for replaying history.")
 @click.option(
     "--bundle",
@@ -305,7 +312,7 @@ def deploy(call: Invocation, model: str | None, release_id: str | None, reason: 
     help="Serve this one release file; no project file is needed, only the signer's key in .seatrial/keys/trusted/.",
 )
 @click.pass_obj
-def serve(call: Invocation, host: str, port: int, replay: bool, bundle: Path | None) -> None:
+def serve(call: Invocation, host: str, port: int, workers: int, replay: bool, bundle: Path | None) -> None:
     """Serves every deployment of the project until it is stopped with Ctrl-C or SIGTERM. Every answer is in the
     prediction log before it leaves."""
 
@@ -319,20 +326,25 @@ def serve(call: Invocation, host: str, port: int, replay: bool, bundle: Path | N
         if bundle is None:
             if not project.routes.names():
                 talk.say("Nothing is deployed yet: requests are answered with 503 until `seatrial deploy` was run.")
-            project.serve(host=host, port=port, replay=replay, on_ready=ready)
+            project.serve(host=host, port=port, workers=workers, replay=replay, on_ready=ready)
             return
         from seatrial.releases.keyring import WatchedKeys
-        from seatrial.serving import service
+        from seatrial.serving.place import Place
+        from seatrial.serving.service import Service, from_bundle
+        from seatrial.serving.workers import serve
 
-        serving = service.from_bundle(
-            bundle,
-            trusted_keys=WatchedKeys(project.keys),
-            refuse_distrusted=project.settings.policy.distrusted == "refuse",
-            log=project.log,
-            online=project.online_for_serving,
-            replay=replay,
-        )
-        service.run(serving, host=host, port=port, started=ready)
+        def make(place: Place | None) -> Service:
+            return from_bundle(
+                bundle,
+                trusted_keys=WatchedKeys(project.keys),
+                refuse_distrusted=project.settings.policy.distrusted == "refuse",
+                log=project.log,
+                online=project.online_for_serving,
+                replay=replay,
+                place=place,
+            )
+
+        serve(make, workers=workers, host=host, port=port, started=ready)
 
 
 @verb("predict")

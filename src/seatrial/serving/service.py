@@ -14,13 +14,14 @@ import errno
 import logging
 import signal
 import socket
+import threading
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from seatrial.core.clock import machine_us, monotonic
-from seatrial.core.errors import Failed, SeatrialError, Unavailable, UsageError, did_you_mean, listed
+from seatrial.core.errors import Failed, SeatrialError, Unavailable, UsageError, counted, did_you_mean, listed
 from seatrial.core.routing import BUCKETS
 from seatrial.releases.bundle import Bundle, open_bundle
 from seatrial.releases.keyring import WatchedKeys
@@ -34,15 +35,16 @@ from seatrial.stores.prediction_log import PredictionLog
 from seatrial.stores.routes import RouteFile, RouteNotTrusted, RouteStore, Verify
 
 if TYPE_CHECKING:
-    from types import FrameType
-
-    import uvicorn
+    from seatrial.serving.place import Place
 
 WATCH_SECONDS = 0.5
 DISTRUST_SECONDS = 5.0
 """Between two looks at whether what is not trusted any more was signed again."""
 KEEP_ALIVE_SECONDS = 65
-DRAIN_SECONDS = 25
+DRAIN_SECONDS = 25.0
+"""How long a service that was told to stop goes on with what has come in."""
+BACKLOG = 2048
+"""Connections that wait to be accepted."""
 
 ReadBundle = Callable[[str], bytes]
 """The bytes of the bundle with this key."""
@@ -64,6 +66,12 @@ class CannotListen(UsageError):
     """The address cannot be listened on."""
 
     code = "serving.cannot_listen"
+
+
+class DrainTooLong(Failed):
+    """A service that was told to stop cut off what it could not answer in time."""
+
+    code = "serving.drain_too_long"
 
 
 class NotTrusted(Unavailable):
@@ -109,8 +117,10 @@ class Service:
         now_us: Callable[[], int] = machine_us,
         max_rows: int = 1000,
         only: Sequence[str] | None = None,
+        metrics: Metrics | None = None,
+        place: Place | None = None,
     ) -> None:
-        self.metrics = Metrics()
+        self.metrics = metrics or Metrics()
         self.predictors: dict[str, Predictor] = {}
         self.elsewhere: frozenset[str | None] = frozenset()
         self.draining = False
@@ -138,6 +148,8 @@ class Service:
         self._distrusted: dict[str, str] = {}
         self._withheld: dict[str, Predictor] = {}
         self._look_again = 0.0
+        self.place = place
+        self._settling = threading.RLock()
 
     # -- answering
 
@@ -170,8 +182,10 @@ class Service:
         )
 
     def state(self) -> dict[str, Any]:
-        """Whether everything is served, why not, and what is served."""
-        reason = self._reason()
+        """Whether everything is served, why not, and what is served; of several workers, by every one of them."""
+        own = self._reason()
+        reason, workers = (own, []) if self.place is None else self.place.together(own)
+        told = {} if self.place is None else {"worker": self.place.slot, "workers": workers}
         return {
             "ready": not reason,
             "live": True,
@@ -194,7 +208,7 @@ class Service:
             },
             "refused": {name: error.code for name, error in sorted(self._refused.items())},
             "distrusted": self.distrusted,
-        }
+        } | told
 
     @property
     def distrusted(self) -> dict[str, str]:
@@ -307,6 +321,12 @@ class Service:
         self.draining = True
         self._settle()
 
+    def accepting(self) -> None:
+        """Say that connections are accepted from now on."""
+        if self.place is not None:
+            self.place.accepting = True
+        self._settle()
+
     def close(self) -> None:
         """Close the prediction log's segment, so that it can be compacted, and the online store."""
         if self.log is not None:
@@ -405,12 +425,16 @@ class Service:
         self._signers[release.id] = (release.signed_by, bundle)
 
     def _settle(self) -> None:
-        self._default = next(iter(self.predictors.values())) if len(self.predictors) == 1 else None
-        elsewhere: set[str | None] = {name for name, one in self.predictors.items() if one.elsewhere}
-        if self._default is not None and self._default.elsewhere:
-            elsewhere.add(None)
-        self.elsewhere = frozenset(elsewhere)
-        self.metrics.ready.set(0 if self._reason() else 1)
+        with self._settling:
+            self._default = next(iter(self.predictors.values())) if len(self.predictors) == 1 else None
+            elsewhere: set[str | None] = {name for name, one in self.predictors.items() if one.elsewhere}
+            if self._default is not None and self._default.elsewhere:
+                elsewhere.add(None)
+            self.elsewhere = frozenset(elsewhere)
+            reason = self._reason()
+            self.metrics.ready.set(0 if reason else 1)
+            if self.place is not None:
+                self.place.say(reason, {name: route.generation for name, route in self._taken.items()})
 
 
 def load(
@@ -424,6 +448,8 @@ def load(
     now_us: Callable[[], int] = machine_us,
     only: Sequence[str] | None = None,
     refuse_distrusted: bool = False,
+    metrics: Metrics | None = None,
+    place: Place | None = None,
 ) -> Service:
     """The service of a folder of route files. Releases are loaded by the first `refresh`, which `run` calls.
 
@@ -445,6 +471,8 @@ def load(
         replay=replay,
         now_us=now_us,
         only=only,
+        metrics=metrics,
+        place=place,
     )
 
 
@@ -456,6 +484,8 @@ def from_bundle(
     online: Callable[[], OnlineStore] | None = None,
     replay: bool = False,
     refuse_distrusted: bool = False,
+    metrics: Metrics | None = None,
+    place: Place | None = None,
 ) -> Service:
     """The service of one bundle file, ready to answer.
 
@@ -473,6 +503,8 @@ def from_bundle(
         online=store,
         log=log,
         replay=replay,
+        metrics=metrics,
+        place=place,
     )
     service.vouched(release, str(path))
     service.serve(release.model, service.make_predictor(release.model, [Share("live", release, BUCKETS)]))
@@ -488,17 +520,28 @@ def run(
     started: Callable[[str], None] | None = None,
     front: Front | None = None,
 ) -> None:
-    """Serve until SIGTERM or SIGINT, then answer what has come in and return.
+    """Serve in this process until SIGTERM or SIGINT, then answer what has come in and return.
 
     port: 0 takes a free one. started: called once with the service's address when it listens.
-    Raises PortInUse or CannotListen.
+    Raises PortInUse, CannotListen or DrainTooLong.
     """
+    listening = listen(host, port)
+    try:
+        if started is not None:
+            started(address_of(listening))
+        serve_on(listening, service, front)
+    finally:
+        listening.close()
+
+
+def serve_on(listening: socket.socket, service: Service, front: Front | None = None) -> None:
+    """`run` on a socket that listens; it is closed. Of several workers this is what each of them does."""
     import uvicorn
 
+    from seatrial.serving.draining import DrainingServer
     from seatrial.serving.protocol import PredictionProtocol
 
     front = front or Front(service)
-    listening = _listen(host, port)
     config = uvicorn.Config(
         front,
         http=cast("type[asyncio.Protocol]", partial(PredictionProtocol, front)),
@@ -510,26 +553,32 @@ def run(
         server_header=False,
         proxy_headers=False,
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
-        timeout_graceful_shutdown=DRAIN_SECONDS,
-        backlog=2048,
+        backlog=BACKLOG,
     )
-    server = _server(config, service)
-    # uvicorn raises the signal again after draining; these handlers let `run` return instead of dying by it
-    previous = {number: signal.signal(number, _ignore) for number in (signal.SIGTERM, signal.SIGINT)}
-    address = listening.getsockname()
-    shown = f"[{address[0]}]" if ":" in address[0] else address[0]
-    if started is not None:
-        started(f"http://{shown}:{address[1]}")
+    server = DrainingServer(config, front)
+    # uvicorn raises the signal again after draining; with these handlers `run` returns instead of dying by it
+    previous = {number: signal.signal(number, server.handle_exit) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
             runner.run(server.serve(sockets=[listening]))
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
-        listening.close()
+    if server.cut_off:
+        raise DrainTooLong(
+            f"{counted(server.cut_off, 'connection')} had not got an answer {DRAIN_SECONDS:g} s after the stop.",
+            state="They were cut off; what was answered is in the prediction log.",
+        )
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def address_of(listening: socket.socket) -> str:
+    """The address of a socket that listens, as callers write it."""
+    host, port = listening.getsockname()[:2]
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that listens. Raises PortInUse or CannotListen."""
     if not 0 <= port <= 65535:
         raise CannotListen(
             f"{port} is no port.", expected="A number from 0 to 65535 is expected.", state="Nothing was started."
@@ -547,7 +596,7 @@ def _listen(host: str, port: int) -> socket.socket:
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listening.bind(address)
-        listening.listen(2048)  # a connection that comes before the loop runs waits instead of being refused
+        listening.listen(BACKLOG)  # a connection that comes before the loop runs waits instead of being refused
     except OSError as error:
         listening.close()
         if error.errno == errno.EADDRINUSE:
@@ -562,18 +611,3 @@ def _listen(host: str, port: int) -> socket.socket:
             next="Choose another --host or --port.",
         ) from None
     return listening
-
-
-def _ignore(_number: int, _frame: FrameType | None) -> None:
-    return None
-
-
-def _server(config: uvicorn.Config, service: Service) -> uvicorn.Server:
-    import uvicorn
-
-    class DrainingServer(uvicorn.Server):
-        def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-            service.drain()
-            super().handle_exit(sig, frame)
-
-    return DrainingServer(config)

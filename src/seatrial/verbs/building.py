@@ -55,6 +55,7 @@ if TYPE_CHECKING:
     from seatrial.registry.mlflow import Mirrored
     from seatrial.releases.build import Built
     from seatrial.releases.manifest import Manifest
+    from seatrial.serving.place import Place
     from seatrial.serving.predictor import Answer, Draft
     from seatrial.serving.service import Service
     from seatrial.stores.metadata import MetadataStore
@@ -892,15 +893,18 @@ class Building(Nouns):
         host: str = "127.0.0.1",
         port: int = 8000,
         replay: bool = False,
+        workers: int = 1,
         on_ready: Callable[[str], None] | None = None,
     ) -> None:
-        """Answer predictions over HTTP until SIGTERM or SIGINT. replay: requests may carry their own `at`."""
-        from seatrial.serving.service import run
+        """Answer predictions over HTTP until SIGTERM or SIGINT. replay: requests may carry their own `at`.
+
+        workers: processes; more than one are forked, so call it from the main thread of a process without others.
+        """
+        from seatrial.serving.workers import serve
 
         self._reconcile_or_warn()
-        service = self._service(replay=replay)
-        service.refresh()
-        run(service, host=host, port=port, started=on_ready or _nobody)
+        make = partial(self._service, replay=replay)
+        serve(make, workers=workers, host=host, port=port, started=on_ready or _nobody)
 
     def reconcile(self) -> list[str]:
         """Bring metadata and route files together: roll-backs that were made while the metadata store was away are
@@ -1423,7 +1427,7 @@ class Building(Nouns):
             )
         return declared.deployments.get(names[0]) or Deployment(name)
 
-    def _service(self, *, replay: bool, only: Sequence[str] | None = None) -> Service:
+    def _service(self, place: Place | None = None, *, replay: bool, only: Sequence[str] | None = None) -> Service:
         from seatrial.releases.keyring import WatchedKeys
         from seatrial.serving.service import load
 
@@ -1437,6 +1441,7 @@ class Building(Nouns):
             replay=replay,
             now_us=machine_us if isinstance(self.clock, MachineClock) else lambda: self.now_us,
             only=only,
+            place=place,
         )
 
 
