@@ -35,11 +35,13 @@ from seatrial.stores.prediction_log import PredictionLog
 home, options = Path(sys.argv[1]), json.loads(sys.argv[2])
 service.DRAIN_SECONDS = options.pop("drain", 25.0)
 broken = options.pop("broken", False)
+budget = options.pop("memory_budget", None)
 def make(place):
     if broken:
         raise Failed("this cannot be served.", next="Mend it.")
     return service.load(routes=home / "routes", read_bundle=ObjectStore(home / "objects").read, place=place,
-                        trusted_keys=WatchedKeys(home / "keys"), online=None, log=PredictionLog(home / "log"))
+                        trusted_keys=WatchedKeys(home / "keys"), online=None, log=PredictionLog(home / "log"),
+                        memory_budget=budget)
 def started(url):
     print(url, flush=True)
 try:

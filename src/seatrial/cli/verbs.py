@@ -305,6 +305,11 @@ def deploy(call: Invocation, model: str | None, release_id: str | None, reason: 
     type=click.IntRange(1, 256),
     help="Processes that answer on the one port, usually as many as there are cores.",
 )
+@click.option(
+    "--memory-budget",
+    metavar="SIZE",
+    help="What loaded models may take together, for example 512MiB; without it all stay loaded.",
+)
 @click.option("--replay", is_flag=True, help="Let requests say at which time they are made, for replaying history.")
 @click.option(
     "--bundle",
@@ -312,7 +317,15 @@ def deploy(call: Invocation, model: str | None, release_id: str | None, reason: 
     help="Serve this one release file; no project file is needed, only the signer's key in .seatrial/keys/trusted/.",
 )
 @click.pass_obj
-def serve(call: Invocation, host: str, port: int, workers: int, replay: bool, bundle: Path | None) -> None:
+def serve(
+    call: Invocation,
+    host: str,
+    port: int,
+    workers: int,
+    memory_budget: str | None,
+    replay: bool,
+    bundle: Path | None,
+) -> None:
     """Serves every deployment of the project until it is stopped with Ctrl-C or SIGTERM. Every answer is in the
     prediction log before it leaves."""
 
@@ -322,11 +335,18 @@ def serve(call: Invocation, host: str, port: int, workers: int, replay: bool, bu
         if call.json:
             call.answer({"url": url}, lambda _: [])
 
+    if bundle is not None and memory_budget is not None:
+        raise BadCommandLine(
+            "--memory-budget says which of several releases stay loaded; --bundle serves one.",
+            state="Nothing was started.",
+        )
     with call.project() as project:
         if bundle is None:
             if not project.routes.names():
                 talk.say("Nothing is deployed yet: requests are answered with 503 until `seatrial deploy` was run.")
-            project.serve(host=host, port=port, workers=workers, replay=replay, on_ready=ready)
+            project.serve(
+                host=host, port=port, workers=workers, memory_budget=memory_budget, replay=replay, on_ready=ready
+            )
             return
         from seatrial.releases.keyring import WatchedKeys
         from seatrial.serving.place import Place

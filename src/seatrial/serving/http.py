@@ -20,6 +20,7 @@ import seatrial
 from seatrial.core.errors import SeatrialError, Unavailable, UsageError, listed
 from seatrial.serving import pages
 from seatrial.serving.metrics import CONTENT_TYPE
+from seatrial.serving.on_demand import Loading
 from seatrial.serving.predictor import Answer, Draft, Predictor, ServerFailed, finish, problem, shadow
 from seatrial.serving.queue import Queue
 
@@ -114,6 +115,7 @@ class Front:
         self.slow_seconds = slow_seconds
         self._others: FastAPI | None = None
         self._queues: WeakKeyDictionary[Predictor, Queue] = WeakKeyDictionary()
+        self._loading = Loading()
         self._turn: Turn | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -200,10 +202,12 @@ class Front:
             raise body_too_slow(self.slow_seconds) from None
 
     async def _draft(self, name: str | None, body: bytes, caller: str) -> Draft:
-        """`draft`, off the event loop where another process scores."""
+        """`draft`, off the event loop where another process scores, or a model has to be loaded."""
         predictor = self.service.predictor(name) if name in self.service.elsewhere else None
         if predictor is None:
             return self.draft(name, body, caller)
+        if not predictor.elsewhere:
+            return await self._loading.draft(predictor, body, caller)
         queue = self._queues.get(predictor)
         if queue is None:
             queue = self._queues[predictor] = Queue()

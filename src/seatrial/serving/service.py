@@ -28,6 +28,7 @@ from seatrial.releases.keyring import WatchedKeys
 from seatrial.releases.signing import TrustedKeys, is_signed
 from seatrial.serving.http import Front, NotFound, NotReady, WhichModel
 from seatrial.serving.metrics import Metrics
+from seatrial.serving.on_demand import OnDemand, Shelf, resting
 from seatrial.serving.predictor import Predictor, Release, Share
 from seatrial.serving.release import open_release
 from seatrial.stores.online import OnlineStore
@@ -48,8 +49,8 @@ BACKLOG = 2048
 
 ReadBundle = Callable[[str], bytes]
 """The bytes of the bundle with this key."""
-OpenRelease = Callable[[bytes], Release]
-"""A verified release whose golden rows agree; raises a SeatrialError otherwise."""
+OpenRelease = Callable[[bytes, TrustedKeys], Release]
+"""The release in a bundle's bytes, verified by these keys, its golden rows replayed; else it raises a SeatrialError."""
 Vouch = Callable[[bytes], Bundle]
 """A bundle that a trusted key signed; raises a SeatrialError otherwise."""
 
@@ -96,9 +97,12 @@ class Service:
     """The deployments that one process serves.
 
     refresh() takes up what changed and never raises for a single deployment; `state()` says what was refused and why.
-    keys, vouch: the trusted keys and how a bundle is verified by them; without, trust is not looked at again.
+    trusted_keys, vouch: the keys and how a bundle is verified by them. Of WatchedKeys changes are taken up.
+    memory_budget: bytes that loaded models may take; see `serving.on_demand`. Without one all of them stay loaded.
+    metrics, place: of one of several workers, its own.
     refuse_distrusted: whether requests are refused, not only reported, while nothing vouches for what would answer.
-    elsewhere: the deployments of which a release is scored by another process; None among them when the only one is.
+    elsewhere: the deployments whose requests have to wait, for another process that scores or for a model that is
+        loaded again; None among them when the only one does.
     """
 
     def __init__(
@@ -108,7 +112,7 @@ class Service:
         verify: Verify | None = None,
         read_bundle: ReadBundle | None = None,
         open_release: OpenRelease | None = None,
-        keys: WatchedKeys | None = None,
+        trusted_keys: TrustedKeys | None = None,
         vouch: Vouch | None = None,
         refuse_distrusted: bool = False,
         online: OnlineStore | None = None,
@@ -119,6 +123,7 @@ class Service:
         only: Sequence[str] | None = None,
         metrics: Metrics | None = None,
         place: Place | None = None,
+        memory_budget: int | None = None,
     ) -> None:
         self.metrics = metrics or Metrics()
         self.predictors: dict[str, Predictor] = {}
@@ -129,7 +134,8 @@ class Service:
         self._verify = verify
         self._read_bundle = read_bundle
         self._open_release = open_release
-        self._keys = keys
+        self._trusted = trusted_keys or {}
+        self._keys = trusted_keys if isinstance(trusted_keys, WatchedKeys) else None
         self._vouch = vouch
         self._refuse_distrusted = refuse_distrusted
         self._online = online
@@ -150,6 +156,7 @@ class Service:
         self._look_again = 0.0
         self.place = place
         self._settling = threading.RLock()
+        self._shelf = None if memory_budget is None else Shelf(memory_budget, self._settle)
 
     # -- answering
 
@@ -193,22 +200,13 @@ class Service:
             "deployments": {
                 name: {
                     "generation": self._taken[name].generation if name in self._taken else 0,
-                    "arms": [
-                        {
-                            "name": share.name,
-                            "model": share.release.model,
-                            "version": share.release.version,
-                            "release": share.release.id,
-                            "share": share.share,
-                        }
-                        for share in predictor.shares
-                    ],
+                    "arms": [_told_of(share) for share in predictor.shares],
                 }
                 for name, predictor in sorted(self.predictors.items())
             },
             "refused": {name: error.code for name, error in sorted(self._refused.items())},
             "distrusted": self.distrusted,
-        } | told
+        } | (told if self._shelf is None else told | {"memory": self._shelf.told()})
 
     @property
     def distrusted(self) -> dict[str, str]:
@@ -409,7 +407,7 @@ class Service:
         if loaded is None:
             if self._read_bundle is None or self._open_release is None:
                 raise NotReady("this service has no object store.", state="")
-            loaded = self._open_release(self._read_bundle(bundle))
+            loaded = self._open_release(self._read_bundle(bundle), self._trusted)
             if loaded.id != release_id or loaded.model != model:
                 raise ReleaseMismatch(
                     f"bundle {bundle} is {loaded.id} of model '{loaded.model}', the route names {release_id} "
@@ -417,8 +415,24 @@ class Service:
                     state="It was not taken.",
                 )
             self.vouched(loaded, bundle)
+            if self._shelf is not None:
+                known = {id: public for id, public in self._trusted.items() if id == loaded.signed_by}
+                loaded = self._shelf.keep(loaded, partial(self._again, release_id, bundle, known))
             self._releases[release_id] = loaded
         return loaded
+
+    def _again(self, release_id: str, bundle: str, known: dict[str, bytes]) -> Release:
+        """A release that was let go, opened anew.
+
+        known: the key that vouched for it when it was taken up; whether it is trusted still is looked at elsewhere, for
+        what is loaded as for what is not.
+        """
+        assert self._read_bundle is not None
+        assert self._open_release is not None
+        release = self._open_release(self._read_bundle(bundle), {**self._trusted, **known})
+        if release.id != release_id:
+            raise ReleaseMismatch(f"bundle {bundle} is {release.id} now, not {release_id}.", state="It was not taken.")
+        return release
 
     def vouched(self, release: Release, bundle: str) -> None:
         """Take note of who signed a release, and where its bundle is, for when that key is revoked."""
@@ -427,8 +441,10 @@ class Service:
     def _settle(self) -> None:
         with self._settling:
             self._default = next(iter(self.predictors.values())) if len(self.predictors) == 1 else None
-            elsewhere: set[str | None] = {name for name, one in self.predictors.items() if one.elsewhere}
-            if self._default is not None and self._default.elsewhere:
+            elsewhere: set[str | None] = {
+                name for name, one in self.predictors.items() if one.elsewhere or resting(one)
+            }
+            if self._default is not None and elsewhere:
                 elsewhere.add(None)
             self.elsewhere = frozenset(elsewhere)
             reason = self._reason()
@@ -450,6 +466,7 @@ def load(
     refuse_distrusted: bool = False,
     metrics: Metrics | None = None,
     place: Place | None = None,
+    memory_budget: int | None = None,
 ) -> Service:
     """The service of a folder of route files. Releases are loaded by the first `refresh`, which `run` calls.
 
@@ -457,13 +474,14 @@ def load(
         changes are taken up.
     read_bundle: where bundles come from, usually `ObjectStore.read`.
     only: these deployments, not every one that has a route.
+    memory_budget: bytes that the loaded models may take; see `serving.on_demand`.
     """
     return Service(
         routes=RouteStore(routes),
         verify=lambda data, signature: is_signed(data, signature, trusted_keys),
         read_bundle=read_bundle,
-        open_release=lambda data: open_release(data, trusted_keys),
-        keys=trusted_keys if isinstance(trusted_keys, WatchedKeys) else None,
+        open_release=open_release,
+        trusted_keys=trusted_keys,
         vouch=lambda data: open_bundle(data, trusted_keys),
         refuse_distrusted=refuse_distrusted,
         online=online,
@@ -473,6 +491,7 @@ def load(
         only=only,
         metrics=metrics,
         place=place,
+        memory_budget=memory_budget,
     )
 
 
@@ -497,7 +516,7 @@ def from_bundle(
     store = online() if online is not None and release.plan.views else None
     service = Service(
         read_bundle=lambda key: Path(key).read_bytes(),
-        keys=trusted_keys if isinstance(trusted_keys, WatchedKeys) else None,
+        trusted_keys=trusted_keys,
         vouch=lambda data: open_bundle(data, trusted_keys),
         refuse_distrusted=refuse_distrusted,
         online=store,
@@ -510,6 +529,22 @@ def from_bundle(
     service.serve(release.model, service.make_predictor(release.model, [Share("live", release, BUCKETS)]))
     service.prove()
     return service
+
+
+def _told_of(share: Share) -> dict[str, Any]:
+    release = share.release
+    told: dict[str, Any] = {
+        "name": share.name,
+        "model": release.model,
+        "version": release.version,
+        "release": release.id,
+        "share": share.share,
+    }
+    if release.elsewhere:
+        told |= {"process": {"bytes": release.bytes, "start_s": release.start_s}}
+    if isinstance(release.score, OnDemand):
+        told |= {"loaded": not release.score.resting}
+    return told
 
 
 def run(

@@ -894,16 +894,21 @@ class Building(Nouns):
         port: int = 8000,
         replay: bool = False,
         workers: int = 1,
+        memory_budget: str | None = None,
         on_ready: Callable[[str], None] | None = None,
     ) -> None:
         """Answer predictions over HTTP until SIGTERM or SIGINT. replay: requests may carry their own `at`.
 
         workers: processes; more than one are forked, so call it from the main thread of a process without others.
+        memory_budget: what loaded models may take in all workers together, for example "512MiB"; what was asked least
+        recently is let go and loaded again when it is asked.
         """
+        from seatrial.serving.on_demand import parse_memory
         from seatrial.serving.workers import serve
 
+        budget = None if memory_budget is None else parse_memory(memory_budget) // workers
         self._reconcile_or_warn()
-        make = partial(self._service, replay=replay)
+        make = partial(self._service, replay=replay, memory_budget=budget)
         serve(make, workers=workers, host=host, port=port, started=on_ready or _nobody)
 
     def reconcile(self) -> list[str]:
@@ -1435,7 +1440,14 @@ class Building(Nouns):
             )
         return declared.deployments.get(names[0]) or Deployment(name)
 
-    def _service(self, place: Place | None = None, *, replay: bool, only: Sequence[str] | None = None) -> Service:
+    def _service(
+        self,
+        place: Place | None = None,
+        *,
+        replay: bool,
+        only: Sequence[str] | None = None,
+        memory_budget: int | None = None,
+    ) -> Service:
         from seatrial.releases.keyring import WatchedKeys
         from seatrial.serving.service import load
 
@@ -1450,6 +1462,7 @@ class Building(Nouns):
             now_us=machine_us if isinstance(self.clock, MachineClock) else lambda: self.now_us,
             only=only,
             place=place,
+            memory_budget=memory_budget,
         )
 
 
