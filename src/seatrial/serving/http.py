@@ -2,7 +2,7 @@
 
 One ASGI callable, `Front`, stands in front. `POST /predict` and `POST /models/NAME/predict` are answered by the
 connection itself (`serving.protocol`), or, under another server and for what the connection leaves, by `Front`, which
-waits for other processes off the event loop (`serving.queue`); the rest goes to one FastAPI application. Errors are
+waits for others off the event loop (`serving.waiting`); the rest goes to one FastAPI application. Errors are
 problem documents (RFC 9457) on every route; none repeats any part of the input.
 """
 
@@ -12,7 +12,6 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, ClassVar
-from weakref import WeakKeyDictionary
 
 import msgspec
 
@@ -20,9 +19,8 @@ import seatrial
 from seatrial.core.errors import SeatrialError, Unavailable, UsageError, listed
 from seatrial.serving import pages
 from seatrial.serving.metrics import CONTENT_TYPE
-from seatrial.serving.on_demand import Loading
-from seatrial.serving.predictor import Answer, Draft, Predictor, ServerFailed, finish, problem, shadow
-from seatrial.serving.queue import Queue
+from seatrial.serving.predictor import Answer, Draft, ServerFailed, finish, problem, shadow
+from seatrial.serving.waiting import Waiting
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -114,8 +112,7 @@ class Front:
         self.max_body = max_body
         self.slow_seconds = slow_seconds
         self._others: FastAPI | None = None
-        self._queues: WeakKeyDictionary[Predictor, Queue] = WeakKeyDictionary()
-        self._loading = Loading()
+        self._waiting = Waiting(service.online)
         self._turn: Turn | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -202,16 +199,10 @@ class Front:
             raise body_too_slow(self.slow_seconds) from None
 
     async def _draft(self, name: str | None, body: bytes, caller: str) -> Draft:
-        """`draft`, off the event loop where another process scores, or a model has to be loaded."""
-        predictor = self.service.predictor(name) if name in self.service.elsewhere else None
-        if predictor is None:
-            return self.draft(name, body, caller)
-        if not predictor.elsewhere:
-            return await self._loading.draft(predictor, body, caller)
-        queue = self._queues.get(predictor)
-        if queue is None:
-            queue = self._queues[predictor] = Queue()
-        return await queue.draft(predictor, body, caller)
+        """`draft`, off the event loop where it has to wait."""
+        if name in self.service.elsewhere:
+            return await self._waiting.draft(self.service.predictor(name), body, caller)
+        return self.draft(name, body, caller)
 
     async def _body(self, receive: Receive) -> bytes | None:
         """The whole body; None when the caller went away. Raises BodyTooLarge."""

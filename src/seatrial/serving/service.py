@@ -31,6 +31,7 @@ from seatrial.serving.metrics import Metrics
 from seatrial.serving.on_demand import OnDemand, Shelf, resting
 from seatrial.serving.predictor import Predictor, Release, Share
 from seatrial.serving.release import open_release
+from seatrial.serving.watched_store import WatchedStore
 from seatrial.stores.online import OnlineStore
 from seatrial.stores.prediction_log import PredictionLog
 from seatrial.stores.routes import RouteFile, RouteNotTrusted, RouteStore, Verify
@@ -101,8 +102,8 @@ class Service:
     memory_budget: bytes that loaded models may take; see `serving.on_demand`. Without one all of them stay loaded.
     metrics, place: of one of several workers, its own.
     refuse_distrusted: whether requests are refused, not only reported, while nothing vouches for what would answer.
-    elsewhere: the deployments whose requests have to wait, for another process that scores or for a model that is
-        loaded again; None among them when the only one does.
+    elsewhere: the deployments whose requests have to wait, for another process that scores, a model that is loaded
+        again, or a slow online store; None among them when the only one does.
     """
 
     def __init__(
@@ -138,7 +139,7 @@ class Service:
         self._keys = trusted_keys if isinstance(trusted_keys, WatchedKeys) else None
         self._vouch = vouch
         self._refuse_distrusted = refuse_distrusted
-        self._online = online
+        self.online = None if online is None else WatchedStore(online, self._settle)
         self.log = log
         self._replay = replay
         self._now_us = now_us
@@ -202,6 +203,7 @@ class Service:
                     "generation": self._taken[name].generation if name in self._taken else 0,
                     "arms": [_told_of(share) for share in predictor.shares],
                 }
+                | ({} if predictor.cached is None else {"cache": predictor.cached})
                 for name, predictor in sorted(self.predictors.items())
             },
             "refused": {name: error.code for name, error in sorted(self._refused.items())},
@@ -329,8 +331,8 @@ class Service:
         """Close the prediction log's segment, so that it can be compacted, and the online store."""
         if self.log is not None:
             self.log.close()
-        if self._online is not None:
-            self._online.close()
+        if self.online is not None:
+            self.online.close()
 
     def make_predictor(self, name: str, shares: Sequence[Share], route: RouteFile | None = None) -> Predictor:
         """A predictor over this service's stores."""
@@ -339,10 +341,12 @@ class Service:
             shares,
             metrics=self.metrics,
             log=self.log,
-            online=self._online,
+            online=self.online,
             salt=route.salt if route else "",
             route_by=route.route_by if route else None,
             on_store_failure=route.on_store_failure if route else "refuse",
+            defaults=route.defaults if route else None,
+            cache=route.cache if route else 0,
             replay=self._replay,
             now_us=self._now_us,
             max_rows=self._max_rows,
@@ -442,7 +446,9 @@ class Service:
         with self._settling:
             self._default = next(iter(self.predictors.values())) if len(self.predictors) == 1 else None
             elsewhere: set[str | None] = {
-                name for name, one in self.predictors.items() if one.elsewhere or resting(one)
+                name
+                for name, one in self.predictors.items()
+                if one.elsewhere or resting(one) or (one.looks_up and self.online is not None and self.online.slow)
             }
             if self._default is not None and elsewhere:
                 elsewhere.add(None)

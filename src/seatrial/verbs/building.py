@@ -876,6 +876,7 @@ class Building(Nouns):
         """Raise unless the release's bundle is whole and trusted, replays, and has what the deployment splits by."""
         from seatrial.releases.bundle import open_bundle
         from seatrial.releases.golden import replay
+        from seatrial.serving.defaults import check_defaults
 
         bundle = open_bundle(self.objects.path(release.body["object"]), self.trusted)
         replay(bundle, bundle.runtime())
@@ -886,6 +887,7 @@ class Building(Nouns):
                 expected=f"Requests have {listed(names)}. {did_you_mean(deployment.route_by, names)}".strip(),
                 state="Nothing was deployed.",
             )
+        check_defaults(deployment.name, deployment.defaults, [(bundle.manifest.plan, bundle.manifest.signature)])
 
     def serve(
         self,
@@ -1472,8 +1474,11 @@ def _is_live(decision: Record, release: Record, deployment: Deployment) -> bool:
         "strategy": deployment.strategy.kind,
         "route_by": deployment.route_by,
         "on_store_failure": deployment.on_store_failure,
+        "defaults": dict(deployment.defaults) or None,
+        "cache": deployment.cache or None,
     }
-    return decision.inputs == (release.id,) and all(decision.body[name] == value for name, value in declared.items())
+    same = all(decision.body.get(name) == value for name, value in declared.items())
+    return decision.inputs == (release.id,) and same
 
 
 def _unanswerable(source: Record) -> list[str]:
