@@ -91,6 +91,7 @@ class Service:
     keys, vouch: the trusted keys and how a bundle is verified by them; without, trust is not looked at again.
     refuse_distrusted: whether requests are refused, not only reported, while nothing vouches for what would answer.
     elsewhere: the deployments of which a release is scored by another process; None among them when the only one is.
+    metrics: where this worker of several counts; in memory of its own by default.
     """
 
     def __init__(
@@ -109,8 +110,9 @@ class Service:
         now_us: Callable[[], int] = machine_us,
         max_rows: int = 1000,
         only: Sequence[str] | None = None,
+        metrics: Metrics | None = None,
     ) -> None:
-        self.metrics = Metrics()
+        self.metrics = metrics or Metrics()
         self.predictors: dict[str, Predictor] = {}
         self.elsewhere: frozenset[str | None] = frozenset()
         self.draining = False
@@ -308,11 +310,12 @@ class Service:
         self._settle()
 
     def close(self) -> None:
-        """Close the prediction log's segment, so that it can be compacted, and the online store."""
+        """Close the prediction log's segment, so that it can be compacted, the online store and the metrics."""
         if self.log is not None:
             self.log.close()
         if self._online is not None:
             self._online.close()
+        self.metrics.close()
 
     def make_predictor(self, name: str, shares: Sequence[Share], route: RouteFile | None = None) -> Predictor:
         """A predictor over this service's stores."""
@@ -411,6 +414,7 @@ class Service:
             elsewhere.add(None)
         self.elsewhere = frozenset(elsewhere)
         self.metrics.ready.set(0 if self._reason() else 1)
+        self.metrics.loaded(len({share.release.id for one in self.predictors.values() for share in one.shares}))
 
 
 def load(
@@ -424,6 +428,7 @@ def load(
     now_us: Callable[[], int] = machine_us,
     only: Sequence[str] | None = None,
     refuse_distrusted: bool = False,
+    metrics: Metrics | None = None,
 ) -> Service:
     """The service of a folder of route files. Releases are loaded by the first `refresh`, which `run` calls.
 
@@ -445,6 +450,7 @@ def load(
         replay=replay,
         now_us=now_us,
         only=only,
+        metrics=metrics,
     )
 
 
@@ -456,6 +462,7 @@ def from_bundle(
     online: Callable[[], OnlineStore] | None = None,
     replay: bool = False,
     refuse_distrusted: bool = False,
+    metrics: Metrics | None = None,
 ) -> Service:
     """The service of one bundle file, ready to answer.
 
@@ -473,6 +480,7 @@ def from_bundle(
         online=store,
         log=log,
         replay=replay,
+        metrics=metrics,
     )
     service.vouched(release, str(path))
     service.serve(release.model, service.make_predictor(release.model, [Share("live", release, BUCKETS)]))
