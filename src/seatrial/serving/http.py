@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any, ClassVar
 from weakref import WeakKeyDictionary
 
@@ -148,7 +147,7 @@ class Front:
         try:
             predictor = self.service.predictor(name)
         except SeatrialError as error:
-            self.service.metrics.failed("", error.code)
+            self.service.metrics.failed("", error.code, status=error.http_status)
             return Draft(problem(error))
         return predictor.draft(body, caller)
 
@@ -164,7 +163,7 @@ class Front:
         try:
             caller, body = await self._asked(scope, receive)
         except SeatrialError as error:
-            self.service.metrics.failed("", error.code)
+            self.service.metrics.failed("", error.code, status=error.http_status)
             await _send(send, problem(error), close=True)
             return
         if body is not None:  # None: the caller went away
@@ -185,7 +184,7 @@ class Front:
             fields = self.service.predictor(name).reader.fields
             asked = invocations.read(next(kinds, b"").decode("latin-1"), body, fields)
         except SeatrialError as error:
-            self.service.metrics.failed("", error.code)
+            self.service.metrics.failed("", error.code, status=error.http_status)
             await _send(send, invocations.refused(problem(error)), close=body is None)
             return
         draft = await self._draft(name, asked.body, caller)
@@ -232,12 +231,12 @@ class Front:
 
     async def _live(self, receive: Receive, send: Send) -> None:
         await receive()
-        watching = asyncio.create_task(self.service.watch())
+        beside = [asyncio.create_task(one) for one in (self.service.watch(), self.service.metrics.keep())]
         await send({"type": "lifespan.startup.complete"})
         await receive()
-        watching.cancel()
-        with suppress(asyncio.CancelledError):
-            await watching
+        for task in beside:
+            task.cancel()
+        await asyncio.gather(*beside, return_exceptions=True)
         self.service.close()
         await send({"type": "lifespan.shutdown.complete"})
 

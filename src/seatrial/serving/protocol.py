@@ -233,7 +233,7 @@ class PredictionProtocol(HttpToolsProtocol):
         """Answer with a problem, and close: what else comes on this connection cannot be trusted or is not wanted."""
         self._forget_body()
         self._ended = self._refused = True
-        self._front.service.metrics.failed("", error.code)
+        self._front.service.metrics.failed("", error.code, status=error.http_status)
         self._turn.add(self, Draft(problem(error)), close=True)
 
     def _forget_body(self) -> None:

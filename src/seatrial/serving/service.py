@@ -326,11 +326,12 @@ class Service:
         self._settle()
 
     def close(self) -> None:
-        """Close the prediction log's segment, so that it can be compacted, and the online store."""
+        """Close the prediction log's segment, so that it can be compacted, the online store and the metrics."""
         if self.log is not None:
             self.log.close()
         if self._online is not None:
             self._online.close()
+        self.metrics.close()
 
     def make_predictor(self, name: str, shares: Sequence[Share], route: RouteFile | None = None) -> Predictor:
         """A predictor over this service's stores."""
@@ -449,6 +450,9 @@ class Service:
             self.elsewhere = frozenset(elsewhere)
             reason = self._reason()
             self.metrics.ready.set(0 if reason else 1)
+            self.metrics.loaded(
+                len({share.release.id for one in self.predictors.values() if not resting(one) for share in one.shares})
+            )
             if self.place is not None:
                 self.place.say(reason, {name: route.generation for name, route in self._taken.items()})
 
