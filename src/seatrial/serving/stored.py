@@ -8,12 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from seatrial.core.clock import from_us
+from seatrial.core.clock import from_us, iso
 from seatrial.stores.online import Key, OnlineStore, OnlineStoreDamaged, OnlineStoreTooNew, Rows
+from seatrial.stores.prediction_log import OF_CLASS
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 FORMAT = 1
 ROWS = 1_000
@@ -92,6 +96,23 @@ def read(online: OnlineStore, model: str, key: str) -> StoredPrediction | None:
     return StoredPrediction(
         found.prediction, found.probability, found.release, found.model_version, from_us(found.as_of_us)
     )
+
+
+def key_texts(rows: pa.Table, key: Sequence[str]) -> list[str]:
+    """The business key of each row: its values joined by "|", times in ISO 8601."""
+    columns = [rows[name].to_pylist() for name in key]
+    return ["|".join(iso(v) if isinstance(v, datetime) else str(v) for v in one) for one in zip(*columns, strict=True)]
+
+
+def answers_of(rows: pa.Table) -> list[Answered]:
+    """The prediction and the probability of each row of a batch's output."""
+    classes = [name for name in rows.column_names if name.startswith(OF_CLASS)]
+    probabilities: list[Any] = rows["probability"].to_pylist()
+    if classes:
+        every = zip(*(rows[name].to_pylist() for name in classes), strict=True)
+        names = [name.removeprefix(OF_CLASS) for name in classes]
+        probabilities = [dict(zip(names, one, strict=True)) for one in every]
+    return list(zip(rows["prediction"].to_pylist(), probabilities, strict=True))
 
 
 def _merge(rows: Rows, chunk: dict[Key, _Wire]) -> int:
