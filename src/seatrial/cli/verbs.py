@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from seatrial.cli import catalogue, talk
+from seatrial.cli.batch import batch_options
 from seatrial.cli.door import BadCommandLine, Invocation, Noun, Verb, as_time, as_window
 from seatrial.core.errors import Failed, UsageError
 
@@ -379,23 +380,26 @@ def serve(
 )
 @click.option(
     "--batch",
-    callback=as_window,
-    metavar="START/END",
-    help="Score this window of the labels' rows, and log it.",
+    metavar="FILE|FOLDER|START/END",
+    help="Score Parquet files, or this window of the labels' rows (also last-hour, last-day, last-week).",
 )
+@batch_options
 @click.pass_obj
 def predict(
     call: Invocation,
+    /,
     model: str | None,
     request: str | None,
     file: str | None,
     url: str | None,
     window: Window | None,
-    batch: Window | None,
+    batch: str | None,
+    **how: Any,
 ) -> None:
     """Give rows with --request or --file, --replay a window of history through a service started with
-    `seatrial serve --replay`, or score a window in --batch with features as of each row's instant. Predictions are
-    logged, wherever they are made."""
+    `seatrial serve --replay`, or score Parquet files or a window in --batch, with features as of each row's instant.
+    Predictions are logged, wherever they are made, but those of files only with --log."""
+    from seatrial.cli import batch as batches
     from seatrial.cli import render
 
     if [request, file, window, batch].count(None) != 3:
@@ -416,13 +420,9 @@ def predict(
             call.answer(done, render.replayed)
         return
     if batch is not None:
-        from seatrial.cli import outcome
-
-        with call.project() as project:
-            with talk.Progress() as progress:
-                scored = project.predict_batch(model, batch, progress=progress)
-            call.answer(scored, outcome.scored)
+        batches.run(call, model, batch, **how)
         return
+    batches.refuse_options(**how)
     rows, ids, with_features = read_rows(request, file)
     with call.project() as project:
         answers = project.predict(model, rows, at=call.at, url=url, request_ids=ids, return_features=with_features)
