@@ -296,12 +296,20 @@ def deploy(call: Invocation, model: str | None, release_id: str | None, reason: 
 
 
 @verb("serve")
-@click.option("--host", default="127.0.0.1", show_default=True)
-@click.option("--port", default=8000, show_default=True, type=click.IntRange(0, 65535), help="0: any free port.")
+@click.option("--host", default="127.0.0.1", show_default=True, envvar="SEATRIAL_HOST")
+@click.option(
+    "--port",
+    default=8000,
+    show_default=True,
+    type=click.IntRange(0, 65535),
+    envvar="SEATRIAL_PORT",
+    help="0: any free port.",
+)
 @click.option("--replay", is_flag=True, help="Let requests say at which time they are made, for replaying history.")
 @click.option(
     "--bundle",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    envvar="SEATRIAL_BUNDLE",
     help="Serve this one release file; no project file is needed, only the signer's key in .seatrial/keys/trusted/.",
 )
 @click.pass_obj

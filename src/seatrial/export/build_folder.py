@@ -49,7 +49,8 @@ def write(folder: Path, files: Mapping[str, bytes]) -> list[str]:
                 path = made / name
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_bytes(data)
-            made.chmod(0o755)
+            for path in (made, *made.rglob("*")):  # whatever the umask: the image's user is somebody else
+                path.chmod(0o755 if path.is_dir() else 0o644)
             made.replace(folder)
         except BaseException:
             shutil.rmtree(made, ignore_errors=True)
