@@ -40,7 +40,12 @@ def write(folder: Path, files: Mapping[str, bytes]) -> list[str]:
     Raises FolderNotEmpty, CannotWrite.
     """
     _refuse_taken(folder)
-    files = {**files, WHEEL: _wheel(Path(seatrial.__file__).parent, seatrial.__version__)}
+    return write_files(folder, {**files, WHEEL: _wheel(Path(seatrial.__file__).parent, seatrial.__version__)})
+
+
+def write_files(folder: Path, files: Mapping[str, bytes]) -> list[str]:
+    """The same without the wheel."""
+    _refuse_taken(folder)
     with _explaining(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
         made = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
