@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from contextlib import closing, suppress
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from seatrial.core.signature import Signature
+    from seatrial.export.kubernetes import Manifests
     from seatrial.features.skew import SkewReport
     from seatrial.governance.explain import Explained
     from seatrial.governance.review import Reviewed
@@ -676,6 +677,30 @@ class Project(Building):
         written = export(self.objects.path(chosen.body["object"]), target, trusted=self.trusted)
         with self.metadata.transaction() as transaction:
             self.event(transaction, "release.exported", chosen.id, {"form": "docker"})
+        return written
+
+    def export_kubernetes(
+        self,
+        release: str | None,
+        folder: str | Path,
+        *,
+        image: str,
+        slot: Literal["blue", "green"] | None = None,
+        kserve: bool = False,
+    ) -> Manifests:
+        """Write the manifests with which Kubernetes runs the image of one release (see `export_docker`).
+
+        image: its name with a tag or, better, a digest. slot: one of two Deployments beside each other, for blue-green.
+        kserve: KServe's InferenceService instead.
+        """
+        from seatrial.export.kubernetes import export
+        from seatrial.releases.bundle import open_bundle
+
+        chosen = self.chosen_release(None, release)
+        bundle = open_bundle(self.objects.path(chosen.body["object"]), self.trusted)
+        written = export(bundle, Path(folder), image=image, slot=slot, kserve=kserve, project=self.name)
+        with self.metadata.transaction() as transaction:
+            self.event(transaction, "release.exported", chosen.id, {"form": "kubernetes", "image": image})
         return written
 
     def run_compare(

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -297,13 +297,21 @@ def deploy(call: Invocation, model: str | None, release_id: str | None, reason: 
 
 
 @verb("serve")
-@click.option("--host", default="127.0.0.1", show_default=True)
-@click.option("--port", default=8000, show_default=True, type=click.IntRange(0, 65535), help="0: any free port.")
+@click.option("--host", default="127.0.0.1", show_default=True, envvar="SEATRIAL_HOST")
+@click.option(
+    "--port",
+    default=8000,
+    show_default=True,
+    type=click.IntRange(0, 65535),
+    envvar="SEATRIAL_PORT",
+    help="0: any free port.",
+)
 @click.option(
     "--workers",
     default=1,
     show_default=True,
     type=click.IntRange(1, 256),
+    envvar="SEATRIAL_WORKERS",
     help="Processes that answer on the one port, usually as many as there are cores.",
 )
 @click.option(
@@ -315,6 +323,7 @@ def deploy(call: Invocation, model: str | None, release_id: str | None, reason: 
 @click.option(
     "--bundle",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    envvar="SEATRIAL_BUNDLE",
     help="Serve this one release file; no project file is needed, only the signer's key in .seatrial/keys/trusted/.",
 )
 @click.pass_obj
@@ -482,7 +491,7 @@ def demo(call: Invocation, folder: Path) -> None:
     demonstration.run(folder, as_json=call.json)
 
 
-export = Noun("export", short_help=catalogue.purpose("export"), help=f"{catalogue.purpose('export')}: docker so far.")
+export = Noun("export", short_help=catalogue.purpose("export"), help=f"{catalogue.purpose('export')}.")
 VERBS["export"] = export
 
 
@@ -499,6 +508,30 @@ def export_docker(call: Invocation, release: str, folder: Path, training: bool) 
     with call.project() as project:
         files = project.export_docker(release, folder, training=training)
         call.answer({"folder": str(folder), "release": release, "files": files}, render.exported)
+
+
+@export.command("kubernetes")
+@click.argument("release")
+@click.option(
+    "--image",
+    required=True,
+    metavar="NAME",
+    help="The image of RELEASE, as the cluster finds it, with its digest or tag.",
+)
+@click.option("--to", "folder", required=True, type=click.Path(file_okay=False, path_type=Path), metavar="DIR")
+@click.option("--slot", type=click.Choice(["blue", "green"]), help="One of two Deployments, for blue-green.")
+@click.option("--kserve", is_flag=True, help="KServe's InferenceService.")
+@click.pass_obj
+def export_kubernetes(
+    call: Invocation, release: str, image: str, folder: Path, slot: Literal["blue", "green"] | None, kserve: bool
+) -> None:
+    """Write manifests that run the image of RELEASE (see `seatrial export docker`): Deployment, Service, autoscaler,
+    disruption budget; network policy, ServiceMonitor and a claim for the log to choose from. DIR/README.md has the
+    commands."""
+    from seatrial.cli import render
+
+    with call.project() as project:
+        call.answer(project.export_kubernetes(release, folder, image=image, slot=slot, kserve=kserve), render.manifests)
 
 
 def read_rows(request: str | None, file: str | None) -> tuple[list[dict[str, Any]], list[str | None], bool]:
