@@ -26,6 +26,7 @@ from seatrial.serving.queue import Queue
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
+    from seatrial.serving.open_inference import Door
     from seatrial.serving.protocol import Turn
     from seatrial.serving.service import Service
 
@@ -113,6 +114,7 @@ class Front:
         self.max_body = max_body
         self.slow_seconds = slow_seconds
         self._others: FastAPI | None = None
+        self._door: Door | None = None
         self._queues: WeakKeyDictionary[Predictor, Queue] = WeakKeyDictionary()
         self._turn: Turn | None = None
 
@@ -127,6 +129,8 @@ class Front:
                 await self._invoke(scope, receive, send, None)
             elif path.startswith("/models/") and path.endswith("/invocations"):
                 await self._invoke(scope, receive, send, path[8:-12])
+            elif path == "/v2" or path.startswith("/v2/"):
+                await self.open_inference(scope, receive, send)
             else:
                 await self.others(scope, receive, send)
         elif scope["type"] == "lifespan":
@@ -140,6 +144,15 @@ class Front:
         if self._others is None:
             self._others = application(self.service)
         return self._others
+
+    @property
+    def open_inference(self) -> Door:
+        """What answers below /v2; made when it is first asked for."""
+        if self._door is None:
+            from seatrial.serving.open_inference import Door
+
+            self._door = Door(self)
+        return self._door
 
     def draft(self, name: str | None, body: bytes, caller: str) -> Draft:
         """The answer of a deployment, not logged yet. name: None for the only deployment. Never raises."""
@@ -160,7 +173,7 @@ class Front:
 
     async def _predict(self, scope: Scope, receive: Receive, send: Send, name: str | None) -> None:
         try:
-            caller, body = await self._asked(scope, receive)
+            caller, body = await self.asked(scope, receive)
         except SeatrialError as error:
             self.service.metrics.failed("", error.code)
             await _send(send, problem(error), close=True)
@@ -176,12 +189,11 @@ class Front:
 
         body = None
         try:
-            caller, body = await self._asked(scope, receive)
+            caller, body = await self.asked(scope, receive)
             if body is None:
                 return
-            kinds = (value for header, value in scope["headers"] if header == b"content-type")
             fields = self.service.predictor(name).reader.fields
-            asked = invocations.read(next(kinds, b"").decode("latin-1"), body, fields)
+            asked = invocations.read(header(scope, b"content-type").decode("latin-1"), body, fields)
         except SeatrialError as error:
             self.service.metrics.failed("", error.code)
             await _send(send, invocations.refused(problem(error)), close=body is None)
@@ -190,9 +202,12 @@ class Front:
         await _send(send, invocations.answered(finish(self.service.log, [draft])[0], asked))
         shadow([draft])
 
-    async def _asked(self, scope: Scope, receive: Receive) -> tuple[str, bytes | None]:
-        """Who asks, and the whole body; None when the caller went away. Raises what refuses a request unread."""
-        caller = check_head(scope["method"], scope["headers"], self.max_body)
+    async def asked(self, scope: Scope, receive: Receive, *, compressed: bool = False) -> tuple[str, bytes | None]:
+        """Who asks, and the whole body; None when the caller went away. Raises what refuses a request unread.
+
+        compressed: a body may be compressed.
+        """
+        caller = check_head(scope["method"], scope["headers"], self.max_body, compressed=compressed)
         try:
             async with asyncio.timeout(self.slow_seconds):
                 return caller, await self._body(receive)
@@ -201,9 +216,14 @@ class Front:
 
     async def _draft(self, name: str | None, body: bytes, caller: str) -> Draft:
         """`draft`, off the event loop where another process scores."""
-        predictor = self.service.predictor(name) if name in self.service.elsewhere else None
-        if predictor is None:
-            return self.draft(name, body, caller)
+        if name in self.service.elsewhere:
+            return await self.draft_by(self.service.predictor(name), body, caller)
+        return self.draft(name, body, caller)
+
+    async def draft_by(self, predictor: Predictor, body: bytes, caller: str) -> Draft:
+        """An answer of a predictor, made off the event loop where another process scores. Never raises."""
+        if not predictor.elsewhere:
+            return predictor.draft(body, caller)
         queue = self._queues.get(predictor)
         if queue is None:
             queue = self._queues[predictor] = Queue()
@@ -238,8 +258,16 @@ class Front:
         await send({"type": "lifespan.shutdown.complete"})
 
 
-def check_head(method: str, headers: Iterable[tuple[bytes, bytes]], max_body: int) -> str:
-    """The name of who asks for a prediction. Raises when the request can be refused before its body is read."""
+def header(scope: Scope, name: bytes) -> bytes:
+    """The value of a request's header, the first if it comes several times; empty when there is none."""
+    return next((value for given, value in scope["headers"] if given == name), b"")
+
+
+def check_head(method: str, headers: Iterable[tuple[bytes, bytes]], max_body: int, *, compressed: bool = False) -> str:
+    """The name of who asks for a prediction. Raises when the request can be refused before its body is read.
+
+    compressed: the door takes compressed bodies.
+    """
     if method != "POST":
         raise MethodNotAllowed("predictions are asked for with POST.", state="Nothing was predicted.")
     caller = ""
@@ -248,7 +276,7 @@ def check_head(method: str, headers: Iterable[tuple[bytes, bytes]], max_body: in
             if len(value) > 18 or int(value) > max_body:
                 raise body_too_large(max_body)
         elif name == b"content-encoding":
-            if value.strip().lower() not in (b"", b"identity"):
+            if not compressed and value.strip().lower() not in (b"", b"identity"):
                 raise BodyEncoded(
                     "the body is compressed.",
                     expected="Predictions take plain JSON.",

@@ -12,11 +12,11 @@ document. Nothing here waits, so a connection that trickles its bytes keeps nobo
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import unquote
 
 import httptools
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from seatrial.core.errors import SeatrialError
 from seatrial.serving.http import JSON, PROBLEM, HeadTooLarge, NotHttp, body_too_large, body_too_slow, check_head
@@ -130,11 +130,17 @@ class PredictionProtocol(HttpToolsProtocol):
         )
         self.transport.write(head + answer.body)
         if self._refused:
-            # what the caller goes on sending is read and dropped for a while: closing before would take the answer away
-            self.transport.write_eof()
-            self.loop.call_later(LINGER_SECONDS, self.transport.close)
+            self.linger()
         elif close:
             self.transport.close()
+
+    def linger(self) -> None:
+        """Close, but read and drop for a while what the caller goes on sending, which would take the answer away."""
+        self._ended = True
+        self.pipeline.clear()
+        self.flow.resume_reading()
+        self.transport.write_eof()
+        self.loop.call_later(LINGER_SECONDS, self.transport.close)
 
     def _look(self) -> None:
         """Close a connection on which too long nothing was asked: the rest of its request's head does not come, or
@@ -165,6 +171,7 @@ class PredictionProtocol(HttpToolsProtocol):
         if not own or not (self.cycle is None or self.cycle.response_complete):
             self._turn.send()  # answers leave in the order of their requests
             super().on_headers_complete()
+            self.cycle.transport = cast("asyncio.Transport", _Lingering(self, self.cycle))
             return
         if self.parser.should_upgrade():  # the parser then takes no body
             self._refuse(NotHttp("the request asks to speak another protocol.", next="Leave the header Upgrade out."))
@@ -222,6 +229,22 @@ class PredictionProtocol(HttpToolsProtocol):
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
+
+
+class _Lingering:
+    """The transport as the application's answer sees it: a request of which the rest is not wanted is lingered on."""
+
+    def __init__(self, connection: PredictionProtocol, cycle: RequestResponseCycle) -> None:
+        self._connection = connection
+        self._cycle = cycle
+        self.write = connection.transport.write
+        self.is_closing = connection.transport.is_closing
+
+    def close(self) -> None:
+        if self._cycle.more_body and not self.is_closing():
+            self._connection.linger()
+        else:
+            self._connection.transport.close()
 
 
 def _deployment(url: bytes) -> tuple[bool, str | None]:

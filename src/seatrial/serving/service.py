@@ -330,6 +330,10 @@ class Service:
             max_rows=self._max_rows,
         )
 
+    def route(self, name: str) -> RouteFile | None:
+        """The route file that a deployment answers by; None when it was given with `serve`."""
+        return self._taken.get(name)
+
     def _names(self) -> list[str]:
         names = self._routes.names() if self._routes is not None else []
         return [name for name in names if self._only is None or name in self._only]
