@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -307,7 +308,9 @@ def deploy(call: Invocation, model: str | None, release_id: str | None, reason: 
 @click.pass_obj
 def serve(call: Invocation, host: str, port: int, replay: bool, bundle: Path | None) -> None:
     """Serves every deployment of the project until it is stopped with Ctrl-C or SIGTERM. Every answer is in the
-    prediction log before it leaves."""
+    prediction log before it leaves. In a container of Vertex AI or SageMaker, which their variables or folders tell,
+    it listens where they want it."""
+    from seatrial.serving.container import platform
 
     def ready(url: str) -> None:
         talk.say(f"Serving at {url}; documentation at {url}/docs. Stop with Ctrl-C.")
@@ -315,6 +318,10 @@ def serve(call: Invocation, host: str, port: int, replay: bool, bundle: Path | N
         if call.json:
             call.answer({"url": url}, lambda _: [])
 
+    wanted = platform(os.environ)
+    if wanted is not None:
+        host, port, bundle = wanted.host, wanted.port, wanted.bundle or bundle
+        talk.say(wanted.told)
     with call.project() as project:
         if bundle is None:
             if not project.routes.names():

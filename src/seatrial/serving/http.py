@@ -9,8 +9,9 @@ problem documents (RFC 9457) on every route; none repeats any part of the input.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 from weakref import WeakKeyDictionary
 
@@ -18,6 +19,7 @@ import msgspec
 
 import seatrial
 from seatrial.core.errors import SeatrialError, Unavailable, UsageError, listed
+from seatrial.core.types import Field
 from seatrial.serving import pages
 from seatrial.serving.metrics import CONTENT_TYPE
 from seatrial.serving.predictor import Answer, Draft, Predictor, ServerFailed, finish, problem, shadow
@@ -26,6 +28,7 @@ from seatrial.serving.queue import Queue
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
+    from seatrial.serving.container import Platform
     from seatrial.serving.open_inference import Door
     from seatrial.serving.protocol import Turn
     from seatrial.serving.service import Service
@@ -33,6 +36,12 @@ if TYPE_CHECKING:
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+Read = Callable[[bytes, Sequence[Field]], tuple[bytes, Callable[[Answer], Answer]]]
+"""The body of a request in another form and a deployment's fields -> the same in our own form, and how a prediction is
+told in that other form. Raises a SeatrialError for what cannot be read."""
+
+Refused = Callable[[Answer], Answer]
 
 MAX_BODY = 2**20
 SLOW_SECONDS = 20.0
@@ -106,11 +115,19 @@ class Front:
     """The ASGI application of one service.
 
     max_body: bytes; counted as they arrive, whatever the request claims. slow_seconds: from the end of a request's head
-    to the last byte of its body.
+    to the last byte of its body. platform: whose container this is, whose routes are answered beside our own.
     """
 
-    def __init__(self, service: Service, *, max_body: int = MAX_BODY, slow_seconds: float = SLOW_SECONDS) -> None:
+    def __init__(
+        self,
+        service: Service,
+        *,
+        max_body: int = MAX_BODY,
+        slow_seconds: float = SLOW_SECONDS,
+        platform: Platform | None = None,
+    ) -> None:
         self.service = service
+        self.platform = platform
         self.max_body = max_body
         self.slow_seconds = slow_seconds
         self._others: FastAPI | None = None
@@ -121,7 +138,9 @@ class Front:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
             path: str = scope["path"]
-            if path == "/predict":
+            if self.platform is not None and path in (self.platform.health, self.platform.predict):
+                await self._for_platform(self.platform, scope, receive, send)
+            elif path == "/predict":
                 await self._predict(scope, receive, send, None)
             elif path.startswith("/models/") and path.endswith("/predict"):
                 await self._predict(scope, receive, send, path[8:-8])
@@ -187,19 +206,39 @@ class Front:
         """The same in the form of MLflow's clients."""
         from seatrial.serving import invocations
 
+        kind = header(scope, b"content-type").decode("latin-1")
+        await self._translated(scope, receive, send, name, partial(invocations.read, kind), invocations.refused)
+
+    async def _for_platform(self, platform: Platform, scope: Scope, receive: Receive, send: Send) -> None:
+        """The same in the form of the platform whose container this is, and whether it is ready."""
+        from seatrial.serving import container
+
+        if scope["path"] == platform.predict and scope["method"] != "GET":
+            await self._translated(scope, receive, send, None, container.read, lambda answer: answer)
+        elif scope["method"] != "GET":
+            await _send(send, problem(MethodNotAllowed("this path does not take this method.", state="")), close=True)
+        elif scope["path"] == platform.health:
+            await _send(send, Answer(200 if self.service.state()["ready"] else 503, b"{}"))
+        else:
+            await _send(send, problem(MethodNotAllowed("predictions are asked for with POST.", state="")))
+
+    async def _translated(
+        self, scope: Scope, receive: Receive, send: Send, name: str | None, read: Read, refused: Refused
+    ) -> None:
+        """A prediction that is asked for in another form. refused: a problem in that form."""
         body = None
         try:
             caller, body = await self.asked(scope, receive)
-            if body is None:
+            if body is None:  # the caller went away
                 return
-            fields = self.service.predictor(name).reader.fields
-            asked = invocations.read(header(scope, b"content-type").decode("latin-1"), body, fields)
+            asked, answered = read(body, self.service.predictor(name).reader.fields)
         except SeatrialError as error:
             self.service.metrics.failed("", error.code)
-            await _send(send, invocations.refused(problem(error)), close=body is None)
+            await _send(send, refused(problem(error)), close=body is None)
             return
-        draft = await self._draft(name, asked.body, caller)
-        await _send(send, invocations.answered(finish(self.service.log, [draft])[0], asked))
+        draft = await self._draft(name, asked, caller)
+        answer = finish(self.service.log, [draft])[0]
+        await _send(send, answered(answer) if answer.status == 200 else refused(answer))
         shadow([draft])
 
     async def asked(self, scope: Scope, receive: Receive, *, compressed: bool = False) -> tuple[str, bytes | None]:
@@ -344,7 +383,7 @@ def application(service: Service) -> FastAPI:
 
     @app.get("/ping", summary="Does it answer? For MLflow's and SageMaker's callers.", response_model=None)
     def ping() -> Response:
-        return Response(b"\n", 200 if service.state()["ready"] else 503, media_type="application/json")
+        return json({}, 200 if service.state()["ready"] else 503)
 
     @app.get("/version", summary="The version of seatrial.", response_model=None)
     def version() -> Response:

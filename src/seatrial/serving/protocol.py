@@ -63,6 +63,9 @@ class PredictionProtocol(HttpToolsProtocol):
         super().__init__(**given)
         self._front = front
         self._turn = front.turn(self.loop)
+        # a platform whose own route is one of ours is answered in its form, which only the application knows
+        taken = front.platform is not None and front.platform.predict.endswith("/predict")
+        self._deployment = _not_ours if taken else _deployment
         self._in_head = False
         self._head_size = 0
         self._requests = 0
@@ -165,7 +168,7 @@ class PredictionProtocol(HttpToolsProtocol):
         self._in_head = False
         self._head_size = 0
         self._requests += 1
-        own, name = _deployment(self.url) if self.parser.get_method() == b"POST" else (False, None)
+        own, name = self._deployment(self.url) if self.parser.get_method() == b"POST" else (False, None)
         if name in self._front.service.elsewhere:
             own = False  # this one waits for another process, which nothing here may
         if not own or not (self.cycle is None or self.cycle.response_complete):
@@ -245,6 +248,11 @@ class _Lingering:
             self._connection.linger()
         else:
             self._connection.transport.close()
+
+
+def _not_ours(_url: bytes) -> tuple[bool, str | None]:
+    """`_deployment` where every request is the application's."""
+    return False, None
 
 
 def _deployment(url: bytes) -> tuple[bool, str | None]:

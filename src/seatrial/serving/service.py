@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
+import os
 import signal
 import socket
 from collections.abc import Callable, Sequence
@@ -25,6 +26,7 @@ from seatrial.core.routing import BUCKETS
 from seatrial.releases.bundle import Bundle, open_bundle
 from seatrial.releases.keyring import WatchedKeys
 from seatrial.releases.signing import TrustedKeys, is_signed
+from seatrial.serving.container import platform
 from seatrial.serving.http import Front, NotFound, NotReady, WhichModel
 from seatrial.serving.metrics import Metrics
 from seatrial.serving.predictor import Predictor, Release, Share
@@ -501,7 +503,7 @@ def run(
 
     from seatrial.serving.protocol import PredictionProtocol
 
-    front = front or Front(service)
+    front = front or Front(service, platform=platform(os.environ))
     listening = _listen(host, port)
     config = uvicorn.Config(
         front,
