@@ -8,8 +8,10 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
+import urllib.request
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -356,6 +358,15 @@ def test_workers_whose_supervisor_is_gone_end(home):
             time.sleep(0.02)
         else:
             raise AssertionError("they live on")
+        assert not any(any(str(pid) in text for pid in pids) for text in told_in_temporary_folders())
+
+
+def told_in_temporary_folders() -> list[str]:
+    found = []
+    for path in Path(tempfile.gettempdir()).glob("seatrial-serve-*/slot-*.json"):
+        with suppress(OSError):
+            found.append(path.read_text())
+    return found
 
 
 def zombie(pid: int) -> bool:
@@ -388,3 +399,24 @@ def test_a_number_of_workers_that_makes_no_sense_is_refused(workers):
     with pytest.raises(WorkersWrong) as error:
         run_workers(lambda place: None, workers=workers)
     assert error.value.exit_code == 2
+
+
+def test_any_worker_tells_the_counts_of_all_and_they_never_fall(home):
+    with serving(home) as server:
+        counts = []
+        for number in range(6):
+            for _ in range(20):
+                with Client(server.url) as client:
+                    client.predict(GOOD)
+            if number == 3:
+                os.kill(server.workers[0]["pid"], signal.SIGTERM)
+                server.until(lambda state: len({one["pid"] for one in state["workers"]} - {0}) == 2)
+            time.sleep(0.5)
+            counts.append(counted(server.url))
+        assert counts == [20.0 * (number + 1) for number in range(6)]
+
+
+def counted(url: str) -> float:
+    with urllib.request.urlopen(f"{url}/metrics", timeout=30) as answer:
+        lines = answer.read().decode().splitlines()
+    return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith("model_predictions_total{"))

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
+import os
 import signal
 import socket
 import threading
@@ -26,6 +27,7 @@ from seatrial.core.routing import BUCKETS
 from seatrial.releases.bundle import Bundle, open_bundle
 from seatrial.releases.keyring import WatchedKeys
 from seatrial.releases.signing import TrustedKeys, is_signed
+from seatrial.serving.container import platform
 from seatrial.serving.http import Front, NotFound, NotReady, WhichModel
 from seatrial.serving.metrics import Metrics
 from seatrial.serving.on_demand import OnDemand, Shelf, resting
@@ -126,7 +128,7 @@ class Service:
         place: Place | None = None,
         memory_budget: int | None = None,
     ) -> None:
-        self.metrics = metrics or Metrics()
+        self.metrics = metrics or (Metrics() if place is None else Metrics(place.metrics, place.slot))
         self.predictors: dict[str, Predictor] = {}
         self.elsewhere: frozenset[str | None] = frozenset()
         self.draining = False
@@ -328,11 +330,12 @@ class Service:
         self._settle()
 
     def close(self) -> None:
-        """Close the prediction log's segment, so that it can be compacted, and the online store."""
+        """Close the prediction log's segment, so that it can be compacted, the online store and the metrics."""
         if self.log is not None:
             self.log.close()
         if self.online is not None:
             self.online.close()
+        self.metrics.close()
 
     def make_predictor(self, name: str, shares: Sequence[Share], route: RouteFile | None = None) -> Predictor:
         """A predictor over this service's stores."""
@@ -351,6 +354,10 @@ class Service:
             now_us=self._now_us,
             max_rows=self._max_rows,
         )
+
+    def route(self, name: str) -> RouteFile | None:
+        """The route file that a deployment answers by; None when it was given with `serve`."""
+        return self._taken.get(name)
 
     def _names(self) -> list[str]:
         names = self._routes.names() if self._routes is not None else []
@@ -455,6 +462,9 @@ class Service:
             self.elsewhere = frozenset(elsewhere)
             reason = self._reason()
             self.metrics.ready.set(0 if reason else 1)
+            self.metrics.loaded(
+                len({share.release.id for one in self.predictors.values() if not resting(one) for share in one.shares})
+            )
             if self.place is not None:
                 self.place.say(reason, {name: route.generation for name, route in self._taken.items()})
 
@@ -582,7 +592,7 @@ def serve_on(listening: socket.socket, service: Service, front: Front | None = N
     from seatrial.serving.draining import DrainingServer
     from seatrial.serving.protocol import PredictionProtocol
 
-    front = front or Front(service)
+    front = front or Front(service, platform=platform(os.environ))
     config = uvicorn.Config(
         front,
         http=cast("type[asyncio.Protocol]", partial(PredictionProtocol, front)),

@@ -127,6 +127,7 @@ def run_workers(
     listening = listen(host, port)
     try:
         folder = Path(tempfile.mkdtemp(prefix="seatrial-serve-"))
+        (folder / "metrics").mkdir()
     except OSError as error:
         listening.close()
         raise NoRuntimeFolder(
@@ -316,6 +317,8 @@ def _work(make: MakeService, listening: socket.socket, place: Place, lives: int)
         code = 1
         serve_on(listening, service)
         code = 0
+        if place.alone:
+            shutil.rmtree(place.folder, ignore_errors=True)  # whoever made it cannot
     except DrainTooLong:
         code = CUT_OFF
     except SeatrialError as error:
