@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any, ClassVar
 from weakref import WeakKeyDictionary
 
@@ -20,6 +19,7 @@ import seatrial
 from seatrial.core.errors import SeatrialError, Unavailable, UsageError, listed
 from seatrial.serving import pages
 from seatrial.serving.metrics import CONTENT_TYPE
+from seatrial.serving.on_demand import Loading
 from seatrial.serving.predictor import Answer, Draft, Predictor, ServerFailed, finish, problem, shadow
 from seatrial.serving.queue import Queue
 
@@ -114,6 +114,7 @@ class Front:
         self.slow_seconds = slow_seconds
         self._others: FastAPI | None = None
         self._queues: WeakKeyDictionary[Predictor, Queue] = WeakKeyDictionary()
+        self._loading = Loading()
         self._turn: Turn | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -146,7 +147,7 @@ class Front:
         try:
             predictor = self.service.predictor(name)
         except SeatrialError as error:
-            self.service.metrics.failed("", error.code)
+            self.service.metrics.failed("", error.code, status=error.http_status)
             return Draft(problem(error))
         return predictor.draft(body, caller)
 
@@ -162,7 +163,7 @@ class Front:
         try:
             caller, body = await self._asked(scope, receive)
         except SeatrialError as error:
-            self.service.metrics.failed("", error.code)
+            self.service.metrics.failed("", error.code, status=error.http_status)
             await _send(send, problem(error), close=True)
             return
         if body is not None:  # None: the caller went away
@@ -183,7 +184,7 @@ class Front:
             fields = self.service.predictor(name).reader.fields
             asked = invocations.read(next(kinds, b"").decode("latin-1"), body, fields)
         except SeatrialError as error:
-            self.service.metrics.failed("", error.code)
+            self.service.metrics.failed("", error.code, status=error.http_status)
             await _send(send, invocations.refused(problem(error)), close=body is None)
             return
         draft = await self._draft(name, asked.body, caller)
@@ -200,10 +201,12 @@ class Front:
             raise body_too_slow(self.slow_seconds) from None
 
     async def _draft(self, name: str | None, body: bytes, caller: str) -> Draft:
-        """`draft`, off the event loop where another process scores."""
+        """`draft`, off the event loop where another process scores, or a model has to be loaded."""
         predictor = self.service.predictor(name) if name in self.service.elsewhere else None
         if predictor is None:
             return self.draft(name, body, caller)
+        if not predictor.elsewhere:
+            return await self._loading.draft(predictor, body, caller)
         queue = self._queues.get(predictor)
         if queue is None:
             queue = self._queues[predictor] = Queue()
@@ -228,12 +231,12 @@ class Front:
 
     async def _live(self, receive: Receive, send: Send) -> None:
         await receive()
-        watching = asyncio.create_task(self.service.watch())
+        beside = [asyncio.create_task(one) for one in (self.service.watch(), self.service.metrics.keep())]
         await send({"type": "lifespan.startup.complete"})
         await receive()
-        watching.cancel()
-        with suppress(asyncio.CancelledError):
-            await watching
+        for task in beside:
+            task.cancel()
+        await asyncio.gather(*beside, return_exceptions=True)
         self.service.close()
         await send({"type": "lifespan.shutdown.complete"})
 

@@ -12,6 +12,7 @@ document. Nothing here waits, so a connection that trickles its bytes keeps nobo
 from __future__ import annotations
 
 import asyncio
+import select
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
@@ -39,6 +40,7 @@ class Turn:
         self._loop = loop
         self._log = log
         self._waiting: list[tuple[PredictionProtocol, Draft, bool]] = []
+        self.draining = False  # every connection is closed with its next answer
 
     def add(self, connection: PredictionProtocol, draft: Draft, *, close: bool) -> None:
         """Answer on a connection at the end of this turn. close: then close it."""
@@ -80,6 +82,8 @@ class PredictionProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self._last = self._turn.draining
+        self._made = self.loop.time()
         self._seen, self._idle = 0, 0
         self._look_later = self.loop.call_later(LOOK_SECONDS, self._look)
 
@@ -100,13 +104,26 @@ class PredictionProtocol(HttpToolsProtocol):
         elif self._parts is not None and self._deadline is None:  # most bodies come with their heads and need no timer
             self._deadline = self.loop.call_later(self._front.slow_seconds, self._body_too_slow)
 
-    def shutdown(self) -> None:
-        """Answer what has come in, and close."""
-        self._turn.send()
-        if self._parts is None:
-            super().shutdown()
-        else:
-            self._last = True
+    def drain(self) -> None:
+        """Close with the answer to the newest request that has come in, or else to the next one."""
+        self._last = True
+        if self.cycle is not None and not self.cycle.response_complete:
+            self.cycle.keep_alive = False
+
+    def close_unused(self, since: float) -> None:
+        """Close, if all was answered that came in, and nothing has come since then.
+
+        since: on the loop's clock; a connection that is younger may still be about to ask.
+        """
+        under_way = self._in_head or self._parts is not None or not (self.cycle is None or self.cycle.response_complete)
+        if not (self._ended or under_way or self._made > since or self.transport.is_closing() or self._unread()):
+            self.transport.close()
+
+    def _unread(self) -> bool:
+        """Whether bytes lie in the kernel that were not read yet."""
+        waiting = select.poll()
+        waiting.register(self.transport.get_extra_info("socket").fileno(), select.POLLIN)
+        return bool(waiting.poll(0))
 
     def pause_writing(self) -> None:
         """A caller that does not read its answers asks nothing more until it does."""
@@ -129,7 +146,7 @@ class PredictionProtocol(HttpToolsProtocol):
             b"connection: close\r\n" if close else b"",
         )
         self.transport.write(head + answer.body)
-        if self._refused:
+        if self._refused or (close and self._turn.draining):
             # what the caller goes on sending is read and dropped for a while: closing before would take the answer away
             self.transport.write_eof()
             self.loop.call_later(LINGER_SECONDS, self.transport.close)
@@ -165,6 +182,8 @@ class PredictionProtocol(HttpToolsProtocol):
         if not own or not (self.cycle is None or self.cycle.response_complete):
             self._turn.send()  # answers leave in the order of their requests
             super().on_headers_complete()
+            if self._last:
+                self.cycle.keep_alive = False
             return
         if self.parser.should_upgrade():  # the parser then takes no body
             self._refuse(NotHttp("the request asks to speak another protocol.", next="Leave the header Upgrade out."))
@@ -214,7 +233,7 @@ class PredictionProtocol(HttpToolsProtocol):
         """Answer with a problem, and close: what else comes on this connection cannot be trusted or is not wanted."""
         self._forget_body()
         self._ended = self._refused = True
-        self._front.service.metrics.failed("", error.code)
+        self._front.service.metrics.failed("", error.code, status=error.http_status)
         self._turn.add(self, Draft(problem(error)), close=True)
 
     def _forget_body(self) -> None:
