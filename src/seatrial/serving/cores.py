@@ -16,7 +16,7 @@ def cores(cgroup: Path = CGROUP) -> int:
     cgroup: where the container sees its own limits, of version 2 or 1; a process outside of one has none there.
     """
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(usable, math.ceil(_quota(cgroup))))
+    return max(1, math.ceil(min(usable, _quota(cgroup))))
 
 
 def _quota(cgroup: Path) -> float:
