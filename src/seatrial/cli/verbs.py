@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -337,7 +338,9 @@ def serve(
     bundle: Path | None,
 ) -> None:
     """Serves every deployment of the project until it is stopped with Ctrl-C or SIGTERM. Every answer is in the
-    prediction log before it leaves."""
+    prediction log before it leaves. In a container of Vertex AI or SageMaker, which their variables or folders tell,
+    it listens where they want it."""
+    from seatrial.serving.container import platform
 
     def ready(url: str) -> None:
         talk.say(f"Serving at {url}; documentation at {url}/docs. Stop with Ctrl-C.")
@@ -345,6 +348,10 @@ def serve(
         if call.json:
             call.answer({"url": url}, lambda _: [])
 
+    wanted = platform(os.environ)
+    if wanted is not None:
+        host, port, bundle = wanted.host, wanted.port, wanted.bundle or bundle
+        talk.say(wanted.told)
     if bundle is not None and memory_budget is not None:
         raise BadCommandLine(
             "--memory-budget says which of several releases stay loaded; --bundle serves one.",

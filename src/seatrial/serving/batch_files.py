@@ -221,8 +221,8 @@ def tasks_of(file: InputFile, made_of: Mapping[str, Any], *, workers: int, files
     def part(start: int, rows: int) -> Part:
         named = {"format": FORMAT, "file": file.digest, "start": start, "rows": rows, **made_of}
         bare = {name: value for name, value in named.items() if name != "keep"}
-        ids = (digest(canonical_json(one))[:32] for one in (named, bare))
-        return Part(*ids, file.name, start, rows)
+        id, same = (digest(canonical_json(one))[:32] for one in (named, bare))
+        return Part(id, same, file.name, start, rows)
 
     spans: list[list[int]] = []  # row groups that belong together
     for number, rows in enumerate(file.groups):

@@ -13,11 +13,11 @@ from __future__ import annotations
 
 import asyncio
 import select
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import unquote
 
 import httptools
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from seatrial.core.errors import SeatrialError
 from seatrial.serving.http import JSON, PROBLEM, HeadTooLarge, NotHttp, body_too_large, body_too_slow, check_head
@@ -65,6 +65,9 @@ class PredictionProtocol(HttpToolsProtocol):
         super().__init__(**given)
         self._front = front
         self._turn = front.turn(self.loop)
+        # a platform whose own route is one of ours is answered in its form, which only the application knows
+        taken = front.platform is not None and front.platform.predict.endswith("/predict")
+        self._deployment = _not_ours if taken else _deployment
         self._in_head = False
         self._head_size = 0
         self._requests = 0
@@ -148,10 +151,17 @@ class PredictionProtocol(HttpToolsProtocol):
         self.transport.write(head + answer.body)
         if self._refused or (close and self._turn.draining):
             # what the caller goes on sending is read and dropped for a while: closing before would take the answer away
-            self.transport.write_eof()
-            self.loop.call_later(LINGER_SECONDS, self.transport.close)
+            self.linger()
         elif close:
             self.transport.close()
+
+    def linger(self) -> None:
+        """Close, but read and drop for a while what the caller goes on sending, which would take the answer away."""
+        self._ended = True
+        self.pipeline.clear()
+        self.flow.resume_reading()
+        self.transport.write_eof()
+        self.loop.call_later(LINGER_SECONDS, self.transport.close)
 
     def _look(self) -> None:
         """Close a connection on which too long nothing was asked: the rest of its request's head does not come, or
@@ -176,7 +186,7 @@ class PredictionProtocol(HttpToolsProtocol):
         self._in_head = False
         self._head_size = 0
         self._requests += 1
-        own, name = _deployment(self.url) if self.parser.get_method() == b"POST" else (False, None)
+        own, name = self._deployment(self.url) if self.parser.get_method() == b"POST" else (False, None)
         if name in self._front.service.elsewhere:
             own = False  # this one waits for another process, which nothing here may
         if not own or not (self.cycle is None or self.cycle.response_complete):
@@ -184,6 +194,7 @@ class PredictionProtocol(HttpToolsProtocol):
             super().on_headers_complete()
             if self._last:
                 self.cycle.keep_alive = False
+            self.cycle.transport = cast("asyncio.Transport", _Lingering(self, self.cycle))
             return
         if self.parser.should_upgrade():  # the parser then takes no body
             self._refuse(NotHttp("the request asks to speak another protocol.", next="Leave the header Upgrade out."))
@@ -241,6 +252,27 @@ class PredictionProtocol(HttpToolsProtocol):
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
+
+
+class _Lingering:
+    """The transport as the application's answer sees it: a request of which the rest is not wanted is lingered on."""
+
+    def __init__(self, connection: PredictionProtocol, cycle: RequestResponseCycle) -> None:
+        self._connection = connection
+        self._cycle = cycle
+        self.write = connection.transport.write
+        self.is_closing = connection.transport.is_closing
+
+    def close(self) -> None:
+        if self._cycle.more_body and not self.is_closing():
+            self._connection.linger()
+        else:
+            self._connection.transport.close()
+
+
+def _not_ours(_url: bytes) -> tuple[bool, str | None]:
+    """`_deployment` where every request is the application's."""
+    return False, None
 
 
 def _deployment(url: bytes) -> tuple[bool, str | None]:

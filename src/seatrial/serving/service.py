@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
+import os
 import signal
 import socket
 import threading
@@ -26,6 +27,7 @@ from seatrial.core.routing import BUCKETS
 from seatrial.releases.bundle import Bundle, open_bundle
 from seatrial.releases.keyring import WatchedKeys
 from seatrial.releases.signing import TrustedKeys, is_signed
+from seatrial.serving.container import platform
 from seatrial.serving.http import Front, NotFound, NotReady, WhichModel
 from seatrial.serving.metrics import Metrics
 from seatrial.serving.on_demand import OnDemand, Shelf, resting
@@ -349,6 +351,10 @@ class Service:
             max_rows=self._max_rows,
         )
 
+    def route(self, name: str) -> RouteFile | None:
+        """The route file that a deployment answers by; None when it was given with `serve`."""
+        return self._taken.get(name)
+
     def _names(self) -> list[str]:
         names = self._routes.names() if self._routes is not None else []
         return [name for name in names if self._only is None or name in self._only]
@@ -580,7 +586,7 @@ def serve_on(listening: socket.socket, service: Service, front: Front | None = N
     from seatrial.serving.draining import DrainingServer
     from seatrial.serving.protocol import PredictionProtocol
 
-    front = front or Front(service)
+    front = front or Front(service, platform=platform(os.environ))
     config = uvicorn.Config(
         front,
         http=cast("type[asyncio.Protocol]", partial(PredictionProtocol, front)),

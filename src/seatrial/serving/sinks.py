@@ -203,9 +203,12 @@ class FileSink:
             written = _write_file(hidden, schema, rows, batch)
             hidden.rename(self.path)
             _sync(self.path.parent)
-        except OSError as error:
-            hidden.unlink(missing_ok=True)
-            raise _unwritable(self.shown, error) from None
+        except BaseException as error:
+            with suppress(OSError):
+                hidden.unlink(missing_ok=True)
+            if isinstance(error, OSError):
+                raise _unwritable(self.shown, error) from None
+            raise
         return written
 
 
@@ -249,9 +252,11 @@ class FolderSink:
             _sync(hidden)
             _exchange(hidden, self.path)
             _sync(self.path.parent)
-        except OSError as error:
+        except BaseException as error:
             shutil.rmtree(hidden, ignore_errors=True)
-            raise _unwritable(self.shown, error) from None
+            if isinstance(error, OSError):
+                raise _unwritable(self.shown, error) from None
+            raise
         return written
 
     def _in_order(self, folder: Path, schema: pa.Schema, rows: Rows) -> int:
@@ -636,13 +641,15 @@ class OnlineSink:
         return False
 
     def write(self, _batch: Batch, _schema: pa.Schema, rows: Rows) -> int:
+        import pyarrow as pa
+
         written = 0
         for table in rows:
             if not table.num_rows:
                 continue
             answers = stored.answers_of(table)
             release, version = table["release"][0].as_py(), table["model_version"][0].as_py()
-            at_us = table[self._instant].cast("timestamp[us, tz=UTC]").cast("int64").to_pylist()
+            at_us = table[self._instant].cast(pa.timestamp("us", tz="UTC"), safe=False).cast(pa.int64()).to_pylist()
             keys = stored.key_texts(table, self._key)
             stored.write(self._online, self._model, keys, answers, at_us, release=release, model_version=version)
             written += table.num_rows
