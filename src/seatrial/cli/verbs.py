@@ -311,9 +311,9 @@ def deploy(call: Invocation, model: str | None, release_id: str | None, reason: 
     "--workers",
     default=1,
     show_default=True,
-    type=click.IntRange(1, 256),
+    type=click.IntRange(0, 256),
     envvar="SEATRIAL_WORKERS",
-    help="Processes that answer on the one port, usually as many as there are cores.",
+    help="Processes that answer on the one port; 0: as many as the cores that this machine, or container, has for it.",
 )
 @click.option(
     "--memory-budget",
