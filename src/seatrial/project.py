@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing, suppress
 from functools import cached_property, partial
 from pathlib import Path
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from seatrial.retraining.definition import Retrain, Trigger
     from seatrial.retraining.proposal import Proposal
     from seatrial.retraining.triggers import Labelled as Rows
+    from seatrial.serving.stream import StreamAnswered
     from seatrial.stores.metadata import MetadataStore
     from seatrial.training.model import Model
     from seatrial.verbs.batches import BatchScored
@@ -138,17 +139,21 @@ class Project(Building):
         window: Window,
         *,
         release: str | None = None,
+        to: str | Path | Sequence[str | Path] = (),
+        keep: Sequence[str] | None = None,
         progress: Progress | None = None,
     ) -> Scored:
         """Score the label rows predicted in `window` from the features as of each row's instant, and log them.
 
         release: default the live one. The log then holds what the service would have answered, marked as batch. Rows
         that this release answered already at the same instant are scored, but not logged again.
+        to, keep: outputs that take the answers as well, as for `predict_files`; a window is one batch.
         """
         import pyarrow as pa
 
         from seatrial.features import training_set
         from seatrial.serving import batch
+        from seatrial.verbs.batches import score_window
         from seatrial.verbs.history import business_keys, measured, times_us
 
         deployment = self._deployment(model)
@@ -176,6 +181,9 @@ class Project(Building):
         )
         self.log.rotate()
         self._compact_log()
+        outputs = [to] if isinstance(to, str | Path) else list(to)
+        if outputs:
+            score_window(self, self._inputs, declared, chosen, bundle, rows, window, to=outputs, keep=keep)
         return Scored(
             model=declared.name,
             window=str(window),
@@ -236,6 +244,49 @@ class Project(Building):
         if log:
             self._compact_log()
         return done
+
+    def predict_stream(
+        self,
+        model: str | None,
+        address: str,
+        *,
+        to: str,
+        group: str = "seatrial",
+        until_empty: bool = False,
+        stopped: Callable[[], bool] = lambda: False,
+        tell: Callable[[StreamAnswered], None] | None = None,
+    ) -> StreamAnswered:
+        """Answer the requests of a stream into another, until `stopped` or until it is empty; each is logged.
+
+        address, to: redis://HOST:PORT/DB/STREAM or kafka://HOST:PORT/TOPIC; see `stores.streams.open_stream`. An entry
+        holds a body as POST /predict takes it (Redis: in its field `request`, or the fields alone in `row`). group:
+        consumers of one group share the requests. What cannot be answered goes to STREAM:refused, or TOPIC.refused,
+        with the reason. tell: called after each lot, and while something that does not answer is waited for; for a
+        minute at most when it is to go on until the stream is empty.
+        """
+        from seatrial.deployment.deploy import nothing_deployed
+        from seatrial.serving.stream import Answering, answer_stream
+        from seatrial.stores.streams import open_answers, open_stream
+        from seatrial.verbs.building import PATIENCE
+
+        name = self._deployment(model).name
+        if name not in self.routes.names():
+            raise nothing_deployed(name)
+        service = self._service(replay=False, only=[name])
+        try:
+            with closing(open_answers(to)) as answers, closing(open_stream(address, group=group)) as stream:
+                answering = Answering(service, name, self.log, name=f"{stream.name}\n{group}", caller=self.actor)
+                return answer_stream(
+                    stream,
+                    answers,
+                    answering,
+                    until_empty=until_empty,
+                    stopped=stopped,
+                    tell=tell,
+                    patience_seconds=PATIENCE if until_empty else None,
+                )
+        finally:
+            service.close()
 
     def _answered(self, model: str, window: Window, release: str) -> set[tuple[str, int]]:
         """The requests of the window that a release has answered: (request_id, instant)."""

@@ -399,6 +399,11 @@ def serve(
     metavar="FILE|FOLDER|START/END",
     help="Score Parquet files, or this window of the labels' rows (also last-hour, last-day, last-week).",
 )
+@click.option(
+    "--stream",
+    metavar="URL",
+    help="Answer the requests of a stream into another, --to: redis://HOST:PORT/DB/STREAM, kafka://HOST:PORT/TOPIC.",
+)
 @batch_options
 @click.pass_obj
 def predict(
@@ -410,17 +415,19 @@ def predict(
     url: str | None,
     window: Window | None,
     batch: str | None,
+    stream: str | None,
     **how: Any,
 ) -> None:
     """Give rows with --request or --file, --replay a window of history through a service started with
-    `seatrial serve --replay`, or score Parquet files or a window in --batch, with features as of each row's instant.
-    Predictions are logged, wherever they are made, but those of files only with --log."""
+    `seatrial serve --replay`, score Parquet files or a window in --batch, with features as of each row's instant, or
+    answer a --stream until Ctrl-C or SIGTERM. Predictions are logged, wherever they are made, but those of files only
+    with --log."""
     from seatrial.cli import batch as batches
     from seatrial.cli import render
 
-    if [request, file, window, batch].count(None) != 3:
+    if [request, file, window, batch, stream].count(None) != 4:
         raise BadCommandLine(
-            "predict takes one of --request, --file, --replay and --batch.",
+            "predict takes one of --request, --file, --replay, --batch and --stream.",
             expected="""For example `seatrial predict --request '{"distance": 500}'`.""",
             state="Nothing was done.",
         )
@@ -437,6 +444,10 @@ def predict(
         return
     if batch is not None:
         batches.run(call, model, batch, **how)
+        return
+    if stream is not None:
+        with until_told_to_stop() as stopped:
+            batches.answer(call, model, stream, stopped, **how)
         return
     batches.refuse_options(**how)
     rows, ids, with_features = read_rows(request, file)
