@@ -156,7 +156,7 @@ class PredictionProtocol(HttpToolsProtocol):
             return
         head = b"%bcontent-type: %b\r\ncontent-length: %d\r\n%b%b\r\n" % (
             STATUS_LINE[answer.status],
-            JSON if answer.status == 200 else self._problem_kind,
+            JSON if answer.status == 200 else self._problem_head(answer),
             len(answer.body),
             b"".join([b"%b: %b\r\n" % header for header in self.server_state.default_headers]),
             b"connection: close\r\n" if close else b"",
@@ -167,6 +167,10 @@ class PredictionProtocol(HttpToolsProtocol):
             self.linger()
         elif close:
             self.transport.close()
+
+    def _problem_head(self, answer: Answer) -> bytes:
+        """The media type of a problem, and the line behind it that says when asking again may help."""
+        return self._problem_kind + (b"\r\nretry-after: %d" % answer.retry_after if answer.retry_after else b"")
 
     def linger(self) -> None:
         """Close, but read and drop for a while what the caller goes on sending, which would take the answer away."""

@@ -177,7 +177,9 @@ class Service:
                 next="Have the release signed again: `seatrial releases resign`.",
             )
         if not self.predictors:
-            raise NotReady("nothing can be predicted yet.", expected=self._reason(), state="", next="Ask /ready.")
+            raise NotReady(
+                "nothing can be predicted yet.", expected=self._reason(), state="", next="Ask /ready.", retry_after=1
+            )
         if name is not None:
             raise NotFound(
                 "no deployment has this name.",
