@@ -430,6 +430,15 @@ def application(service: Service) -> FastAPI:
     def metrics() -> Response:
         return Response(service.metrics.render(), headers={"content-type": CONTENT_TYPE})
 
+    @app.get("/predictions/{model}/{key:path}", summary="What a batch said of a key last.", response_model=None)
+    def stored(model: str, key: str) -> Response:
+        try:
+            found, age = service.stored(model, key)
+        except SeatrialError as error:
+            service.metrics.failed("", error.code, status=error.http_status)
+            return refusal(error)
+        return json(msgspec.structs.asdict(found) | {"age_seconds": round(age, 3)})
+
     @app.get("/openapi.json", summary="This document.", response_model=None)
     def openapi() -> Response:
         return json(pages.openapi(service, app.openapi()))

@@ -139,8 +139,6 @@ class Readiness(Told, frozen=True, kw_only=True, omit_defaults=True):
 class Stored(Told, frozen=True, kw_only=True, omit_defaults=True):
     """What a batch said of a key last. age_seconds: from `as_of`, the instant that it was said of, to the answer."""
 
-    model: str
-    key: str
     prediction: float | int | str
     probability: float | dict[str, float] | None
     model_version: str
