@@ -971,7 +971,7 @@ class Building(Nouns):
         if url is not None:
             with Client(url, caller=self.actor) as client:
                 return [
-                    client.predict(row, model=name, request_id=id, at=at, return_features=return_features)
+                    client.predict(row, model=name, request_id=id, at=at, return_features=return_features).as_dict()
                     for row, id in asked
                 ]
         self._reconcile_or_warn()
@@ -1038,7 +1038,7 @@ class Building(Nouns):
         with Client(url, caller=self.actor) as client:
             done = replay(client, deployment.name, asked, feed.up_to, progress=lambda n, of: tell("replay", n, of))
             for one, answer in done:
-                score = answer["prediction"] if declared.task == "regression" else answer["probability"]
+                score = answer.prediction if declared.task == "regression" else answer.probability
                 scores[positions[id(one)]] = score
         seconds = monotonic() - started
         labelled, metrics = measured(
