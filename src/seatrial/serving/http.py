@@ -18,6 +18,7 @@ import msgspec
 import seatrial
 from seatrial.core.errors import SeatrialError, Unavailable, UsageError, listed
 from seatrial.serving import pages
+from seatrial.serving.doors import through
 from seatrial.serving.metrics import CONTENT_TYPE
 from seatrial.serving.predictor import Answer, Draft, Predictor, ServerFailed, finish, problem, shadow
 from seatrial.serving.queue import Queue
@@ -117,21 +118,24 @@ class Front:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
-            path: str = scope["path"]
-            if path == "/predict":
-                await self._predict(scope, receive, send, None)
-            elif path.startswith("/models/") and path.endswith("/predict"):
-                await self._predict(scope, receive, send, path[8:-8])
-            elif path == "/invocations":
-                await self._invoke(scope, receive, send, None)
-            elif path.startswith("/models/") and path.endswith("/invocations"):
-                await self._invoke(scope, receive, send, path[8:-12])
-            else:
-                await self.others(scope, receive, send)
+            await through(self.service.metrics, self._answer, scope, receive, send)
         elif scope["type"] == "lifespan":
             await self._live(receive, send)
         else:  # a web socket: nothing here speaks it
             await send({"type": "websocket.close", "code": 1003})
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        path: str = scope["path"]
+        if path == "/predict":
+            await self._predict(scope, receive, send, None)
+        elif path.startswith("/models/") and path.endswith("/predict"):
+            await self._predict(scope, receive, send, path[8:-8])
+        elif path == "/invocations":
+            await self._invoke(scope, receive, send, None)
+        elif path.startswith("/models/") and path.endswith("/invocations"):
+            await self._invoke(scope, receive, send, path[8:-12])
+        else:
+            await self.others(scope, receive, send)
 
     @property
     def others(self) -> FastAPI:
@@ -154,7 +158,7 @@ class Front:
         if self._turn is None:
             from seatrial.serving.protocol import Turn
 
-            self._turn = Turn(loop, self.service.log)
+            self._turn = Turn(loop, self.service.log, self.service.metrics)
         return self._turn
 
     async def _predict(self, scope: Scope, receive: Receive, send: Send, name: str | None) -> None:

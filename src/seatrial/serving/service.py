@@ -125,7 +125,7 @@ class Service:
         self._vouch = vouch
         self._refuse_distrusted = refuse_distrusted
         self._online = online
-        self.log = log
+        self.log = self.metrics.log = log
         self._replay = replay
         self._now_us = now_us
         self._max_rows = max_rows
