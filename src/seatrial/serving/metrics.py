@@ -208,8 +208,22 @@ STARTS = Family("starts", "", ())
 CPU = Family("cpu", "", ())
 IN_FLIGHT = Family("in_flight", "", ())
 LOADED = Family("loaded", "", ())
+LOADED_BYTES = Family("loaded_bytes", "", ())
 PROCESS = Family("process", "", ("measure",))
-FAMILIES = (*COUNTERS, REQUESTS, STAGE, DISTRUSTED, READY, GENERATION, STARTS, CPU, IN_FLIGHT, LOADED, PROCESS)
+FAMILIES = (
+    *COUNTERS,
+    REQUESTS,
+    STAGE,
+    DISTRUSTED,
+    READY,
+    GENERATION,
+    STARTS,
+    CPU,
+    IN_FLIGHT,
+    LOADED,
+    LOADED_BYTES,
+    PROCESS,
+)
 _BY_NAME = {family.name: family for family in FAMILIES}
 
 
@@ -333,9 +347,10 @@ class Metrics:
     def refused(self, deployment: str, code: str) -> None:
         self._count(REFUSED, deployment, code)
 
-    def loaded(self, releases: int) -> None:
-        """How many releases are in this worker's memory."""
+    def loaded(self, releases: int, model_bytes: int = 0) -> None:
+        """How many releases are in this worker's memory, and what their models took when they were loaded."""
         self._number(LOADED).set(releases)
+        self._number(LOADED_BYTES).set(model_bytes)
 
     # -- telling
 
@@ -601,6 +616,10 @@ def _of_workers(slots: Sequence[Found], alive: Sequence[Found]) -> Iterator[Metr
         "seatrial_worker_up": ("1 while the worker runs.", lambda one: int(one.alive)),
         "seatrial_worker_ready": ("1 when the worker serves every deployment.", lambda one: _running(one, READY)),
         "seatrial_worker_releases_loaded": ("Releases in the worker's memory.", lambda one: _running(one, LOADED)),
+        "seatrial_worker_model_memory_bytes": (
+            "Memory that the models of these releases took when they were loaded, in child processes too.",
+            lambda one: _running(one, LOADED_BYTES),
+        ),
         "seatrial_worker_resident_memory_bytes": (
             "Resident memory; what workers share counts for each.",
             lambda one: _measured(one, "process_resident_memory_bytes") if one.alive else 0,

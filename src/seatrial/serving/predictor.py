@@ -84,6 +84,7 @@ class Release:
     no_missing: positions of the inputs without which the model has no answer. no_unseen: named inputs of which it takes
         no category that was never seen.
     example: a sound row of request fields, for the documentation; may be empty.
+    bytes: about what the loaded model takes, in this process or in its own. start_s: what it took its process to start.
     """
 
     id: str
@@ -99,6 +100,8 @@ class Release:
     example: dict[str, Any] | None = None
     elsewhere: bool = False
     signed_by: str = ""
+    bytes: int = 0
+    start_s: float = 0.0
 
 
 @dataclass(frozen=True)
