@@ -8,6 +8,7 @@ from typing import ClassVar, Literal
 
 from seatrial.core.declared import declare
 from seatrial.core.errors import UsageError
+from seatrial.core.objective import Objective
 from seatrial.core.windows import duration_us
 from seatrial.stores.routes import OnStoreFailure
 
@@ -205,6 +206,7 @@ class Deployment:
         key, so that one customer always meets the same release. Without it each request is on its own.
     on_store_failure: "refuse" answers 503 while the online store is down; "missing" answers with its features
         missing, and says so in every such answer and in the log.
+    objective: what the deployment promises; its alerts and dashboard are made of it (`seatrial export prometheus`).
     """
 
     model: str
@@ -212,6 +214,7 @@ class Deployment:
     route_by: str | None = None
     name: str = ""
     on_store_failure: OnStoreFailure = "refuse"
+    objective: Objective = field(default_factory=Objective)
 
     def __post_init__(self) -> None:
         if not self.name:
@@ -225,6 +228,11 @@ class Deployment:
             raise BadDeployment(
                 f"deployment '{self.name}' has on_store_failure={self.on_store_failure!r}.",
                 expected='"refuse" or "missing" is expected.',
+            )
+        if not isinstance(self.objective, Objective):
+            raise BadDeployment(
+                f"deployment '{self.name}' has {type(self.objective).__name__} as its objective.",
+                expected="Objective(availability=0.999, latency_ms=50, share=0.99) is expected.",
             )
         declare(self)
 
