@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from seatrial.core.signature import Signature
     from seatrial.export.kubernetes import Manifests
+    from seatrial.export.prometheus import Promised
     from seatrial.features.skew import SkewReport
     from seatrial.governance.explain import Explained
     from seatrial.governance.review import Reviewed
@@ -753,6 +754,26 @@ class Project(Building):
         with self.metadata.transaction() as transaction:
             self.event(transaction, "release.exported", chosen.id, {"form": "kubernetes", "image": image})
         return written
+
+    def export_prometheus(self, folder: str | Path) -> list[str]:
+        """Write recording and alert rules for every deployment, and a test of them; the names of the files.
+
+        Alerts tell when a deployment uses up the error budget of its objective too fast, see `Deployment`.
+        """
+        from seatrial.export.prometheus import export
+
+        return export(self._promised(), Path(folder))
+
+    def export_grafana(self, folder: str | Path) -> list[str]:
+        """Write a dashboard for every deployment, over the rules of `export_prometheus`; the names of the files."""
+        from seatrial.export.grafana import export
+
+        return export(self._promised(), Path(folder))
+
+    def _promised(self) -> list[Promised]:
+        from seatrial.verbs.promised import promised
+
+        return promised(self._models(), self.definitions.deployments, self.routes.names())
 
     def run_compare(
         self, a: str | None = None, b: str | None = None, *, model: str | None = None, base: str | None = None

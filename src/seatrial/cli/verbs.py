@@ -552,6 +552,31 @@ def export_kubernetes(
         call.answer(project.export_kubernetes(release, folder, image=image, slot=slot, kserve=kserve), render.manifests)
 
 
+@export.command("prometheus")
+@click.option("--to", "folder", required=True, type=click.Path(file_okay=False, path_type=Path), metavar="DIR")
+@click.pass_obj
+def export_prometheus(call: Invocation, folder: Path) -> None:
+    """Write recording and alert rules for every deployment, made of its objective, and a test of them. DIR/README.md
+    has the commands."""
+    from seatrial.cli import render
+
+    with call.project() as project:
+        files = project.export_prometheus(folder)
+        call.answer({"folder": str(folder), "files": files}, render.exported)
+
+
+@export.command("grafana")
+@click.option("--to", "folder", required=True, type=click.Path(file_okay=False, path_type=Path), metavar="DIR")
+@click.pass_obj
+def export_grafana(call: Invocation, folder: Path) -> None:
+    """Write a dashboard for every deployment, to be imported; it needs the rules of `seatrial export prometheus`."""
+    from seatrial.cli import render
+
+    with call.project() as project:
+        files = project.export_grafana(folder)
+        call.answer({"folder": str(folder), "files": files}, render.exported)
+
+
 def read_rows(request: str | None, file: str | None) -> tuple[list[dict[str, Any]], list[str | None], bool]:
     """The rows of --request (one JSON object) or --file (JSON lines; - is stdin), the request id of each, if any, and
     whether any asks for the features.

@@ -20,6 +20,7 @@ import seatrial
 from seatrial.core.errors import SeatrialError, Unavailable, UsageError, listed
 from seatrial.core.types import Field
 from seatrial.serving import pages
+from seatrial.serving.doors import door, through
 from seatrial.serving.metrics import CONTENT_TYPE
 from seatrial.serving.predictor import Answer, Draft, Predictor, ServerFailed, finish, problem, shadow
 from seatrial.serving.waiting import Waiting
@@ -137,25 +138,29 @@ class Front:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
-            path: str = scope["path"]
-            if self.platform is not None and path in (self.platform.health, self.platform.predict):
-                await self._for_platform(self.platform, scope, receive, send)
-            elif path == "/predict":
-                await self._predict(scope, receive, send, None)
-            elif path.startswith("/models/") and path.endswith("/predict"):
-                await self._predict(scope, receive, send, path[8:-8])
-            elif path == "/invocations":
-                await self._invoke(scope, receive, send, None)
-            elif path.startswith("/models/") and path.endswith("/invocations"):
-                await self._invoke(scope, receive, send, path[8:-12])
-            elif path == "/v2" or path.startswith("/v2/"):
-                await self.open_inference(scope, receive, send)
-            else:
-                await self.others(scope, receive, send)
+            came_by = door(scope["path"], None if self.platform is None else self.platform.predict)
+            await through(came_by, self.service.metrics, self._answer, scope, receive, send)
         elif scope["type"] == "lifespan":
             await self._live(receive, send)
         else:  # a web socket: nothing here speaks it
             await send({"type": "websocket.close", "code": 1003})
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        path: str = scope["path"]
+        if self.platform is not None and path in (self.platform.health, self.platform.predict):
+            await self._for_platform(self.platform, scope, receive, send)
+        elif path == "/predict":
+            await self._predict(scope, receive, send, None)
+        elif path.startswith("/models/") and path.endswith("/predict"):
+            await self._predict(scope, receive, send, path[8:-8])
+        elif path == "/invocations":
+            await self._invoke(scope, receive, send, None)
+        elif path.startswith("/models/") and path.endswith("/invocations"):
+            await self._invoke(scope, receive, send, path[8:-12])
+        elif path == "/v2" or path.startswith("/v2/"):
+            await self.open_inference(scope, receive, send)
+        else:
+            await self.others(scope, receive, send)
 
     @property
     def others(self) -> FastAPI:
@@ -187,7 +192,7 @@ class Front:
         if self._turn is None:
             from seatrial.serving.protocol import Turn
 
-            self._turn = Turn(loop, self.service.log)
+            self._turn = Turn(loop, self.service.log, self.service.metrics)
         return self._turn
 
     async def _predict(self, scope: Scope, receive: Receive, send: Send, name: str | None) -> None:

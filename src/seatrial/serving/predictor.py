@@ -32,7 +32,7 @@ from seatrial.releases.runtime import MissingNotAccepted, ScoreNotFinite
 from seatrial.releases.supervised import START_SECONDS, ChildRestarting, died_twice
 from seatrial.serving.cache import ScoreCache
 from seatrial.serving.defaults import check_defaults
-from seatrial.serving.metrics import Counted, Metrics
+from seatrial.serving.metrics import SAMPLED, Counted, Metrics
 from seatrial.serving.requests import Request, RequestReader
 from seatrial.serving.row import row_encoder
 from seatrial.stores.online import OnlineStore, OnlineStoreDamaged, OnlineStoreTooNew, OnlineStoreUnavailable
@@ -258,6 +258,8 @@ class Predictor:
         self._latency = metrics.of_deployment(deployment, self._arms[0].release.model)
         self._now_us = now_us
         self._encode = msgspec.json.Encoder().encode
+        self._unwatched = 1  # until a request has its stages timed: the first, then one in SAMPLED
+        self._spare: Predictor | None = None
 
     @property
     def cached(self) -> dict[str, int] | None:
@@ -283,6 +285,9 @@ class Predictor:
         since: the monotonic instant at which the request was complete; now by default.
         wait: for a process that is started again; otherwise ChildRestarting is raised then.
         """
+        self._unwatched -= 1
+        if not self._unwatched:
+            return self._watched().draft(body, caller, since=since, wait=wait)
         start = monotonic() if since is None else since
         try:
             request = self.reader.read(body)
@@ -291,6 +296,8 @@ class Predictor:
                 return self._answer_many(request, caller, start)
             return self._answer_one(arm, request, caller, start)
         except ChildRestarting as error:
+            if error.died:
+                self._metrics.child_died(self._model)
             if not wait:
                 raise
             return self._draft_again(error, body, caller, start)
@@ -298,6 +305,14 @@ class Predictor:
             return Draft(self.refuse(_told(failed.error), failed.release))
         except Exception as error:
             return Draft(self.refuse(_told(error)))
+
+    def _watched(self) -> Predictor:
+        """This predictor for one request, of which it takes the times."""
+        from seatrial.serving.stages import Watched
+
+        self._unwatched = SAMPLED
+        spare, self._spare = self._spare, None
+        return spare or Watched(self)
 
     def _draft_again(self, error: ChildRestarting, body: bytes, caller: str, start: float) -> Draft:
         deaths = 0

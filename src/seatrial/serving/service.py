@@ -151,7 +151,7 @@ class Service:
         self._vouch = vouch
         self._refuse_distrusted = refuse_distrusted
         self.online = None if online is None else WatchedStore(online, self._settle)
-        self.log = log
+        self.log = self.metrics.log = log
         self._replay = replay
         self._now_us = now_us
         self._max_rows = max_rows
@@ -491,11 +491,15 @@ class Service:
             self.elsewhere = frozenset(elsewhere)
             reason = self._reason()
             self.metrics.ready.set(0 if reason else 1)
-            self.metrics.loaded(
-                len({share.release.id for one in self.predictors.values() if not resting(one) for share in one.shares})
-            )
+            self.metrics.loaded(*self._loaded())
             if self.place is not None:
                 self.place.say(reason, {name: route.generation for name, route in self._taken.items()})
+
+    def _loaded(self) -> tuple[int, int]:
+        """How many releases are loaded, and what their models take."""
+        every = {share.release.id: share.release for one in self.predictors.values() for share in one.shares}
+        loaded = [one for one in every.values() if not (isinstance(one.score, OnDemand) and one.score.resting)]
+        return len(loaded), sum(one.bytes for one in loaded)
 
 
 def load(
