@@ -1065,14 +1065,22 @@ class Building(Nouns):
 
     def close(self) -> None:
         """Close every store that was opened, and wait for the mirror to have been told what was trained."""
-        if self._mirroring is not None:
-            target = self._mlflow()
-            try:
-                self._mirroring.wait(None if target and target[1] else MIRROR_WAITS)
-            except subprocess.TimeoutExpired:  # it goes on by itself; somebody must take note of its end
-                threading.Thread(target=self._mirroring.wait, name="mirror", daemon=True).start()
-            self._mirroring = None
+        if self._mirror_ended() == 0 and self.metadata.pending(MLFLOW):  # told while it was on its way out
+            self._start_mirror()
+            self._mirror_ended()
         super().close()
+
+    def _mirror_ended(self) -> int | None:
+        """Wait for the mirror; its exit code, None when there is none or it takes long."""
+        mirroring, self._mirroring = self._mirroring, None
+        if mirroring is None:
+            return None
+        target = self._mlflow()
+        try:
+            return mirroring.wait(None if target and target[1] else MIRROR_WAITS)
+        except subprocess.TimeoutExpired:  # it goes on by itself; somebody must take note of its end
+            threading.Thread(target=mirroring.wait, name="mirror", daemon=True).start()
+            return None
 
     def _mlflow(self) -> tuple[str, Path | None] | None:
         """Where the mirror is: its address, and the folder of its artifacts when it is a file of ours."""
