@@ -483,8 +483,9 @@ class PredictionLog:
                     data = (folder / log_batches.BATCH).read_bytes()
                 except NotADirectoryError:
                     continue
-                batch = self._known[name] = read_batch(data, folder)
+                batch = read_batch(data, folder)
             found[name] = batch
+        self._known = found
         return found
 
     def marks(self) -> set[str]:
@@ -525,8 +526,9 @@ class PredictionLog:
                     data = (self._marks / f"{name}.json").read_bytes() if name in marks else objects.read(key)
                 except (FileNotFoundError, ObjectMissing):
                     raise FileNotFoundError(key) from None  # replaced since it was listed
-                batch = self._shipped[name] = read_batch(data, name)
+                batch = read_batch(data, name)
             found[name] = batch
+        self._shipped = found
         return found
 
     def path_of(self, part: Part, batch: str) -> Path:

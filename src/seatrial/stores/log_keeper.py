@@ -1,0 +1,264 @@
+"""The keeper: a process beside a server that compacts its prediction log, ships it, and lets go of what is too old.
+
+Compaction takes a second of computing at a time, and an object store as long as it likes; in the process that answers,
+requests would wait for both. So `Keeper` starts a child, starts it again when it dies, and, when the block ends, waits
+until it has shipped the rest, no longer than said. The child ends by itself when its parent is gone, however that died.
+
+Of several keepers of one log one works, and the others wait for its place.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import select
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from seatrial.core.clock import machine_us, monotonic
+from seatrial.core.errors import SeatrialError
+from seatrial.stores.prediction_log import LogBusy, PredictionLog
+
+if TYPE_CHECKING:
+    from seatrial.stores.log_shipping import Removal
+
+REST_SECONDS = 10.0
+"""How long the end of a server may take because predictions are still to be shipped."""
+_GRACE_SECONDS = 2.0
+_PRUNE_SECONDS = 3600.0
+_AGAIN_SECONDS = (1.0, 30.0)
+_BESIDE = 10  # the child is this much nicer than the server
+
+
+class Orders(msgspec.Struct, frozen=True):
+    """What a keeper is to do.
+
+    root: the log's folder. objects: the object store's; empty: nothing is shipped. ship_seconds: within which a closed
+    segment is in the object store. retention_us: how long records are kept; 0: for ever. metadata: the file of the
+    audit log, which is told of what retention takes away.
+    """
+
+    root: str
+    objects: str = ""
+    ship_seconds: float = 60.0
+    retention_us: int = 0
+    metadata: str = ""
+    actor: str = ""
+    rest_seconds: float = REST_SECONDS
+
+
+class Keeper:
+    """A block during which a process of its own keeps a prediction log.
+
+    left: called when the block has ended and records are not shipped, with how many. Entering takes no time, and
+    leaving it at most `orders.rest_seconds` and two seconds more; close the log before. What is not shipped by then
+    stays in the log's folder, and the next keeper ships it.
+    """
+
+    def __init__(self, orders: Orders, left: Callable[[int], None] | None = None) -> None:
+        self._orders = orders
+        self._left = left
+        self._ending = threading.Event()
+        self._child: subprocess.Popen[bytes] | None = None
+        self._watch: threading.Thread | None = None
+
+    @property
+    def pid(self) -> int:
+        """The child's process id; 0 while there is none."""
+        return self._child.pid if self._child is not None and self._child.poll() is None else 0
+
+    def __enter__(self) -> Keeper:
+        self._start()
+        self._watch = threading.Thread(target=self._start_again, name="prediction-log-keeper", daemon=True)
+        self._watch.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._ending.set()
+        assert self._watch is not None
+        self._watch.join()
+        if self._child is not None:
+            assert self._child.stdin is not None
+            with suppress(OSError):
+                self._child.stdin.close()  # it ships the rest now
+            try:
+                self._child.wait(self._orders.rest_seconds + _GRACE_SECONDS)
+            except subprocess.TimeoutExpired:
+                self._child.kill()
+                self._child.wait()
+        if self._orders.objects and self._left is not None:
+            count = PredictionLog(Path(self._orders.root)).unshipped()
+            if count:
+                self._left(count)
+
+    def _start(self) -> None:
+        words = [sys.executable, "-P", "-m", __name__, msgspec.json.encode(self._orders).decode()]
+        self._child = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
+
+    def _start_again(self) -> None:
+        """Start another child when one has died; one that dies at once is waited for longer each time."""
+        pause, longest = _AGAIN_SECONDS
+        started = monotonic()
+        while not self._ending.wait(0.5):
+            if self._child is None or self._child.poll() is None:
+                continue
+            if monotonic() - started > longest:
+                pause = _AGAIN_SECONDS[0]
+            if self._ending.wait(pause):
+                break
+            pause, started = min(2 * pause, longest), monotonic()
+            if self._child.stdin is not None:
+                with suppress(OSError):
+                    self._child.stdin.close()
+            with suppress(OSError):  # no process can be made: tried again
+                self._start()
+
+
+# -- the child
+
+
+class _Keeping:
+    """The work of a keeper's process."""
+
+    def __init__(self, orders: Orders) -> None:
+        from seatrial.stores.objects import ObjectStore
+
+        self._orders = orders
+        objects = ObjectStore(Path(orders.objects)) if orders.objects else None
+        self._log = PredictionLog(Path(orders.root), objects=objects)
+        self._told = ""
+        self._pruned: float | None = None
+
+    def run(self, ended: Callable[[float], bool]) -> bool:
+        """Keep the log until `ended`, which waits for so many seconds; whether everything was shipped then."""
+        every = max(self._orders.ship_seconds / 2, 0.05)
+        while True:
+            with self._place() as ours:
+                while ours:
+                    self.once()
+                    if ended(every):
+                        return self.rest()
+            if ended(min(every, 1.0)):
+                return self.rest()
+
+    def once(self) -> bool:
+        """Compact, ship, put together and prune what there is; whether all of it could be done."""
+        try:
+            self._move()
+            self._prune()
+        except LogBusy:
+            return False
+        except Exception as error:  # whatever it is, the records are here, and tried again
+            self._tell(error)
+            return False
+        self._tell(None)
+        return True
+
+    def rest(self) -> bool:
+        """Compact and ship what there is, within the time for it."""
+        until = monotonic() + self._orders.rest_seconds
+        signal.alarm(int(self._orders.rest_seconds + _GRACE_SECONDS) + 1)  # a store that hangs is not waited for
+        while True:
+            try:
+                self._move()
+                return True
+            except LogBusy:
+                pass
+            except Exception as error:
+                self._tell(error)
+            if monotonic() >= until:
+                return False
+            threading.Event().wait(0.2)
+
+    def _move(self) -> None:
+        from seatrial.stores.log_shipping import put_together, ship
+
+        self._log.compact()
+        ship(self._log)
+        if put_together(self._log):
+            ship(self._log)
+
+    def _prune(self) -> None:
+        """Take away what is too old, once an hour, after the audit log has it: without an audit log nothing goes."""
+        if not self._orders.retention_us or (self._pruned is not None and monotonic() - self._pruned < _PRUNE_SECONDS):
+            return
+        from seatrial.stores.log_shipping import prune, removable
+
+        before_us = machine_us() - self._orders.retention_us
+        gone = removable(self._log, before_us)
+        if gone:
+            self._audit(gone, before_us)
+            prune(self._log, before_us)
+        self._pruned = monotonic()
+
+    def _audit(self, gone: Sequence[Removal], before_us: int) -> None:
+        from seatrial.stores.log_shipping import PRUNED, SUBJECT, told
+        from seatrial.stores.metadata import MetadataStore
+
+        metadata = MetadataStore(Path(self._orders.metadata), make=False)
+        try:
+            with metadata.transaction() as transaction:
+                body = told(gone, before_us)
+                transaction.event(PRUNED, SUBJECT, actor=self._orders.actor, at_us=machine_us(), body=body)
+        finally:
+            metadata.close()
+
+    def _tell(self, error: Exception | None) -> None:
+        """Say on stderr that shipping fails, and when it works again; once each."""
+        code = "" if error is None else getattr(error, "code", type(error).__name__)
+        if code == self._told:
+            return
+        self._told = code
+        if error is None:
+            sys.stderr.write("seatrial: the prediction log is shipped again.\n")
+        else:
+            found = error.found if isinstance(error, SeatrialError) else f"{type(error).__name__}: {error}"
+            sys.stderr.write(
+                f"seatrial: the prediction log is not shipped: {found} [{code}] Nothing is lost: it stays on this "
+                "machine's disk, and is shipped when that works again.\n"
+            )
+        sys.stderr.flush()
+
+    @contextmanager
+    def _place(self) -> Iterator[bool]:
+        """The place of the one keeper that works; False when another has it."""
+        try:
+            self._log.root.mkdir(parents=True, exist_ok=True)
+            file = (self._log.root / "keeper.lock").open("w")
+        except OSError as error:  # no log can be written there either
+            self._tell(error)
+            yield False
+            return
+        with file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                yield False
+                return
+            yield True
+
+
+def main(words: list[str]) -> int:
+    """Keep the log of the orders until stdin ends, then ship the rest. 0 when everything was shipped."""
+    for number in (signal.SIGINT, signal.SIGTERM):  # meant for the server, whose end is told by stdin
+        signal.signal(number, signal.SIG_IGN)
+    with suppress(OSError):
+        os.nice(_BESIDE)
+
+    def ended(seconds: float) -> bool:
+        return bool(select.select([0], [], [], seconds)[0])  # nothing is ever written to it
+
+    return 0 if _Keeping(msgspec.json.decode(words[0], type=Orders)).run(ended) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
