@@ -332,7 +332,8 @@ def serve(call: Invocation, host: str, port: int, replay: bool, bundle: Path | N
             online=project.online_for_serving,
             replay=replay,
         )
-        service.run(serving, host=host, port=port, started=ready)
+        with project.keeping_log(serving.metrics.registry):
+            service.run(serving, host=host, port=port, started=ready)
 
 
 @verb("predict")

@@ -98,6 +98,12 @@ class Metrics:
             ["model_name", "model_version"],
             registry=self.registry,
         )
+        self._unlogged = Counter(
+            "seatrial_unlogged_predictions",
+            "Rows answered although the prediction log did not take them.",
+            ["model_name", "model_version"],
+            registry=self.registry,
+        )
         self.ready = Gauge("seatrial_ready", "1 when every deployment is served.", registry=self.registry)
         self._generation = Gauge(
             "seatrial_route_generation", "Generation of the route in use.", ["deployment"], registry=self.registry
@@ -127,6 +133,9 @@ class Metrics:
 
     def degraded(self, model: str, version: str, rows: int) -> None:
         self._degraded.labels(model, version).inc(rows)
+
+    def unlogged(self, model: str, version: str, rows: int) -> None:
+        self._unlogged.labels(model, version).inc(rows)
 
     def took_up(self, deployment: str, generation: int) -> None:
         self._generation.labels(deployment).set(generation)

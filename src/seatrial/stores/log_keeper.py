@@ -16,6 +16,7 @@ import signal
 import subprocess
 import sys
 import threading
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -26,7 +27,7 @@ import msgspec
 
 from seatrial.core.clock import machine_us, monotonic
 from seatrial.core.errors import SeatrialError
-from seatrial.stores.prediction_log import LogBusy, PredictionLog
+from seatrial.stores.prediction_log import LogBusy, LogWarning, PredictionLog
 
 if TYPE_CHECKING:
     from seatrial.stores.log_shipping import Removal
@@ -59,14 +60,12 @@ class Orders(msgspec.Struct, frozen=True):
 class Keeper:
     """A block during which a process of its own keeps a prediction log.
 
-    left: called when the block has ended and records are not shipped, with how many. Entering takes no time, and
-    leaving it at most `orders.rest_seconds` and two seconds more; close the log before. What is not shipped by then
-    stays in the log's folder, and the next keeper ships it.
+    Entering takes no time, and leaving at most `orders.rest_seconds` and two seconds more; close the log before. What
+    is not shipped by then stays in the log's folder, a LogWarning says how much, and the next keeper ships it.
     """
 
-    def __init__(self, orders: Orders, left: Callable[[int], None] | None = None) -> None:
+    def __init__(self, orders: Orders) -> None:
         self._orders = orders
-        self._left = left
         self._ending = threading.Event()
         self._child: subprocess.Popen[bytes] | None = None
         self._watch: threading.Thread | None = None
@@ -95,10 +94,14 @@ class Keeper:
             except subprocess.TimeoutExpired:
                 self._child.kill()
                 self._child.wait()
-        if self._orders.objects and self._left is not None:
-            count = PredictionLog(Path(self._orders.root)).unshipped()
-            if count:
-                self._left(count)
+        left = PredictionLog(Path(self._orders.root)).unshipped(closed=True) if self._orders.objects else 0
+        if left:
+            warnings.warn(
+                f"{left:,} predictions are not shipped to the object store. They are in {self._orders.root}: the next "
+                "`seatrial serve` ships them, or `seatrial predictions ship`.",
+                LogWarning,
+                stacklevel=2,
+            )
 
     def _start(self) -> None:
         words = [sys.executable, "-P", "-m", __name__, msgspec.json.encode(self._orders).decode()]

@@ -12,6 +12,7 @@ whoever moved them died half-way.
     shipped/BATCH.json                                    a batch that is in the object store, and no longer here
     damaged/ID.seg                                        compacted segments that held unreadable bytes
     failures/ID.jsonl                                     requests without an answer, see `stores.failures`
+    unlogged/ID.jsonl                                     answers that were not logged, counted in the same form
 
 and in the object store
 
@@ -26,6 +27,7 @@ import os
 import shutil
 import threading
 import warnings
+import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -95,6 +97,7 @@ SHIPPED = "predictions/log.json"
 """Keys of the object store: of the batches that are there, and of what says that some were ever put there."""
 
 Fsync = Literal["never", "group", "always"]
+WhenFull = Literal["refuse", "serve_unlogged"]
 
 _GROUP_SECONDS = 0.05
 _MOST_SCHEMAS = 1_000  # remembered by `write`; every set of feature names is one
@@ -167,6 +170,8 @@ class PredictionLog:
         kernel the last seconds. "group" syncs in the background every 50 ms, "always" before `append` returns.
     segment_bytes, segment_seconds: a segment that is larger or older is closed, and can then be compacted.
     objects: where shipped records are read, and shipped to.
+    when_full: whether a server answers when this log does not take the answer's rows; what it answered so is counted
+        in `unlogged`.
     """
 
     def __init__(
@@ -177,9 +182,11 @@ class PredictionLog:
         segment_bytes: int = 32 * 2**20,
         segment_seconds: float = 60.0,
         objects: ObjectStore | None = None,
+        when_full: WhenFull = "refuse",
     ) -> None:
         self.root = root
         self.objects = objects
+        self.when_full = when_full
         self._fsync = fsync
         self._segment_bytes = segment_bytes
         self._segment_seconds = segment_seconds
@@ -191,10 +198,11 @@ class PredictionLog:
         self._shipped: dict[str, Batch] = {}
         self._counted: dict[str, tuple[int, int]] = {}
         self.failures = FailureLog(root / "failures")
+        self.unlogged = FailureLog(root / "unlogged")
         self._encode = msgspec.msgpack.Encoder().encode
         self._lock = threading.Lock()
         self._open: _Open | None = None
-        self._group: threading.Thread | None = None
+        self._tender: threading.Thread | None = None
         self._stop = threading.Event()
         self._schemas: dict[tuple[Any, ...], LogSchema] = {}
         self._texts: set[tuple[str, str]] = set()  # inputs that were text, by model
@@ -283,12 +291,13 @@ class PredictionLog:
                 raise _unwritable(error) from None
 
     def close(self) -> None:
-        """Close the segment and stop the background sync. The log can be used again afterwards."""
+        """Close the segment and stop the background thread. The log can be used again afterwards."""
         self._stop.set()
-        if self._group is not None:
-            self._group.join()
-            self._group = None
+        if self._tender is not None:
+            self._tender.join()
+            self._tender = None
         self.failures.close()
+        self.unlogged.close()
         self.rotate()
 
     # -- reading
@@ -445,8 +454,8 @@ class PredictionLog:
 
     # -- where records lie
 
-    def unshipped(self) -> int:
-        """How many records the object store does not have yet.
+    def unshipped(self, *, closed: bool = False) -> int:
+        """How many records the object store does not have yet. closed: without those that somebody still appends to.
 
         Cheap: what was counted before is not read again, and no record is looked into. For whoever asks often, from one
         thread.
@@ -458,7 +467,9 @@ class PredictionLog:
                 there = self.marks()
                 batches, replaced = standing(local.values())
                 return sum(one.records for one in batches if one.batch not in there) + sum(
-                    self._count(name) for name in names if name not in replaced
+                    self._count(name)
+                    for name in names
+                    if name not in replaced and (not closed or self._is_closed(name))
                 )
             except FileNotFoundError:
                 continue
@@ -646,10 +657,15 @@ class PredictionLog:
         except OSError as error:
             raise _unwritable(error) from None
         self._open = segment
-        if self._fsync == "group" and self._group is None:
+        if self._tender is None:
             self._stop.clear()
-            self._group = threading.Thread(target=self._sync_often, name="prediction-log-sync", daemon=True)
-            self._group.start()
+            self._tender = threading.Thread(
+                target=_tend,
+                args=(weakref.ref(self), self._stop, self._tend_seconds()),
+                name="prediction-log",
+                daemon=True,
+            )
+            self._tender.start()
         return segment
 
     def _create(self) -> _Open:
@@ -706,22 +722,41 @@ class PredictionLog:
         finally:
             os.close(segment.fd)
 
-    def _sync_often(self) -> None:
-        while not self._stop.wait(_GROUP_SECONDS):
-            with self._lock:
-                segment = self._open
-                if segment is None or not segment.unsynced:
-                    continue
-                segment.unsynced = False
-                fd = os.dup(segment.fd)  # appends go on while the disk works
-            try:
-                os.fdatasync(fd)
-            except OSError:
-                # what the kernel could not write is not retried: the next append begins a new segment
-                with suppress(LogUnwritable):
-                    self.rotate()
-            finally:
-                os.close(fd)
+    def _tend_seconds(self) -> float:
+        return _GROUP_SECONDS if self._fsync == "group" else max(_GROUP_SECONDS, min(1.0, self._segment_seconds))
+
+    def _tend(self) -> None:
+        """Close a segment that nobody appends to any more, and bring to the disk what was appended."""
+        with self._lock:
+            segment = self._open
+            if segment is None:
+                return
+            if self._is_full(segment):
+                with suppress(OSError):
+                    self._close_segment()
+                return
+            if self._fsync != "group" or not segment.unsynced:
+                return
+            segment.unsynced = False
+            fd = os.dup(segment.fd)  # appends go on while the disk works
+        try:
+            os.fdatasync(fd)
+        except OSError:
+            # what the kernel could not write is not retried: the next append begins a new segment
+            with suppress(LogUnwritable):
+                self.rotate()
+        finally:
+            os.close(fd)
+
+
+def _tend(log: weakref.ref[PredictionLog], stop: threading.Event, every: float) -> None:
+    """Tend an open segment as long as somebody has the log."""
+    while not stop.wait(every):
+        kept = log()
+        if kept is None:
+            return
+        kept._tend()
+        del kept
 
 
 # -- values of `write`

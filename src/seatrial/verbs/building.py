@@ -900,7 +900,8 @@ class Building(Nouns):
         self._reconcile_or_warn()
         service = self._service(replay=replay)
         service.refresh()
-        run(service, host=host, port=port, started=on_ready or _nobody)
+        with self.keeping_log(service.metrics.registry):
+            run(service, host=host, port=port, started=on_ready or _nobody)
 
     def reconcile(self) -> list[str]:
         """Bring metadata and route files together: roll-backs that were made while the metadata store was away are
