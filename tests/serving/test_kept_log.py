@@ -88,6 +88,7 @@ def test_what_a_killed_server_answered_is_shipped_all_the_same(home):
     assert found(home) == answered
 
 
+@pytest.mark.long  # ten seconds of waiting
 def test_an_object_store_that_takes_nothing_is_said_at_the_end_and_nothing_is_lost(home):
     (home / ".seatrial" / "objects").write_text("in the way")
     with serving(home) as (process, url):
