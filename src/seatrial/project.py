@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from contextlib import closing, suppress
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from seatrial.core.signature import Signature
+    from seatrial.export.kubernetes import Manifests
     from seatrial.features.skew import SkewReport
     from seatrial.governance.explain import Explained
     from seatrial.governance.review import Reviewed
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from seatrial.retraining.triggers import Labelled as Rows
     from seatrial.stores.metadata import MetadataStore
     from seatrial.training.model import Model
+    from seatrial.verbs.batches import BatchScored
     from seatrial.verbs.reproduce import Reproduced, Verdict
     from seatrial.verbs.rolling import Moved, RolloutShown
     from seatrial.verbs.runs import Compared
@@ -184,6 +186,56 @@ class Project(Building):
             metrics=metrics,
             seconds=round(monotonic() - started, 3),
         )
+
+    def predict_files(
+        self,
+        model: str | None,
+        rows: str | Path,
+        *,
+        to: str | Path | Sequence[str | Path],
+        release: str | None = None,
+        keep: Sequence[str] | None = None,
+        set_aside: str | Path | None = None,
+        by_day: str = "",
+        workers: int | None = None,
+        log: bool = False,
+        progress: Progress | None = None,
+    ) -> BatchScored:
+        """Score Parquet files by all cores, in bounded memory, and put the answers into one output or several.
+
+        rows: a file, or a folder of them. Columns that it has are taken as they are; views that it lacks are joined as
+        of each row's instant (the label source's event_timestamp, or `at`), and functions computed.
+        to: see `serving.sinks.open_sink`, or "online"; relative paths start at the working directory. release: default
+        the live one. keep: the columns beside the answers; default the model's key and instant, or all when the rows
+        lack the key; ["all"], ["none"]. set_aside: a Parquet file for rows without an answer, with reasons; without it
+        such rows are refused. by_day: the column of times by whose day a folder or Delta table is divided.
+        workers: processes; default one for each core. log: keep each row in the prediction log.
+
+        A call that was killed is taken up by the next of the same arguments. Nothing is written before all is scored.
+        """
+        from seatrial.verbs.batches import score_files
+
+        deployment = self._deployment(model)
+        declared = self._model(deployment.model)
+        chosen = self._live_release(deployment.name) if release is None else self.chosen_release(declared.name, release)
+        done = score_files(
+            self,
+            self._inputs,
+            declared,
+            chosen,
+            self._bundle(chosen),
+            rows,
+            to=[to] if isinstance(to, str | Path) else list(to),
+            keep=keep,
+            set_aside=set_aside,
+            by_day=by_day,
+            workers=workers,
+            logged=deployment.name if log else "",
+            progress=progress,
+        )
+        if log:
+            self._compact_log()
+        return done
 
     def _answered(self, model: str, window: Window, release: str) -> set[tuple[str, int]]:
         """The requests of the window that a release has answered: (request_id, instant)."""
@@ -625,6 +677,30 @@ class Project(Building):
         written = export(self.objects.path(chosen.body["object"]), target, trusted=self.trusted)
         with self.metadata.transaction() as transaction:
             self.event(transaction, "release.exported", chosen.id, {"form": "docker"})
+        return written
+
+    def export_kubernetes(
+        self,
+        release: str | None,
+        folder: str | Path,
+        *,
+        image: str,
+        slot: Literal["blue", "green"] | None = None,
+        kserve: bool = False,
+    ) -> Manifests:
+        """Write the manifests with which Kubernetes runs the image of one release (see `export_docker`).
+
+        image: its name with a tag or, better, a digest. slot: one of two Deployments beside each other, for blue-green.
+        kserve: KServe's InferenceService instead.
+        """
+        from seatrial.export.kubernetes import export
+        from seatrial.releases.bundle import open_bundle
+
+        chosen = self.chosen_release(None, release)
+        bundle = open_bundle(self.objects.path(chosen.body["object"]), self.trusted)
+        written = export(bundle, Path(folder), image=image, slot=slot, kserve=kserve, project=self.name)
+        with self.metadata.transaction() as transaction:
+            self.event(transaction, "release.exported", chosen.id, {"form": "kubernetes", "image": image})
         return written
 
     def run_compare(

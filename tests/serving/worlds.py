@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import functools
 import json
+import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import uvicorn
 
 from seatrial.core.signature import Signature, encode
 from seatrial.core.types import Field
@@ -24,9 +27,12 @@ from seatrial.releases.onnx_export import to_onnx
 from seatrial.releases.parity import compare
 from seatrial.releases.runtime import Runtime
 from seatrial.releases.signing import SigningKey, is_signed, signing_key
+from seatrial.serving.http import Front
 from seatrial.serving.metrics import Metrics
 from seatrial.serving.predictor import Predictor, Release, Share
+from seatrial.serving.protocol import PredictionProtocol
 from seatrial.serving.release import open_release
+from seatrial.serving.service import Service
 
 REQUEST = (
     Field("distance", "float"),
@@ -185,3 +191,28 @@ def server(home: Path, **options: Any) -> Iterator[tuple[subprocess.Popen[str], 
         process.wait()
         if process.stdout is not None:
             process.stdout.close()
+
+
+@contextmanager
+def in_thread(service: Service, **options: Any) -> Iterator[str]:
+    """The address of a server of a service that is at hand, in a thread of this process. options: of `Front`."""
+    front = Front(service, **options)
+    listening = socket.create_server(("127.0.0.1", 0))
+    config = uvicorn.Config(
+        front,
+        http=functools.partial(PredictionProtocol, front),
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        log_level="error",
+        server_header=False,
+    )
+    running = uvicorn.Server(config)
+    thread = threading.Thread(target=running.run, args=([listening],))
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+    finally:
+        running.should_exit = True
+        thread.join()
+        listening.close()

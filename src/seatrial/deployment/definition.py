@@ -79,7 +79,7 @@ GUARDRAILS = (Guardrail.errors(), Guardrail.slow(), Guardrail.mean_score(), Guar
 class BlueGreen:
     """All traffic moves to the new release at once; the one before it stays at hand for a roll-back."""
 
-    kind: ClassVar[str] = "blue_green"
+    kind: ClassVar[Literal["blue_green"]] = "blue_green"
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ class Canary:
     min_rows: int = 1000
     decide: Literal["labels"] | None = None
 
-    kind: ClassVar[str] = "canary"
+    kind: ClassVar[Literal["canary"]] = "canary"
 
     def __post_init__(self) -> None:
         _freeze(self, "steps", "guardrails")
@@ -136,7 +136,7 @@ class ABTest:
     guardrails: Sequence[Guardrail] = GUARDRAILS
     min_rows: int = 1000
 
-    kind: ClassVar[str] = "ab_test"
+    kind: ClassVar[Literal["ab_test"]] = "ab_test"
 
     def __post_init__(self) -> None:
         _freeze(self, "guardrails")
@@ -173,7 +173,7 @@ class Shadow:
     guardrails: Sequence[Guardrail] = GUARDRAILS
     min_rows: int = 1000
 
-    kind: ClassVar[str] = "shadow"
+    kind: ClassVar[Literal["shadow"]] = "shadow"
     steps: ClassVar[tuple[float, ...]] = (0,)
 
     def __post_init__(self) -> None:

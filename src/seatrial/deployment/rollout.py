@@ -155,7 +155,7 @@ def begin(
     strategy = deployment.strategy
     assert isinstance(strategy, STEPWISE)  # the caller looked
     now = iso(from_us(decider.at_us))
-    rollout = Rollout(strategy.kind, live.id, new.id, 0, tuple(strategy.steps), now, now)  # type: ignore[arg-type]
+    rollout = Rollout(strategy.kind, live.id, new.id, 0, tuple(strategy.steps), now, now)
     return _give(decider, deployment, rollout, live, new, expected=expected, reason=reason, event="deploy")
 
 

@@ -22,7 +22,6 @@ from seatrial.folder.loading import Definitions, NotAProject, UnknownName, colle
 
 if TYPE_CHECKING:
     import pyarrow as pa
-    from prometheus_client import CollectorRegistry
 
     from seatrial.data.snapshot import Content
     from seatrial.registry.versions import Registry
@@ -176,8 +175,9 @@ class Workspace:
         return PredictionLog(
             self._folder_of("log"),
             fsync=self.settings.log_fsync,
-            when_full=self.settings.log_full,
             objects=self.objects,
+            ships=self.ships_log,
+            when_full=self.settings.log_full,
         )
 
     @property
@@ -185,17 +185,9 @@ class Workspace:
         """Whether the prediction log is shipped to the object store."""
         return self.settings.log_ship != "never"
 
-    def keeping_log(self, metrics: CollectorRegistry | None = None) -> Keeper:
-        """A block during which another process compacts, ships and prunes the prediction log; see `Keeper`.
-
-        metrics: shows how many records are not shipped. When the block ends and some are not, a warning says so.
-        """
+    def keeping_log(self) -> Keeper:
+        """A block during which another process compacts, ships and prunes the prediction log; see `Keeper`."""
         from seatrial.stores.log_keeper import Keeper, Orders
-
-        if metrics is not None and self.ships_log:
-            from seatrial.serving.unshipped import Unshipped
-
-            metrics.register(Unshipped(self.log))
 
         settings = self.settings
         orders = Orders(

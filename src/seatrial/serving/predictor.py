@@ -86,6 +86,7 @@ class Release:
     no_missing: positions of the inputs without which the model has no answer. no_unseen: named inputs of which it takes
         no category that was never seen.
     example: a sound row of request fields, for the documentation; may be empty.
+    bytes: about what the loaded model takes, in this process or in its own. start_s: what it took its process to start.
     """
 
     id: str
@@ -101,6 +102,8 @@ class Release:
     example: dict[str, Any] | None = None
     elsewhere: bool = False
     signed_by: str = ""
+    bytes: int = 0
+    start_s: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -249,6 +252,7 @@ class Predictor:
         self._metrics = metrics
         self._model = shares[0].release.model
         self._log_failure = ""
+        self._latency = metrics.of_deployment(deployment, self._arms[0].release.model)
         self._now_us = now_us
         self._encode = msgspec.json.Encoder().encode
 
@@ -306,11 +310,11 @@ class Predictor:
         """Count an answer that leaves now."""
         for counted, rows in draft.counts:
             counted.rows += rows
-        self._arms[0].counted.took(now - draft.start)
+        self._latency.took(now - draft.start)
 
     def refuse(self, error: SeatrialError, release: str = "") -> Answer:
         """The answer that reports `error`, counted. release: the one whose scoring failed."""
-        self._metrics.failed(self._model, error.code)
+        self._metrics.failed(self._model, error.code, deployment=self.deployment, status=error.http_status)
         if self._log is not None and error.http_status >= 500:
             self._log.failures.add(self.deployment, error.http_status, self._now_us(), release)
         return problem(error)
@@ -393,6 +397,7 @@ class Predictor:
             for (arm, result), prediction_id in zip(scored, ids, strict=True)
         ]
         if request.many:
+            self._metrics.many(self.deployment, len(rows))
             answer = self._encode(Many(rows, request_id, latency))
         else:
             row = rows[0]
@@ -725,6 +730,7 @@ class _Arm:
             try:
                 found = self._lookup.assemble_many(fields, at_us)
             except (OnlineStoreUnavailable, OnlineStoreDamaged, OnlineStoreTooNew) as error:
+                self._metrics.store_failed(self.release.model, error.code)
                 self._tell_store_failed(error.code, error.found)
                 if not self._missing_allowed:
                     raise StoreDown(

@@ -60,40 +60,39 @@ class Orders(msgspec.Struct, frozen=True):
 class Keeper:
     """A block during which a process of its own keeps a prediction log.
 
-    Entering takes no time, and leaving at most `orders.rest_seconds` and two seconds more; close the log before. What
-    is not shipped by then stays in the log's folder, a LogWarning says how much, and the next keeper ships it.
+    Entering takes no time, and leaving at most `orders.rest_seconds` and three seconds more; close the log before. What
+    is not shipped by then stays in the log's folder, a LogWarning says how much, and the next keeper ships it. No
+    thread is started: the process may be forked inside the block, and what is forked from it counts as the server.
     """
 
     def __init__(self, orders: Orders) -> None:
         self._orders = orders
-        self._ending = threading.Event()
         self._child: subprocess.Popen[bytes] | None = None
-        self._watch: threading.Thread | None = None
 
     @property
     def pid(self) -> int:
-        """The child's process id; 0 while there is none."""
-        return self._child.pid if self._child is not None and self._child.poll() is None else 0
+        """The process that watches the one that works; 0 outside of the block."""
+        return self._child.pid if self._child is not None else 0
 
     def __enter__(self) -> Keeper:
-        self._start()
-        self._watch = threading.Thread(target=self._start_again, name="prediction-log-keeper", daemon=True)
-        self._watch.start()
+        self._child = self._start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._ending.set()
-        assert self._watch is not None
-        self._watch.join()
-        if self._child is not None:
+        assert self._child is not None
+        if self._child.poll() is not None:  # somebody killed it
             assert self._child.stdin is not None
-            with suppress(OSError):
-                self._child.stdin.close()  # it ships the rest now
-            try:
-                self._child.wait(self._orders.rest_seconds + _GRACE_SECONDS)
-            except subprocess.TimeoutExpired:
-                self._child.kill()
-                self._child.wait()
+            self._child.stdin.close()
+            self._child = self._start()
+        assert self._child.stdin is not None
+        with suppress(OSError):
+            self._child.stdin.close()  # it ships the rest now
+        try:
+            self._child.wait(self._orders.rest_seconds + 2 * _GRACE_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._child.kill()
+            self._child.wait()
+        self._child = None
         left = PredictionLog(Path(self._orders.root)).unshipped(closed=True) if self._orders.objects else 0
         if left:
             warnings.warn(
@@ -103,27 +102,10 @@ class Keeper:
                 stacklevel=2,
             )
 
-    def _start(self) -> None:
+    def _start(self) -> subprocess.Popen[bytes]:
         words = [sys.executable, "-P", "-m", __name__, msgspec.json.encode(self._orders).decode()]
-        self._child = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
-
-    def _start_again(self) -> None:
-        """Start another child when one has died; one that dies at once is waited for longer each time."""
-        pause, longest = _AGAIN_SECONDS
-        started = monotonic()
-        while not self._ending.wait(0.5):
-            if self._child is None or self._child.poll() is None:
-                continue
-            if monotonic() - started > longest:
-                pause = _AGAIN_SECONDS[0]
-            if self._ending.wait(pause):
-                break
-            pause, started = min(2 * pause, longest), monotonic()
-            if self._child.stdin is not None:
-                with suppress(OSError):
-                    self._child.stdin.close()
-            with suppress(OSError):  # no process can be made: tried again
-                self._start()
+        # a Ctrl-C is for the server alone, which says when it has ended
+        return subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, start_new_session=True)
 
 
 # -- the child
@@ -256,11 +238,57 @@ def main(words: list[str]) -> int:
         signal.signal(number, signal.SIG_IGN)
     with suppress(OSError):
         os.nice(_BESIDE)
+    return _watch(msgspec.json.decode(words[0], type=Orders))
 
-    def ended(seconds: float) -> bool:
-        return bool(select.select([0], [], [], seconds)[0])  # nothing is ever written to it
 
-    return 0 if _Keeping(msgspec.json.decode(words[0], type=Orders)).run(ended) else 1
+def _watch(orders: Orders) -> int:
+    """Have a process do the work, and another one when it dies; one that dies at once is waited for longer each time.
+
+    This process loads nothing that computes: what runs out of memory is the other.
+    """
+    pause, longest = _AGAIN_SECONDS
+    while True:
+        started = monotonic()
+        worker, alive, ours = _fork(orders)
+        ready, _, _ = select.select([0, alive], [], [])  # until the server has ended, or the worker
+        if 0 in ready:
+            return _waited(worker, orders.rest_seconds + _GRACE_SECONDS)
+        os.waitpid(worker, 0)
+        os.close(alive)
+        os.close(ours)
+        pause = _AGAIN_SECONDS[0] if monotonic() - started > longest else min(2 * pause, longest)
+        select.select([0], [], [], pause)
+
+
+def _fork(orders: Orders) -> tuple[int, int, int]:
+    """A process that works. It holds a pipe that ends with it, and looks at one that ends with this process."""
+    alive, its = os.pipe()
+    looked_at, ours = os.pipe()
+    worker = os.fork()
+    if worker:
+        os.close(its)
+        os.close(looked_at)
+        return worker, alive, ours
+    code = 1
+    try:
+        os.close(alive)
+        os.close(ours)
+        code = 0 if _Keeping(orders).run(lambda seconds: bool(select.select([0, looked_at], [], [], seconds)[0])) else 1
+    finally:
+        os._exit(code)
+
+
+def _waited(worker: int, seconds: float) -> int:
+    """The exit code of a worker that is to end; killed when it takes too long."""
+    until = monotonic() + seconds
+    while monotonic() < until:
+        pid, status = os.waitpid(worker, os.WNOHANG)
+        if pid:
+            return os.waitstatus_to_exitcode(status) and 1
+        threading.Event().wait(0.02)
+    os.kill(worker, signal.SIGKILL)
+    os.waitpid(worker, 0)
+    return 1
 
 
 if __name__ == "__main__":

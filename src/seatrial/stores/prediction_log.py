@@ -169,7 +169,7 @@ class PredictionLog:
     fsync: "never" leaves writing to disk to the kernel: a dead process loses nothing, a power failure or a dead
         kernel the last seconds. "group" syncs in the background every 50 ms, "always" before `append` returns.
     segment_bytes, segment_seconds: a segment that is larger or older is closed, and can then be compacted.
-    objects: where shipped records are read, and shipped to.
+    objects: where shipped records are read. ships: whether a keeper ships there what is written here.
     when_full: whether a server answers when this log does not take the answer's rows; what it answered so is counted
         in `unlogged`.
     """
@@ -182,10 +182,12 @@ class PredictionLog:
         segment_bytes: int = 32 * 2**20,
         segment_seconds: float = 60.0,
         objects: ObjectStore | None = None,
+        ships: bool = True,
         when_full: WhenFull = "refuse",
     ) -> None:
         self.root = root
         self.objects = objects
+        self.ships = ships and objects is not None
         self.when_full = when_full
         self._fsync = fsync
         self._segment_bytes = segment_bytes

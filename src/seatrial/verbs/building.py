@@ -55,6 +55,7 @@ if TYPE_CHECKING:
     from seatrial.registry.mlflow import Mirrored
     from seatrial.releases.build import Built
     from seatrial.releases.manifest import Manifest
+    from seatrial.serving.place import Place
     from seatrial.serving.predictor import Answer, Draft
     from seatrial.serving.service import Service
     from seatrial.stores.metadata import MetadataStore
@@ -892,16 +893,24 @@ class Building(Nouns):
         host: str = "127.0.0.1",
         port: int = 8000,
         replay: bool = False,
+        workers: int = 1,
+        memory_budget: str | None = None,
         on_ready: Callable[[str], None] | None = None,
     ) -> None:
-        """Answer predictions over HTTP until SIGTERM or SIGINT. replay: requests may carry their own `at`."""
-        from seatrial.serving.service import run
+        """Answer predictions over HTTP until SIGTERM or SIGINT. replay: requests may carry their own `at`.
 
+        workers: processes; more than one are forked, so call it from the main thread of a process without others.
+        memory_budget: what loaded models may take in all workers together, for example "512MiB"; what was asked least
+        recently is let go and loaded again when it is asked.
+        """
+        from seatrial.serving.on_demand import parse_memory
+        from seatrial.serving.workers import serve
+
+        budget = None if memory_budget is None else parse_memory(memory_budget) // workers
         self._reconcile_or_warn()
-        service = self._service(replay=replay)
-        service.refresh()
-        with self.keeping_log(service.metrics.registry):
-            run(service, host=host, port=port, started=on_ready or _nobody)
+        make = partial(self._service, replay=replay, memory_budget=budget)
+        with self.keeping_log():
+            serve(make, workers=workers, host=host, port=port, started=on_ready or _nobody)
 
     def reconcile(self) -> list[str]:
         """Bring metadata and route files together: roll-backs that were made while the metadata store was away are
@@ -1432,7 +1441,14 @@ class Building(Nouns):
             )
         return declared.deployments.get(names[0]) or Deployment(name)
 
-    def _service(self, *, replay: bool, only: Sequence[str] | None = None) -> Service:
+    def _service(
+        self,
+        place: Place | None = None,
+        *,
+        replay: bool,
+        only: Sequence[str] | None = None,
+        memory_budget: int | None = None,
+    ) -> Service:
         from seatrial.releases.keyring import WatchedKeys
         from seatrial.serving.service import load
 
@@ -1446,6 +1462,8 @@ class Building(Nouns):
             replay=replay,
             now_us=machine_us if isinstance(self.clock, MachineClock) else lambda: self.now_us,
             only=only,
+            place=place,
+            memory_budget=memory_budget,
         )
 
 

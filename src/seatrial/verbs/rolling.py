@@ -104,14 +104,14 @@ def _analysis(workspace: Workspace, deployment: Deployment, rollout: Rollout, sa
         raise declared_anew(deployment, rollout)
     now_us = workspace.now_us
     window = Window(rollout.since_us + TAKE_UP_US, max(now_us, rollout.since_us + TAKE_UP_US + 1))
-    log = workspace.log.failures
-    arms = []
-    for release in (rollout.live, rollout.new):
-        shadow = isinstance(strategy, Shadow) and release == rollout.new
-        name = deployment.name + SHADOW if shadow else deployment.name
-        failed = log.count(window=window, deployment=name, release=release)
-        arms.append(_answers(sampled(window, name), release, failed))
-    live, new = arms
+    failures = workspace.log.failures
+    of_new = deployment.name + SHADOW if isinstance(strategy, Shadow) else deployment.name
+    samples = {name: sampled(window, name) for name in {deployment.name, of_new}}
+    known = {name: _losses(sample) for name, sample in samples.items()}
+    live, new = (
+        _answers(samples[name], known[name], release, failures.count(window=window, deployment=name, release=release))
+        for name, release in ((deployment.name, rollout.live), (of_new, rollout.new))
+    )
     return analyse(
         strategy,
         rollout.share,
@@ -129,7 +129,7 @@ def _losses(sample: Sample) -> NDArray[np.float64]:
     return losses(sample.task, sample.label_values(), sample.scores())
 
 
-def _answers(sample: Sample, release: str, failed: int) -> Answers:
+def _answers(sample: Sample, loss: NDArray[np.float64], release: str, failed: int) -> Answers:
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -140,6 +140,6 @@ def _answers(sample: Sample, release: str, failed: int) -> Answers:
         latency_ms=pc.fill_null(rows["latency_ms"], 0.0).to_numpy(),
         degraded=pc.fill_null(rows["degraded"], False).to_numpy(zero_copy_only=False).astype(bool),
         score=sample.scores()[of_arm],
-        loss=_losses(sample)[of_arm],
+        loss=loss[of_arm],
         failed=failed,
     )
