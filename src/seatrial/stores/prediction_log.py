@@ -476,6 +476,14 @@ class PredictionLog:
             except FileNotFoundError:
                 continue
 
+    def fresh(self) -> int:
+        """How many records are not compacted yet."""
+        while True:
+            try:
+                return sum(self._count(name) for name in self._uncompacted())
+            except FileNotFoundError:
+                continue
+
     def _count(self, name: str) -> int:
         found, offset = self._counted.get(name, (0, 0))
         with (self._segments / name).open("rb") as file:
