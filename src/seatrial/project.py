@@ -1056,9 +1056,10 @@ class Project(Building):
     def explain(self, id: str, *, progress: Progress | None = None) -> Explained:
         """One prediction, by its id or its request's: inputs as served and recomputed, replays, approvals, lineage."""
         from seatrial.governance.explain import Explained, inputs_of, replay
+        from seatrial.verbs.predictions import looked_up
 
-        found = self.log.find(id)
-        lineage = self.lineage(id)
+        found = looked_up(self, id, by="explain")
+        lineage = self._lineage_of(id, found)
         if not found:
             raise UsageError(f"'{id}' is no prediction.", expected="A prediction's or a request's id is expected.")
         row = found[0]

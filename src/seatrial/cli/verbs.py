@@ -381,7 +381,8 @@ def serve(
                 place=place,
             )
 
-        serve(make, workers=workers, host=host, port=port, started=ready)
+        with project.keeping_log():
+            serve(make, workers=workers, host=host, port=port, started=ready)
 
 
 @verb("predict")

@@ -36,13 +36,15 @@ from seatrial.serving.metrics import SAMPLED, Counted, Metrics
 from seatrial.serving.requests import Request, RequestReader
 from seatrial.serving.row import row_encoder
 from seatrial.stores.online import OnlineStore, OnlineStoreDamaged, OnlineStoreTooNew, OnlineStoreUnavailable
-from seatrial.stores.prediction_log import SHADOW, LoggedPrediction, LogSchema, PredictionLog, log_schema
+from seatrial.stores.prediction_log import SHADOW, LoggedPrediction, LogSchema, LogUnwritable, PredictionLog, log_schema
 from seatrial.stores.routes import SHADOW_ARM, Default, OnStoreFailure
 
 Score = Callable[[Any], NDArray[np.floating[Any]]]
 """Rows (`core.signature.Rows`) -> n probabilities of the positive class, n values, or [n, C] of classes."""
 
 ONLINE_STORE = "online_store"
+PREDICTION_LOG = "prediction_log"
+"""What stands in `degraded` of an answer that was given without it."""
 _LOGGER = logging.getLogger("seatrial.serving")
 
 
@@ -255,6 +257,7 @@ class Predictor:
         self._log = log
         self._metrics = metrics
         self._model = shares[0].release.model
+        self._log_failure = ""
         self._latency = metrics.of_deployment(deployment, self._arms[0].release.model)
         self._now_us = now_us
         self._encode = msgspec.json.Encoder().encode
@@ -344,6 +347,23 @@ class Predictor:
         if self._log is not None and error.http_status >= 500:
             self._log.failures.add(self.deployment, error.http_status, self._now_us(), release)
         return problem(error)
+
+    def unlogged(self, draft: Draft, error: LogUnwritable) -> Answer:
+        """The answer of a draft whose rows the log did not take, counted, "prediction_log" among what was degraded."""
+        if not draft.rows or self._log is None:
+            self.count(draft, monotonic())
+            return draft.answer
+        if self._log_failure != error.found:
+            self._log_failure = error.found
+            _LOGGER.warning("model '%s': answers leave without a row in the log: %s", self._model, error.found)
+        for schema, row in draft.rows:
+            self._log.unlogged.add(schema.deployment, draft.answer.status, row.at_us, schema.release)
+        for counted, rows in draft.counts:
+            self._metrics.unlogged(counted.model, counted.version, rows)
+        self.count(draft, monotonic())
+        body = msgspec.json.decode(draft.answer.body)
+        body["degraded"] = [*body.get("degraded", ()), PREDICTION_LOG]
+        return draft.answer._replace(body=msgspec.json.encode(body))
 
     def _answer_one(self, arm: _Arm, request: Request, caller: str, start: float) -> Draft:
         """The short way for what most requests are: one row, one arm."""
@@ -497,7 +517,8 @@ def _told(error: Exception) -> SeatrialError:
 def finish(log: PredictionLog | None, drafts: Sequence[Draft]) -> list[Answer]:
     """Log the rows of all drafts by one write and count them; from here on their answers may leave. Never raises.
 
-    When the log does not take the rows none of these answers leaves: each becomes the same problem.
+    When the log does not take the rows none of these answers leaves: each becomes the same problem. Where the log's
+    policy is to serve all the same they leave, flagged and counted.
     """
     if log is not None:
         rows = drafts[0].rows if len(drafts) == 1 else [row for draft in drafts for row in draft.rows]
@@ -505,6 +526,8 @@ def finish(log: PredictionLog | None, drafts: Sequence[Draft]) -> list[Answer]:
             if rows:
                 log.append_all(rows)
         except Exception as error:
+            if isinstance(error, LogUnwritable) and log.when_full == "serve_unlogged":
+                return [draft.predictor.unlogged(draft, error) if draft.predictor else draft.answer for draft in drafts]
             if not isinstance(error, SeatrialError):
                 _LOGGER.exception("answers could not be logged")
                 error = ServerFailed("the server failed at this request.")

@@ -35,6 +35,7 @@ from seatrial.serving.predictor import Predictor, Release, Share, StoreDown
 from seatrial.serving.release import open_release
 from seatrial.serving.stored import StoredPrediction
 from seatrial.serving.stored import read as read_stored
+from seatrial.serving.unshipped import Unshipped
 from seatrial.serving.watched_store import WatchedStore
 from seatrial.stores.online import OnlineStore, OnlineStoreDamaged, OnlineStoreTooNew, OnlineStoreUnavailable
 from seatrial.stores.prediction_log import PredictionLog
@@ -152,6 +153,8 @@ class Service:
         self._refuse_distrusted = refuse_distrusted
         self.online = None if online is None else WatchedStore(online, self._settle)
         self.log = self.metrics.log = log
+        if log is not None and log.ships:
+            self.metrics.registry.register(Unshipped(log))
         self._replay = replay
         self._now_us = now_us
         self._max_rows = max_rows

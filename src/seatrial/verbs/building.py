@@ -911,7 +911,8 @@ class Building(Nouns):
         budget = None if memory_budget is None else parse_memory(memory_budget) // workers
         self._reconcile_or_warn()
         make = partial(self._service, replay=replay, memory_budget=budget)
-        serve(make, workers=workers, host=host, port=port, started=on_ready or _nobody)
+        with self.keeping_log():
+            serve(make, workers=workers, host=host, port=port, started=on_ready or _nobody)
 
     def reconcile(self) -> list[str]:
         """Bring metadata and route files together: roll-backs that were made while the metadata store was away are
