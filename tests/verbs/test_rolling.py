@@ -12,7 +12,9 @@ import pytest
 
 from seatrial import Project
 from seatrial.cli.door import run
+from seatrial.core.windows import Window
 from seatrial.deployment.rollout import DeclaredAnew, NoReason, NoRollout, NoShadow, RolloutUnderWay, check_shadow
+from seatrial.serving import batch
 from seatrial.testing import FakeClock
 from tests.journeys.worlds import served
 from tests.worlds import edit, write_project
@@ -134,9 +136,15 @@ def test_the_terminal_says_how_it_stands_and_what_was_done(trained, monkeypatch,
     world, (first, second, _) = trained
     with world.project() as project:
         other = second if shares(project) == {first: 100.0} else first
-        project.deploy("late", release=other)
-    world.ask(2400)
     monkeypatch.chdir(world.folder)
+    ends = (world.clock.now() + DAY).isoformat().replace("+00:00", "Z")
+    assert run(["--at", world.clock.now().isoformat(), "deploy", "--release", other]) == 0
+    told = capsys.readouterr().out
+    assert f"takes 10 % of the traffic ({other})" in told
+    assert f"until {ends} at least, and 100 answers" in told
+    assert "While nobody runs it the new release will stay at 10 %, even if it does harm." in told
+    assert told.endswith("Next: seatrial deployments advance late --watch\n")
+    world.ask(2400)
     at = ["--at", world.clock.now().isoformat()]
     assert run([*at, "deployments", "status"]) == 0
     shown = capsys.readouterr().out
@@ -258,3 +266,28 @@ def test_one_that_cannot_score_the_same_requests_is_refused(shadowed):
     body["manifest"]["model_format"] = "skops"
     with pytest.raises(NoShadow, match="a process of its own"):
         check_shadow(replace(live, body=body), live)
+
+
+def test_what_is_scored_in_batch_meanwhile_is_nobodys_answer(trained):
+    world, releases = trained
+    with world.project() as project:
+        if len(shares(project)) > 1:
+            project.rollback("late")
+        (live,) = shares(project)
+        project.deploy("late", release=next(one for one in releases if one != live))
+        world.clock.advance("1m")
+        assert scored(project, live, rows=50) == 50
+        assert len(project.log.rows(deployment="late", window=Window(project.now_us, project.now_us + 1))) == 50
+        world.clock.advance("1m")
+        assert project.deployment_status("late").analysis.rows == {"live": 0, "new": 0}
+        project.rollback("late")
+
+
+def scored(project, release, *, rows):
+    """How many rows a release scored in batch, as of now."""
+    bundle = project._bundle(project.record(release))
+    table = project._inputs.rows(project.definitions.model("late"))[0].slice(0, rows)
+    return batch.keep(
+        project.log, bundle, table, batch.score(bundle, table), at_us=[project.now_us] * rows,
+        request_ids=[str(one) for one in range(rows)], deployment="late", caller="somebody",
+    )  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from seatrial.cli.render import Block, Line, Plain, Style, Table, shown
@@ -10,15 +11,30 @@ MARK = {"crossed": "✗", "fine": "✓", "open": "·", "not measured": "·"}
 COLOUR: dict[str, Style] = {"advance": "green", "hold": "", "roll back": "red", "keep the live release": ""}
 
 
+def begun(done: Plain) -> list[Block]:
+    """A rollout has begun: who has which share, what the first step needs, and that nothing moves by itself."""
+    name, share = done["deployment"], done["share"]
+    takes = f"takes {share:g} % of the traffic" if share else "scores in the shadow"
+    stays = f"stay at {share:g} %" if share else "stay in the shadow"
+    return [
+        Line(f"✓ {name}: version {done['version']} {takes} ({done['live']}).", "green"),
+        Line(f"  Live        {done['previous']}, with the {'rest' if share else 'answers'}"),
+        Line(f"  Generation  {done['generation']}, {done['strategy'].replace('_', '-')}"),
+        Line(f"  Steps       {_strip(done['strategy'], done['steps'], 0)}"),
+        Line(f"  This one    until {done['step_ends']} at least, and {done['min_rows']:,} answers of the new release"),
+        Line("  Who moves   `seatrial deployments advance` alone: it judges the step, and takes the next one or goes"),
+        Line(f"              back. While nobody runs it the new release will {stays}, even if it does harm."),
+        Line(f"Next: seatrial deployments advance {name} --watch"),
+    ]
+
+
 def status(thing: Plain) -> list[Block]:
     """Where a rollout stands; without one, what to do to begin it."""
     rollout, analysis = thing["rollout"], thing["analysis"]
     if rollout is None or analysis is None:
         blocks: list[Block] = [Line(f"{thing['deployment']}: no rollout is under way.", "bold")]
         return blocks + _looks(thing["history"])
-    percents = [f"{step:g} %" if step else "in the shadow" for step in rollout["steps"]]
-    percents[rollout["step"]] = f"[{percents[rollout['step']]}]"
-    steps = " → ".join(percents if rollout["strategy"] == "canary" else [*percents, "100 %"])
+    steps = _strip(rollout["strategy"], rollout["steps"], rollout["step"])
     kind = {"ab_test": "A/B test"}.get(rollout["strategy"], rollout["strategy"])
     return [
         Line(f"{thing['deployment']}: {kind} of {rollout['new']} against {rollout['live']}", "bold"),
@@ -44,6 +60,13 @@ def moved(thing: Plain) -> list[Block]:
         *_evidence(analysis),
         Line(f"  Kept as   {thing['look']}"),
     ]
+
+
+def _strip(strategy: str, steps: Sequence[float], present: int) -> str:
+    """The steps of a rollout, the present one in brackets."""
+    percents = [f"{step:g} %" if step else "in the shadow" for step in steps]
+    percents[present] = f"[{percents[present]}]"
+    return " → ".join(percents if strategy == "canary" else [*percents, "100 %"])
 
 
 def _evidence(analysis: Plain) -> list[Block]:

@@ -159,6 +159,19 @@ def begin(
     return _give(decider, deployment, rollout, live, new, expected=expected, reason=reason, event="deploy")
 
 
+def first_step(deployment: Deployment, deployed: Deployed) -> dict[str, Any]:
+    """What to tell of a rollout that has just begun; nothing where all of the traffic moved at once."""
+    rollout, strategy = rollout_of(deployed), deployment.strategy
+    if rollout is None or not isinstance(strategy, STEPWISE):
+        return {}
+    return {
+        "share": rollout.share,
+        "steps": list(rollout.steps),
+        "step_ends": iso(from_us(rollout.since_us + strategy.hold_us)),
+        "min_rows": strategy.min_rows,
+    }
+
+
 def decide(
     decider: Decider,
     deployment: Deployment,

@@ -11,9 +11,10 @@ from seatrial.core.windows import Window
 from seatrial.deployment.analysis import TAKE_UP_US, Analysis, Answers, analyse
 from seatrial.deployment.definition import STEPWISE, Deployment, Shadow
 from seatrial.deployment.deploy import Deployed, live, nothing_deployed
-from seatrial.deployment.rollout import NEW, Decider, Rollout, decide, declared_anew, no_rollout, rollout_of
+from seatrial.deployment.rollout import LIVE, NEW, Decider, Rollout, decide, declared_anew, no_rollout, rollout_of
 from seatrial.stats.metrics import losses
 from seatrial.stores.prediction_log import SHADOW
+from seatrial.stores.routes import SHADOW_ARM
 
 if TYPE_CHECKING:
     import numpy as np
@@ -133,7 +134,9 @@ def _answers(sample: Sample, loss: NDArray[np.float64], release: str, failed: in
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    of_arm = pc.equal(sample.rows["release"], release).to_numpy(zero_copy_only=False).astype(bool)
+    arms = pa.array([LIVE, NEW, SHADOW_ARM])  # what was scored in batch, or for a bundle, was answered to nobody
+    asked = pc.and_(pc.equal(sample.rows["release"], release), pc.is_in(sample.rows["arm"], value_set=arms))
+    of_arm = asked.to_numpy(zero_copy_only=False).astype(bool)
     rows = sample.rows.filter(pa.array(of_arm))
     return Answers(
         at_us=sample.at_us()[of_arm],
