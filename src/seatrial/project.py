@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing, suppress
 from functools import cached_property, partial
 from pathlib import Path
@@ -828,6 +828,24 @@ class Project(Building):
             follow(self, self.metadata)
             self._end_rollout(deployment.model, done)
         return moved
+
+    def deployment_watch(
+        self,
+        name: str | None = None,
+        *,
+        every: str = "5m",
+        told: Callable[[Moved | SeatrialError], None],
+        wait: Callable[[float], bool],
+    ) -> Moved | None:
+        """`deployment_advance` again and again until the rollout is over; the last look, or None when there was none.
+
+        every: how long between two looks. told: each look, or why there was none: a store was away, or somebody else
+        decided meanwhile. wait: waits so many seconds; False when no more looks are wanted.
+        Raises Watched when another process of this host does the same, BadPace, and what `deployment_advance` raises.
+        """
+        from seatrial.verbs import rolling
+
+        return rolling.watch(self, self._deployment(name), self.deployment_advance, every, told, wait)
 
     def _end_rollout(self, model: str, done: Decided) -> None:
         """End the proposal whose challenger has all of the traffic now, or lost what it had."""

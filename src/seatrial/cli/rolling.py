@@ -3,9 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from time import sleep
+from typing import TYPE_CHECKING, Any
 
-from seatrial.cli.render import Block, Line, Plain, Style, Table, shown
+import msgspec
+
+from seatrial.cli.render import Block, Line, Plain, Style, Table, plain, shown
+from seatrial.core.clock import monotonic
+from seatrial.core.errors import SeatrialError
+
+if TYPE_CHECKING:
+    from seatrial.cli.door import Invocation
+    from seatrial.project import Project
+    from seatrial.verbs.rolling import Moved
 
 MARK = {"crossed": "✗", "fine": "✓", "open": "·", "not measured": "·"}
 COLOUR: dict[str, Style] = {"advance": "green", "hold": "", "roll back": "red", "keep the live release": ""}
@@ -60,6 +70,41 @@ def moved(thing: Plain) -> list[Block]:
         *_evidence(analysis),
         Line(f"  Kept as   {thing['look']}"),
     ]
+
+
+def watch(call: Invocation, project: Project, name: str | None, every: str) -> None:
+    """Look at a rollout until it is over or somebody says stop: a line for each look."""
+    from seatrial.cli import streams, talk
+    from seatrial.cli.verbs import until_told_to_stop
+
+    def told(look: Moved | SeatrialError) -> None:
+        if isinstance(look, SeatrialError):
+            talk.say(f"No look: {look.found} The next one is in {every}.")
+            return
+        with streams.answering():
+            print(msgspec.json.encode(look).decode() if call.json else line(plain(look)))
+
+    with until_told_to_stop() as stopped:
+
+        def wait(seconds: float) -> bool:
+            until = monotonic() + seconds
+            while not stopped() and (left := until - monotonic()) > 0:
+                sleep(min(left, 0.25))
+            return not stopped()
+
+        talk.release()
+        last = project.deployment_watch(name, every=every, told=told, wait=wait)
+    if last is None or stopped():
+        talk.say("Stopped; the rollout stays as it is until somebody advances it.")
+
+
+def line(look: Plain) -> str:
+    """One look in one line."""
+    analysis = look["analysis"]
+    return (
+        f"{analysis['as_of']}  {look['deployment']}  {analysis['verdict']}, "
+        f"{look['share']:g} % now: {' '.join(analysis['why'].split())}"
+    )
 
 
 def _strip(strategy: str, steps: Sequence[float], present: int) -> str:

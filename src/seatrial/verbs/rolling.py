@@ -7,11 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from seatrial.core.clock import FixedClock, iso
+from seatrial.core.errors import SeatrialError
 from seatrial.core.windows import Window
+from seatrial.deployment import controller
 from seatrial.deployment.analysis import TAKE_UP_US, Analysis, Answers, analyse
+from seatrial.deployment.controller import BadPace, lease, pace
 from seatrial.deployment.definition import STEPWISE, Deployment, Shadow
 from seatrial.deployment.deploy import Deployed, live, nothing_deployed
 from seatrial.deployment.rollout import LIVE, NEW, Decider, Rollout, decide, declared_anew, no_rollout, rollout_of
+from seatrial.folder.workspace import STATE
 from seatrial.stats.metrics import losses
 from seatrial.stores.prediction_log import SHADOW
 from seatrial.stores.routes import SHADOW_ARM
@@ -97,6 +102,34 @@ def move(workspace: Workspace, deployment: Deployment, sampled: Sampled) -> tupl
         ),
         done,
     )
+
+
+def watch(
+    workspace: Workspace,
+    deployment: Deployment,
+    advance: Callable[[str], Moved],
+    every: str,
+    told: Callable[[Moved | SeatrialError], None],
+    wait: Callable[[float], bool],
+) -> Moved | None:
+    """Advance the rollout every so often until it is over; see `Project.deployment_watch`."""
+    seconds = pace(every)
+    if isinstance(workspace.clock, FixedClock):
+        raise BadPace(
+            f"the time stands still at {iso(workspace.clock.now())}, and a rollout needs time.",
+            expected="Without --at the machine's clock is taken.",
+        )
+
+    def look() -> Moved:
+        moved = advance(deployment.name)
+        told(moved)
+        return moved
+
+    def over(_: Moved) -> bool:
+        return rollout_of(live(workspace.metadata, deployment.name)) is None
+
+    with lease(workspace.folder / STATE / "rollouts", deployment.name):
+        return controller.watch(look, over=over, every=seconds, wait=wait, missed=told)
 
 
 def _analysis(workspace: Workspace, deployment: Deployment, rollout: Rollout, sampled: Sampled) -> Analysis:
