@@ -288,9 +288,9 @@ def release(call: Invocation, /, name: str | None, **options: Any) -> None:
 @click.option("--at-once", is_flag=True, help="All of the traffic, without the steps of a canary; needs a reason.")
 @click.pass_obj
 def deploy(call: Invocation, model: str | None, release_id: str | None, reason: str, at_once: bool) -> None:
-    """Running services follow by themselves. With the strategy Canary() or ABTest() the release gets its first share of
-    the traffic, and `seatrial deployments advance` takes the next steps. To return to an earlier release, deploy that
-    one."""
+    """Running services follow by themselves. The first release of a deployment takes all of its traffic; a later one
+    takes 5 % of it first (unless another strategy is declared), and `seatrial deployments advance` judges and takes the
+    next steps. To return to the release that was live before, at once: `seatrial rollback`."""
     from seatrial.cli import render
 
     with call.project() as project:

@@ -201,8 +201,8 @@ class Deployment:
     """A model in service.
 
     model: the model's name. name: what callers ask for; the model's name unless given.
-    strategy: how a new release takes the traffic: `BlueGreen()`, `Canary()`, `ABTest()` or
-        `Shadow()`.
+    strategy: how a new release takes the traffic of a live one: `Canary()`, in steps of 5, 25 and 100 %, unless
+        `BlueGreen()`, `ABTest()` or `Shadow()` is given. A deployment's first release takes all of it.
     route_by: the request field by which traffic is split when there are several arms, for example a customer's
         key, so that one customer always meets the same release. Without it each request is on its own.
     on_store_failure: "refuse" answers 503 while the online store is down; "missing" answers with its features
@@ -215,7 +215,7 @@ class Deployment:
     """
 
     model: str
-    strategy: Strategy = field(default_factory=BlueGreen)
+    strategy: Strategy = field(default_factory=Canary)
     route_by: str | None = None
     name: str = ""
     on_store_failure: OnStoreFailure = "refuse"

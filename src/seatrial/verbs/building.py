@@ -815,7 +815,7 @@ class Building(Nouns):
         at_once: all of the traffic, whatever the strategy. Raises RolloutUnderWay, NoReason.
         """
         from seatrial.deployment.deploy import Traffic, deploy, live
-        from seatrial.deployment.rollout import Decider, begin, check_alone, check_shadow, is_other, rollout_of
+        from seatrial.deployment.rollout import Decider, begin, check_alone, check_shadow, first_step, is_other
         from seatrial.governance.audit import anchor
         from seatrial.verbs.custody import follow
 
@@ -858,7 +858,6 @@ class Building(Nouns):
                 expected=expected,
                 reason=reason,
             )
-        rollout = rollout_of(done)
         follow(self, self.metadata)
         self._start_mirror()
         return Deployed(
@@ -869,7 +868,7 @@ class Building(Nouns):
             previous=before.record.inputs[0] if before else None,
             strategy=deployment.strategy.kind,
             audit=anchor(self.metadata),
-            share=rollout.share if rollout else 100.0,
+            **first_step(deployment, done),
         )
 
     def _check_servable(self, release: Record, deployment: Deployment) -> None:
