@@ -152,6 +152,9 @@ class TestOnlineStore:
                 with pytest.raises(ServerUnable) as error:
                     client.predict(ROW)
                 assert error.value.facts["code"] == "serving.online_store_down"
+            assert b'seatrial_online_store_failures_total{code="online.damaged",model_name="heavy"} 2' in client.get(
+                "/metrics"
+            )
         assert said[0].count("online store online.db cannot be read") == 1
         with serving(flagging) as (client, _):
             assert client.predict(ROW)["degraded"] == ["online_store"]

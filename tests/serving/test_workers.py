@@ -11,7 +11,6 @@ import sys
 import tempfile
 import threading
 import time
-import urllib.request
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -401,25 +400,35 @@ def test_a_number_of_workers_that_makes_no_sense_is_refused(workers):
     assert error.value.exit_code == 2
 
 
-def test_any_worker_tells_the_counts_of_all_and_they_never_fall(home):
+def test_any_worker_tells_the_numbers_of_all_and_they_never_fall_when_one_is_killed(home):
     with serving(home) as server:
-        counts = []
-        for number in range(6):
-            for _ in range(20):
-                with Client(server.url) as client:
-                    client.predict(GOOD)
-            if number == 3:
-                os.kill(server.workers[0]["pid"], signal.SIGTERM)
-                server.until(lambda state: len({one["pid"] for one in state["workers"]} - {0}) == 2)
-            time.sleep(0.5)
-            counts.append(counted(server.url))
-        assert counts == [20.0 * (number + 1) for number in range(6)]
 
+        def told(name: str) -> float:
+            with Client(server.url) as client:
+                return sum(
+                    float(line.rpartition(" ")[2])
+                    for line in client.get("/metrics").decode().splitlines()
+                    if line.startswith(name) and line[len(name)] in " {"
+                )
 
-def counted(url: str) -> float:
-    with urllib.request.urlopen(f"{url}/metrics", timeout=30) as answer:
-        lines = answer.read().decode().splitlines()
-    return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith("model_predictions_total{"))
+        asking = callers(server.url)
+        enough(asking)
+        seen = [told("model_predictions_total")]
+        os.kill(server.workers[0]["pid"], signal.SIGKILL)
+        while told("seatrial_worker_restarts_total") < 1:
+            seen.append(told("model_predictions_total"))
+        server.until(lambda state: state["workers"][0]["accepting"])
+        enough(asking)
+        answered, _ = end(asking)
+        time.sleep(0.5)  # more than twice what passes before a worker's numbers are written
+        seen += [told("model_predictions_total") for _ in range(8)]
+        assert seen == sorted(seen)
+        assert len(set(seen[-8:])) == 1
+        assert seen[-1] <= sum(server.logged().values())
+        assert told("seatrial_workers") == 2
+        assert told("seatrial_worker_restarts_total") == 1
+        assert told("seatrial_ready") == 1
+        assert len(answered) > 0
 
 
 def test_connections_that_come_together_are_shared_out(home):

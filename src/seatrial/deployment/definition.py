@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Literal
 
 from seatrial.core.declared import declare
 from seatrial.core.errors import UsageError
+from seatrial.core.objective import Objective
 from seatrial.core.windows import duration_us
 from seatrial.stores.routes import MOST_CACHED, Default, OnStoreFailure
 
@@ -200,8 +201,8 @@ class Deployment:
     """A model in service.
 
     model: the model's name. name: what callers ask for; the model's name unless given.
-    strategy: how a new release takes the traffic: `BlueGreen()`, `Canary()`, `ABTest()` or
-        `Shadow()`.
+    strategy: how a new release takes the traffic of a live one: `Canary()`, in steps of 5, 25 and 100 %, unless
+        `BlueGreen()`, `ABTest()` or `Shadow()` is given. A deployment's first release takes all of it.
     route_by: the request field by which traffic is split when there are several arms, for example a customer's
         key, so that one customer always meets the same release. Without it each request is on its own.
     on_store_failure: "refuse" answers 503 while the online store is down; "missing" answers with its features
@@ -210,13 +211,15 @@ class Deployment:
         among them is missing.
     cache: how many scores to keep, by release and by what the model was given after look-up, so that the same inputs
         are not scored twice; 0: none. It pays for a model that is slow, asked again and again for the same.
+    objective: what the deployment promises; its alerts and dashboard are made of it (`seatrial export prometheus`).
     """
 
     model: str
-    strategy: Strategy = field(default_factory=BlueGreen)
+    strategy: Strategy = field(default_factory=Canary)
     route_by: str | None = None
     name: str = ""
     on_store_failure: OnStoreFailure = "refuse"
+    objective: Objective = field(default_factory=Objective)
     defaults: Mapping[str, Default] = field(default_factory=dict, hash=False)
     cache: int = 0
 
@@ -244,6 +247,11 @@ class Deployment:
             raise BadDeployment(
                 f"deployment '{self.name}' has cache={self.cache!r}.",
                 expected=f"A number of scores to keep, from 0 to {MOST_CACHED:,}, is expected.",
+            )
+        if not isinstance(self.objective, Objective):
+            raise BadDeployment(
+                f"deployment '{self.name}' has {type(self.objective).__name__} as its objective.",
+                expected="Objective(availability=0.999, latency_ms=50, share=0.99) is expected.",
             )
         declare(self)
 

@@ -9,6 +9,7 @@ problem documents (RFC 9457) on every route; none repeats any part of the input.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -19,6 +20,7 @@ import seatrial
 from seatrial.core.errors import SeatrialError, Unavailable, UsageError, listed
 from seatrial.core.types import Field
 from seatrial.serving import pages
+from seatrial.serving.doors import door, through
 from seatrial.serving.metrics import CONTENT_TYPE
 from seatrial.serving.predictor import Answer, Draft, Predictor, ServerFailed, finish, problem, shadow
 from seatrial.serving.waiting import Waiting
@@ -46,6 +48,7 @@ SLOW_SECONDS = 20.0
 PROBLEM = b"application/problem+json"
 JSON = b"application/json"
 _CLOSE = (b"connection", b"close")
+_LOGGER = logging.getLogger("seatrial.serving")
 
 
 class BodyTooLarge(UsageError):
@@ -135,25 +138,29 @@ class Front:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
-            path: str = scope["path"]
-            if self.platform is not None and path in (self.platform.health, self.platform.predict):
-                await self._for_platform(self.platform, scope, receive, send)
-            elif path == "/predict":
-                await self._predict(scope, receive, send, None)
-            elif path.startswith("/models/") and path.endswith("/predict"):
-                await self._predict(scope, receive, send, path[8:-8])
-            elif path == "/invocations":
-                await self._invoke(scope, receive, send, None)
-            elif path.startswith("/models/") and path.endswith("/invocations"):
-                await self._invoke(scope, receive, send, path[8:-12])
-            elif path == "/v2" or path.startswith("/v2/"):
-                await self.open_inference(scope, receive, send)
-            else:
-                await self.others(scope, receive, send)
+            came_by = door(scope["path"], None if self.platform is None else self.platform.predict)
+            await through(came_by, self.service.metrics, self._answer, scope, receive, send)
         elif scope["type"] == "lifespan":
             await self._live(receive, send)
         else:  # a web socket: nothing here speaks it
             await send({"type": "websocket.close", "code": 1003})
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        path: str = scope["path"]
+        if self.platform is not None and path in (self.platform.health, self.platform.predict):
+            await self._for_platform(self.platform, scope, receive, send)
+        elif path == "/predict":
+            await self._predict(scope, receive, send, None)
+        elif path.startswith("/models/") and path.endswith("/predict"):
+            await self._predict(scope, receive, send, path[8:-8])
+        elif path == "/invocations":
+            await self._invoke(scope, receive, send, None)
+        elif path.startswith("/models/") and path.endswith("/invocations"):
+            await self._invoke(scope, receive, send, path[8:-12])
+        elif path == "/v2" or path.startswith("/v2/"):
+            await self.open_inference(scope, receive, send)
+        else:
+            await self.others(scope, receive, send)
 
     @property
     def others(self) -> FastAPI:
@@ -185,7 +192,7 @@ class Front:
         if self._turn is None:
             from seatrial.serving.protocol import Turn
 
-            self._turn = Turn(loop, self.service.log)
+            self._turn = Turn(loop, self.service.log, self.service.metrics)
         return self._turn
 
     async def _predict(self, scope: Scope, receive: Receive, send: Send, name: str | None) -> None:
@@ -205,7 +212,8 @@ class Front:
         from seatrial.serving import invocations
 
         kind = header(scope, b"content-type").decode("latin-1")
-        await self._translated(scope, receive, send, name, partial(invocations.read, kind), invocations.refused)
+        read = partial(invocations.read, kind)
+        await self._translated(scope, receive, send, name, read, invocations.refused, kind=JSON)
 
     async def _for_platform(self, platform: Platform, scope: Scope, receive: Receive, send: Send) -> None:
         """The same in the form of the platform whose container this is, and whether it is ready."""
@@ -221,22 +229,31 @@ class Front:
             await _send(send, problem(MethodNotAllowed("predictions are asked for with POST.", state="")))
 
     async def _translated(
-        self, scope: Scope, receive: Receive, send: Send, name: str | None, read: Read, refused: Refused
+        self,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        name: str | None,
+        read: Read,
+        refused: Refused,
+        *,
+        kind: bytes = PROBLEM,
     ) -> None:
-        """A prediction that is asked for in another form. refused: a problem in that form."""
+        """A prediction that is asked for in another form. refused, kind: a problem in that form, and its media type."""
         body = None
         try:
             caller, body = await self.asked(scope, receive)
             if body is None:  # the caller went away
                 return
             asked, answered = read(body, self.service.predictor(name).reader.fields)
-        except SeatrialError as error:
-            self.service.metrics.failed("", error.code, status=error.http_status)
-            await _send(send, refused(problem(error)), close=body is None)
+        except Exception as error:
+            told = foreseen(error)
+            self.service.metrics.failed("", told.code, status=told.http_status)
+            await _send(send, refused(problem(told)), kind=kind, close=body is None)
             return
         draft = await self._draft(name, asked, caller)
         answer = finish(self.service.log, [draft])[0]
-        await _send(send, answered(answer) if answer.status == 200 else refused(answer))
+        await _send(send, answered(answer) if answer.status == 200 else refused(answer), kind=kind)
         shadow([draft])
 
     async def asked(self, scope: Scope, receive: Receive, *, compressed: bool = False) -> tuple[str, bytes | None]:
@@ -290,6 +307,27 @@ class Front:
         await send({"type": "lifespan.shutdown.complete"})
 
 
+def foreseen(error: Exception) -> SeatrialError:
+    """What a caller is told of an error; the trace of an unforeseen one goes to the server's log."""
+    if isinstance(error, SeatrialError):
+        return error
+    _LOGGER.error("a request could not be answered", exc_info=error)
+    return ServerFailed("the server failed at this request.")
+
+
+def in_form(path: str, answer: Answer) -> tuple[Answer, bytes]:
+    """A problem as it is told at the door with this path, and its media type."""
+    if path == "/v2" or path.startswith("/v2/"):
+        from seatrial.serving import open_inference
+
+        return Answer(*open_inference.refused(answer)[:2]), JSON
+    if path.endswith("/invocations"):
+        from seatrial.serving import invocations
+
+        return invocations.refused(answer), JSON
+    return answer, PROBLEM
+
+
 def header(scope: Scope, name: bytes) -> bytes:
     """The value of a request's header, the first if it comes several times; empty when there is none."""
     return next((value for given, value in scope["headers"] if given == name), b"")
@@ -334,10 +372,11 @@ def body_too_slow(seconds: float) -> BodyTooSlow:
     )
 
 
-async def _send(send: Send, answer: Answer, *, close: bool = False) -> None:
+async def _send(send: Send, answer: Answer, *, kind: bytes = PROBLEM, close: bool = False) -> None:
+    """kind: the media type of what is no prediction."""
     body = answer.body
     headers = [
-        (b"content-type", JSON if answer.status == 200 else PROBLEM),
+        (b"content-type", JSON if answer.status == 200 else kind),
         (b"content-length", str(len(body)).encode()),
     ]
     if answer.retry_after:
@@ -385,6 +424,15 @@ def application(service: Service) -> FastAPI:
     @app.get("/metrics", summary="Metrics for Prometheus.", response_model=None)
     def metrics() -> Response:
         return Response(service.metrics.render(), headers={"content-type": CONTENT_TYPE})
+
+    @app.get("/predictions/{model}/{key:path}", summary="What a batch said of a key last.", response_model=None)
+    def stored(model: str, key: str) -> Response:
+        try:
+            found, age = service.stored(model, key)
+        except SeatrialError as error:
+            service.metrics.failed("", error.code, status=error.http_status)
+            return refusal(error)
+        return json(msgspec.structs.asdict(found) | {"age_seconds": round(age, 3)})
 
     @app.get("/openapi.json", summary="This document.", response_model=None)
     def openapi() -> Response:

@@ -32,17 +32,19 @@ from seatrial.releases.runtime import MissingNotAccepted, ScoreNotFinite
 from seatrial.releases.supervised import START_SECONDS, ChildRestarting, died_twice
 from seatrial.serving.cache import ScoreCache
 from seatrial.serving.defaults import check_defaults
-from seatrial.serving.metrics import Counted, Metrics
+from seatrial.serving.metrics import SAMPLED, Counted, Metrics
 from seatrial.serving.requests import Request, RequestReader
 from seatrial.serving.row import row_encoder
 from seatrial.stores.online import OnlineStore, OnlineStoreDamaged, OnlineStoreTooNew, OnlineStoreUnavailable
-from seatrial.stores.prediction_log import SHADOW, LoggedPrediction, LogSchema, PredictionLog, log_schema
+from seatrial.stores.prediction_log import SHADOW, LoggedPrediction, LogSchema, LogUnwritable, PredictionLog, log_schema
 from seatrial.stores.routes import SHADOW_ARM, Default, OnStoreFailure
 
 Score = Callable[[Any], NDArray[np.floating[Any]]]
 """Rows (`core.signature.Rows`) -> n probabilities of the positive class, n values, or [n, C] of classes."""
 
 ONLINE_STORE = "online_store"
+PREDICTION_LOG = "prediction_log"
+"""What stands in `degraded` of an answer that was given without it."""
 _LOGGER = logging.getLogger("seatrial.serving")
 
 
@@ -255,9 +257,12 @@ class Predictor:
         self._log = log
         self._metrics = metrics
         self._model = shares[0].release.model
+        self._log_failure = ""
         self._latency = metrics.of_deployment(deployment, self._arms[0].release.model)
         self._now_us = now_us
         self._encode = msgspec.json.Encoder().encode
+        self._unwatched = 1  # until a request has its stages timed: the first, then one in SAMPLED
+        self._spare: Predictor | None = None
 
     @property
     def cached(self) -> dict[str, int] | None:
@@ -283,6 +288,9 @@ class Predictor:
         since: the monotonic instant at which the request was complete; now by default.
         wait: for a process that is started again; otherwise ChildRestarting is raised then.
         """
+        self._unwatched -= 1
+        if not self._unwatched:
+            return self._watched().draft(body, caller, since=since, wait=wait)
         start = monotonic() if since is None else since
         try:
             request = self.reader.read(body)
@@ -291,6 +299,8 @@ class Predictor:
                 return self._answer_many(request, caller, start)
             return self._answer_one(arm, request, caller, start)
         except ChildRestarting as error:
+            if error.died:
+                self._metrics.child_died(self._model)
             if not wait:
                 raise
             return self._draft_again(error, body, caller, start)
@@ -298,6 +308,14 @@ class Predictor:
             return Draft(self.refuse(_told(failed.error), failed.release))
         except Exception as error:
             return Draft(self.refuse(_told(error)))
+
+    def _watched(self) -> Predictor:
+        """This predictor for one request, of which it takes the times."""
+        from seatrial.serving.stages import Watched
+
+        self._unwatched = SAMPLED
+        spare, self._spare = self._spare, None
+        return spare or Watched(self)
 
     def _draft_again(self, error: ChildRestarting, body: bytes, caller: str, start: float) -> Draft:
         deaths = 0
@@ -329,6 +347,23 @@ class Predictor:
         if self._log is not None and error.http_status >= 500:
             self._log.failures.add(self.deployment, error.http_status, self._now_us(), release)
         return problem(error)
+
+    def unlogged(self, draft: Draft, error: LogUnwritable) -> Answer:
+        """The answer of a draft whose rows the log did not take, counted, "prediction_log" among what was degraded."""
+        if not draft.rows or self._log is None:
+            self.count(draft, monotonic())
+            return draft.answer
+        if self._log_failure != error.found:
+            self._log_failure = error.found
+            _LOGGER.warning("model '%s': answers leave without a row in the log: %s", self._model, error.found)
+        for schema, row in draft.rows:
+            self._log.unlogged.add(schema.deployment, draft.answer.status, row.at_us, schema.release)
+        for counted, rows in draft.counts:
+            self._metrics.unlogged(counted.model, counted.version, rows)
+        self.count(draft, monotonic())
+        body = msgspec.json.decode(draft.answer.body)
+        body["degraded"] = [*body.get("degraded", ()), PREDICTION_LOG]
+        return draft.answer._replace(body=msgspec.json.encode(body))
 
     def _answer_one(self, arm: _Arm, request: Request, caller: str, start: float) -> Draft:
         """The short way for what most requests are: one row, one arm."""
@@ -482,7 +517,8 @@ def _told(error: Exception) -> SeatrialError:
 def finish(log: PredictionLog | None, drafts: Sequence[Draft]) -> list[Answer]:
     """Log the rows of all drafts by one write and count them; from here on their answers may leave. Never raises.
 
-    When the log does not take the rows none of these answers leaves: each becomes the same problem.
+    When the log does not take the rows none of these answers leaves: each becomes the same problem. Where the log's
+    policy is to serve all the same they leave, flagged and counted.
     """
     if log is not None:
         rows = drafts[0].rows if len(drafts) == 1 else [row for draft in drafts for row in draft.rows]
@@ -490,6 +526,8 @@ def finish(log: PredictionLog | None, drafts: Sequence[Draft]) -> list[Answer]:
             if rows:
                 log.append_all(rows)
         except Exception as error:
+            if isinstance(error, LogUnwritable) and log.when_full == "serve_unlogged":
+                return [draft.predictor.unlogged(draft, error) if draft.predictor else draft.answer for draft in drafts]
             if not isinstance(error, SeatrialError):
                 _LOGGER.exception("answers could not be logged")
                 error = ServerFailed("the server failed at this request.")

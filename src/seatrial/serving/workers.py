@@ -32,6 +32,7 @@ from seatrial.core.clock import monotonic
 from seatrial.core.errors import Failed, SeatrialError, Unavailable, UsageError, counted
 from seatrial.serving import place as places
 from seatrial.serving import service as serving
+from seatrial.serving.cores import cores
 from seatrial.serving.draining import refuse_new, waiting
 from seatrial.serving.place import Beats, Place
 from seatrial.serving.service import DrainTooLong, Service, address_of, listen, run, serve_on
@@ -95,7 +96,11 @@ def serve(
     port: int = 8080,
     started: Callable[[str], None] | None = None,
 ) -> None:
-    """Serve in this process when there is one worker, which then has no place, and with `run_workers` otherwise."""
+    """Serve in this process when there is one worker, which then has no place, and with `run_workers` otherwise.
+
+    workers: 0 is one for each core that this process may use.
+    """
+    workers = workers or cores()
     if workers == 1:
         service = make(None)
         service.refresh()

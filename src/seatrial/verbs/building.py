@@ -815,7 +815,7 @@ class Building(Nouns):
         at_once: all of the traffic, whatever the strategy. Raises RolloutUnderWay, NoReason.
         """
         from seatrial.deployment.deploy import Traffic, deploy, live
-        from seatrial.deployment.rollout import Decider, begin, check_alone, check_shadow, is_other, rollout_of
+        from seatrial.deployment.rollout import Decider, begin, check_alone, check_shadow, first_step, is_other
         from seatrial.governance.audit import anchor
         from seatrial.verbs.custody import follow
 
@@ -858,7 +858,6 @@ class Building(Nouns):
                 expected=expected,
                 reason=reason,
             )
-        rollout = rollout_of(done)
         follow(self, self.metadata)
         self._start_mirror()
         return Deployed(
@@ -869,7 +868,7 @@ class Building(Nouns):
             previous=before.record.inputs[0] if before else None,
             strategy=deployment.strategy.kind,
             audit=anchor(self.metadata),
-            share=rollout.share if rollout else 100.0,
+            **first_step(deployment, done),
         )
 
     def _check_servable(self, release: Record, deployment: Deployment) -> None:
@@ -911,7 +910,8 @@ class Building(Nouns):
         budget = None if memory_budget is None else parse_memory(memory_budget) // workers
         self._reconcile_or_warn()
         make = partial(self._service, replay=replay, memory_budget=budget)
-        serve(make, workers=workers, host=host, port=port, started=on_ready or _nobody)
+        with self.keeping_log():
+            serve(make, workers=workers, host=host, port=port, started=on_ready or _nobody)
 
     def reconcile(self) -> list[str]:
         """Bring metadata and route files together: roll-backs that were made while the metadata store was away are
@@ -971,7 +971,7 @@ class Building(Nouns):
         if url is not None:
             with Client(url, caller=self.actor) as client:
                 return [
-                    client.predict(row, model=name, request_id=id, at=at, return_features=return_features)
+                    client.predict(row, model=name, request_id=id, at=at, return_features=return_features).as_dict()
                     for row, id in asked
                 ]
         self._reconcile_or_warn()
@@ -1038,7 +1038,7 @@ class Building(Nouns):
         with Client(url, caller=self.actor) as client:
             done = replay(client, deployment.name, asked, feed.up_to, progress=lambda n, of: tell("replay", n, of))
             for one, answer in done:
-                score = answer["prediction"] if declared.task == "regression" else answer["probability"]
+                score = answer.prediction if declared.task == "regression" else answer.probability
                 scores[positions[id(one)]] = score
         seconds = monotonic() - started
         labelled, metrics = measured(
