@@ -250,7 +250,7 @@ def metadata(name: str, predictor: Predictor, known: Mapping[str, Any]) -> dict[
         "inputs": [
             {
                 "name": field.name,
-                "datatype": _DATATYPES.get(field.dtype, "BYTES"),
+                "datatype": datatype_of(field),
                 "shape": [-1],
                 "parameters": {"dtype": field.dtype, "nullable": field.nullable, "optional": field.optional},
             }
@@ -285,6 +285,16 @@ def classes(predictor: Predictor) -> list[str | int]:
     """The classes of every release that answers, in the order of the columns of `probability`."""
     answering = [share.release.signature for share in predictor.shares if share.name != SHADOW_ARM]
     return list(dict.fromkeys(name for signature in answering for name in signature.classes))
+
+
+def datatype_of(field: Field) -> str:
+    """The datatype of a field's tensor."""
+    return _DATATYPES.get(field.dtype, "BYTES")
+
+
+def taken(field: Field | None) -> tuple[str, ...]:
+    """The datatypes in which a field's tensor may come; of None those of the wide one."""
+    return (*_FLOATS, *_WHOLE) if field is None else _TAKEN.get(field.dtype, ("BYTES",))
 
 
 def is_wide(fields: Sequence[Field]) -> bool:
@@ -553,11 +563,11 @@ def _rows(tensors: Sequence[_Tensor], fields: Sequence[Field], most: int) -> lis
 
 
 def _of_field(tensor: _Tensor, field: Field) -> list[Any]:
-    taken = _TAKEN.get(field.dtype, ("BYTES",))
-    if tensor.datatype not in taken:
+    kinds = taken(field)
+    if tensor.datatype not in kinds:
         raise _bad(
             f"input '{field.name}' is {tensor.datatype}.",
-            f"It is {_DATATYPES.get(field.dtype, 'BYTES')}" + (f"; {listed(taken)} are taken." if taken[1:] else "."),
+            f"It is {datatype_of(field)}" + (f"; {listed(kinds)} are taken." if kinds[1:] else "."),
         )
     if field.dtype == "int" and tensor.datatype in _FLOATS:
         return [_whole(value) for value in tensor.values]
@@ -568,8 +578,8 @@ def _of_wide(tensor: _Tensor, fields: Sequence[Field]) -> dict[str, list[Any]]:
     """The columns of a tensor [n, k], where a bool is 0 or 1."""
     if len(tensor.shape) != 2 or tensor.shape[1] != len(fields):
         raise _bad(f"input '{WIDE}' is not of shape [n, {len(fields)}].", f"Its columns are {listed(_names(fields))}.")
-    if tensor.datatype not in (*_FLOATS, *_WHOLE):
-        raise _bad(f"input '{WIDE}' is {tensor.datatype}.", f"It is FP32; {listed((*_FLOATS, *_WHOLE))} are taken.")
+    if tensor.datatype not in taken(None):
+        raise _bad(f"input '{WIDE}' is {tensor.datatype}.", f"It is FP32; {listed(taken(None))} are taken.")
     columns = {}
     for position, field in enumerate(fields):
         values = tensor.values[position :: len(fields)]
