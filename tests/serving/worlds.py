@@ -158,7 +158,7 @@ from seatrial.serving import service
 from seatrial.stores.objects import ObjectStore
 from seatrial.stores.prediction_log import PredictionLog
 home, options = Path(sys.argv[1]), json.loads(sys.argv[2])
-log = PredictionLog(home / "log")
+log = PredictionLog(home / "log", when_full=options.get("when_full", "refuse"))
 trusted = WatchedKeys(home / "keys")
 refuse = options.get("refuse_distrusted", False)
 if "bundle" in options:

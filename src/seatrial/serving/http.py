@@ -2,7 +2,7 @@
 
 One ASGI callable, `Front`, stands in front. `POST /predict` and `POST /models/NAME/predict` are answered by the
 connection itself (`serving.protocol`), or, under another server and for what the connection leaves, by `Front`, which
-waits for other processes off the event loop (`serving.queue`); the rest goes to one FastAPI application. Errors are
+waits for others off the event loop (`serving.waiting`); the rest goes to one FastAPI application. Errors are
 problem documents (RFC 9457) on every route; none repeats any part of the input.
 """
 
@@ -13,17 +13,16 @@ import logging
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
-from weakref import WeakKeyDictionary
 
 import msgspec
 
 import seatrial
 from seatrial.core.errors import SeatrialError, Unavailable, UsageError, listed
 from seatrial.core.types import Field
+from seatrial.serving.doors import door, through
 from seatrial.serving.metrics import CONTENT_TYPE
-from seatrial.serving.on_demand import Loading, resting
 from seatrial.serving.predictor import Answer, Draft, Predictor, ServerFailed, finish, problem, shadow
-from seatrial.serving.queue import Queue
+from seatrial.serving.waiting import Waiting
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -132,32 +131,35 @@ class Front:
         self.max_body = max_body
         self.slow_seconds = slow_seconds
         self._others: FastAPI | None = None
+        self._waiting = Waiting(service.online)
         self._door: Door | None = None
-        self._queues: WeakKeyDictionary[Predictor, Queue] = WeakKeyDictionary()
-        self._loading = Loading()
         self._turn: Turn | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
-            path: str = scope["path"]
-            if self.platform is not None and path in (self.platform.health, self.platform.predict):
-                await self._for_platform(self.platform, scope, receive, send)
-            elif path == "/predict":
-                await self._predict(scope, receive, send, None)
-            elif path.startswith("/models/") and path.endswith("/predict"):
-                await self._predict(scope, receive, send, path[8:-8])
-            elif path == "/invocations":
-                await self._invoke(scope, receive, send, None)
-            elif path.startswith("/models/") and path.endswith("/invocations"):
-                await self._invoke(scope, receive, send, path[8:-12])
-            elif path == "/v2" or path.startswith("/v2/"):
-                await self.open_inference(scope, receive, send)
-            else:
-                await self.others(scope, receive, send)
+            came_by = door(scope["path"], None if self.platform is None else self.platform.predict)
+            await through(came_by, self.service.metrics, self._answer, scope, receive, send)
         elif scope["type"] == "lifespan":
             await self._live(receive, send)
         else:  # a web socket: nothing here speaks it
             await send({"type": "websocket.close", "code": 1003})
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        path: str = scope["path"]
+        if self.platform is not None and path in (self.platform.health, self.platform.predict):
+            await self._for_platform(self.platform, scope, receive, send)
+        elif path == "/predict":
+            await self._predict(scope, receive, send, None)
+        elif path.startswith("/models/") and path.endswith("/predict"):
+            await self._predict(scope, receive, send, path[8:-8])
+        elif path == "/invocations":
+            await self._invoke(scope, receive, send, None)
+        elif path.startswith("/models/") and path.endswith("/invocations"):
+            await self._invoke(scope, receive, send, path[8:-12])
+        elif path == "/v2" or path.startswith("/v2/"):
+            await self.open_inference(scope, receive, send)
+        else:
+            await self.others(scope, receive, send)
 
     @property
     def others(self) -> FastAPI:
@@ -189,7 +191,7 @@ class Front:
         if self._turn is None:
             from seatrial.serving.protocol import Turn
 
-            self._turn = Turn(loop, self.service.log)
+            self._turn = Turn(loop, self.service.log, self.service.metrics)
         return self._turn
 
     async def _predict(self, scope: Scope, receive: Receive, send: Send, name: str | None) -> None:
@@ -267,21 +269,14 @@ class Front:
             raise body_too_slow(self.slow_seconds) from None
 
     async def _draft(self, name: str | None, body: bytes, caller: str) -> Draft:
-        """`draft`, off the event loop where another process scores, or a model has to be loaded."""
+        """`draft`, off the event loop where it has to wait."""
         if name in self.service.elsewhere:
             return await self.draft_by(self.service.predictor(name), body, caller)
         return self.draft(name, body, caller)
 
     async def draft_by(self, predictor: Predictor, body: bytes, caller: str) -> Draft:
         """An answer of a predictor, made off the event loop where it has to be waited for. Never raises."""
-        if not predictor.elsewhere:
-            if resting(predictor):
-                return await self._loading.draft(predictor, body, caller)
-            return predictor.draft(body, caller)
-        queue = self._queues.get(predictor)
-        if queue is None:
-            queue = self._queues[predictor] = Queue()
-        return await queue.draft(predictor, body, caller)
+        return await self._waiting.draft(predictor, body, caller)
 
     async def _body(self, receive: Receive) -> bytes | None:
         """The whole body; None when the caller went away. Raises BodyTooLarge."""

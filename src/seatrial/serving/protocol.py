@@ -20,6 +20,7 @@ import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from seatrial.core.errors import SeatrialError
+from seatrial.serving.doors import PREDICT
 from seatrial.serving.http import (
     JSON,
     PROBLEM,
@@ -34,6 +35,7 @@ from seatrial.serving.predictor import Answer, Draft, finish, problem, shadow
 
 if TYPE_CHECKING:
     from seatrial.serving.http import Front
+    from seatrial.serving.metrics import Metrics
     from seatrial.stores.prediction_log import PredictionLog
 
 MAX_HEAD = 64 * 2**10
@@ -47,9 +49,12 @@ LINGER_SECONDS = 1.0
 class Turn:
     """The answers of one turn of the event loop, in the order in which they were made."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, log: PredictionLog | None) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, log: PredictionLog | None, metrics: Metrics) -> None:
         self._loop = loop
         self._log = log
+        self._metrics = metrics
+        self._answered = metrics.door(PREDICT)
+        self._refused = 0
         self._waiting: list[tuple[PredictionProtocol, Draft, bool]] = []
         self.draining = False  # every connection is closed with its next answer
 
@@ -66,7 +71,14 @@ class Turn:
             answers = finish(self._log, [draft for _, draft, _ in waiting])
             for (connection, _, close), answer in zip(waiting, answers, strict=True):
                 connection.send(answer, close=close)
+            self._answered.value += len(answers) - self._refused
+            self._refused = 0
             shadow(draft for _, draft, _ in waiting)
+
+    def refused(self, status: int) -> None:
+        """Count an answer of this turn that is no prediction."""
+        self._refused += 1
+        self._metrics.asked(PREDICT, status)
 
 
 class PredictionProtocol(HttpToolsProtocol):
@@ -152,11 +164,15 @@ class PredictionProtocol(HttpToolsProtocol):
 
     def send(self, answer: Answer, *, close: bool) -> None:
         """Write an answer; close: and close the connection."""
+        kind = JSON
+        if answer.status != 200:
+            kind = self._problem_head(answer)
+            self._turn.refused(answer.status)
         if self.transport.is_closing():
             return
         head = b"%bcontent-type: %b\r\ncontent-length: %d\r\n%b%b\r\n" % (
             STATUS_LINE[answer.status],
-            JSON if answer.status == 200 else self._problem_head(answer),
+            kind,
             len(answer.body),
             b"".join([b"%b: %b\r\n" % header for header in self.server_state.default_headers]),
             b"connection: close\r\n" if close else b"",
