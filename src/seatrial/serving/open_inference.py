@@ -38,8 +38,10 @@ from seatrial.stores.routes import SHADOW_ARM
 if TYPE_CHECKING:
     from seatrial.serving.http import Front, Receive, Scope, Send
 
-WIDE = "input-0"
-"""The one tensor [n, k] of a deployment whose fields are all numbers: what MLServer's and KServe's clients call it."""
+WIDES = ("input-0", "input-1")
+"""How the one tensor [n, k] of a deployment whose fields are all numbers may be called: as in KServe's documents, and
+as MLServer's codec for matrices calls it."""
+WIDE = WIDES[0]
 ASKED_ARM = "asked"
 """The arm of rows whose caller asked for a version: they say nothing of how a deployment splits its traffic."""
 EXTENSIONS = ("binary_tensor_data", "model_repository_index")
@@ -246,7 +248,7 @@ def metadata(name: str, predictor: Predictor, known: Mapping[str, Any]) -> dict[
     found: dict[str, Any] = {
         "name": name,
         "versions": list(known),
-        "platform": "onnx_onnxv1",
+        "platform": "seatrial_process" if predictor.elsewhere else "onnx_onnxv1",
         "inputs": [
             {
                 "name": field.name,
@@ -299,7 +301,7 @@ def taken(field: Field | None) -> tuple[str, ...]:
 
 def is_wide(fields: Sequence[Field]) -> bool:
     """Whether rows may come as one tensor: every field is a number."""
-    return all(field.dtype in _DATATYPES for field in fields) and all(field.name != WIDE for field in fields)
+    return all(field.dtype in _DATATYPES for field in fields) and all(field.name not in WIDES for field in fields)
 
 
 def read(body: bytes, header_length: bytes, predictor: Predictor) -> Inference:
@@ -541,7 +543,7 @@ def _rows(tensors: Sequence[_Tensor], fields: Sequence[Field], most: int) -> lis
     by_name = {field.name: field for field in fields}
     if len({tensor.name for tensor in tensors}) != len(tensors):
         raise _bad("an input comes more than once.")
-    if [tensor.name for tensor in tensors] == [WIDE] and is_wide(fields):
+    if len(tensors) == 1 and tensors[0].name in WIDES and is_wide(fields):
         columns = _of_wide(tensors[0], fields)
     else:
         for number, tensor in enumerate(tensors):

@@ -106,7 +106,7 @@ def schemas(name: str, predictor: Predictor) -> Schema:
     outputs = protocol.outputs(predictor)
     tensors = [_tensor(field.name, field) for field in fields]
     if protocol.is_wide(fields):
-        tensors.append(_tensor(protocol.WIDE, None))
+        tensors += [_tensor(one, None) for one in protocol.WIDES]
     wanted = _object({"name": {"enum": list(outputs)}, "parameters": _with_flag("binary_data")}, ["name"])
     answered = {
         "name": {"enum": list(outputs)},
