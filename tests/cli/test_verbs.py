@@ -34,6 +34,10 @@ PROJECT = """
     )
     Deployment("heavy")
 """
+BLUE_GREEN = PROJECT.replace("import ", "import BlueGreen, ").replace(
+    'Deployment("heavy")', 'Deployment("heavy", strategy=BlueGreen())'
+)
+"""The same, for tests that are not about a rollout: a new release takes all traffic at once."""
 
 
 def make(folder, *, weight=lambda i: i / 400, project=PROJECT):
@@ -237,6 +241,13 @@ def test_a_row_that_the_model_does_not_take_is_a_usage_error(folder, capsys):
     out = capsys.readouterr()
     assert "big" not in out.err.split("\n")[0]
     assert out.out == ""
+
+
+def test_kubernetes_export_tells_what_was_written_and_what_to_know(told, tmp_path):
+    done = told("export", "kubernetes", "heavy", "--image", "heavy:1.0.0", "--to", str(tmp_path / "k8s"))
+    assert "deployment.yaml" in done["files"]
+    assert "The tag of heavy:1.0.0 can be moved" in done["notes"][0]
+    assert told("audit", "list", "--limit", "1")[0]["kind"] == "release.exported"
 
 
 def test_docker_export_lists_its_files(told, tmp_path):

@@ -78,6 +78,17 @@ def test_a_guardrail_that_is_not_shown_either_way_holds():
     assert found.why.startswith("not shown to be within its margin yet: mean_score: 0.3")
 
 
+def test_a_guardrail_that_cannot_be_measured_holds_the_step():
+    # split by a key, all the keys that called so far went to the new release: nothing to compare it with
+    found = judged(Canary(), answers(0, seed=1), answers(20_000, seed=2), by_key=True)
+    assert (found.verdict, found.rows) == ("hold", {"live": 0, "new": 20_000})
+    assert found.why.startswith("not shown to be within its margin yet: errors: not measured")
+    unscored = answers(20_000, seed=2)
+    unscored.score[:] = np.nan
+    found = judged(Canary(), answers(20_000, seed=1), unscored)
+    assert (found.verdict, found.why) == ("hold", "not shown to be within its margin yet: mean_score: not measured")
+
+
 def test_too_few_answers_say_how_many_there_are_and_how_many_are_needed():
     found = judged(Canary(), answers(9500, seed=1), answers(500, seed=2), share=5)
     assert (found.verdict, found.why) == ("hold", "not enough data (500 of 1,000 answers)")

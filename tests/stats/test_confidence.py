@@ -73,14 +73,6 @@ def test_equal_observations_leave_no_doubt_and_one_is_too_few():
             asymptotic_sequence(values, alpha=0.05, tuned_for=10)
 
 
-def test_moments_add_up_to_those_of_all_values():
-    values = np.random.default_rng(5).lognormal(size=1000)
-    parts = [moments(part) for part in np.split(values, [0, 1, 3, 400])]
-    whole = sum(parts, Moments())
-    assert whole.n == 1000
-    assert (whole.mean, whole.variance) == pytest.approx((values.mean(), values.var(ddof=1)), rel=1e-12)
-
-
 def test_a_difference_of_equal_samples_is_as_wide_as_theirs_together():
     values = np.random.default_rng(6).normal(size=500)
     same = moments(values)
@@ -129,20 +121,28 @@ def skewed(random, size):
     return random.lognormal(sigma=1.5, size=size)
 
 
+def running(values, looks):
+    """The moments of the first values at each of the looks, from running sums."""
+    sums, squares = np.cumsum(values)[looks - 1], np.cumsum(values * values)[looks - 1]
+    variances = (squares - sums * sums / looks) / (looks - 1)
+    return [Moments(*one) for one in zip(looks.tolist(), (sums / looks).tolist(), variances.tolist(), strict=True)]
+
+
+def test_running_sums_give_the_moments_of_what_was_seen():
+    values = np.random.default_rng(5).lognormal(size=1000)
+    for seen, found in zip((2, 400, 1000), running(values, np.array([2, 400, 1000])), strict=True):
+        whole = moments(values[:seen])
+        assert (found.n, found.mean, found.variance) == pytest.approx((whole.n, whole.mean, whole.variance), rel=1e-12)
+
+
 def peeked(bound, draw, runs=400, step=500, looks=100):
     """In how many of the runs without a difference does `bound` cross at one of the looks?"""
     random = np.random.default_rng(7)
+    at = np.arange(1, looks + 1) * step
     crossed = 0
     for _ in range(runs):
-        values = draw(random, (2, looks, step))
-        arms = [Moments(), Moments()]
-        for parts in zip(
-            *(map(Moments, [step] * looks, arm.mean(1), arm.var(1, ddof=1)) for arm in values), strict=True
-        ):
-            arms = [arm + part for arm, part in zip(arms, parts, strict=True)]
-            if bound(*arms):
-                crossed += 1
-                break
+        arms = [running(draw(random, looks * step), at) for _ in range(2)]
+        crossed += any(bound(*pair) for pair in zip(*arms, strict=True))
     return crossed / runs
 
 
@@ -173,15 +173,14 @@ def test_a_one_sided_bound_is_nearer_and_holds_too():
 
 def test_a_harm_is_found_long_before_the_end():
     random = np.random.default_rng(9)
-    control = treatment = Moments()
-    while difference_bounds_low(control, treatment) <= 0:
-        control += moments((random.random(500) < 0.05).astype(float))
-        treatment += moments((random.random(500) < 0.07).astype(float))
-    assert 1000 < control.n <= 15_000
-
-
-def difference_bounds_low(control, treatment):
-    return difference_bounds(control, treatment, alpha=0.05, tuned_for=20_000).low if control.n else -1.0
+    at = np.arange(1, 101) * 500
+    found = []
+    for _ in range(20):
+        arms = [running((random.random(50_000) < rate).astype(float), at) for rate in (0.05, 0.07)]
+        lows = [difference_bounds(*pair, alpha=0.05, tuned_for=20_000).low for pair in zip(*arms, strict=True)]
+        found.append(at[int(np.argmax(np.array(lows) > 0))])
+        assert max(lows) > 0
+    assert 1000 < np.median(found) <= 15_000
 
 
 def test_a_difference_needs_two_observations_on_each_side():

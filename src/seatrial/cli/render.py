@@ -378,13 +378,9 @@ def deployed(done: Plain) -> list[Block]:
             Line("Next: seatrial serve"),
         ]
     if done.get("share", 100) < 100:
-        takes = f"takes {done['share']:g} %" if done["share"] else "scores in the shadow"
-        return [
-            Line(f"✓ {done['deployment']}: version {done['version']} {takes} ({done['live']}).", "green"),
-            Line(f"  Live        {done['previous']}, with the rest"),
-            Line(f"  Generation  {done['generation']}, {done['strategy'].replace('_', '-')}"),
-            Line(f"Next: seatrial deployments status {done['deployment']}"),
-        ]
+        from seatrial.cli.rolling import begun
+
+        return begun(done)
     return [
         Line(f"✓ {done['deployment']}: version {done['version']} is live ({done['live']}).", "green"),
         Line(f"  Before      {done['previous'] or 'nothing was live'}"),
@@ -489,6 +485,11 @@ def exported(result: Plain) -> list[Block]:
         *(Line(f"  {name}") for name in result["files"]),
         Line(f"✓ {counted(len(result['files']), 'file')} written to {_place(result['folder'])}.", "green"),
     ]
+
+
+def manifests(result: Plain) -> list[Block]:
+    """The manifests that were written, and what to know of them."""
+    return [*exported(result), *(Line(note) for note in result["notes"])]
 
 
 def _place(folder: str) -> str:

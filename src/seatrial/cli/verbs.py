@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import inspect
 import json
+import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -287,9 +288,9 @@ def release(call: Invocation, /, name: str | None, **options: Any) -> None:
 @click.option("--at-once", is_flag=True, help="All of the traffic, without the steps of a canary; needs a reason.")
 @click.pass_obj
 def deploy(call: Invocation, model: str | None, release_id: str | None, reason: str, at_once: bool) -> None:
-    """Running services follow by themselves. With the strategy Canary() or ABTest() the release gets its first share of
-    the traffic, and `seatrial deployments advance` takes the next steps. To return to an earlier release, deploy that
-    one."""
+    """Running services follow by themselves. The first release of a deployment takes all of its traffic; a later one
+    takes 5 % of it first (unless another strategy is declared), and `seatrial deployments advance` judges and takes the
+    next steps. To return to the release that was live before, at once: `seatrial rollback`."""
     from seatrial.cli import render
 
     with call.project() as project:
@@ -297,18 +298,49 @@ def deploy(call: Invocation, model: str | None, release_id: str | None, reason: 
 
 
 @verb("serve")
-@click.option("--host", default="127.0.0.1", show_default=True)
-@click.option("--port", default=8000, show_default=True, type=click.IntRange(0, 65535), help="0: any free port.")
+@click.option("--host", default="127.0.0.1", show_default=True, envvar="SEATRIAL_HOST")
+@click.option(
+    "--port",
+    default=8000,
+    show_default=True,
+    type=click.IntRange(0, 65535),
+    envvar="SEATRIAL_PORT",
+    help="0: any free port.",
+)
+@click.option(
+    "--workers",
+    default=1,
+    show_default=True,
+    type=click.IntRange(0, 256),
+    envvar="SEATRIAL_WORKERS",
+    help="Processes that answer on the one port; 0: as many as the cores that this machine, or container, has for it.",
+)
+@click.option(
+    "--memory-budget",
+    metavar="SIZE",
+    help="What loaded models may take together, for example 512MiB; without it all stay loaded.",
+)
 @click.option("--replay", is_flag=True, help="Let requests say at which time they are made, for replaying history.")
 @click.option(
     "--bundle",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    envvar="SEATRIAL_BUNDLE",
     help="Serve this one release file; no project file is needed, only the signer's key in .seatrial/keys/trusted/.",
 )
 @click.pass_obj
-def serve(call: Invocation, host: str, port: int, replay: bool, bundle: Path | None) -> None:
+def serve(
+    call: Invocation,
+    host: str,
+    port: int,
+    workers: int,
+    memory_budget: str | None,
+    replay: bool,
+    bundle: Path | None,
+) -> None:
     """Serves every deployment of the project until it is stopped with Ctrl-C or SIGTERM. Every answer is in the
-    prediction log before it leaves."""
+    prediction log before it leaves. In a container of Vertex AI or SageMaker, which their variables or folders tell,
+    it listens where they want it."""
+    from seatrial.serving.container import platform
 
     def ready(url: str) -> None:
         talk.say(f"Serving at {url}; documentation at {url}/docs. Stop with Ctrl-C.")
@@ -316,24 +348,41 @@ def serve(call: Invocation, host: str, port: int, replay: bool, bundle: Path | N
         if call.json:
             call.answer({"url": url}, lambda _: [])
 
+    wanted = platform(os.environ)
+    if wanted is not None:
+        host, port, bundle = wanted.host, wanted.port, wanted.bundle or bundle
+        talk.say(wanted.told)
+    if bundle is not None and memory_budget is not None:
+        raise BadCommandLine(
+            "--memory-budget says which of several releases stay loaded; --bundle serves one.",
+            state="Nothing was started.",
+        )
     with call.project() as project:
         if bundle is None:
             if not project.routes.names():
                 talk.say("Nothing is deployed yet: requests are answered with 503 until `seatrial deploy` was run.")
-            project.serve(host=host, port=port, replay=replay, on_ready=ready)
+            project.serve(
+                host=host, port=port, workers=workers, memory_budget=memory_budget, replay=replay, on_ready=ready
+            )
             return
         from seatrial.releases.keyring import WatchedKeys
-        from seatrial.serving import service
+        from seatrial.serving.place import Place
+        from seatrial.serving.service import Service, from_bundle
+        from seatrial.serving.workers import serve
 
-        serving = service.from_bundle(
-            bundle,
-            trusted_keys=WatchedKeys(project.keys),
-            refuse_distrusted=project.settings.policy.distrusted == "refuse",
-            log=project.log,
-            online=project.online_for_serving,
-            replay=replay,
-        )
-        service.run(serving, host=host, port=port, started=ready)
+        def make(place: Place | None) -> Service:
+            return from_bundle(
+                bundle,
+                trusted_keys=WatchedKeys(project.keys),
+                refuse_distrusted=project.settings.policy.distrusted == "refuse",
+                log=project.log,
+                online=project.online_for_serving,
+                replay=replay,
+                place=place,
+            )
+
+        with project.keeping_log():
+            serve(make, workers=workers, host=host, port=port, started=ready)
 
 
 @verb("predict")
@@ -461,7 +510,7 @@ def demo(call: Invocation, folder: Path) -> None:
     demonstration.run(folder, as_json=call.json)
 
 
-export = Noun("export", short_help=catalogue.purpose("export"), help=f"{catalogue.purpose('export')}: docker so far.")
+export = Noun("export", short_help=catalogue.purpose("export"), help=f"{catalogue.purpose('export')}.")
 VERBS["export"] = export
 
 
@@ -478,6 +527,55 @@ def export_docker(call: Invocation, release: str, folder: Path, training: bool) 
     with call.project() as project:
         files = project.export_docker(release, folder, training=training)
         call.answer({"folder": str(folder), "release": release, "files": files}, render.exported)
+
+
+@export.command("kubernetes")
+@click.argument("release")
+@click.option(
+    "--image",
+    required=True,
+    metavar="NAME",
+    help="The image of RELEASE, as the cluster finds it, with its digest or tag.",
+)
+@click.option("--to", "folder", required=True, type=click.Path(file_okay=False, path_type=Path), metavar="DIR")
+@click.option("--slot", type=click.Choice(["blue", "green"]), help="One of two Deployments, for blue-green.")
+@click.option("--kserve", is_flag=True, help="KServe's InferenceService.")
+@click.pass_obj
+def export_kubernetes(
+    call: Invocation, release: str, image: str, folder: Path, slot: Literal["blue", "green"] | None, kserve: bool
+) -> None:
+    """Write manifests that run the image of RELEASE (see `seatrial export docker`): Deployment, Service, autoscaler,
+    disruption budget; network policy, ServiceMonitor and a claim for the log to choose from. DIR/README.md has the
+    commands."""
+    from seatrial.cli import render
+
+    with call.project() as project:
+        call.answer(project.export_kubernetes(release, folder, image=image, slot=slot, kserve=kserve), render.manifests)
+
+
+@export.command("prometheus")
+@click.option("--to", "folder", required=True, type=click.Path(file_okay=False, path_type=Path), metavar="DIR")
+@click.pass_obj
+def export_prometheus(call: Invocation, folder: Path) -> None:
+    """Write recording and alert rules for every deployment, made of its objective, and a test of them. DIR/README.md
+    has the commands."""
+    from seatrial.cli import render
+
+    with call.project() as project:
+        files = project.export_prometheus(folder)
+        call.answer({"folder": str(folder), "files": files}, render.exported)
+
+
+@export.command("grafana")
+@click.option("--to", "folder", required=True, type=click.Path(file_okay=False, path_type=Path), metavar="DIR")
+@click.pass_obj
+def export_grafana(call: Invocation, folder: Path) -> None:
+    """Write a dashboard for every deployment, to be imported; it needs the rules of `seatrial export prometheus`."""
+    from seatrial.cli import render
+
+    with call.project() as project:
+        files = project.export_grafana(folder)
+        call.answer({"folder": str(folder), "files": files}, render.exported)
 
 
 def read_rows(request: str | None, file: str | None) -> tuple[list[dict[str, Any]], list[str | None], bool]:

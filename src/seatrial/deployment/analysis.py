@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from seatrial.core.clock import from_us, iso
 from seatrial.deployment.definition import DAY_US, STEPWISE, Canary, Guardrail, Harm
-from seatrial.stats.confidence import Moments, asymptotic_sequence, difference_bounds, moments
+from seatrial.stats.confidence import Moments, asymptotic_sequence, difference_bounds, difference_sequence, moments
 from seatrial.stats.sample_ratio import log_evidence
 
 ALPHA = 0.05
@@ -159,11 +159,13 @@ def _verdict(
         return "hold", f"the split is not what was wanted ({share:g} %): rows of one arm are lost or counted twice"
     if labels is not None and labels.state == "worse":
         return "roll back", label_words(labels)
+    if as_of_us < since_us:
+        return "hold", f"the step began later than now ({iso(from_us(since_us))}): a clock was set back"
     if rows < strategy.min_rows:
         return "hold", f"not enough data ({rows:,} of {strategy.min_rows:,} answers)"
     if as_of_us < since_us + strategy.hold_us:
         return "hold", f"the step lasts until {iso(from_us(since_us + strategy.hold_us))} at least"
-    unsure = [one for one in figures if one.state == "open"]
+    unsure = [one for one in figures if one.state != "fine"]
     if unsure:
         return "hold", "not shown to be within its margin yet: " + "; ".join(words(one) for one in unsure)
     if labels is None:
@@ -207,7 +209,8 @@ def _figure(guardrail: Guardrail, live: Answers, new: Answers) -> Figure:
         return Figure(guardrail.harm, guardrail.margin, None, None, None, None, None, "not measured")
     control, treatment = pair
     both_ways = guardrail.harm == "mean_score"
-    bounds = difference_bounds(control, treatment, alpha=ALPHA / 2 if both_ways else ALPHA, tuned_for=TUNED_FOR)
+    interval = difference_sequence if both_ways else difference_bounds
+    bounds = interval(control, treatment, alpha=ALPHA, tuned_for=TUNED_FOR)
     crossed = bounds.low > guardrail.margin or (both_ways and bounds.high < -guardrail.margin)
     within = bounds.high <= guardrail.margin and (not both_ways or bounds.low >= -guardrail.margin)
     return Figure(

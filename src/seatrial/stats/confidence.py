@@ -42,26 +42,11 @@ def asymptotic_sequence(values: NDArray[np.float64], *, alpha: float, tuned_for:
 
 @dataclass(frozen=True)
 class Moments:
-    """What is known of a sample: its size, its mean and its variance (ddof 1).
-
-    They add up: `a + b` are the moments of both samples together, so that a running total needs no rows.
-    """
+    """What is known of a sample: its size, its mean and its variance (ddof 1)."""
 
     n: int = 0
     mean: float = 0.0
     variance: float = 0.0
-
-    def __add__(self, other: Moments) -> Moments:
-        """Chan, Golub, LeVeque: Updating formulae and a pairwise algorithm for computing sample variances, 1979."""
-        n = self.n + other.n
-        if not self.n or not other.n:
-            return self if self.n else other
-        apart = other.mean - self.mean
-        squares = self._squares() + other._squares() + apart * apart * self.n * other.n / n
-        return Moments(n, self.mean + apart * other.n / n, squares / (n - 1))
-
-    def _squares(self) -> float:
-        return self.variance * max(self.n - 1, 0)
 
 
 def moments(values: NDArray[np.float64]) -> Moments:

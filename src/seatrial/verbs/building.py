@@ -55,6 +55,7 @@ if TYPE_CHECKING:
     from seatrial.registry.mlflow import Mirrored
     from seatrial.releases.build import Built
     from seatrial.releases.manifest import Manifest
+    from seatrial.serving.place import Place
     from seatrial.serving.predictor import Answer, Draft
     from seatrial.serving.service import Service
     from seatrial.stores.metadata import MetadataStore
@@ -814,7 +815,7 @@ class Building(Nouns):
         at_once: all of the traffic, whatever the strategy. Raises RolloutUnderWay, NoReason.
         """
         from seatrial.deployment.deploy import Traffic, deploy, live
-        from seatrial.deployment.rollout import Decider, begin, check_alone, check_shadow, is_other, rollout_of
+        from seatrial.deployment.rollout import Decider, begin, check_alone, check_shadow, first_step, is_other
         from seatrial.governance.audit import anchor
         from seatrial.verbs.custody import follow
 
@@ -857,7 +858,6 @@ class Building(Nouns):
                 expected=expected,
                 reason=reason,
             )
-        rollout = rollout_of(done)
         follow(self, self.metadata)
         self._start_mirror()
         return Deployed(
@@ -868,13 +868,14 @@ class Building(Nouns):
             previous=before.record.inputs[0] if before else None,
             strategy=deployment.strategy.kind,
             audit=anchor(self.metadata),
-            share=rollout.share if rollout else 100.0,
+            **first_step(deployment, done),
         )
 
     def _check_servable(self, release: Record, deployment: Deployment) -> None:
         """Raise unless the release's bundle is whole and trusted, replays, and has what the deployment splits by."""
         from seatrial.releases.bundle import open_bundle
         from seatrial.releases.golden import replay
+        from seatrial.serving.defaults import check_defaults
 
         bundle = open_bundle(self.objects.path(release.body["object"]), self.trusted)
         replay(bundle, bundle.runtime())
@@ -885,6 +886,7 @@ class Building(Nouns):
                 expected=f"Requests have {listed(names)}. {did_you_mean(deployment.route_by, names)}".strip(),
                 state="Nothing was deployed.",
             )
+        check_defaults(deployment.name, deployment.defaults, [(bundle.manifest.plan, bundle.manifest.signature)])
 
     def serve(
         self,
@@ -892,15 +894,24 @@ class Building(Nouns):
         host: str = "127.0.0.1",
         port: int = 8000,
         replay: bool = False,
+        workers: int = 1,
+        memory_budget: str | None = None,
         on_ready: Callable[[str], None] | None = None,
     ) -> None:
-        """Answer predictions over HTTP until SIGTERM or SIGINT. replay: requests may carry their own `at`."""
-        from seatrial.serving.service import run
+        """Answer predictions over HTTP until SIGTERM or SIGINT. replay: requests may carry their own `at`.
 
+        workers: processes; more than one are forked, so call it from the main thread of a process without others.
+        memory_budget: what loaded models may take in all workers together, for example "512MiB"; what was asked least
+        recently is let go and loaded again when it is asked.
+        """
+        from seatrial.serving.on_demand import parse_memory
+        from seatrial.serving.workers import serve
+
+        budget = None if memory_budget is None else parse_memory(memory_budget) // workers
         self._reconcile_or_warn()
-        service = self._service(replay=replay)
-        service.refresh()
-        run(service, host=host, port=port, started=on_ready or _nobody)
+        make = partial(self._service, replay=replay, memory_budget=budget)
+        with self.keeping_log():
+            serve(make, workers=workers, host=host, port=port, started=on_ready or _nobody)
 
     def reconcile(self) -> list[str]:
         """Bring metadata and route files together: roll-backs that were made while the metadata store was away are
@@ -960,7 +971,7 @@ class Building(Nouns):
         if url is not None:
             with Client(url, caller=self.actor) as client:
                 return [
-                    client.predict(row, model=name, request_id=id, at=at, return_features=return_features)
+                    client.predict(row, model=name, request_id=id, at=at, return_features=return_features).as_dict()
                     for row, id in asked
                 ]
         self._reconcile_or_warn()
@@ -1027,7 +1038,7 @@ class Building(Nouns):
         with Client(url, caller=self.actor) as client:
             done = replay(client, deployment.name, asked, feed.up_to, progress=lambda n, of: tell("replay", n, of))
             for one, answer in done:
-                score = answer["prediction"] if declared.task == "regression" else answer["probability"]
+                score = answer.prediction if declared.task == "regression" else answer.probability
                 scores[positions[id(one)]] = score
         seconds = monotonic() - started
         labelled, metrics = measured(
@@ -1065,14 +1076,22 @@ class Building(Nouns):
 
     def close(self) -> None:
         """Close every store that was opened, and wait for the mirror to have been told what was trained."""
-        if self._mirroring is not None:
-            target = self._mlflow()
-            try:
-                self._mirroring.wait(None if target and target[1] else MIRROR_WAITS)
-            except subprocess.TimeoutExpired:  # it goes on by itself; somebody must take note of its end
-                threading.Thread(target=self._mirroring.wait, name="mirror", daemon=True).start()
-            self._mirroring = None
+        if self._mirror_ended() == 0 and self.metadata.pending(MLFLOW):  # told while it was on its way out
+            self._start_mirror()
+            self._mirror_ended()
         super().close()
+
+    def _mirror_ended(self) -> int | None:
+        """Wait for the mirror; its exit code, None when there is none or it takes long."""
+        mirroring, self._mirroring = self._mirroring, None
+        if mirroring is None:
+            return None
+        target = self._mlflow()
+        try:
+            return mirroring.wait(None if target and target[1] else MIRROR_WAITS)
+        except subprocess.TimeoutExpired:  # it goes on by itself; somebody must take note of its end
+            threading.Thread(target=mirroring.wait, name="mirror", daemon=True).start()
+            return None
 
     def _mlflow(self) -> tuple[str, Path | None] | None:
         """Where the mirror is: its address, and the folder of its artifacts when it is a file of ours."""
@@ -1423,7 +1442,14 @@ class Building(Nouns):
             )
         return declared.deployments.get(names[0]) or Deployment(name)
 
-    def _service(self, *, replay: bool, only: Sequence[str] | None = None) -> Service:
+    def _service(
+        self,
+        place: Place | None = None,
+        *,
+        replay: bool,
+        only: Sequence[str] | None = None,
+        memory_budget: int | None = None,
+    ) -> Service:
         from seatrial.releases.keyring import WatchedKeys
         from seatrial.serving.service import load
 
@@ -1437,6 +1463,8 @@ class Building(Nouns):
             replay=replay,
             now_us=machine_us if isinstance(self.clock, MachineClock) else lambda: self.now_us,
             only=only,
+            place=place,
+            memory_budget=memory_budget,
         )
 
 
@@ -1446,8 +1474,11 @@ def _is_live(decision: Record, release: Record, deployment: Deployment) -> bool:
         "strategy": deployment.strategy.kind,
         "route_by": deployment.route_by,
         "on_store_failure": deployment.on_store_failure,
+        "defaults": dict(deployment.defaults) or None,
+        "cache": deployment.cache or None,
     }
-    return decision.inputs == (release.id,) and all(decision.body[name] == value for name, value in declared.items())
+    same = all(decision.body.get(name) == value for name, value in declared.items())
+    return decision.inputs == (release.id,) and same
 
 
 def _unanswerable(source: Record) -> list[str]:
