@@ -172,6 +172,7 @@ class PredictionLog:
     objects: where shipped records are read. ships: whether a keeper ships there what is written here.
     when_full: whether a server answers when this log does not take the answer's rows; what it answered so is counted
         in `unlogged`.
+    personal_key: gives the key by which personal columns are hashed, for those who write answers.
     """
 
     def __init__(
@@ -184,11 +185,13 @@ class PredictionLog:
         objects: ObjectStore | None = None,
         ships: bool = True,
         when_full: WhenFull = "refuse",
+        personal_key: Callable[[], bytes | None] | None = None,
     ) -> None:
         self.root = root
         self.objects = objects
         self.ships = ships and objects is not None
         self.when_full = when_full
+        self._personal_key = personal_key
         self._fsync = fsync
         self._segment_bytes = segment_bytes
         self._segment_seconds = segment_seconds
@@ -280,6 +283,11 @@ class PredictionLog:
         frames = [frame(self._encode(row)) for _, row in rows]
         with self._lock:
             self._append({schema.id: schema for schema, _ in rows}, frames)
+
+    @property
+    def personal_key(self) -> bytes | None:
+        """The key by which personal columns are hashed; None where none is known."""
+        return None if self._personal_key is None else self._personal_key()
 
     def rotate(self) -> None:
         """Close the segment, so that it can be compacted; the next append opens another.
