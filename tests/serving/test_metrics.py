@@ -32,10 +32,13 @@ def value(rendered: bytes, name: str, **labels: str) -> float:
 
 def ask(url: str, path: str = "/metrics", body: bytes | None = None) -> bytes:
     try:
-        with urllib.request.urlopen(urllib.request.Request(url + path, body)) as answer:
+        with urllib.request.urlopen(urllib.request.Request(url + path, body, JSON)) as answer:
             return answer.read()
     except urllib.error.HTTPError as error:
         return error.read()
+
+
+JSON = {"content-type": "application/json"}
 
 
 def body(**changes: object) -> bytes:
@@ -151,7 +154,7 @@ class TestSeveralWorkers:
         assert value(told, "model_predictions_total", model_name="late", model_version="1") == 1
         assert value(told, "seatrial_workers") == 1
         assert value(told, "seatrial_worker_up", worker="1") == 0
-        assert value(told, "seatrial_ready") == 1
+        assert value(told, "seatrial_ready") == 0
         assert "seatrial_route_generation" not in samples(told)
         again = Metrics(tmp_path, 1)
         predictor(metrics=again).handle(body())
@@ -245,6 +248,8 @@ class TestServers:
             settled(first, 4)
             settled(second, 4)
             told = ask(second)
+            assert value(told, "seatrial_http_requests_total", door="predict", status="2xx") == 4
+            assert value(told, "seatrial_log_bytes_total") > 1000
             assert value(told, "seatrial_worker_restarts_total", worker="1") == 1
             assert value(told, "seatrial_ready") == 1
             assert value(told, "process_cpu_seconds_total") > 0
@@ -263,9 +268,21 @@ class TestServers:
             for path in ("/models/none/predict", "/none", "/health"):
                 ask(url, path, b"{}" if "models" in path else None)
             ask(url, "/none", b"{}")
+            ask(url, "/invocations", json.dumps({"instances": [GOOD]}).encode())
+            ask(url, "/invocations", b"{}")
+            ask(url)
             told = ask(url)
             checked = subprocess.run(["promtool", "check", "metrics"], input=told, capture_output=True)
             assert (checked.returncode, checked.stdout, checked.stderr) == (0, b"", b"")
+            for door, status, times in (
+                ("predict", "2xx", 2),
+                ("predict", "4xx", 2),
+                ("invocations", "2xx", 1),
+                ("invocations", "4xx", 1),
+                ("page", "4xx", 2),
+                ("page", "2xx", 2),
+            ):
+                assert value(told, "seatrial_http_requests_total", door=door, status=status) == times, door
             before = len(told.splitlines())
             for number in range(600):
                 ask(url, f"/{number}")

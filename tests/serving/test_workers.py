@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections import Counter
@@ -356,6 +357,15 @@ def test_workers_whose_supervisor_is_gone_end(home):
             time.sleep(0.02)
         else:
             raise AssertionError("they live on")
+        assert not any(any(str(pid) in text for pid in pids) for text in told_in_temporary_folders())
+
+
+def told_in_temporary_folders() -> list[str]:
+    found = []
+    for path in Path(tempfile.gettempdir()).glob("seatrial-serve-*/slot-*.json"):
+        with suppress(OSError):
+            found.append(path.read_text())
+    return found
 
 
 def zombie(pid: int) -> bool:
@@ -388,3 +398,34 @@ def test_a_number_of_workers_that_makes_no_sense_is_refused(workers):
     with pytest.raises(WorkersWrong) as error:
         run_workers(lambda place: None, workers=workers)
     assert error.value.exit_code == 2
+
+
+def test_any_worker_tells_the_numbers_of_all_and_they_never_fall_when_one_is_killed(home):
+    with serving(home) as server:
+
+        def told(name: str) -> float:
+            with Client(server.url) as client:
+                return sum(
+                    float(line.rpartition(" ")[2])
+                    for line in client.get("/metrics").decode().splitlines()
+                    if line.startswith(name) and line[len(name)] in " {"
+                )
+
+        asking = callers(server.url)
+        enough(asking)
+        seen = [told("model_predictions_total")]
+        os.kill(server.workers[0]["pid"], signal.SIGKILL)
+        while told("seatrial_worker_restarts_total") < 1:
+            seen.append(told("model_predictions_total"))
+        server.until(lambda state: state["workers"][0]["accepting"])
+        enough(asking)
+        answered, _ = end(asking)
+        time.sleep(0.5)  # more than twice what passes before a worker's numbers are written
+        seen += [told("model_predictions_total") for _ in range(8)]
+        assert seen == sorted(seen)
+        assert len(set(seen[-8:])) == 1
+        assert seen[-1] <= sum(server.logged().values())
+        assert told("seatrial_workers") == 2
+        assert told("seatrial_worker_restarts_total") == 1
+        assert told("seatrial_ready") == 1
+        assert len(answered) > 0

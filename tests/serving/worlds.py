@@ -168,8 +168,9 @@ if "bundle" in options:
 else:
     serving = service.load(routes=home / "routes", read_bundle=ObjectStore(home / "objects").read, trusted_keys=trusted,
                            online=None, log=log, refuse_distrusted=refuse)
+from seatrial.serving.container import platform
 from seatrial.serving.http import Front
-front = Front(serving, slow_seconds=options.get("slow_seconds", 20.0))
+front = Front(serving, slow_seconds=options.get("slow_seconds", 20.0), platform=platform(options.get("platform", {})))
 def started(url):
     print(url, flush=True)
 service.run(serving, port=options.get("port", 0), started=started, front=front)

@@ -25,11 +25,12 @@ from prometheus_client.registry import Collector
 import seatrial
 from seatrial.core.objective import LATENCY_BOUNDS
 from seatrial.serving.slots import Found, Slot, read_slots
+from seatrial.stores.prediction_log import PredictionLog
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 BUCKETS = LATENCY_BOUNDS
 STAGE_BUCKETS = (0.000005, 0.00001, 0.000025, 0.00005, *LATENCY_BOUNDS[:-1])
-STAGES = ("read", "look_up", "score", "answer", "log")
+STAGES = ("wait", "read", "look_up", "score", "answer", "log")
 SAMPLED = 32
 """One request in so many has its stages timed."""
 FLUSH_SECONDS = 0.2
@@ -156,8 +157,9 @@ UNLOGGED = Family(
 )
 STAGE = Family(
     "model_prediction_stage_seconds",
-    f"Time of one stage of a prediction request, of one request in {SAMPLED}: read the body, look features up, score "
-    "(the model alone), answer (everything else), log (until its rows are written, with its neighbours').",
+    f"Time of one stage of a prediction request, of one request in {SAMPLED}: wait for a thread, read the body, "
+    "look_up features, score (the model alone), answer (all else until the answer is made), log (until its rows are "
+    "written).",
     ("model_name", "stage"),
     buckets=STAGE_BUCKETS,
 )
@@ -165,6 +167,11 @@ MANY = Family("seatrial_batch_requests", "Answered requests that held a list of 
 MANY_ROWS = Family("seatrial_batch_rows", "Rows of answered requests that held a list of rows.", ("deployment",))
 STORE = Family(
     "seatrial_online_store_failures", "Look-ups that the online store did not answer.", ("model_name", "code")
+)
+CHILDREN = Family(
+    "seatrial_child_restarts",
+    "Times that a process that scores for a release ended and was started again.",
+    ("model_name",),
 )
 REFUSED = Family(
     "seatrial_routes_refused",
@@ -190,10 +197,11 @@ COUNTERS = (
     ERRORS,
     UNSEEN,
     DEGRADED,
-    UNLOGGED,
     MANY,
     MANY_ROWS,
     STORE,
+    CHILDREN,
+    UNLOGGED,
     REFUSED,
     LOG_BYTES,
     OVER,
@@ -206,8 +214,22 @@ STARTS = Family("starts", "", ())
 CPU = Family("cpu", "", ())
 IN_FLIGHT = Family("in_flight", "", ())
 LOADED = Family("loaded", "", ())
+LOADED_BYTES = Family("loaded_bytes", "", ())
 PROCESS = Family("process", "", ("measure",))
-FAMILIES = (*COUNTERS, REQUESTS, STAGE, DISTRUSTED, READY, GENERATION, STARTS, CPU, IN_FLIGHT, LOADED, PROCESS)
+FAMILIES = (
+    *COUNTERS,
+    REQUESTS,
+    STAGE,
+    DISTRUSTED,
+    READY,
+    GENERATION,
+    STARTS,
+    CPU,
+    IN_FLIGHT,
+    LOADED,
+    LOADED_BYTES,
+    PROCESS,
+)
 _BY_NAME = {family.name: family for family in FAMILIES}
 
 
@@ -235,7 +257,8 @@ class _Table:
 class Metrics:
     """The metrics of one service.
 
-    folder: where the workers of one server keep their numbers, best in memory (tmpfs); None: this process serves alone.
+    folder: where the workers of one server keep their numbers while it runs, best in memory (tmpfs); None: this process
+        serves alone.
     slot: of this worker among them, from 0; one that takes a dead one's place has its slot.
     registry: what `render` shows; further collectors may be registered.
     Raises SlotTaken and SlotUnwritable with a folder.
@@ -258,11 +281,13 @@ class Metrics:
                 self._restore(name, labels, values)
         self.ready = self._number(READY)
         self.in_flight = self._number(IN_FLIGHT)
-        self.log_bytes = self._number(LOG_BYTES)
+        self._log_bytes = self._number(LOG_BYTES)
         self._starts = self._number(STARTS)
         self._starts.inc()
         self._cpu = self._number(CPU)
         self._cpu_before = self._cpu.value
+        self._log_before = self._log_bytes.value
+        self.log: PredictionLog | None = None  # of which the bytes are told
         for gauge in (self.ready, self.in_flight):
             gauge.set(0)
         for family in (GENERATION, DISTRUSTED, PROCESS):
@@ -316,6 +341,9 @@ class Metrics:
     def store_failed(self, model: str, code: str) -> None:
         self._count(STORE, model, code)
 
+    def child_died(self, model: str) -> None:
+        self._count(CHILDREN, model)
+
     def unlogged(self, model: str, version: str, rows: int) -> None:
         self._count(UNLOGGED, model, version, by=rows)
 
@@ -328,9 +356,10 @@ class Metrics:
     def refused(self, deployment: str, code: str) -> None:
         self._count(REFUSED, deployment, code)
 
-    def loaded(self, releases: int) -> None:
-        """How many releases are in this worker's memory."""
+    def loaded(self, releases: int, model_bytes: int = 0) -> None:
+        """How many releases are in this worker's memory, and what their models took when they were loaded."""
         self._number(LOADED).set(releases)
+        self._number(LOADED_BYTES).set(model_bytes)
 
     # -- telling
 
@@ -444,7 +473,9 @@ class Metrics:
         self._tables[family.name].number(*labels).inc(by)
 
     def _measure(self) -> None:
-        """Look at what this process uses."""
+        """Look at what this process uses and wrote."""
+        if self.log is not None:
+            self._log_bytes.set(max(self._log_bytes.value, self._log_before + self.log.written))
         for measured in self._process.collect():
             value = measured.samples[0].value
             if measured.name == "process_cpu_seconds":
@@ -565,7 +596,8 @@ def _histogram(family: Family, series: _Merged) -> Metric:
 def _of_workers(slots: Sequence[Found], alive: Sequence[Found]) -> Iterator[Metric]:
     """What is told of each worker, and what of all: ready when all are, the lowest generation that one has taken."""
     yield _one("seatrial_workers", "Workers that run.", len(alive))
-    yield _one("seatrial_ready", "1 when every deployment is served, by every worker.", _lowest(READY, alive))
+    ready = min(_running(one, READY) for one in slots)
+    yield _one("seatrial_ready", "1 when every deployment is served, by every worker.", ready)
     yield _one(
         "seatrial_requests_in_flight",
         "HTTP requests that wait for something: a process that scores, a page; others are answered when they are read.",
@@ -593,6 +625,10 @@ def _of_workers(slots: Sequence[Found], alive: Sequence[Found]) -> Iterator[Metr
         "seatrial_worker_up": ("1 while the worker runs.", lambda one: int(one.alive)),
         "seatrial_worker_ready": ("1 when the worker serves every deployment.", lambda one: _running(one, READY)),
         "seatrial_worker_releases_loaded": ("Releases in the worker's memory.", lambda one: _running(one, LOADED)),
+        "seatrial_worker_model_memory_bytes": (
+            "Memory that the models of these releases took when they were loaded, in child processes too.",
+            lambda one: _running(one, LOADED_BYTES),
+        ),
         "seatrial_worker_resident_memory_bytes": (
             "Resident memory; what workers share counts for each.",
             lambda one: _measured(one, "process_resident_memory_bytes") if one.alive else 0,
@@ -645,10 +681,6 @@ def _running(one: Found, family: Family) -> float:
 
 def _measured(one: Found, name: str) -> float:
     return one.series.get((PROCESS.name, (name,)), [0.0])[0]
-
-
-def _lowest(family: Family, alive: Sequence[Found]) -> float:
-    return min((_value(one, family) for one in alive), default=0.0)
 
 
 def _by_label(one: Found, family: Family) -> dict[str, float]:

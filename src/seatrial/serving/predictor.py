@@ -11,7 +11,6 @@ import struct
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent import futures
 from dataclasses import dataclass
-from functools import partial
 from math import isfinite, isnan
 from typing import Any, ClassVar, NamedTuple
 
@@ -32,13 +31,15 @@ from seatrial.features.plan import FeaturePlan
 from seatrial.releases.named import UnseenNotAccepted
 from seatrial.releases.runtime import MissingNotAccepted, ScoreNotFinite
 from seatrial.releases.supervised import START_SECONDS, ChildRestarting, died_twice
-from seatrial.serving.metrics import Counted, Metrics
+from seatrial.serving.cache import ScoreCache
+from seatrial.serving.defaults import check_defaults
+from seatrial.serving.metrics import SAMPLED, Counted, Metrics
 from seatrial.serving.personal import masked
 from seatrial.serving.requests import Request, RequestReader
 from seatrial.serving.row import row_encoder
 from seatrial.stores.online import OnlineStore, OnlineStoreDamaged, OnlineStoreTooNew, OnlineStoreUnavailable
 from seatrial.stores.prediction_log import SHADOW, LoggedPrediction, LogSchema, LogUnwritable, PredictionLog, log_schema
-from seatrial.stores.routes import SHADOW_ARM, OnStoreFailure
+from seatrial.stores.routes import SHADOW_ARM, Default, OnStoreFailure
 
 Score = Callable[[Any], NDArray[np.floating[Any]]]
 """Rows (`core.signature.Rows`) -> n probabilities of the positive class, n values, or [n, C] of classes."""
@@ -208,6 +209,7 @@ class Predictor:
     shares: the arms, adding up to 10,000. salt, route_by: see `stores.routes.RouteFile`.
     online: the online store; needed when a release looks features up.
     log: where answers are written before they leave; None: they are not logged.
+    defaults, cache: see `stores.routes.RouteFile`.
     replay: requests may say `at`. now_us: the domain's clock for those that do not.
     """
 
@@ -222,6 +224,8 @@ class Predictor:
         salt: str = "",
         route_by: str | None = None,
         on_store_failure: OnStoreFailure = "refuse",
+        defaults: Mapping[str, Default] | None = None,
+        cache: int = 0,
         replay: bool = False,
         now_us: Callable[[], int] = machine_us,
         max_rows: int = 1000,
@@ -229,6 +233,7 @@ class Predictor:
         self.deployment = deployment
         self.shares = tuple(shares)
         self.elsewhere = any(share.release.elsewhere for share in shares)
+        self.looks_up = online is not None and any(share.release.plan.views for share in shares)
         self.replay = replay
         self.max_rows = max_rows
         fields = _common_fields(deployment, [share.release.signature for share in shares])
@@ -243,19 +248,12 @@ class Predictor:
             )
         answering = [share for share in shares if share.name != SHADOW_ARM]
         hidden = [share for share in shares if share.name == SHADOW_ARM]
+        check_defaults(deployment, defaults or {}, [(share.release.plan, share.release.signature) for share in shares])
         # requests are the same for every arm, so what one of them declares to be personal is so for all
         personal = strictest(share.release.signature.personal for share in shares)
-        arm = partial(
-            _Arm,
-            fields=fields,
-            online=online,
-            on_store_failure=on_store_failure,
-            metrics=metrics,
-            log=log,
-            personal=personal,
-        )
-        self._arms = [arm(deployment, share) for share in answering]
-        self._shadows = [arm(deployment + SHADOW, share) for share in hidden]
+        given = (fields, online, on_store_failure, defaults or {}, cache, metrics, log, personal)
+        self._arms = [_Arm(deployment, share, *given) for share in answering]
+        self._shadows = [_Arm(deployment + SHADOW, share, *given) for share in hidden]
         self._only = self._arms[0] if len(self._arms) == 1 else None
         self._cuts = [share.share for share in answering]
         self._salt = salt
@@ -267,6 +265,16 @@ class Predictor:
         self._latency = metrics.of_deployment(deployment, self._arms[0].release.model)
         self._now_us = now_us
         self._encode = msgspec.json.Encoder().encode
+        self._unwatched = 1  # until a request has its stages timed: the first, then one in SAMPLED
+        self._spare: Predictor | None = None
+
+    @property
+    def cached(self) -> dict[str, int] | None:
+        """How many scores are kept, and how often one was found or not, over all arms; None without a cache."""
+        caches = [arm.cache for arm in (*self._arms, *self._shadows) if arm.cache is not None]
+        if not caches:
+            return None
+        return {name: sum(getattr(one, name) for one in caches) for name in ("kept", "hits", "misses")}
 
     def handle(self, body: bytes, caller: str = "") -> Answer:
         """Answer one request. Never raises; what goes wrong is a problem document that repeats none of the input.
@@ -284,6 +292,9 @@ class Predictor:
         since: the monotonic instant at which the request was complete; now by default.
         wait: for a process that is started again; otherwise ChildRestarting is raised then.
         """
+        self._unwatched -= 1
+        if not self._unwatched:
+            return self._watched().draft(body, caller, since=since, wait=wait)
         start = monotonic() if since is None else since
         try:
             request = self.reader.read(body)
@@ -292,6 +303,8 @@ class Predictor:
                 return self._answer_many(request, caller, start)
             return self._answer_one(arm, request, caller, start)
         except ChildRestarting as error:
+            if error.died:
+                self._metrics.child_died(self._model)
             if not wait:
                 raise
             return self._draft_again(error, body, caller, start)
@@ -299,6 +312,14 @@ class Predictor:
             return Draft(self.refuse(_told(failed.error), failed.release))
         except Exception as error:
             return Draft(self.refuse(_told(error)))
+
+    def _watched(self) -> Predictor:
+        """This predictor for one request, of which it takes the times."""
+        from seatrial.serving.stages import Watched
+
+        self._unwatched = SAMPLED
+        spare, self._spare = self._spare, None
+        return spare or Watched(self)
 
     def _draft_again(self, error: ChildRestarting, body: bytes, caller: str, start: float) -> Draft:
         deaths = 0
@@ -532,6 +553,8 @@ class _Arm:
         fields: Sequence[Field],
         online: OnlineStore | None,
         on_store_failure: OnStoreFailure,
+        defaults: Mapping[str, Default],
+        cache: int,
         metrics: Metrics,
         log: PredictionLog | None = None,
         personal: Mapping[str, Treatment] | None = None,
@@ -551,7 +574,8 @@ class _Arm:
         self.inputs = signature.inputs
         self.counted: Counted = metrics.of_release(release.model, release.version)
         self._metrics = metrics
-        self._score = release.score
+        self.cache = ScoreCache(release.score, cache) if cache else None
+        self._score: Score = self.cache or release.score
         self._no_missing = release.no_missing
         self._binary = signature.task == "binary"
         self._classes = signature.classes
@@ -565,6 +589,8 @@ class _Arm:
         self._missing_allowed = on_store_failure == "missing"
         self._views = tuple(view.name for view in release.plan.views)
         self._lookup = Lookup(release.plan, online) if release.plan.views or release.plan.functions else None
+        columns = {f"{view.name}__{feature}" for view in release.plan.views for feature in view.features}
+        self._defaults = {name: value for name, value in defaults.items() if name in columns}
         self._without_store = Lookup(FeaturePlan((), release.plan.functions), None)
         self._no_store = bool(self._views) and online is None
         self._store_failure = ""
@@ -769,7 +795,7 @@ class _Arm:
                     for one in found
                 ]
         missing: tuple[tuple[str, int | None], ...] = tuple(("missing", None) for _ in self._views)
-        made = self._without_store.assemble_many(fields, at_us)
+        made = self._without_store.assemble_many([row | self._defaults for row in fields], at_us)
         return [(tuple([one.columns.get(name) for name in self.inputs]), missing, (ONLINE_STORE,)) for one in made]
 
     def _tell_store_failed(self, code: str, why: str) -> None:

@@ -20,25 +20,41 @@ import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from seatrial.core.errors import SeatrialError
-from seatrial.serving.http import JSON, PROBLEM, HeadTooLarge, NotHttp, body_too_large, body_too_slow, check_head
+from seatrial.serving.doors import PREDICT
+from seatrial.serving.http import (
+    JSON,
+    PROBLEM,
+    HeadTooLarge,
+    NotHttp,
+    body_too_large,
+    body_too_slow,
+    check_head,
+    in_form,
+)
 from seatrial.serving.predictor import Answer, Draft, finish, problem, shadow
 
 if TYPE_CHECKING:
     from seatrial.serving.http import Front
+    from seatrial.serving.metrics import Metrics
     from seatrial.stores.prediction_log import PredictionLog
 
 MAX_HEAD = 64 * 2**10
-LOOK_SECONDS = 20.0
-IDLE_LOOKS = 3
+LOOKS = 0.7
+"""Between two looks at a connection, of the time that a body may take. Two of them pass at most before a head that does
+not end is given up, which is then within 30 seconds."""
+IDLE_LOOKS = 5
 LINGER_SECONDS = 1.0
 
 
 class Turn:
     """The answers of one turn of the event loop, in the order in which they were made."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, log: PredictionLog | None) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, log: PredictionLog | None, metrics: Metrics) -> None:
         self._loop = loop
         self._log = log
+        self._metrics = metrics
+        self._answered = metrics.door(PREDICT)
+        self._refused = 0
         self._waiting: list[tuple[PredictionProtocol, Draft, bool]] = []
         self.draining = False  # every connection is closed with its next answer
 
@@ -55,7 +71,14 @@ class Turn:
             answers = finish(self._log, [draft for _, draft, _ in waiting])
             for (connection, _, close), answer in zip(waiting, answers, strict=True):
                 connection.send(answer, close=close)
+            self._answered.value += len(answers) - self._refused
+            self._refused = 0
             shadow(draft for _, draft, _ in waiting)
+
+    def refused(self, status: int) -> None:
+        """Count an answer of this turn that is no prediction."""
+        self._refused += 1
+        self._metrics.asked(PREDICT, status)
 
 
 class PredictionProtocol(HttpToolsProtocol):
@@ -80,6 +103,7 @@ class PredictionProtocol(HttpToolsProtocol):
         self._last = False  # the connection is closed after this answer
         self._ended = False  # nothing more is answered
         self._refused = False
+        self._problem_kind = PROBLEM
 
     # -- of the connection
 
@@ -88,7 +112,8 @@ class PredictionProtocol(HttpToolsProtocol):
         self._last = self._turn.draining
         self._made = self.loop.time()
         self._seen, self._idle = 0, 0
-        self._look_later = self.loop.call_later(LOOK_SECONDS, self._look)
+        self._look_seconds = LOOKS * self._front.slow_seconds
+        self._look_later = self.loop.call_later(self._look_seconds, self._look)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._look_later.cancel()
@@ -139,11 +164,15 @@ class PredictionProtocol(HttpToolsProtocol):
 
     def send(self, answer: Answer, *, close: bool) -> None:
         """Write an answer; close: and close the connection."""
+        kind = JSON
+        if answer.status != 200:
+            kind = self._problem_head(answer)
+            self._turn.refused(answer.status)
         if self.transport.is_closing():
             return
         head = b"%bcontent-type: %b\r\ncontent-length: %d\r\n%b%b\r\n" % (
             STATUS_LINE[answer.status],
-            JSON if answer.status == 200 else PROBLEM,
+            kind,
             len(answer.body),
             b"".join([b"%b: %b\r\n" % header for header in self.server_state.default_headers]),
             b"connection: close\r\n" if close else b"",
@@ -154,6 +183,10 @@ class PredictionProtocol(HttpToolsProtocol):
             self.linger()
         elif close:
             self.transport.close()
+
+    def _problem_head(self, answer: Answer) -> bytes:
+        """The media type of a problem, and the line behind it that says when asking again may help."""
+        return self._problem_kind + (b"\r\nretry-after: %d" % answer.retry_after if answer.retry_after else b"")
 
     def linger(self) -> None:
         """Close, but read and drop for a while what the caller goes on sending, which would take the answer away."""
@@ -172,7 +205,7 @@ class PredictionProtocol(HttpToolsProtocol):
         if self._idle >= (IDLE_LOOKS if self._requests and not self._in_head else 1):
             self.transport.close()
         else:
-            self._look_later = self.loop.call_later(LOOK_SECONDS, self._look)
+            self._look_later = self.loop.call_later(self._look_seconds, self._look)
 
     # -- what the parser calls
 
@@ -245,7 +278,10 @@ class PredictionProtocol(HttpToolsProtocol):
         self._forget_body()
         self._ended = self._refused = True
         self._front.service.metrics.failed("", error.code, status=error.http_status)
-        self._turn.add(self, Draft(problem(error)), close=True)
+        # the path is known when the application has begun with the request
+        under_way = self.cycle is not None and not self.cycle.response_complete
+        answer, self._problem_kind = in_form(self.cycle.scope["path"] if under_way else "", problem(error))
+        self._turn.add(self, Draft(answer), close=True)
 
     def _forget_body(self) -> None:
         self._parts = None

@@ -215,8 +215,15 @@ class PredictionLog:
         self._stop = threading.Event()
         self._schemas: dict[tuple[Any, ...], LogSchema] = {}
         self._texts: set[tuple[str, str]] = set()  # inputs that were text, by model
+        self._closed_bytes = 0
 
     # -- writing
+
+    @property
+    def written(self) -> int:
+        """Bytes that were appended through this object."""
+        segment = self._open
+        return self._closed_bytes + (segment.size if segment is not None else 0)
 
     def write(
         self,
@@ -742,6 +749,7 @@ class PredictionLog:
         segment, self._open = self._open, None
         if segment is None:
             return
+        self._closed_bytes += segment.size
         try:
             if self._fsync != "never":
                 os.fdatasync(segment.fd)
