@@ -167,7 +167,7 @@ class Project(Building):
         bundle = self._bundle(chosen)
         rows, _, _, _ = self._inputs.rows(declared, window=window, progress=progress)
         scores = batch.score(bundle, rows, threads=declared.threads)
-        ids = business_keys(rows, declared)
+        ids = business_keys(self.without_persons(declared, rows), declared)
         at_us = times_us(rows, training_set.AT).tolist()
         at = 0.5 if bundle.manifest.threshold is None else bundle.manifest.threshold
         labelled, metrics = measured(declared, rows, scores, bundle.manifest.signature.classes, threshold=at)
@@ -323,6 +323,12 @@ class Project(Building):
         started = monotonic()
         self._compact_log()
         table = self._known_labels(declared, progress) if rows is None else self._inputs.as_table(rows)
+        if declared.personal and isinstance(table, list):
+            from seatrial.serving.personal import hashed_rows
+
+            table = hashed_rows(table, declared.personal, self.personal_key)
+        elif not isinstance(table, list):
+            table = self.without_persons(declared, table)
         told = parse(
             table,
             model=declared.name,
@@ -381,8 +387,8 @@ class Project(Building):
         at, span = rows[source.event_timestamp], pc.min_max(predictions["at"])
         near = pc.and_(pc.greater_equal(at, span["min"]), pc.less_equal(at, span["max"]))
         rows = rows.filter(pc.fill_null(near, False))
-        named = keys(rows, model.key)
-        predicted = prediction_keys(predictions, model.key)
+        named = keys(self.without_persons(model, rows), model.key)
+        predicted = prediction_keys(self.without_persons(model, predictions, prefix="field_"), model.key)
         told = self.labels.read(model.name)
         several = model.task == "multiclass"
         happened = rows[model.target].cast(pa.string() if several else pa.float64())
@@ -1103,11 +1109,13 @@ class Project(Building):
         manifest = bundle.manifest
         logged = row["probability"] if row["probability"] is not None else row["prediction"]
         recomputed, note = self._recomputed(manifest.model, row, manifest.signature, progress)
+        personal = manifest.signature.personal
+        logged_whole = {name: value for name, value in row.items() if name.partition("_")[2] not in personal}
         inputs = inputs_of(row, manifest.signature.inputs, recomputed)
-        replays = [replay("answered", bundle, row, logged)]
+        replays = [replay("answered", bundle, logged_whole, logged)]
         before = self._release_before(row["deployment"], release.id)
         if before is not None:
-            replays.append(replay("live before", self._bundle(before), row, logged))
+            replays.append(replay("live before", self._bundle(before), logged_whole, logged))
         return Explained(
             prediction_id=row["prediction_id"],
             request_id=row["request_id"],
@@ -1142,6 +1150,9 @@ class Project(Building):
         from seatrial.features import training_set
         from seatrial.features.plan import make_plan
 
+        hidden = sorted(set(signature.personal) & {*signature.request_names, *signature.inputs})
+        if hidden:
+            return None, f"{listed(hidden)} is personal, and not logged as it came, so nothing was recomputed"
         declared = self.definitions.models.get(model)
         if declared is None:
             return None, f"the project no longer defines model '{model}', so nothing was recomputed"
@@ -1258,10 +1269,15 @@ class Project(Building):
         """The model's predictions of a window, with the labels known by now. inputs: with what the model was given."""
         from seatrial.monitoring.sample import from_log
 
-        return from_log(
+        rows = (
             self.log.rows(model=model.name, window=window, deployment=deployment)
             if inputs
-            else self._predictions(model, window, deployment),
+            else self._predictions(model, window, deployment)
+        )
+        for prefix in ("field_", "feature_"):
+            rows = self.without_persons(model, rows, prefix=prefix)
+        return from_log(
+            rows,
             self.labels.read(model.name),
             model=model.name,
             task=model.task,
@@ -1350,9 +1366,13 @@ class Project(Building):
 
         if release is None:
             return None
-        files = self._bundle(release).files
+        bundle = self._bundle(release)
+        files = bundle.files
         profile = files.get("profile.json")
-        return Reference.from_profile(msgspec.json.decode(profile)) if profile else None
+        if not profile:
+            return None
+        personal = bundle.manifest.signature.personal
+        return Reference.from_profile(msgspec.json.decode(profile)).anonymous(personal, self.personal_key)
 
     def _bundle(self, release: Record) -> Bundle:
         from seatrial.releases.bundle import open_bundle
