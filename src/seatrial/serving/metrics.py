@@ -179,6 +179,7 @@ DISTRUSTED = Family(
     ("deployment",),
     merge="max",
 )
+TRACES = Family("seatrial_traces", "Traced requests by what became of their spans.", ("outcome",))
 LOG_BYTES = Family("seatrial_log_bytes", "Bytes appended to the prediction log.", ())
 OVER = Family(
     "seatrial_series_over_limit",
@@ -197,6 +198,7 @@ COUNTERS = (
     STORE,
     CHILDREN,
     REFUSED,
+    TRACES,
     LOG_BYTES,
     OVER,
 )
@@ -337,6 +339,10 @@ class Metrics:
 
     def child_died(self, model: str) -> None:
         self._count(CHILDREN, model)
+
+    def traced(self, outcome: str, traces: int = 1) -> None:
+        """Count traces that were "sent" or "dropped"."""
+        self._count(TRACES, outcome, by=traces)
 
     def took_up(self, deployment: str, generation: int) -> None:
         self._number(GENERATION, deployment).set(generation)

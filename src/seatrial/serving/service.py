@@ -591,11 +591,14 @@ def serve_on(listening: socket.socket, service: Service, front: Front | None = N
 
     from seatrial.serving.draining import DrainingServer
     from seatrial.serving.protocol import PredictionProtocol
+    from seatrial.serving.traces import TracedProtocol, from_environment
 
     front = front or Front(service, platform=platform(os.environ))
+    front.traces = from_environment(os.environ, service.metrics)
+    connection = PredictionProtocol if front.traces is None else TracedProtocol
     config = uvicorn.Config(
         front,
-        http=cast("type[asyncio.Protocol]", partial(PredictionProtocol, front)),
+        http=cast("type[asyncio.Protocol]", partial(connection, front)),
         ws="none",
         lifespan="on",
         log_config=None,
@@ -615,6 +618,8 @@ def serve_on(listening: socket.socket, service: Service, front: Front | None = N
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
+        if front.traces is not None:
+            front.traces.close()
     if server.cut_off:
         raise DrainTooLong(
             f"{counted(server.cut_off, 'connection')} had not got an answer {DRAIN_SECONDS:g} s after the stop.",
