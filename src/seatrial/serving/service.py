@@ -33,6 +33,7 @@ from seatrial.serving.metrics import Metrics
 from seatrial.serving.on_demand import OnDemand, Shelf, resting
 from seatrial.serving.predictor import Predictor, Release, Share
 from seatrial.serving.release import open_release
+from seatrial.serving.server_log import Refusals
 from seatrial.stores.online import OnlineStore
 from seatrial.stores.prediction_log import PredictionLog
 from seatrial.stores.routes import RouteFile, RouteNotTrusted, RouteStore, Verify
@@ -236,6 +237,8 @@ class Service:
         while True:
             if not self._proved or self._changed():
                 await asyncio.to_thread(self.refresh)
+            if self.metrics.refusals is not None:
+                self.metrics.refusals.look()
             await asyncio.sleep(WATCH_SECONDS)
 
     def refresh(self) -> None:
@@ -594,6 +597,7 @@ def serve_on(listening: socket.socket, service: Service, front: Front | None = N
     from seatrial.serving.traces import TracedProtocol, from_environment
 
     front = front or Front(service, platform=platform(os.environ))
+    service.metrics.refusals = Refusals()
     front.traces = from_environment(os.environ, service.metrics)
     connection = PredictionProtocol if front.traces is None else TracedProtocol
     config = uvicorn.Config(

@@ -196,11 +196,11 @@ class _Traced(Watched):
         answer.traceparent = self._trace.traceparent
         return draft._replace(answer=answer)
 
-    def refuse(self, error: SeatrialError, release: str = "") -> Answer:
+    def refuse(self, error: SeatrialError, release: str = "", **ids: str) -> Answer:
         self._trace.error = error.code
         self._trace.facts["http.response.status_code"] = error.http_status
         self.note(self._began, monotonic())
-        return super().refuse(error, release)
+        return super().refuse(error, release, trace_id=f"{self._trace.context.trace:032x}", **ids)
 
     def note(self, start: float, now: float) -> None:
         """Hand the trace over. Instants are monotonic."""
