@@ -25,14 +25,14 @@ GOAL = 1.0
 SETTINGS = {"SEATRIAL_POLICY_APPROVAL": "none", "SEATRIAL_STORES_MLFLOW": ""}
 PROJECT = """
 import pyarrow as pa
-from seatrial import Deployment, FrameSource, Model
+from seatrial import BlueGreen, Deployment, FrameSource, Model
 
 ROWS = pa.table({"size": [i / 10 for i in range(400)], "heavy": [(i * 7) % 400 > 200 for i in range(400)]})
 model = Model(
     "heavy", task="binary", target="heavy", labels=FrameSource(ROWS, name="rows"), features=["request:size"],
     estimator="sklearn.linear_model.LogisticRegression", params={"C": 1.0}, cv_folds=0, owner="ops", runbook="run.md",
 )
-deployment = Deployment("heavy")
+deployment = Deployment("heavy", strategy=BlueGreen())
 """
 ROLLBACK = ["-c", "from seatrial.cli import main; main()", "rollback", "heavy", "--reason", "measured"]
 

@@ -5,6 +5,7 @@ instant of the prediction. All times are UTC inside; the local clocks of the raw
 """
 
 from seatrial import (
+    BlueGreen,
     CsvSource,
     Deployment,
     Entity,
@@ -244,7 +245,7 @@ late = Model(
     description="Whether a flight will arrive more than 15 minutes late, two hours before its scheduled departure.",
 )
 
-Deployment("late")
+Deployment("late", strategy=BlueGreen())
 
 # Mean prediction and observed rate more than .10 apart over a week is an alarm: that is the default of every monitor.
 Monitor("late", subject="flights", outcome="late")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing, suppress
 from functools import cached_property, partial
 from pathlib import Path
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from seatrial.core.signature import Signature
+    from seatrial.deployment.deploy import Deployed as Decided
     from seatrial.export.kubernetes import Manifests
     from seatrial.export.prometheus import Promised
     from seatrial.features.skew import SkewReport
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from seatrial.retraining.definition import Retrain, Trigger
     from seatrial.retraining.proposal import Proposal
     from seatrial.retraining.triggers import Labelled as Rows
+    from seatrial.serving.stream import StreamAnswered
     from seatrial.stores.metadata import MetadataStore
     from seatrial.training.model import Model
     from seatrial.verbs.batches import BatchScored
@@ -63,7 +65,9 @@ SAMPLED = (
     "probability",
     "latency_ms",
     "degraded",
+    "arm",
 )
+UNPROMOTABLE = ("live", "rejected", "gates refused", "rolled back")
 ROLLBACK_BUSY_SECONDS = 0.3
 """How long a roll-back waits for the metadata store before it is made without it."""
 
@@ -139,17 +143,21 @@ class Project(Building):
         window: Window,
         *,
         release: str | None = None,
+        to: str | Path | Sequence[str | Path] = (),
+        keep: Sequence[str] | None = None,
         progress: Progress | None = None,
     ) -> Scored:
         """Score the label rows predicted in `window` from the features as of each row's instant, and log them.
 
         release: default the live one. The log then holds what the service would have answered, marked as batch. Rows
         that this release answered already at the same instant are scored, but not logged again.
+        to, keep: outputs that take the answers as well, as for `predict_files`; a window is one batch.
         """
         import pyarrow as pa
 
         from seatrial.features import training_set
         from seatrial.serving import batch
+        from seatrial.verbs.batches import score_window
         from seatrial.verbs.history import business_keys, measured, times_us
 
         deployment = self._deployment(model)
@@ -177,6 +185,9 @@ class Project(Building):
         )
         self.log.rotate()
         self._compact_log()
+        outputs = [to] if isinstance(to, str | Path) else list(to)
+        if outputs:
+            score_window(self, self._inputs, declared, chosen, bundle, rows, window, to=outputs, keep=keep)
         return Scored(
             model=declared.name,
             window=str(window),
@@ -237,6 +248,49 @@ class Project(Building):
         if log:
             self._compact_log()
         return done
+
+    def predict_stream(
+        self,
+        model: str | None,
+        address: str,
+        *,
+        to: str,
+        group: str = "seatrial",
+        until_empty: bool = False,
+        stopped: Callable[[], bool] = lambda: False,
+        tell: Callable[[StreamAnswered], None] | None = None,
+    ) -> StreamAnswered:
+        """Answer the requests of a stream into another, until `stopped` or until it is empty; each is logged.
+
+        address, to: redis://HOST:PORT/DB/STREAM or kafka://HOST:PORT/TOPIC; see `stores.streams.open_stream`. An entry
+        holds a body as POST /predict takes it (Redis: in its field `request`, or the fields alone in `row`). group:
+        consumers of one group share the requests. What cannot be answered goes to STREAM:refused, or TOPIC.refused,
+        with the reason. tell: called after each lot, and while something that does not answer is waited for; for a
+        minute at most when it is to go on until the stream is empty.
+        """
+        from seatrial.deployment.deploy import nothing_deployed
+        from seatrial.serving.stream import Answering, answer_stream
+        from seatrial.stores.streams import open_answers, open_stream
+        from seatrial.verbs.building import PATIENCE
+
+        name = self._deployment(model).name
+        if name not in self.routes.names():
+            raise nothing_deployed(name)
+        service = self._service(replay=False, only=[name])
+        try:
+            with closing(open_answers(to)) as answers, closing(open_stream(address, group=group)) as stream:
+                answering = Answering(service, name, self.log, name=f"{stream.name}\n{group}", caller=self.actor)
+                return answer_stream(
+                    stream,
+                    answers,
+                    answering,
+                    until_empty=until_empty,
+                    stopped=stopped,
+                    tell=tell,
+                    patience_seconds=PATIENCE if until_empty else None,
+                )
+        finally:
+            service.close()
 
     def _answered(self, model: str, window: Window, release: str) -> set[tuple[str, int]]:
         """The requests of the window that a release has answered: (request_id, instant)."""
@@ -841,21 +895,26 @@ class Project(Building):
         no approval.
         """
         from seatrial.deployment.deploy import live
+        from seatrial.deployment.rollout import rollout_of
         from seatrial.retraining.approval import approval_of, require
         from seatrial.retraining.proposal import newest
 
         self.reconcile()  # a roll-back that was made without the metadata store comes first
         deployment = self._deployment(model)
         chosen = self.chosen_release(deployment.model, release)
+        now = live(self.metadata, deployment.name)
         if expected is None:
-            now = live(self.metadata, deployment.name)
             expected = now.head.generation if now else 0  # what is checked here is what is replaced below
+        rollout = rollout_of(now)
+        follows = expected  # the generation that an approval must have been given for
+        if now is not None and rollout is not None and rollout.new == chosen.id and expected == now.head.generation:
+            follows = now.record.body["replaces_generation"]  # it was approved for the rollout that is under way
         said = approval_of(self.metadata, deployment.name, chosen.id)
         returns = self._was_live(deployment.name, chosen.id) and (said is None or said.decision == "approved")
         if self.settings.policy.approval == "required" and not returns:
             proposal = newest(self.metadata, deployment.model)
             compared = proposal.comparison_id if proposal and proposal.challenger == chosen.id else None
-            require(self.metadata, deployment.name, chosen.id, expected, comparison=compared)
+            require(self.metadata, deployment.name, chosen.id, follows, comparison=compared)
         done = super().deploy(model, release=chosen.id, reason=reason, expected=expected, at_once=at_once)
         if done.share == 100:
             self._end_proposal(deployment.model, chosen.id)
@@ -879,7 +938,7 @@ class Project(Building):
         declared = self._model(model)
         self._check_generation(self._deployment(declared.name).name, expected)
         proposal = newest(self.metadata, declared.name)
-        if proposal is None or proposal.challenger is None or proposal.state in ("live", "rejected", "gates refused"):
+        if proposal is None or proposal.challenger is None or proposal.state in UNPROMOTABLE:
             raise NothingProposed(
                 f"'{declared.name}' has no challenger to promote"
                 + (f"; the newest proposal is {proposal.state}." if proposal else "."),
@@ -915,9 +974,35 @@ class Project(Building):
         moved, done = rolling.move(self, deployment, partial(self._deployment_sample, deployment.model))
         if done is not None:
             follow(self, self.metadata)
-            if len(done.record.inputs) == 1:
-                self._end_proposal(deployment.model, done.record.inputs[0])
+            self._end_rollout(deployment.model, done)
         return moved
+
+    def deployment_watch(
+        self,
+        name: str | None = None,
+        *,
+        every: str = "5m",
+        told: Callable[[Moved | SeatrialError], None],
+        wait: Callable[[float], bool],
+    ) -> Moved | None:
+        """`deployment_advance` again and again until the rollout is over; the last look, or None when there was none.
+
+        every: how long between two looks. told: each look, or why there was none: a store was away, or somebody else
+        decided meanwhile. wait: waits so many seconds; False when no more looks are wanted.
+        Raises Watched when another process of this host does the same, BadPace, and what `deployment_advance` raises.
+        """
+        from seatrial.verbs import rolling
+
+        return rolling.watch(self, self._deployment(name), self.deployment_advance, every, told, wait)
+
+    def _end_rollout(self, model: str, done: Decided) -> None:
+        """End the proposal whose challenger has all of the traffic now, or lost what it had."""
+        back = self.metadata.record(done.record.body.get("rolled_back") or "")
+        rollout = back.body.get("rollout") if back else None
+        if rollout is not None:
+            self._end_proposal(model, rollout["new"], "rolled_back")
+        elif len(done.record.inputs) == 1:
+            self._end_proposal(model, done.record.inputs[0])
 
     def _deployment_sample(self, model: str, window: Window, deployment: str) -> Sample:
         return self._sample(self._model(model), window, deployment=deployment)
@@ -968,6 +1053,7 @@ class Project(Building):
                 generation = self._outdo(metadata, name) or route.generation
                 with suppress(SeatrialError):  # a name that lags behind is mended by the next `reconcile`
                     follow(self, metadata)
+                    self._end_rollout(done.record.body["model"], done)
         except (Unavailable, MetadataDamaged, MetadataUnreachable, NotMetadata):
             route = roll_back_here(self.routes, name, sign=sign, verify=verify, expected=expected, **facts)  # type: ignore[arg-type]
             generation = route.generation
@@ -992,22 +1078,23 @@ class Project(Building):
     def _was_live(self, deployment: str, release: str) -> bool:
         return any(release == record.inputs[0] for record in self.metadata.records("deployment", deployment))
 
-    def _end_proposal(self, model: str, release: str) -> None:
+    def _end_proposal(self, model: str, release: str, how: Literal["live", "rolled_back"] = "live") -> None:
         from seatrial.retraining.proposal import newest
 
         proposal = newest(self.metadata, model)
         if proposal is not None and proposal.challenger == release and proposal.state != "live":
             with self.metadata.transaction() as transaction:
-                self.event(transaction, "proposal.live", proposal.id, {"release": release})
+                self.event(transaction, f"proposal.{how}", proposal.id, {"release": release})
 
     # -- looking closely
 
     def explain(self, id: str, *, progress: Progress | None = None) -> Explained:
         """One prediction, by its id or its request's: inputs as served and recomputed, replays, approvals, lineage."""
         from seatrial.governance.explain import Explained, inputs_of, replay
+        from seatrial.verbs.predictions import looked_up
 
-        found = self.log.find(id)
-        lineage = self.lineage(id)
+        found = looked_up(self, id, by="explain")
+        lineage = self._lineage_of(id, found)
         if not found:
             raise UsageError(f"'{id}' is no prediction.", expected="A prediction's or a request's id is expected.")
         row = found[0]

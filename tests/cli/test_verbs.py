@@ -34,6 +34,10 @@ PROJECT = """
     )
     Deployment("heavy")
 """
+BLUE_GREEN = PROJECT.replace("import ", "import BlueGreen, ").replace(
+    'Deployment("heavy")', 'Deployment("heavy", strategy=BlueGreen())'
+)
+"""The same, for tests that are not about a rollout: a new release takes all traffic at once."""
 
 
 def make(folder, *, weight=lambda i: i / 400, project=PROJECT):

@@ -9,12 +9,12 @@ from seatrial.core.windows import BadDuration
 from seatrial.deployment.definition import ABTest, BadDeployment, BlueGreen, Canary, Deployment, Guardrail, Shadow
 
 
-def test_a_deployment_is_named_after_its_model_and_moves_all_traffic_at_once():
+def test_a_deployment_is_named_after_its_model_and_is_a_canary_of_three_steps():
     with collecting() as declared:
         deployment = Deployment("late")
     assert declared == [deployment]
-    assert (deployment.name, deployment.strategy, deployment.route_by) == ("late", BlueGreen(), None)
-    assert Deployment("late", name="late-eu").name == "late-eu"
+    assert (deployment.name, deployment.strategy, deployment.route_by) == ("late", Canary([5, 25, 100]), None)
+    assert Deployment("late", name="late-eu", strategy=BlueGreen()).name == "late-eu"
 
 
 def test_a_canary_takes_a_list_of_steps_and_stays_as_it_was_declared():

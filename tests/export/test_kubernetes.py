@@ -123,6 +123,15 @@ def test_a_pod_has_time_for_the_servers_drain(rolling, kserve):
         assert pod["terminationGracePeriodSeconds"] > int(wait) + service.DRAIN_SECONDS
 
 
+def test_there_are_as_many_workers_as_cores_are_asked_for(rolling, kserve):
+    for thing in (rolling["deployment.yaml"], kserve["inference_service.yaml"]):
+        (container,) = pod_of(thing)["containers"]
+        (workers,) = (one for one in container["env"] if one["name"] == "SEATRIAL_WORKERS")
+        assert workers["valueFrom"]["resourceFieldRef"] == {"resource": "requests.cpu"}
+        assert "cpu" in container["resources"]["requests"]
+        assert "cpu" not in container["resources"]["limits"]
+
+
 def test_an_update_takes_no_pod_away_before_another_is_ready(rolling, kserve):
     update = {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}}
     assert rolling["deployment.yaml"]["spec"]["strategy"] == update

@@ -167,7 +167,7 @@ class Container:
             assert self.process.poll() is None, self.process.stderr.read()
             try:
                 return urllib.request.urlopen(url, timeout=5).read().decode()
-            except urllib.error.URLError:
+            except OSError:
                 assert time.monotonic() < deadline, "the server did not come up"
                 time.sleep(0.1)
 
@@ -181,7 +181,7 @@ BODY = json.dumps({"features": {"size": 0.25, "weight": 0.9}}).encode()
 
 def predicted(url: str) -> str:
     """The id of a prediction that was answered."""
-    answer = json.loads(urllib.request.urlopen(urllib.request.Request(f"{url}/predict", BODY), timeout=10).read())
+    answer = json.loads(urllib.request.urlopen(urllib.request.Request(f"{url}/predict", BODY), timeout=60).read())
     assert answer["prediction"] == 1
     return answer["prediction_id"]
 

@@ -22,9 +22,10 @@ TRAINED = datetime(2024, 2, 1, tzinfo=UTC)
 TURN = datetime(2024, 2, 3, tzinfo=UTC)
 END = datetime(2024, 3, 20, tzinfo=UTC)
 PROJECT = """
-from seatrial import Alarm, Gate, Model, Monitor, ParquetSource, Retrain, Trigger, Tune
+from seatrial import Alarm, BlueGreen, Deployment, Gate, Model, Monitor, ParquetSource, Retrain, Trigger, Tune
 
 trips = ParquetSource("trips.parquet", event_timestamp="at", label_known_at="known_at")
+Deployment("trips", strategy=BlueGreen())
 Model("trips", task="multiclass", target="outcome", labels=trips, key=["trip"], cv_folds=2, owner="ops",
       runbook="https://r", features=["request:wind", "request:load", "request:line"],
       estimator="lightgbm.LGBMClassifier", params={"n_estimators": 8},

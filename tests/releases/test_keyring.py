@@ -25,7 +25,7 @@ from seatrial.releases.signing import (
     trusted_keys,
     verify,
 )
-from tests.cli.test_verbs import make
+from tests.cli.test_verbs import BLUE_GREEN, make
 from tests.releases.factories import manifest_and_files
 
 SERVICE = """#!{python}
@@ -61,7 +61,7 @@ def service(folder, number=1):
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     """A project with two releases, of which the second is live."""
-    folder = make(tmp_path_factory.mktemp("keys") / "project")
+    folder = make(tmp_path_factory.mktemp("keys") / "project", project=BLUE_GREEN)
     with Project(folder, actor="ada") as project:
         for _ in range(2):
             project.train("heavy")

@@ -6,8 +6,11 @@ import msgspec
 import pytest
 
 from seatrial.core.clock import from_us
+from seatrial.serving.client import Client, ServerRefused, ServerUnable
+from seatrial.serving.service import Service
 from seatrial.serving.stored import ROWS, StoredPrediction, read, write
 from seatrial.stores.online import OnlineStoreDamaged, OnlineStoreTooNew, open_online
+from tests.serving.worlds import in_thread
 
 OF = {"release": "rel_1", "model_version": "3"}
 
@@ -66,3 +69,45 @@ def test_what_cannot_be_read_is_told(online):
         read(online, "m", "new")
     with pytest.raises(OnlineStoreDamaged):
         read(online, "m", "odd")
+
+
+class TestTheDoor:
+    """What GET /predictions/MODEL/KEY tells."""
+
+    @pytest.fixture
+    def url(self, online):
+        service = Service(online=online, now_us=lambda: 100_000_000)
+        with in_thread(service) as url:
+            yield url
+
+    def test_it_tells_the_prediction_and_its_age(self, online, url):
+        write(online, "late", ["2013-04-01|DL|17/3 é%"], [(1, 0.75)], [40_500_000], **OF)
+        with Client(url) as client:
+            found = client.stored("late", "2013-04-01|DL|17/3 é%")
+        assert (found.prediction, found.probability, found.release, found.model_version) == (1, 0.75, "rel_1", "3")
+        assert (found.as_of, found.age_seconds) == (from_us(40_500_000), 59.5)
+
+    def test_what_is_said_of_an_instant_to_come_has_no_age(self, online, url):
+        write(online, "late", ["k"], [("a", {"a": 1.0})], [200_000_000], **OF)
+        with Client(url) as client:
+            assert (client.stored("late", "k").age_seconds, client.stored("late", "k")["prediction"]) == (0, "a")
+
+    def test_a_key_of_which_nothing_was_said_is_not_found(self, online, url):
+        write(online, "late", ["k"], [(1, 0.75)], [1], **OF)
+        with Client(url) as client:
+            for model, key in (("late", "secret-4711"), ("other-4711", "k"), ("late", ""), ("late", "k/")):
+                with pytest.raises(ServerRefused, match="no prediction of this key") as error:
+                    client.stored(model, key)
+                assert error.value.facts == {"status": 404, "code": "serving.nothing_stored"}
+                assert "4711" not in str(error.value)
+
+    def test_what_cannot_be_read_is_unavailable(self, online, url):
+        online.update(lambda rows: rows.put(("predictions/late", b"k"), b"damaged"))
+        with Client(url) as client, pytest.raises(ServerUnable) as error:
+            client.stored("late", "k")
+        assert error.value.facts == {"status": 503, "code": "serving.online_store_down"}
+
+
+def test_a_server_without_an_online_store_has_none():
+    with in_thread(Service()) as url, Client(url) as client, pytest.raises(ServerRefused, match="no online store"):
+        client.stored("late", "k")

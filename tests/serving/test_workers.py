@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections import Counter
@@ -356,6 +357,15 @@ def test_workers_whose_supervisor_is_gone_end(home):
             time.sleep(0.02)
         else:
             raise AssertionError("they live on")
+        assert not any(any(str(pid) in text for pid in pids) for text in told_in_temporary_folders())
+
+
+def told_in_temporary_folders() -> list[str]:
+    found = []
+    for path in Path(tempfile.gettempdir()).glob("seatrial-serve-*/slot-*.json"):
+        with suppress(OSError):
+            found.append(path.read_text())
+    return found
 
 
 def zombie(pid: int) -> bool:

@@ -158,7 +158,7 @@ from seatrial.serving import service
 from seatrial.stores.objects import ObjectStore
 from seatrial.stores.prediction_log import PredictionLog
 home, options = Path(sys.argv[1]), json.loads(sys.argv[2])
-log = PredictionLog(home / "log")
+log = PredictionLog(home / "log", when_full=options.get("when_full", "refuse"))
 trusted = WatchedKeys(home / "keys")
 refuse = options.get("refuse_distrusted", False)
 if "bundle" in options:
@@ -168,8 +168,9 @@ if "bundle" in options:
 else:
     serving = service.load(routes=home / "routes", read_bundle=ObjectStore(home / "objects").read, trusted_keys=trusted,
                            online=None, log=log, refuse_distrusted=refuse)
+from seatrial.serving.container import platform
 from seatrial.serving.http import Front
-front = Front(serving, slow_seconds=options.get("slow_seconds", 20.0))
+front = Front(serving, slow_seconds=options.get("slow_seconds", 20.0), platform=platform(options.get("platform", {})))
 def started(url):
     print(url, flush=True)
 service.run(serving, port=options.get("port", 0), started=started, front=front)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -392,6 +393,20 @@ def test_rows_are_logged_once_when_asked_however_often_the_batch_is_begun(
 
 
 # -- cuts and windows
+
+
+def test_a_window_of_the_labels_may_go_into_outputs_as_well(world, tmp_path):
+    window = window_or_path("last-week", world.now_us)
+    for _ in range(2):
+        world.predict_batch("late", window, to=[tmp_path / "out.parquet", f"sqlite:///{tmp_path}/db?table=late"])
+    out = pq.read_table(tmp_path / "out.parquet")
+    logged = world.log.rows(model="late", window=window)
+    said = dict(zip(logged["request_id"].to_pylist(), logged["probability"].to_pylist(), strict=True))
+    assert 100 < len(out) == len(said)
+    assert said == dict(zip(out["flight"].to_pylist(), out["probability"].to_pylist(), strict=True))
+    with sqlite3.connect(tmp_path / "db") as connection:
+        assert connection.execute("SELECT count(*), min(prediction) FROM late").fetchall() == [(len(out), 0)]
+    connection.close()
 
 
 @pytest.mark.parametrize("groups", [(10,), (400,), (30, 30, 30), (130, 5, 260, 50, 50, 1), (0, 0), ()])

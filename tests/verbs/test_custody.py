@@ -12,13 +12,13 @@ from seatrial.cli import run
 from seatrial.core.errors import UsageError
 from seatrial.registry.versions import Deleted, NoReason, UnknownAlias
 from seatrial.verbs.custody import StillLive
-from tests.cli.test_verbs import make
+from tests.cli.test_verbs import BLUE_GREEN, make
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     """A project with three released versions, of which the second is live and the first was."""
-    folder = make(tmp_path_factory.mktemp("custody") / "project")
+    folder = make(tmp_path_factory.mktemp("custody") / "project", project=BLUE_GREEN)
     with Project(folder, actor="ada") as project:
         for _ in range(3):
             project.train("heavy")

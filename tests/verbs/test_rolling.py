@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
 import urllib.request
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -12,7 +15,12 @@ import pytest
 
 from seatrial import Project
 from seatrial.cli.door import run
+from seatrial.core.clock import FixedClock
+from seatrial.core.windows import Window
+from seatrial.deployment.controller import BadPace, Watched
 from seatrial.deployment.rollout import DeclaredAnew, NoReason, NoRollout, NoShadow, RolloutUnderWay, check_shadow
+from seatrial.serving import batch
+from seatrial.stores.metadata import HeadMoved
 from seatrial.testing import FakeClock
 from tests.journeys.worlds import served
 from tests.worlds import edit, write_project
@@ -134,9 +142,15 @@ def test_the_terminal_says_how_it_stands_and_what_was_done(trained, monkeypatch,
     world, (first, second, _) = trained
     with world.project() as project:
         other = second if shares(project) == {first: 100.0} else first
-        project.deploy("late", release=other)
-    world.ask(2400)
     monkeypatch.chdir(world.folder)
+    ends = (world.clock.now() + DAY).isoformat().replace("+00:00", "Z")
+    assert run(["--at", world.clock.now().isoformat(), "deploy", "--release", other]) == 0
+    told = capsys.readouterr().out
+    assert f"takes 10 % of the traffic ({other})" in told
+    assert f"until {ends} at least, and 100 answers" in told
+    assert "While nobody runs it the new release will stay at 10 %, even if it does harm." in told
+    assert told.endswith("Next: seatrial deployments advance late --watch\n")
+    world.ask(2400)
     at = ["--at", world.clock.now().isoformat()]
     assert run([*at, "deployments", "status"]) == 0
     shown = capsys.readouterr().out
@@ -258,3 +272,123 @@ def test_one_that_cannot_score_the_same_requests_is_refused(shadowed):
     body["manifest"]["model_format"] = "skops"
     with pytest.raises(NoShadow, match="a process of its own"):
         check_shadow(replace(live, body=body), live)
+
+
+def test_what_is_scored_in_batch_meanwhile_is_nobodys_answer(trained):
+    world, releases = trained
+    with world.project() as project:
+        live = settled(project)
+        project.deploy("late", release=next(one for one in releases if one != live))
+        world.clock.advance("1m")
+        assert scored(project, live, rows=50) == 50
+        assert len(project.log.rows(deployment="late", window=Window(project.now_us, project.now_us + 1))) == 50
+        world.clock.advance("1m")
+        assert project.deployment_status("late").analysis.rows == {"live": 0, "new": 0}
+        project.rollback("late")
+
+
+def scored(project, release, *, rows):
+    """How many rows a release scored in batch, as of now."""
+    bundle = project._bundle(project.record(release))
+    table = project._inputs.rows(project.definitions.model("late"))[0].slice(0, rows)
+    return batch.keep(
+        project.log, bundle, table, batch.score(bundle, table), at_us=[project.now_us] * rows,
+        request_ids=[str(one) for one in range(rows)], deployment="late", caller="somebody",
+    )  # fmt: skip
+
+
+def settled(project):
+    """No rollout is under way; the release that is live."""
+    if len(shares(project)) > 1:
+        project.rollback("late")
+    (live,) = shares(project)
+    return live
+
+
+def test_somebody_who_looks_until_it_is_over_takes_every_step(trained):
+    world, (first, second, _) = trained
+    with world.project() as project:
+        new = second if settled(project) == first else first
+        project.deploy("late", release=new)
+        looks = []
+
+        def wait(seconds):
+            assert seconds == 300
+            world.ask(1200)
+            return len(looks) < 10
+
+        last = project.deployment_watch("late", told=looks.append, wait=wait)
+        assert [one.analysis.verdict for one in looks] == ["hold", "advance", "advance"]
+        assert (last, last.share, shares(project)) == (looks[-1], 100, {new: 100})
+        with pytest.raises(NoRollout):
+            project.deployment_watch("late", told=looks.append, wait=wait)
+    with Project(world.folder, clock=FixedClock(START), actor="ada") as still, pytest.raises(BadPace):
+        still.deployment_watch("late", told=looks.append, wait=wait)
+
+
+def test_of_two_who_judge_the_same_step_one_takes_it_and_nothing_of_the_other_is_kept(trained):
+    world, (first, second, _) = trained
+    with world.project() as project:
+        project.deploy("late", release=second if settled(project) == first else first)
+    world.ask(2400)
+    with world.project() as one, world.project() as other:
+        before = len(one.deployment_status("late").history)
+        read = other._deployment_sample
+
+        def slowly(*given):
+            """While the second one reads the log, the first one decides."""
+            found = read(*given)
+            if not done:
+                done.append(one.deployment_advance("late"))
+            return found
+
+        done = []
+        other._deployment_sample = slowly
+        with pytest.raises(HeadMoved):
+            other.deployment_advance("late")
+        assert (done[0].analysis.verdict, done[0].share) == ("advance", 50)
+        assert len(one.deployment_status("late").history) == before + 1
+        assert sorted(shares(one).values()) == [50, 50]
+        one.audit_verify()
+
+
+def test_a_clock_that_jumps_takes_one_step_at_most_and_one_that_was_set_back_none(trained):
+    world, (first, second, _) = trained
+    with world.project() as project:
+        project.deploy("late", release=second if settled(project) == first else first)
+    world.ask(2400)
+    now = world.clock.now()
+    with world.project() as project:
+        world.clock.set(now - 3 * DAY)
+        held = project.deployment_advance("late")
+        assert (held.analysis.verdict, held.share) == ("hold", 10)
+        assert held.analysis.why.startswith("the step began later than now")
+        world.clock.set(now + 90 * DAY)
+        assert project.deployment_advance("late").share == 50
+        again = project.deployment_advance("late")
+        assert (again.analysis.verdict, again.share, again.analysis.rows["new"]) == ("hold", 50, 0)
+        world.clock.set(now)
+        assert project.deployment_advance("late").share == 50
+        project.rollback("late")
+
+
+def test_the_controller_is_ended_between_two_looks_and_the_next_one_goes_on(trained):
+    world, (first, second, _) = trained
+    with Project(world.folder, actor="ada") as project:  # the machine's clock, as the command has it
+        project.deploy("late", release=second if settled(project) == first else first)
+    command = [sys.executable, "-m", "seatrial", "--project", str(world.folder), "deployments", "advance", "--watch"]
+    for ended in (signal.SIGKILL, signal.SIGTERM):
+        process = subprocess.Popen(
+            [*command, "--every", "1s"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        looks = [process.stdout.readline() for _ in range(2)]
+        assert all(one.endswith("late  hold, 10 % now: not enough data (0 of 100 answers)\n") for one in looks)
+        with Project(world.folder) as project, pytest.raises(Watched, match=f"by process {process.pid}"):
+            project.deployment_watch("late", told=print, wait=lambda _: False)
+        process.send_signal(ended)
+        _, err = process.communicate(timeout=30)
+        assert process.returncode == (0 if ended == signal.SIGTERM else -ended)
+    assert "Stopped; the rollout stays as it is" in err
+    with Project(world.folder) as project:
+        assert sorted(shares(project).values()) == [10, 90]
+        project.rollback("late")

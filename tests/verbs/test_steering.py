@@ -14,7 +14,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from seatrial import Deployment, Gate, Model, Monitor, ParquetSource, Project, Retrain, Trigger, expect
+from seatrial import (
+    BlueGreen,
+    Canary,
+    Deployment,
+    Gate,
+    Model,
+    Monitor,
+    ParquetSource,
+    Project,
+    Retrain,
+    Trigger,
+    expect,
+)
 from seatrial.core.clock import to_us
 from seatrial.core.errors import SeatrialError
 from seatrial.core.windows import Window
@@ -55,7 +67,7 @@ def parcels() -> pa.Table:
 
 
 @contextmanager
-def opened(folder, at, actor=ADA, *, approval="required", **changes):
+def opened(folder, at, actor=ADA, *, approval="required", strategy=None, **changes):
     """The project on a day."""
     source = ParquetSource(
         "parcels.parquet",
@@ -81,7 +93,7 @@ def opened(folder, at, actor=ADA, *, approval="required", **changes):
     retrain = Retrain("late", on=[trigger], budget="2/week", cool_down="3d", judge_for="20d", min_days=5)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SEATRIAL_POLICY_APPROVAL", approval)
-        definitions = [model, Deployment("late"), Monitor("late"), retrain]
+        definitions = [model, Deployment("late", strategy=strategy or BlueGreen()), Monitor("late"), retrain]
         project = Project(folder, clock=FakeClock(day(at)), actor=actor, definitions=definitions)
     with project:
         yield project
@@ -418,6 +430,27 @@ def test_of_two_who_saw_the_same_generation_one_promotes_and_the_other_learns_wh
         assert won.live in words
         assert second.proposals("late")[0].state == "live"
         assert refused(lambda: second.promote("late"))[0] == "retrain.nothing_proposed"
+
+
+def test_a_challenger_takes_its_steps_and_its_approval_holds_until_they_are_over(approved):
+    with opened(approved, 36, strategy=Canary()) as project:
+        begun = project.promote("late")
+        assert (begun.share, begun.steps, begun.version) == (5, [5, 25, 100], "2")
+        assert begun.step_ends == (day(37)).isoformat().replace("+00:00", "Z")
+        assert project.proposals("late")[0].state == "approved"
+        assert refused(lambda: project.promote("late"))[0] == "rollout.under_way"
+        # the approval was given for the generation at which the rollout began
+        done = project.deploy("late", release="late:2", at_once=True, reason="no need to wait")
+        assert (done.share, project.proposals("late")[0].state) == (100, "live")
+
+
+def test_a_challenger_whose_rollout_went_back_is_proposed_no_longer(approved):
+    with opened(approved, 36, strategy=Canary()) as project:
+        project.promote("late")
+        assert project.rollback("late", reason="somebody rang").settled
+        assert project.proposals("late")[0].state == "rolled back"
+        assert refused(lambda: project.promote("late"))[0] == "retrain.nothing_proposed"
+        assert refused(lambda: project.deploy("late", release="late:2"))[0] == "approval.stale"
 
 
 def test_what_was_live_once_comes_back_without_being_asked_for(ready):

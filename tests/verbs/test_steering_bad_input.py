@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from seatrial import Alarm, Deployment, Model, Monitor, ParquetSource, Project
+from seatrial import Alarm, BlueGreen, Deployment, Model, Monitor, ParquetSource, Project
 from seatrial.core.clock import to_us
 from seatrial.core.errors import UsageError
 from seatrial.core.windows import Window
@@ -73,7 +73,7 @@ def opened(folder, at=30.0, actor="ada", *, approval="none", deployments=("machi
         on_call="webhook:ops",
         runbook="docs/runbook.md",
     )
-    named = [Deployment("machines", name=name) for name in deployments]
+    named = [Deployment("machines", strategy=BlueGreen(), name=name) for name in deployments]
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SEATRIAL_POLICY_APPROVAL", approval)
         definitions = [model, *named, Monitor("machines", alarms=alarms)]

@@ -221,7 +221,7 @@ def test_the_old_source_beside_the_new_one_lets_a_successor_be_trained_and_the_o
     with opened(live, ONE, source="tills.parquet", beside=True) as both:
         assert both.train().passed
         both.release()
-        both.deploy(reason="a test")
+        both.deploy(reason="the live one cannot be fed", at_once=True)
     with opened(live, ONE, source="tills.parquet") as after:
         assert [one.problem for one in after.materialize()] == [""]
 
@@ -246,7 +246,7 @@ def test_a_type_that_changed_before_the_release_was_trained_is_no_difference(liv
     with opened(live, NOON, source="new/sales.parquet", beside=True, name="tills", window="3d") as project:
         project.train()
         project.release()
-        project.deploy(reason="a test")
+        project.deploy(reason="a test", at_once=True)
         assert [one.problem for one in project.materialize()] == [""]
 
 

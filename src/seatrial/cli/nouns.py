@@ -202,14 +202,21 @@ def deployments_status(call: Invocation, name: str | None) -> None:
 
 @NOUNS["deployments"].command("advance")
 @click.argument("name", required=False)
+@click.option("--watch", is_flag=True, help="Go on until the rollout is over: one look every five minutes.")
+@click.option("--every", default="5m", show_default=True, metavar="DURATION", help="With --watch: between two looks.")
 @click.pass_obj
-def deployments_advance(call: Invocation, name: str | None) -> None:
+def deployments_advance(call: Invocation, name: str | None, watch: bool, every: str) -> None:
     """Judge a rollout's step and do what the verdict says: the new release gets more of the traffic, keeps what it has,
-    or loses it. Made for a scheduler; every five minutes is not too often."""
+    or loses it. Made for a scheduler; every five minutes is not too often. With --watch this command is the scheduler:
+    each look is a line (with --json a document on a line of its own), Ctrl-C and SIGTERM end it between two looks, and
+    the next one goes on where it was."""
     from seatrial.cli import rolling
 
     with call.project() as project:
-        call.answer(project.deployment_advance(name), rolling.moved)
+        if watch:
+            rolling.watch(call, project, name, every)
+        else:
+            call.answer(project.deployment_advance(name), rolling.moved)
 
 
 @NOUNS["audit"].command("list")

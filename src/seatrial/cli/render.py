@@ -378,13 +378,9 @@ def deployed(done: Plain) -> list[Block]:
             Line("Next: seatrial serve"),
         ]
     if done.get("share", 100) < 100:
-        takes = f"takes {done['share']:g} %" if done["share"] else "scores in the shadow"
-        return [
-            Line(f"✓ {done['deployment']}: version {done['version']} {takes} ({done['live']}).", "green"),
-            Line(f"  Live        {done['previous']}, with the rest"),
-            Line(f"  Generation  {done['generation']}, {done['strategy'].replace('_', '-')}"),
-            Line(f"Next: seatrial deployments status {done['deployment']}"),
-        ]
+        from seatrial.cli.rolling import begun
+
+        return begun(done)
     return [
         Line(f"✓ {done['deployment']}: version {done['version']} is live ({done['live']}).", "green"),
         Line(f"  Before      {done['previous'] or 'nothing was live'}"),

@@ -288,9 +288,9 @@ def release(call: Invocation, /, name: str | None, **options: Any) -> None:
 @click.option("--at-once", is_flag=True, help="All of the traffic, without the steps of a canary; needs a reason.")
 @click.pass_obj
 def deploy(call: Invocation, model: str | None, release_id: str | None, reason: str, at_once: bool) -> None:
-    """Running services follow by themselves. With the strategy Canary() or ABTest() the release gets its first share of
-    the traffic, and `seatrial deployments advance` takes the next steps. To return to an earlier release, deploy that
-    one."""
+    """Running services follow by themselves. The first release of a deployment takes all of its traffic; a later one
+    takes 5 % of it first (unless another strategy is declared), and `seatrial deployments advance` judges and takes the
+    next steps. To return to the release that was live before, at once: `seatrial rollback`."""
     from seatrial.cli import render
 
     with call.project() as project:
@@ -311,9 +311,9 @@ def deploy(call: Invocation, model: str | None, release_id: str | None, reason: 
     "--workers",
     default=1,
     show_default=True,
-    type=click.IntRange(1, 256),
+    type=click.IntRange(0, 256),
     envvar="SEATRIAL_WORKERS",
-    help="Processes that answer on the one port, usually as many as there are cores.",
+    help="Processes that answer on the one port; 0: as many as the cores that this machine, or container, has for it.",
 )
 @click.option(
     "--memory-budget",
@@ -330,6 +330,7 @@ def deploy(call: Invocation, model: str | None, release_id: str | None, reason: 
 @click.option(
     "--log",
     "form",
+    envvar="SEATRIAL_LOG",
     type=click.Choice(["text", "json"]),
     default="text",
     show_default=True,
@@ -394,7 +395,8 @@ def serve(
                 place=place,
             )
 
-        serve(make, workers=workers, host=host, port=port, started=ready)
+        with project.keeping_log():
+            serve(make, workers=workers, host=host, port=port, started=ready)
 
 
 @verb("predict")
@@ -412,6 +414,11 @@ def serve(
     metavar="FILE|FOLDER|START/END",
     help="Score Parquet files, or this window of the labels' rows (also last-hour, last-day, last-week).",
 )
+@click.option(
+    "--stream",
+    metavar="URL",
+    help="Answer the requests of a stream into another, --to: redis://HOST:PORT/DB/STREAM, kafka://HOST:PORT/TOPIC.",
+)
 @batch_options
 @click.pass_obj
 def predict(
@@ -423,17 +430,19 @@ def predict(
     url: str | None,
     window: Window | None,
     batch: str | None,
+    stream: str | None,
     **how: Any,
 ) -> None:
     """Give rows with --request or --file, --replay a window of history through a service started with
-    `seatrial serve --replay`, or score Parquet files or a window in --batch, with features as of each row's instant.
-    Predictions are logged, wherever they are made, but those of files only with --log."""
+    `seatrial serve --replay`, score Parquet files or a window in --batch, with features as of each row's instant, or
+    answer a --stream until Ctrl-C or SIGTERM. Predictions are logged, wherever they are made, but those of files only
+    with --log."""
     from seatrial.cli import batch as batches
     from seatrial.cli import render
 
-    if [request, file, window, batch].count(None) != 3:
+    if [request, file, window, batch, stream].count(None) != 4:
         raise BadCommandLine(
-            "predict takes one of --request, --file, --replay and --batch.",
+            "predict takes one of --request, --file, --replay, --batch and --stream.",
             expected="""For example `seatrial predict --request '{"distance": 500}'`.""",
             state="Nothing was done.",
         )
@@ -450,6 +459,10 @@ def predict(
         return
     if batch is not None:
         batches.run(call, model, batch, **how)
+        return
+    if stream is not None:
+        with until_told_to_stop() as stopped:
+            batches.answer(call, model, stream, stopped, **how)
         return
     batches.refuse_options(**how)
     rows, ids, with_features = read_rows(request, file)

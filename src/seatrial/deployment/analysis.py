@@ -159,6 +159,8 @@ def _verdict(
         return "hold", f"the split is not what was wanted ({share:g} %): rows of one arm are lost or counted twice"
     if labels is not None and labels.state == "worse":
         return "roll back", label_words(labels)
+    if as_of_us < since_us:
+        return "hold", f"the step began later than now ({iso(from_us(since_us))}): a clock was set back"
     if rows < strategy.min_rows:
         return "hold", f"not enough data ({rows:,} of {strategy.min_rows:,} answers)"
     if as_of_us < since_us + strategy.hold_us:

@@ -8,7 +8,7 @@ decision without its file; `reconcile` writes the file from the head, and can be
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -94,11 +94,13 @@ def deploy(
     reason: str = "",
     rollout: dict[str, Any] | None = None,
     event: str = "deploy",
+    first: Callable[[Transaction], None] | None = None,
 ) -> Deployed:
     """Give a deployment's traffic to one or more releases.
 
     traffic: for blue-green one release with every share; of several the first is the one that was live before.
     rollout: of the step of a rollout, what `deployment.rollout` keeps of it. event: the kind of event to record.
+    first: what else is to be kept, in the same transaction and before the deployment.
     expected: the generation that the caller saw, 0 for none; None: whatever it is now.
     reason: why, in words; needed for a model without owner or runbook.
     Raises NoOwner, WrongModel or BadShares before anything is written, HeadMoved when somebody else deployed first.
@@ -109,6 +111,8 @@ def deploy(
     with metadata.transaction() as transaction:
         for part in traffic:
             refuse_deleted(transaction, part.release.id, f"release {part.release.id}")
+        if first is not None:
+            first(transaction)
         head = transaction.head(KIND, deployment.name)
         old = metadata.record(head.record_id) if head else None
         body = {
@@ -122,6 +126,7 @@ def deploy(
             **_returns_to(old, head),
             "reason": reason,
         } | ({"rollout": rollout} if rollout else {})
+        body |= deployment.beside
         inputs = tuple(part.release.id for part in traffic)
         record, head = _decide(transaction, event, deployment.name, inputs, body, actor, at_us, expected)
     route = route_of(record, head)
@@ -216,6 +221,8 @@ def route_of(record: Record, head: Head) -> RouteFile:
         route_by=record.body["route_by"],
         on_store_failure=record.body["on_store_failure"],
         replaces=record.body.get("replaces_generation"),
+        defaults=record.body.get("defaults", {}),
+        cache=record.body.get("cache", 0),
     )
 
 

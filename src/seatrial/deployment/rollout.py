@@ -19,7 +19,7 @@ from seatrial.core.routing import BUCKETS
 from seatrial.deployment.analysis import Analysis
 from seatrial.deployment.definition import STEPWISE, Deployment
 from seatrial.deployment.deploy import KIND, Deployed, Traffic, deploy, roll_back_within, route_of
-from seatrial.stores.metadata import MetadataStore
+from seatrial.stores.metadata import HeadMoved, MetadataStore, Transaction
 from seatrial.stores.routes import SHADOW_ARM, RouteStore, Sign, Verify
 
 LIVE, NEW = "live", "new"
@@ -159,6 +159,19 @@ def begin(
     return _give(decider, deployment, rollout, live, new, expected=expected, reason=reason, event="deploy")
 
 
+def first_step(deployment: Deployment, deployed: Deployed) -> dict[str, Any]:
+    """What to tell of a rollout that has just begun; nothing where all of the traffic moved at once."""
+    rollout, strategy = rollout_of(deployed), deployment.strategy
+    if rollout is None or not isinstance(strategy, STEPWISE):
+        return {}
+    return {
+        "share": rollout.share,
+        "steps": list(rollout.steps),
+        "step_ends": iso(from_us(rollout.since_us + strategy.hold_us)),
+        "min_rows": strategy.min_rows,
+    }
+
+
 def decide(
     decider: Decider,
     deployment: Deployment,
@@ -167,25 +180,26 @@ def decide(
     analysis: Analysis,
     record: Callable[[str], Record],
 ) -> tuple[Record, Deployed | None]:
-    """Keep the analysis and do what it says: (its record, the deployment that came of it; None when it holds).
+    """Keep the analysis and do what it says, both or neither: (its record, the deployment that came of it; None when it
+    holds).
 
-    head: as the caller saw it. record: the record of a release by its id. Raises HeadMoved.
+    head: as the caller saw it; whoever was first is right. record: the record of a release by its id. Raises HeadMoved.
     """
     kept = Record(new_id("look"), "analysis", deployment.name, (head.record_id,), msgspec.to_builtins(analysis))
-    subject = f"{KIND}/{deployment.name}"
-    facts = {"analysis": kept.id, "verdict": analysis.verdict, "why": analysis.why, "share": rollout.share}
-    with decider.metadata.transaction() as transaction:
+
+    def keep(transaction: Transaction) -> None:
+        facts = {"analysis": kept.id, "verdict": analysis.verdict, "why": analysis.why, "share": rollout.share}
+        subject = f"{KIND}/{deployment.name}"
         transaction.add(kept)
         transaction.event("rollout.judged", subject, actor=decider.actor, at_us=decider.at_us, body=facts)
+
     reason = f"{analysis.why} ({kept.id})"
-    if analysis.verdict == "hold":
-        return kept, None
     if analysis.verdict == "advance":
         new, live = record(rollout.new), record(rollout.live)
         after = msgspec.structs.replace(rollout, step=rollout.step + 1, since=iso(from_us(decider.at_us)))
+        options: dict[str, Any] = {"expected": head.generation, "reason": reason, "first": keep}
         if after.step < len(after.steps) and after.share < 100:
-            options: dict[str, Any] = {"expected": head.generation, "reason": reason, "event": "rollout.advanced"}
-            return kept, _give(decider, deployment, after, live, new, **options)
+            return kept, _give(decider, deployment, after, live, new, event="rollout.advanced", **options)
         done = deploy(
             decider.metadata,
             decider.routes,
@@ -195,18 +209,35 @@ def decide(
             verify=decider.verify,
             actor=decider.actor,
             at_us=decider.at_us,
-            expected=head.generation,
-            reason=reason,
             event="rollout.finished",
+            **options,
         )
         return kept, done
     with decider.metadata.transaction() as transaction:
+        _check_head(transaction, head)
+        keep(transaction)
+        if analysis.verdict == "hold":
+            return kept, None
         back, moved = roll_back_within(
             transaction, decider.metadata, deployment.name, head, decider.actor, decider.at_us, reason
         )
     route = route_of(back, moved)
     decider.routes.write(route, decider.sign, decider.verify)
     return kept, Deployed(back, moved, route)
+
+
+def _check_head(transaction: Transaction, seen: Head) -> None:
+    now = transaction.head(KIND, seen.name)
+    if now != seen:
+        raise HeadMoved(
+            f"deployment '{seen.name}' was changed while its rollout was judged"
+            + (f": it is at generation {now.generation} now." if now else "."),
+            expected=f"Generation {seen.generation} was judged.",
+            state="What was found is not kept.",
+            next="Look at it again.",
+            head=now,
+            expected_generation=seen.generation,
+        )
 
 
 def _give(
@@ -219,6 +250,7 @@ def _give(
     expected: int,
     reason: str,
     event: str,
+    first: Callable[[Transaction], None] | None = None,
 ) -> Deployed:
     share = round(rollout.share * BUCKETS / 100)
     return deploy(
@@ -237,6 +269,7 @@ def _give(
         reason=reason,
         rollout=msgspec.to_builtins(rollout),
         event=event,
+        first=first,
     )
 
 

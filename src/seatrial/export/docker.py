@@ -42,6 +42,7 @@ ENVIRONMENT = {
     "SEATRIAL_BUNDLE": f"/app/{BUNDLE_FILE}",
     "SEATRIAL_HOST": "0.0.0.0",
     "SEATRIAL_PORT": str(PORT),
+    "SEATRIAL_WORKERS": "0",  # one for each core that the container has
     "SEATRIAL_STORES_LOG": LOG,
     "SEATRIAL_STORES_ONLINE": f"sqlite:///{LOCAL}/online.db",
 }

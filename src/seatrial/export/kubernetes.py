@@ -288,7 +288,14 @@ volumeMounts:
   - name: SEATRIAL_NAME
     value: {_text(self.project)}
 """
-        return f"env:\n{told}" if told else ""
+        return f"""\
+env:
+  # One process for each core that is asked for below.
+  - name: SEATRIAL_WORKERS
+    valueFrom:
+      resourceFieldRef:
+        resource: requests.cpu
+{told}"""
 
 
 def _objects(pod: _Pod, slot: Slot | None) -> dict[str, str]:

@@ -26,6 +26,7 @@ class Sample:
     rows: one row per prediction, ordered by `at`, with the columns
 
         prediction_id (string), request_id (string or null), at (timestamp[us, UTC]), release, version (string),
+        arm         string or null: the arm of the deployment; "batch" of what was scored in batch
         score       float64: P(positive), or the value of a regression; null when there was none
         latency_ms  float64 or null
         degraded    bool or null: answered with something missing
@@ -180,6 +181,7 @@ def from_log(
         "at": _column(log_table, "at", instant),
         "release": _column(log_table, "release", pa.string()),
         "version": _column(log_table, "version", pa.string()),
+        "arm": _column(log_table, "arm", pa.string()),
         "score": _column(log_table, source, pa.float64()),
         "latency_ms": _column(log_table, "latency_ms", pa.float64()),
         "degraded": degraded,

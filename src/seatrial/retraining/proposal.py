@@ -24,8 +24,10 @@ from seatrial.stores.metadata import MetadataStore, Transaction
 KIND = "proposal"
 COMPARISON = "comparison"
 
-State = Literal["open", "gates refused", "judging", "better", "worse", "inconclusive", "approved", "rejected", "live"]
-ENDED: tuple[State, ...] = ("gates refused", "worse", "inconclusive", "rejected", "live")
+State = Literal[
+    "open", "gates refused", "judging", "better", "worse", "inconclusive", "approved", "rejected", "live", "rolled back"
+]
+ENDED: tuple[State, ...] = ("gates refused", "worse", "inconclusive", "rejected", "live", "rolled back")
 
 
 class NothingProposed(UsageError):
@@ -132,6 +134,8 @@ def standing(metadata: MetadataStore, record: Record) -> Proposal:
                 state = "rejected"
             case "proposal.live":
                 state = "live"
+            case "proposal.rolled_back":  # its rollout took the traffic back
+                state = "rolled back"
     body = record.body
     return Proposal(
         id=record.id,

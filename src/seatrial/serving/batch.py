@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from seatrial.core.clock import machine_us
 from seatrial.core.identity import uuid7
 from seatrial.core.signature import encode
+from seatrial.serving.batch_rows import one_by_one, scored_alone
 from seatrial.stores.prediction_log import LoggedPrediction, PredictionLog, log_schema
 
 if TYPE_CHECKING:
@@ -35,7 +36,9 @@ def score(bundle: Bundle, rows: pa.Table, *, threads: int = 1) -> NDArray[np.flo
     """
     signature = bundle.manifest.signature
     inputs, _ = encode(signature, {name: _values(rows, name) for name in signature.inputs})
-    return np.asarray(bundle.runtime(threads).score(inputs), dtype=np.float64)
+    runtime = bundle.runtime(threads)
+    scores = one_by_one(runtime, inputs) if scored_alone(bundle, runtime) else runtime.score(inputs)
+    return np.asarray(scores, dtype=np.float64)
 
 
 def keep(

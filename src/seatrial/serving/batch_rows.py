@@ -18,6 +18,7 @@ from seatrial.core.signature import NamedRows, Signature
 from seatrial.core.types import EXACT_FLOAT32, Dtype
 from seatrial.features.lookup import compute, load_functions
 from seatrial.features.plan import FeaturePlan, ViewPlan
+from seatrial.releases.bundle import GOLDEN
 from seatrial.releases.formats import ONNX
 from seatrial.releases.golden import read_golden
 from seatrial.releases.runtime import MissingNotAccepted, ScoreNotFinite, Scoring, open_runtime
@@ -108,7 +109,7 @@ class RowScorer:
         self._no_unseen = frozenset(manifest.parity.refuses_unseen)
         self._nullable = {field.name: field.nullable or field.optional for field in self.signature.request}
         self._dtypes: dict[str, Dtype] = {field.name: field.dtype for field in self.signature.request}
-        self.alone = manifest.model_format == ONNX and self._differs()
+        self.alone = scored_alone(bundle, self._runtime)
 
     # -- what is needed
 
@@ -321,7 +322,7 @@ class RowScorer:
         for start in range(0, len(places), ROWS):
             some = inputs[start : start + ROWS]
             try:
-                found.append(self._of_all(some))
+                found.append(one_by_one(self._runtime, some) if self.alone else self._runtime.score(some))
             except ScoreNotFinite:
                 alone = [self._or_none(some[place : place + 1]) for place in range(len(some))]
                 without = np.zeros(len(bad.codes), dtype=bool)
@@ -330,41 +331,42 @@ class RowScorer:
                 found += [one for one in alone if one is not None]
         return np.concatenate(found) if found else self._runtime.score(inputs[:0])
 
-    def _of_all(self, inputs: Any) -> NDArray[np.float64]:
-        score = self._runtime.score
-        if not self.alone:
-            return score(inputs)
-        return np.concatenate([score(inputs[place : place + 1]) for place in range(len(inputs))])
-
     def _or_none(self, row: Any) -> NDArray[np.float64] | None:
         try:
             return self._runtime.score(row)
         except ScoreNotFinite:
             return None
 
-    def _differs(self) -> bool:
-        """Whether the last bits of a row's score hang on how many rows are scored at once.
 
-        They do where sums are made by other code for one row than for many (matrix products), and not for trees. Found
-        out by rows that are mixed from the golden ones, the same for the same release.
-        """
-        from seatrial.releases.bundle import GOLDEN
+def scored_alone(bundle: Bundle, runtime: Scoring) -> bool:
+    """Whether the last bits of a row's score hang on how many rows are scored at once.
 
-        golden = read_golden(self.bundle.files[GOLDEN]).given()
-        random = np.random.default_rng(0)
-        picked = [random.integers(0, len(golden), TRIED) for _ in self.signature.inputs]
-        tried: Any
-        if isinstance(golden, NamedRows):
-            columns = zip(golden.columns.items(), picked, strict=True)
-            tried = NamedRows({name: values[places] for (name, values), places in columns})
-        else:
-            tried = np.column_stack([golden[places, one] for one, places in enumerate(picked)]).astype(np.float32)
-        try:
-            together = self._runtime.score(tried)
-            alone = [self._runtime.score(tried[place : place + 1]) for place in range(TRIED)]
-        except ScoreNotFinite:
-            return True
-        return bool((np.concatenate(alone) != together).any())
+    They do where sums are made by other code for one row than for many (matrix products), and not for trees. Found out
+    by rows that are mixed from the golden ones, the same for the same release. A release that another process scores is
+    not asked: one row at a time would take it a thousand times as long.
+    """
+    manifest = bundle.manifest
+    if manifest.model_format != ONNX:
+        return False
+    golden = read_golden(bundle.files[GOLDEN]).given()
+    random = np.random.default_rng(0)
+    picked = [random.integers(0, len(golden), TRIED) for _ in manifest.signature.inputs]
+    tried: Any
+    if isinstance(golden, NamedRows):
+        columns = zip(golden.columns.items(), picked, strict=True)
+        tried = NamedRows({name: values[places] for (name, values), places in columns})
+    else:
+        tried = np.column_stack([golden[places, one] for one, places in enumerate(picked)]).astype(np.float32)
+    try:
+        return bool((one_by_one(runtime, tried) != runtime.score(tried)).any())
+    except ScoreNotFinite:
+        return True
+
+
+def one_by_one(runtime: Scoring, inputs: Any) -> NDArray[np.float64]:
+    """The scores of rows, each scored alone."""
+    scores = [runtime.score(inputs[place : place + 1]) for place in range(len(inputs))]
+    return np.concatenate(scores) if scores else runtime.score(inputs)
 
 
 def _missing(name: str) -> str:

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import gzip
 import json
+import math
+import re
 import zlib
 from typing import Any
 
 from seatrial.core.errors import UsageError
 from seatrial.serving.http import BodyEncoded, body_too_large
-from seatrial.serving.requests import DuplicateKey, NotJson
+from seatrial.serving.requests import DuplicateKey, NotJson, NumberOutOfRange
 
 _NOTHING = "Nothing was predicted."
 _GZIP = 16 + zlib.MAX_WBITS
@@ -27,6 +29,9 @@ class NotUnpacked(UsageError):
     """A body is not packed as its Content-Encoding says."""
 
     code = "http.body_not_unpacked"
+
+
+_MAY_BE_TOO_LARGE = re.compile(rb"\d[eE]|\d{309}").search
 
 
 def unpacked(body: bytes, encoding: bytes, limit: int) -> bytes:
@@ -73,7 +78,8 @@ def packed(body: bytes, accepted: bytes) -> tuple[bytes, bytes]:
 def strict_json(body: bytes, *, nan: bool = False) -> Any:
     """The document of a body; an integer beyond 40 digits is 10^40.
 
-    nan: NaN, which pandas writes for what is missing, is read as null. Raises NotJson or DuplicateKey.
+    nan: NaN, which pandas writes for what is missing, is read as null.
+    Raises NotJson, DuplicateKey, or NumberOutOfRange for a number that is beyond what a float holds.
     """
     try:
         found = json.loads(
@@ -81,6 +87,7 @@ def strict_json(body: bytes, *, nan: bool = False) -> Any:
             object_pairs_hook=_object,
             parse_constant=_missing if nan else _refuse,
             parse_int=_whole,
+            parse_float=_finite if _MAY_BE_TOO_LARGE(body) else None,
         )
     except RecursionError:
         raise NotJson("the body is nested too deeply.", state=_NOTHING) from None
@@ -128,6 +135,13 @@ def _missing(name: str) -> None:
 
 def _refuse(_name: str) -> None:
     raise ValueError
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if math.isinf(number):
+        raise NumberOutOfRange("the body holds what is no finite number of 64 bits.", state=_NOTHING)
+    return number
 
 
 def _whole(digits: str) -> int:

@@ -90,6 +90,7 @@ class DrainingServer(uvicorn.Server):
         assert self._place is not None
         assert self._place.life is not None
         asyncio.get_running_loop().remove_reader(self._place.life)
+        self._place.alone = True
         self.handle_exit(signal.SIGTERM, None)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:

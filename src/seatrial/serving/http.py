@@ -2,17 +2,17 @@
 
 One ASGI callable, `Front`, stands in front. `POST /predict` and `POST /models/NAME/predict` are answered by the
 connection itself (`serving.protocol`), or, under another server and for what the connection leaves, by `Front`, which
-waits for other processes off the event loop (`serving.queue`); the rest goes to one FastAPI application. Errors are
+waits for others off the event loop (`serving.waiting`); the rest goes to one FastAPI application. Errors are
 problem documents (RFC 9457) on every route; none repeats any part of the input.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
-from weakref import WeakKeyDictionary
 
 import msgspec
 
@@ -22,9 +22,8 @@ from seatrial.core.types import Field
 from seatrial.serving import pages
 from seatrial.serving.doors import door, through
 from seatrial.serving.metrics import CONTENT_TYPE
-from seatrial.serving.on_demand import Loading, resting
 from seatrial.serving.predictor import Answer, Draft, Predictor, ServerFailed, finish, problem, shadow
-from seatrial.serving.queue import Queue
+from seatrial.serving.waiting import Waiting
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -51,6 +50,7 @@ SLOW_SECONDS = 20.0
 PROBLEM = b"application/problem+json"
 JSON = b"application/json"
 _CLOSE = (b"connection", b"close")
+_LOGGER = logging.getLogger("seatrial.serving")
 
 
 class BodyTooLarge(UsageError):
@@ -134,9 +134,8 @@ class Front:
         self.max_body = max_body
         self.slow_seconds = slow_seconds
         self._others: FastAPI | None = None
+        self._waiting = Waiting(service.online)
         self._door: Door | None = None
-        self._queues: WeakKeyDictionary[Predictor, Queue] = WeakKeyDictionary()
-        self._loading = Loading()
         self._turn: Turn | None = None
         self.traces: Traces | None = None
 
@@ -218,7 +217,8 @@ class Front:
         from seatrial.serving import invocations
 
         kind = header(scope, b"content-type").decode("latin-1")
-        await self._translated(scope, receive, send, name, partial(invocations.read, kind), invocations.refused)
+        read = partial(invocations.read, kind)
+        await self._translated(scope, receive, send, name, read, invocations.refused, kind=JSON)
 
     async def _for_platform(self, platform: Platform, scope: Scope, receive: Receive, send: Send) -> None:
         """The same in the form of the platform whose container this is, and whether it is ready."""
@@ -234,22 +234,31 @@ class Front:
             await _send(send, problem(MethodNotAllowed("predictions are asked for with POST.", state="")))
 
     async def _translated(
-        self, scope: Scope, receive: Receive, send: Send, name: str | None, read: Read, refused: Refused
+        self,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        name: str | None,
+        read: Read,
+        refused: Refused,
+        *,
+        kind: bytes = PROBLEM,
     ) -> None:
-        """A prediction that is asked for in another form. refused: a problem in that form."""
+        """A prediction that is asked for in another form. refused, kind: a problem in that form, and its media type."""
         body = None
         try:
             caller, body = await self.asked(scope, receive)
             if body is None:  # the caller went away
                 return
             asked, answered = read(body, self.service.predictor(name).reader.fields)
-        except SeatrialError as error:
-            self.service.metrics.failed("", error.code, status=error.http_status)
-            await _send(send, refused(problem(error)), close=body is None)
+        except Exception as error:
+            told = foreseen(error)
+            self.service.metrics.failed("", told.code, status=told.http_status)
+            await _send(send, refused(problem(told)), kind=kind, close=body is None)
             return
         draft = await self._draft(name, asked, caller, scope["headers"])
         answer = finish(self.service.log, [draft])[0]
-        await _send(send, answered(answer) if answer.status == 200 else refused(answer))
+        await _send(send, answered(answer) if answer.status == 200 else refused(answer), kind=kind)
         shadow([draft])
 
     async def asked(self, scope: Scope, receive: Receive, *, compressed: bool = False) -> tuple[str, bytes | None]:
@@ -265,22 +274,15 @@ class Front:
             raise body_too_slow(self.slow_seconds) from None
 
     async def _draft(self, name: str | None, body: bytes, caller: str, headers: Headers) -> Draft:
-        """`draft`, off the event loop where another process scores, or a model has to be loaded."""
+        """`draft`, off the event loop where it has to wait."""
         if name in self.service.elsewhere:
             return await self.draft_by(self.service.predictor(name), body, caller, headers)
         return self.draft(name, body, caller, headers)
 
     async def draft_by(self, predictor: Predictor, body: bytes, caller: str, headers: Headers = ()) -> Draft:
         """An answer of a predictor, made off the event loop where it has to be waited for. Never raises."""
-        if not predictor.elsewhere and resting(predictor):
-            return await self._loading.draft(predictor, body, caller)
         watched = predictor if self.traces is None else self.traces.watched(predictor, headers)
-        if not predictor.elsewhere:
-            return watched.draft(body, caller)
-        queue = self._queues.get(predictor)
-        if queue is None:
-            queue = self._queues[predictor] = Queue()
-        return await queue.draft(watched, body, caller)
+        return await self._waiting.draft(predictor, body, caller, watched)
 
     async def _body(self, receive: Receive) -> bytes | None:
         """The whole body; None when the caller went away. Raises BodyTooLarge."""
@@ -309,6 +311,27 @@ class Front:
         await asyncio.gather(*beside, return_exceptions=True)
         self.service.close()
         await send({"type": "lifespan.shutdown.complete"})
+
+
+def foreseen(error: Exception) -> SeatrialError:
+    """What a caller is told of an error; the trace of an unforeseen one goes to the server's log."""
+    if isinstance(error, SeatrialError):
+        return error
+    _LOGGER.error("a request could not be answered", exc_info=error)
+    return ServerFailed("the server failed at this request.")
+
+
+def in_form(path: str, answer: Answer) -> tuple[Answer, bytes]:
+    """A problem as it is told at the door with this path, and its media type."""
+    if path == "/v2" or path.startswith("/v2/"):
+        from seatrial.serving import open_inference
+
+        return Answer(*open_inference.refused(answer)[:2]), JSON
+    if path.endswith("/invocations"):
+        from seatrial.serving import invocations
+
+        return invocations.refused(answer), JSON
+    return answer, PROBLEM
 
 
 def header(scope: Scope, name: bytes) -> bytes:
@@ -355,10 +378,11 @@ def body_too_slow(seconds: float) -> BodyTooSlow:
     )
 
 
-async def _send(send: Send, answer: Answer, *, close: bool = False) -> None:
+async def _send(send: Send, answer: Answer, *, kind: bytes = PROBLEM, close: bool = False) -> None:
+    """kind: the media type of what is no prediction."""
     body = answer.body
     headers = [
-        (b"content-type", JSON if answer.status == 200 else PROBLEM),
+        (b"content-type", JSON if answer.status == 200 else kind),
         (b"content-length", str(len(body)).encode()),
     ]
     if answer.retry_after:
@@ -406,6 +430,15 @@ def application(service: Service) -> FastAPI:
     @app.get("/metrics", summary="Metrics for Prometheus.", response_model=None)
     def metrics() -> Response:
         return Response(service.metrics.render(), headers={"content-type": CONTENT_TYPE})
+
+    @app.get("/predictions/{model}/{key:path}", summary="What a batch said of a key last.", response_model=None)
+    def stored(model: str, key: str) -> Response:
+        try:
+            found, age = service.stored(model, key)
+        except SeatrialError as error:
+            service.metrics.failed("", error.code, status=error.http_status)
+            return refusal(error)
+        return json(msgspec.structs.asdict(found) | {"age_seconds": round(age, 3)})
 
     @app.get("/openapi.json", summary="This document.", response_model=None)
     def openapi() -> Response:

@@ -151,6 +151,11 @@ DEGRADED = Family(
     "Rows answered although something could not be asked.",
     ("model_name", "model_version"),
 )
+UNLOGGED = Family(
+    "seatrial_unlogged_predictions",
+    "Rows answered although the prediction log did not take them.",
+    ("model_name", "model_version"),
+)
 STAGE = Family(
     "model_prediction_stage_seconds",
     f"Time of one stage of a prediction request, of one request in {SAMPLED}: wait for a thread, read the body, "
@@ -198,6 +203,7 @@ COUNTERS = (
     MANY_ROWS,
     STORE,
     CHILDREN,
+    UNLOGGED,
     REFUSED,
     TRACES,
     LOG_BYTES,
@@ -351,6 +357,9 @@ class Metrics:
     def traced(self, outcome: str, traces: int = 1) -> None:
         """Count traces that were "sent" or "dropped"."""
         self._count(TRACES, outcome, by=traces)
+
+    def unlogged(self, model: str, version: str, rows: int) -> None:
+        self._count(UNLOGGED, model, version, by=rows)
 
     def took_up(self, deployment: str, generation: int) -> None:
         self._number(GENERATION, deployment).set(generation)

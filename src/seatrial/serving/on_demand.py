@@ -188,14 +188,14 @@ def resting(predictor: Predictor) -> bool:
 
 class Loading:
     """Where requests wait whose model is being loaded: those for one deployment behind one another, the first of them
-    in a thread, so that nobody else waits."""
+    in a thread."""
 
     def __init__(self) -> None:
         self._threads: ThreadPoolExecutor | None = None
         self._turns: WeakKeyDictionary[Predictor, asyncio.Lock] = WeakKeyDictionary()
 
-    async def draft(self, predictor: Predictor, body: bytes, caller: str) -> Draft:
-        """`Predictor.draft`, once the models are loaded. Never raises."""
+    async def draft(self, predictor: Predictor, body: bytes, caller: str) -> Draft | None:
+        """`Predictor.draft` of the first that waits; None when the models have been loaded. Never raises."""
         from seatrial.serving.predictor import Draft
 
         since = monotonic()
@@ -211,7 +211,7 @@ class Loading:
                     return await asyncio.get_running_loop().run_in_executor(self._threads, _loaded, predictor, answer)
         except TimeoutError:
             return Draft(predictor.refuse(too_busy(f"this one waited for {LONGEST_SECONDS:g} s for it to be loaded")))
-        return answer()
+        return None
 
 
 def _loaded(predictor: Predictor, answer: Callable[[], Draft]) -> Draft:

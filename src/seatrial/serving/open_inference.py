@@ -27,10 +27,10 @@ import msgspec
 import numpy as np
 
 import seatrial
-from seatrial.core.errors import SeatrialError, UsageError, did_you_mean, listed
+from seatrial.core.errors import UsageError, did_you_mean, listed
 from seatrial.core.types import Field
 from seatrial.serving.body import packed, strict_json, unpacked
-from seatrial.serving.http import JSON, MethodNotAllowed, NotFound, header
+from seatrial.serving.http import JSON, MethodNotAllowed, NotFound, foreseen, header
 from seatrial.serving.predictor import Answer, Predictor, Share, finish, problem, shadow
 from seatrial.serving.requests import LONGEST_ID, BadRequest
 from seatrial.stores.routes import SHADOW_ARM
@@ -126,11 +126,12 @@ class Door:
                 unread = False
                 body = unpacked(found, header(scope, b"content-encoding"), self._front.max_body)
             reply = await answer(scope, body)
-        except SeatrialError as error:
-            self._service.metrics.failed("", error.code, status=error.http_status)
-            reply = refused(problem(error))
-            if isinstance(error, MethodNotAllowed):
-                reply = reply._replace(headers=((b"allow", str(error.facts.get("allowed", "POST")).encode()),))
+        except Exception as error:
+            told = foreseen(error)
+            self._service.metrics.failed("", told.code, status=told.http_status)
+            reply = refused(problem(told))
+            if isinstance(told, MethodNotAllowed):
+                reply = reply._replace(headers=((b"allow", str(told.facts.get("allowed", "POST")).encode()),))
         await _send(scope, send, reply, close=unread and reply.status != 200)
 
     def _methods(self, path: str) -> dict[str, Callable[[Scope, bytes], Awaitable[Reply]]]:

@@ -6,6 +6,7 @@ turns. A slot is kept when its worker is started again, so there are never more 
 
     slot-N.json    what worker N says
     beats          see `Beats`
+    metrics/       what the workers count, see `serving.slots`
 """
 
 from __future__ import annotations
@@ -77,7 +78,7 @@ class Beats:
 class Place:
     """A worker's place.
 
-    life: a descriptor that is read as ended when the supervisor is gone; None: nobody watches.
+    life: a descriptor that is read as ended when the supervisor is gone; None: nobody watches. alone: whether it is.
     """
 
     def __init__(self, folder: Path, slot: int, workers: int, *, life: int | None = None) -> None:
@@ -86,8 +87,14 @@ class Place:
         self.workers = workers
         self.life = life
         self.accepting = False
+        self.alone = False
         self._beats = Beats(folder, workers)
         self._said: Said | None = None
+
+    @property
+    def metrics(self) -> Path:
+        """The folder in which the workers' counts lie."""
+        return self.folder / "metrics"
 
     @property
     def stopping(self) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import struct
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent import futures
 from dataclasses import dataclass
 from math import isfinite, isnan
@@ -30,17 +30,21 @@ from seatrial.features.plan import FeaturePlan
 from seatrial.releases.named import UnseenNotAccepted
 from seatrial.releases.runtime import MissingNotAccepted, ScoreNotFinite
 from seatrial.releases.supervised import START_SECONDS, ChildRestarting, died_twice
+from seatrial.serving.cache import ScoreCache
+from seatrial.serving.defaults import check_defaults
 from seatrial.serving.metrics import SAMPLED, Counted, Metrics
 from seatrial.serving.requests import Request, RequestReader
 from seatrial.serving.row import row_encoder
 from seatrial.stores.online import OnlineStore, OnlineStoreDamaged, OnlineStoreTooNew, OnlineStoreUnavailable
-from seatrial.stores.prediction_log import SHADOW, LoggedPrediction, LogSchema, PredictionLog, log_schema
-from seatrial.stores.routes import SHADOW_ARM, OnStoreFailure
+from seatrial.stores.prediction_log import SHADOW, LoggedPrediction, LogSchema, LogUnwritable, PredictionLog, log_schema
+from seatrial.stores.routes import SHADOW_ARM, Default, OnStoreFailure
 
 Score = Callable[[Any], NDArray[np.floating[Any]]]
 """Rows (`core.signature.Rows`) -> n probabilities of the positive class, n values, or [n, C] of classes."""
 
 ONLINE_STORE = "online_store"
+PREDICTION_LOG = "prediction_log"
+"""What stands in `degraded` of an answer that was given without it."""
 _LOGGER = logging.getLogger("seatrial.serving")
 
 
@@ -203,6 +207,7 @@ class Predictor:
     shares: the arms, adding up to 10,000. salt, route_by: see `stores.routes.RouteFile`.
     online: the online store; needed when a release looks features up.
     log: where answers are written before they leave; None: they are not logged.
+    defaults, cache: see `stores.routes.RouteFile`.
     replay: requests may say `at`. now_us: the domain's clock for those that do not.
     """
 
@@ -217,6 +222,8 @@ class Predictor:
         salt: str = "",
         route_by: str | None = None,
         on_store_failure: OnStoreFailure = "refuse",
+        defaults: Mapping[str, Default] | None = None,
+        cache: int = 0,
         replay: bool = False,
         now_us: Callable[[], int] = machine_us,
         max_rows: int = 1000,
@@ -224,6 +231,7 @@ class Predictor:
         self.deployment = deployment
         self.shares = tuple(shares)
         self.elsewhere = any(share.release.elsewhere for share in shares)
+        self.looks_up = online is not None and any(share.release.plan.views for share in shares)
         self.replay = replay
         self.max_rows = max_rows
         fields = _common_fields(deployment, [share.release.signature for share in shares])
@@ -238,10 +246,10 @@ class Predictor:
             )
         answering = [share for share in shares if share.name != SHADOW_ARM]
         hidden = [share for share in shares if share.name == SHADOW_ARM]
-        self._arms = [_Arm(deployment, share, fields, online, on_store_failure, metrics) for share in answering]
-        self._shadows = [
-            _Arm(deployment + SHADOW, share, fields, online, on_store_failure, metrics) for share in hidden
-        ]
+        check_defaults(deployment, defaults or {}, [(share.release.plan, share.release.signature) for share in shares])
+        given = (fields, online, on_store_failure, defaults or {}, cache, metrics)
+        self._arms = [_Arm(deployment, share, *given) for share in answering]
+        self._shadows = [_Arm(deployment + SHADOW, share, *given) for share in hidden]
         self._only = self._arms[0] if len(self._arms) == 1 else None
         self._cuts = [share.share for share in answering]
         self._salt = salt
@@ -249,11 +257,20 @@ class Predictor:
         self._log = log
         self._metrics = metrics
         self._model = shares[0].release.model
+        self._log_failure = ""
         self._latency = metrics.of_deployment(deployment, self._arms[0].release.model)
         self._now_us = now_us
         self._encode = msgspec.json.Encoder().encode
         self._unwatched = 1  # until a request has its stages timed: the first, then one in SAMPLED
         self._spare: Predictor | None = None
+
+    @property
+    def cached(self) -> dict[str, int] | None:
+        """How many scores are kept, and how often one was found or not, over all arms; None without a cache."""
+        caches = [arm.cache for arm in (*self._arms, *self._shadows) if arm.cache is not None]
+        if not caches:
+            return None
+        return {name: sum(getattr(one, name) for one in caches) for name in ("kept", "hits", "misses")}
 
     def handle(self, body: bytes, caller: str = "") -> Answer:
         """Answer one request. Never raises; what goes wrong is a problem document that repeats none of the input.
@@ -339,6 +356,23 @@ class Predictor:
         if self._log is not None and error.http_status >= 500:
             self._log.failures.add(self.deployment, error.http_status, self._now_us(), release)
         return problem(error)
+
+    def unlogged(self, draft: Draft, error: LogUnwritable) -> Answer:
+        """The answer of a draft whose rows the log did not take, counted, "prediction_log" among what was degraded."""
+        if not draft.rows or self._log is None:
+            self.count(draft, monotonic())
+            return draft.answer
+        if self._log_failure != error.found:
+            self._log_failure = error.found
+            _LOGGER.warning("model '%s': answers leave without a row in the log: %s", self._model, error.found)
+        for schema, row in draft.rows:
+            self._log.unlogged.add(schema.deployment, draft.answer.status, row.at_us, schema.release)
+        for counted, rows in draft.counts:
+            self._metrics.unlogged(counted.model, counted.version, rows)
+        self.count(draft, monotonic())
+        body = msgspec.json.decode(draft.answer.body)
+        body["degraded"] = [*body.get("degraded", ()), PREDICTION_LOG]
+        return draft.answer._replace(body=msgspec.json.encode(body))
 
     def _answer_one(self, arm: _Arm, request: Request, caller: str, start: float) -> Draft:
         """The short way for what most requests are: one row, one arm."""
@@ -492,7 +526,8 @@ def _told(error: Exception) -> SeatrialError:
 def finish(log: PredictionLog | None, drafts: Sequence[Draft]) -> list[Answer]:
     """Log the rows of all drafts by one write and count them; from here on their answers may leave. Never raises.
 
-    When the log does not take the rows none of these answers leaves: each becomes the same problem.
+    When the log does not take the rows none of these answers leaves: each becomes the same problem. Where the log's
+    policy is to serve all the same they leave, flagged and counted.
     """
     if log is not None:
         rows = drafts[0].rows if len(drafts) == 1 else [row for draft in drafts for row in draft.rows]
@@ -500,6 +535,8 @@ def finish(log: PredictionLog | None, drafts: Sequence[Draft]) -> list[Answer]:
             if rows:
                 log.append_all(rows)
         except Exception as error:
+            if isinstance(error, LogUnwritable) and log.when_full == "serve_unlogged":
+                return [draft.predictor.unlogged(draft, error) if draft.predictor else draft.answer for draft in drafts]
             if not isinstance(error, SeatrialError):
                 _LOGGER.exception("answers could not be logged")
                 error = ServerFailed("the server failed at this request.")
@@ -537,6 +574,8 @@ class _Arm:
         fields: Sequence[Field],
         online: OnlineStore | None,
         on_store_failure: OnStoreFailure,
+        defaults: Mapping[str, Default],
+        cache: int,
         metrics: Metrics,
     ) -> None:
         release = share.release
@@ -554,7 +593,8 @@ class _Arm:
         self.inputs = signature.inputs
         self.counted: Counted = metrics.of_release(release.model, release.version)
         self._metrics = metrics
-        self._score = release.score
+        self.cache = ScoreCache(release.score, cache) if cache else None
+        self._score: Score = self.cache or release.score
         self._no_missing = release.no_missing
         self._binary = signature.task == "binary"
         self._classes = signature.classes
@@ -568,6 +608,8 @@ class _Arm:
         self._missing_allowed = on_store_failure == "missing"
         self._views = tuple(view.name for view in release.plan.views)
         self._lookup = Lookup(release.plan, online) if release.plan.views or release.plan.functions else None
+        columns = {f"{view.name}__{feature}" for view in release.plan.views for feature in view.features}
+        self._defaults = {name: value for name, value in defaults.items() if name in columns}
         self._without_store = Lookup(FeaturePlan((), release.plan.functions), None)
         self._no_store = bool(self._views) and online is None
         self._store_failure = ""
@@ -767,7 +809,7 @@ class _Arm:
                     for one in found
                 ]
         missing: tuple[tuple[str, int | None], ...] = tuple(("missing", None) for _ in self._views)
-        made = self._without_store.assemble_many(fields, at_us)
+        made = self._without_store.assemble_many([row | self._defaults for row in fields], at_us)
         return [(tuple([one.columns.get(name) for name in self.inputs]), missing, (ONLINE_STORE,)) for one in made]
 
     def _tell_store_failed(self, code: str, why: str) -> None:

@@ -21,7 +21,16 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from seatrial.core.errors import SeatrialError
 from seatrial.serving.doors import PREDICT
-from seatrial.serving.http import JSON, PROBLEM, HeadTooLarge, NotHttp, body_too_large, body_too_slow, check_head
+from seatrial.serving.http import (
+    JSON,
+    PROBLEM,
+    HeadTooLarge,
+    NotHttp,
+    body_too_large,
+    body_too_slow,
+    check_head,
+    in_form,
+)
 from seatrial.serving.predictor import Answer, Draft, finish, problem, shadow
 
 if TYPE_CHECKING:
@@ -30,8 +39,10 @@ if TYPE_CHECKING:
     from seatrial.stores.prediction_log import PredictionLog
 
 MAX_HEAD = 64 * 2**10
-LOOK_SECONDS = 20.0
-IDLE_LOOKS = 3
+LOOKS = 0.7
+"""Between two looks at a connection, of the time that a body may take. Two of them pass at most before a head that does
+not end is given up, which is then within 30 seconds."""
+IDLE_LOOKS = 5
 LINGER_SECONDS = 1.0
 
 
@@ -92,6 +103,7 @@ class PredictionProtocol(HttpToolsProtocol):
         self._last = False  # the connection is closed after this answer
         self._ended = False  # nothing more is answered
         self._refused = False
+        self._problem_kind = PROBLEM
 
     # -- of the connection
 
@@ -100,7 +112,8 @@ class PredictionProtocol(HttpToolsProtocol):
         self._last = self._turn.draining
         self._made = self.loop.time()
         self._seen, self._idle = 0, 0
-        self._look_later = self.loop.call_later(LOOK_SECONDS, self._look)
+        self._look_seconds = LOOKS * self._front.slow_seconds
+        self._look_later = self.loop.call_later(self._look_seconds, self._look)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._look_later.cancel()
@@ -153,7 +166,7 @@ class PredictionProtocol(HttpToolsProtocol):
         """Write an answer; close: and close the connection."""
         kind = JSON
         if answer.status != 200:
-            kind = PROBLEM
+            kind = self._problem_head(answer)
             self._turn.refused(answer.status)
         if self.transport.is_closing():
             return
@@ -170,6 +183,10 @@ class PredictionProtocol(HttpToolsProtocol):
             self.linger()
         elif close:
             self.transport.close()
+
+    def _problem_head(self, answer: Answer) -> bytes:
+        """The media type of a problem, and the line behind it that says when asking again may help."""
+        return self._problem_kind + (b"\r\nretry-after: %d" % answer.retry_after if answer.retry_after else b"")
 
     def linger(self) -> None:
         """Close, but read and drop for a while what the caller goes on sending, which would take the answer away."""
@@ -188,7 +205,7 @@ class PredictionProtocol(HttpToolsProtocol):
         if self._idle >= (IDLE_LOOKS if self._requests and not self._in_head else 1):
             self.transport.close()
         else:
-            self._look_later = self.loop.call_later(LOOK_SECONDS, self._look)
+            self._look_later = self.loop.call_later(self._look_seconds, self._look)
 
     # -- what the parser calls
 
@@ -263,7 +280,10 @@ class PredictionProtocol(HttpToolsProtocol):
         self._forget_body()
         self._ended = self._refused = True
         self._front.service.metrics.failed("", error.code, status=error.http_status)
-        self._turn.add(self, Draft(problem(error)), close=True)
+        # the path is known when the application has begun with the request
+        under_way = self.cycle is not None and not self.cycle.response_complete
+        answer, self._problem_kind = in_form(self.cycle.scope["path"] if under_way else "", problem(error))
+        self._turn.add(self, Draft(answer), close=True)
 
     def _forget_body(self) -> None:
         self._parts = None

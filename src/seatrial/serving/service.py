@@ -21,7 +21,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from seatrial.core.clock import machine_us, monotonic
+from seatrial.core.clock import machine_us, monotonic, to_us
 from seatrial.core.errors import Failed, SeatrialError, Unavailable, UsageError, counted, did_you_mean, listed
 from seatrial.core.routing import BUCKETS
 from seatrial.releases.bundle import Bundle, open_bundle
@@ -31,10 +31,14 @@ from seatrial.serving.container import platform
 from seatrial.serving.http import Front, NotFound, NotReady, WhichModel
 from seatrial.serving.metrics import Metrics
 from seatrial.serving.on_demand import OnDemand, Shelf, resting
-from seatrial.serving.predictor import Predictor, Release, Share
+from seatrial.serving.predictor import Predictor, Release, Share, StoreDown
 from seatrial.serving.release import open_release
 from seatrial.serving.server_log import Refusals
-from seatrial.stores.online import OnlineStore
+from seatrial.serving.stored import StoredPrediction
+from seatrial.serving.stored import read as read_stored
+from seatrial.serving.unshipped import Unshipped
+from seatrial.serving.watched_store import WatchedStore
+from seatrial.stores.online import OnlineStore, OnlineStoreDamaged, OnlineStoreTooNew, OnlineStoreUnavailable
 from seatrial.stores.prediction_log import PredictionLog
 from seatrial.stores.routes import RouteFile, RouteNotTrusted, RouteStore, Verify
 
@@ -64,6 +68,13 @@ class PortInUse(Unavailable):
     """Another process listens on the port."""
 
     code = "serving.port_in_use"
+
+
+class NothingStored(UsageError):
+    """No batch has stored a prediction of this key."""
+
+    code = "serving.nothing_stored"
+    http_status = 404
 
 
 class CannotListen(UsageError):
@@ -104,8 +115,8 @@ class Service:
     memory_budget: bytes that loaded models may take; see `serving.on_demand`. Without one all of them stay loaded.
     metrics, place: of one of several workers, its own.
     refuse_distrusted: whether requests are refused, not only reported, while nothing vouches for what would answer.
-    elsewhere: the deployments whose requests have to wait, for another process that scores or for a model that is
-        loaded again; None among them when the only one does.
+    elsewhere: the deployments whose requests have to wait, for another process that scores, a model that is loaded
+        again, or a slow online store; None among them when the only one does.
     """
 
     def __init__(
@@ -128,9 +139,7 @@ class Service:
         place: Place | None = None,
         memory_budget: int | None = None,
     ) -> None:
-        if metrics is None:
-            metrics = Metrics() if place is None else Metrics(place.folder, place.slot)
-        self.metrics = metrics
+        self.metrics = metrics or (Metrics() if place is None else Metrics(place.metrics, place.slot))
         self.predictors: dict[str, Predictor] = {}
         self.elsewhere: frozenset[str | None] = frozenset()
         self.draining = False
@@ -143,8 +152,10 @@ class Service:
         self._keys = trusted_keys if isinstance(trusted_keys, WatchedKeys) else None
         self._vouch = vouch
         self._refuse_distrusted = refuse_distrusted
-        self._online = online
+        self.online = None if online is None else WatchedStore(online, self._settle)
         self.log = self.metrics.log = log
+        if log is not None and log.ships:
+            self.metrics.registry.register(Unshipped(log))
         self._replay = replay
         self._now_us = now_us
         self._max_rows = max_rows
@@ -180,7 +191,9 @@ class Service:
                 next="Have the release signed again: `seatrial releases resign`.",
             )
         if not self.predictors:
-            raise NotReady("nothing can be predicted yet.", expected=self._reason(), state="", next="Ask /ready.")
+            raise NotReady(
+                "nothing can be predicted yet.", expected=self._reason(), state="", next="Ask /ready.", retry_after=1
+            )
         if name is not None:
             raise NotFound(
                 "no deployment has this name.",
@@ -207,6 +220,7 @@ class Service:
                     "generation": self._taken[name].generation if name in self._taken else 0,
                     "arms": [_told_of(share) for share in predictor.shares],
                 }
+                | ({} if predictor.cached is None else {"cache": predictor.cached})
                 for name, predictor in sorted(self.predictors.items())
             },
             "refused": {name: error.code for name, error in sorted(self._refused.items())},
@@ -336,8 +350,8 @@ class Service:
         """Close the prediction log's segment, so that it can be compacted, the online store and the metrics."""
         if self.log is not None:
             self.log.close()
-        if self._online is not None:
-            self._online.close()
+        if self.online is not None:
+            self.online.close()
         self.metrics.close()
 
     def make_predictor(self, name: str, shares: Sequence[Share], route: RouteFile | None = None) -> Predictor:
@@ -347,14 +361,34 @@ class Service:
             shares,
             metrics=self.metrics,
             log=self.log,
-            online=self._online,
+            online=self.online,
             salt=route.salt if route else "",
             route_by=route.route_by if route else None,
             on_store_failure=route.on_store_failure if route else "refuse",
+            defaults=route.defaults if route else None,
+            cache=route.cache if route else 0,
             replay=self._replay,
             now_us=self._now_us,
             max_rows=self._max_rows,
         )
+
+    def stored(self, model: str, key: str) -> tuple[StoredPrediction, float]:
+        """What a batch said of a key of a model last, and how many seconds ago; 0 when that instant is to come yet.
+
+        Raises NothingStored, and StoreDown when the online store cannot be asked.
+        """
+        try:
+            found = None if self.online is None else read_stored(self.online, model, key)
+        except (OnlineStoreUnavailable, OnlineStoreDamaged, OnlineStoreTooNew) as error:
+            _LOGGER.warning("a stored prediction of '%s' cannot be read: %s [%s]", model[:100], error.found, error.code)
+            raise StoreDown("the online store does not answer.", state="", next="Try again.") from None
+        if found is None:
+            raise NothingStored(
+                "no prediction of this key is stored." if self.online else "this server has no online store.",
+                expected="A batch with the online store as its sink stores one for each key.",
+                state="",
+            )
+        return found, max(0.0, (self._now_us() - to_us(found.as_of)) / 1e6)
 
     def route(self, name: str) -> RouteFile | None:
         """The route file that a deployment answers by; None when it was given with `serve`."""
@@ -454,7 +488,9 @@ class Service:
         with self._settling:
             self._default = next(iter(self.predictors.values())) if len(self.predictors) == 1 else None
             elsewhere: set[str | None] = {
-                name for name, one in self.predictors.items() if one.elsewhere or resting(one)
+                name
+                for name, one in self.predictors.items()
+                if one.elsewhere or resting(one) or (one.looks_up and self.online is not None and self.online.slow)
             }
             if self._default is not None and elsewhere:
                 elsewhere.add(None)

@@ -71,16 +71,16 @@ class Trace:
 
 
 class TracedAnswer(Answer):
-    """An answer that says in which trace it was made."""
+    """An answer that says in which trace it was made; one that was changed since then does not."""
 
-    traceparent: bytes
+    traceparent: bytes = b""
 
 
 class TracedProtocol(PredictionProtocol):
     """Connections of a server whose requests may be traced: answers carry their trace."""
 
     def send(self, answer: Answer, *, close: bool) -> None:
-        if not isinstance(answer, TracedAnswer):
+        if not isinstance(answer, TracedAnswer) or not answer.traceparent:
             super().send(answer, close=close)
             return
         before = self.server_state

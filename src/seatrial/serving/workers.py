@@ -31,6 +31,7 @@ from seatrial.core.clock import monotonic
 from seatrial.core.errors import Failed, SeatrialError, Unavailable, UsageError, counted
 from seatrial.serving import place as places
 from seatrial.serving import service as serving
+from seatrial.serving.cores import cores
 from seatrial.serving.draining import refuse_new, waiting
 from seatrial.serving.place import Beats, Place
 from seatrial.serving.service import DrainTooLong, Service, address_of, listen, run, serve_on
@@ -94,7 +95,11 @@ def serve(
     port: int = 8080,
     started: Callable[[str], None] | None = None,
 ) -> None:
-    """Serve in this process when there is one worker, which then has no place, and with `run_workers` otherwise."""
+    """Serve in this process when there is one worker, which then has no place, and with `run_workers` otherwise.
+
+    workers: 0 is one for each core that this process may use.
+    """
+    workers = workers or cores()
     if workers == 1:
         service = make(None)
         service.refresh()
@@ -127,6 +132,7 @@ def run_workers(
     listening = listen(host, port)
     try:
         folder = Path(tempfile.mkdtemp(prefix="seatrial-serve-"))
+        (folder / "metrics").mkdir()
     except OSError as error:
         listening.close()
         raise NoRuntimeFolder(
@@ -316,6 +322,8 @@ def _work(make: MakeService, listening: socket.socket, place: Place, lives: int)
         code = 1
         serve_on(listening, service)
         code = 0
+        if place.alone:
+            shutil.rmtree(place.folder, ignore_errors=True)  # whoever made it cannot
     except DrainTooLong:
         code = CUT_OFF
     except SeatrialError as error:

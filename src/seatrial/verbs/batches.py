@@ -157,16 +157,21 @@ def score_files(
     *,
     to: Sequence[str | Path],
     keep: Sequence[str] | None,
-    set_aside: str | Path | None,
-    by_day: str,
-    workers: int | None,
-    logged: str,
-    progress: Progress | None,
+    set_aside: str | Path | None = None,
+    by_day: str = "",
+    workers: int | None = None,
+    logged: str = "",
+    progress: Progress | None = None,
+    known_as: str = "",
 ) -> BatchScored:
-    """See `Project.predict_files`. logged: the deployment under which rows are logged; empty: they are not."""
+    """See `Project.predict_files`. logged: the deployment under which rows are logged; empty: they are not.
+
+    known_as: what the input is called, when the file is only where it lies.
+    """
     started = monotonic()
     folder = Path.cwd()
     path = (folder / given).resolve()
+    called = known_as or str(path)
     if progress:
         progress("read", 0, 0)
     files = input_files(path)
@@ -191,7 +196,7 @@ def score_files(
         "snapshots": snapshots,
         "logged": logged,
     }
-    identity = value_digest({"model": bundle.manifest.model, "input": str(path)})[:32]
+    identity = value_digest({"model": bundle.manifest.model, "input": called})[:32]
     whole = {**made_of, "files": [(file.name, file.digest) for file in files], "by_day": by_day}
     batch = Batch(identity, value_digest(whole)[:32])
     before = _recorded(project.metadata, bundle.manifest.model, batch)
@@ -225,7 +230,7 @@ def score_files(
             "model": job.model,
             "release": release.id,
             "model_version": str(bundle.manifest.version),
-            "input": str(path),
+            "input": called,
             "files": len(files),
             "to": [sink.shown for sink in sinks],
             "features": "joined" if views else "columns",
@@ -269,7 +274,7 @@ def score_files(
             {
                 "batch": batch.id,
                 "digest": batch.digest,
-                "input": str(path),
+                "input": called,
                 "files": [{"file": file.name, "digest": file.digest, "rows": file.rows} for file in files[:MOST_NAMED]],
                 "to": shared["to"],
                 "rows": job.answered,
@@ -295,6 +300,34 @@ def score_files(
         seconds=round(monotonic() - started, 3),
         **shared,
     )
+
+
+def score_window(
+    project: Building,
+    inputs: Inputs,
+    model: Model,
+    release: Record,
+    bundle: Bundle,
+    rows: pa.Table,
+    window: Window,
+    *,
+    to: Sequence[str | Path],
+    keep: Sequence[str] | None,
+) -> BatchScored:
+    """Put the answers to the label rows of a window, features joined, into outputs; a window is one batch."""
+    import pyarrow.parquet as pq
+
+    said = [name for name in rows.column_names if name not in (model.target, "label_known_at")]
+    folder = project.folder / STATE / "batches"
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"window-{value_digest([model.name, str(window)])[:32]}.parquet"
+    hidden = path.with_name(f".{path.name}")
+    pq.write_table(rows.select(said), hidden)
+    hidden.rename(path)
+    try:
+        return score_files(project, inputs, model, release, bundle, path, to=to, keep=keep, known_as=str(window))
+    finally:
+        path.unlink(missing_ok=True)
 
 
 # -- what is scored

@@ -815,7 +815,7 @@ class Building(Nouns):
         at_once: all of the traffic, whatever the strategy. Raises RolloutUnderWay, NoReason.
         """
         from seatrial.deployment.deploy import Traffic, deploy, live
-        from seatrial.deployment.rollout import Decider, begin, check_alone, check_shadow, is_other, rollout_of
+        from seatrial.deployment.rollout import Decider, begin, check_alone, check_shadow, first_step, is_other
         from seatrial.governance.audit import anchor
         from seatrial.verbs.custody import follow
 
@@ -858,7 +858,6 @@ class Building(Nouns):
                 expected=expected,
                 reason=reason,
             )
-        rollout = rollout_of(done)
         follow(self, self.metadata)
         self._start_mirror()
         return Deployed(
@@ -869,13 +868,14 @@ class Building(Nouns):
             previous=before.record.inputs[0] if before else None,
             strategy=deployment.strategy.kind,
             audit=anchor(self.metadata),
-            share=rollout.share if rollout else 100.0,
+            **first_step(deployment, done),
         )
 
     def _check_servable(self, release: Record, deployment: Deployment) -> None:
         """Raise unless the release's bundle is whole and trusted, replays, and has what the deployment splits by."""
         from seatrial.releases.bundle import open_bundle
         from seatrial.releases.golden import replay
+        from seatrial.serving.defaults import check_defaults
 
         bundle = open_bundle(self.objects.path(release.body["object"]), self.trusted)
         replay(bundle, bundle.runtime())
@@ -886,6 +886,7 @@ class Building(Nouns):
                 expected=f"Requests have {listed(names)}. {did_you_mean(deployment.route_by, names)}".strip(),
                 state="Nothing was deployed.",
             )
+        check_defaults(deployment.name, deployment.defaults, [(bundle.manifest.plan, bundle.manifest.signature)])
 
     def serve(
         self,
@@ -909,7 +910,8 @@ class Building(Nouns):
         budget = None if memory_budget is None else parse_memory(memory_budget) // workers
         self._reconcile_or_warn()
         make = partial(self._service, replay=replay, memory_budget=budget)
-        serve(make, workers=workers, host=host, port=port, started=on_ready or _nobody)
+        with self.keeping_log():
+            serve(make, workers=workers, host=host, port=port, started=on_ready or _nobody)
 
     def reconcile(self) -> list[str]:
         """Bring metadata and route files together: roll-backs that were made while the metadata store was away are
@@ -969,7 +971,7 @@ class Building(Nouns):
         if url is not None:
             with Client(url, caller=self.actor) as client:
                 return [
-                    client.predict(row, model=name, request_id=id, at=at, return_features=return_features)
+                    client.predict(row, model=name, request_id=id, at=at, return_features=return_features).as_dict()
                     for row, id in asked
                 ]
         self._reconcile_or_warn()
@@ -1036,7 +1038,7 @@ class Building(Nouns):
         with Client(url, caller=self.actor) as client:
             done = replay(client, deployment.name, asked, feed.up_to, progress=lambda n, of: tell("replay", n, of))
             for one, answer in done:
-                score = answer["prediction"] if declared.task == "regression" else answer["probability"]
+                score = answer.prediction if declared.task == "regression" else answer.probability
                 scores[positions[id(one)]] = score
         seconds = monotonic() - started
         labelled, metrics = measured(
@@ -1472,8 +1474,11 @@ def _is_live(decision: Record, release: Record, deployment: Deployment) -> bool:
         "strategy": deployment.strategy.kind,
         "route_by": deployment.route_by,
         "on_store_failure": deployment.on_store_failure,
+        "defaults": dict(deployment.defaults) or None,
+        "cache": deployment.cache or None,
     }
-    return decision.inputs == (release.id,) and all(decision.body[name] == value for name, value in declared.items())
+    same = all(decision.body.get(name) == value for name, value in declared.items())
+    return decision.inputs == (release.id,) and same
 
 
 def _unanswerable(source: Record) -> list[str]:

@@ -119,6 +119,8 @@ class Deployed(msgspec.Struct, frozen=True):
     audit: the newest event of the audit log; kept elsewhere, it shows whether the log was cut since.
     changed: False when this release was live already, alone and as declared: then nothing was written.
     share: percent of the traffic that the release has; below 100 a rollout has begun, and `previous` is still live.
+    steps: of a rollout that began, the percents of traffic to come; step_ends: when its first step may end at the
+    earliest; min_rows: the answers that it needs.
     """
 
     deployment: str
@@ -130,6 +132,9 @@ class Deployed(msgspec.Struct, frozen=True):
     audit: Anchor
     changed: bool = True
     share: float = 100.0
+    steps: list[float] = []
+    step_ends: str | None = None
+    min_rows: int | None = None
 
 
 class Replayed(msgspec.Struct, frozen=True):

@@ -7,13 +7,19 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from seatrial.core.clock import FixedClock, iso
+from seatrial.core.errors import SeatrialError
 from seatrial.core.windows import Window
+from seatrial.deployment import controller
 from seatrial.deployment.analysis import TAKE_UP_US, Analysis, Answers, analyse
+from seatrial.deployment.controller import BadPace, lease, pace
 from seatrial.deployment.definition import STEPWISE, Deployment, Shadow
 from seatrial.deployment.deploy import Deployed, live, nothing_deployed
-from seatrial.deployment.rollout import NEW, Decider, Rollout, decide, declared_anew, no_rollout, rollout_of
+from seatrial.deployment.rollout import LIVE, NEW, Decider, Rollout, decide, declared_anew, no_rollout, rollout_of
+from seatrial.folder.workspace import STATE
 from seatrial.stats.metrics import losses
 from seatrial.stores.prediction_log import SHADOW
+from seatrial.stores.routes import SHADOW_ARM
 
 if TYPE_CHECKING:
     import numpy as np
@@ -98,6 +104,34 @@ def move(workspace: Workspace, deployment: Deployment, sampled: Sampled) -> tupl
     )
 
 
+def watch(
+    workspace: Workspace,
+    deployment: Deployment,
+    advance: Callable[[str], Moved],
+    every: str,
+    told: Callable[[Moved | SeatrialError], None],
+    wait: Callable[[float], bool],
+) -> Moved | None:
+    """Advance the rollout every so often until it is over; see `Project.deployment_watch`."""
+    seconds = pace(every)
+    if isinstance(workspace.clock, FixedClock):
+        raise BadPace(
+            f"the time stands still at {iso(workspace.clock.now())}, and a rollout needs time.",
+            expected="Without --at the machine's clock is taken.",
+        )
+
+    def look() -> Moved:
+        moved = advance(deployment.name)
+        told(moved)
+        return moved
+
+    def over(_: Moved) -> bool:
+        return rollout_of(live(workspace.metadata, deployment.name)) is None
+
+    with lease(workspace.folder / STATE / "rollouts", deployment.name):
+        return controller.watch(look, over=over, every=seconds, wait=wait, missed=told)
+
+
 def _analysis(workspace: Workspace, deployment: Deployment, rollout: Rollout, sampled: Sampled) -> Analysis:
     strategy = deployment.strategy
     if not isinstance(strategy, STEPWISE) or strategy.kind != rollout.strategy:
@@ -133,7 +167,9 @@ def _answers(sample: Sample, loss: NDArray[np.float64], release: str, failed: in
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    of_arm = pc.equal(sample.rows["release"], release).to_numpy(zero_copy_only=False).astype(bool)
+    arms = pa.array([LIVE, NEW, SHADOW_ARM])  # what was scored in batch, or for a bundle, was answered to nobody
+    asked = pc.and_(pc.equal(sample.rows["release"], release), pc.is_in(sample.rows["arm"], value_set=arms))
+    of_arm = asked.to_numpy(zero_copy_only=False).astype(bool)
     rows = sample.rows.filter(pa.array(of_arm))
     return Answers(
         at_us=sample.at_us()[of_arm],
