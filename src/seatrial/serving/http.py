@@ -273,7 +273,7 @@ class Front:
         except TimeoutError:
             raise body_too_slow(self.slow_seconds) from None
 
-    async def _draft(self, name: str | None, body: bytes, caller: str, headers: Headers) -> Draft:
+    async def _draft(self, name: str | None, body: bytes, caller: str, headers: Headers = ()) -> Draft:
         """`draft`, off the event loop where it has to wait."""
         if name in self.service.elsewhere:
             return await self.draft_by(self.service.predictor(name), body, caller, headers)
