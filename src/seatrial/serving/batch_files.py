@@ -39,6 +39,7 @@ FEW_ROWS = 20_000
 """Fewer rows than this are scored in this process: starting others takes longer."""
 TASKS_PER_WORKER = 4
 SUFFIX = ".parquet"
+KEPT = "Nothing was written to the output; parts that are scored are kept."
 PLACE = ("file", "row")
 """The columns that say where a row that was set aside came from."""
 
@@ -426,7 +427,7 @@ def _write(path: Path, table: pa.Table) -> None:
 def _stage_unwritable(folder: Path, error: OSError) -> BatchStageUnwritable:
     return BatchStageUnwritable(
         f"the folder {folder} takes no file: {error.strerror or error}.",
-        state="Nothing was written to the output; parts that are scored are kept.",
+        state=KEPT,
         next="Make room, or mend its rights, and run the same command again: it goes on where it was.",
     )
 
@@ -484,6 +485,10 @@ def work(make: Callable[[Orders], PartScorer]) -> None:
         told = {"kind": type(error).__name__, "code": error.code, "found": error.found, "expected": error.expected}
         told |= {"state": error.state, "next": error.next}
         answers.write(msgspec.json.encode(Said(error=told)) + b"\n")
+    except Exception as error:  # its words may hold what is in the rows
+        told = {"kind": type(error).__name__, "code": PartFailed.code, "expected": "", "next": ""}
+        told |= {"found": f"a part could not be scored: {type(error).__name__}.", "state": KEPT}
+        answers.write(msgspec.json.encode(Said(error=told)) + b"\n")
 
 
 class PartFailed(Failed):
@@ -507,6 +512,7 @@ class Workers:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 env=environment,
+                start_new_session=True,  # Ctrl-C is for the process that asked
             )
             self._processes.append(process)
             threading.Thread(target=self._listen, args=(place, process), daemon=True).start()
@@ -530,7 +536,7 @@ class Workers:
                 raise BatchWorkerDied(
                     f"a process that scored parts of this batch ended with {process.wait()}.",
                     expected="It may have been killed, for memory for example.",
-                    state="Nothing was written to the output; parts that are scored are kept.",
+                    state=KEPT,
                     next="Run the same command again: it goes on where it was. Fewer --workers need less memory.",
                 )
             if said.error is not None:
@@ -586,7 +592,7 @@ def refused(told: Mapping[str, int], rows: int) -> BatchRowsRefused:
         f"{sum(told.values()):,} of the {rows:,} rows that were looked at have no answer: "
         f"{listed([f'{reason} ({count:,})' for reason, count in most])}.",
         expected="Every row is expected to be one that the service would answer.",
-        state="Nothing was written to the output; parts that are scored are kept.",
+        state=KEPT,
         next="Correct them, or name a file for such rows with --set-aside FILE, and run the command again.",
         reasons=dict(told),
     )

@@ -36,7 +36,7 @@ from seatrial.serving.batch_files import (
     write_journal,
 )
 from seatrial.serving.batch_rows import RowScorer
-from seatrial.serving.sinks import Batch, OnlineSink, Sink, only_one, open_sink
+from seatrial.serving.sinks import BadSink, Batch, OnlineSink, Sink, only_one, open_sink
 from seatrial.verbs.results import Progress
 
 if TYPE_CHECKING:
@@ -187,6 +187,7 @@ def score_files(
             sinks.append(OnlineSink(project.online, bundle.manifest.model, model.key, instant))
         else:
             sinks.append(open_sink(str(one), folder=folder, by_day=by_day))
+    _refuse_outputs(path, sinks, folder / set_aside if set_aside is not None else None)
     views = {view.name: view for needs in needed for view in needs.views}
     events, snapshots = _events(project, inputs, model, views, progress)
     made_of = {
@@ -252,17 +253,19 @@ def score_files(
                 **shared,
             )
         known = journal(stage)
-        known = known if known.get("batch") == identity else {}
+        known = known if (known.get("batch"), known.get("release")) == (identity, release.id) else {}
         now = {file.name: file.digest for file in files}
         changed = [name for name, was in known.get("files", {}).items() if now.get(name) != was]
         predicted_us = int(known.get("predicted_us", project.now_us))
-        write_journal(stage, {"batch": identity, "predicted_us": predicted_us, "files": now})
+        write_journal(stage, {"batch": identity, "release": release.id, "predicted_us": predicted_us, "files": now})
         if logged:
             about = {
                 "deployment": logged,
                 "caller": project.actor,
                 "key": list(model.key),
                 "at_us": predicted_us,
+                "objects": str(project.objects.root),
+                "keys": str(project.keys),
             }
             job.orders = msgspec.structs.replace(job.orders, log=str(project.log.root), logged=about)
         _put(job, stage, predicted_us)
@@ -361,6 +364,23 @@ def _kept(
                     next="Leave it out with --keep, or cast it.",
                 )
     return list(dict.fromkeys(names))
+
+
+def _refuse_outputs(given: Path, sinks: Sequence[Sink], set_aside: Path | None) -> None:
+    """Raise BadSink for outputs that come into each other's way, or into that of the rows."""
+    places = [home.resolve() for sink in sinks if (home := sink.home())]
+    places += [set_aside.resolve()] if set_aside is not None else []
+    shown = [sink.shown for sink in sinks]
+    if len(set(places)) < len(places) or len(set(shown)) < len(shown):
+        raise BadSink("two outputs of this batch are the same.", state="Nothing was written.")
+    for place in places:
+        if given.is_dir() and (given == place or given in place.parents):
+            raise BadSink(
+                f"the output {place} lies within {given}, whose files are scored.",
+                expected="The next batch of that folder would score the answers of this one.",
+                next="Name an output elsewhere.",
+                state="Nothing was written.",
+            )
 
 
 def _schema(rows: pa.Schema, kept: Sequence[str], scorer: RowScorer, *, logged: bool) -> pa.Schema:
