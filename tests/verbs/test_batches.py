@@ -462,6 +462,22 @@ def test_the_command_answers_a_stream_until_it_is_empty(world, redis_server):
     assert redis_server.ask("XLEN", "predictions") == 3
 
 
+def test_several_outputs_hold_the_same_and_are_left_alone_the_second_time(world, rows, tmp_path):
+    from deltalake import DeltaTable
+
+    to = [f"delta:{tmp_path}/table", f"sqlite:///{tmp_path}/db?table=late", tmp_path / "out"]
+    done = world.predict_files("late", rows, to=to)
+    table, out = DeltaTable(tmp_path / "table"), pq.read_table(tmp_path / "out")
+    assert len(done.to) == 3
+    assert sorted(table.to_pyarrow_table()["flight"].to_pylist()) == out["flight"].to_pylist()
+    assert world.predict_files("late", rows, to=to).batch is None
+    assert DeltaTable(tmp_path / "table").version() == table.version()
+    with sqlite3.connect(tmp_path / "db") as connection:
+        connection.execute("DELETE FROM late WHERE flight = 'F0007'")
+    connection.close()
+    assert world.predict_files("late", rows, to=to).scored == 400  # somebody changed an output
+
+
 def test_stored_answers_are_those_of_the_batch(world, rows, tmp_path):
     world.predict_files("late", rows, to=["online", tmp_path / "out.parquet"])
     out = pq.read_table(tmp_path / "out.parquet")

@@ -32,6 +32,7 @@ from seatrial.serving.batch_files import (
     journal,
     refuse_changed,
     refused,
+    stage_unwritable,
     tasks_of,
     write_journal,
 )
@@ -323,8 +324,12 @@ def score_window(
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"window-{value_digest([model.name, str(window)])[:32]}.parquet"
     hidden = path.with_name(f".{path.name}")
-    pq.write_table(rows.select(said), hidden)
-    hidden.rename(path)
+    try:
+        pq.write_table(rows.select(said), hidden)
+        hidden.rename(path)
+    except OSError as error:
+        hidden.unlink(missing_ok=True)
+        raise stage_unwritable(folder, error) from None
     try:
         return score_files(project, inputs, model, release, bundle, path, to=to, keep=keep, known_as=str(window))
     finally:
@@ -559,12 +564,15 @@ def _kept_events(stage: Stage, events: Mapping[str, pa.Table]) -> dict[str, str]
 
     found = {}
     folder = stage.folder / "events"
-    folder.mkdir(exist_ok=True)
-    for name, table in events.items():
-        path = folder / f"{name}.arrow"
-        with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, table.schema) as writer:
-            writer.write_table(table)
-        found[name] = str(path)
+    try:
+        folder.mkdir(exist_ok=True)
+        for name, table in events.items():
+            path = folder / f"{name}.arrow"
+            with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, table.schema) as writer:
+                writer.write_table(table)
+            found[name] = str(path)
+    except OSError as error:
+        raise stage_unwritable(stage.folder, error) from None
     return found
 
 
