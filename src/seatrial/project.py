@@ -10,7 +10,7 @@ import sys
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import closing, suppress
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from seatrial.core.signature import Signature
+    from seatrial.deployment.definition import Deployment
     from seatrial.deployment.deploy import Deployed as Decided
     from seatrial.export.kubernetes import Manifests
     from seatrial.export.prometheus import Promised
@@ -50,7 +51,7 @@ if TYPE_CHECKING:
     from seatrial.training.model import Model
     from seatrial.verbs.batches import BatchScored
     from seatrial.verbs.reproduce import Reproduced, Verdict
-    from seatrial.verbs.rolling import Moved, RolloutShown
+    from seatrial.verbs.rolling import Evidence, Moved, RolloutShown
     from seatrial.verbs.runs import Compared
     from seatrial.verbs.tracking import Tracked
 
@@ -167,7 +168,7 @@ class Project(Building):
         bundle = self._bundle(chosen)
         rows, _, _, _ = self._inputs.rows(declared, window=window, progress=progress)
         scores = batch.score(bundle, rows, threads=declared.threads)
-        ids = business_keys(rows, declared)
+        ids = business_keys(self.without_persons(declared, rows), declared)
         at_us = times_us(rows, training_set.AT).tolist()
         at = 0.5 if bundle.manifest.threshold is None else bundle.manifest.threshold
         labelled, metrics = measured(declared, rows, scores, bundle.manifest.signature.classes, threshold=at)
@@ -326,6 +327,12 @@ class Project(Building):
         started = monotonic()
         self._compact_log()
         table = self._known_labels(declared, progress) if rows is None else self._inputs.as_table(rows)
+        if declared.personal and isinstance(table, list):
+            from seatrial.serving.personal import hashed_rows
+
+            table = hashed_rows(table, declared.personal, self.personal_key)
+        elif not isinstance(table, list):
+            table = self.without_persons(declared, table)
         told = parse(
             table,
             model=declared.name,
@@ -384,8 +391,8 @@ class Project(Building):
         at, span = rows[source.event_timestamp], pc.min_max(predictions["at"])
         near = pc.and_(pc.greater_equal(at, span["min"]), pc.less_equal(at, span["max"]))
         rows = rows.filter(pc.fill_null(near, False))
-        named = keys(rows, model.key)
-        predicted = prediction_keys(predictions, model.key)
+        named = keys(self.without_persons(model, rows), model.key)
+        predicted = prediction_keys(self.without_persons(model, predictions, prefix="field_"), model.key)
         told = self.labels.read(model.name)
         several = model.task == "multiclass"
         happened = rows[model.target].cast(pa.string() if several else pa.float64())
@@ -962,7 +969,7 @@ class Project(Building):
         from seatrial.verbs import rolling
 
         deployment = self._deployment(name)
-        return rolling.show(self, deployment, partial(self._deployment_sample, deployment.model))
+        return rolling.show(self, deployment, self._evidence(deployment))
 
     def deployment_advance(self, name: str | None = None) -> Moved:
         """Judge a rollout's step; then the new release gets more of the traffic, loses it, or keeps what it has.
@@ -974,7 +981,7 @@ class Project(Building):
 
         self.reconcile()
         deployment = self._deployment(name)
-        moved, done = rolling.move(self, deployment, partial(self._deployment_sample, deployment.model))
+        moved, done = rolling.move(self, deployment, self._evidence(deployment))
         if done is not None:
             follow(self, self.metadata)
             self._end_rollout(deployment.model, done)
@@ -1007,8 +1014,24 @@ class Project(Building):
         elif len(done.record.inputs) == 1:
             self._end_proposal(model, done.record.inputs[0])
 
-    def _deployment_sample(self, model: str, window: Window, deployment: str) -> Sample:
-        return self._sample(self._model(model), window, deployment=deployment)
+    def _evidence(self, deployment: Deployment) -> Evidence:
+        from seatrial.monitoring.labels import prediction_keys
+        from seatrial.verbs.rolling import Evidence
+
+        model = self._model(deployment.model)
+
+        def keyed(window: Window, name: str) -> dict[str, str | None]:
+            rows = self._predictions(model, window, name)
+            return dict(
+                zip(rows["prediction_id"].to_pylist(), prediction_keys(rows, model.key).to_pylist(), strict=True)
+            )
+
+        return Evidence(
+            lambda window, name: self._sample(model, window, deployment=name),
+            lambda source: self._inputs.uncut(source),
+            list(model.key),
+            keyed,
+        )
 
     def _check_generation(self, deployment: str, expected: int | None) -> None:
         """Raise HeadMoved when somebody deployed since the caller looked, before anything else is found wrong."""
@@ -1106,11 +1129,13 @@ class Project(Building):
         manifest = bundle.manifest
         logged = row["probability"] if row["probability"] is not None else row["prediction"]
         recomputed, note = self._recomputed(manifest.model, row, manifest.signature, progress)
+        personal = manifest.signature.personal
+        logged_whole = {name: value for name, value in row.items() if name.partition("_")[2] not in personal}
         inputs = inputs_of(row, manifest.signature.inputs, recomputed)
-        replays = [replay("answered", bundle, row, logged)]
+        replays = [replay("answered", bundle, logged_whole, logged)]
         before = self._release_before(row["deployment"], release.id)
         if before is not None:
-            replays.append(replay("live before", self._bundle(before), row, logged))
+            replays.append(replay("live before", self._bundle(before), logged_whole, logged))
         return Explained(
             prediction_id=row["prediction_id"],
             request_id=row["request_id"],
@@ -1145,6 +1170,9 @@ class Project(Building):
         from seatrial.features import training_set
         from seatrial.features.plan import make_plan
 
+        hidden = sorted(set(signature.personal) & {*signature.request_names, *signature.inputs})
+        if hidden:
+            return None, f"{listed(hidden)} is personal, and not logged as it came, so nothing was recomputed"
         declared = self.definitions.models.get(model)
         if declared is None:
             return None, f"the project no longer defines model '{model}', so nothing was recomputed"
@@ -1261,10 +1289,15 @@ class Project(Building):
         """The model's predictions of a window, with the labels known by now. inputs: with what the model was given."""
         from seatrial.monitoring.sample import from_log
 
-        return from_log(
+        rows = (
             self.log.rows(model=model.name, window=window, deployment=deployment)
             if inputs
-            else self._predictions(model, window, deployment),
+            else self._predictions(model, window, deployment)
+        )
+        for prefix in ("field_", "feature_"):
+            rows = self.without_persons(model, rows, prefix=prefix)
+        return from_log(
+            rows,
             self.labels.read(model.name),
             model=model.name,
             task=model.task,
@@ -1353,9 +1386,13 @@ class Project(Building):
 
         if release is None:
             return None
-        files = self._bundle(release).files
+        bundle = self._bundle(release)
+        files = bundle.files
         profile = files.get("profile.json")
-        return Reference.from_profile(msgspec.json.decode(profile)) if profile else None
+        if not profile:
+            return None
+        personal = bundle.manifest.signature.personal
+        return Reference.from_profile(msgspec.json.decode(profile)).anonymous(personal, self.personal_key)
 
     def _bundle(self, release: Record) -> Bundle:
         from seatrial.releases.bundle import open_bundle

@@ -17,6 +17,7 @@ import pytest
 
 from seatrial.serving.container import BadPlatform, platform
 from seatrial.serving.service import Service
+from seatrial.stores.objects import ObjectStore
 from seatrial.stores.prediction_log import PredictionLog
 from tests.serving.worlds import GOOD, Keys, bundle, in_thread, predictor, release
 
@@ -88,8 +89,10 @@ def test_vertex_ai_is_answered_where_and_how_it_asks(home):
         assert ask(f"{url}/predict", {"features": GOOD})[0] == 200
         process.send_signal(signal.SIGTERM)
         assert process.wait(20) == 0
-    logged = PredictionLog(home / ".seatrial" / "log").rows(columns=["prediction_id"])["prediction_id"].to_pylist()
-    assert {first["prediction_id"], second["prediction_id"]} <= set(logged)
+    state = home / ".seatrial"
+    log = PredictionLog(state / "log", objects=ObjectStore(state / "objects"))
+    ids = log.rows(columns=["prediction_id"])["prediction_id"].to_pylist()
+    assert {first["prediction_id"], second["prediction_id"]} <= set(ids)
 
 
 def test_sagemaker_starts_it_with_one_word_and_has_put_the_model_into_its_folder(home, tmp_path):

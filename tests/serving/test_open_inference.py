@@ -196,7 +196,9 @@ class TestTritonsClient:
     @pytest.mark.parametrize("binary", [True, False])
     def test_a_model_of_numbers_takes_one_matrix(self, client, url, binary):
         rows = [[500.0, 100, 0], [1500.0, 200, 1]]
-        wide = client.infer("fare", [tensor("input-0", rows, "FP32", binary=binary)]).as_numpy("prediction").tolist()
+        ways = [[tensor(name, rows, "FP32", binary=binary)] for name in ("input-0", "input-1")]
+        wide, other = (client.infer("fare", one).as_numpy("prediction").tolist() for one in ways)
+        assert wide == other
         names = [field.name for field in NUMBERS.request]
         with Client(url) as native:
             given = [dict(zip(names, [row[0], int(row[1]), bool(row[2])], strict=True)) for row in rows]

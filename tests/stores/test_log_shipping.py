@@ -90,11 +90,19 @@ def test_another_machine_reads_what_was_shipped_from_here(log, tmp_path):
     elsewhere.close()
 
 
-def test_a_log_opened_without_its_object_store_says_so_instead_of_reading_a_part(log):
-    fill(log, a_schema(), 1)
+def test_whoever_has_the_folder_reads_on_in_the_object_store_also_after_both_were_moved(log, tmp_path):
+    written = fill(log, a_schema(), 1)
     move(log)
+    assert ids(PredictionLog(log.root)) == written
+    moved = tmp_path / "moved"
+    moved.mkdir()
+    for name in ("log", "objects"):
+        (tmp_path / name).rename(moved / name)
+    assert ids(PredictionLog(moved / "log")) == written
+    (moved / "objects").rename(tmp_path / "elsewhere")
     with pytest.raises(LogElsewhere, match="1 batches"):
-        PredictionLog(log.root).rows()
+        PredictionLog(moved / "log").rows()
+    assert ids(PredictionLog(moved / "log", objects=ObjectStore(tmp_path / "elsewhere"))) == written
 
 
 def test_an_object_store_that_is_not_mounted_is_not_an_empty_one(log, tmp_path):
@@ -102,7 +110,7 @@ def test_an_object_store_that_is_not_mounted_is_not_an_empty_one(log, tmp_path):
     move(log)
     (tmp_path / "objects").rename(tmp_path / "away")
     (tmp_path / "objects").mkdir()
-    with pytest.raises(LogElsewhere, match="has none of them"):
+    with pytest.raises(LogElsewhere, match="none of them is there"):
         log.rows()
     (tmp_path / "objects").rmdir()
     (tmp_path / "away").rename(tmp_path / "objects")

@@ -318,6 +318,7 @@ def deploy(call: Invocation, model: str | None, release_id: str | None, reason: 
 @click.option(
     "--memory-budget",
     metavar="SIZE",
+    envvar="SEATRIAL_MEMORY_BUDGET",
     help="What loaded models may take together, for example 512MiB; without it all stay loaded.",
 )
 @click.option("--replay", is_flag=True, help="Let requests say at which time they are made, for replaying history.")

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from seatrial.stores.online import OnlineStore
     from seatrial.stores.prediction_log import PredictionLog
     from seatrial.stores.routes import RouteStore, Sign, Verify
+    from seatrial.training.model import Model
 
 STATE = ".seatrial"
 SQLITE = "sqlite:///"
@@ -177,8 +178,27 @@ class Workspace:
             fsync=self.settings.log_fsync,
             objects=self.objects,
             ships=self.ships_log,
+            personal_key=lambda: self.personal_key,
             when_full=self.settings.log_full,
         )
+
+    @property
+    def personal_key(self) -> bytes | None:
+        """The key for pseudonyms of personal columns; None when there is none."""
+        from seatrial.stores.personal_key import read_personal_key
+
+        return read_personal_key(self.keys, os.environ)
+
+    def without_persons(self, model: Model, table: pa.Table, *, prefix: str = "") -> pa.Table:
+        """A table with pseudonyms where the model's requests are logged with them, so that its key finds its rows.
+
+        prefix: of the columns' names in the table. Raises PersonalKeyMissing.
+        """
+        if not model.personal:
+            return table
+        from seatrial.serving.personal import hashed
+
+        return hashed(table, model.personal, self.personal_key, prefix=prefix)
 
     @property
     def ships_log(self) -> bool:

@@ -6,6 +6,7 @@ has the same id. Rows of a part are logged in order, and only those that the log
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,10 @@ from seatrial.core.identity import digest
 from seatrial.serving.batch import ARM, CHUNK
 from seatrial.serving.batch_files import Part
 from seatrial.serving.batch_rows import Answers, Needs, Places
+from seatrial.serving.personal import hashed, masked
 from seatrial.serving.stored import key_texts
+from seatrial.stores.objects import ObjectStore
+from seatrial.stores.personal_key import read_personal_key
 from seatrial.stores.prediction_log import OF_CLASS, LoggedPrediction, PredictionLog, log_schema
 
 if TYPE_CHECKING:
@@ -29,22 +33,27 @@ ROW = 8  # hex digits of an id that say which row of its part it is
 
 
 class PartLog:
-    """Logs parts. about: `deployment`, `caller`, `key` (the model's), `at_us` of rows without an instant."""
+    """Logs parts. about: `deployment`, `caller`, `key` (the model's), `at_us` of rows without an instant; `objects` and
+    `keys`, the folders of the object store and of the key for personal columns."""
 
     def __init__(self, bundle: Bundle, root: Path, about: Mapping[str, Any]) -> None:
-        self._log = PredictionLog(root)
+        self._key = read_personal_key(Path(about["keys"]), os.environ)
+        self._log = PredictionLog(root, objects=ObjectStore(Path(about["objects"])), personal_key=lambda: self._key)
         self._about = about
         self._counts: dict[str, int] | None = None
         manifest = bundle.manifest
         self._signature = signature = manifest.signature
+        personal = signature.personal
+        self._mask = mask = masked(personal, self._log, signature, signature.request) if personal else None
+        logged = mask or signature
         self._schema = log_schema(
             model=manifest.model,
             version=str(manifest.version),
             release=bundle.id,
             deployment=about["deployment"],
-            inputs=signature.inputs,
-            categories=signature.categories,
-            fields=[(field.name, field.dtype) for field in signature.request],
+            inputs=logged.inputs,
+            categories=logged.categories,
+            fields=mask.fields if mask else [(field.name, field.dtype) for field in signature.request],
             classes=signature.classes,
         )
 
@@ -78,6 +87,10 @@ class PartLog:
             self._counts = {one["values"]: one["counts"] for one in pc.value_counts(starts).to_pylist()}
         return self._counts.get(start, 0)
 
+    def _without_persons(self, rows: pa.Table) -> pa.Table:
+        personal = self._signature.personal
+        return hashed(rows, personal, self._key) if personal else rows
+
     def _records(
         self, part: Part, rows: pa.Table, needs: Needs, answers: Answers, ids: Sequence[str], good: Places
     ) -> Any:
@@ -92,7 +105,11 @@ class PartLog:
         if needs.instant:
             at_us = rows[needs.instant].cast(pa.timestamp("us", tz="UTC")).cast(pa.int64()).to_pylist()
         keyed = about["key"] and all(name in rows.column_names for name in about["key"])
-        request_ids = key_texts(rows, about["key"]) if keyed else [f"{part.file}:{part.start + at}" for at in good]
+        request_ids = (
+            key_texts(self._without_persons(rows), about["key"])
+            if keyed
+            else [f"{part.file}:{part.start + at}" for at in good]
+        )
         probabilities = (
             [None] * number if signature.task == "regression" else answers.columns["probability"].to_pylist()
         )
@@ -104,6 +121,8 @@ class PartLog:
             predictions = table.argmax(axis=1).tolist()
         now_us = machine_us()
         for place, (given, asked) in enumerate(zip(inputs, fields, strict=True)):
+            if self._mask is not None:
+                given, asked = self._mask(given, asked)
             yield LoggedPrediction(
                 schema=self._schema.id,
                 prediction_id=ids[place],

@@ -19,7 +19,6 @@ import msgspec
 import seatrial
 from seatrial.core.errors import SeatrialError, Unavailable, UsageError, listed
 from seatrial.core.types import Field
-from seatrial.serving import pages
 from seatrial.serving.doors import door, through
 from seatrial.serving.metrics import CONTENT_TYPE
 from seatrial.serving.predictor import Answer, Draft, Predictor, ServerFailed, finish, problem, shadow
@@ -222,7 +221,8 @@ class Front:
         if scope["path"] == platform.predict and scope["method"] != "GET":
             await self._translated(scope, receive, send, None, container.read, lambda answer: answer)
         elif scope["method"] != "GET":
-            await _send(send, problem(MethodNotAllowed("this path does not take this method.", state="")), close=True)
+            found = problem(MethodNotAllowed("this path does not take this method.", state=""))
+            await _send(send, found, close=True, allow=b"GET")
         elif scope["path"] == platform.health:
             await _send(send, Answer(200 if self.service.state()["ready"] else 503, b"{}"))
         else:
@@ -372,13 +372,17 @@ def body_too_slow(seconds: float) -> BodyTooSlow:
     )
 
 
-async def _send(send: Send, answer: Answer, *, kind: bytes = PROBLEM, close: bool = False) -> None:
-    """kind: the media type of what is no prediction."""
+async def _send(
+    send: Send, answer: Answer, *, kind: bytes = PROBLEM, close: bool = False, allow: bytes = b"POST"
+) -> None:
+    """kind: the media type of what is no prediction. allow: the methods of a path that was asked with another."""
     body = answer.body
     headers = [
         (b"content-type", JSON if answer.status == 200 else kind),
         (b"content-length", str(len(body)).encode()),
     ]
+    if answer.status == 405:
+        headers.append((b"allow", allow))
     if answer.retry_after:
         headers.append((b"retry-after", b"%d" % answer.retry_after))
     if close:
@@ -393,6 +397,8 @@ def application(service: Service) -> FastAPI:
     from fastapi.exceptions import RequestValidationError
     from fastapi.responses import HTMLResponse
     from starlette.exceptions import HTTPException
+
+    from seatrial.serving import pages
 
     app = FastAPI(title="seatrial", docs_url=None, redoc_url=None, openapi_url=None)
 

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from seatrial.core.clock import machine_us, monotonic
 from seatrial.core.errors import Failed, SeatrialError, Unavailable, UsageError
 from seatrial.core.identity import uuid7
+from seatrial.core.personal import Treatment, strictest
 from seatrial.core.routing import BUCKETS, bucket, choose
 from seatrial.core.signature import NamedRows, Signature
 from seatrial.core.types import Field
@@ -33,6 +34,7 @@ from seatrial.releases.supervised import START_SECONDS, ChildRestarting, died_tw
 from seatrial.serving.cache import ScoreCache
 from seatrial.serving.defaults import check_defaults
 from seatrial.serving.metrics import SAMPLED, Counted, Metrics
+from seatrial.serving.personal import masked
 from seatrial.serving.requests import Request, RequestReader
 from seatrial.serving.row import row_encoder
 from seatrial.stores.online import OnlineStore, OnlineStoreDamaged, OnlineStoreTooNew, OnlineStoreUnavailable
@@ -247,7 +249,9 @@ class Predictor:
         answering = [share for share in shares if share.name != SHADOW_ARM]
         hidden = [share for share in shares if share.name == SHADOW_ARM]
         check_defaults(deployment, defaults or {}, [(share.release.plan, share.release.signature) for share in shares])
-        given = (fields, online, on_store_failure, defaults or {}, cache, metrics)
+        # requests are the same for every arm, so what one of them declares to be personal is so for all
+        personal = strictest(share.release.signature.personal for share in shares)
+        given = (fields, online, on_store_failure, defaults or {}, cache, metrics, log, personal)
         self._arms = [_Arm(deployment, share, *given) for share in answering]
         self._shadows = [_Arm(deployment + SHADOW, share, *given) for share in hidden]
         self._only = self._arms[0] if len(self._arms) == 1 else None
@@ -552,6 +556,8 @@ class _Arm:
         defaults: Mapping[str, Default],
         cache: int,
         metrics: Metrics,
+        log: PredictionLog | None = None,
+        personal: Mapping[str, Treatment] | None = None,
     ) -> None:
         release = share.release
         signature = release.signature
@@ -594,14 +600,16 @@ class _Arm:
         whole = {field.name for field in fields if field.dtype == "int"}
         self._bounded = self._lookup is None and whole.issuperset(signature.integers)
         self._in_loops = self._positions is None or bool(self._encoder.unseen) or bool(self._classes) or self._named
+        self._mask = masked(personal, log, signature, fields) if personal and log is not None else None
+        logged = self._mask or signature
         self.schema: LogSchema = log_schema(
             model=release.model,
             version=release.version,
             release=release.id,
             deployment=deployment,
-            inputs=signature.inputs,
-            categories=signature.categories,
-            fields=[(field.name, field.dtype) for field in fields],
+            inputs=logged.inputs,
+            categories=logged.categories,
+            fields=self._mask.fields if self._mask else [(field.name, field.dtype) for field in fields],
             views=self._views,
             classes=signature.classes,
         )
@@ -733,6 +741,9 @@ class _Arm:
             probability, every = max(values), self._pack(*values)
             prediction = values.index(probability)
         assert not isinstance(prediction, str), "only a model of many classes answers with a word"
+        inputs, fields = scored.inputs, scored.fields
+        if self._mask is not None:
+            inputs, fields = self._mask(inputs, fields)
         return LoggedPrediction(
             self.schema.id,
             prediction_id,
@@ -742,8 +753,8 @@ class _Arm:
             self.name,
             at_us,
             machine_us(),
-            scored.inputs,
-            scored.fields,
+            inputs,
+            fields,
             scored.views,
             prediction,
             probability,

@@ -12,6 +12,7 @@ what waits on its connections would wait for ever. A worker whose supervisor is 
 from __future__ import annotations
 
 import gc
+import importlib
 import logging
 import os
 import shutil
@@ -199,6 +200,8 @@ class _Supervisor:
     # -- while it runs
 
     def _watch(self) -> None:
+        importlib.import_module("fastapi")  # it would keep a worker's event loop for the better part of a second
+        importlib.import_module("uvicorn")
         gc.freeze()  # what is here now is shared with every worker, and stays so
         last = monotonic()
         while not self._stop and self._failed is None:

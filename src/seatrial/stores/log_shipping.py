@@ -37,7 +37,7 @@ from seatrial.stores.log_batches import (
     sync_folder,
     write_whole,
 )
-from seatrial.stores.prediction_log import FILE_FORMAT, MANIFESTS, SHIPPED, PredictionLog
+from seatrial.stores.prediction_log import FILE_FORMAT, MANIFESTS, SHIPPED, STORE, PredictionLog
 
 if TYPE_CHECKING:
     from seatrial.stores.objects import ObjectStore
@@ -202,6 +202,10 @@ def _tell(log: PredictionLog, objects: ObjectStore, batch: Batch, *, own: bool) 
     if own:
         marks = log.root / "shipped"
         marks.mkdir(exist_ok=True)
+        place = msgspec.json.encode({"format": 1, "objects": os.path.relpath(objects.root, log.root)})
+        if not (log.root / STORE).exists() or (log.root / STORE).read_bytes() != place:
+            write_whole(log.root / f".{STORE}", place)
+            (log.root / f".{STORE}").rename(log.root / STORE)
         aside = marks / f".new-{batch.batch}"
         write_whole(aside, data)
         aside.rename(marks / f"{batch.batch}.json")
@@ -222,7 +226,7 @@ def _remove_here(log: PredictionLog, batch: Batch) -> None:
 def _remove_replaced(log: PredictionLog) -> None:
     """Remove the batches that others replace, and those that hold nothing and replace nothing any more."""
     while True:
-        here, there = log.local_batches(), log.shipped_batches()
+        here, there = log.local_batches(), log.shipped_batches() if log.objects is not None else {}
         batches = there | here
         kept, replaced = standing(batches.values())
         used = {part.key for batch in kept for part in batch.parts if part.key}
@@ -320,7 +324,7 @@ def _prunable(log: PredictionLog) -> list[tuple[Batch, bool]]:
     there = log.shipped_batches()
     kept, _ = standing((there | here).values())
     if log.objects is None:
-        return [(batch, False) for batch in kept]
+        return [(batch, False) for batch in kept if batch.batch in here]
     return [(batch, True) for batch in kept if batch.batch in there and batch.batch not in here]
 
 

@@ -10,6 +10,7 @@ whoever moved them died half-way.
     compacted/BATCH/batch.json                            its files, and which segments and batches it replaces
     compacted/BATCH/model=M/day=YYYY-MM-DD/SCHEMA.parquet
     shipped/BATCH.json                                    a batch that is in the object store, and no longer here
+    store.json                                            where that is, from here
     damaged/ID.seg                                        compacted segments that held unreadable bytes
     failures/ID.jsonl                                     requests without an answer, see `stores.failures`
     unlogged/ID.jsonl                                     answers that were not logged, counted in the same form
@@ -23,6 +24,7 @@ and in the object store
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import shutil
 import threading
@@ -94,7 +96,9 @@ FILE_FORMAT = {"seatrial.log.format": "1"}
 """What every Parquet file of the log says of itself."""
 MANIFESTS = "predictions/batches/"
 SHIPPED = "predictions/log.json"
-"""Keys of the object store: of the batches that are there, and of what says that some were ever put there."""
+STORE = "store.json"
+"""Keys of the object store: of the batches that are there, and of what says that some were ever put there. And the
+file of this folder that says where that store is, so that whoever has the folder can read on there."""
 
 Fsync = Literal["never", "group", "always"]
 WhenFull = Literal["refuse", "serve_unlogged"]
@@ -172,6 +176,7 @@ class PredictionLog:
     objects: where shipped records are read. ships: whether a keeper ships there what is written here.
     when_full: whether a server answers when this log does not take the answer's rows; what it answered so is counted
         in `unlogged`.
+    personal_key: gives the key by which personal columns are hashed, for those who write answers.
     """
 
     def __init__(
@@ -184,11 +189,13 @@ class PredictionLog:
         objects: ObjectStore | None = None,
         ships: bool = True,
         when_full: WhenFull = "refuse",
+        personal_key: Callable[[], bytes | None] | None = None,
     ) -> None:
         self.root = root
         self.objects = objects
         self.ships = ships and objects is not None
         self.when_full = when_full
+        self._personal_key = personal_key
         self._fsync = fsync
         self._segment_bytes = segment_bytes
         self._segment_seconds = segment_seconds
@@ -287,6 +294,11 @@ class PredictionLog:
         frames = [frame(self._encode(row)) for _, row in rows]
         with self._lock:
             self._append({schema.id: schema for schema, _ in rows}, frames)
+
+    @property
+    def personal_key(self) -> bytes | None:
+        """The key by which personal columns are hashed; None where none is known."""
+        return None if self._personal_key is None else self._personal_key()
 
     def rotate(self) -> None:
         """Close the segment, so that it can be compacted; the next append opens another.
@@ -523,28 +535,21 @@ class PredictionLog:
     def shipped_batches(self) -> dict[str, Batch]:
         """The batches in the object store, by their ids, whoever shipped them.
 
-        Raises LogElsewhere when there are some, and the log was opened without the object store or the store does not
-        have what was put there; what the store raises; and LogTooNew.
+        A log that was opened without the object store looks where its keeper shipped to. Raises LogElsewhere when some
+        were shipped and that store is not there; what the store raises; and LogTooNew.
         """
         marks = self.marks()
-        if self.objects is None:
+        objects = self._store()
+        if objects is None or not objects.exists(SHIPPED):
             if marks:
+                place = "an object store" if objects is None else f"the object store {objects.root}"
                 raise LogElsewhere(
-                    f"{len(marks)} batches of this prediction log were shipped to an object store.",
-                    expected="PredictionLog(..., objects=ObjectStore(...)) is expected, with that store.",
-                    state="Nothing was read.",
-                )
-            return {}
-        if not self.objects.exists(SHIPPED):
-            if marks:
-                raise LogElsewhere(
-                    f"{len(marks)} batches of this prediction log were shipped, and the object store has none of them.",
-                    expected=f"{self.objects.root} had them.",
+                    f"{len(marks)} batches of this prediction log were shipped to {place}, and none of them is there.",
+                    expected="That store is expected, or another place of it in PredictionLog(..., objects=...).",
                     state="Nothing was read.",
                     next="Bring the object store back: is its disk mounted?",
                 )
             return {}
-        objects = self.objects
         found = {}
         for key in _steadily(lambda: objects.keys(MANIFESTS)):
             name = key.removeprefix(MANIFESTS).removesuffix(".json")
@@ -559,13 +564,24 @@ class PredictionLog:
         self._shipped = found
         return found
 
+    def _store(self) -> ObjectStore | None:
+        """The object store that was given, or the one to which was shipped from here."""
+        if self.objects is None:
+            from seatrial.stores.objects import ObjectStore
+
+            with suppress(FileNotFoundError):
+                plain = json.loads((self.root / STORE).read_bytes())
+                return ObjectStore(Path(os.path.normpath(self.root / plain["objects"])))
+        return self.objects
+
     def path_of(self, part: Part, batch: str) -> Path:
         """The file of a part, here or in the object store. Raises FileNotFoundError."""
         here = self._compacted / batch / part.file
-        if here.exists() or self.objects is None:
+        objects = self._store()
+        if objects is None or here.exists():
             return here
         try:
-            return self.objects.path(part.key or key_of(batch, part.file))
+            return objects.path(part.key or key_of(batch, part.file))
         except ObjectMissing as error:
             raise FileNotFoundError(error.found) from None
 

@@ -265,6 +265,8 @@ def score_files(
                 "caller": project.actor,
                 "key": list(model.key),
                 "at_us": predicted_us,
+                "objects": str(project.objects.root),
+                "keys": str(project.keys),
             }
             job.orders = msgspec.structs.replace(job.orders, log=str(project.log.root), logged=about)
         _put(job, stage, predicted_us)

@@ -8,6 +8,7 @@ the transaction that names them, so a crash leaves at most an object that nobody
 from __future__ import annotations
 
 import math
+import os
 import subprocess
 import sys
 import threading
@@ -27,6 +28,7 @@ import msgspec
 from seatrial.core.clock import MachineClock, as_utc, from_us, iso, machine_us, monotonic, to_us
 from seatrial.core.errors import Conflict, Failed, SeatrialError, Unavailable, UsageError, did_you_mean, listed
 from seatrial.core.identity import canonical_json, content_id, new_id
+from seatrial.core.personal import check_personal
 from seatrial.core.records import Record
 from seatrial.core.settings import Engine
 from seatrial.core.windows import Window, parse_window
@@ -42,7 +44,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from seatrial.core.signature import Rows, Task
-    from seatrial.core.types import Field
+    from seatrial.core.types import Dtype, Field
     from seatrial.data.expectations import ValidationReport
     from seatrial.data.proposals import Proposed
     from seatrial.data.sources import Source
@@ -424,6 +426,9 @@ class Building(Nouns):
             notes.append(f"a sample: {rows.num_rows:,} rows only, so no version is made, whatever the gates say")
         counted = _counting(fitted.split, left_out)
         fitted = replace(fitted, split=counted, warnings=tuple(dict.fromkeys((*notes, *fitted.warnings))))
+        if declared.personal:
+            keys: dict[str, Dtype] = dict.fromkeys(declared.key, "string")  # labels are told by them
+            check_personal(declared.name, declared.personal, keys | fitted.signature.types)
         body |= fitted.as_plain() | {
             "signature": msgspec.to_builtins(fitted.signature),
             "files": self._keep_run_files(run, fitted, environment),
@@ -592,6 +597,7 @@ class Building(Nouns):
         from seatrial.releases.build import build, made_by_run
         from seatrial.releases.native import NativeModel
         from seatrial.releases.signing import trust
+        from seatrial.stores.personal_key import make_personal_key
         from seatrial.training.estimator import require_extra
         from seatrial.verbs.external import Words, made_elsewhere, notes
 
@@ -616,6 +622,8 @@ class Building(Nouns):
         native = NativeModel(kind, self.objects.read(files[f"native.{kind}"]), source.body["task"])
         rows = self._parity_rows(source, parity_window, progress)
         compared = {"parity_window": str(parity_window) if parity_window else ""}
+        if "hash" in (source.body["definition"].get("personal") or {}).values():
+            make_personal_key(self.keys, os.environ)
         built = build(
             made_by_run(source, compared) if source.kind == "run" else made_elsewhere(source),
             number,
@@ -900,13 +908,16 @@ class Building(Nouns):
     ) -> None:
         """Answer predictions over HTTP until SIGTERM or SIGINT. replay: requests may carry their own `at`.
 
-        workers: processes; more than one are forked, so call it from the main thread of a process without others.
+        workers: processes, 0 for one on each core that there is for them; more than one are forked, so call it from the
+        main thread of a process without others.
         memory_budget: what loaded models may take in all workers together, for example "512MiB"; what was asked least
         recently is let go and loaded again when it is asked.
         """
+        from seatrial.serving.cores import cores
         from seatrial.serving.on_demand import parse_memory
         from seatrial.serving.workers import serve
 
+        workers = workers or cores()
         budget = None if memory_budget is None else parse_memory(memory_budget) // workers
         self._reconcile_or_warn()
         make = partial(self._service, replay=replay, memory_budget=budget)
@@ -1028,7 +1039,7 @@ class Building(Nouns):
         rows = in_window(tables[declared.labels.name], declared.labels, window)
         names = list(dict.fromkeys([*plan.request_columns, *declared.request_features]))
         fields = request_fields(rows, names)
-        ids = business_keys(rows, declared)
+        ids = business_keys(self.without_persons(declared, rows), declared)
         at_us = times_us(rows, declared.labels.event_timestamp).tolist()
         asked = [Asked(at, row, key) for at, row, key in zip(at_us, fields, ids, strict=True)]
         feed = Feed(views if push else [], tables, window, self.online)
@@ -1537,6 +1548,7 @@ def definition_of(model: Model) -> dict[str, Any]:
         "on_call": model.on_call,
         "runbook": model.runbook,
         "description": model.description,
+        **({"personal": dict(model.personal)} if model.personal else {}),
     }
 
 

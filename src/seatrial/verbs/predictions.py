@@ -49,8 +49,8 @@ class PredictionsListed(msgspec.Struct, frozen=True):
     """What the prediction log holds.
 
     fresh: records that are not compacted yet, and in no day of `days`. unshipped: records that the object store does
-    not have; None where nothing is shipped. unlogged: rows that were answered while the log took nothing. retention:
-    how long predictions are kept; None: for ever.
+    not have; None where nothing is shipped. unlogged: rows that were answered while the log took nothing.
+    retention: how long predictions are kept; None: for ever.
     """
 
     days: list[DayKept]
