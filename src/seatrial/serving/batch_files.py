@@ -342,6 +342,9 @@ class PartScorer:
             if instants.null_count:
                 unfit = instants.is_null()
                 rows = rows.filter(pc.invert(unfit))
+            # nanoseconds are cut toward the past; a time without a zone is in UTC
+            instants = rows[needs.instant].cast(pa.timestamp("us", tz="UTC"), safe=False)
+            rows = rows.set_column(rows.column_names.index(needs.instant), needs.instant, instants)
             rows = self._enrich(rows, needs)
         answers = self._scorer.answer(rows)
         codes, reasons = answers.bad.codes, answers.bad.reasons

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ from seatrial.core.errors import UsageError, did_you_mean, listed
 from seatrial.core.identity import new_id, value_digest
 from seatrial.core.records import Record
 from seatrial.core.windows import BadWindow, Window, parse_window
+from seatrial.data.reading import DataWarning
 from seatrial.folder.workspace import STATE
 from seatrial.serving.batch_files import (
     FEW_ROWS,
@@ -190,6 +192,13 @@ def score_files(
             sinks.append(open_sink(str(one), folder=folder, by_day=by_day))
     _refuse_outputs(path, sinks, folder / set_aside if set_aside is not None else None)
     views = {view.name: view for needs in needed for view in needs.views}
+    naive = [
+        needs.instant
+        for file, needs in zip(files, needed, strict=True)
+        if needs.instant and file.schema.field(needs.instant).type.tz is None
+    ]
+    if naive:
+        warnings.warn(f"column '{naive[0]}' of {called} has no zone; it was read as UTC.", DataWarning, stacklevel=3)
     events, snapshots = _events(project, inputs, model, views, progress)
     made_of = {
         "release": release.id,
