@@ -662,7 +662,8 @@ def serve_on(listening: socket.socket, service: Service, front: Front | None = N
             front.traces.close()
     if server.cut_off:
         raise DrainTooLong(
-            f"{counted(server.cut_off, 'connection')} had not got an answer {DRAIN_SECONDS:g} s after the stop.",
+            f"{counted(server.cut_off, 'connection')} had no answer yet when the time was up, or when the stop was "
+            "asked for again.",
             state="They were cut off; what was answered is in the prediction log.",
         )
 
