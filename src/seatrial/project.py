@@ -187,8 +187,9 @@ class Project(Building):
         self.log.rotate()
         self._compact_log()
         outputs = [to] if isinstance(to, str | Path) else list(to)
+        put: BatchScored | None = None
         if outputs:
-            score_window(self, self._inputs, declared, chosen, bundle, rows, window, to=outputs, keep=keep)
+            put = score_window(self, self._inputs, declared, chosen, bundle, rows, window, to=outputs, keep=keep)
         return Scored(
             model=declared.name,
             window=str(window),
@@ -198,6 +199,8 @@ class Project(Building):
             labelled=labelled,
             metrics=metrics,
             seconds=round(monotonic() - started, 3),
+            to=put.to if put else [],
+            batch=put.batch if put else None,
         )
 
     def predict_files(

@@ -22,8 +22,10 @@ import pytest
 from seatrial import Project, cli
 from seatrial.core.errors import Unavailable, UsageError
 from seatrial.core.windows import BadWindow, Window, parse_window
+from seatrial.data.reading import DataWarning
 from seatrial.serving import batch_files, sinks, stored
 from seatrial.serving.batch_files import (
+    BatchInputChanged,
     BatchInputMissing,
     BatchInputUnreadable,
     BatchRowsRefused,
@@ -178,6 +180,38 @@ def test_one_record_of_a_batch_says_what_it_was_made_from(world, rows, tmp_path)
     assert any(event.kind == "batch.scored" for event in world.audit_list())
 
 
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("at", pa.timestamp("ns", "UTC")),
+        ("at", pa.timestamp("ms", "America/New_York")),
+        ("carrier", pa.large_string()),
+        ("carrier", pa.dictionary(pa.int8(), pa.string())),
+        ("distance", pa.float32()),
+    ],
+)
+def test_columns_as_pandas_and_polars_write_them_give_the_same(world, rows, tmp_path, name, kind):
+    world.predict_files("late", rows, to=tmp_path / "one.parquet")
+    given = labels(world)
+    column = given[name].dictionary_encode() if pa.types.is_dictionary(kind) else given[name].cast(kind)
+    pq.write_table(given.set_column(given.column_names.index(name), name, column), rows, row_group_size=100)
+    world.predict_files("late", rows, to=tmp_path / "two.parquet")
+    one, two = (pq.read_table(tmp_path / name) for name in ("one.parquet", "two.parquet"))
+    assert one["flight"].equals(two["flight"])
+    different = pc.max(pc.abs(pc.subtract(one["probability"], two["probability"]))).as_py()
+    assert different < (1e-6 if name == "distance" else 1e-15)
+
+
+def test_an_instant_without_a_zone_is_read_as_utc_with_a_note(world, rows, tmp_path):
+    world.predict_files("late", rows, to=tmp_path / "one.parquet")
+    given = labels(world)
+    pq.write_table(given.set_column(given.column_names.index("at"), "at", given["at"].cast(pa.timestamp("us"))), rows)
+    with pytest.warns(DataWarning, match="'at'"):
+        world.predict_files("late", rows, to=tmp_path / "two.parquet")
+    one, two = (pq.read_table(tmp_path / name) for name in ("one.parquet", "two.parquet"))
+    assert one["probability"].equals(two["probability"])
+
+
 # -- stopped and begun again
 
 
@@ -210,6 +244,21 @@ def test_an_input_that_changed_between_is_told_and_scored_again(world, rows, tmp
     assert (again.changed, again.scored, again.rows) == (["rows.parquet"], 200, 200)
 
 
+def test_a_file_that_changes_while_it_is_scored_is_noticed(world, rows, tmp_path, monkeypatch):
+    done = Stage.table
+
+    def meanwhile(self, path):
+        pq.write_table(labels(world).slice(0, 10), rows)
+        return done(self, path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Stage, "table", meanwhile)
+        with pytest.raises(BatchInputChanged):
+            world.predict_files("late", rows, to=tmp_path / "out.parquet")
+    assert not (tmp_path / "out.parquet").exists()
+    assert world.predict_files("late", rows, to=tmp_path / "out.parquet").rows == 10
+
+
 def test_a_part_that_lost_its_bytes_is_scored_again(world, rows, tmp_path, small_parts, monkeypatch):
     out = tmp_path / "out.parquet"
     killed(world, rows, out, monkeypatch, after=3)
@@ -226,6 +275,7 @@ RUN = """
 import sys
 from pathlib import Path
 from seatrial import Project
+from seatrial.data.reading import DataWarning
 from seatrial.serving import batch_files, sinks, stored
 from seatrial.testing import FakeClock
 from tests.worlds import HOUR, START
@@ -460,6 +510,22 @@ def test_the_command_answers_a_stream_until_it_is_empty(world, redis_server):
     assert command(world, *words)[0] == 2
     assert command(world, *words, "--to", f"{address}/predictions", "--keep", "a")[0] == 2
     assert redis_server.ask("XLEN", "predictions") == 3
+
+
+def test_several_outputs_hold_the_same_and_are_left_alone_the_second_time(world, rows, tmp_path):
+    from deltalake import DeltaTable
+
+    to = [f"delta:{tmp_path}/table", f"sqlite:///{tmp_path}/db?table=late", tmp_path / "out"]
+    done = world.predict_files("late", rows, to=to)
+    table, out = DeltaTable(tmp_path / "table"), pq.read_table(tmp_path / "out")
+    assert len(done.to) == 3
+    assert sorted(table.to_pyarrow_table()["flight"].to_pylist()) == out["flight"].to_pylist()
+    assert world.predict_files("late", rows, to=to).batch is None
+    assert DeltaTable(tmp_path / "table").version() == table.version()
+    with sqlite3.connect(tmp_path / "db") as connection:
+        connection.execute("DELETE FROM late WHERE flight = 'F0007'")
+    connection.close()
+    assert world.predict_files("late", rows, to=to).scored == 400  # somebody changed an output
 
 
 def test_stored_answers_are_those_of_the_batch(world, rows, tmp_path):

@@ -27,6 +27,7 @@ import numpy as np
 from seatrial.core.errors import Conflict, Failed, SeatrialError, Unavailable, UsageError, listed
 from seatrial.core.identity import canonical_json, digest
 from seatrial.serving.batch_rows import Answers, Needs, Places, RowScorer
+from seatrial.stores.prediction_log import LogUnwritable
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -327,7 +328,7 @@ class PartScorer:
                     yield self._score(part, needs, read.table(part.rows, columns))
         except (pa.ArrowException, OSError) as error:
             if isinstance(error, OSError) and str(self._stage.folder) in str(error):
-                raise _stage_unwritable(self._stage.folder, error) from None
+                raise stage_unwritable(self._stage.folder, error) from None
             raise _unreadable(Path(task.path), " ".join(str(error).split())[:200]) from None
 
     def _score(self, part: Part, needs: Needs, rows: pa.Table) -> Done:
@@ -341,6 +342,9 @@ class PartScorer:
             if instants.null_count:
                 unfit = instants.is_null()
                 rows = rows.filter(pc.invert(unfit))
+            # nanoseconds are cut toward the past; a time without a zone is in UTC
+            instants = rows[needs.instant].cast(pa.timestamp("us", tz="UTC"), safe=False)
+            rows = rows.set_column(rows.column_names.index(needs.instant), needs.instant, instants)
             rows = self._enrich(rows, needs)
         answers = self._scorer.answer(rows)
         codes, reasons = answers.bad.codes, answers.bad.reasons
@@ -375,7 +379,7 @@ class PartScorer:
             hidden.write_bytes(msgspec.json.encode(told))
             hidden.rename(self._stage.told(part.id))
         except OSError as error:
-            raise _stage_unwritable(self._stage.folder, error) from None
+            raise stage_unwritable(self._stage.folder, error) from None
         return told
 
 
@@ -424,7 +428,8 @@ def _write(path: Path, table: pa.Table) -> None:
     hidden.rename(path)
 
 
-def _stage_unwritable(folder: Path, error: OSError) -> BatchStageUnwritable:
+def stage_unwritable(folder: Path, error: OSError) -> BatchStageUnwritable:
+    """The error for a stage that takes no file."""
     return BatchStageUnwritable(
         f"the folder {folder} takes no file: {error.strerror or error}.",
         state=KEPT,
@@ -497,6 +502,12 @@ class PartFailed(Failed):
     code = "batch.part_failed"
 
 
+_KNOWN: dict[str, type[SeatrialError]] = {
+    one.code: one for one in (BatchStageUnwritable, BatchInputUnreadable, LogUnwritable)
+}
+"""What keeps its own kind, and so its exit code, on the way from a worker."""
+
+
 class Workers:
     """Processes that score tasks into a stage. module: what they run; it calls `work`."""
 
@@ -541,7 +552,7 @@ class Workers:
                 )
             if said.error is not None:
                 error = said.error
-                raise PartFailed(
+                raise _KNOWN.get(error["code"], PartFailed)(
                     error["found"],
                     expected=error["expected"],
                     state=error["state"],
@@ -608,6 +619,10 @@ def journal(stage: Stage) -> dict[str, Any]:
 
 
 def write_journal(stage: Stage, known: Mapping[str, Any]) -> None:
+    """Keep what is known of the batch. Raises BatchStageUnwritable."""
     hidden = stage.folder / ".journal.json"
-    hidden.write_bytes(canonical_json({"format": FORMAT, **known}))
-    hidden.rename(stage.folder / "journal.json")
+    try:
+        hidden.write_bytes(canonical_json({"format": FORMAT, **known}))
+        hidden.rename(stage.folder / "journal.json")
+    except OSError as error:
+        raise stage_unwritable(stage.folder, error) from None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ from seatrial.core.errors import UsageError, did_you_mean, listed
 from seatrial.core.identity import new_id, value_digest
 from seatrial.core.records import Record
 from seatrial.core.windows import BadWindow, Window, parse_window
+from seatrial.data.reading import DataWarning
 from seatrial.folder.workspace import STATE
 from seatrial.serving.batch_files import (
     FEW_ROWS,
@@ -32,6 +34,7 @@ from seatrial.serving.batch_files import (
     journal,
     refuse_changed,
     refused,
+    stage_unwritable,
     tasks_of,
     write_journal,
 )
@@ -189,6 +192,13 @@ def score_files(
             sinks.append(open_sink(str(one), folder=folder, by_day=by_day))
     _refuse_outputs(path, sinks, folder / set_aside if set_aside is not None else None)
     views = {view.name: view for needs in needed for view in needs.views}
+    naive = [
+        needs.instant
+        for file, needs in zip(files, needed, strict=True)
+        if needs.instant and file.schema.field(needs.instant).type.tz is None
+    ]
+    if naive:
+        warnings.warn(f"column '{naive[0]}' of {called} has no zone; it was read as UTC.", DataWarning, stacklevel=3)
     events, snapshots = _events(project, inputs, model, views, progress)
     made_of = {
         "release": release.id,
@@ -325,8 +335,12 @@ def score_window(
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"window-{value_digest([model.name, str(window)])[:32]}.parquet"
     hidden = path.with_name(f".{path.name}")
-    pq.write_table(rows.select(said), hidden)
-    hidden.rename(path)
+    try:
+        pq.write_table(rows.select(said), hidden)
+        hidden.rename(path)
+    except OSError as error:
+        hidden.unlink(missing_ok=True)
+        raise stage_unwritable(folder, error) from None
     try:
         return score_files(project, inputs, model, release, bundle, path, to=to, keep=keep, known_as=str(window))
     finally:
@@ -561,12 +575,15 @@ def _kept_events(stage: Stage, events: Mapping[str, pa.Table]) -> dict[str, str]
 
     found = {}
     folder = stage.folder / "events"
-    folder.mkdir(exist_ok=True)
-    for name, table in events.items():
-        path = folder / f"{name}.arrow"
-        with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, table.schema) as writer:
-            writer.write_table(table)
-        found[name] = str(path)
+    try:
+        folder.mkdir(exist_ok=True)
+        for name, table in events.items():
+            path = folder / f"{name}.arrow"
+            with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, table.schema) as writer:
+                writer.write_table(table)
+            found[name] = str(path)
+    except OSError as error:
+        raise stage_unwritable(stage.folder, error) from None
     return found
 
 
