@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from seatrial.cli.verbs import VERBS
-from seatrial.core.settings import Stores
+from seatrial.core.settings import Settings, Stores
 from seatrial.export import docker
 from seatrial.export.build_folder import CannotWrite, FolderNotEmpty
 from seatrial.export.docker import NotPinned, export, serving_requirements
@@ -84,6 +84,7 @@ def test_every_variable_of_the_image_is_an_option_or_a_setting(folder):
     ours = {word.split("=")[0] for word in re.findall(r"SEATRIAL_\w+=", text)}
     from_options = {option.envvar for option in VERBS["serve"].params if option.envvar}
     settings = {f"SEATRIAL_STORES_{name.upper()}" for name in Stores.__struct_fields__}
+    settings |= {f"SEATRIAL_{name.upper()}" for name in Settings.__struct_fields__ if name.startswith("log_")}
     assert ours & from_options == {"SEATRIAL_BUNDLE", "SEATRIAL_HOST", "SEATRIAL_PORT", "SEATRIAL_WORKERS"}
     assert ours - from_options <= settings
 

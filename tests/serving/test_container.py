@@ -160,12 +160,15 @@ def test_a_container_that_is_not_ready_is_not_healthy():
         assert ask(f"{url}/predict", {"instances": [GOOD]})[0] == 503
 
 
-def test_without_their_variables_and_folders_there_is_no_platform(tmp_path):
+def test_without_their_variables_and_models_there_is_no_platform(tmp_path):
     nowhere = {"SM_MODEL_DIR": str(tmp_path / "none")}
     assert platform(nowhere) is None
     assert platform(nowhere | {"AIP_HTTP_PORT": "8080"}).told.endswith("health /ping, predictions /invocations.")
+    assert platform({"SM_MODEL_DIR": str(tmp_path)}) is None
+    assert platform({"SM_MODEL_DIR": str(tmp_path), "SAGEMAKER_BIND_TO_PORT": "9000"}).bundle is None
+    (tmp_path / "late.seatrial").touch()
     assert platform({"SM_MODEL_DIR": str(tmp_path)}).port == 8080
-    assert platform({"SM_MODEL_DIR": str(tmp_path)}).bundle is None
+    assert platform({"SM_MODEL_DIR": str(tmp_path)}).bundle == tmp_path / "late.seatrial"
 
 
 def test_what_a_platform_cannot_mean_is_a_clear_error(tmp_path):

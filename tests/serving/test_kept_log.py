@@ -88,6 +88,16 @@ def test_what_a_killed_server_answered_is_shipped_all_the_same(home):
     assert found(home) == answered
 
 
+def test_of_two_workers_every_answer_is_shipped_though_their_supervisor_was_killed(home):
+    with serving(home, "--workers", "2") as (process, url):
+        with Client(url) as client:
+            answered = [client.predict(GOOD)["prediction_id"] for _ in range(20)]
+        process.kill()
+        process.wait()
+        until(lambda: the_log(home).unshipped() == 0)
+    assert sorted(found(home)) == sorted(answered)
+
+
 @pytest.mark.long  # ten seconds of waiting
 def test_an_object_store_that_takes_nothing_is_said_at_the_end_and_nothing_is_lost(home):
     (home / ".seatrial" / "objects").write_text("in the way")

@@ -165,6 +165,18 @@ class TestTritonsClient:
         logged = log.find(f"triton {binary}")
         assert sorted(row["prediction_id"].encode() for row in logged) == sorted(found.as_numpy("prediction_id"))
 
+    def test_its_rows_are_counted_as_those_of_predict_are(self, client, url):
+        def count(line):
+            text = ask(url, "/metrics")[1].decode()
+            return sum(float(one.split()[-1]) for one in text.splitlines() if one.startswith(line))
+
+        lines = ('model_predictions_total{model_name="fare"', "model_prediction_errors_total")
+        before = [count(line) for line in lines]
+        client.infer("fare", [tensor("input-0", [[500.0, 100, 0]] * 7, "FP32")])
+        with pytest.raises(InferenceServerException):
+            client.infer("fare", [tensor("input-0", [[500.0]], "FP32")])
+        assert [count(line) for line in lines] == [before[0] + 7, before[1] + 1]
+
     def test_only_what_is_asked_for_is_answered(self, client):
         wanted = [triton.InferRequestedOutput("probability", binary_data=False)]
         found = client.infer("late", inputs(), outputs=wanted)

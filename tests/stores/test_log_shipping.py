@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -212,6 +213,34 @@ def test_batches_that_another_machine_shipped_are_left_to_it(log, tmp_path):
     assert put_together(elsewhere, most=2) == 2
     assert len(ids(log)) == 3
     elsewhere.close()
+
+
+def as_the_first_version_wrote_it(log: PredictionLog) -> None:
+    """Its batches named the segments that they replace, and nothing else."""
+    for path in (log.root / "compacted").glob("*/batch.json"):
+        batch = json.loads(path.read_text())
+        path.write_text(json.dumps({"format": 1, "replaces": batch["replaces"]}))
+
+
+@pytest.mark.parametrize("shipped", [True, False])
+def test_a_log_of_the_first_version_is_read_counted_shipped_and_pruned(tmp_path, shipped):
+    log = a_log(tmp_path) if shipped else PredictionLog(tmp_path / "log")
+    written = []
+    for number in range(3):
+        written += fill(log, a_schema(model="../late"), 2, at_us=NOON_US + number * DAY_US)
+        log.rotate()
+        log.compact()
+    as_the_first_version_wrote_it(log)
+    reader = PredictionLog(log.root, objects=log.objects)
+    assert ids(reader) == ids(reader, model="../late") == written
+    assert reader.unshipped() == 6
+    ship(reader)
+    put_together(reader, most=3)
+    ship(reader)
+    assert ids(PredictionLog(log.root, objects=log.objects)) == written
+    assert [one.day for one in prune(reader, NOON_US + 2 * DAY_US)] == ["2013-04-01", "2013-04-02"]
+    assert ids(reader) == written[4:]
+    log.close()
 
 
 def test_two_that_ship_one_log_at_once_are_a_conflict(log):

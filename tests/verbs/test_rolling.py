@@ -160,8 +160,17 @@ def test_the_terminal_says_how_it_stands_and_what_was_done(trained, monkeypatch,
     assert run([*at, "deployments", "status"]) == 0
     shown = capsys.readouterr().out
     assert "[10 %] → 50 % → 100 %" in shown
-    assert "10.00% wanted" in shown
+    assert "░░ 10.00% wanted (┃)" in shown
+    assert "its shortest time was over" in shown
+    assert "████ (2" in shown  # all of what is needed
     assert "difference (over all looks)" in shown
+    assert "┼" in shown or "●" in shown
+    assert max(map(len, shown.splitlines())) <= 160
+    monkeypatch.setenv("COLUMNS", "60")
+    assert run([*at, "deployments", "status"]) == 0
+    narrow = capsys.readouterr().out.split("Next:")[0].splitlines()
+    assert max(map(len, narrow[1:])) <= 60
+    assert any(line.startswith("✓ mean_score: fine, 0.2 is borne") for line in narrow)
     assert run([*at, "--json", "deployments", "advance", "late"]) == 0
     moved = json.loads(capsys.readouterr().out)
     assert (moved["analysis"]["verdict"], moved["share"]) == ("advance", 50)

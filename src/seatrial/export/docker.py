@@ -44,6 +44,7 @@ ENVIRONMENT = {
     "SEATRIAL_PORT": str(PORT),
     "SEATRIAL_WORKERS": "0",  # one for each core that the container has
     "SEATRIAL_STORES_LOG": LOG,
+    "SEATRIAL_LOG_SHIP": "never",  # until somebody mounts an object store
     "SEATRIAL_STORES_ONLINE": f"sqlite:///{LOCAL}/online.db",
 }
 HEALTH = (

@@ -204,7 +204,7 @@ class Door:
         predictor = self._predictor(scope)
         asked = read(body, header(scope, b"inference-header-content-length"), predictor)
         caller = header(scope, b"x-seatrial-caller").decode("latin-1")
-        draft = await self._front.draft_by(predictor, asked.body, caller)
+        draft = await self._front.draft_by(predictor, asked.body, caller, scope["headers"])
         answer = finish(self._service.log, [draft])[0]
         shadow([draft])
         return answered(_named(scope)[0], answer, asked, predictor)

@@ -174,6 +174,6 @@ def read(folder: Path, slot: int) -> Said:
         return starting(slot)
 
 
-def starting(slot: int, pid: int = 0) -> Said:
+def starting(slot: int, reason: str = "It is being started.") -> Said:
     """What is said of a worker that cannot speak for itself yet."""
-    return Said(slot, pid, reason="It is being started.")
+    return Said(slot, 0, reason=reason)

@@ -369,7 +369,8 @@ class PredictionLog:
                 )
             for name in unknown:
                 table = table.append_column(name, pa.nulls(0))
-        table = table.take(pc.sort_indices(table["prediction_id"]))
+        if not _in_order(table["prediction_id"]):
+            table = table.take(pc.sort_indices(table["prediction_id"]))
         return table if columns is None else table.select(list(columns))
 
     def prediction_logs(self, model: str | None = None, window: Window | None = None) -> pa.Table:
@@ -814,6 +815,14 @@ def _number(name: str, value: Any) -> float:
         expected="A number is expected, or of a feature also text, a bool or None.",
         state="The prediction is not in the log.",
     )
+
+
+def _in_order(ids: pa.ChunkedArray) -> bool:
+    """Whether they ascend already: one writer's do, and sorting a table copies it."""
+    import pyarrow.compute as pc
+
+    whole = ids.combine_chunks()
+    return len(whole) < 2 or bool(pc.all(pc.less_equal(whole.slice(0, len(whole) - 1), whole.slice(1))).as_py())
 
 
 # -- files
