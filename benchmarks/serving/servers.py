@@ -1,17 +1,21 @@
 """What does a prediction cost? CPU of the whole server process tree per request, side by side in one run.
 
-Three servers answer the same 200 rows of one logistic regression (20 numbers, scaled), one after the other, in turns:
+Servers answer the same 200 rows of the same fitted model (20 numbers; a scaled logistic regression, and histogram
+gradient boosting with 200 trees), one after the other, in turns, each on one core, wrk on another:
 
-- seatrial: POST /predict with everything on (validation, ids, the log on disk, metrics);
-- echo: the same uvicorn (uvloop, httptools, raw ASGI) that reads the body and sends a fixed answer;
-- `mlflow models serve` of the same fitted pipeline, in an environment of its own, made on the first run
-  with `uv venv` under --cache (needs a package index; --no-mlflow leaves it out).
+- echo: bare uvicorn (uvloop, httptools, raw ASGI) that reads the body and sends a fixed answer;
+- bare: seatrial's own stack with validation and the model, and nothing else: no ids, log, metrics;
+- seatrial: `seatrial serve --bundle`, everything on; seatrial+redis: the same, 10 of the 20 numbers looked up in Redis;
+- handwritten: FastAPI, pydantic, a DataFrame, joblib, prometheus-client and an A/B split, as many teams write it;
+- mlserver (parallel_workers=0), bentoml (ndarray API), mlflow (`mlflow models serve`): as they come.
 
-    python benchmarks/serving.py [--seconds 3] [--rounds 3] [--connections 1 16 64]
+    python benchmarks/serving/servers.py [--seconds 3] [--rounds 3] [--connections 1 16 64] [--only mlflow] [--quick]
 
-Needs the `train` extra and, for load that does not hold the servers back, wrk (Debian: `apt-get install wrk`);
-without wrk a slower client in Python is used and says so. Goals: at most 1/100 of MLflow's CPU, at most 2.2 times
-the echo's. Read ratios: absolute figures depend on the machine and on what else it does.
+The last four run in environments of their own, made on the first run with `uv venv` under --cache (needs a package
+index). Before each round every server's answers are compared with scikit-learn's. Needs the `train` extra,
+redis-server for its line, and wrk (Debian: `apt-get install wrk`); without wrk a slower client in Python is used and
+says so. Read ratios: absolute figures depend on the machine and on what else it does. The boosted model is 443 KiB of
+ONNX, about the size for which the goal on memory was set.
 """
 
 from __future__ import annotations
@@ -19,348 +23,176 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import os
-import re
-import shutil
-import socket
 import statistics
-import subprocess
 import sys
 import tempfile
-import threading
-import time
 from pathlib import Path
-from urllib.parse import urlsplit
-from urllib.request import Request, urlopen
+from typing import NamedTuple
 
-import numpy as np
-
-SOURCE = Path(__file__).resolve().parent.parent / "src"
+SOURCE = Path(__file__).resolve().parents[2] / "src"
 sys.path.insert(0, str(SOURCE))
 
-INPUTS = 20
-MLFLOW = "mlflow==3.17.2"
+from harness.load import WRK, load  # noqa: E402
+from harness.models import ESTIMATORS, World, fill, make_world  # noqa: E402
+from harness.peers import KINDS, PEERS  # noqa: E402
+from harness.processes import Server  # noqa: E402
+from harness.redis_server import redis_server  # noqa: E402
+from harness.resources import megabytes_a_release, seconds_to_ready  # noqa: E402
 
-SEATRIAL_SERVER = """
-import sys
-from pathlib import Path
-from seatrial.releases.signing import trusted_keys
-from seatrial.serving import service
-from seatrial.stores.prediction_log import PredictionLog
-home = Path(sys.argv[1])
-trusted = trusted_keys(home / "keys")
-serving = service.from_bundle(home / "bench.seatrial", trusted_keys=trusted, log=PredictionLog(home / "log"))
-service.run(serving, port=int(sys.argv[2]))
-"""
-
-ECHO_SERVER = """
-import sys
-import uvicorn
-ANSWER = b'{"prediction":1,"probability":0.5}'
-HEADERS = [(b"content-type", b"application/json"), (b"content-length", str(len(ANSWER)).encode())]
-async def app(scope, receive, send):
-    if scope["type"] == "http":
-        while (await receive()).get("more_body", False):
-            pass
-        await send({"type": "http.response.start", "status": 200, "headers": HEADERS})
-        await send({"type": "http.response.body", "body": ANSWER})
-uvicorn.run(app, port=int(sys.argv[2]), lifespan="off", access_log=False, log_config=None, server_header=False,
-            ws="none", proxy_headers=False)
-"""
-
-MLFLOW_MODEL = """
-import sys
-import mlflow.sklearn, numpy as np
-from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
-import pandas as pd
-data = np.load(sys.argv[1] + "/rows.npz")
-frame = pd.DataFrame(data["x"], columns=[f"x{i}" for i in range(data["x"].shape[1])])
-model = make_pipeline(StandardScaler(), LogisticRegression()).fit(frame, data["y"])
-mlflow.sklearn.save_model(model, sys.argv[1] + "/model", input_example=frame[:2])
-"""
-
-WRK_SCRIPT = """
-local bodies = {}
-for line in io.lines("BODIES") do bodies[#bodies + 1] = line end
-local requests, turn = {}, 0
-init = function()
-  for i, body in ipairs(bodies) do
-    requests[i] = wrk.format("POST", nil, {["content-type"] = "application/json"}, body)
-  end
-end
-request = function() turn = turn % #requests + 1; return requests[turn] end
-done = function(summary, latency)
-  io.write(string.format("RESULT %d %d %d %d\\n", summary.requests,
-    summary.errors.status + summary.errors.connect + summary.errors.read + summary.errors.timeout,
-    latency:percentile(50), latency:percentile(99)))
-end
-"""
+AT_LEAST = {"mlflow": 100.0, "bentoml": 30.0, "mlserver": 15.0, "handwritten": 30.0}
+OURS = ("echo", "bare", "seatrial", "seatrial+redis")
 
 
-class Server:
-    """One server process tree on its core."""
+class Figure(NamedTuple):
+    """Of one server at one number of connections; medians over rounds."""
 
-    def __init__(self, name: str, command: list[str], port: int, path: str, bodies: list[bytes], home: Path) -> None:
-        self.name = name
-        self.port = port
-        self.url = f"http://127.0.0.1:{port}{path}"
-        self.bodies = bodies
-        self.bodies_file = home / f"{name}.bodies"
-        self.bodies_file.write_bytes(b"\n".join(bodies) + b"\n")
-        environment = os.environ | {"PYTHONPATH": str(SOURCE)}
-        self.log = (home / f"{name}.log").open("wb")
-        self.process = subprocess.Popen(
-            command, stdout=self.log, stderr=self.log, env=environment, preexec_fn=_on_last_core, start_new_session=True
-        )
+    cpu_us: float
+    per_s: float
+    p50_ms: float
+    p99_ms: float
 
-    def wait(self, seconds: float = 120) -> bytes:
-        """The first answer."""
-        deadline = time.perf_counter() + seconds
-        while True:
-            with contextlib.suppress(OSError):
-                request = Request(self.url, self.bodies[0], {"content-type": "application/json"})
-                return urlopen(request, timeout=10).read()
-            if self.process.poll() is not None or time.perf_counter() > deadline:
-                raise SystemExit(f"{self.name} did not start; see {self.log.name}")
-            time.sleep(0.2)
 
-    def cpu_seconds(self) -> float:
-        """User and system time of the whole tree."""
-        ticks = sum(_ticks(pid) for pid in _tree(self.process.pid))
-        return ticks / os.sysconf("SC_CLK_TCK")
+Figures = dict[str, dict[int, Figure]]
+"""By server and connections."""
 
-    def stop(self) -> None:
-        for pid in reversed(_tree(self.process.pid)):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, 15)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self.process.wait(10)
-        self.process.kill()
-        self.process.wait()
-        self.log.close()
+
+class Line(NamedTuple):
+    """One goal, and what was found."""
+
+    what: str
+    found: float
+    goal: float
+    unit: str = "x"
+    at_least: bool = False
+
+    def shown(self) -> str:
+        met = self.found >= self.goal if self.at_least else self.found <= self.goal
+        word = "at least" if self.at_least else "at most"
+        return f"{self.what:<66}{self.found:>9.2f} {self.unit:<3}{word:>9} {self.goal:<6g}{'met' if met else 'MISSED'}"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--seconds", type=float, default=3.0)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--connections", type=int, nargs="+", default=[1, 16, 64])
-    parser.add_argument("--no-mlflow", action="store_true")
+    parser.add_argument("--models", nargs="+", choices=list(ESTIMATORS), default=list(ESTIMATORS))
+    parser.add_argument("--only", nargs="*", choices=[*PEERS], default=[*PEERS], help="of the peers, only these")
+    parser.add_argument("--no-redis", action="store_true")
+    parser.add_argument("--quick", action="store_true", help="one short round of everything: does it all still run?")
     parser.add_argument("--cache", type=Path, default=Path.home() / ".cache" / "seatrial-bench")
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
     options = parser.parse_args()
-    wrk = shutil.which("wrk")
-    print(f"load: {'wrk, one thread' if wrk else 'a client in Python (install wrk for figures that compare)'}")
+    if options.quick:
+        options.seconds, options.rounds, options.connections = 1.0, 1, [1, 16]
+    print(f"load: {'wrk, one thread' if WRK else 'a client in Python (install wrk for figures that compare)'}")
+    found: dict[str, Figures] = {}
+    lines: list[Line] = []
     with tempfile.TemporaryDirectory() as folder:
-        home = Path(folder)
-        rows = _make_release(home)
-        ours = [json.dumps({"features": row}).encode() for row in rows]
-        theirs = [json.dumps({"dataframe_records": [row]}).encode() for row in rows]
-        servers = [
-            Server("echo", [sys.executable, "-c", ECHO_SERVER, str(home), "8611"], 8611, "/predict", ours, home),
-            Server(
-                "seatrial", [sys.executable, "-c", SEATRIAL_SERVER, str(home), "8612"], 8612, "/predict", ours, home
-            ),
-        ]
-        if not options.no_mlflow:
-            servers.append(_mlflow(options.cache, home, theirs))
-        try:
-            for server in servers:
-                print(f"{server.name}: {server.wait()[:120].decode()}")
-            figures = _measure(servers, wrk, options)
-        finally:
-            for server in servers:
-                server.stop()
-    _report(figures, options)
+        for name in options.models:
+            world = make_world(Path(folder) / name, name)
+            found[name] = side_by_side(world, Path(folder) / f"servers-{name}", options)
+            lines += goals(name, found[name])
+            if name == options.models[-1]:
+                lines += resources(world, options)
+    print()
+    for line in lines:
+        print(line.shown())
+    if options.json:
+        plain = {
+            name: {server: {c: one._asdict() for c, one in by.items()} for server, by in figures.items()}
+            for name, figures in found.items()
+        }
+        goals_told = [line._asdict() for line in lines]
+        options.json.write_text(json.dumps({"figures": plain, "goals": goals_told}, indent=2) + "\n")
 
 
-def _measure(servers: list[Server], wrk: str | None, options: argparse.Namespace) -> dict[str, dict[int, dict]]:
-    load = _load_with_wrk if wrk else _load_with_python
-    rounds: dict[tuple[str, int], list[dict]] = {}
+def side_by_side(world: World, folder: Path, options: argparse.Namespace) -> Figures:
+    """Every server of one model, in turns."""
+    print(f"\n{world.name}: {world.onnx_bytes / 1024:.0f} KiB of ONNX", flush=True)
+    wanted = [*(name for name in OURS if not (options.no_redis and name.endswith("redis"))), *options.only]
+    with contextlib.ExitStack() as stack:
+        more: dict[str, dict[str, str]] = {}
+        if "seatrial+redis" in wanted:
+            address = f"redis://127.0.0.1:{stack.enter_context(redis_server())}/0"
+            fill(address, world)
+            more["seatrial+redis"] = {"SEATRIAL_STORES_ONLINE": address}
+        servers = []
+        for name in wanted:
+            server = Server(KINDS[name], world, folder / name, options.cache, more.get(name, {}))
+            stack.callback(server.stop)
+            server.wait()
+            server.check(range(len(server.bodies)))
+            servers.append(server)
+        print("first answer after: " + ", ".join(f"{one.name} {one.started_s:.1f} s" for one in servers), flush=True)
+        figures = _measure(servers, options)
+        print("resident, MB: " + ", ".join(f"{one.name} {one.megabytes():.0f}" for one in servers))
+    _show(figures, options)
+    return figures
+
+
+def _measure(servers: list[Server], options: argparse.Namespace) -> Figures:
+    rounds: dict[tuple[str, int], list[Figure]] = {}
     for server in servers:
         load(server, 1, 8)  # what the first requests pay for is not what is asked
     for _ in range(options.rounds):
         for connections in options.connections:
             for server in servers:
+                server.check(range(5))
                 before = server.cpu_seconds()
-                requests, errors, p50, p99 = load(server, options.seconds, connections)
+                done = load(server, options.seconds, connections)
                 used = server.cpu_seconds() - before
-                if errors or not requests:
-                    raise SystemExit(f"{server.name}: {errors} errors in {requests} requests")
-                figure = {"cpu_us": used / requests * 1e6, "per_s": requests / options.seconds, "p50": p50, "p99": p99}
-                rounds.setdefault((server.name, connections), []).append(figure)
+                if done.errors or not done.requests:
+                    raise SystemExit(f"{server.name}: {done.errors} errors in {done.requests} requests")
+                one = Figure(used / done.requests * 1e6, done.requests / done.seconds, done.p50_ms, done.p99_ms)
+                rounds.setdefault((server.name, connections), []).append(one)
     return {
         server.name: {
-            connections: {
-                key: statistics.median(one[key] for one in rounds[server.name, connections])
-                for key in ("cpu_us", "per_s", "p50", "p99")
-            }
+            connections: Figure(*map(statistics.median, zip(*rounds[server.name, connections], strict=True)))
             for connections in options.connections
         }
         for server in servers
     }
 
 
-def _report(figures: dict[str, dict[int, dict]], options: argparse.Namespace) -> None:
-    print(f"\nmedian of {options.rounds} rounds of {options.seconds:g} s")
-    print(f"{'server':<10}{'connections':>12}{'CPU us/request':>16}{'requests/s':>12}{'p50 ms':>9}{'p99 ms':>9}")
+def _show(figures: Figures, options: argparse.Namespace) -> None:
+    print(f"median of {options.rounds} rounds of {options.seconds:g} s")
+    print(f"{'server':<16}{'connections':>12}{'CPU us/request':>16}{'requests/s':>12}{'p50 ms':>9}{'p99 ms':>9}")
     for name, by_connections in figures.items():
         for connections, one in by_connections.items():
             print(
-                f"{name:<10}{connections:>12}{one['cpu_us']:>16.1f}{one['per_s']:>12.0f}"
-                f"{one['p50']:>9.2f}{one['p99']:>9.2f}"
+                f"{name:<16}{connections:>12}{one.cpu_us:>16.1f}{one.per_s:>12.0f}{one.p50_ms:>9.2f}{one.p99_ms:>9.2f}"
             )
-    for connections in options.connections:
-        ours = figures["seatrial"][connections]["cpu_us"]
-        echo = ours / figures["echo"][connections]["cpu_us"]
-        line = f"c={connections}: {echo:.2f} x the echo's CPU (goal at most 2.2: {'met' if echo <= 2.2 else 'MISSED'})"
-        if "mlflow" in figures:
-            ratio = figures["mlflow"][connections]["cpu_us"] / ours
-            line += f"; mlflow uses {ratio:.0f} x ours (goal at least 100: {'met' if ratio >= 100 else 'MISSED'})"
-        print(line)
-    if options.json:
-        options.json.write_text(json.dumps(figures, indent=2) + "\n")
+    sys.stdout.flush()
 
 
-def _make_release(home: Path) -> list[dict[str, float]]:
-    """A signed bundle of the model, its training rows for MLflow, and 200 request rows."""
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
-
-    from seatrial.core.signature import Signature
-    from seatrial.core.types import Field
-    from seatrial.features.plan import FeaturePlan
-    from seatrial.releases import golden
-    from seatrial.releases.bundle import GOLDEN, MODEL, pack
-    from seatrial.releases.manifest import Lineage, Manifest, file_entries
-    from seatrial.releases.native import capture
-    from seatrial.releases.onnx_export import to_onnx
-    from seatrial.releases.parity import compare
-    from seatrial.releases.runtime import Runtime
-    from seatrial.releases.signing import signing_key
-
-    rng = np.random.default_rng(0)
-    x = rng.normal(size=(10_000, INPUTS)).astype(np.float32)
-    y = (x[:, 0] + x[:, 1] - x[:, 2] + rng.normal(size=len(x)) > 0).astype(int)
-    np.savez(home / "rows.npz", x=x, y=y)
-    names = tuple(f"x{i}" for i in range(INPUTS))
-    native = capture(make_pipeline(StandardScaler(), LogisticRegression()).fit(x, y), "binary")
-    model = to_onnx(native, INPUTS)
-    signature = Signature("binary", tuple(Field(name, "float") for name in names), names)
-    files = {MODEL: model, GOLDEN: golden.record("binary", x[:500], Runtime(model))}
-    manifest = Manifest(
-        model="bench",
-        version=1,
-        semantic_version="1.0.0",
-        explanation="",
-        signature=signature,
-        plan=FeaturePlan(),
-        threshold=0.5,
-        estimator="",
-        parameters={},
-        parity=compare(native, model, x[:500], signature),
-        metrics={},
-        gates=(),
-        lineage=Lineage(),
-        files=file_entries(files),
-    )
-    (home / "bench.seatrial").write_bytes(pack(manifest, files, signing_key(home / "keys")))
-    return [{name: round(float(value), 6) for name, value in zip(names, row, strict=True)} for row in x[:200]]
+def goals(model: str, figures: Figures) -> list[Line]:
+    """What was asked for, of one model."""
+    ours, lines = figures["seatrial"], []
+    for peer, goal in AT_LEAST.items():
+        for connections, one in figures.get(peer, {}).items():
+            cpu, per_s = one.cpu_us / ours[connections].cpu_us, ours[connections].per_s / one.per_s
+            lines.append(Line(f"{model}, c={connections}: CPU a request of {peer} over ours", cpu, goal, at_least=True))
+            lines.append(Line(f"{model}, c={connections}: requests/s, ours over {peer}", per_s, goal, at_least=True))
+    for connections, one in ours.items():
+        where = f"{model}, c={connections}"
+        lines.append(Line(f"{where}: CPU over the bare echo's", one.cpu_us / figures["echo"][connections].cpu_us, 2.2))
+        beyond = one.cpu_us - figures["bare"][connections].cpu_us
+        lines.append(Line(f"{where}: ids, log, metrics beside validation and model", beyond, 15, "us"))
+        if connections == 1:
+            lines.append(Line(f"{where}: p50", one.p50_ms, 0.25, "ms"))
+        if connections == 16:
+            lines.append(Line(f"{where}: p99, the log on", one.p99_ms, 5, "ms"))
+    return lines
 
 
-def _mlflow(cache: Path, home: Path, bodies: list[bytes]) -> Server:
-    import sklearn
-
-    environment = cache / "mlflow"
-    python = environment / "bin" / "python"
-    if not (environment / "bin" / "mlflow").exists():
-        uv = shutil.which("uv") or str(Path(sys.executable).with_name("uv"))
-        print(f"making an environment for {MLFLOW} in {environment} (once)")
-        cache.mkdir(parents=True, exist_ok=True)
-        subprocess.run([uv, "venv", "-q", "--python", sys.executable, str(environment)], check=True)
-        wanted = [MLFLOW, f"scikit-learn=={sklearn.__version__}"]
-        subprocess.run([uv, "pip", "install", "-q", "--python", str(python), *wanted], check=True)
-    subprocess.run([str(python), "-c", MLFLOW_MODEL, str(home)], check=True, capture_output=True, cwd=home)
-    command = [str(environment / "bin" / "mlflow"), "models", "serve", "-m", str(home / "model"), "-p", "8613"]
-    command += ["--env-manager", "local"]
-    os.environ["PATH"] = f"{environment / 'bin'}{os.pathsep}{os.environ['PATH']}"
-    return Server("mlflow", command, 8613, "/invocations", bodies, home)
-
-
-def _load_with_wrk(server: Server, seconds: float, connections: int) -> tuple[int, int, float, float]:
-    """Requests, errors, and p50 and p99 in milliseconds."""
-    script = server.bodies_file.with_suffix(".lua")
-    script.write_text(WRK_SCRIPT.replace("BODIES", str(server.bodies_file)))
-    duration = f"{max(1, round(seconds))}s"
-    command = ["wrk", "-t1", f"-c{connections}", f"-d{duration}", "--timeout", "20s", "-s", str(script), server.url]
-    text = subprocess.run(command, capture_output=True, text=True, check=True, preexec_fn=_on_first_core).stdout
-    requests, errors, p50, p99 = map(int, re.search(r"RESULT (\d+) (\d+) (\d+) (\d+)", text).groups())
-    return requests, errors, p50 / 1000, p99 / 1000
-
-
-def _load_with_python(server: Server, seconds: float, connections: int) -> tuple[int, int, float, float]:
-    took: list[float] = []
-    errors = 0
-    stop = time.perf_counter() + seconds
-    path = urlsplit(server.url).path.encode()
-
-    def ask(offset: int) -> None:
-        nonlocal errors
-        with socket.create_connection(("127.0.0.1", server.port), 20) as connection:
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            turn = offset
-            while time.perf_counter() < stop:
-                body = server.bodies[turn % len(server.bodies)]
-                turn += 1
-                head = b"POST %b HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
-                start = time.perf_counter()
-                connection.sendall(head % (path, len(body)) + body)
-                answer = connection.recv(65536)
-                took.append((time.perf_counter() - start) * 1000)
-                errors += not answer.startswith(b"HTTP/1.1 200")
-
-    threads = [threading.Thread(target=ask, args=(17 * number,)) for number in range(connections)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    ordered = sorted(took)
-    return len(ordered), errors, ordered[len(ordered) // 2], ordered[len(ordered) * 99 // 100]
-
-
-def _tree(pid: int) -> list[int]:
-    found = [pid]
-    for parent in found:
-        for task in Path(f"/proc/{parent}/task").glob("*"):
-            with contextlib.suppress(OSError):
-                found += [int(child) for child in (task / "children").read_text().split()]
-    return found
-
-
-def _ticks(pid: int) -> int:
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return 0
-    return int(fields[11]) + int(fields[12])
-
-
-def _on_last_core() -> None:
-    _pin(-1)
-
-
-def _on_first_core() -> None:
-    _pin(0)
-
-
-def _pin(position: int) -> None:
-    cores = sorted(os.sched_getaffinity(0))
-    os.sched_setaffinity(0, {cores[position]})
-    with contextlib.suppress(PermissionError):
-        os.nice(-15)  # other work on the machine should disturb every server as little as it can
+def resources(world: World, options: argparse.Namespace) -> list[Line]:
+    ready = seconds_to_ready(world, options.cache, 1 if options.quick else 5)
+    memory = megabytes_a_release(world, 10 if options.quick else 40)
+    return [
+        Line("from the start of `seatrial serve` to /ready", ready, 3, "s"),
+        Line(f"memory for each release of {world.onnx_bytes / 1024:.0f} KiB", memory, 0.6, "MB"),
+    ]
 
 
 if __name__ == "__main__":

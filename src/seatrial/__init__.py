@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from seatrial.deployment.definition import Canary as Canary
     from seatrial.deployment.definition import Deployment as Deployment
     from seatrial.deployment.definition import Guardrail as Guardrail
+    from seatrial.deployment.definition import Metric as Metric
     from seatrial.deployment.definition import Shadow as Shadow
     from seatrial.embedded import load as load
     from seatrial.features.definitions import Entity as Entity
@@ -61,6 +62,7 @@ _HOME = {
     "FrameSource": "seatrial.data.sources",
     "Gate": "seatrial.training.gates",
     "Guardrail": "seatrial.deployment.definition",
+    "Metric": "seatrial.deployment.definition",
     "Model": "seatrial.training.model",
     "ModelCard": "seatrial.core.card",
     "Monitor": "seatrial.monitoring.definition",
@@ -102,6 +104,7 @@ __all__ = [
     "FrameSource",
     "Gate",
     "Guardrail",
+    "Metric",
     "Model",
     "ModelCard",
     "Monitor",

@@ -10,7 +10,7 @@ import sys
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import closing, suppress
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from seatrial.core.signature import Signature
+    from seatrial.deployment.definition import Deployment
     from seatrial.deployment.deploy import Deployed as Decided
     from seatrial.export.kubernetes import Manifests
     from seatrial.export.prometheus import Promised
@@ -50,7 +51,7 @@ if TYPE_CHECKING:
     from seatrial.training.model import Model
     from seatrial.verbs.batches import BatchScored
     from seatrial.verbs.reproduce import Reproduced, Verdict
-    from seatrial.verbs.rolling import Moved, RolloutShown
+    from seatrial.verbs.rolling import Evidence, Moved, RolloutShown
     from seatrial.verbs.runs import Compared
     from seatrial.verbs.tracking import Tracked
 
@@ -186,8 +187,9 @@ class Project(Building):
         self.log.rotate()
         self._compact_log()
         outputs = [to] if isinstance(to, str | Path) else list(to)
+        put: BatchScored | None = None
         if outputs:
-            score_window(self, self._inputs, declared, chosen, bundle, rows, window, to=outputs, keep=keep)
+            put = score_window(self, self._inputs, declared, chosen, bundle, rows, window, to=outputs, keep=keep)
         return Scored(
             model=declared.name,
             window=str(window),
@@ -197,6 +199,8 @@ class Project(Building):
             labelled=labelled,
             metrics=metrics,
             seconds=round(monotonic() - started, 3),
+            to=put.to if put else [],
+            batch=put.batch if put else None,
         )
 
     def predict_files(
@@ -965,7 +969,7 @@ class Project(Building):
         from seatrial.verbs import rolling
 
         deployment = self._deployment(name)
-        return rolling.show(self, deployment, partial(self._deployment_sample, deployment.model))
+        return rolling.show(self, deployment, self._evidence(deployment))
 
     def deployment_advance(self, name: str | None = None) -> Moved:
         """Judge a rollout's step; then the new release gets more of the traffic, loses it, or keeps what it has.
@@ -977,7 +981,7 @@ class Project(Building):
 
         self.reconcile()
         deployment = self._deployment(name)
-        moved, done = rolling.move(self, deployment, partial(self._deployment_sample, deployment.model))
+        moved, done = rolling.move(self, deployment, self._evidence(deployment))
         if done is not None:
             follow(self, self.metadata)
             self._end_rollout(deployment.model, done)
@@ -1010,8 +1014,24 @@ class Project(Building):
         elif len(done.record.inputs) == 1:
             self._end_proposal(model, done.record.inputs[0])
 
-    def _deployment_sample(self, model: str, window: Window, deployment: str) -> Sample:
-        return self._sample(self._model(model), window, deployment=deployment)
+    def _evidence(self, deployment: Deployment) -> Evidence:
+        from seatrial.monitoring.labels import prediction_keys
+        from seatrial.verbs.rolling import Evidence
+
+        model = self._model(deployment.model)
+
+        def keyed(window: Window, name: str) -> dict[str, str | None]:
+            rows = self._predictions(model, window, name)
+            return dict(
+                zip(rows["prediction_id"].to_pylist(), prediction_keys(rows, model.key).to_pylist(), strict=True)
+            )
+
+        return Evidence(
+            lambda window, name: self._sample(model, window, deployment=name),
+            lambda source: self._inputs.uncut(source),
+            list(model.key),
+            keyed,
+        )
 
     def _check_generation(self, deployment: str, expected: int | None) -> None:
         """Raise HeadMoved when somebody deployed since the caller looked, before anything else is found wrong."""

@@ -373,9 +373,9 @@ def wait_until_ready(url, seconds=20):
     raise AssertionError(f"{url} did not become ready")
 
 
-@pytest.mark.parametrize("bundled", [False, True])
-def test_a_served_model_answers_and_stops_on_sigterm(folder, told, tmp_path, bundled):
-    words = ["serve", "--port", "0", "--json"]
+@pytest.mark.parametrize(("bundled", "workers"), [(False, "1"), (True, "1"), (False, "2"), (True, "2")])
+def test_a_served_model_answers_and_stops_on_sigterm(folder, told, tmp_path, bundled, workers):
+    words = ["serve", "--port", "0", "--json", "--workers", workers]
     if bundled:
         words += ["--bundle", told("releases", "show", "rel_")["path"]]
     env = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}

@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from seatrial import FrameSource
 from seatrial.core.clock import from_us, iso
-from seatrial.deployment.analysis import Answers, analyse
-from seatrial.deployment.definition import DAY_US, ABTest, Canary
+from seatrial.deployment.analysis import NOTHING, Answers, Valued, Values, analyse
+from seatrial.deployment.definition import DAY_US, ABTest, Canary, Metric
 
 SINCE_US = 1_700_000_000_000_000
 
@@ -163,5 +164,94 @@ def test_a_canary_that_looks_at_labels_moves_on_unless_they_are_worse():
     canary = Canary(decide="labels", guardrails=[])
     assert trial(0.0, days=14, strategy=canary).verdict == "advance"
     assert trial(0.1, days=14, strategy=canary).verdict == "roll back"
-    live, new = answers(3000, seed=1), answers(3000, seed=2)
-    assert judged(canary, live, new).why == "not enough data (0 of 2 days with labels)"
+    early = trial(0.0, days=6, strategy=canary)
+    assert (early.verdict, early.ends) == ("hold", iso(from_us(SINCE_US + 7 * DAY_US)))
+    unlabelled = [answers(3000, seed=seed, days=9) for seed in (1, 2)]
+    assert judged(canary, *unlabelled, days=9).why == "not enough data (0 of 7 days with labels)"
+
+
+def revenue(shift=0.0, *, seed, days=14, per_day=400, bought=0.2, told=1.0):
+    """Values of requests: one in five earns something; a share `told` of them is known."""
+    random = np.random.default_rng(seed)
+    at_us = SINCE_US + random.integers(0, days * DAY_US, days * per_day)
+    value = np.where(random.random(at_us.size) < bought, random.gamma(2, 20, at_us.size), 0.0) + shift
+    return Values(at_us, np.where(random.random(at_us.size) < told, value, np.nan))
+
+
+def by_metric(strategy, live, new, *, days=14, **options):
+    """Judged by revenue; guardrails see equal answers."""
+    arms = [answers(4000, seed=seed, days=days, **options.pop(f"arm{seed}", {})) for seed in (1, 2)]
+    return judged(strategy, *arms, days=days, valued=Valued(live, new, **options))
+
+
+ORDERS = FrameSource({"request_id": ["a"], "revenue": [1.0]}, name="orders")
+REVENUE = Metric("revenue", ORDERS)
+
+
+def test_an_experiment_is_decided_by_a_number_of_the_business():
+    test = ABTest(guardrails=[], decide=REVENUE)
+    won = by_metric(test, revenue(seed=3), revenue(6, seed=4))
+    assert (won.verdict, won.metric.state, won.labels) == ("advance", "better", None)
+    assert won.metric.gain == pytest.approx(won.metric.new - won.metric.live, abs=0.3)
+    assert won.why.startswith("revenue: better, better by ")
+    assert by_metric(test, revenue(6, seed=3), revenue(seed=4)).verdict == "roll back"
+    cheaper = ABTest(guardrails=[], decide=Metric("cost", ORDERS, better="lower"))
+    assert by_metric(cheaper, revenue(6, seed=3), revenue(seed=4)).verdict == "advance"
+    equal = revenue(seed=3), revenue(seed=4)
+    assert by_metric(test, *equal).verdict == "hold"
+    assert (
+        by_metric(test, *(revenue(seed=seed, days=28) for seed in (3, 4)), days=28).verdict == "keep the live release"
+    )
+    few = by_metric(test, *(revenue(seed=seed, per_day=20) for seed in (3, 4)))
+    assert few.why == "not enough data (0 of 7 days with revenue)"
+
+
+def test_a_canary_with_a_margin_moves_on_when_it_is_shown_to_be_borne():
+    equal = revenue(seed=3), revenue(seed=4)
+    unless_worse = Canary(guardrails=[], decide=REVENUE)
+    assert by_metric(unless_worse, *equal).verdict == "advance"
+    assert by_metric(unless_worse, revenue(6, seed=3), revenue(seed=4)).verdict == "roll back"
+    for margin, verdict, state in ((0.2, "hold", "undecided"), (5.0, "advance", "within")):
+        shown = by_metric(Canary(guardrails=[], decide=Metric("revenue", ORDERS, margin=margin)), *equal)
+        assert (shown.verdict, shown.metric.state) == (verdict, state)
+    borne = Canary(guardrails=[], decide=Metric("revenue", ORDERS, margin=5.0))
+    assert by_metric(borne, revenue(12, seed=3), revenue(seed=4)).verdict == "roll back"
+
+
+def test_requests_without_a_value_are_counted_and_unlike_shares_of_them_are_a_warning():
+    alike = by_metric(ABTest(guardrails=[], decide=REVENUE), revenue(seed=3, told=0.5), revenue(seed=4, told=0.5))
+    assert alike.metric.requests == {"live": 5600, "new": 5600}
+    assert alike.metric.missing["new"] == pytest.approx(2800, abs=150)
+    assert alike.metric.warning == ""
+    unlike = by_metric(ABTest(guardrails=[], decide=REVENUE), revenue(seed=3, told=0.5), revenue(seed=4, told=0.4))
+    assert unlike.metric.warning.startswith("59.86% of the new release's requests have no revenue, 49.43% of the live")
+    assert "what is left out is not alike" in unlike.metric.warning
+    # where a request without an order earned nothing, none is left out
+    zero = Metric("revenue", ORDERS, without_row=0)
+    sold = by_metric(ABTest(guardrails=[], decide=zero), revenue(seed=3, told=0.5), revenue(seed=4, told=0.4))
+    assert sold.metric.warning == ""
+    assert sold.metric.new < unlike.metric.new / 2
+
+
+def test_a_metric_that_cannot_be_read_holds_and_keeps_no_guardrail_from_going_back():
+    unread = {"problem": "its source has no column 'revenue'; it has amount"}
+    held = by_metric(Canary(decide=REVENUE), NOTHING, NOTHING, **unread)
+    assert (held.verdict, held.metric.state) == ("hold", "unreadable")
+    assert held.why == "revenue cannot be read: its source has no column 'revenue'; it has amount"
+    assert by_metric(Canary(decide=REVENUE), NOTHING, NOTHING, arm2={"failed": 400}, **unread).verdict == "roll back"
+
+
+def test_equal_releases_are_not_told_apart_by_a_few_days():
+    # looked at each day from the second on, as a controller does
+    wrong = 0
+    for seed in range(150):
+        live, new = (revenue(seed=2 * seed + arm, per_day=40) for arm in (0, 1))
+        for days in range(2, 15):
+            seen = judged(
+                ABTest(guardrails=[], decide=REVENUE, min_days=2, min_rows=100),
+                answers(200, seed=1), answers(200, seed=2), days=days, valued=Valued(live, new),
+            )  # fmt: skip
+            if seen.metric.state in ("better", "worse"):
+                wrong += 1
+                break
+    assert wrong <= 0.05 * 150

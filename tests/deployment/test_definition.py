@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from seatrial import FrameSource, Metric
 from seatrial.core.declared import collecting
 from seatrial.core.windows import BadDuration
 from seatrial.deployment.definition import ABTest, BadDeployment, BlueGreen, Canary, Deployment, Guardrail, Shadow
@@ -80,3 +81,34 @@ def test_what_is_no_strategy_is_refused():
         Guardrail("p90", 0.1)
     with pytest.raises(BadDuration):
         Canary(hold="a day")
+
+
+ORDERS = FrameSource({"request_id": ["a"], "revenue": [1.0]}, name="orders")
+REVENUE = Metric("revenue", ORDERS)
+
+
+@pytest.mark.parametrize(
+    ("declare", "said"),
+    [
+        (lambda: Metric("", ORDERS), "a metric is named ''"),
+        (lambda: Metric("labels", ORDERS), "a metric is named 'labels'"),
+        (lambda: Metric("revenue", "select 1"), "metric 'revenue' is to be read from str"),
+        (lambda: Metric("revenue", ORDERS, better="more"), "of metric 'revenue' 'more' is better"),
+        (lambda: Metric("revenue", ORDERS, margin=-1), "margin of metric 'revenue' is -1"),
+        (lambda: Metric("revenue", ORDERS, margin=float("nan")), "margin of metric 'revenue' is nan"),
+        (lambda: Metric("revenue", ORDERS, without_row="0"), "without_row of metric 'revenue' is '0'"),
+        (lambda: Canary(decide="revenue"), "a canary decides by 'revenue'"),
+        (lambda: ABTest(decide=None), "a ab_test decides by None"),
+        (lambda: ABTest(decide=Metric("revenue", ORDERS, margin=1)), "metric 'revenue' of an A/B test has a margin"),
+        (lambda: Shadow(decide=REVENUE), "a shadow is to be judged by 'revenue', which nothing that it says can move"),
+    ],
+)
+def test_a_decision_that_cannot_be_taken_is_refused_where_it_is_declared(declare, said):
+    with pytest.raises(BadDeployment, match=said):
+        declare()
+
+
+def test_a_metric_is_a_column_of_a_source_and_an_experiment_takes_it_in_place_of_labels():
+    assert ABTest(decide=REVENUE).decide.better == "higher"
+    assert Canary(decide=Metric("cost", ORDERS, better="lower", margin=0.5)).decide.margin == 0.5
+    assert (ABTest().decide, Shadow().decide, Canary().decide) == ("labels", "labels", None)

@@ -15,14 +15,15 @@ from seatrial.deployment.definition import BadDeployment, Deployment
 from seatrial.export import grafana, prometheus
 from seatrial.export.build_folder import FolderNotEmpty
 from seatrial.export.prometheus import RULES, TESTS, Promised
-from seatrial.serving.metrics import Metrics
+from seatrial.serving.service import Service
+from seatrial.stores.objects import ObjectStore
+from seatrial.stores.prediction_log import PredictionLog
 from tests.serving.worlds import GOOD, predictor
 
 PROMISED = [
     Promised("late", "late", runbook="https://wiki/late", owner="flight-ops"),
     Promised('the "fare" \\ of Zürich', "fare", Objective(availability=0.9, latency_ms=100, share=0.95)),
 ]
-OF_OTHER_PARTS = {"seatrial_unshipped_records"}  # told where the log is shipped
 KEPT = re.compile(r"\b(?:seatrial|model|process)_[a-z0-9_]+")
 
 
@@ -44,7 +45,7 @@ class TestRules:
     def test_promtool_finds_no_fault(self, promtool, tmp_path):
         assert prometheus.export(PROMISED, tmp_path / "rules") == ["README.md", TESTS, RULES]
         said = promtool("check", "rules", "--lint=all", "--lint-fatal", RULES)
-        assert "SUCCESS: 44 rules found" in said
+        assert "SUCCESS: 45 rules found" in said
 
     def test_a_burn_pages_and_a_good_or_idle_service_does_not(self, promtool, tmp_path):
         prometheus.export(PROMISED, tmp_path / "rules")
@@ -73,11 +74,13 @@ class TestRules:
             f'model_degraded_predictions_total{{{of},model_name="late"}}': "0+10x40",
             f'model_predictions_total{{{of},model_name="late"}}': "0+100x40",
             f"seatrial_unshipped_records{{{of}}}": "0+1000x40",
+            f'seatrial_unlogged_predictions_total{{{of},model_name="late",model_version="1"}}': "0+1x30",
             f'seatrial_series_over_limit_total{{{of},metric="m"}}': "0+1x30",
         }
         fired = (
             "SeatrialNotReady SeatrialDistrusted SeatrialWorkerRestarts SeatrialChildRestarts SeatrialWorkerBehind "
             "SeatrialRouteRefused SeatrialRequestsUnattributed SeatrialDegraded SeatrialUnshippedRecords "
+            "SeatrialUnlogged "
             "SeatrialSeriesOverLimit"
         ).split()
         test = {
@@ -131,12 +134,13 @@ class TestRules:
         assert f"SUCCESS: {len(rules)} rules found" in promtool("check", "rules", "--lint=none", RULES)
 
 
-def test_what_rules_and_dashboards_ask_for_is_told_by_a_server_or_recorded():
-    metrics = Metrics()
+def test_what_rules_and_dashboards_ask_for_is_told_by_a_server_or_recorded(tmp_path):
+    metrics = Service(log=PredictionLog(tmp_path / "log", objects=ObjectStore(tmp_path / "objects"))).metrics
     served = predictor(metrics=metrics)
     served.handle(json.dumps({"instances": [GOOD | {"carrier": "ZZ"}]}).encode())
     served.handle(b"")
     metrics.degraded("late", "1", 1)
+    metrics.unlogged("late", "1", 1)
     metrics.store_failed("late", "online.busy")
     metrics.child_died("late")
     metrics.took_up("late", 1)
@@ -156,7 +160,7 @@ def test_what_rules_and_dashboards_ask_for_is_told_by_a_server_or_recorded():
             if name not in recorded:
                 missing.add(name)
         plain = re.sub(r'\\?"(?:[^"\\]|\\.)*?\\?"|deployment:[a-z0-9_:]+|by \([^)]*\)', "", expression)
-        missing |= {name for name in KEPT.findall(plain) if name not in told | OF_OTHER_PARTS | {"model_name"}}
+        missing |= {name for name in KEPT.findall(plain) if name not in told | {"model_name"}}
     assert missing == set()
 
 

@@ -290,6 +290,8 @@ class TestFraming:
     def test_chunks_that_are_none_end_the_connection(self, url, door, chunks):
         answer = everything(url, head(door, None, "transfer-encoding: chunked") + chunks)
         assert set(re.findall(rb"HTTP/1.1 (\d\d\d)", answer)) <= {b"400", b"408"}
+        if answer:
+            refused(door, answer)
 
 
 def all_of(connection):

@@ -8,11 +8,22 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from seatrial.releases.bundle import open_bundle
+from seatrial.features.plan import FeaturePlan
+from seatrial.releases import golden
+from seatrial.releases.bundle import GOLDEN, MODEL, open_bundle, pack
+from seatrial.releases.manifest import Lineage, Manifest, file_entries
+from seatrial.releases.named import open_graph
+from seatrial.releases.onnx_export import to_onnx
+from seatrial.releases.parity import compare
 from seatrial.releases.runtime import Runtime
 from seatrial.serving.batch_rows import BatchColumnMissing, BatchColumnWrongType, RowScorer
 from seatrial.serving.metrics import Metrics
 from seatrial.serving.predictor import Predictor, Share
+from seatrial.serving.stored import answers_of
+from tests.releases.test_named_export import columns as named_columns
+from tests.releases.test_named_export import native as named_native
+from tests.releases.test_named_export import rows as named_rows
+from tests.releases.test_named_export import signature as named_signature
 from tests.serving.worlds import DOUBLED, Keys, bundle, columns
 
 
@@ -137,3 +148,47 @@ def test_what_is_missing_is_told_by_name(keys, plain):
 def test_a_column_of_another_type_is_told(keys, plain, name, values):
     with pytest.raises(BatchColumnWrongType, match=name):
         scorer(keys, plain).needs(table(1, **{name: values}).schema)
+
+
+# -- every kind of release
+
+
+def packed_bundle(key, signature, native, rows, exported):
+    runtime = open_graph(exported, signature)
+    files = {MODEL: exported, GOLDEN: golden.record(signature.task, rows, runtime)}
+    manifest = Manifest(
+        model="late",
+        version=1,
+        semantic_version="1.0.0",
+        explanation="the first",
+        signature=signature,
+        plan=FeaturePlan(),
+        threshold=0.5 if signature.task == "binary" else None,
+        estimator="sklearn.pipeline.Pipeline",
+        parameters={},
+        parity=compare(native, exported, rows, signature),
+        metrics={},
+        gates=(),
+        lineage=Lineage(),
+        files=file_entries(files),
+    )
+    return pack(manifest, files, key)
+
+
+@pytest.mark.filterwarnings("ignore:Found unknown categories")
+@pytest.mark.parametrize(
+    ("encoder", "task"),
+    [("one hot", "binary"), ("one hot", "multiclass"), ("one hot", "regression"), ("ordinal that refuses", "binary")],
+)
+def test_a_release_of_named_inputs_is_answered_as_the_service_does(keys, encoder, task):
+    signature, native = named_signature(task), named_native(encoder, task)
+    data = packed_bundle(keys.key, signature, native, named_rows(), to_onnx(native, 6, signature))
+    given = {name: list(values[:120]) for name, values in named_columns().items()}
+    given["city"][7] = "never seen"
+    rows = pa.table({name: pa.array(values, from_pandas=True) for name, values in given.items()})
+    answers = scorer(keys, data).answer(rows)
+    told = served(keys, data, rows)
+    assert answers.places.tolist() == [place for place, one in enumerate(told) if one.status == 200]
+    wanted = [json.loads(one.body) for one in told if one.status == 200]
+    assert answers_of(pa.table(answers.columns)) == [(one["prediction"], one["probability"]) for one in wanted]
+    assert bool(answers.bad.told()) == ("refuses" in encoder)

@@ -6,6 +6,7 @@ import asyncio
 import inspect
 import socket
 import threading
+from collections import Counter
 from contextlib import contextmanager
 
 import pytest
@@ -22,7 +23,7 @@ from seatrial.serving.client import (
 )
 from seatrial.serving.service import Service
 from seatrial.stores.prediction_log import PredictionLog
-from tests.serving.worlds import GOOD, in_thread, predictor, release
+from tests.serving.worlds import GOOD, Keys, bundle, in_thread, predictor, release, server
 
 OK = b'{"prediction":1,"probability":0.5,"model_version":"1","prediction_id":"p","release":"r","latency_ms":1}'
 ANSWER = b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%b" % (len(OK), OK)
@@ -274,3 +275,40 @@ def test_a_task_that_is_cancelled_leaves_no_answer_behind_for_the_next(url):
                 await asyncio.gather(asking, return_exceptions=True)
 
     asyncio.run(ask())
+
+
+def test_a_server_that_is_killed_and_started_again_costs_no_answer_and_hides_no_double(tmp_path):
+    (tmp_path / "late.seatrial").write_bytes(bundle(Keys(tmp_path / "keys").key))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    options = {"bundle": str(tmp_path / "late.seatrial"), "port": port}
+
+    async def ask():
+        found = []
+        async with AsyncClient(f"http://127.0.0.1:{port}", retries=100, deadline=60, connections=8) as client:
+
+            async def one_after_the_other(name):
+                for number in range(60):
+                    found.append(await client.predict(GOOD, request_id=f"{name} {number}"))
+                    await asyncio.sleep(0.001)
+
+            with server(tmp_path, **options) as (process, _):
+                asking = [asyncio.create_task(one_after_the_other(name)) for name in range(8)]
+                while len(found) < 100:
+                    await asyncio.sleep(0.001)
+                process.kill()
+                process.wait()
+            starting = server(tmp_path, **options)
+            await asyncio.to_thread(starting.__enter__)
+            await asyncio.gather(*asking)
+            starting.__exit__(None, None, None)
+        return found
+
+    found = asyncio.run(ask())
+    assert len(found) == 8 * 60
+    assert max(one.attempts for one in found) > 1
+    logged = PredictionLog(tmp_path / "log").rows(columns=["prediction_id", "request_id"]).to_pylist()
+    assert {one.prediction_id for one in found} <= {row["prediction_id"] for row in logged}
+    times = Counter(row["request_id"] for row in logged)
+    assert all(times[one.request_id] <= one.attempts for one in found)

@@ -17,6 +17,7 @@ import pytest
 
 from seatrial.serving.container import BadPlatform, platform
 from seatrial.serving.service import Service
+from seatrial.stores.objects import ObjectStore
 from seatrial.stores.prediction_log import PredictionLog
 from tests.serving.worlds import GOOD, Keys, bundle, in_thread, predictor, release
 
@@ -88,8 +89,10 @@ def test_vertex_ai_is_answered_where_and_how_it_asks(home):
         assert ask(f"{url}/predict", {"features": GOOD})[0] == 200
         process.send_signal(signal.SIGTERM)
         assert process.wait(20) == 0
-    logged = PredictionLog(home / ".seatrial" / "log").rows(columns=["prediction_id"])["prediction_id"].to_pylist()
-    assert {first["prediction_id"], second["prediction_id"]} <= set(logged)
+    state = home / ".seatrial"
+    log = PredictionLog(state / "log", objects=ObjectStore(state / "objects"))
+    ids = log.rows(columns=["prediction_id"])["prediction_id"].to_pylist()
+    assert {first["prediction_id"], second["prediction_id"]} <= set(ids)
 
 
 def test_sagemaker_starts_it_with_one_word_and_has_put_the_model_into_its_folder(home, tmp_path):
@@ -157,12 +160,15 @@ def test_a_container_that_is_not_ready_is_not_healthy():
         assert ask(f"{url}/predict", {"instances": [GOOD]})[0] == 503
 
 
-def test_without_their_variables_and_folders_there_is_no_platform(tmp_path):
+def test_without_their_variables_and_models_there_is_no_platform(tmp_path):
     nowhere = {"SM_MODEL_DIR": str(tmp_path / "none")}
     assert platform(nowhere) is None
     assert platform(nowhere | {"AIP_HTTP_PORT": "8080"}).told.endswith("health /ping, predictions /invocations.")
+    assert platform({"SM_MODEL_DIR": str(tmp_path)}) is None
+    assert platform({"SM_MODEL_DIR": str(tmp_path), "SAGEMAKER_BIND_TO_PORT": "9000"}).bundle is None
+    (tmp_path / "late.seatrial").touch()
     assert platform({"SM_MODEL_DIR": str(tmp_path)}).port == 8080
-    assert platform({"SM_MODEL_DIR": str(tmp_path)}).bundle is None
+    assert platform({"SM_MODEL_DIR": str(tmp_path)}).bundle == tmp_path / "late.seatrial"
 
 
 def test_what_a_platform_cannot_mean_is_a_clear_error(tmp_path):

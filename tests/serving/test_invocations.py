@@ -117,6 +117,7 @@ def test_a_csv_is_read_by_the_types_of_the_fields(url, expected):
         ({"dataframe_split": {"columns": ["a", "a"], "data": [[1, 2]]}}, "application/json", 400, "each once"),
         ({"inputs": {"distance": [1], "seats": [1, 2]}}, "application/json", 400, "one length"),
         ({"instances": ROWS, "params": {"temperature": 1}}, "application/json", 400, "params"),
+        ({"instances": ROWS, "params": {"predict_method": {}}}, "application/json", 400, "params"),
         ({"instances": []}, "application/json", 400, "0 rows"),
         ({"instances": [{"distance": 1.0}]}, "application/json", 400, "seats"),
         ({"instances": [GOOD | {"seats": "many"}]}, "application/json", 400, "seats"),

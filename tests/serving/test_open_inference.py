@@ -165,6 +165,18 @@ class TestTritonsClient:
         logged = log.find(f"triton {binary}")
         assert sorted(row["prediction_id"].encode() for row in logged) == sorted(found.as_numpy("prediction_id"))
 
+    def test_its_rows_are_counted_as_those_of_predict_are(self, client, url):
+        def count(line):
+            text = ask(url, "/metrics")[1].decode()
+            return sum(float(one.split()[-1]) for one in text.splitlines() if one.startswith(line))
+
+        lines = ('model_predictions_total{model_name="fare"', "model_prediction_errors_total")
+        before = [count(line) for line in lines]
+        client.infer("fare", [tensor("input-0", [[500.0, 100, 0]] * 7, "FP32")])
+        with pytest.raises(InferenceServerException):
+            client.infer("fare", [tensor("input-0", [[500.0]], "FP32")])
+        assert [count(line) for line in lines] == [before[0] + 7, before[1] + 1]
+
     def test_only_what_is_asked_for_is_answered(self, client):
         wanted = [triton.InferRequestedOutput("probability", binary_data=False)]
         found = client.infer("late", inputs(), outputs=wanted)
@@ -196,7 +208,9 @@ class TestTritonsClient:
     @pytest.mark.parametrize("binary", [True, False])
     def test_a_model_of_numbers_takes_one_matrix(self, client, url, binary):
         rows = [[500.0, 100, 0], [1500.0, 200, 1]]
-        wide = client.infer("fare", [tensor("input-0", rows, "FP32", binary=binary)]).as_numpy("prediction").tolist()
+        ways = [[tensor(name, rows, "FP32", binary=binary)] for name in ("input-0", "input-1")]
+        wide, other = (client.infer("fare", one).as_numpy("prediction").tolist() for one in ways)
+        assert wide == other
         names = [field.name for field in NUMBERS.request]
         with Client(url) as native:
             given = [dict(zip(names, [row[0], int(row[1]), bool(row[2])], strict=True)) for row in rows]

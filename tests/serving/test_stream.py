@@ -14,6 +14,7 @@ import pytest
 from seatrial.core.errors import Unavailable
 from seatrial.releases.keyring import WatchedKeys
 from seatrial.serving import service, stream
+from seatrial.serving.predictor import Draft, StoreDown, problem
 from seatrial.serving.stream import MOST_DELIVERIES, Answering, answer_stream
 from seatrial.stores.prediction_log import LogUnwritable, PredictionLog
 from seatrial.stores.streams import StreamUnavailable, open_answers, open_stream
@@ -234,6 +235,25 @@ def test_a_log_that_takes_nothing_is_waited_for_with_nothing_sent(serving, redis
     assert run(serving, redis_server, tell=told.append).answered == 1
     assert told[0].waiting == "the disk is full."
     assert len(answered(redis_server)) == len(logged(serving)) == 1
+
+
+def test_what_the_service_cannot_answer_now_is_no_poison(serving, redis_server, monkeypatch):
+    monkeypatch.setattr(stream, "FIRST_PAUSE", 0.01)
+    ask(redis_server, request(1))
+    predictor = serving.predictor("late")
+    draft, times = predictor.draft, [1, 1]
+
+    def away(body, caller="", **how):
+        if times:
+            times.pop()
+            return Draft(problem(StoreDown("the online store does not answer.")))
+        return draft(body, caller, **how)
+
+    monkeypatch.setattr(predictor, "draft", away)
+    told = []
+    done = run(serving, redis_server, tell=told.append)
+    assert (done.answered, done.refused) == (1, 0)
+    assert "serving.online_store_down" in told[0].waiting
 
 
 def test_patience_ends(serving, redis_server, monkeypatch):

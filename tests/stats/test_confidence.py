@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from scipy import integrate, stats
 
 from seatrial.stats.confidence import (
     Moments,
@@ -8,6 +9,7 @@ from seatrial.stats.confidence import (
     difference_bounds,
     difference_sequence,
     moments,
+    t_sequence,
 )
 
 
@@ -126,6 +128,46 @@ def running(values, looks):
     sums, squares = np.cumsum(values)[looks - 1], np.cumsum(values * values)[looks - 1]
     variances = (squares - sums * sums / looks) / (looks - 1)
     return [Moments(*one) for one in zip(looks.tolist(), (sums / looks).tolist(), variances.tolist(), strict=True)]
+
+
+def test_few_observations_have_the_interval_in_which_a_mixture_of_their_t_likelihoods_is_below_one_in_alpha():
+    # the e-value of the mixture at an end of the interval is 1/alpha: over delta = mean/spread ~ N(0, 1/2.5), and the
+    # spread with the right Haar measure, whose integral over a scale is done by numbers
+    values = np.random.default_rng(3).normal(1, 2, 12)
+    low, high = t_sequence(values, alpha=0.05)
+    for end in (low, high):
+        centred = values - end
+
+        def density(delta, logscale, centred=centred):
+            return np.exp(stats.norm.logpdf(centred, delta * np.exp(logscale), np.exp(logscale)).sum())
+
+        def mixed(logscale):
+            inner, _ = integrate.quad(lambda d: density(d, logscale) * stats.norm.pdf(d, 0, 2.5**-0.5), -6, 6)
+            return inner
+
+        mixture, _ = integrate.quad(mixed, -3, 4)
+        null, _ = integrate.quad(lambda logscale: density(0.0, logscale), -3, 4)
+        assert mixture / null == pytest.approx(20, rel=1e-3)
+
+
+def test_a_sequence_of_few_normal_observations_holds_from_the_second_look_where_the_asymptotic_one_does_not():
+    random = np.random.default_rng(8)
+    runs, wrong, wrong_asymptotic = 600, 0, 0
+    for _ in range(runs):
+        values = random.normal(size=40)
+        looks = [values[:n] for n in (*range(2, 15), 20, 30, 40)]
+        found = [t_sequence(seen, alpha=0.05) for seen in looks]
+        wrong += any(one is not None and not one[0] <= 0 <= one[1] for one in found)
+        found = [asymptotic_sequence(seen, alpha=0.05, tuned_for=60) for seen in looks]
+        wrong_asymptotic += any(not low <= 0 <= high for low, high in found)
+    assert wrong / runs <= 0.05
+    assert wrong_asymptotic / runs > 0.1
+
+
+def test_two_observations_bound_nothing_and_equal_ones_leave_no_doubt():
+    assert t_sequence(np.array([1.0, 2.0]), alpha=0.05) is None
+    assert t_sequence(np.array([1.0]), alpha=0.05) is None
+    assert t_sequence(np.full(9, 2.0), alpha=0.05) == (2.0, 2.0)
 
 
 def test_running_sums_give_the_moments_of_what_was_seen():

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,17 +13,20 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
-from seatrial import Project
+from seatrial import FrameSource, Metric, Project
 from seatrial.cli.door import run
-from seatrial.core.clock import FixedClock
+from seatrial.core.clock import FixedClock, from_us, to_us
 from seatrial.core.windows import Window
 from seatrial.deployment.controller import BadPace, Watched
 from seatrial.deployment.rollout import DeclaredAnew, NoReason, NoRollout, NoShadow, RolloutUnderWay, check_shadow
 from seatrial.serving import batch
 from seatrial.stores.metadata import HeadMoved
 from seatrial.testing import FakeClock
+from seatrial.verbs.valued import valued
 from tests.journeys.worlds import served
 from tests.worlds import edit, write_project
 
@@ -155,8 +160,17 @@ def test_the_terminal_says_how_it_stands_and_what_was_done(trained, monkeypatch,
     assert run([*at, "deployments", "status"]) == 0
     shown = capsys.readouterr().out
     assert "[10 %] → 50 % → 100 %" in shown
-    assert "10.00% wanted" in shown
+    assert "░░ 10.00% wanted (┃)" in shown
+    assert "its shortest time was over" in shown
+    assert "████ (2" in shown  # all of what is needed
     assert "difference (over all looks)" in shown
+    assert "┼" in shown or "●" in shown
+    assert max(map(len, shown.splitlines())) <= 160
+    monkeypatch.setenv("COLUMNS", "60")
+    assert run([*at, "deployments", "status"]) == 0
+    narrow = capsys.readouterr().out.split("Next:")[0].splitlines()
+    assert max(map(len, narrow[1:])) <= 60
+    assert any(line.startswith("✓ mean_score: fine, 0.2 is borne") for line in narrow)
     assert run([*at, "--json", "deployments", "advance", "late"]) == 0
     moved = json.loads(capsys.readouterr().out)
     assert (moved["analysis"]["verdict"], moved["share"]) == ("advance", 50)
@@ -298,7 +312,9 @@ def scored(project, release, *, rows):
 
 
 def settled(project):
-    """No rollout is under way; the release that is live."""
+    """Something is live, and no rollout under way; the live release."""
+    if not project.deployments():
+        project.deploy("late")
     if len(shares(project)) > 1:
         project.rollback("late")
     (live,) = shares(project)
@@ -333,17 +349,17 @@ def test_of_two_who_judge_the_same_step_one_takes_it_and_nothing_of_the_other_is
     world.ask(2400)
     with world.project() as one, world.project() as other:
         before = len(one.deployment_status("late").history)
-        read = other._deployment_sample
+        read = other._sample
 
-        def slowly(*given):
+        def slowly(*given, **more):
             """While the second one reads the log, the first one decides."""
-            found = read(*given)
+            found = read(*given, **more)
             if not done:
                 done.append(one.deployment_advance("late"))
             return found
 
         done = []
-        other._deployment_sample = slowly
+        other._sample = slowly
         with pytest.raises(HeadMoved):
             other.deployment_advance("late")
         assert (done[0].analysis.verdict, done[0].share) == ("advance", 50)
@@ -392,3 +408,112 @@ def test_the_controller_is_ended_between_two_looks_and_the_next_one_goes_on(trai
     with Project(world.folder) as project:
         assert sorted(shares(project).values()) == [10, 90]
         project.rollback("late")
+
+
+SOLD = """
+orders = ParquetSource("orders.parquet", event_timestamp="sold_at")
+per_request = QuerySource(
+    "SELECT request_id, max(sold_at) AS sold_at, sum(amount) AS revenue FROM orders GROUP BY request_id",
+    {"orders": orders}, name="per_request", event_timestamp="sold_at")
+Deployment("late", strategy=ABTest(
+    judge_for="14d", min_days=7, min_rows=100, guardrails=[], decide=Metric("revenue", per_request, without_row=0)))
+"""
+
+
+def test_orders_in_a_table_of_the_business_decide_an_experiment(trained, tmp_path):
+    world, (first, second, _) = trained
+    with world.project() as project:
+        old = settled(project)
+    sold = copy.copy(world)
+    sold.folder = shutil.copytree(world.folder, tmp_path / "sold")
+    edit(sold.folder, CANARY, SOLD)
+    sold.clock = FakeClock(world.clock.now())
+    new = second if old == first else first
+    with sold.project() as project:
+        project.deploy("late", release=new)
+        began = sold.clock.now() + timedelta(minutes=1)
+        held = project.deployment_advance("late")
+        assert held.analysis.verdict == "hold"
+        assert (held.analysis.metric.state, held.analysis.metric.name) == ("unreadable", "revenue")
+        assert "orders.parquet" in held.analysis.metric.warning
+    for _ in range(8):
+        sold.ask(192)
+    sold.clock.advance("1m")
+    with sold.project() as project:
+        rows = project.log.rows(deployment="late", window=Window(to_us(began), project.now_us), columns=LOGGED)
+        sell(sold.folder / "orders.parquet", rows, {old: 20.0, new: 30.0}, later=project.now_us + 1)
+        seen = project.deployment_status("late").analysis.metric
+        assert seen.warning == ""
+        assert seen.requests["live"] + seen.requests["new"] == 192 * 8
+        assert sum(seen.missing.values()) == pytest.approx(192 * 4, abs=80)  # every second one buys
+        assert (seen.mixed, seen.stray, seen.days) == (0, 1, 8)
+        assert (seen.live, seen.new) == pytest.approx((10, 15), abs=2)
+        assert seen.gain == pytest.approx(5, abs=2)
+        moved = project.deployment_advance("late")
+        assert (moved.analysis.verdict, moved.share) == ("advance", 100)
+        assert moved.analysis.why.startswith("revenue: better, better by ")
+
+
+LOGGED = ["request_id", "at", "release"]
+
+
+def sell(path, rows, worth, *, later):
+    """Two orders of every second request, by the release that answered it; one of nobody's, and one of tomorrow."""
+    random = np.random.default_rng(4)
+    orders = [
+        {"request_id": row["request_id"], "sold_at": row["at"], "amount": worth[row["release"]] / 2 + random.normal()}
+        for row in rows.to_pylist()[::2]
+        for _ in range(2)
+    ]
+    orders.append({"request_id": "somebody", "sold_at": rows["at"][0].as_py(), "amount": 9.0})
+    orders.append({"request_id": "tomorrow", "sold_at": from_us(later), "amount": 1e6})
+    pq.write_table(pa.Table.from_pylist(orders), path)
+
+
+@pytest.mark.parametrize(
+    ("table", "key", "problem"),
+    [
+        (
+            {"request_id": ["a"], "amount": [1.0]},
+            [],
+            "its source has no column 'revenue'; it has request_id, amount",
+        ),
+        ({"customer": ["a"], "revenue": [1.0]}, ["flight"], "its rows do not say whose they are: one of prediction_id"),
+        ({"request_id": ["a", "a"], "revenue": [1.0, 2.0]}, [], "1 rows name a request_id that another row named"),
+        ({"request_id": ["a"], "revenue": ["many"]}, [], "'revenue' is a string, and numbers are expected"),
+        ({"request_id": ["a"], "revenue": [float("inf")]}, [], "1 rows of 'revenue' are infinite"),
+    ],
+)
+def test_a_metric_that_cannot_be_joined_says_why(table, key, problem):
+    found = joined(pa.table(table), {"request_id": ["a"], "prediction_id": ["p"]}, live=[0], new=[], key=key)
+    assert found.problem.startswith(problem)
+
+
+def joined(table, log, *, live, new, key=(), keys=None):
+    """What a metric `revenue` with these rows says of a log, whose rows at `live` and `new` are those of the arms."""
+    count = len(log["prediction_id"])
+    at = pa.array([10 * (one + 1) for one in range(count)], pa.timestamp("us", "UTC"))
+    arms = tuple(np.isin(np.arange(count), places) for places in (live, new))
+    metric = Metric("revenue", FrameSource(table, name="orders"))
+    answers = pa.table({**log, "at": at})
+    return valued(metric, lambda _: table, answers, arms, lambda: pa.array(keys or []), list(key), now_us=10**9)
+
+
+def test_a_request_of_several_rows_counts_once_and_one_of_both_arms_not_at_all():
+    log = {"prediction_id": list("uvwxyz"), "request_id": ["a", "a", "b", "c", "c", None]}
+    orders = pa.table({"request_id": ["a", "b", "c", "d", None], "revenue": [1.0, 2.0, 3.0, 4.0, 5.0]})
+    found = joined(orders, log, live=[0, 1, 3], new=[2, 4, 5])
+    assert (found.live.value.tolist(), found.live.at_us.tolist()) == ([1.0], [10])
+    assert found.new.value[0] == 2.0
+    assert np.isnan(found.new.value[1])  # nobody can name the one without an id
+    assert (found.mixed, found.stray) == (1, 2)
+
+
+def test_values_come_by_the_key_of_the_model_or_by_the_id_of_a_prediction():
+    log = {"prediction_id": ["u", "v"], "request_id": ["a", "b"]}
+    by_key = pa.table({"shop": ["x", "y"], "till": [1, 2], "revenue": [7, None]})
+    found = joined(by_key, log, live=[0], new=[1], key=["shop", "till"], keys=["x|1", "y|2"])
+    assert found.live.value.tolist() == [7.0]
+    assert np.isnan(found.new.value).all()
+    by_id = pa.table({"prediction_id": ["v"], "request_id": ["zz"], "revenue": [True]})
+    assert joined(by_id, log, live=[0], new=[1]).new.value.tolist() == [1.0]

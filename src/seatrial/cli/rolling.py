@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
+from itertools import groupby
+from shutil import get_terminal_size as terminal
 from time import sleep
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -18,6 +21,7 @@ if TYPE_CHECKING:
     from seatrial.verbs.rolling import Moved
 
 MARK = {"crossed": "✗", "fine": "✓", "open": "·", "not measured": "·"}
+BAR = 24
 COLOUR: dict[str, Style] = {"advance": "green", "hold": "", "roll back": "red", "keep the live release": ""}
 
 
@@ -48,11 +52,24 @@ def status(thing: Plain) -> list[Block]:
     kind = {"ab_test": "A/B test"}.get(rollout["strategy"], rollout["strategy"])
     return [
         Line(f"{thing['deployment']}: {kind} of {rollout['new']} against {rollout['live']}", "bold"),
-        Line(f"  Steps     {steps}, this one since {rollout['since']}"),
+        Line(f"  Steps     {steps}"),
+        Line(f"  Since     {rollout['since']}"),
+        Line(f"  Left      {left(analysis)}"),
         *_evidence(analysis),
         Line(f"Next: seatrial deployments advance {thing['deployment']}"),
         *_looks(thing["history"]),
     ]
+
+
+def left(analysis: Plain) -> str:
+    """How much longer the step lasts at the least."""
+    from seatrial.core.clock import parse_time, to_us
+    from seatrial.core.windows import duration_text
+
+    minutes = (to_us(parse_time(analysis["ends"])) - to_us(parse_time(analysis["as_of"]))) // 60_000_000
+    if minutes <= 0:
+        return f"its shortest time was over {analysis['ends']}"
+    return f"{duration_text(minutes * 60_000_000)} more at the least, until {analysis['ends']}"
 
 
 def moved(thing: Plain) -> list[Block]:
@@ -110,53 +127,137 @@ def line(look: Plain) -> str:
 def _strip(strategy: str, steps: Sequence[float], present: int) -> str:
     """The steps of a rollout, the present one in brackets."""
     percents = [f"{step:g} %" if step else "in the shadow" for step in steps]
+    percents = [f"✓ {one}" if place < present else one for place, one in enumerate(percents)]
     percents[present] = f"[{percents[present]}]"
     return " → ".join(percents if strategy == "canary" else [*percents, "100 %"])
 
 
 def _evidence(analysis: Plain) -> list[Block]:
     rows, observed = analysis["rows"], analysis["observed"]
-    hidden = analysis["wanted"] == 0
-    seen = "no answers yet" if observed is None else f"{observed:.2%} of {rows['live'] + rows['new']:,} answers"
-    sure = f", {analysis['split']:,.0f}:1 against the wanted one" if analysis["split"] > 10 else ""
-    blocks: list[Block] = [
-        Line(f"  Shadow    {rows['new']:,} rows scored beside {rows['live']:,} answers, for nobody to see")
-        if hidden
-        else Line(f"  Split     {analysis['wanted']:.2%} wanted, {seen}{sure}"),
-        Line(
-            f"  Enough    {rows['new']:,} of {analysis['needed']:,} answers; the step ends {analysis['ends']} or later"
-        ),
-    ]
+    width = max(terminal((120, 24)).columns, 40)
+    blocks: list[Block] = []
+    if analysis["wanted"] == 0:
+        words = f"{rows['new']:,} rows scored beside {rows['live']:,} answers, for nobody to see"
+        blocks.append(Line(f"  Shadow    {words}"))
+    else:
+        seen = "no answers yet" if observed is None else f"{observed:.2%} of {rows['live'] + rows['new']:,} answers"
+        sure = f", {analysis['split']:,.0f}:1 against the wanted one" if analysis["split"] > 10 else ""
+        bar = split_bar(observed or 0.0, analysis["wanted"], BAR)
+        blocks += [Line(f"  Split     {bar} {analysis['wanted']:.2%} wanted (┃)"), Line(f"            {seen}{sure}")]
+    full = split_bar(min(rows["new"] / analysis["needed"], 1.0), None, BAR)
+    enough = "not enough data (" if rows["new"] < analysis["needed"] else "("
+    blocks.append(Line(f"  Enough    {full} {enough}{rows['new']:,} of {analysis['needed']:,} answers)"))
+    blocks += _decision(analysis)
+    blocks += _paragraph(f"{analysis['verdict']}: {analysis['why']}", width, COLOUR[analysis["verdict"]])
+    return blocks + guardrails(analysis["guardrails"], width)
+
+
+def _decision(analysis: Plain) -> list[Block]:
+    """What labels or a metric say so far."""
+    blocks: list[Block] = []
     if analysis["labels"]:
         labels = analysis["labels"]
         gain = "" if labels["gain"] is None else f", the loss is lower by {_with_interval(labels, 'gain')} a day"
         blocks.append(Line(f"  Labels    {labels['state']}: {labels['days']} whole days{gain}"))
-    blocks.append(Line(f"  Verdict   {analysis['verdict']}: {analysis['why']}", COLOUR[analysis["verdict"]]))
-    if analysis["guardrails"]:
-        rows_ = [
-            (
-                MARK[one["state"]],
-                one["name"],
-                shown(one["live"]),
-                shown(one["new"]),
-                None if one["difference"] is None else _with_interval(one, "difference"),
-                f"{one['margin']:g}",
-                one["state"],
-            )
-            for one in analysis["guardrails"]
-        ]
-        blocks.append(Table(("", "guardrail", "live", "new", "difference (over all looks)", "borne", "state"), rows_))
+    metric = analysis.get("metric")
+    if metric:
+        gain = "" if metric["gain"] is None else f", better by {_with_interval(metric, 'gain')} a day"
+        borne = "" if metric["margin"] is None else f"; {metric['margin']:g} worse is borne"
+        blocks.append(
+            Line(f"  Metric    {metric['name']}, {metric['state']}: {metric['days']} whole days{gain}{borne}")
+        )
+        without = ", ".join(
+            f"{metric['missing'][arm]:,} of {metric['requests'][arm]:,} {arm}" for arm in ("live", "new")
+        )
+        blocks.append(Line(f"            requests without a value: {without}"))
+        others = {"answered by both": metric["mixed"], "of no request of this step": metric["stray"]}
+        said = [f"{count:,} {what}" for what, count in others.items() if count]
+        if said:
+            blocks.append(Line(f"            left out: {', '.join(said)}"))
+        if metric["warning"]:
+            blocks.append(Line(f"            note: {metric['warning']}", "bold"))
     return blocks
 
 
-def _with_interval(thing: dict[str, Any], name: str) -> str:
+def _paragraph(words: str, width: int, style: Style) -> list[Block]:
+    """The verdict, broken to the terminal's width."""
+    lines = textwrap.wrap(words, max(width - 12, 28)) or [""]
+    return [Line(f"  {'Verdict' if not place else '':<10}{one}", style) for place, one in enumerate(lines)]
+
+
+def split_bar(share: float, wanted: float | None, width: int) -> str:
+    """A share as a bar, with a mark where it was wanted."""
+    cells = ["█" if (place + 0.5) / width <= share else "░" for place in range(width)]
+    if share > 0 and cells[0] == "░":
+        cells[0] = "▏"
+    if wanted is not None:
+        cells[min(int(wanted * width), width - 1)] = "┃"
+    return "".join(cells)
+
+
+def guardrails(figures: Sequence[Plain], width: int) -> list[Block]:
+    """Each guardrail with its interval on a line from twice the margin below none to twice above; a narrow terminal
+    has the line below the words."""
+    if not figures:
+        return []
+    wide = width >= 100
+    room = 29 if wide else min(29, width - 8)
+    blocks: list[Block] = [Line()]
+    head = f"  {'guardrail':<12}  {'live':>8}  {'new':>8}  {'difference (over all looks)':<28}"
+    blocks.append(
+        Line((head + "  better     0     worse  ┃ borne") if wide else "  difference (over all looks), ┃ borne", "dim")
+    )
+    for one in figures:
+        none = one["difference"] is None
+        interval = "not measured" if none else _with_interval(one, "difference")
+        picture = "" if none else drawn(one, room)
+        style: Style = "red" if one["state"] == "crossed" else ""
+        if wide:
+            numbers = f"{shown(one['live']) or '-':>8}  {shown(one['new']) or '-':>8}"
+            words = f"{MARK[one['state']]} {one['name']:<12}  {numbers}  {interval:<28}  {picture}"
+            blocks.append(Line(f"{words}  {one['margin']:g} {one['state']}", style))
+        else:
+            blocks.append(
+                Line(f"{MARK[one['state']]} {one['name']}: {one['state']}, {one['margin']:g} is borne", style)
+            )
+            blocks += [] if none else [Line(f"    {interval}", style), Line(f"    {picture}", style)]
+    return blocks
+
+
+def drawn(figure: Plain, width: int) -> str:
+    """An interval on a line: ┊ no difference, ┃ the margin, ● what was seen; an arrow where it goes on."""
+    reach: float = 2 * figure["margin"]
+
+    def place(value: float) -> int:
+        return round((min(max(value, -reach), reach) + reach) / (2 * reach) * (width - 1))
+
+    cells = [" "] * width
+    low, high = place(figure["low"]), place(figure["high"])
+    for cell in range(low, high + 1):
+        cells[cell] = "─"
+    cells[low] = "◂" if figure["low"] < -reach else "├"
+    cells[high] = "▸" if figure["high"] > reach else "┤"
+    for value, mark in ((0.0, "┊"), (figure["margin"], "┃"), (-figure["margin"], "┃")):
+        if value >= 0 or figure["name"] == "mean_score":
+            cells[place(value)] = mark if cells[place(value)] == " " or mark == "┃" else "┼"
+    if -reach <= figure["difference"] <= reach:
+        cells[place(figure["difference"])] = "●"
+    return "".join(cells)
+
+
+def _with_interval(thing: Plain, name: str) -> str:
+    if thing["low"] is None or thing["high"] is None:
+        return f"{thing[name]:+.3g} [not bounded yet]"
     return f"{thing[name]:+.3g} [{thing['low']:+.3g}, {thing['high']:+.3g}]"
 
 
 def _looks(history: list[Plain]) -> list[Block]:
+    """The looks that decided; of those in a row that came to the same, the last, and how many there were."""
     if not history:
         return []
-    return [
-        Line(),
-        Table(("at", "verdict", "why"), [(one["as_of"], one["verdict"], one["why"]) for one in history[-10:]]),
-    ]
+    rows: list[tuple[str, str, str]] = []
+    for verdict, group in groupby(history, key=lambda one: str(one["verdict"])):
+        alike = list(group)
+        times = f" ×{len(alike)}" if len(alike) > 1 else ""
+        rows.append((alike[-1]["as_of"], f"{verdict}{times}", alike[-1]["why"]))
+    return [Line(), Table(("at", "verdict", "why"), rows[-10:])]

@@ -318,6 +318,7 @@ def deploy(call: Invocation, model: str | None, release_id: str | None, reason: 
 @click.option(
     "--memory-budget",
     metavar="SIZE",
+    envvar="SEATRIAL_MEMORY_BUDGET",
     help="What loaded models may take together, for example 512MiB; without it all stay loaded.",
 )
 @click.option("--replay", is_flag=True, help="Let requests say at which time they are made, for replaying history.")
@@ -327,9 +328,19 @@ def deploy(call: Invocation, model: str | None, release_id: str | None, reason: 
     envvar="SEATRIAL_BUNDLE",
     help="Serve this one release file; no project file is needed, only the signer's key in .seatrial/keys/trusted/.",
 )
+@click.option(
+    "--log",
+    "form",
+    envvar="SEATRIAL_LOG",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    show_default=True,
+    help="What went wrong, on stderr: as text, or each as one line of JSON, with the requests that were refused.",
+)
 @click.pass_obj
 def serve(
     call: Invocation,
+    form: Literal["text", "json"],
     host: str,
     port: int,
     workers: int,
@@ -340,10 +351,14 @@ def serve(
     """Serves every deployment of the project until it is stopped with Ctrl-C or SIGTERM. Every answer is in the
     prediction log before it leaves. In a container of Vertex AI or SageMaker, which their variables or folders tell,
     it listens where they want it."""
+    from seatrial.serving import server_log
     from seatrial.serving.container import platform
 
+    server_log.to_stderr(form)
+    say = server_log.say if form == "json" else talk.say
+
     def ready(url: str) -> None:
-        talk.say(f"Serving at {url}; documentation at {url}/docs. Stop with Ctrl-C.")
+        say(f"Serving at {url}; documentation at {url}/docs. Stop with Ctrl-C.")
         talk.release()
         if call.json:
             call.answer({"url": url}, lambda _: [])
@@ -351,7 +366,7 @@ def serve(
     wanted = platform(os.environ)
     if wanted is not None:
         host, port, bundle = wanted.host, wanted.port, wanted.bundle or bundle
-        talk.say(wanted.told)
+        say(wanted.told)
     if bundle is not None and memory_budget is not None:
         raise BadCommandLine(
             "--memory-budget says which of several releases stay loaded; --bundle serves one.",
@@ -360,7 +375,7 @@ def serve(
     with call.project() as project:
         if bundle is None:
             if not project.routes.names():
-                talk.say("Nothing is deployed yet: requests are answered with 503 until `seatrial deploy` was run.")
+                say("Nothing is deployed yet: requests are answered with 503 until `seatrial deploy` was run.")
             project.serve(
                 host=host, port=port, workers=workers, memory_budget=memory_budget, replay=replay, on_ready=ready
             )

@@ -18,14 +18,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seatrial.core.clock import from_us, iso
-from seatrial.deployment.definition import DAY_US, STEPWISE, Canary, Guardrail, Harm
-from seatrial.stats.confidence import Moments, asymptotic_sequence, difference_bounds, difference_sequence, moments
+from seatrial.deployment.definition import DAY_US, STEPWISE, Canary, Guardrail, Harm, Metric
+from seatrial.stats.confidence import Moments, difference_bounds, difference_sequence, moments, t_sequence
 from seatrial.stats.sample_ratio import log_evidence
 
 ALPHA = 0.05
 TUNED_FOR = 20_000
 """Answers of both arms together at which a guardrail's interval is tightest."""
-TUNED_FOR_DAYS = 60
+WEEK_OF_DAYS = 7
+"""Days without which a canary is not decided by labels or a metric: a Monday is not like a Sunday."""
 TAKE_UP_US = 10_000_000
 """Answers of the first ten seconds of a step do not count: every server takes up a new split within one or two."""
 SPLIT_EVIDENCE = math.log(1000)
@@ -51,6 +52,33 @@ class Answers:
     score: NDArray[np.float64]
     loss: NDArray[np.float64]
     failed: int
+
+
+@dataclass(frozen=True)
+class Values:
+    """What a metric says of one arm's requests, (m,): their instants and values; NaN where none is known."""
+
+    at_us: NDArray[np.int64]
+    value: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Valued:
+    """A metric of both arms.
+
+    mixed: requests (or keys) that both arms answered, left out. stray: rows of the metric that belong to no request of
+    this step. problem: why it cannot be read, in words; then the rest is empty.
+    """
+
+    live: Values
+    new: Values
+    mixed: int = 0
+    stray: int = 0
+    problem: str = ""
+
+
+NOTHING = Values(np.empty(0, np.int64), np.empty(0))
+NOTHING_VALUED = Valued(NOTHING, NOTHING, problem="nobody read it")
 
 
 class Figure(msgspec.Struct, frozen=True):
@@ -80,6 +108,31 @@ class Labels(msgspec.Struct, frozen=True):
     state: Literal["better", "worse", "undecided", "too early"]
 
 
+class Measured(msgspec.Struct, frozen=True):
+    """A metric so far. live, new: its mean over requests. gain: by how much the new release is better (by a lower mean
+    where lower is better), by day, with its confidence sequence.
+
+    missing: requests without a value, by arm. mixed, stray: see `Valued`. warning: what else should be known of it.
+    state: "within" is shown not to be worse than the margin bears; "unreadable" says why in `warning`.
+    """
+
+    name: str
+    better: str
+    margin: float | None
+    requests: dict[str, int]
+    missing: dict[str, int]
+    mixed: int
+    stray: int
+    live: float | None
+    new: float | None
+    days: int
+    gain: float | None
+    low: float | None
+    high: float | None
+    state: Literal["better", "within", "worse", "undecided", "too early", "unreadable"]
+    warning: str = ""
+
+
 class Analysis(msgspec.Struct, frozen=True):
     """What the evidence of one step says at one instant.
 
@@ -100,6 +153,7 @@ class Analysis(msgspec.Struct, frozen=True):
     needed: int
     verdict: Verdict
     why: str
+    metric: Measured | None = None
 
 
 def analyse(
@@ -111,23 +165,28 @@ def analyse(
     since_us: int,
     as_of_us: int,
     by_key: bool = False,
+    valued: Valued | None = None,
 ) -> Analysis:
     """Judge the answers of the step that began at `since_us`.
 
     share: percent of the traffic that the new release was to get. by_key: traffic is split by a key and not by request;
     keys of unlike weight then make counts of answers differ from the shares, so the split is told and not judged.
+    valued: what the strategy's metric says, where it has one.
     """
     rows = live.at_us.size, new.at_us.size
     wanted = share / 100
     evidence = log_evidence(rows, (1 - wanted, wanted)) if wanted else 0.0  # a shadow takes no share
     figures = [_figure(guardrail, live, new) for guardrail in strategy.guardrails]
-    asks_labels = not isinstance(strategy, Canary) or strategy.decide == "labels"
-    labels = _labels(strategy, live, new, since_us, as_of_us) if asks_labels else None
-    verdict, why = _verdict(strategy, share, figures, labels, rows[1], evidence, since_us, as_of_us, by_key=by_key)
+    labels = _labels(strategy, live, new, since_us, as_of_us) if strategy.decide == "labels" else None
+    metric = None
+    if isinstance(strategy.decide, Metric):
+        metric = _measured(strategy.decide, valued or NOTHING_VALUED, _least_days(strategy), since_us, as_of_us)
+    decision = labels or metric
+    verdict, why = _verdict(strategy, share, figures, decision, rows[1], evidence, since_us, as_of_us, by_key=by_key)
     return Analysis(
         as_of=iso(from_us(as_of_us)),
         since=iso(from_us(since_us)),
-        ends=iso(from_us(since_us + strategy.hold_us)),
+        ends=iso(from_us(since_us + _least_us(strategy))),
         rows={"live": rows[0], "new": rows[1]},
         wanted=wanted,
         observed=rows[1] / sum(rows) if sum(rows) else None,
@@ -137,14 +196,26 @@ def analyse(
         needed=strategy.min_rows,
         verdict=verdict,
         why=why,
+        metric=metric,
     )
+
+
+def _least_days(strategy: STEPWISE) -> int:
+    """Days without which nothing is decided by labels or a metric."""
+    return WEEK_OF_DAYS if isinstance(strategy, Canary) else strategy.min_days
+
+
+def _least_us(strategy: STEPWISE) -> int:
+    """How long a step lasts at the least."""
+    decided = _least_days(strategy) * DAY_US if strategy.decide is not None else 0
+    return max(strategy.hold_us, decided)
 
 
 def _verdict(
     strategy: STEPWISE,
     share: float,
     figures: Sequence[Figure],
-    labels: Labels | None,
+    decision: Labels | Measured | None,
     rows: int,
     evidence: float,
     since_us: int,
@@ -157,30 +228,31 @@ def _verdict(
         return "roll back", "; ".join(words(one) for one in crossed)
     if evidence > SPLIT_EVIDENCE and not by_key:
         return "hold", f"the split is not what was wanted ({share:g} %): rows of one arm are lost or counted twice"
-    if labels is not None and labels.state == "worse":
-        return "roll back", label_words(labels)
+    if decision is not None and decision.state == "worse":
+        return "roll back", decision_words(decision)
     if as_of_us < since_us:
         return "hold", f"the step began later than now ({iso(from_us(since_us))}): a clock was set back"
     if rows < strategy.min_rows:
         return "hold", f"not enough data ({rows:,} of {strategy.min_rows:,} answers)"
-    if as_of_us < since_us + strategy.hold_us:
-        return "hold", f"the step lasts until {iso(from_us(since_us + strategy.hold_us))} at least"
+    if as_of_us < since_us + _least_us(strategy):
+        return "hold", f"the step lasts until {iso(from_us(since_us + _least_us(strategy)))} at least"
     unsure = [one for one in figures if one.state != "fine"]
     if unsure:
         return "hold", "not shown to be within its margin yet: " + "; ".join(words(one) for one in unsure)
-    if labels is None:
+    if decision is None:
         return "advance", "every guardrail is within its margin"
-    if isinstance(strategy, Canary):
-        if labels.state == "too early":
-            return "hold", f"not enough data ({labels.days} of 2 days with labels)"
-        return "advance", f"every guardrail is within its margin; {label_words(labels)}"
-    if labels.state == "better":
-        return "advance", label_words(labels)
-    if as_of_us >= since_us + strategy.judge_for_us:
-        return "keep the live release", f"the time is over; {label_words(labels)}"
-    if labels.state == "too early":
-        return "hold", f"not enough data ({labels.days} of {strategy.min_days} days with labels)"
-    return "hold", label_words(labels)
+    told = decision_words(decision)
+    if not isinstance(strategy, Canary) and decision.state != "better" and as_of_us >= since_us + strategy.judge_for_us:
+        return "keep the live release", f"the time is over; {told}"
+    if decision.state == "unreadable":
+        return "hold", told
+    if decision.state == "too early":
+        what = "labels" if isinstance(decision, Labels) else decision.name
+        return "hold", f"not enough data ({decision.days} of {_least_days(strategy)} days with {what})"
+    if decision.state in ("better", "within"):
+        return "advance", told
+    needs_proof = not isinstance(strategy, Canary) or (isinstance(decision, Measured) and decision.margin is not None)
+    return ("hold", told) if needs_proof else ("advance", f"every guardrail is within its margin; {told}")
 
 
 def words(figure: Figure) -> str:
@@ -193,14 +265,21 @@ def words(figure: Figure) -> str:
     )
 
 
-def label_words(labels: Labels) -> str:
-    """What the labels say, in one sentence."""
-    if labels.gain is None or labels.low is None or labels.high is None:
-        return f"labels: {labels.state}, {labels.days} whole days so far"
-    return (
-        f"labels: {labels.state}, the loss is lower by {labels.gain:.4g} a day "
-        f"(95 % between {labels.low:.4g} and {labels.high:.4g}, {labels.days} days)"
+def decision_words(decision: Labels | Measured) -> str:
+    """What the labels or the metric say, in one sentence."""
+    labels = isinstance(decision, Labels)
+    name = "labels" if isinstance(decision, Labels) else decision.name
+    if isinstance(decision, Measured) and decision.state == "unreadable":
+        return f"{name} cannot be read: {decision.warning}"
+    if decision.gain is None:
+        return f"{name}: {decision.state}, {decision.days} whole days so far"
+    what = "the loss is lower by" if labels else "better by"
+    interval = (
+        "not bounded yet"
+        if decision.low is None or decision.high is None
+        else f"95 % between {decision.low:.4g} and {decision.high:.4g}"
     )
+    return f"{name}: {decision.state}, {what} {decision.gain:.4g} a day ({interval}, {decision.days} days)"
 
 
 def _figure(guardrail: Guardrail, live: Answers, new: Answers) -> Figure:
@@ -252,31 +331,100 @@ def _share(count: int, n: int) -> Moments:
 
 
 def _labels(strategy: STEPWISE, live: Answers, new: Answers, since_us: int, as_of_us: int) -> Labels:
-    whole = (as_of_us - since_us) // DAY_US
-    gains = []
-    labelled = 0
-    for number in range(int(whole)):
-        losses = [_of_day(arm, since_us + number * DAY_US) for arm in (live, new)]
-        if min(part.size for part in losses) >= MIN_LABELLED:
-            gains.append(float(losses[0].mean() - losses[1].mean()))
-            labelled += sum(part.size for part in losses)
-    least = 2 if isinstance(strategy, Canary) else strategy.min_days
-    if len(gains) < 2:
-        return Labels(len(gains), labelled, None, None, None, "too early")
-    values = np.array(gains)
-    low, high = asymptotic_sequence(values, alpha=ALPHA, tuned_for=TUNED_FOR_DAYS)
+    arms = [(arm.at_us, arm.loss) for arm in (live, new)]
+    gains, labelled = _by_day(arms[0], arms[1], since_us, as_of_us)
+    mean, low, high = _interval(gains)
     state: Literal["better", "worse", "undecided", "too early"] = "undecided"
-    if len(gains) < least:
+    if len(gains) < _least_days(strategy):
         state = "too early"
-    elif low > 0:
+    elif low is not None and low > 0:
         state = "better"
-    elif high < 0:
+    elif high is not None and high < 0:
         state = "worse"
-    return Labels(len(gains), labelled, float(values.mean()), low, high, state)
+    return Labels(len(gains), labelled, mean, low, high, state)
 
 
-def _of_day(arm: Answers, start_us: int) -> NDArray[np.float64]:
-    """The known losses of the 24 hours from `start_us`."""
-    of_day = (arm.at_us >= start_us) & (arm.at_us < start_us + DAY_US) & np.isfinite(arm.loss)
-    found: NDArray[np.float64] = arm.loss[of_day]
-    return found
+def _measured(metric: Metric, valued: Valued, least: int, since_us: int, as_of_us: int) -> Measured:
+    arms = {"live": valued.live, "new": valued.new}
+    missing = {name: int(np.isnan(arm.value).sum()) for name, arm in arms.items()}
+    values = {name: arm.value for name, arm in arms.items()}
+    if metric.without_row is not None:
+        values = {name: np.where(np.isnan(one), metric.without_row, one) for name, one in values.items()}
+    sign = 1 if metric.better == "lower" else -1  # so that live minus new is what was gained
+    sided = [(arms[name].at_us, sign * values[name]) for name in ("live", "new")]
+    gains, _ = _by_day(sided[0], sided[1], since_us, as_of_us)
+    mean, low, high = _interval(gains)
+    borne = metric.margin or 0.0
+    state: Literal["better", "within", "worse", "undecided", "too early", "unreadable"] = "undecided"
+    if valued.problem:
+        state = "unreadable"
+    elif len(gains) < least:
+        state = "too early"
+    elif low is not None and low > 0:
+        state = "better"
+    elif low is not None and metric.margin is not None and low > -borne:
+        state = "within"
+    elif high is not None and high < -borne:
+        state = "worse"
+    known = {name: one[np.isfinite(one)] for name, one in values.items()}
+    return Measured(
+        name=metric.name,
+        better=metric.better,
+        margin=metric.margin,
+        requests={name: arm.value.size for name, arm in arms.items()},
+        missing=missing,
+        mixed=valued.mixed,
+        stray=valued.stray,
+        live=float(known["live"].mean()) if known["live"].size else None,
+        new=float(known["new"].mean()) if known["new"].size else None,
+        days=len(gains),
+        gain=mean,
+        low=low,
+        high=high,
+        state=state,
+        warning=valued.problem or _missing_words(metric, missing, arms),
+    )
+
+
+def _missing_words(metric: Metric, missing: dict[str, int], arms: dict[str, Values]) -> str:
+    """That the arms miss unlike shares of their values, where those are left out; else nothing."""
+    sizes = {name: arm.value.size for name, arm in arms.items()}
+    if metric.without_row is not None or min(sizes.values()) < 2:
+        return ""
+    shares = [_share(missing[name], sizes[name]) for name in ("live", "new")]
+    apart = difference_sequence(shares[0], shares[1], alpha=ALPHA, tuned_for=TUNED_FOR)
+    if apart.low <= 0 <= apart.high:
+        return ""
+    return (
+        f"{shares[1].mean:.2%} of the new release's requests have no {metric.name}, {shares[0].mean:.2%} of the live "
+        "one's: what is left out is not alike, so the comparison may mislead"
+    )
+
+
+def _by_day(
+    live: tuple[NDArray[np.int64], NDArray[np.float64]],
+    new: tuple[NDArray[np.int64], NDArray[np.float64]],
+    since_us: int,
+    as_of_us: int,
+) -> tuple[NDArray[np.float64], int]:
+    """Live minus new, of the means of each day (24 hours from `since_us`) that is over and has values enough in both;
+    and how many values that were. live, new: instants and values, NaN where none is known."""
+    whole = max(int((as_of_us - since_us) // DAY_US), 0)
+    sums, counts = np.zeros((2, whole)), np.zeros((2, whole), dtype=np.int64)
+    for arm, (at_us, values) in enumerate((live, new)):
+        day = (at_us - since_us) // DAY_US
+        counted = (day >= 0) & (day < whole) & np.isfinite(values)
+        counts[arm] = np.bincount(day[counted], minlength=whole)
+        sums[arm] = np.bincount(day[counted], weights=values[counted], minlength=whole)
+    enough = (counts >= MIN_LABELLED).all(axis=0)
+    means = sums[:, enough] / counts[:, enough]
+    gains: NDArray[np.float64] = means[0] - means[1]
+    return gains, int(counts[:, enough].sum())
+
+
+def _interval(gains: NDArray[np.float64]) -> tuple[float | None, float | None, float | None]:
+    """The mean over days and its confidence sequence; None for what is not known yet."""
+    if gains.size < 2:
+        return None, None, None
+    low, high = t_sequence(gains, alpha=ALPHA) or (None, None)
+    return float(gains.mean()), low, high

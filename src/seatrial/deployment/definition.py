@@ -11,6 +11,7 @@ from seatrial.core.declared import declare
 from seatrial.core.errors import UsageError
 from seatrial.core.objective import Objective
 from seatrial.core.windows import duration_us
+from seatrial.data.sources import Source
 from seatrial.stores.routes import MOST_CACHED, Default, OnStoreFailure
 
 Harm = Literal["errors", "slow", "mean_score", "degraded"]
@@ -74,6 +75,49 @@ class Guardrail:
             )
 
 
+@dataclass(frozen=True)
+class Metric:
+    """A number of each request by which releases are compared, from where the business keeps it.
+
+    name: of the number, and of its column. source: its rows, such as a `QuerySource` or a `PostgresSource(sql=...)`.
+        Each says whose it is: by prediction_id, by request_id or by all columns of the model's key; one row a request.
+        Rows that were not known yet (`known_at` or `event_timestamp` of the source) do not count.
+    better: "higher" or "lower".
+    margin: how much worse, a request, is still borne; a canary then moves on when that is shown. None: it moves on
+        unless the new release is shown to be worse.
+    without_row: what a request without a row counts as, for example 0 where one that was not followed by an order
+        brought no revenue; None: it is left out.
+    """
+
+    name: str
+    source: Source = field(repr=False)
+    better: Literal["higher", "lower"] = "higher"
+    margin: float | None = None
+    without_row: float | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not self.name.strip() or self.name == "labels":
+            raise BadDeployment(f"a metric is named {self.name!r}.", expected="The name of its column is expected.")
+        if not isinstance(self.source, Source):
+            raise BadDeployment(
+                f"metric '{self.name}' is to be read from {type(self.source).__name__}.",
+                expected="A source is expected, such as "
+                f'QuerySource("SELECT request_id, {self.name} FROM orders", {{"orders": orders}}, name="{self.name}").',
+            )
+        if self.better not in ("higher", "lower"):
+            raise BadDeployment(
+                f"of metric '{self.name}' {self.better!r} is better.", expected='"higher" or "lower" is expected.'
+            )
+        for what, least in (("margin", 0.0), ("without_row", -float("inf"))):
+            value = getattr(self, what)
+            number = isinstance(value, int | float) and not isinstance(value, bool)
+            if value is not None and not (number and least <= value < float("inf") and value > -float("inf")):
+                raise BadDeployment(
+                    f"{what} of metric '{self.name}' is {value!r}.",
+                    expected="A number" + (" of 0 or more" if what == "margin" else "") + " or None is expected.",
+                )
+
+
 GUARDRAILS = (Guardrail.errors(), Guardrail.slow(), Guardrail.mean_score(), Guardrail.degraded())
 
 
@@ -91,15 +135,15 @@ class Canary:
     steps: percent of the traffic, rising, the last is 100. hold: the shortest time at each step; whole days, because an
     hour is not like another. guardrails: what must not become worse, judged at every look; one that is crossed takes
     the traffic back. min_rows: answers that the new release must have given at a step before the next.
-    decide: "labels" moves on only while the new release is not worse by the labels that came, with days as the unit;
-    None does not wait for labels.
+    decide: by what else, with days as the unit and after a week of them: "labels" moves on unless the new release is
+    worse by the labels that came, a `Metric` by a number of each request, such as revenue. None waits for neither.
     """
 
     steps: Sequence[float] = (5, 25, 100)
     hold: str = "1d"
     guardrails: Sequence[Guardrail] = GUARDRAILS
     min_rows: int = 1000
-    decide: Literal["labels"] | None = None
+    decide: Literal["labels"] | Metric | None = None
 
     kind: ClassVar[Literal["canary"]] = "canary"
 
@@ -115,8 +159,8 @@ class Canary:
         if self.steps[0] < 0.01:
             raise BadDeployment(f"a canary begins with {self.steps[0]} %.", expected="The smallest share is 0.01 %.")
         _check_days("hold", self.hold)
-        if self.decide not in ("labels", None):
-            raise BadDeployment(f"a canary decides by {self.decide!r}.", expected='"labels" or None is expected.')
+        if self.decide is not None:
+            _check_decides(self.kind, self.decide)
 
     @property
     def hold_us(self) -> int:
@@ -125,11 +169,12 @@ class Canary:
 
 @dataclass(frozen=True)
 class ABTest:
-    """Two releases side by side for a stated time; their labels decide, with days as the unit.
+    """Two releases side by side for a stated time; their labels, or a metric, decide, with days as the unit.
 
     share: percent of the traffic that the new release gets. judge_for: the time after which the experiment is over,
     whole days; one that is undecided then ends with the release that was live before. min_days: days without which
-    nothing is decided. guardrails, min_rows: as of `Canary`.
+    nothing is decided. decide: "labels", or a `Metric` of each request, such as revenue. guardrails, min_rows: as of
+    `Canary`.
     """
 
     share: float = 50
@@ -137,6 +182,7 @@ class ABTest:
     min_days: int = 7
     guardrails: Sequence[Guardrail] = GUARDRAILS
     min_rows: int = 1000
+    decide: Literal["labels"] | Metric = "labels"
 
     kind: ClassVar[Literal["ab_test"]] = "ab_test"
 
@@ -146,6 +192,12 @@ class ABTest:
         if isinstance(self.share, bool) or not isinstance(self.share, int | float) or not 0.01 <= self.share <= 99.99:
             raise BadDeployment(
                 f"the share of an A/B test is {self.share!r}.", expected="A percent from 0.01 to 99.99 is expected."
+            )
+        _check_decides(self.kind, self.decide)
+        if isinstance(self.decide, Metric) and self.decide.margin is not None:
+            raise BadDeployment(
+                f"metric '{self.decide.name}' of an A/B test has a margin.",
+                expected="An A/B test asks which release is better; a margin belongs to a canary.",
             )
         _check_experiment(self.judge_for, self.min_days)
 
@@ -174,11 +226,19 @@ class Shadow:
     min_days: int = 7
     guardrails: Sequence[Guardrail] = GUARDRAILS
     min_rows: int = 1000
+    decide: Literal["labels"] = "labels"
 
     kind: ClassVar[Literal["shadow"]] = "shadow"
     steps: ClassVar[tuple[float, ...]] = (0,)
 
     def __post_init__(self) -> None:
+        if isinstance(self.decide, Metric):
+            raise BadDeployment(
+                f"a shadow is to be judged by '{self.decide.name}', which nothing that it says can move.",
+                expected="Nobody sees what a shadow scores, so it earns and costs nothing: its labels decide. "
+                f"ABTest(decide=Metric({self.decide.name!r}, ...)) gives the new release answers to be judged by.",
+            )
+        _check_decides(self.kind, self.decide)
         _freeze(self, "guardrails")
         _check_common(self.kind, self.guardrails, self.min_rows)
         _check_experiment(self.judge_for, self.min_days)
@@ -298,6 +358,13 @@ def _check_common(kind: str, guardrails: Sequence[Guardrail], min_rows: int) -> 
         raise BadDeployment(
             f"min_rows of a {kind} is {min_rows!r}.",
             expected="At least 100 answers are expected: the intervals hold for many of them.",
+        )
+
+
+def _check_decides(kind: str, decide: object) -> None:
+    if decide != "labels" and not isinstance(decide, Metric):
+        raise BadDeployment(
+            f"a {kind} decides by {decide!r}.", expected='"labels" or a Metric is expected, for a canary also None.'
         )
 
 

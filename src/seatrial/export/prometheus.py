@@ -173,6 +173,15 @@ def _service() -> Iterator[dict[str, Any]]:
         "{{ $value }} records of {{ $labels.instance }}, more than an hour's, would be lost with its disk.",
     )
     yield _alert(
+        "SeatrialUnlogged",
+        "sum by (job, instance, model_name) (increase(seatrial_unlogged_predictions_total[5m])) > 0",
+        "0m",
+        "page",
+        "Answers leave without a row in the prediction log",
+        "{{ $value | humanize }} rows of {{ $labels.model_name }} at {{ $labels.instance }} in 5 minutes: the log's "
+        "disk is full or failing, and the policy is to serve all the same.",
+    )
+    yield _alert(
         "SeatrialWorkerRestarts",
         "sum by (job, instance) (increase(seatrial_worker_restarts_total[15m])) > 3",
         "0m",

@@ -27,6 +27,7 @@ import numpy as np
 from seatrial.core.errors import Conflict, Failed, SeatrialError, Unavailable, UsageError, listed
 from seatrial.core.identity import canonical_json, digest
 from seatrial.serving.batch_rows import Answers, Needs, Places, RowScorer
+from seatrial.stores.prediction_log import LogUnwritable
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -39,6 +40,7 @@ FEW_ROWS = 20_000
 """Fewer rows than this are scored in this process: starting others takes longer."""
 TASKS_PER_WORKER = 4
 SUFFIX = ".parquet"
+KEPT = "Nothing was written to the output; parts that are scored are kept."
 PLACE = ("file", "row")
 """The columns that say where a row that was set aside came from."""
 
@@ -326,7 +328,7 @@ class PartScorer:
                     yield self._score(part, needs, read.table(part.rows, columns))
         except (pa.ArrowException, OSError) as error:
             if isinstance(error, OSError) and str(self._stage.folder) in str(error):
-                raise _stage_unwritable(self._stage.folder, error) from None
+                raise stage_unwritable(self._stage.folder, error) from None
             raise _unreadable(Path(task.path), " ".join(str(error).split())[:200]) from None
 
     def _score(self, part: Part, needs: Needs, rows: pa.Table) -> Done:
@@ -340,6 +342,9 @@ class PartScorer:
             if instants.null_count:
                 unfit = instants.is_null()
                 rows = rows.filter(pc.invert(unfit))
+            # nanoseconds are cut toward the past; a time without a zone is in UTC
+            instants = rows[needs.instant].cast(pa.timestamp("us", tz="UTC"), safe=False)
+            rows = rows.set_column(rows.column_names.index(needs.instant), needs.instant, instants)
             rows = self._enrich(rows, needs)
         answers = self._scorer.answer(rows)
         codes, reasons = answers.bad.codes, answers.bad.reasons
@@ -374,7 +379,7 @@ class PartScorer:
             hidden.write_bytes(msgspec.json.encode(told))
             hidden.rename(self._stage.told(part.id))
         except OSError as error:
-            raise _stage_unwritable(self._stage.folder, error) from None
+            raise stage_unwritable(self._stage.folder, error) from None
         return told
 
 
@@ -423,10 +428,11 @@ def _write(path: Path, table: pa.Table) -> None:
     hidden.rename(path)
 
 
-def _stage_unwritable(folder: Path, error: OSError) -> BatchStageUnwritable:
+def stage_unwritable(folder: Path, error: OSError) -> BatchStageUnwritable:
+    """The error for a stage that takes no file."""
     return BatchStageUnwritable(
         f"the folder {folder} takes no file: {error.strerror or error}.",
-        state="Nothing was written to the output; parts that are scored are kept.",
+        state=KEPT,
         next="Make room, or mend its rights, and run the same command again: it goes on where it was.",
     )
 
@@ -484,12 +490,22 @@ def work(make: Callable[[Orders], PartScorer]) -> None:
         told = {"kind": type(error).__name__, "code": error.code, "found": error.found, "expected": error.expected}
         told |= {"state": error.state, "next": error.next}
         answers.write(msgspec.json.encode(Said(error=told)) + b"\n")
+    except Exception as error:  # its words may hold what is in the rows
+        told = {"kind": type(error).__name__, "code": PartFailed.code, "expected": "", "next": ""}
+        told |= {"found": f"a part could not be scored: {type(error).__name__}.", "state": KEPT}
+        answers.write(msgspec.json.encode(Said(error=told)) + b"\n")
 
 
 class PartFailed(Failed):
     """A part could not be scored; the reason is that of the process that tried."""
 
     code = "batch.part_failed"
+
+
+_KNOWN: dict[str, type[SeatrialError]] = {
+    one.code: one for one in (BatchStageUnwritable, BatchInputUnreadable, LogUnwritable)
+}
+"""What keeps its own kind, and so its exit code, on the way from a worker."""
 
 
 class Workers:
@@ -507,6 +523,7 @@ class Workers:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 env=environment,
+                start_new_session=True,  # Ctrl-C is for the process that asked
             )
             self._processes.append(process)
             threading.Thread(target=self._listen, args=(place, process), daemon=True).start()
@@ -530,12 +547,12 @@ class Workers:
                 raise BatchWorkerDied(
                     f"a process that scored parts of this batch ended with {process.wait()}.",
                     expected="It may have been killed, for memory for example.",
-                    state="Nothing was written to the output; parts that are scored are kept.",
+                    state=KEPT,
                     next="Run the same command again: it goes on where it was. Fewer --workers need less memory.",
                 )
             if said.error is not None:
                 error = said.error
-                raise PartFailed(
+                raise _KNOWN.get(error["code"], PartFailed)(
                     error["found"],
                     expected=error["expected"],
                     state=error["state"],
@@ -586,7 +603,7 @@ def refused(told: Mapping[str, int], rows: int) -> BatchRowsRefused:
         f"{sum(told.values()):,} of the {rows:,} rows that were looked at have no answer: "
         f"{listed([f'{reason} ({count:,})' for reason, count in most])}.",
         expected="Every row is expected to be one that the service would answer.",
-        state="Nothing was written to the output; parts that are scored are kept.",
+        state=KEPT,
         next="Correct them, or name a file for such rows with --set-aside FILE, and run the command again.",
         reasons=dict(told),
     )
@@ -602,6 +619,10 @@ def journal(stage: Stage) -> dict[str, Any]:
 
 
 def write_journal(stage: Stage, known: Mapping[str, Any]) -> None:
+    """Keep what is known of the batch. Raises BatchStageUnwritable."""
     hidden = stage.folder / ".journal.json"
-    hidden.write_bytes(canonical_json({"format": FORMAT, **known}))
-    hidden.rename(stage.folder / "journal.json")
+    try:
+        hidden.write_bytes(canonical_json({"format": FORMAT, **known}))
+        hidden.rename(stage.folder / "journal.json")
+    except OSError as error:
+        raise stage_unwritable(stage.folder, error) from None

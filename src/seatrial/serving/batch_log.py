@@ -103,7 +103,7 @@ class PartLog:
         fields = zip(*(_column(rows, name) for name in signature.request_names), strict=True)
         at_us = [about["at_us"]] * number
         if needs.instant:
-            at_us = rows[needs.instant].cast(pa.timestamp("us", tz="UTC")).cast(pa.int64()).to_pylist()
+            at_us = rows[needs.instant].cast(pa.timestamp("us", tz="UTC"), safe=False).cast(pa.int64()).to_pylist()
         keyed = about["key"] and all(name in rows.column_names for name in about["key"])
         request_ids = (
             key_texts(self._without_persons(rows), about["key"])
@@ -156,7 +156,7 @@ def _column(rows: pa.Table, name: str) -> list[Any]:
         return [None] * len(rows)
     column = rows[name]
     if pa.types.is_timestamp(column.type):
-        column = column.cast(pa.timestamp("us")).cast(pa.int64())
+        column = column.cast(pa.timestamp("us"), safe=False).cast(pa.int64())
     return [None if value != value else value for value in column.to_pylist()]
 
 

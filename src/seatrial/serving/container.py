@@ -57,7 +57,7 @@ class Platform:
 
 
 def platform(environment: Mapping[str, str]) -> Platform | None:
-    """The platform whose variables or folder are there; None: this is no container of one. Raises BadPlatform."""
+    """The platform whose variables or model are there; None: this is no container of one. Raises BadPlatform."""
     if environment.get("AIP_HTTP_PORT"):
         return Platform(
             "Vertex AI",
@@ -66,10 +66,10 @@ def platform(environment: Mapping[str, str]) -> Platform | None:
             _route(environment, "AIP_PREDICT_ROUTE"),
         )
     folder = Path(environment.get("SM_MODEL_DIR") or SAGEMAKER_MODEL)
-    if environment.get("SAGEMAKER_BIND_TO_PORT") or folder.is_dir():
-        port = _port(environment, "SAGEMAKER_BIND_TO_PORT", SAGEMAKER_PORT)
-        return Platform("SageMaker", port, bundle=_bundle(folder))
-    return None
+    bundle = _bundle(folder)
+    if environment.get("SAGEMAKER_BIND_TO_PORT") or bundle is not None:
+        return Platform("SageMaker", _port(environment, "SAGEMAKER_BIND_TO_PORT", SAGEMAKER_PORT), bundle=bundle)
+    return None  # the folder alone is in every training job, too; an image with its own release has its own port
 
 
 def read(body: bytes, fields: Sequence[Field]) -> tuple[bytes, Callable[[Answer], Answer]]:

@@ -26,6 +26,7 @@ import uvicorn
 
 from seatrial.core.clock import monotonic
 from seatrial.serving import service as serving
+from seatrial.serving.accepting import Acceptor
 from seatrial.serving.http import Front
 
 HANDSHAKE_SECONDS = 0.15
@@ -69,20 +70,38 @@ class DrainingServer(uvicorn.Server):
         self._front = front
         self._service = front.service
         self._place = front.service.place
+        self._acceptors: list[Acceptor] = []
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         self._service.draining = True  # nothing else here: it may interrupt anything
         super().handle_exit(sig, frame)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
+        if self._place is None:
+            await super().startup(sockets)
+        else:
+            _ = self._front.others  # made now: it would keep the loop for long when it is first asked for
+            await super().startup([])
+            loop = asyncio.get_running_loop()
+            connections = self.server_state.connections
+            self._acceptors = [
+                Acceptor(one, self._place, self._protocol, lambda: len(connections)) for one in sockets or []
+            ]
+            for acceptor in self._acceptors:
+                acceptor.start()
+            if self._place.life is not None:
+                loop.add_reader(self._place.life, self._alone)
         self._service.accepting()
-        if self._place is not None and self._place.life is not None:
-            asyncio.get_running_loop().add_reader(self._place.life, self._alone)
+
+    def _protocol(self) -> asyncio.Protocol:
+        """The protocol of a new connection, as uvicorn makes it."""
+        made: asyncio.Protocol = self.config.http_protocol_class(
+            config=self.config, server_state=self.server_state, app_state=self.lifespan.state
+        )  # type: ignore[call-arg]
+        return made
 
     async def on_tick(self, counter: int) -> bool:
-        if self._place is not None:
-            self._place.beat()
+        self._beat()
         return await super().on_tick(counter)
 
     def _alone(self) -> None:
@@ -104,9 +123,11 @@ class DrainingServer(uvicorn.Server):
         await self._accept_the_rest(sockets or [], began)
         for server in self.servers:
             server.close()
+        for acceptor in self._acceptors:
+            acceptor.stop()
         for listening in sockets or []:
             listening.close()
-        while (self.server_state.connections or self.server_state.tasks) and not self.force_exit:
+        while self._busy() and not self.force_exit:
             self._beat()
             now = monotonic()
             if now >= end:
@@ -121,6 +142,10 @@ class DrainingServer(uvicorn.Server):
         for task in self.server_state.tasks:
             task.cancel()
         await self.lifespan.shutdown()
+
+    def _busy(self) -> bool:
+        coming = not all(one.idle for one in self._acceptors)
+        return bool(coming or self.server_state.connections or self.server_state.tasks)
 
     async def _accept_the_rest(self, sockets: list[socket.socket], began: float) -> None:
         """Accept the connections that wait, until there are none."""
@@ -137,4 +162,4 @@ class DrainingServer(uvicorn.Server):
 
     def _beat(self) -> None:
         if self._place is not None:
-            self._place.beat()
+            self._place.beat(len(self.server_state.connections))

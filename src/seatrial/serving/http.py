@@ -19,7 +19,6 @@ import msgspec
 import seatrial
 from seatrial.core.errors import SeatrialError, Unavailable, UsageError, listed
 from seatrial.core.types import Field
-from seatrial.serving import pages
 from seatrial.serving.doors import door, through
 from seatrial.serving.metrics import CONTENT_TYPE
 from seatrial.serving.predictor import Answer, Draft, Predictor, ServerFailed, finish, problem, shadow
@@ -32,10 +31,12 @@ if TYPE_CHECKING:
     from seatrial.serving.open_inference import Door
     from seatrial.serving.protocol import Turn
     from seatrial.serving.service import Service
+    from seatrial.serving.traces import Traces
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+Headers = Iterable[tuple[bytes, bytes]]
 
 Read = Callable[[bytes, Sequence[Field]], tuple[bytes, Callable[[Answer], Answer]]]
 """The body of a request in another form and a deployment's fields -> the same in our own form, and how a prediction is
@@ -135,6 +136,7 @@ class Front:
         self._waiting = Waiting(service.online)
         self._door: Door | None = None
         self._turn: Turn | None = None
+        self.traces: Traces | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
@@ -178,13 +180,15 @@ class Front:
             self._door = Door(self)
         return self._door
 
-    def draft(self, name: str | None, body: bytes, caller: str) -> Draft:
+    def draft(self, name: str | None, body: bytes, caller: str, headers: Headers = ()) -> Draft:
         """The answer of a deployment, not logged yet. name: None for the only deployment. Never raises."""
         try:
             predictor = self.service.predictor(name)
         except SeatrialError as error:
             self.service.metrics.failed("", error.code, status=error.http_status)
             return Draft(problem(error))
+        if self.traces is not None:
+            return self.traces.draft(predictor, body, caller, headers)
         return predictor.draft(body, caller)
 
     def turn(self, loop: asyncio.AbstractEventLoop) -> Turn:
@@ -203,7 +207,7 @@ class Front:
             await _send(send, problem(error), close=True)
             return
         if body is not None:  # None: the caller went away
-            draft = await self._draft(name, body, caller)
+            draft = await self._draft(name, body, caller, scope["headers"])
             await _send(send, finish(self.service.log, [draft])[0])
             shadow([draft])
 
@@ -222,7 +226,8 @@ class Front:
         if scope["path"] == platform.predict and scope["method"] != "GET":
             await self._translated(scope, receive, send, None, container.read, lambda answer: answer)
         elif scope["method"] != "GET":
-            await _send(send, problem(MethodNotAllowed("this path does not take this method.", state="")), close=True)
+            found = problem(MethodNotAllowed("this path does not take this method.", state=""))
+            await _send(send, found, close=True, allow=b"GET")
         elif scope["path"] == platform.health:
             await _send(send, Answer(200 if self.service.state()["ready"] else 503, b"{}"))
         else:
@@ -251,7 +256,7 @@ class Front:
             self.service.metrics.failed("", told.code, status=told.http_status)
             await _send(send, refused(problem(told)), kind=kind, close=body is None)
             return
-        draft = await self._draft(name, asked, caller)
+        draft = await self._draft(name, asked, caller, scope["headers"])
         answer = finish(self.service.log, [draft])[0]
         await _send(send, answered(answer) if answer.status == 200 else refused(answer), kind=kind)
         shadow([draft])
@@ -268,15 +273,16 @@ class Front:
         except TimeoutError:
             raise body_too_slow(self.slow_seconds) from None
 
-    async def _draft(self, name: str | None, body: bytes, caller: str) -> Draft:
+    async def _draft(self, name: str | None, body: bytes, caller: str, headers: Headers = ()) -> Draft:
         """`draft`, off the event loop where it has to wait."""
         if name in self.service.elsewhere:
-            return await self.draft_by(self.service.predictor(name), body, caller)
-        return self.draft(name, body, caller)
+            return await self.draft_by(self.service.predictor(name), body, caller, headers)
+        return self.draft(name, body, caller, headers)
 
-    async def draft_by(self, predictor: Predictor, body: bytes, caller: str) -> Draft:
+    async def draft_by(self, predictor: Predictor, body: bytes, caller: str, headers: Headers = ()) -> Draft:
         """An answer of a predictor, made off the event loop where it has to be waited for. Never raises."""
-        return await self._waiting.draft(predictor, body, caller)
+        watched = predictor if self.traces is None else self.traces.watched(predictor, headers)
+        return await self._waiting.draft(predictor, body, caller, watched)
 
     async def _body(self, receive: Receive) -> bytes | None:
         """The whole body; None when the caller went away. Raises BodyTooLarge."""
@@ -372,13 +378,17 @@ def body_too_slow(seconds: float) -> BodyTooSlow:
     )
 
 
-async def _send(send: Send, answer: Answer, *, kind: bytes = PROBLEM, close: bool = False) -> None:
-    """kind: the media type of what is no prediction."""
+async def _send(
+    send: Send, answer: Answer, *, kind: bytes = PROBLEM, close: bool = False, allow: bytes = b"POST"
+) -> None:
+    """kind: the media type of what is no prediction. allow: the methods of a path that was asked with another."""
     body = answer.body
     headers = [
         (b"content-type", JSON if answer.status == 200 else kind),
         (b"content-length", str(len(body)).encode()),
     ]
+    if answer.status == 405:
+        headers.append((b"allow", allow))
     if answer.retry_after:
         headers.append((b"retry-after", b"%d" % answer.retry_after))
     if close:
@@ -393,6 +403,8 @@ def application(service: Service) -> FastAPI:
     from fastapi.exceptions import RequestValidationError
     from fastapi.responses import HTMLResponse
     from starlette.exceptions import HTTPException
+
+    from seatrial.serving import pages
 
     app = FastAPI(title="seatrial", docs_url=None, redoc_url=None, openapi_url=None)
 

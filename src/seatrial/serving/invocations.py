@@ -161,7 +161,7 @@ def _asks_for_probabilities(params: Any) -> bool:
     if params is None or params == {}:
         return False
     method = params.get("predict_method") if isinstance(params, dict) else None
-    if method not in PARAMS or len(params) > 1:
+    if not isinstance(method, str) or method not in PARAMS or len(params) > 1:
         raise _bad('params are not known; there is {"predict_method": "predict_proba"}.')
     return bool(method == "predict_proba")
 

@@ -24,6 +24,7 @@ from prometheus_client.registry import Collector
 
 import seatrial
 from seatrial.core.objective import LATENCY_BOUNDS
+from seatrial.serving.server_log import Refusals
 from seatrial.serving.slots import Found, Slot, read_slots
 from seatrial.stores.prediction_log import PredictionLog
 
@@ -184,6 +185,7 @@ DISTRUSTED = Family(
     ("deployment",),
     merge="max",
 )
+TRACES = Family("seatrial_traces", "Traced requests by what became of their spans.", ("outcome",))
 LOG_BYTES = Family("seatrial_log_bytes", "Bytes appended to the prediction log.", ())
 OVER = Family(
     "seatrial_series_over_limit",
@@ -203,6 +205,7 @@ COUNTERS = (
     CHILDREN,
     UNLOGGED,
     REFUSED,
+    TRACES,
     LOG_BYTES,
     OVER,
 )
@@ -260,12 +263,14 @@ class Metrics:
     folder: where the workers of one server keep their numbers while it runs, best in memory (tmpfs); None: this process
         serves alone.
     slot: of this worker among them, from 0; one that takes a dead one's place has its slot.
-    registry: what `render` shows; further collectors may be registered.
+    registry: what `render` shows; further collectors may be registered. refusals: what writes of requests
+    without a prediction to the server's log; None: nothing does.
     Raises SlotTaken and SlotUnwritable with a folder.
     """
 
     def __init__(self, folder: Path | None = None, slot: int = 0) -> None:
         self.registry = CollectorRegistry()
+        self.refusals: Refusals | None = None
         self.folder = folder
         self.slot = slot
         self._file = None if folder is None else Slot(folder, slot)
@@ -313,11 +318,16 @@ class Metrics:
         """The latencies of one of STAGES."""
         return self._latency(STAGE, model, stage)
 
-    def failed(self, model: str, code: str, *, deployment: str = "", status: int = 0) -> None:
-        """Count a prediction request that got no prediction. status: of HTTP; deployment: empty when none was found."""
+    def failed(self, model: str, code: str, *, deployment: str = "", status: int = 0, **told: str) -> None:
+        """Count a prediction request that got no prediction, and write it to the server's log.
+
+        status: of HTTP; deployment: empty when none was found. told: what else the log says, see `Refusals`.
+        """
         self._count(ERRORS, model, code)
         if status:
             self._count(FAILED, deployment, status_class(status))
+            if self.refusals is not None:
+                self.refusals.tell(code, status, model=model, deployment=deployment, **told)
 
     def asked(self, door: str, status: int) -> None:
         """Count an answer that left by one of the doors."""
@@ -343,6 +353,10 @@ class Metrics:
 
     def child_died(self, model: str) -> None:
         self._count(CHILDREN, model)
+
+    def traced(self, outcome: str, traces: int = 1) -> None:
+        """Count traces that were "sent" or "dropped"."""
+        self._count(TRACES, outcome, by=traces)
 
     def unlogged(self, model: str, version: str, rows: int) -> None:
         self._count(UNLOGGED, model, version, by=rows)
@@ -391,6 +405,8 @@ class Metrics:
 
     def close(self) -> None:
         """Write what changed, and give the slot up. Counting goes on in memory."""
+        if self.refusals is not None:
+            self.refusals.close()
         self.ready.set(0)
         self._measure()
         self.flush()

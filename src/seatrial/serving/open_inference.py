@@ -38,8 +38,10 @@ from seatrial.stores.routes import SHADOW_ARM
 if TYPE_CHECKING:
     from seatrial.serving.http import Front, Receive, Scope, Send
 
-WIDE = "input-0"
-"""The one tensor [n, k] of a deployment whose fields are all numbers: what MLServer's and KServe's clients call it."""
+WIDES = ("input-0", "input-1")
+"""How the one tensor [n, k] of a deployment whose fields are all numbers may be called: as in KServe's documents, and
+as MLServer's codec for matrices calls it."""
+WIDE = WIDES[0]
 ASKED_ARM = "asked"
 """The arm of rows whose caller asked for a version: they say nothing of how a deployment splits its traffic."""
 EXTENSIONS = ("binary_tensor_data", "model_repository_index")
@@ -202,7 +204,7 @@ class Door:
         predictor = self._predictor(scope)
         asked = read(body, header(scope, b"inference-header-content-length"), predictor)
         caller = header(scope, b"x-seatrial-caller").decode("latin-1")
-        draft = await self._front.draft_by(predictor, asked.body, caller)
+        draft = await self._front.draft_by(predictor, asked.body, caller, scope["headers"])
         answer = finish(self._service.log, [draft])[0]
         shadow([draft])
         return answered(_named(scope)[0], answer, asked, predictor)
@@ -246,11 +248,11 @@ def metadata(name: str, predictor: Predictor, known: Mapping[str, Any]) -> dict[
     found: dict[str, Any] = {
         "name": name,
         "versions": list(known),
-        "platform": "onnx_onnxv1",
+        "platform": "seatrial_process" if predictor.elsewhere else "onnx_onnxv1",
         "inputs": [
             {
                 "name": field.name,
-                "datatype": _DATATYPES.get(field.dtype, "BYTES"),
+                "datatype": datatype_of(field),
                 "shape": [-1],
                 "parameters": {"dtype": field.dtype, "nullable": field.nullable, "optional": field.optional},
             }
@@ -287,9 +289,19 @@ def classes(predictor: Predictor) -> list[str | int]:
     return list(dict.fromkeys(name for signature in answering for name in signature.classes))
 
 
+def datatype_of(field: Field) -> str:
+    """The datatype of a field's tensor."""
+    return _DATATYPES.get(field.dtype, "BYTES")
+
+
+def taken(field: Field | None) -> tuple[str, ...]:
+    """The datatypes in which a field's tensor may come; of None those of the wide one."""
+    return (*_FLOATS, *_WHOLE) if field is None else _TAKEN.get(field.dtype, ("BYTES",))
+
+
 def is_wide(fields: Sequence[Field]) -> bool:
     """Whether rows may come as one tensor: every field is a number."""
-    return all(field.dtype in _DATATYPES for field in fields) and all(field.name != WIDE for field in fields)
+    return all(field.dtype in _DATATYPES for field in fields) and all(field.name not in WIDES for field in fields)
 
 
 def read(body: bytes, header_length: bytes, predictor: Predictor) -> Inference:
@@ -531,7 +543,7 @@ def _rows(tensors: Sequence[_Tensor], fields: Sequence[Field], most: int) -> lis
     by_name = {field.name: field for field in fields}
     if len({tensor.name for tensor in tensors}) != len(tensors):
         raise _bad("an input comes more than once.")
-    if [tensor.name for tensor in tensors] == [WIDE] and is_wide(fields):
+    if len(tensors) == 1 and tensors[0].name in WIDES and is_wide(fields):
         columns = _of_wide(tensors[0], fields)
     else:
         for number, tensor in enumerate(tensors):
@@ -553,11 +565,11 @@ def _rows(tensors: Sequence[_Tensor], fields: Sequence[Field], most: int) -> lis
 
 
 def _of_field(tensor: _Tensor, field: Field) -> list[Any]:
-    taken = _TAKEN.get(field.dtype, ("BYTES",))
-    if tensor.datatype not in taken:
+    kinds = taken(field)
+    if tensor.datatype not in kinds:
         raise _bad(
             f"input '{field.name}' is {tensor.datatype}.",
-            f"It is {_DATATYPES.get(field.dtype, 'BYTES')}" + (f"; {listed(taken)} are taken." if taken[1:] else "."),
+            f"It is {datatype_of(field)}" + (f"; {listed(kinds)} are taken." if kinds[1:] else "."),
         )
     if field.dtype == "int" and tensor.datatype in _FLOATS:
         return [_whole(value) for value in tensor.values]
@@ -568,8 +580,8 @@ def _of_wide(tensor: _Tensor, fields: Sequence[Field]) -> dict[str, list[Any]]:
     """The columns of a tensor [n, k], where a bool is 0 or 1."""
     if len(tensor.shape) != 2 or tensor.shape[1] != len(fields):
         raise _bad(f"input '{WIDE}' is not of shape [n, {len(fields)}].", f"Its columns are {listed(_names(fields))}.")
-    if tensor.datatype not in (*_FLOATS, *_WHOLE):
-        raise _bad(f"input '{WIDE}' is {tensor.datatype}.", f"It is FP32; {listed((*_FLOATS, *_WHOLE))} are taken.")
+    if tensor.datatype not in taken(None):
+        raise _bad(f"input '{WIDE}' is {tensor.datatype}.", f"It is FP32; {listed(taken(None))} are taken.")
     columns = {}
     for position, field in enumerate(fields):
         values = tensor.values[position :: len(fields)]

@@ -23,7 +23,7 @@ import msgspec
 
 from seatrial.core.errors import SeatrialError
 
-_BEAT = struct.Struct("<Q")
+_BEAT = struct.Struct("<QQ")  # beats, connections
 _FIRST = 64
 
 
@@ -44,7 +44,7 @@ class Said(msgspec.Struct, frozen=True):
 
 class Beats:
     """One page that all processes of a service share: a mark that it stops, one that it was complete once, and for each
-    slot a number that grows while its worker's event loop turns."""
+    slot a number that grows while its worker's event loop turns, and how many connections that has."""
 
     def __init__(self, folder: Path, workers: int) -> None:
         path = folder / "beats"
@@ -71,8 +71,12 @@ class Beats:
         """The beats of a slot's workers so far."""
         return int(_BEAT.unpack_from(self._page, _FIRST + _BEAT.size * slot)[0])
 
-    def beat(self, slot: int) -> None:
-        _BEAT.pack_into(self._page, _FIRST + _BEAT.size * slot, self.of(slot) + 1)
+    def connections(self, slot: int) -> int:
+        """The connections of a slot's worker."""
+        return int(_BEAT.unpack_from(self._page, _FIRST + _BEAT.size * slot)[1])
+
+    def set(self, slot: int, beats: int, connections: int) -> None:
+        _BEAT.pack_into(self._page, _FIRST + _BEAT.size * slot, beats, connections)
 
 
 class Place:
@@ -101,9 +105,17 @@ class Place:
         """Whether the whole service stops."""
         return self._beats.stopping
 
-    def beat(self) -> None:
-        """Say that the event loop turns."""
-        self._beats.beat(self.slot)
+    def beat(self, connections: int) -> None:
+        """Say that the event loop turns, and how many connections there are."""
+        self._beats.set(self.slot, self._beats.of(self.slot) + 1, connections)
+
+    def has_connections(self, connections: int) -> None:
+        """Say how many connections there are."""
+        self._beats.set(self.slot, self._beats.of(self.slot), connections)
+
+    def fewest_connections(self) -> int:
+        """The connections of the worker that has the fewest."""
+        return min(map(self._beats.connections, range(self.workers)))
 
     def say(self, reason: str, generations: Mapping[str, int]) -> None:
         """Let the others know; nothing is written when nothing changed."""
@@ -162,6 +174,6 @@ def read(folder: Path, slot: int) -> Said:
         return starting(slot)
 
 
-def starting(slot: int, pid: int = 0) -> Said:
+def starting(slot: int, reason: str = "It is being started.") -> Said:
     """What is said of a worker that cannot speak for itself yet."""
-    return Said(slot, pid, reason="It is being started.")
+    return Said(slot, 0, reason=reason)

@@ -296,6 +296,7 @@ class Predictor:
         if not self._unwatched:
             return self._watched().draft(body, caller, since=since, wait=wait)
         start = monotonic() if since is None else since
+        request: Request | None = None
         try:
             request = self.reader.read(body)
             arm = self._only
@@ -309,9 +310,9 @@ class Predictor:
                 raise
             return self._draft_again(error, body, caller, start)
         except _ScoringFailed as failed:
-            return Draft(self.refuse(_told(failed.error), failed.release))
+            return Draft(self.refuse(_told(failed.error), failed.release, request_id=_id(request)))
         except Exception as error:
-            return Draft(self.refuse(_told(error)))
+            return Draft(self.refuse(_told(error), request_id=_id(request)))
 
     def _watched(self) -> Predictor:
         """This predictor for one request, of which it takes the times."""
@@ -345,9 +346,17 @@ class Predictor:
             counted.rows += rows
         self._latency.took(now - draft.start)
 
-    def refuse(self, error: SeatrialError, release: str = "") -> Answer:
-        """The answer that reports `error`, counted. release: the one whose scoring failed."""
-        self._metrics.failed(self._model, error.code, deployment=self.deployment, status=error.http_status)
+    def refuse(self, error: SeatrialError, release: str = "", **ids: str) -> Answer:
+        """The answer that reports `error`, counted. release: the one whose scoring failed. ids: request_id and others
+        by which the server's log names the request."""
+        self._metrics.failed(
+            self._model,
+            error.code,
+            deployment=self.deployment,
+            status=error.http_status,
+            release=release,
+            **ids,
+        )
         if self._log is not None and error.http_status >= 500:
             self._log.failures.add(self.deployment, error.http_status, self._now_us(), release)
         return problem(error)
@@ -535,12 +544,28 @@ def finish(log: PredictionLog | None, drafts: Sequence[Draft]) -> list[Answer]:
             if not isinstance(error, SeatrialError):
                 _LOGGER.exception("answers could not be logged")
                 error = ServerFailed("the server failed at this request.")
-            return [draft.predictor.refuse(error) if draft.predictor else draft.answer for draft in drafts]
+            return [_not_logged(draft, error) for draft in drafts]
     now = monotonic()
     for draft in drafts:
         if draft.predictor is not None:
             draft.predictor.count(draft, now)
     return [draft.answer for draft in drafts]
+
+
+def _not_logged(draft: Draft, error: SeatrialError) -> Answer:
+    """The answer to a request whose rows the log does not take; one without rows leaves as it is."""
+    if draft.predictor is None:
+        return draft.answer
+    ids = (
+        {"request_id": draft.rows[0][1].request_id, "prediction_id": draft.rows[0][1].prediction_id}
+        if draft.rows
+        else {}
+    )
+    return draft.predictor.refuse(error, **ids)
+
+
+def _id(request: Request | None) -> str:
+    return (request.request_id or "") if request is not None else ""
 
 
 class _Arm:

@@ -259,7 +259,9 @@ class PredictionProtocol(HttpToolsProtocol):
                 super().on_message_complete()
             return
         self._forget_body()
-        draft = self._front.draft(self._name, parts[0] if len(parts) == 1 else b"".join(parts), self._caller)
+        draft = self._front.draft(
+            self._name, parts[0] if len(parts) == 1 else b"".join(parts), self._caller, self.headers
+        )
         self._ended = self._last or self.parser.get_http_version() == "1.0" or not self.parser.should_keep_alive()
         self._turn.add(self, draft, close=self._ended)
 

@@ -33,6 +33,7 @@ from seatrial.serving.metrics import Metrics
 from seatrial.serving.on_demand import OnDemand, Shelf, resting
 from seatrial.serving.predictor import Predictor, Release, Share, StoreDown
 from seatrial.serving.release import open_release
+from seatrial.serving.server_log import Refusals
 from seatrial.serving.stored import StoredPrediction
 from seatrial.serving.stored import read as read_stored
 from seatrial.serving.unshipped import Unshipped
@@ -250,6 +251,8 @@ class Service:
         while True:
             if not self._proved or self._changed():
                 await asyncio.to_thread(self.refresh)
+            if self.metrics.refusals is not None:
+                self.metrics.refusals.look()
             await asyncio.sleep(WATCH_SECONDS)
 
     def refresh(self) -> None:
@@ -627,11 +630,15 @@ def serve_on(listening: socket.socket, service: Service, front: Front | None = N
 
     from seatrial.serving.draining import DrainingServer
     from seatrial.serving.protocol import PredictionProtocol
+    from seatrial.serving.traces import TracedProtocol, from_environment
 
     front = front or Front(service, platform=platform(os.environ))
+    service.metrics.refusals = Refusals()
+    front.traces = from_environment(os.environ, service.metrics)
+    connection = PredictionProtocol if front.traces is None else TracedProtocol
     config = uvicorn.Config(
         front,
-        http=cast("type[asyncio.Protocol]", partial(PredictionProtocol, front)),
+        http=cast("type[asyncio.Protocol]", partial(connection, front)),
         ws="none",
         lifespan="on",
         log_config=None,
@@ -651,9 +658,12 @@ def serve_on(listening: socket.socket, service: Service, front: Front | None = N
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
+        if front.traces is not None:
+            front.traces.close()
     if server.cut_off:
         raise DrainTooLong(
-            f"{counted(server.cut_off, 'connection')} had not got an answer {DRAIN_SECONDS:g} s after the stop.",
+            f"{counted(server.cut_off, 'connection')} had no answer yet when the time was up, or when the stop was "
+            "asked for again.",
             state="They were cut off; what was answered is in the prediction log.",
         )
 

@@ -283,7 +283,7 @@ class FolderSink:
                     if day not in open_files:
                         path = folder / f"day={day}" / "part-00000.parquet"
                         path.parent.mkdir()
-                        open_files[day] = pq.ParquetWriter(path, schema, compression="zstd")
+                        open_files[day] = pq.ParquetWriter(path, schema, **_how(schema))
                     open_files[day].write_table(table.filter(pc.equal(days, day)))
                 written += table.num_rows
         finally:
@@ -316,13 +316,24 @@ def _write_file(path: Path, schema: pa.Schema, rows: Rows, batch: Batch | None) 
         schema = schema.with_metadata({**(schema.metadata or {}), NOTE: note})
     written = 0
     with path.open("wb") as file:
-        with pq.ParquetWriter(file, schema, compression="zstd", compression_level=1) as writer:
+        with pq.ParquetWriter(file, schema, **_how(schema)) as writer:
             for table in rows:
                 writer.write_table(table.cast(schema))
                 written += table.num_rows
         file.flush()
         os.fsync(file.fileno())
     return written
+
+
+def _how(schema: pa.Schema) -> dict[str, Any]:
+    """How files are written: dictionaries only where values repeat. To try them on numbers takes most of the time."""
+    import pyarrow as pa
+
+    numbers = {one.name for one in schema if pa.types.is_floating(one.type) or pa.types.is_integer(one.type)}
+    repeating = [name for name in schema.names if name not in numbers]
+    if "prediction" in schema.names and not pa.types.is_floating(schema.field("prediction").type):
+        repeating.append("prediction")
+    return {"compression": "zstd", "compression_level": 1, "use_dictionary": list(dict.fromkeys(repeating)) or False}
 
 
 def _note_of(path: Path) -> bytes:

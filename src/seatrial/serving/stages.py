@@ -63,9 +63,10 @@ class Watched(Predictor):
             if latency is None:
                 latency = self._latencies[stage] = self._metrics.of_stage(self._model, stage)
             latency.took(seconds)
-        if self._told is not None:
+        if self._told is None:
+            self._of._spare = self  # for another request
+        else:
             self._told(self, draft, now)
-        self._of._spare = self
 
     def seconds(self, draft: Draft, now: float) -> dict[str, float]:
         """How long each stage took, without those that there were not."""

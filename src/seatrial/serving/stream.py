@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import msgspec
@@ -216,7 +217,10 @@ def answer_stream(
             pause = min(2 * pause, LONGEST_PAUSE)
             if ours or not _kept(stream, entries):  # they are delivered again
                 entries, made, sent = [], None, False
-    return msgspec.structs.replace(so_far, waiting="")
+    lag = so_far.lag
+    with suppress(Unavailable):
+        lag = stream.lag()
+    return msgspec.structs.replace(so_far, lag=lag, waiting="")
 
 
 def _kept(stream: Stream, entries: Sequence[Entry]) -> bool:

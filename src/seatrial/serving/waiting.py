@@ -31,20 +31,24 @@ class Waiting:
         self._threads: ThreadPoolExecutor | None = None
         self._looking_up = 0
 
-    async def draft(self, predictor: Predictor, body: bytes, caller: str) -> Draft:
-        """`Predictor.draft`, where it need not wait, or can do so alone. Never raises."""
+    async def draft(self, predictor: Predictor, body: bytes, caller: str, watched: Predictor | None = None) -> Draft:
+        """`Predictor.draft`, where it need not wait, or can do so alone. Never raises.
+
+        watched: the same predictor, which takes the times of this request; it answers in its place.
+        """
+        answering = watched or predictor
         if predictor.elsewhere:
             queue = self._queues.get(predictor)
             if queue is None:
                 queue = self._queues[predictor] = Queue()
-            return await queue.draft(predictor, body, caller)
+            return await queue.draft(answering, body, caller)
         if resting(predictor):
             draft = await self._loading.draft(predictor, body, caller)
             if draft is not None:
                 return draft
         if self._store is not None and self._store.slow and predictor.looks_up:
-            return await self._look_up(self._store, predictor, body, caller)
-        return predictor.draft(body, caller)
+            return await self._look_up(self._store, answering, body, caller)
+        return answering.draft(body, caller)
 
     async def _look_up(self, store: WatchedStore, predictor: Predictor, body: bytes, caller: str) -> Draft:
         """A draft in a thread; of a store that lets it wait for too long, without the store."""

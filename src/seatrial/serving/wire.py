@@ -126,7 +126,10 @@ class Health(Told, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Readiness(Told, frozen=True, kw_only=True, omit_defaults=True):
-    """Whether every deployment is served, and if not, why; what is served; what was not taken, and why."""
+    """Whether every deployment is served, and if not, why; what is served; what was not taken, and why.
+
+    worker, workers: of several, which one answered, and what each says. memory: with a budget, what of it is taken.
+    """
 
     ready: bool
     reason: str
@@ -134,6 +137,9 @@ class Readiness(Told, frozen=True, kw_only=True, omit_defaults=True):
     live: bool = True
     refused: dict[str, str] = {}
     distrusted: dict[str, str] = {}
+    worker: int | None = None
+    workers: list[dict[str, Any]] = []
+    memory: dict[str, int] = {}
 
 
 class Stored(Told, frozen=True, kw_only=True, omit_defaults=True):

@@ -12,6 +12,7 @@ what waits on its connections would wait for ever. A worker whose supervisor is 
 from __future__ import annotations
 
 import gc
+import importlib
 import logging
 import os
 import shutil
@@ -73,7 +74,7 @@ class NoRuntimeFolder(Unavailable):
 @dataclass
 class _Slot:
     """A place for one worker. pause: seconds before the next start; at: when that is. seen, silent: the last beat that
-    was seen, and for how long there was no other."""
+    was seen, and for how long there was no other. told: how the last one ended, when that was said."""
 
     number: int
     pid: int = 0
@@ -83,7 +84,7 @@ class _Slot:
     at: float = 0.0
     seen: int = 0
     silent: float = 0.0
-    told: bool = False
+    told: str = ""
     killed: bool = False
 
 
@@ -187,8 +188,8 @@ class _Supervisor:
             raise self._failed
         if self._cut_off:
             raise DrainTooLong(
-                f"{counted(self._cut_off, 'worker')} had not answered everything {serving.DRAIN_SECONDS:g} s "
-                "after the stop.",
+                f"{counted(self._cut_off, 'worker')} had not answered everything when the time was up, or when the "
+                "stop was asked for again.",
                 state="The connections were cut off; what was answered is in the prediction log.",
             )
 
@@ -199,6 +200,8 @@ class _Supervisor:
     # -- while it runs
 
     def _watch(self) -> None:
+        importlib.import_module("fastapi")  # it would keep a worker's event loop for the better part of a second
+        importlib.import_module("uvicorn")
         gc.freeze()  # what is here now is shared with every worker, and stays so
         last = monotonic()
         while not self._stop and self._failed is None:
@@ -223,7 +226,7 @@ class _Supervisor:
         beats = self._beats.of(slot.number)
         if beats != slot.seen:
             if slot.told and monotonic() - slot.began > STEADY_SECONDS:
-                slot.told = False
+                slot.told = ""
                 slot.pause = 0.0
             slot.seen, slot.silent = beats, 0.0
         elif places.read(self._folder, slot.number).accepting:
@@ -246,13 +249,14 @@ class _Supervisor:
         if code == NOT_STARTED and said.error is not None and not self._beats.complete:
             self._failed = _told_by(said.error)
             return
-        places.write(self._folder, places.starting(slot.number))
+        why = _how(code) + (f": {str(said.error['found']).rstrip('.')}" if said.error else "")
+        with suppress(OSError):
+            places.write(self._folder, places.starting(slot.number, f"It {why}, and is started again."))
         slot.pause = FIRST_PAUSE if lived > STEADY_SECONDS or not slot.pause else min(2 * slot.pause, LONGEST_PAUSE)
         slot.at = monotonic() + slot.pause
-        if not slot.told and not slot.killed:
-            why = f": {said.error['found']}" if said.error else ""
-            _LOGGER.warning("worker %d (pid %d) %s%s; it is started again", slot.number, pid, _how(code), why)
-        slot.told, slot.killed = True, False
+        if slot.told != why and not slot.killed:
+            _LOGGER.warning("worker %d (pid %d) %s; it is started again", slot.number, pid, why)
+        slot.told, slot.killed = why, False
 
     def _start(self, slot: _Slot) -> None:
         sys.stdout.flush()
@@ -264,7 +268,9 @@ class _Supervisor:
         except OSError as error:  # no memory or too many processes, now
             slot.pause = min(2 * slot.pause or FIRST_PAUSE, LONGEST_PAUSE)
             slot.at = monotonic() + slot.pause
-            _LOGGER.warning("worker %d cannot be started: %s", slot.number, error.strerror)
+            if slot.told != str(error):
+                _LOGGER.warning("worker %d cannot be started: %s", slot.number, error.strerror)
+            slot.told = str(error)
             return
         if pid == 0:
             place = Place(self._folder, slot.number, len(self._slots), life=self._life)

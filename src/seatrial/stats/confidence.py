@@ -14,6 +14,9 @@ from numpy.typing import NDArray
 
 from seatrial.core.errors import UsageError
 
+_PRECISION = 2.5
+"""Of the prior of `t_sequence`: it is nearly tightest from two weeks of days to two months."""
+
 
 class TooFewObservations(UsageError):
     """A spread needs two observations."""
@@ -36,6 +39,29 @@ def asymptotic_sequence(values: NDArray[np.float64], *, alpha: float, tuned_for:
     rho2 = _rho_squared(alpha, tuned_for)
     inner = 2 * (n * rho2 + 1) / (n * n * rho2) * math.log(math.sqrt(n * rho2 + 1) / alpha)
     half = float(values.std(ddof=1)) * math.sqrt(inner)
+    mean = float(values.mean())
+    return mean - half, mean + half
+
+
+def t_sequence(values: NDArray[np.float64], *, alpha: float) -> tuple[float, float] | None:
+    """The confidence sequence of a mean of few observations that are about normal, such as means of days: (low, high).
+
+    Of normal observations, whatever their spread, any of the intervals misses the mean with probability `alpha` at
+    most, from the second observation on; `asymptotic_sequence` needs dozens before it keeps what it says. It is wide at
+    first: None while it is unbounded (up to 5 observations at alpha 0.05), and for fewer than two.
+    values: (n,), finite.
+    Lai: On confidence sequences, 1976; Wang and Ramdas: Anytime-valid t-tests and confidence sequences for Gaussian
+    means with unknown variance, 2024: the mixture over mean/spread of a normal prior with precision `_PRECISION`, and
+    of the right Haar measure over the spread, solved for the mean.
+    """
+    n = values.size
+    if n < 2:
+        return None
+    whole = n + _PRECISION
+    bound = (whole / (_PRECISION * alpha * alpha)) ** (1 / n)
+    if bound * _PRECISION >= whole:
+        return None
+    half = float(values.std()) * math.sqrt((bound - 1) * whole / (whole - bound * _PRECISION))
     mean = float(values.mean())
     return mean - half, mean + half
 

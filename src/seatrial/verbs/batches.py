@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ from seatrial.core.errors import UsageError, did_you_mean, listed
 from seatrial.core.identity import new_id, value_digest
 from seatrial.core.records import Record
 from seatrial.core.windows import BadWindow, Window, parse_window
+from seatrial.data.reading import DataWarning
 from seatrial.folder.workspace import STATE
 from seatrial.serving.batch_files import (
     FEW_ROWS,
@@ -32,11 +34,12 @@ from seatrial.serving.batch_files import (
     journal,
     refuse_changed,
     refused,
+    stage_unwritable,
     tasks_of,
     write_journal,
 )
 from seatrial.serving.batch_rows import RowScorer
-from seatrial.serving.sinks import Batch, OnlineSink, Sink, only_one, open_sink
+from seatrial.serving.sinks import BadSink, Batch, OnlineSink, Sink, only_one, open_sink
 from seatrial.verbs.results import Progress
 
 if TYPE_CHECKING:
@@ -187,7 +190,15 @@ def score_files(
             sinks.append(OnlineSink(project.online, bundle.manifest.model, model.key, instant))
         else:
             sinks.append(open_sink(str(one), folder=folder, by_day=by_day))
+    _refuse_outputs(path, sinks, folder / set_aside if set_aside is not None else None)
     views = {view.name: view for needs in needed for view in needs.views}
+    naive = [
+        needs.instant
+        for file, needs in zip(files, needed, strict=True)
+        if needs.instant and file.schema.field(needs.instant).type.tz is None
+    ]
+    if naive:
+        warnings.warn(f"column '{naive[0]}' of {called} has no zone; it was read as UTC.", DataWarning, stacklevel=3)
     events, snapshots = _events(project, inputs, model, views, progress)
     made_of = {
         "release": release.id,
@@ -252,11 +263,11 @@ def score_files(
                 **shared,
             )
         known = journal(stage)
-        known = known if known.get("batch") == identity else {}
+        known = known if (known.get("batch"), known.get("release")) == (identity, release.id) else {}
         now = {file.name: file.digest for file in files}
         changed = [name for name, was in known.get("files", {}).items() if now.get(name) != was]
         predicted_us = int(known.get("predicted_us", project.now_us))
-        write_journal(stage, {"batch": identity, "predicted_us": predicted_us, "files": now})
+        write_journal(stage, {"batch": identity, "release": release.id, "predicted_us": predicted_us, "files": now})
         if logged:
             about = {
                 "deployment": logged,
@@ -324,8 +335,12 @@ def score_window(
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"window-{value_digest([model.name, str(window)])[:32]}.parquet"
     hidden = path.with_name(f".{path.name}")
-    pq.write_table(rows.select(said), hidden)
-    hidden.rename(path)
+    try:
+        pq.write_table(rows.select(said), hidden)
+        hidden.rename(path)
+    except OSError as error:
+        hidden.unlink(missing_ok=True)
+        raise stage_unwritable(folder, error) from None
     try:
         return score_files(project, inputs, model, release, bundle, path, to=to, keep=keep, known_as=str(window))
     finally:
@@ -363,6 +378,23 @@ def _kept(
                     next="Leave it out with --keep, or cast it.",
                 )
     return list(dict.fromkeys(names))
+
+
+def _refuse_outputs(given: Path, sinks: Sequence[Sink], set_aside: Path | None) -> None:
+    """Raise BadSink for outputs that come into each other's way, or into that of the rows."""
+    places = [home.resolve() for sink in sinks if (home := sink.home())]
+    places += [set_aside.resolve()] if set_aside is not None else []
+    shown = [sink.shown for sink in sinks]
+    if len(set(places)) < len(places) or len(set(shown)) < len(shown):
+        raise BadSink("two outputs of this batch are the same.", state="Nothing was written.")
+    for place in places:
+        if given.is_dir() and (given == place or given in place.parents):
+            raise BadSink(
+                f"the output {place} lies within {given}, whose files are scored.",
+                expected="The next batch of that folder would score the answers of this one.",
+                next="Name an output elsewhere.",
+                state="Nothing was written.",
+            )
 
 
 def _schema(rows: pa.Schema, kept: Sequence[str], scorer: RowScorer, *, logged: bool) -> pa.Schema:
@@ -543,12 +575,15 @@ def _kept_events(stage: Stage, events: Mapping[str, pa.Table]) -> dict[str, str]
 
     found = {}
     folder = stage.folder / "events"
-    folder.mkdir(exist_ok=True)
-    for name, table in events.items():
-        path = folder / f"{name}.arrow"
-        with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, table.schema) as writer:
-            writer.write_table(table)
-        found[name] = str(path)
+    try:
+        folder.mkdir(exist_ok=True)
+        for name, table in events.items():
+            path = folder / f"{name}.arrow"
+            with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, table.schema) as writer:
+                writer.write_table(table)
+            found[name] = str(path)
+    except OSError as error:
+        raise stage_unwritable(stage.folder, error) from None
     return found
 
 

@@ -908,13 +908,16 @@ class Building(Nouns):
     ) -> None:
         """Answer predictions over HTTP until SIGTERM or SIGINT. replay: requests may carry their own `at`.
 
-        workers: processes; more than one are forked, so call it from the main thread of a process without others.
+        workers: processes, 0 for one on each core that there is for them; more than one are forked, so call it from the
+        main thread of a process without others.
         memory_budget: what loaded models may take in all workers together, for example "512MiB"; what was asked least
         recently is let go and loaded again when it is asked.
         """
+        from seatrial.serving.cores import cores
         from seatrial.serving.on_demand import parse_memory
         from seatrial.serving.workers import serve
 
+        workers = workers or cores()
         budget = None if memory_budget is None else parse_memory(memory_budget) // workers
         self._reconcile_or_warn()
         make = partial(self._service, replay=replay, memory_budget=budget)

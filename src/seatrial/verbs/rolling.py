@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -13,24 +14,37 @@ from seatrial.core.windows import Window
 from seatrial.deployment import controller
 from seatrial.deployment.analysis import TAKE_UP_US, Analysis, Answers, analyse
 from seatrial.deployment.controller import BadPace, lease, pace
-from seatrial.deployment.definition import STEPWISE, Deployment, Shadow
+from seatrial.deployment.definition import STEPWISE, Deployment, Metric, Shadow
 from seatrial.deployment.deploy import Deployed, live, nothing_deployed
 from seatrial.deployment.rollout import LIVE, NEW, Decider, Rollout, decide, declared_anew, no_rollout, rollout_of
 from seatrial.folder.workspace import STATE
 from seatrial.stats.metrics import losses
 from seatrial.stores.prediction_log import SHADOW
 from seatrial.stores.routes import SHADOW_ARM
+from seatrial.verbs.valued import valued
 
 if TYPE_CHECKING:
     import numpy as np
+    import pyarrow as pa
     from numpy.typing import NDArray
 
+    from seatrial.data.sources import Source
     from seatrial.folder.workspace import Workspace
     from seatrial.monitoring.sample import Sample
 
 
-Sampled = Callable[[Window, str], "Sample"]
-"""A deployment's answers of a window, by its name in the log."""
+@dataclass(frozen=True)
+class Evidence:
+    """Where a rollout's evidence is read.
+
+    sampled: a deployment's answers of a window, by its name in the log. read: the rows of a source. key: the columns of
+    the model's key; keyed: its text for each prediction of a window, by prediction_id.
+    """
+
+    sampled: Callable[[Window, str], Sample]
+    read: Callable[[Source], pa.Table]
+    key: list[str]
+    keyed: Callable[[Window, str], dict[str, str | None]]
 
 
 class RolloutShown(msgspec.Struct, frozen=True):
@@ -60,8 +74,8 @@ class Moved(msgspec.Struct, frozen=True):
     share: float
 
 
-def show(workspace: Workspace, deployment: Deployment, sampled: Sampled) -> RolloutShown:
-    """How the deployment's rollout stands now. sampled: what the log has. Raises NothingDeployed."""
+def show(workspace: Workspace, deployment: Deployment, evidence: Evidence) -> RolloutShown:
+    """How the deployment's rollout stands now. Raises NothingDeployed."""
     deployed = live(workspace.metadata, deployment.name)
     if deployed is None:
         raise nothing_deployed(deployment.name)
@@ -71,12 +85,12 @@ def show(workspace: Workspace, deployment: Deployment, sampled: Sampled) -> Roll
         deployment=deployment.name,
         generation=deployed.head.generation,
         rollout=rollout,
-        analysis=_analysis(workspace, deployment, rollout, sampled) if rollout else None,
+        analysis=_analysis(workspace, deployment, rollout, evidence) if rollout else None,
         history=[{"look": one.id, **{name: one.body[name] for name in ("as_of", "verdict", "why")}} for one in looks],
     )
 
 
-def move(workspace: Workspace, deployment: Deployment, sampled: Sampled) -> tuple[Moved, Deployed | None]:
+def move(workspace: Workspace, deployment: Deployment, evidence: Evidence) -> tuple[Moved, Deployed | None]:
     """Judge the rollout's step and do what the verdict says. Raises NothingDeployed, NoRollout, HeadMoved."""
     deployed = live(workspace.metadata, deployment.name)
     if deployed is None:
@@ -84,7 +98,7 @@ def move(workspace: Workspace, deployment: Deployment, sampled: Sampled) -> tupl
     rollout = rollout_of(deployed)
     if rollout is None:
         raise no_rollout(deployment.name)
-    analysis = _analysis(workspace, deployment, rollout, sampled)
+    analysis = _analysis(workspace, deployment, rollout, evidence)
     sign, verify = workspace.signer
     decider = Decider(workspace.metadata, workspace.routes, sign, verify, workspace.actor, workspace.now_us)
     look, done = decide(decider, deployment, deployed.head, rollout, analysis, workspace.record)
@@ -132,7 +146,7 @@ def watch(
         return controller.watch(look, over=over, every=seconds, wait=wait, missed=told)
 
 
-def _analysis(workspace: Workspace, deployment: Deployment, rollout: Rollout, sampled: Sampled) -> Analysis:
+def _analysis(workspace: Workspace, deployment: Deployment, rollout: Rollout, evidence: Evidence) -> Analysis:
     strategy = deployment.strategy
     if not isinstance(strategy, STEPWISE) or strategy.kind != rollout.strategy:
         raise declared_anew(deployment, rollout)
@@ -140,12 +154,25 @@ def _analysis(workspace: Workspace, deployment: Deployment, rollout: Rollout, sa
     window = Window(rollout.since_us + TAKE_UP_US, max(now_us, rollout.since_us + TAKE_UP_US + 1))
     failures = workspace.log.failures
     of_new = deployment.name + SHADOW if isinstance(strategy, Shadow) else deployment.name
-    samples = {name: sampled(window, name) for name in {deployment.name, of_new}}
+    samples = {name: evidence.sampled(window, name) for name in {deployment.name, of_new}}
     known = {name: _losses(sample) for name, sample in samples.items()}
+    arms = [(deployment.name, rollout.live), (of_new, rollout.new)]
+    given = [_given(samples[name], release) for name, release in arms]
     live, new = (
-        _answers(samples[name], known[name], release, failures.count(window=window, deployment=name, release=release))
-        for name, release in ((deployment.name, rollout.live), (of_new, rollout.new))
+        _answers(samples[name], mask, known[name], failures.count(window=window, deployment=name, release=release))
+        for (name, release), mask in zip(arms, given, strict=True)
     )
+    metric = None
+    if isinstance(strategy.decide, Metric):
+        rows = samples[deployment.name].rows
+
+        def keys() -> pa.Array:
+            import pyarrow as pa
+
+            by_id = evidence.keyed(window, deployment.name)
+            return pa.array([by_id.get(one) for one in rows["prediction_id"].to_pylist()], pa.string())
+
+        metric = valued(strategy.decide, evidence.read, rows, (given[0], given[1]), keys, evidence.key, now_us=now_us)
     return analyse(
         strategy,
         rollout.share,
@@ -154,6 +181,7 @@ def _analysis(workspace: Workspace, deployment: Deployment, rollout: Rollout, sa
         since_us=rollout.since_us,
         as_of_us=now_us,
         by_key=deployment.route_by is not None,
+        valued=metric,
     )
 
 
@@ -163,13 +191,21 @@ def _losses(sample: Sample) -> NDArray[np.float64]:
     return losses(sample.task, sample.label_values(), sample.scores())
 
 
-def _answers(sample: Sample, loss: NDArray[np.float64], release: str, failed: int) -> Answers:
+def _given(sample: Sample, release: str) -> NDArray[np.bool_]:
+    """(n,) which rows the release answered for somebody, or in the shadow."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    arms = pa.array([LIVE, NEW, SHADOW_ARM])  # what was scored in batch, or for a bundle, was answered to nobody
+    arms = pa.array([LIVE, NEW, SHADOW_ARM])  # what was scored in batch was answered to nobody
     asked = pc.and_(pc.equal(sample.rows["release"], release), pc.is_in(sample.rows["arm"], value_set=arms))
-    of_arm = asked.to_numpy(zero_copy_only=False).astype(bool)
+    given: NDArray[np.bool_] = asked.to_numpy(zero_copy_only=False).astype(bool)
+    return given
+
+
+def _answers(sample: Sample, of_arm: NDArray[np.bool_], loss: NDArray[np.float64], failed: int) -> Answers:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
     rows = sample.rows.filter(pa.array(of_arm))
     return Answers(
         at_us=sample.at_us()[of_arm],
