@@ -18,6 +18,7 @@ from seatrial.export.prometheus import RULES, TESTS, Promised
 from seatrial.serving.service import Service
 from seatrial.stores.objects import ObjectStore
 from seatrial.stores.prediction_log import PredictionLog
+from tests.house.tree import ROOT
 from tests.serving.worlds import GOOD, predictor
 
 PROMISED = [
@@ -134,7 +135,8 @@ class TestRules:
         assert f"SUCCESS: {len(rules)} rules found" in promtool("check", "rules", "--lint=none", RULES)
 
 
-def test_what_rules_and_dashboards_ask_for_is_told_by_a_server_or_recorded(tmp_path):
+def told_by_a_server(tmp_path) -> set[str]:
+    """The names of every sample, once everything that can happen has."""
     metrics = Service(log=PredictionLog(tmp_path / "log", objects=ObjectStore(tmp_path / "objects"))).metrics
     served = predictor(metrics=metrics)
     served.handle(json.dumps({"instances": [GOOD | {"carrier": "ZZ"}]}).encode())
@@ -148,7 +150,12 @@ def test_what_rules_and_dashboards_ask_for_is_told_by_a_server_or_recorded(tmp_p
     metrics.refused("late", "route.older")
     metrics.asked("page", 200)
     metrics._count(metrics._tables["seatrial_series_over_limit"].family, "x")
-    told = {line.split("{")[0].split(" ")[0] for line in metrics.render().decode().splitlines() if line[0] != "#"}
+    metrics.traced("sent")
+    return {line.split("{")[0].split(" ")[0] for line in metrics.render().decode().splitlines() if line[0] != "#"}
+
+
+def test_what_rules_and_dashboards_ask_for_is_told_by_a_server_or_recorded(tmp_path):
+    told = told_by_a_server(tmp_path)
     rules = prometheus.rules(PROMISED)
     recorded = set(re.findall(r'record: "([^"]+)"', rules))
     asked = re.findall(r'expr: "(.*)"\n', rules)
@@ -162,6 +169,16 @@ def test_what_rules_and_dashboards_ask_for_is_told_by_a_server_or_recorded(tmp_p
         plain = re.sub(r'\\?"(?:[^"\\]|\\.)*?\\?"|deployment:[a-z0-9_:]+|by \([^)]*\)', "", expression)
         missing |= {name for name in KEPT.findall(plain) if name not in told | {"model_name"}}
     assert missing == set()
+
+
+def test_the_documentation_lists_what_is_told_and_nothing_else(tmp_path):
+    page = (ROOT / "docs" / "metrics.md").read_text()
+    lines = [line.split("|")[1] for line in page.splitlines() if line.startswith("| `")]
+    listed = {name for line in lines for name in re.findall(r"`([a-z_]+)`", line)}
+    told = {re.sub("_(bucket|count|sum)$", "", name) for name in told_by_a_server(tmp_path)}
+    assert listed == told
+    for alert in re.findall(r'alert: "(\w+)"', prometheus.rules(PROMISED)):
+        assert alert == "SeatrialErrorBudgetBurn" or f"`{alert}`" in page
 
 
 def test_every_alert_says_how_urgent_it_is_and_where_to_look():

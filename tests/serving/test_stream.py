@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -18,6 +19,7 @@ from seatrial.serving.predictor import Draft, StoreDown, problem
 from seatrial.serving.stream import MOST_DELIVERIES, Answering, answer_stream
 from seatrial.stores.prediction_log import LogUnwritable, PredictionLog
 from seatrial.stores.streams import StreamUnavailable, open_answers, open_stream
+from seatrial.stores.streams_kafka import KafkaStream
 from seatrial.stores.streams_redis import RedisStream
 from tests.servers import kafka_cluster
 from tests.serving.worlds import GOOD, Keys, bundle
@@ -114,6 +116,7 @@ def test_a_request_of_many_rows_is_one_answer_with_an_id_for_each_row(serving, r
         ("request", b'{"features": {"distance": "far"}}', "serving"),
         ("request", b"[" * 10_000, ""),
         ("row", b"{}, 1", ""),
+        ("request", b" " * (2**20 + 1), "bytes"),
         ("other", b"1", "no field 'request'"),
     ],
 )
@@ -371,3 +374,53 @@ def test_requests_of_a_topic_are_answered_into_another_and_offsets_follow(servin
         requests.close()
         answers.close()
     assert len({row["prediction_id"] for row in logged(serving)}) == len(logged(serving)) == 50
+
+
+@pytest.mark.long
+def test_consumers_of_a_topic_come_and_go_and_none_is_lost_or_logged_twice(home, monkeypatch):
+    """Three consumers join one after the other and the first leaves, while requests come: rebalances meet commits."""
+    monkeypatch.setattr(stream, "BATCH", 50)
+    number, met = 1_500, []
+    wait = KafkaStream._wait
+    monkeypatch.setattr(KafkaStream, "_wait", lambda self, seconds: (met.append(seconds), wait(self, seconds)))
+    with kafka_cluster() as brokers:
+
+        def feed():
+            asking = open_answers(f"kafka://{brokers}/requests")
+            for start in range(0, number, 25):
+                bodies = [(place, request(place, request_id=f"r{place}")) for place in range(start, start + 25)]
+                asking.send([(f"k{place}", json.dumps(body).encode()) for place, body in bodies])
+                time.sleep(0.2)
+            asking.close()
+
+        def consume(stop, found):
+            log = PredictionLog(home / "log")
+            made = service.from_bundle(home / "late.seatrial", trusted_keys=WatchedKeys(home / "keys"), log=log)
+            options = "heartbeat.interval.ms=200&session.timeout.ms=6000"
+            requests = open_stream(f"kafka://{brokers}/requests?{options}", group="g")
+            answers = open_answers(f"kafka://{brokers}/predictions")
+            found.append(answer_stream(requests, answers, answering(made), stopped=stop.is_set))
+            requests.close()
+            answers.close()
+            made.close()
+
+        found: list[stream.StreamAnswered] = []
+        stops = [threading.Event() for _ in range(3)]
+        threads = [threading.Thread(target=feed)]
+        threads += [threading.Thread(target=consume, args=(stop, found)) for stop in stops]
+        for thread in threads:
+            thread.start()
+            time.sleep(4 if thread is not threads[0] else 0)
+        stops[0].set()
+        log = PredictionLog(home / "log")
+        ends = time.monotonic() + 60
+        while len(log.rows(model="late")) < number and time.monotonic() < ends:
+            time.sleep(0.5)
+        for stop in stops:
+            stop.set()
+        for thread in threads:
+            thread.join()
+    rows = log.rows(model="late")
+    assert sorted(rows["request_id"].to_pylist()) == sorted(f"r{place}" for place in range(number))
+    assert sum(one.answered for one in found) >= number
+    assert 0.1 in met  # a commit waited for a rebalance

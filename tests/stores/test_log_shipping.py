@@ -14,7 +14,7 @@ from seatrial.stores import log_shipping
 from seatrial.stores.log_batches import LogBusy, locked
 from seatrial.stores.log_shipping import prune, put_together, removable, ship
 from seatrial.stores.objects import ObjectStore, ObjectsUnwritable
-from seatrial.stores.prediction_log import LogElsewhere, LogWarning, PredictionLog
+from seatrial.stores.prediction_log import LogDamaged, LogElsewhere, LogWarning, PredictionLog
 from seatrial.testing.prediction_log_suite import DAY_US, NOON_US, PredictionLogSuite, a_row, a_schema, fill, ids
 
 
@@ -241,6 +241,26 @@ def test_a_log_of_the_first_version_is_read_counted_shipped_and_pruned(tmp_path,
     assert [one.day for one in prune(reader, NOON_US + 2 * DAY_US)] == ["2013-04-01", "2013-04-02"]
     assert ids(reader) == written[4:]
     log.close()
+
+
+@pytest.mark.parametrize("garbage", [b"", b"[]", b"{}", b'{"format":2}', b'{"format":0}', b"\xff", b'{"format":1}'])
+def test_a_batch_that_says_nothing_sensible_is_a_clear_error_wherever_it_lies(log, garbage):
+    written = fill(log, a_schema(), 1)
+    move(log)
+    (key,) = log.objects.keys("predictions/batches/")
+    (mark,) = (log.root / "shipped").glob("*.json")
+    mark.write_bytes(garbage)
+    assert ids(PredictionLog(log.root)) == written  # the object store has it
+    log.objects.put("predictions/batches/other.json", garbage)
+    with pytest.raises(LogDamaged, match="other"):
+        PredictionLog(log.root).rows()
+    log.objects.remove("predictions/batches/other.json")
+    (log.root / "compacted" / "other").mkdir()
+    assert ids(PredictionLog(log.root)) == written  # a folder that is none of ours
+    (log.root / "compacted" / "other" / "batch.json").write_bytes(garbage)
+    with pytest.raises(LogDamaged, match="other"):
+        PredictionLog(log.root).rows()
+    assert key
 
 
 def test_two_that_ship_one_log_at_once_are_a_conflict(log):

@@ -31,7 +31,7 @@ FAILED = "deployment:seatrial_requests_failed:ratio_rate"
 SLOW = "deployment:seatrial_requests_slow:ratio_rate"
 BY = "by (job, deployment)"
 
-_RUNBOOK = "docs/serving.md"
+_RUNBOOK = "docs/metrics.md#rules-and-dashboards"
 
 
 @dataclass(frozen=True)

@@ -216,7 +216,7 @@ class RowScorer:
         bad = Bad(np.zeros(len(rows), dtype=np.int16))
         for name, nullable in self._nullable.items():
             if not nullable and name in rows.column_names and rows[name].null_count:
-                bad.tell(_mask(rows[name].is_null()), "batch.null", f"'{name}' is null")
+                bad.tell(rows[name].is_null().to_numpy().astype(bool), "batch.null", f"'{name}' is null")
         columns = self._computed(rows)
         inputs = self._named(rows, columns, bad) if self.signature.layout == "named" else self._packed(columns, bad)
         places: Places = np.flatnonzero(bad.codes == 0)
@@ -385,11 +385,6 @@ def _is_number(kind: pa.DataType, dtype: Dtype | None) -> bool:
     if pa.types.is_boolean(kind):
         return dtype in (None, "bool")
     return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind))
-
-
-def _mask(column: Any) -> NDArray[np.bool_]:
-    found: NDArray[np.bool_] = column.to_numpy(zero_copy_only=False) if hasattr(column, "type") else column
-    return found.astype(bool)
 
 
 def _numbers(column: Any) -> NDArray[Any]:

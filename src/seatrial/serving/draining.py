@@ -31,6 +31,8 @@ from seatrial.serving.http import Front
 
 HANDSHAKE_SECONDS = 0.15
 """For connections that were half made when the first step was done."""
+TOGETHER_SECONDS = 2.0
+"""How long a worker that was interrupted waits for its supervisor to be, too."""
 LAST_CALL_SECONDS = 0.3
 LOOK_SECONDS = 0.02
 
@@ -155,9 +157,12 @@ class DrainingServer(uvicorn.Server):
         while monotonic() < began + serving.DRAIN_SECONDS / 2 and not self.force_exit:
             self._beat()
             await asyncio.sleep(LOOK_SECONDS)
-            if monotonic() < began + HANDSHAKE_SECONDS:
-                continue  # also for the supervisor to say that all are to stop
-            if (self._place is not None and not self._place.stopping) or not any(map(waiting, sockets)):
+            if self._place is not None and not self._place.stopping:
+                # Ctrl-C comes to the supervisor as well, which is about to say that all are to stop
+                patience = TOGETHER_SECONDS if signal.SIGINT in self._captured_signals else 0.0
+                if monotonic() >= began + patience:
+                    return
+            elif monotonic() >= began + HANDSHAKE_SECONDS and not any(map(waiting, sockets)):
                 return
 
     def _beat(self) -> None:

@@ -31,6 +31,7 @@ from seatrial.core.errors import UsageError, did_you_mean, listed
 from seatrial.core.types import Field
 from seatrial.serving.body import packed, strict_json, unpacked
 from seatrial.serving.http import JSON, MethodNotAllowed, NotFound, foreseen, header
+from seatrial.serving.personal import as_strict
 from seatrial.serving.predictor import Answer, Predictor, Share, finish, problem, shadow
 from seatrial.serving.requests import LONGEST_ID, BadRequest
 from seatrial.stores.routes import SHADOW_ARM
@@ -227,7 +228,7 @@ class Door:
             return predictor
         pinned = self._pinned.setdefault(predictor, {})
         if version not in pinned:
-            share = Share(ASKED_ARM, releases[version])
+            share = Share(ASKED_ARM, as_strict(releases[version], predictor.shares))
             pinned[version] = self._service.make_predictor(name, [share], self._service.route(name))
         return pinned[version]
 

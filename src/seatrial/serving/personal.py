@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from seatrial.core.personal import Mask, Treatment, key_missing, pseudonym
+from msgspec import structs
+
+from seatrial.core.personal import Mask, Treatment, key_missing, pseudonym, strictest
 from seatrial.core.signature import Signature
 from seatrial.core.types import Field
 from seatrial.stores.prediction_log import PredictionLog
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+    from seatrial.serving.predictor import Release, Share
 
 
 def hashed(table: pa.Table, personal: Mapping[str, Treatment], key: bytes | None, *, prefix: str = "") -> pa.Table:
@@ -57,3 +62,11 @@ def masked(
         categories=signature.categories,
         fields=[(field.name, field.dtype) for field in fields],
     )
+
+
+def as_strict(release: Release, shares: Sequence[Share]) -> Release:
+    """A release that is asked for by itself, with what every release of its deployment declares to be personal."""
+    personal = strictest(share.release.signature.personal for share in shares)
+    if personal == release.signature.personal:
+        return release
+    return replace(release, signature=structs.replace(release.signature, personal=personal))

@@ -18,6 +18,7 @@ import msgspec
 from seatrial.core.clock import monotonic
 from seatrial.core.errors import Unavailable
 from seatrial.core.identity import digest
+from seatrial.serving.http import MAX_BODY
 from seatrial.serving.predictor import Draft, Predictor, ServerFailed, shadow
 from seatrial.serving.service import WATCH_SECONDS, Service
 from seatrial.stores.prediction_log import EVERY_CLASS, OF_CLASS, LoggedPrediction, LogSchema, PredictionLog
@@ -234,13 +235,14 @@ def _kept(stream: Stream, entries: Sequence[Entry]) -> bool:
 
 def _body(entry: Entry) -> bytes:
     """The request of an entry: its field `request`, a body as POST /predict takes it, or `row`, the fields alone."""
-    body = entry.fields.get(REQUEST)
-    if body is not None:
-        return body
-    row = entry.fields.get(ROW)
-    if row is None:
+    body, row = entry.fields.get(REQUEST), entry.fields.get(ROW)
+    if body is None and row is None:
         raise _Poison("it has no field 'request', nor 'row'" if entry.fields else "it was deleted before it was read")
-    return b'{"features":' + row + b"}"
+    if body is None:
+        body = b'{"features":' + (row or b"") + b"}"
+    if len(body) > MAX_BODY:
+        raise _Poison(f"it has {len(body)} bytes; a request has at most {MAX_BODY}")
+    return body
 
 
 def _renamed(record: LoggedPrediction, id: str) -> LoggedPrediction:

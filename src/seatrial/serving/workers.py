@@ -167,6 +167,8 @@ class _Supervisor:
         self._beats = Beats(folder, workers)
         self._slots = [_Slot(number) for number in range(workers)]
         self._life, self._lives = os.pipe()
+        self._first = os.getpid() == 1  # of a container: who has lost its parent is given to it
+        self._before = _children()
         self._stop = False
         self._force = False
         self._cut_off = 0
@@ -212,11 +214,19 @@ class _Supervisor:
                 elif now >= slot.at:
                     self._start(slot)
             last = now
+            if self._first:
+                self._reap()
             if not self._beats.complete and all(places.read(self._folder, one.number).accepting for one in self._slots):
                 self._beats.completed()
                 if self._started is not None:
                     self._started(self._address)
             time.sleep(LOOK_SECONDS)
+
+    def _reap(self) -> None:
+        """Take away what ended and has no other parent: the models' processes of workers that died."""
+        known = self._before | {slot.pid for slot in self._slots}
+        for pid in _children() - known:
+            _ended(pid)
 
     def _look_after(self, slot: _Slot, passed: float) -> None:
         code = _ended(slot.pid)
@@ -355,6 +365,13 @@ def _ended(pid: int) -> int | None:
     except ChildProcessError:
         return 0
     return os.waitstatus_to_exitcode(status) if found else None
+
+
+def _children() -> set[int]:
+    """The processes whose parent this one is; none where the kernel does not tell."""
+    with suppress(OSError):
+        return set(map(int, Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()))
+    return set()
 
 
 def _how(code: int) -> str:

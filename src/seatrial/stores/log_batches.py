@@ -9,7 +9,6 @@ made a batch died.
 from __future__ import annotations
 
 import fcntl
-import json
 import os
 import re
 from collections.abc import Iterable, Iterator
@@ -20,7 +19,7 @@ from urllib.parse import quote, unquote
 
 import msgspec
 
-from seatrial.core.errors import Conflict
+from seatrial.core.errors import Conflict, Failed
 from seatrial.core.identity import digest
 from seatrial.stores.segments import LogTooNew
 
@@ -37,6 +36,12 @@ class LogBusy(Conflict):
     """Another process compacts, ships or prunes this log."""
 
     code = "log.compacting"
+
+
+class LogDamaged(Failed):
+    """What a batch of the log says of itself cannot be read."""
+
+    code = "log.damaged"
 
 
 class Part(msgspec.Struct, frozen=True):
@@ -74,18 +79,39 @@ class Batch(msgspec.Struct, frozen=True):
 
 
 def read_batch(data: bytes, folder: Path | str) -> Batch:
-    """A batch as it was written. folder: where it lies, for a batch of the first version. Raises LogTooNew."""
-    plain = json.loads(data)
+    """A batch as it was written. folder: where it lies, for a batch of the first version.
+
+    Raises LogTooNew and LogDamaged.
+    """
     name = Path(folder).name
-    if plain["format"] > FORMAT:
+    try:
+        number = msgspec.json.decode(data, type=_Format).format
+        if number == FORMAT:
+            return msgspec.json.decode(data, type=Batch)
+        if number == 1:  # it named its segments only
+            first = msgspec.json.decode(data, type=_First)
+            return Batch(1, name, first.replaces, tuple(_parts_of(Path(folder))))
+    except msgspec.DecodeError as error:
+        raise LogDamaged(
+            f"what log batch {name} says of itself cannot be read: {error}.",
+            state="Nothing was read and nothing was changed.",
+            next=f"Bring {BATCH} of {name} back from a backup.",
+        ) from None
+    if number > FORMAT:
         raise LogTooNew(
-            f"log batch {name} has format {plain['format']}; this version reads up to {FORMAT}.",
+            f"log batch {name} has format {number}; this version reads up to {FORMAT}.",
             state="Nothing was changed.",
             next="Update seatrial.",
         )
-    if plain["format"] == 1:  # it named its segments only
-        return Batch(1, name, tuple(plain["replaces"]), tuple(_parts_of(Path(folder))))
-    return msgspec.convert(plain, Batch)
+    raise LogDamaged(f"log batch {name} has format {number}, which never was one.", state="Nothing was changed.")
+
+
+class _Format(msgspec.Struct):
+    format: int
+
+
+class _First(msgspec.Struct):
+    replaces: tuple[str, ...]
 
 
 def _parts_of(folder: Path) -> Iterator[Part]:

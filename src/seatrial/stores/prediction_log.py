@@ -57,6 +57,7 @@ from seatrial.stores.log_batches import (
     sync_folder,
 )
 from seatrial.stores.log_batches import LogBusy as LogBusy
+from seatrial.stores.log_batches import LogDamaged as LogDamaged
 from seatrial.stores.log_tables import EVERY_CLASS as EVERY_CLASS
 from seatrial.stores.log_tables import OF_CLASS as OF_CLASS
 from seatrial.stores.log_tables import SHADOW as SHADOW
@@ -524,6 +525,10 @@ class PredictionLog:
                     data = (folder / log_batches.BATCH).read_bytes()
                 except NotADirectoryError:
                     continue
+                except FileNotFoundError:
+                    if folder.is_dir():
+                        continue  # somebody else's
+                    raise
                 batch = read_batch(data, folder)
             found[name] = batch
         self._known = found
@@ -556,11 +561,14 @@ class PredictionLog:
             name = key.removeprefix(MANIFESTS).removesuffix(".json")
             batch = self._shipped.get(name)
             if batch is None:
+                with suppress(FileNotFoundError, LogDamaged):
+                    if name in marks:  # it says the same
+                        batch = read_batch((self._marks / f"{name}.json").read_bytes(), name)
+            if batch is None:
                 try:
-                    data = (self._marks / f"{name}.json").read_bytes() if name in marks else objects.read(key)
-                except (FileNotFoundError, ObjectMissing):
+                    batch = read_batch(objects.read(key), name)
+                except ObjectMissing:
                     raise FileNotFoundError(key) from None  # replaced since it was listed
-                batch = read_batch(data, name)
             found[name] = batch
         self._shipped = found
         return found

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+import time
 from collections.abc import Sequence
 from typing import Any
 from urllib.parse import parse_qsl
@@ -68,19 +69,20 @@ class KafkaStream:
         consumer = self._joined()
         if self._back:
             self._go_back()
-        messages, self._ready = self._ready, []
         try:
-            messages += consumer.consume(num_messages=max(1, most - len(messages)), timeout=max(wait_seconds, 0.05))
+            fresh = consumer.consume(
+                num_messages=max(1, most - len(self._ready)), timeout=0.0 if self._ready else max(wait_seconds, 0.05)
+            )
         except kafka.KafkaException as error:
             raise self._explained(error.args[0]) from None
-        entries = []
+        messages, self._ready = [*self._ready, *fresh], []
+        ours = {one.partition for one in consumer.assignment()}
+        good = [one for one in messages if one.error() is None and one.partition() in ours]  # not taken away meanwhile
+        entries = [self._entry(one) for one in good]
         for message in messages:
             wrong = message.error()
-            if wrong is not None:
-                if wrong.code() == kafka.KafkaError.UNKNOWN_TOPIC_OR_PART:
-                    continue  # nobody has written to it
+            if wrong is not None and wrong.code() != kafka.KafkaError.UNKNOWN_TOPIC_OR_PART:  # nobody has written to it
                 raise self._explained(wrong)
-            entries.append(self._entry(message))
         if not entries and self._failed:
             failed, self._failed, self._back = self._failed, "", True
             raise StreamUnavailable(f"the brokers of {self._shown} do not answer: {failed}.", next="Try again.")
@@ -90,10 +92,7 @@ class KafkaStream:
     def keep(self, entries: Sequence[Entry]) -> None:
         """Stay in the group: a consumer that does not ask for long is taken for dead."""
         if self._consumer is not None and entries:
-            assigned = self._consumer.assignment()
-            self._consumer.pause(assigned)
             self._wait(0.0)
-            self._consumer.resume(self._consumer.assignment())
 
     def settle(self, done: Sequence[Entry], refused: Sequence[tuple[Entry, str]]) -> None:
         """Commit the offsets behind these entries; before that the refused are in `TOPIC.refused`.
@@ -218,10 +217,15 @@ class KafkaStream:
             return
 
     def _wait(self, seconds: float) -> None:
-        """Let the driver work for the group; a message that comes meanwhile is kept."""
-        message = self._consumer.poll(seconds)
-        if message is not None and message.error() is None:
-            self._ready.append(message)
+        """Let the driver work for the group, and wait; a message that comes meanwhile is kept.
+
+        Partitions are not paused for it: one that is taken away and given back meanwhile would stay paused.
+        """
+        if len(self._ready) < DOUBTFUL:
+            message = self._consumer.poll(0)
+            if message is not None and message.error() is None:
+                self._ready.append(message)
+        time.sleep(seconds)
 
     def _explained(self, error: Any) -> StreamUnavailable | StreamRefused:
         self._back = True
