@@ -113,7 +113,8 @@ class Container:
         start = f'exec {user if self.is_another_user() else ""} "$@"'
         if not namespaces():
             return ["sh", "-c", start, "sh", *words]
-        writable = [self.at(place) for place in json.loads(self.instruction("VOLUME"))] + [f"{self.root}/tmp"]
+        mounted = (*json.loads(self.instruction("VOLUME")), docker.OBJECTS)
+        writable = [self.at(place) for place in mounted] + [f"{self.root}/tmp"]
         script = ["set -e", *self.reachable(), *(f"mount --bind {place} {place}" for place in writable)]
         script += ["mount -o remount,ro,bind /", f"cd {self.root}/app", start]
         return [*NAMESPACES, "sh", "-c", "\n".join(script), "sh", *words]
@@ -132,12 +133,12 @@ class Container:
         return [*hidden, f"mount --bind {kept} {python}"]
 
     @contextlib.contextmanager
-    def running(self, port: int, *arguments: str) -> Iterator[str]:
+    def running(self, port: int, *arguments: str, **variables: str) -> Iterator[str]:
         """The address of the container's server, ready. It is killed in the end."""
         self.process = subprocess.Popen(
             self.confined(self.words(*arguments)),
             cwd=self.root / "app",
-            env=self.environment(port),
+            env=self.environment(port) | variables,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,
@@ -210,7 +211,7 @@ def installed(image) -> Iterator[Path]:
 
 def with_empty_volumes(image: Path, installed: Path) -> Container:
     made = Container(image, installed)
-    for place in (*json.loads(made.instruction("VOLUME")), docker.TEMPORARY):
+    for place in (*json.loads(made.instruction("VOLUME")), docker.OBJECTS, docker.TEMPORARY):
         folder = Path(made.at(place))
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
@@ -230,6 +231,7 @@ class Life:
     half_sent: bytes = b""
     ended: int | None = None
     logged: list[str] = field(default_factory=list)
+    shipped: int = 0
 
 
 @pytest.fixture(scope="module")
@@ -250,7 +252,11 @@ def life(image, installed) -> Life:
         os.kill(container.first(), signal.SIGKILL)
         container.process.wait(30)
         seen.healthy.append(healthy())
-    with container.running(port, "serve") as url, socket.create_connection(("127.0.0.1", port), 20) as connection:
+    ships = {"SEATRIAL_LOG_SHIP": "60s"}
+    with (
+        container.running(port, "serve", **ships) as url,
+        socket.create_connection(("127.0.0.1", port), 20) as connection,
+    ):
         seen.predicted.append(predicted(url))
         head = f"POST /predict HTTP/1.1\r\nhost: x\r\ncontent-length: {len(BODY)}\r\n\r\n".encode()
         connection.sendall(head + BODY[:10])
@@ -261,6 +267,8 @@ def life(image, installed) -> Life:
         seen.half_sent = connection.recv(65536)
         seen.ended = container.process.wait(30)
     seen.predicted.append(json.loads(seen.half_sent.partition(b"\r\n\r\n")[2])["prediction_id"])
+    files = Path(container.at(docker.OBJECTS)).rglob("*.parquet")
+    seen.shipped = sum(pq.read_metadata(file).num_rows for file in files)
     seen.logged = container.log.rows()["prediction_id"].to_pylist()
     return seen
 
@@ -294,6 +302,10 @@ def test_on_sigterm_it_answers_what_has_begun_to_come_in_and_ends_with_0(life):
 def test_the_next_container_on_the_volume_goes_on_with_the_log_of_one_that_was_killed(life):
     assert len(life.predicted) == 3
     assert sorted(life.logged) == sorted(life.predicted)
+
+
+def test_what_was_not_shipped_yet_is_shipped_when_it_is_stopped(life):
+    assert life.shipped == 3
 
 
 def test_nothing_that_it_is_made_of_can_be_written_by_its_user(image):

@@ -32,6 +32,8 @@ PORT = 8080  # where SageMaker, Vertex AI and KServe look
 STATE = "/var/lib/seatrial"
 LOG, LOCAL, TEMPORARY = f"{STATE}/log", f"{STATE}/state", "/tmp"
 """Every place that the container writes to: the prediction log, what it keeps beside it, and what may be lost."""
+OBJECTS = f"{STATE}/objects"
+"""Where the log is shipped to, when it is: a volume that outlives the container's others."""
 ENTRYPOINT = ("seatrial",)
 COMMAND = ("serve",)
 """SageMaker starts `IMAGE serve`; without words it is the same."""
@@ -44,7 +46,8 @@ ENVIRONMENT = {
     "SEATRIAL_PORT": str(PORT),
     "SEATRIAL_WORKERS": "0",  # one for each core that the container has
     "SEATRIAL_STORES_LOG": LOG,
-    "SEATRIAL_LOG_SHIP": "never",  # until somebody mounts an object store
+    "SEATRIAL_LOG_SHIP": "never",  # until there is a volume at OBJECTS
+    "SEATRIAL_STORES_OBJECTS": OBJECTS,
     "SEATRIAL_STORES_ONLINE": f"sqlite:///{LOCAL}/online.db",
 }
 HEALTH = (
@@ -184,7 +187,7 @@ RUN python -m pip install --no-cache-dir --only-binary=:all:{require_hashes} -r 
     && rm /tmp/requirements.txt /tmp/{WHEEL} \\
     && groupadd --gid {USER} seatrial \\
     && useradd --uid {USER} --gid {USER} --no-create-home --home-dir {TEMPORARY} --shell /usr/sbin/nologin seatrial \\
-    && mkdir -p {LOG} {LOCAL} \\
+    && mkdir -p {LOG} {LOCAL} {OBJECTS} \\
     && chown -R {USER}:0 {STATE} && chmod -R 0770 {STATE}
 
 # Root's, and read by everybody: the server changes nothing of what it is made of
@@ -234,7 +237,8 @@ A server for release `{bundle.id}` (model version {manifest.version}), signed by
 It answers `POST /predict`, `GET /health`, `GET /ready` and `GET /metrics` on port {PORT}; `/docs` shows a request. It
 runs as user {USER} and writes to three places: the prediction log in `{LOG}`, `{LOCAL}`, and `{TEMPORARY}`. The first
 is what must be kept: a container that starts again on the same volume goes on with its log. `docker stop` lets it
-answer what has come in; give it `--time 40`.
+answer what has come in; give it `--time 40`. With a further volume at `{OBJECTS}` and `--env SEATRIAL_LOG_SHIP=60s`
+the log is also shipped there, as Parquet, within a minute, and the rest of it when the container is stopped.
 
 `docker run ... {tag} serve` is the same, which is how SageMaker starts it.
 {_features_words(bundle)}"""

@@ -20,7 +20,7 @@ import msgspec
 
 from seatrial.core.errors import UsageError, listed
 from seatrial.export.build_folder import USER, write_files
-from seatrial.export.docker import LOCAL, LOG, PORT, TEMPORARY, scored_by
+from seatrial.export.docker import LOCAL, LOG, OBJECTS, PORT, TEMPORARY, scored_by
 from seatrial.releases.bundle import Bundle
 
 Slot = Literal["blue", "green"]
@@ -191,14 +191,15 @@ containers:
 volumes:
   # The prediction log. An emptyDir lives as long as its pod: a process that is killed, or a container that is started
   # again, loses no row. A pod that is deleted or evicted, or whose node is lost, takes its rows with it, all but those
-  # that were copied elsewhere before. At its limit Kubernetes evicts the pod: 2Gi are some eight million rows.
+  # that were shipped. At its limit Kubernetes evicts the pod: 2Gi are some eight million rows.
   - name: log
     emptyDir:
       sizeLimit: 2Gi
-    # To outlive the pod: a claim that several nodes mount at once (optional/log_claim.yaml). Every process writes
-    # segments of its own and holds a lock on each, so the file system must keep locks between nodes (NFS 4, CephFS).
-    # persistentVolumeClaim:
-    #   claimName: {self.name}-log
+  # To ship them: optional/log_claim.yaml, these lines, the mount of it and SEATRIAL_LOG_SHIP above. A lost node then
+  # takes the last minute; a pod that ends as it should ships the rest first.
+  # - name: shipped
+  #   persistentVolumeClaim:
+  #     claimName: {self.name}-log
   - name: state
     emptyDir:
       sizeLimit: 256Mi
@@ -272,7 +273,9 @@ volumeMounts:
   - name: state
     mountPath: {LOCAL}
   - name: tmp
-    mountPath: {TEMPORARY}"""
+    mountPath: {TEMPORARY}
+  # - name: shipped
+  #   mountPath: {OBJECTS}"""
 
     def _environment(self, protocol: str) -> str:
         told = f"  - name: PROTOCOL\n    value: {protocol}\n" if protocol else ""
@@ -295,6 +298,8 @@ env:
     valueFrom:
       resourceFieldRef:
         resource: requests.cpu
+  # - name: SEATRIAL_LOG_SHIP
+  #   value: 60s
 {told}"""
 
 
@@ -469,8 +474,8 @@ spec:
       interval: 15s
 """,
         "optional/log_claim.yaml": f"""\
-# Keeps the log when pods go: name it in deployment.yaml. Without a storageClassName the cluster's default is taken,
-# which often cannot be mounted by several nodes; pods would then wait for each other.
+# Where pods ship their logs to, when deployment.yaml says so. Without a storageClassName the cluster's default is
+# taken, which often cannot be mounted by several nodes; pods would then wait for each other.
 apiVersion: v1
 kind: PersistentVolumeClaim
 metadata:
