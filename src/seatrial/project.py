@@ -811,6 +811,7 @@ class Project(Building):
         """How a deployment's rollout stands: steps, wanted and observed split, and what the evidence says now."""
         from seatrial.verbs import rolling
 
+        self._require_metadata()
         deployment = self._deployment(name)
         return rolling.show(self, deployment, self._evidence(deployment))
 

@@ -22,11 +22,13 @@ from seatrial.cli.door import run
 from seatrial.core.clock import FixedClock, from_us, to_us
 from seatrial.core.errors import SeatrialError
 from seatrial.core.windows import Window
+from seatrial.deployment.analysis import Answers
 from seatrial.deployment.controller import BadPace, Watched
 from seatrial.deployment.rollout import DeclaredAnew, NoReason, NoRollout, NoShadow, RolloutUnderWay, check_shadow
 from seatrial.serving import batch
 from seatrial.stores.metadata import HeadMoved
 from seatrial.testing import FakeClock
+from seatrial.verbs.rolling import per_request
 from seatrial.verbs.valued import valued
 from tests.journeys.worlds import served
 from tests.worlds import edit, write_project
@@ -553,3 +555,17 @@ def test_a_roll_back_in_the_middle_without_the_metadata_store_ends_the_rollout_w
         assert project.deploy("late", release=new).share == 10  # another one can begin
         project.rollback("late")
         project.audit_verify()
+
+
+def test_a_request_of_many_rows_is_one_observation():
+    rows = Answers(
+        at_us=np.array([1, 2, 3, 4]), latency_ms=np.array([2.0, 4.0, 6.0, 1.0]),
+        degraded=np.array([False, True, False, False]), score=np.array([0.25, 0.75, np.nan, np.nan]),
+        loss=np.array([np.nan, 0.5, 1.0, np.nan]), failed=7,
+    )  # fmt: skip
+    found = per_request(rows, np.array([5, 5, 5, 9]))
+    assert (found.at_us.tolist(), found.failed) == ([1, 4], 7)
+    assert (found.latency_ms.tolist(), found.degraded.tolist()) == ([4.0, 1.0], [True, False])
+    assert (found.score[0], found.loss[0]) == (0.5, 0.75)
+    assert np.isnan([found.score[1], found.loss[1]]).all()
+    assert per_request(rows, np.arange(4)) is rows
