@@ -5,7 +5,7 @@ UV := uv==0.13.8
 BIN := .venv/bin
 BUILT := .venv/built
 # Debian packages of the servers that component tests talk to
-SERVICES := redis-server postgresql openjdk-17-jre-headless prometheus
+SERVICES := redis-server postgresql openjdk-17-jre-headless prometheus chromium
 
 .DEFAULT_GOAL := help
 .PHONY: help venv demo test long lint docs bench lock services clean
@@ -45,7 +45,7 @@ docs: $(BUILT) ## Rewrite docs/errors.md from the error classes
 	@$(BIN)/python -m tests.house.errors_page
 
 bench: $(BUILT) ## Run every benchmark; each prints its figure as a ratio
-	@for file in benchmarks/*.py benchmarks/features/*.py benchmarks/training/*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done
+	@for file in benchmarks/*.py benchmarks/*/*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done
 
 lock: $(BUILT) ## Resolve pyproject.toml again into requirements.lock
 	@$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate --upgrade \

@@ -65,6 +65,7 @@ settings.load_profile("patient")
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "needs(program): a program of the system that the test talks to")
+    config.addinivalue_line("markers", "long: takes minutes; runs only with -m long")
     config.pluginmanager.register(NotRun())
     # the mirror costs seconds of every training; the tests that are about it switch it on
     os.environ.setdefault("SEATRIAL_STORES_MLFLOW", "")
@@ -76,6 +77,15 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadScopeScheduling:
     """The tests of a file, which share what it set up, run in one worker; so do files that share a world."""
     return ByFile(config, log)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if "long" in config.option.markexpr:
+        return
+    long = [item for item in items if item.get_closest_marker("long")]
+    if long:
+        config.hook.pytest_deselected(items=long)
+        items[:] = [item for item in items if item not in long]
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -6,7 +6,10 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -84,3 +87,28 @@ def free_port() -> int:
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         return int(found.getsockname()[1])
+
+
+KAFKA_CLUSTER = """
+import sys, time
+from confluent_kafka import Producer
+client = Producer({"test.mock.num.brokers": 1, "bootstrap.servers": "none", "log_level": 0})
+brokers = client.list_topics(timeout=10).brokers.values()
+print(",".join(f"{one.host}:{one.port}" for one in brokers), flush=True)
+sys.stdin.read()
+"""
+
+
+@contextmanager
+def kafka_cluster() -> Iterator[str]:
+    """The brokers of librdkafka's mock cluster, which lives in a process of its own."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", KAFKA_CLUSTER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    with process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        brokers = process.stdout.readline().strip()
+        assert brokers, "the mock cluster did not start"
+        yield brokers
+        process.kill()

@@ -17,8 +17,8 @@ import pyarrow as pa
 import pytest
 
 import seatrial
-from seatrial import Project
-from seatrial.embedded import NoTrustedKey, RowRefused
+from seatrial import PredictionLog, Project
+from seatrial.embedded import NoAnswer, NoTrustedKey, RowRefused
 from seatrial.releases.signing import SignatureRefused, signing_key
 from tests.cli.test_verbs import make
 
@@ -263,3 +263,52 @@ def test_a_model_of_several_classes_with_columns_by_name_answers_as_the_service(
         assert told(found) == told(served)
         assert set(found[0]["probability"]) == set("abc")
         assert told(model.predict(pd.DataFrame(asked))) == told(served)
+
+
+def test_with_a_log_each_answer_is_in_it_before_it_is_returned(bundle, keys, tmp_path):
+    with seatrial.load(bundle, trusted=keys, log=tmp_path / "log") as model:
+        one = model.predict(ROWS[0], request_id="order-1", caller="shop")
+        rows = PredictionLog(tmp_path / "log").rows()
+        assert rows["prediction_id"].to_pylist() == [one["prediction_id"]]
+        assert rows.select(["request_id", "caller", "model", "release", "probability", "feature_size"]).to_pylist() == [
+            {
+                "request_id": "order-1",
+                "caller": "shop",
+                "model": "heavy",
+                "release": one["release"],
+                "probability": one["probability"],
+                "feature_size": 0.25,
+            }
+        ]
+        many = model.predict(ROWS)
+    logged = set(PredictionLog(tmp_path / "log").rows()["prediction_id"].to_pylist())
+    assert logged == {one["prediction_id"], *(answer["prediction_id"] for answer in many)}
+
+
+def test_threads_and_a_log_of_ones_own_lose_and_double_nothing(bundle, keys, tmp_path):
+    log = PredictionLog(tmp_path / "log")
+    with seatrial.load(bundle, trusted=keys, log=log) as model, ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(model.predict, [ROWS[n % 3] for n in range(200)]))
+    log.write(model="heavy", features=ROWS[0], prediction=1)  # it is still open
+    log.close()
+    logged = PredictionLog(tmp_path / "log").rows()["prediction_id"].to_pylist()
+    assert len(logged) == 201
+    assert set(logged) > {answer["prediction_id"] for answer in found}
+
+
+def test_without_a_log_nothing_is_written_and_an_answer_has_no_id(bundle, keys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert "prediction_id" not in seatrial.load(bundle, trusted=keys).predict(ROWS[0])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_answer_that_cannot_be_logged_is_not_returned(bundle, keys, tmp_path):
+    (tmp_path / "log").write_text("in the way")
+    with seatrial.load(bundle, trusted=keys, log=tmp_path / "log") as model, pytest.raises(NoAnswer) as refused:
+        model.predict(ROWS[0])
+    assert refused.value.facts["problem"]["code"] == "log.unwritable"
+
+
+def test_one_request_id_for_more_rows_than_a_request_may_hold_is_refused(bundle, keys):
+    with pytest.raises(RowRefused, match="one request_id"):
+        seatrial.load(bundle, trusted=keys).predict([ROWS[0]] * 1001, request_id="x")

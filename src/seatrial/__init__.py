@@ -9,6 +9,7 @@ TYPE_CHECKING = False  # type checkers take it for typing.TYPE_CHECKING, whose i
 if TYPE_CHECKING:
     from seatrial.core.card import ModelCard as ModelCard
     from seatrial.core.errors import SeatrialError as SeatrialError
+    from seatrial.core.objective import Objective as Objective
     from seatrial.data.expectations import SetAside as SetAside
     from seatrial.data.expectations import expect as expect
     from seatrial.data.sources import CsvSource as CsvSource
@@ -65,6 +66,7 @@ _HOME = {
     "Model": "seatrial.training.model",
     "ModelCard": "seatrial.core.card",
     "Monitor": "seatrial.monitoring.definition",
+    "Objective": "seatrial.core.objective",
     "ParquetSource": "seatrial.data.sources",
     "PostgresSource": "seatrial.data.sources",
     "PredictionLog": "seatrial.stores.prediction_log",
@@ -106,6 +108,7 @@ __all__ = [
     "Model",
     "ModelCard",
     "Monitor",
+    "Objective",
     "ParquetSource",
     "PostgresSource",
     "PredictionLog",

@@ -4,7 +4,8 @@
         model.predict({"distance": 1400.0, "origin": "JFK"})
 
 It answers what the service would answer for the same rows: the same checks of the request, the same encoding, the same
-runtime. Nothing that trains is imported, nothing is logged, and nothing in a bundle is executed or unpickled.
+runtime and, with `log=`, the same prediction log. Nothing that trains is imported, and nothing in a bundle is executed
+or unpickled.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from seatrial.core.clock import as_utc, iso
-from seatrial.core.errors import UsageError, listed
+from seatrial.core.errors import Unavailable, UsageError, listed
 from seatrial.core.types import Field
 from seatrial.features.plan import FeaturePlan
 from seatrial.releases.bundle import SUFFIX
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from seatrial.releases.signing import TrustedKeys
     from seatrial.serving.predictor import Release
     from seatrial.stores.online import OnlineStore
+    from seatrial.stores.prediction_log import PredictionLog
 
 VARIABLE = "SEATRIAL_TRUSTED_KEYS"
 CHUNK = 1000
@@ -52,17 +54,30 @@ class RowRefused(UsageError):
     code = "load.row_refused"
 
 
+class NoAnswer(Unavailable):
+    """A sound row was not answered: its log, its online store or the process that scores could not be reached.
+
+    facts: `problem`, the same document that the service answers with.
+    """
+
+    code = "load.no_answer"
+
+
 class LoadedModel:
     """A release that answers in this process; may be used by many threads. Made by `load`.
 
     release: its id. model, version: whose it is. fields: what a row holds. example: a sound row.
     """
 
-    def __init__(self, release: Release, online: OnlineStore | None) -> None:
+    def __init__(
+        self, release: Release, online: OnlineStore | None, log: PredictionLog | None = None, *, own_log: bool = False
+    ) -> None:
         from seatrial.serving.metrics import Metrics
         from seatrial.serving.predictor import Predictor, Share
 
         self._online = online
+        self._log = log
+        self._closes = log if own_log else None
         self._runtime = getattr(release.score, "__self__", None)  # what scores it, where that is a process of its own
         self.looks_up = bool(release.plan.views) and online is not None
         served = release if self.looks_up else _with_features_given(release)
@@ -74,7 +89,7 @@ class LoadedModel:
             release.model,
             [Share("embedded", served)],
             metrics=Metrics(),
-            log=None,
+            log=log,
             online=online,
             replay=True,
             max_rows=CHUNK,
@@ -92,37 +107,60 @@ class LoadedModel:
         return f"<seatrial model {self.model} {self.version}, {self.release}>"
 
     def close(self) -> None:
-        """Close the online store, if there is one, and end the process that scores, if it is another one."""
+        """Close the online store and the log that were opened here, and end the process that scores, if it is another.
+
+        A log that is not closed loses nothing: its rows are there when `predict` returns.
+        """
         end = getattr(self._runtime, "close", None)
         if end is not None:
             end()
         if self._online is not None:
             self._online.close()
             self._online = None
+        if self._closes is not None:
+            self._closes.close()
 
-    def predict(self, rows: object, *, at: datetime | None = None) -> Any:
+    def predict(
+        self, rows: object, *, at: datetime | None = None, request_id: str | None = None, caller: str = ""
+    ) -> Any:
         """Answer rows: for one dict one answer; for a list of dicts, an Arrow table or a pandas frame a list of them.
 
         An answer has `prediction`, `probability` (of the positive class; by class for several; None for a regression),
-        `model_version` and `release`. A missing value is None, NaN, null or an absent optional field.
-        at: the instant as of which features are looked up (default: now). All rows are answered, or none.
-        Raises RowRefused, which names the row and the field.
+        `model_version` and `release`; with a log also `prediction_id`. A missing value is None, NaN, null or an absent
+        optional field.
+        at: the instant as of which features are looked up (default: now). request_id, caller: by which the log can be
+        asked later; up to CHUNK rows have one request_id. All rows are answered, or none; above CHUNK rows, in order,
+        those before the first that could not be are in the log.
+        Raises RowRefused, which names the row and the field, and NoAnswer.
         """
         if isinstance(rows, Mapping):
-            return self._ask([rows], at)[0]
+            return self._ask([rows], at, request_id, caller)[0]
         plain = _rows(rows)
-        return [one for start in range(0, len(plain), CHUNK) for one in self._ask(plain[start : start + CHUNK], at)]
+        if request_id is not None and len(plain) > CHUNK:
+            raise RowRefused(
+                f"{len(plain):,} rows are to have one request_id.",
+                expected=f"At most {CHUNK:,} rows are one request.",
+                state="Nothing was predicted.",
+            )
+        chunks = (plain[start : start + CHUNK] for start in range(0, len(plain), CHUNK))
+        return [one for chunk in chunks for one in self._ask(chunk, at, request_id, caller)]
 
-    def _ask(self, rows: Sequence[Mapping[str, Any]], at: datetime | None) -> list[Answer]:
+    def _ask(
+        self, rows: Sequence[Mapping[str, Any]], at: datetime | None, request_id: str | None, caller: str
+    ) -> list[Answer]:
         body: dict[str, Any] = {"instances": [self._plain(row) for row in rows]}
+        if request_id is not None:
+            body["request_id"] = request_id
         if at is not None:
             body["at"] = iso(as_utc(at))
         try:
             encoded = msgspec.json.encode(body)
         except (TypeError, ValueError) as error:
             raise RowRefused(f"a row holds what is no plain value: {error}.", state="Nothing was predicted.") from None
-        answer = self._predictor.handle(encoded)
+        answer = self._predictor.handle(encoded, caller)
         told: dict[str, Any] = msgspec.json.decode(answer.body)
+        if answer.status >= 500:
+            raise NoAnswer(str(told.get("detail", "the rows were not answered.")), problem=told)
         if answer.status != 200:
             known = {field.name for field in self.fields}
             strange = list(dict.fromkeys(str(name) for row in rows for name in row if str(name) not in known))
@@ -133,7 +171,8 @@ class LoadedModel:
                 state="Nothing was predicted.",
                 problem=told,
             )
-        kept = ("prediction", "probability", "model_version", "release", "degraded", "views")
+        kept = ["prediction", "probability", "model_version", "release", "degraded", "views"]
+        kept += ["prediction_id"] if self._log is not None else []
         return [{name: one[name] for name in kept if name in one} for one in told["predictions"]]
 
     def _plain(self, row: Mapping[str, Any]) -> dict[str, Any]:
@@ -149,6 +188,7 @@ def load(
     project: str | Path | None = None,
     online: str | None = None,
     trusted: str | Path | TrustedKeys | None = None,
+    log: str | Path | PredictionLog | None = None,
 ) -> LoadedModel:
     """Open a release to predict with it in this process; its golden rows are replayed first.
 
@@ -158,6 +198,9 @@ def load(
         up, or "project" for the project's own; without it rows hold them as `view__feature`.
     trusted: whose signature counts: a public key's file (.pub), a folder of them, or keys by id; by default the
         variable SEATRIAL_TRUSTED_KEYS (a file or folder), else the keys that the project trusts.
+    log: a folder, or a PredictionLog, to which each answer is written before `predict` returns it, as the service
+        does; any number of processes may write to one folder, and `seatrial monitor --log` reports on it. Without it
+        nothing is logged.
     Raises NoTrustedKey, and what opening a bundle raises: see `releases.bundle.open_bundle`.
     """
     from seatrial.serving.release import open_release
@@ -170,7 +213,9 @@ def load(
     if ring is None or trusted is not None:
         ring = _ring(trusted, folder)
     release = open_release(path, ring)
-    return LoadedModel(release, _open_online(online, folder) if online and release.plan.views else None)
+    store = _open_online(online, folder) if online and release.plan.views else None
+    own = isinstance(log, (str, Path))
+    return LoadedModel(release, store, _open_log(log), own_log=own)
 
 
 def _load_pyfunc(path: str) -> _PyFunc:
@@ -271,6 +316,12 @@ def _open_online(address: str, folder: Path) -> OnlineStore:
     if address == "project":
         return workspace.online_for_serving()
     return open_online(address, folder=folder, project=workspace.name, lazy=True)
+
+
+def _open_log(log: str | Path | PredictionLog | None) -> PredictionLog | None:
+    from seatrial.stores.prediction_log import PredictionLog
+
+    return PredictionLog(Path(log)) if isinstance(log, (str, Path)) else log
 
 
 def _rows(rows: object) -> Sequence[Mapping[str, Any]]:

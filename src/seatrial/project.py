@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from seatrial.core.signature import Signature
     from seatrial.deployment.definition import Deployment
     from seatrial.deployment.deploy import Deployed as Decided
+    from seatrial.export.kubernetes import Manifests
+    from seatrial.export.prometheus import Promised
     from seatrial.features.skew import SkewReport
     from seatrial.governance.explain import Explained
     from seatrial.governance.review import Reviewed
@@ -44,8 +46,10 @@ if TYPE_CHECKING:
     from seatrial.retraining.definition import Retrain, Trigger
     from seatrial.retraining.proposal import Proposal
     from seatrial.retraining.triggers import Labelled as Rows
+    from seatrial.serving.stream import StreamAnswered
     from seatrial.stores.metadata import MetadataStore
     from seatrial.training.model import Model
+    from seatrial.verbs.batches import BatchScored
     from seatrial.verbs.reproduce import Reproduced, Verdict
     from seatrial.verbs.rolling import Evidence, Moved, RolloutShown
     from seatrial.verbs.runs import Compared
@@ -140,17 +144,21 @@ class Project(Building):
         window: Window,
         *,
         release: str | None = None,
+        to: str | Path | Sequence[str | Path] = (),
+        keep: Sequence[str] | None = None,
         progress: Progress | None = None,
     ) -> Scored:
         """Score the label rows predicted in `window` from the features as of each row's instant, and log them.
 
         release: default the live one. The log then holds what the service would have answered, marked as batch. Rows
         that this release answered already at the same instant are scored, but not logged again.
+        to, keep: outputs that take the answers as well, as for `predict_files`; a window is one batch.
         """
         import pyarrow as pa
 
         from seatrial.features import training_set
         from seatrial.serving import batch
+        from seatrial.verbs.batches import score_window
         from seatrial.verbs.history import business_keys, measured, times_us
 
         deployment = self._deployment(model)
@@ -160,7 +168,7 @@ class Project(Building):
         bundle = self._bundle(chosen)
         rows, _, _, _ = self._inputs.rows(declared, window=window, progress=progress)
         scores = batch.score(bundle, rows, threads=declared.threads)
-        ids = business_keys(rows, declared)
+        ids = business_keys(self.without_persons(declared, rows), declared)
         at_us = times_us(rows, training_set.AT).tolist()
         at = 0.5 if bundle.manifest.threshold is None else bundle.manifest.threshold
         labelled, metrics = measured(declared, rows, scores, bundle.manifest.signature.classes, threshold=at)
@@ -178,6 +186,10 @@ class Project(Building):
         )
         self.log.rotate()
         self._compact_log()
+        outputs = [to] if isinstance(to, str | Path) else list(to)
+        put: BatchScored | None = None
+        if outputs:
+            put = score_window(self, self._inputs, declared, chosen, bundle, rows, window, to=outputs, keep=keep)
         return Scored(
             model=declared.name,
             window=str(window),
@@ -187,7 +199,102 @@ class Project(Building):
             labelled=labelled,
             metrics=metrics,
             seconds=round(monotonic() - started, 3),
+            to=put.to if put else [],
+            batch=put.batch if put else None,
         )
+
+    def predict_files(
+        self,
+        model: str | None,
+        rows: str | Path,
+        *,
+        to: str | Path | Sequence[str | Path],
+        release: str | None = None,
+        keep: Sequence[str] | None = None,
+        set_aside: str | Path | None = None,
+        by_day: str = "",
+        workers: int | None = None,
+        log: bool = False,
+        progress: Progress | None = None,
+    ) -> BatchScored:
+        """Score Parquet files by all cores, in bounded memory, and put the answers into one output or several.
+
+        rows: a file, or a folder of them. Columns that it has are taken as they are; views that it lacks are joined as
+        of each row's instant (the label source's event_timestamp, or `at`), and functions computed.
+        to: see `serving.sinks.open_sink`, or "online"; relative paths start at the working directory. release: default
+        the live one. keep: the columns beside the answers; default the model's key and instant, or all when the rows
+        lack the key; ["all"], ["none"]. set_aside: a Parquet file for rows without an answer, with reasons; without it
+        such rows are refused. by_day: the column of times by whose day a folder or Delta table is divided.
+        workers: processes; default one for each core. log: keep each row in the prediction log.
+
+        A call that was killed is taken up by the next of the same arguments. Nothing is written before all is scored.
+        """
+        from seatrial.verbs.batches import score_files
+
+        deployment = self._deployment(model)
+        declared = self._model(deployment.model)
+        chosen = self._live_release(deployment.name) if release is None else self.chosen_release(declared.name, release)
+        done = score_files(
+            self,
+            self._inputs,
+            declared,
+            chosen,
+            self._bundle(chosen),
+            rows,
+            to=[to] if isinstance(to, str | Path) else list(to),
+            keep=keep,
+            set_aside=set_aside,
+            by_day=by_day,
+            workers=workers,
+            logged=deployment.name if log else "",
+            progress=progress,
+        )
+        if log:
+            self._compact_log()
+        return done
+
+    def predict_stream(
+        self,
+        model: str | None,
+        address: str,
+        *,
+        to: str,
+        group: str = "seatrial",
+        until_empty: bool = False,
+        stopped: Callable[[], bool] = lambda: False,
+        tell: Callable[[StreamAnswered], None] | None = None,
+    ) -> StreamAnswered:
+        """Answer the requests of a stream into another, until `stopped` or until it is empty; each is logged.
+
+        address, to: redis://HOST:PORT/DB/STREAM or kafka://HOST:PORT/TOPIC; see `stores.streams.open_stream`. An entry
+        holds a body as POST /predict takes it (Redis: in its field `request`, or the fields alone in `row`). group:
+        consumers of one group share the requests. What cannot be answered goes to STREAM:refused, or TOPIC.refused,
+        with the reason. tell: called after each lot, and while something that does not answer is waited for; for a
+        minute at most when it is to go on until the stream is empty.
+        """
+        from seatrial.deployment.deploy import nothing_deployed
+        from seatrial.serving.stream import Answering, answer_stream
+        from seatrial.stores.streams import open_answers, open_stream
+        from seatrial.verbs.building import PATIENCE
+
+        name = self._deployment(model).name
+        if name not in self.routes.names():
+            raise nothing_deployed(name)
+        service = self._service(replay=False, only=[name])
+        try:
+            with closing(open_answers(to)) as answers, closing(open_stream(address, group=group)) as stream:
+                answering = Answering(service, name, self.log, name=f"{stream.name}\n{group}", caller=self.actor)
+                return answer_stream(
+                    stream,
+                    answers,
+                    answering,
+                    until_empty=until_empty,
+                    stopped=stopped,
+                    tell=tell,
+                    patience_seconds=PATIENCE if until_empty else None,
+                )
+        finally:
+            service.close()
 
     def _answered(self, model: str, window: Window, release: str) -> set[tuple[str, int]]:
         """The requests of the window that a release has answered: (request_id, instant)."""
@@ -220,6 +327,12 @@ class Project(Building):
         started = monotonic()
         self._compact_log()
         table = self._known_labels(declared, progress) if rows is None else self._inputs.as_table(rows)
+        if declared.personal and isinstance(table, list):
+            from seatrial.serving.personal import hashed_rows
+
+            table = hashed_rows(table, declared.personal, self.personal_key)
+        elif not isinstance(table, list):
+            table = self.without_persons(declared, table)
         told = parse(
             table,
             model=declared.name,
@@ -278,8 +391,8 @@ class Project(Building):
         at, span = rows[source.event_timestamp], pc.min_max(predictions["at"])
         near = pc.and_(pc.greater_equal(at, span["min"]), pc.less_equal(at, span["max"]))
         rows = rows.filter(pc.fill_null(near, False))
-        named = keys(rows, model.key)
-        predicted = prediction_keys(predictions, model.key)
+        named = keys(self.without_persons(model, rows), model.key)
+        predicted = prediction_keys(self.without_persons(model, predictions, prefix="field_"), model.key)
         told = self.labels.read(model.name)
         several = model.task == "multiclass"
         happened = rows[model.target].cast(pa.string() if several else pa.float64())
@@ -631,6 +744,50 @@ class Project(Building):
             self.event(transaction, "release.exported", chosen.id, {"form": "docker"})
         return written
 
+    def export_kubernetes(
+        self,
+        release: str | None,
+        folder: str | Path,
+        *,
+        image: str,
+        slot: Literal["blue", "green"] | None = None,
+        kserve: bool = False,
+    ) -> Manifests:
+        """Write the manifests with which Kubernetes runs the image of one release (see `export_docker`).
+
+        image: its name with a tag or, better, a digest. slot: one of two Deployments beside each other, for blue-green.
+        kserve: KServe's InferenceService instead.
+        """
+        from seatrial.export.kubernetes import export
+        from seatrial.releases.bundle import open_bundle
+
+        chosen = self.chosen_release(None, release)
+        bundle = open_bundle(self.objects.path(chosen.body["object"]), self.trusted)
+        written = export(bundle, Path(folder), image=image, slot=slot, kserve=kserve, project=self.name)
+        with self.metadata.transaction() as transaction:
+            self.event(transaction, "release.exported", chosen.id, {"form": "kubernetes", "image": image})
+        return written
+
+    def export_prometheus(self, folder: str | Path) -> list[str]:
+        """Write recording and alert rules for every deployment, and a test of them; the names of the files.
+
+        Alerts tell when a deployment uses up the error budget of its objective too fast, see `Deployment`.
+        """
+        from seatrial.export.prometheus import export
+
+        return export(self._promised(), Path(folder))
+
+    def export_grafana(self, folder: str | Path) -> list[str]:
+        """Write a dashboard for every deployment, over the rules of `export_prometheus`; the names of the files."""
+        from seatrial.export.grafana import export
+
+        return export(self._promised(), Path(folder))
+
+    def _promised(self) -> list[Promised]:
+        from seatrial.verbs.promised import promised
+
+        return promised(self._models(), self.definitions.deployments, self.routes.names())
+
     def run_compare(
         self, a: str | None = None, b: str | None = None, *, model: str | None = None, base: str | None = None
     ) -> Compared:
@@ -975,9 +1132,10 @@ class Project(Building):
     def explain(self, id: str, *, progress: Progress | None = None) -> Explained:
         """One prediction, by its id or its request's: inputs as served and recomputed, replays, approvals, lineage."""
         from seatrial.governance.explain import Explained, inputs_of, replay
+        from seatrial.verbs.predictions import looked_up
 
-        found = self.log.find(id)
-        lineage = self.lineage(id)
+        found = looked_up(self, id, by="explain")
+        lineage = self._lineage_of(id, found)
         if not found:
             raise UsageError(f"'{id}' is no prediction.", expected="A prediction's or a request's id is expected.")
         row = found[0]
@@ -986,11 +1144,13 @@ class Project(Building):
         manifest = bundle.manifest
         logged = row["probability"] if row["probability"] is not None else row["prediction"]
         recomputed, note = self._recomputed(manifest.model, row, manifest.signature, progress)
+        personal = manifest.signature.personal
+        logged_whole = {name: value for name, value in row.items() if name.partition("_")[2] not in personal}
         inputs = inputs_of(row, manifest.signature.inputs, recomputed)
-        replays = [replay("answered", bundle, row, logged)]
+        replays = [replay("answered", bundle, logged_whole, logged)]
         before = self._release_before(row["deployment"], release.id)
         if before is not None:
-            replays.append(replay("live before", self._bundle(before), row, logged))
+            replays.append(replay("live before", self._bundle(before), logged_whole, logged))
         return Explained(
             prediction_id=row["prediction_id"],
             request_id=row["request_id"],
@@ -1025,6 +1185,9 @@ class Project(Building):
         from seatrial.features import training_set
         from seatrial.features.plan import make_plan
 
+        hidden = sorted(set(signature.personal) & {*signature.request_names, *signature.inputs})
+        if hidden:
+            return None, f"{listed(hidden)} is personal, and not logged as it came, so nothing was recomputed"
         declared = self.definitions.models.get(model)
         if declared is None:
             return None, f"the project no longer defines model '{model}', so nothing was recomputed"
@@ -1141,10 +1304,15 @@ class Project(Building):
         """The model's predictions of a window, with the labels known by now. inputs: with what the model was given."""
         from seatrial.monitoring.sample import from_log
 
-        return from_log(
+        rows = (
             self.log.rows(model=model.name, window=window, deployment=deployment)
             if inputs
-            else self._predictions(model, window, deployment),
+            else self._predictions(model, window, deployment)
+        )
+        for prefix in ("field_", "feature_"):
+            rows = self.without_persons(model, rows, prefix=prefix)
+        return from_log(
+            rows,
             self.labels.read(model.name),
             model=model.name,
             task=model.task,
@@ -1233,9 +1401,13 @@ class Project(Building):
 
         if release is None:
             return None
-        files = self._bundle(release).files
+        bundle = self._bundle(release)
+        files = bundle.files
         profile = files.get("profile.json")
-        return Reference.from_profile(msgspec.json.decode(profile)) if profile else None
+        if not profile:
+            return None
+        personal = bundle.manifest.signature.personal
+        return Reference.from_profile(msgspec.json.decode(profile)).anonymous(personal, self.personal_key)
 
     def _bundle(self, release: Record) -> Bundle:
         from seatrial.releases.bundle import open_bundle

@@ -243,6 +243,13 @@ def test_a_row_that_the_model_does_not_take_is_a_usage_error(folder, capsys):
     assert out.out == ""
 
 
+def test_kubernetes_export_tells_what_was_written_and_what_to_know(told, tmp_path):
+    done = told("export", "kubernetes", "heavy", "--image", "heavy:1.0.0", "--to", str(tmp_path / "k8s"))
+    assert "deployment.yaml" in done["files"]
+    assert "The tag of heavy:1.0.0 can be moved" in done["notes"][0]
+    assert told("audit", "list", "--limit", "1")[0]["kind"] == "release.exported"
+
+
 def test_docker_export_lists_its_files(told, tmp_path):
     done = told("export", "docker", "heavy", "--to", str(tmp_path / "image"))
     assert "Dockerfile" in done["files"]
@@ -366,9 +373,9 @@ def wait_until_ready(url, seconds=20):
     raise AssertionError(f"{url} did not become ready")
 
 
-@pytest.mark.parametrize("bundled", [False, True])
-def test_a_served_model_answers_and_stops_on_sigterm(folder, told, tmp_path, bundled):
-    words = ["serve", "--port", "0", "--json"]
+@pytest.mark.parametrize(("bundled", "workers"), [(False, "1"), (True, "1"), (False, "2"), (True, "2")])
+def test_a_served_model_answers_and_stops_on_sigterm(folder, told, tmp_path, bundled, workers):
+    words = ["serve", "--port", "0", "--json", "--workers", workers]
     if bundled:
         words += ["--bundle", told("releases", "show", "rel_")["path"]]
     env = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}

@@ -1,3 +1,4 @@
+import os
 import re
 import subprocess
 import sys
@@ -8,6 +9,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from seatrial.cli.verbs import VERBS
+from seatrial.core.settings import Settings, Stores
 from seatrial.export import docker
 from seatrial.export.build_folder import CannotWrite, FolderNotEmpty
 from seatrial.export.docker import NotPinned, export, serving_requirements
@@ -62,19 +65,55 @@ def test_hadolint_finds_nothing_in_the_dockerfile(folder):
 
 def test_the_server_is_not_root_knows_its_health_and_gets_signals(folder):
     lines = (folder / "Dockerfile").read_text().splitlines()
-    assert "USER 10001" in lines
+    assert "USER 10001:10001" in lines
+    assert "STOPSIGNAL SIGTERM" in lines
     assert any(line.startswith("HEALTHCHECK") for line in lines)
-    assert lines[-1] == (
-        'CMD ["seatrial", "serve", "--bundle", "/app/release.seatrial", "--host", "0.0.0.0", "--port", "8000"]'
-    )
-    assert re.match(r"FROM python:3\.11-[a-z-]+$", lines[0])
+    assert lines[-2:] == ['ENTRYPOINT ["seatrial"]', 'CMD ["serve"]']
+
+
+def test_the_base_is_a_slim_python_unless_the_builder_names_another(folder):
+    lines = (folder / "Dockerfile").read_text().splitlines()
+    assert [line for line in lines if not line.startswith("#")][:2] == [
+        "ARG BASE=python:3.11-slim-bookworm",
+        "FROM ${BASE}",
+    ]
+
+
+def test_every_variable_of_the_image_is_an_option_or_a_setting(folder):
+    text = (folder / "Dockerfile").read_text()
+    ours = {word.split("=")[0] for word in re.findall(r"SEATRIAL_\w+=", text)}
+    from_options = {option.envvar for option in VERBS["serve"].params if option.envvar}
+    settings = {f"SEATRIAL_STORES_{name.upper()}" for name in Stores.__struct_fields__}
+    settings |= {f"SEATRIAL_{name.upper()}" for name in Settings.__struct_fields__ if name.startswith("log_")}
+    assert ours & from_options == {"SEATRIAL_BUNDLE", "SEATRIAL_HOST", "SEATRIAL_PORT", "SEATRIAL_WORKERS"}
+    assert ours - from_options <= settings
+
+
+def test_the_labels_name_the_release_in_the_words_of_the_oci(folder, released):
+    text = (folder / "Dockerfile").read_text()
+    labels = dict(re.findall(r'([\w.-]+)="([^"]*)"', text[text.index("LABEL ") : text.index("USER ")]))
+    bundle = open_bundle(*released)
+    assert labels["org.opencontainers.image.title"] == "late"
+    assert labels["org.opencontainers.image.version"] == bundle.manifest.semantic_version
+    assert labels["seatrial.release"] == bundle.id
+
+
+def test_every_file_can_be_read_by_the_images_user_whatever_the_umask(released, tmp_path):
+    path, trusted = released
+    before = os.umask(0o077)
+    try:
+        export(path, tmp_path / "image", trusted=trusted, requirements=PINNED)
+    finally:
+        os.umask(before)
+    for one in (tmp_path / "image", *(tmp_path / "image").rglob("*")):
+        assert one.stat().st_mode & 0o777 == (0o755 if one.is_dir() else 0o644)
 
 
 def test_no_file_names_an_address_of_a_registry(folder):
     for path in folder.rglob("*"):
         if path.is_file() and path.suffix not in (".seatrial", ".whl"):
             text = path.read_text()
-            assert set(re.findall(r"\w+://[^/\s'\"]+", text)) <= {"http://127.0.0.1:8000"}
+            assert set(re.findall(r"\w+://[^/\s'\"]+", text)) <= {"http://127.0.0.1:%s"}
             assert "index-url" not in text
 
 

@@ -392,3 +392,46 @@ def test_without_java_it_is_said_what_to_install(monkeypatch, tmp_path):
     monkeypatch.setenv("JAVA_HOME", str(tmp_path))
     with pytest.raises(spark.JavaMissing, match="JAVA_HOME"), spark.session():
         pass
+
+
+# The predictor
+
+
+def scored(session, rows, keys, data, **how):
+    from seatrial.serving.spark import score_with_spark
+
+    with spark._quiet():
+        frame = session.createDataFrame(rows).repartition(3)
+        return score_with_spark(frame, data, trusted=keys.trusted, **how).toArrow().sort_by("number")
+
+
+def test_answers_on_spark_are_those_of_a_batch_to_the_last_bit(session, tmp_path):
+    from seatrial.releases.bundle import open_bundle
+    from seatrial.serving.batch_rows import RowScorer
+    from tests.serving.worlds import Keys, bundle, columns
+
+    keys = Keys(tmp_path)
+    data = bundle(keys.key)
+    given = {name: values for name, values in columns(2_000, 3).items() if name != "doubled"}
+    rows = pa.table(given | {"number": range(2_000)})
+    wanted = RowScorer(open_bundle(data, keys.trusted)).answer(rows)
+    found = scored(session, rows, keys, data, keep=["number"])
+    assert found.column_names == "number prediction probability release model_version refused".split()
+    for name, column in wanted.columns.items():
+        assert found[name].to_pylist() == column.to_pylist()
+    assert found["refused"].null_count == 2_000
+
+
+def test_a_row_that_has_no_answer_says_why_on_spark(session, tmp_path):
+    from seatrial.serving.batch_rows import BatchColumnMissing
+    from tests.serving.worlds import Keys, bundle, columns
+
+    keys = Keys(tmp_path)
+    given = {name: values for name, values in columns(3, 3).items() if name != "doubled"}
+    rows = pa.table(given | {"distance": [1.0, float("inf"), None], "number": range(3)})
+    found = scored(session, rows, keys, bundle(keys.key))
+    assert found["refused"].to_pylist() == [None, "'distance' is an infinity or a number beyond float32", None]
+    assert found["prediction"].is_null().to_pylist() == [False, True, False]
+    assert found["distance"].to_pylist() == [1.0, float("inf"), None]
+    with pytest.raises(BatchColumnMissing, match="seats"):
+        scored(session, rows.drop(["seats"]), keys, bundle(keys.key))

@@ -16,9 +16,9 @@ HEAVY = ("duckdb", "lightgbm", "mlflow", "msgspec", "numpy", "onnx", "onnxruntim
 # The names of the README, the documentation and the templates; adding one is a promise, removing one breaks it
 PUBLIC = """
     ABTest Alarm BlueGreen Canary Costs CsvSource DeltaSource Deployment Entity FrameSource Gate Guardrail Metric Model
-    ModelCard Monitor ParquetSource PostgresSource PredictionLog Project ProjectGates QuerySource Retrain SeatrialError
-    SetAside Shadow Split Trigger Tune agg expect feature_view load log_run on_request point_in_time_join shared_view
-    sql
+    ModelCard Monitor Objective ParquetSource PostgresSource PredictionLog Project ProjectGates QuerySource Retrain
+    SeatrialError SetAside Shadow Split Trigger Tune agg expect feature_view load log_run on_request
+    point_in_time_join shared_view sql
 """.split()
 
 

@@ -6,7 +6,7 @@ import click
 import pytest
 
 from seatrial import Project
-from seatrial.cli import catalogue, feature_quality, feature_rows, registry, runs, steering  # noqa: F401  they register themselves
+from seatrial.cli import catalogue, feature_quality, feature_rows, predictions, registry, runs, steering  # noqa: F401  they register themselves
 from seatrial.cli.nouns import NOUNS
 from seatrial.cli.verbs import VERBS
 from seatrial.verbs.building import Building
@@ -43,8 +43,9 @@ def test_every_public_verb_of_project_is_a_command():
         for name, value in {**vars(Building), **vars(Project)}.items()
         if callable(value) and not name.startswith("_")
     }
-    # options of other verbs: predict --replay and --batch, push --from, runs show --html, validate --propose
-    helpers = {"close", "mirror", "propose", "reconcile", "replay", "predict_batch", "push_stream", "run_page"}
+    # options of other verbs: predict --replay, --batch and --stream, push --from, runs show --html, validate --propose
+    helpers = {"close", "mirror", "propose", "reconcile", "replay", "predict_batch", "predict_files", "predict_stream"}
+    helpers |= {"push_stream", "run_page"}
     helpers |= {"deployment_watch"}  # deployments advance --watch
     helpers |= {"run"}  # a block of Python: `with project.run("x") as r`
     commands = {*COMMANDS, *(f"export_{form}" for form in VERBS["export"].commands), *NOUNS}

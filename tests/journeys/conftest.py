@@ -1,4 +1,4 @@
-"""What journeys share, and that long ones run only when they are asked for: `pytest -m long`."""
+"""What journeys share."""
 
 from __future__ import annotations
 
@@ -8,19 +8,6 @@ from collections.abc import Iterator
 import pytest
 
 from tests.journeys import worlds
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "long: takes minutes; runs only with -m long")
-
-
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if "long" in config.option.markexpr:
-        return
-    long = [item for item in items if item.get_closest_marker("long")]
-    if long:
-        config.hook.pytest_deselected(items=long)
-        items[:] = [item for item in items if item not in long]
 
 
 @pytest.fixture

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import difflib
 import json
 import os
 import re
@@ -135,3 +137,31 @@ def test_without_the_commit_the_release_says_what_is_missing(tmp_path):
     run = shell(tmp_path, ["python train.py"]).split()[0]
     with pytest.raises(AssertionError, match="in no git repository"):
         shell(tmp_path, [lines[-3].replace("RUN", run)])
+
+
+def changed_lines(before: Path, after: Path) -> list[str]:
+    """The lines that were taken out or put in, of the code alone."""
+    one, two = (ast.unparse(ast.parse(path.read_text()).body[1:]).splitlines() for path in (before, after))
+    return [line for line in difflib.ndiff(one, two) if line[:2] in ("- ", "+ ")]
+
+
+def test_every_command_of_behind_my_fastapi_does_what_its_page_says(tmp_path):
+    example = EXAMPLES / "behind_my_fastapi"
+    shutil.copytree(example, tmp_path, dirs_exist_ok=True)
+    port = str(free_port())
+    printed = shell(tmp_path, [line.replace("8000", port) for line in commands("behind_my_fastapi")])
+    assert "churn_risk" in printed
+    assert printed.count("churn 1.0.0") == 1
+    (report,) = re.findall(r"^(ACT|WATCH|OK): (.*)", printed, re.MULTILINE)
+    assert report[0] == "WATCH"
+    assert "'age' moved" in report[1]
+    assert "400 predictions; 100 % of their labels have arrived" in printed
+    assert len(changed_lines(example / "before.py", example / "service.py")) < 30
+    script = """
+import before, service
+for age in (18, 40, 79):
+    told = [one.advise(str(7), one.Customer(age=age, income=51.5, visits=3)) for one in (before, service)]
+    assert abs(told[0].churn_risk - told[1].churn_risk) < 1e-5, told
+    assert (told[0].number, told[0].call) == (told[1].number, told[1].call), told
+"""
+    shell(tmp_path, [f"python -W ignore -c '{script}'"])

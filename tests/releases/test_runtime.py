@@ -1,8 +1,11 @@
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from sklearn.linear_model import LogisticRegression
 
@@ -75,3 +78,29 @@ def test_scoring_imports_nothing_that_trains():
         [sys.executable, "-c", code], capture_output=True, text=True, env={"PYTHONPATH": ":".join(sys.path)}
     )
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_loaded_model_keeps_no_file_open_and_leaves_none_behind(tmp_path, monkeypatch):
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    model = exported("lightgbm")
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    loaded = [Runtime(model) for _ in range(3)]
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+    assert list(tmp_path.iterdir()) == []
+    assert len({one.score(rows()[:1]).tobytes() for one in loaded}) == 1
+
+
+def test_where_the_system_has_no_files_in_memory_a_model_is_loaded_all_the_same(monkeypatch):
+    model = exported("lightgbm")
+    usual = Runtime(model).score(rows())
+    monkeypatch.delattr(os, "memfd_create")
+    assert Runtime(model).score(rows()).tobytes() == usual.tobytes()
+
+
+def test_the_form_that_is_loaded_answers_as_the_graph_does():
+    for name in ("lightgbm", "hist", "logistic", "forest"):
+        model = exported(name)
+        given = rows(missing=name in ("lightgbm", "hist"))
+        plain = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+        as_given = plain.run(None, {"input": given})[0]
+        assert np.array_equal(Runtime(model).score(given), as_given.astype(np.float64)), name

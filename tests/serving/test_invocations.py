@@ -106,7 +106,7 @@ def test_a_csv_is_read_by_the_types_of_the_fields(url, expected):
 @pytest.mark.parametrize(
     ("body", "kind", "status", "said"),
     [
-        (b"{", "application/json", 400, "no JSON"),
+        (b"{", "application/json", 400, "not JSON"),
         ([1], "application/json", 400, "no JSON object"),
         ({}, "application/json", 400, "in one way"),
         ({"instances": ROWS, "inputs": ROWS}, "application/json", 400, "instances, inputs"),
@@ -117,20 +117,23 @@ def test_a_csv_is_read_by_the_types_of_the_fields(url, expected):
         ({"dataframe_split": {"columns": ["a", "a"], "data": [[1, 2]]}}, "application/json", 400, "each once"),
         ({"inputs": {"distance": [1], "seats": [1, 2]}}, "application/json", 400, "one length"),
         ({"instances": ROWS, "params": {"temperature": 1}}, "application/json", 400, "params"),
+        ({"instances": ROWS, "params": {"predict_method": {}}}, "application/json", 400, "params"),
         ({"instances": []}, "application/json", 400, "0 rows"),
         ({"instances": [{"distance": 1.0}]}, "application/json", 400, "seats"),
         ({"instances": [GOOD | {"seats": "many"}]}, "application/json", 400, "seats"),
         (b'{"instances": [{"distance": NaN}]}', "application/json", 400, "seats"),
-        (b'{"instances": [{"distance": Infinity, "x": "NaN"}]}', "application/json", 400, "no JSON"),
+        (b'{"instances": [{"distance": Infinity, "x": "NaN"}]}', "application/json", 400, "not JSON"),
         (b'{"instances": [{"distance": 1e400, "x": "NaN"}]}', "application/json", 400, "no finite number"),
         (b'{"instances": [{"distance": 1e400}]}', "application/json", 400, "no"),
-        (b'{"instances": [{"distance": ' + b"9" * 5000 + b', "x": "NaN"}]}', "application/json", 400, "no JSON"),
-        (b"[" * 100_000, "application/json", 400, "no JSON"),
+        (b'{"instances": [{"distance": ' + b"9" * 5000 + b', "x": "NaN"}]}', "application/json", 400, "beyond 2^53"),
+        (b"[" * 100_000, "application/json", 400, "too deeply"),
         (b"distance,seats\n1", "text/csv", 400, "as many values"),
         (b"distance", "text/csv", 400, "no row"),
         (b"\xff\xfe", "text/csv", 400, "UTF-8"),
         (b"seats,night,carrier,distance\nmany,true,DL,1\n", "text/csv", 400, "seats"),
-        (b"x", "text/html", 415, "text/html"),
+        (b"x", "text/html", 415, "text/csv is taken"),
+        (b'{"instances": [], "instances": []}', "application/json", 400, "more than once"),
+        (b'{"instances": [{"carrier": "\\ud800"}]}', "application/json", 400, "not JSON"),
     ],
 )
 def test_what_cannot_be_read_is_refused_as_mlflow_refuses(url, body, kind, status, said):
@@ -161,10 +164,10 @@ def test_values_keep_their_kind():
         Field("t", "timestamp"),
     )
     row = {"f": 1, "i": 2.0, "b": True, "s": "", "t": TIMED, "extra": []}
-    kept = json.loads(read("", json.dumps({"instances": [row]}).encode(), fields).body)["instances"]
+    kept = json.loads(read("", json.dumps({"instances": [row]}).encode(), fields)[0])["instances"]
     assert kept == [{"f": 1, "i": 2, "b": True, "s": "", "t": TIMED}]
     text = f"f,i,b,s,t\n1,2,TRUE,x,{TIMED}\n,,,,\nnan,2.5,maybe,1,never\n".encode()
-    first, second, third = json.loads(read("text/csv", text, fields).body)["instances"]
+    first, second, third = json.loads(read("text/csv", text, fields)[0])["instances"]
     assert first == {"f": 1.0, "i": 2, "b": True, "s": "x", "t": TIMED}
     assert second == dict.fromkeys("fibst")
     assert (third["i"], third["b"], third["s"]) == (2.5, "maybe", "1")
@@ -174,8 +177,8 @@ def test_values_keep_their_kind():
 
 
 @pytest.mark.parametrize("kind", ["application/xml", "multipart/form-data"])
-def test_other_types_are_named(kind):
-    with pytest.raises(WrongContentType, match=kind):
+def test_other_types_are_refused(kind):
+    with pytest.raises(WrongContentType):
         read(kind, b"{}", REQUEST)
     with pytest.raises(BadInvocation):
         read("application/json", b"{}", REQUEST)

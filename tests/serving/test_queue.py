@@ -32,6 +32,7 @@ from seatrial.stores.objects import ObjectStore
 from seatrial.stores.prediction_log import PredictionLog
 from seatrial.stores.routes import Arm, RouteFile, RouteStore
 from tests.releases.factories import INPUTS, crashing, manifest_and_files, own_format
+from tests.serving.test_workers import serving
 from tests.serving.worlds import Keys, server
 
 ROW = dict.fromkeys(INPUTS, 1.0)
@@ -212,3 +213,34 @@ def test_more_than_it_can_hold_and_what_waits_too_long_is_refused_and_told_when_
     assert {(one.status, json.loads(one.body)["code"], one.retry_after) for one in found} == {
         (503, "serving.too_busy", 1)
     }
+
+
+def test_each_worker_has_a_child_of_its_own_and_tells_what_it_takes(world, tmp_path):
+    for name in ("keys", "objects", "routes"):
+        (tmp_path / name).symlink_to(world[0] / name)
+    with serving(tmp_path) as many:
+        workers = [one["pid"] for one in many.workers]
+        children = [child_of(pid) for pid in workers]
+        assert len(set(children)) == 2
+        for _ in range(12):
+            assert ask(many.url, "child")[0] == 200
+        (arm,) = many.ready()["deployments"]["child"]["arms"]
+        assert arm["process"]["bytes"] > 10**6
+        assert arm["process"]["start_s"] > 0
+        assert "process" not in many.ready()["deployments"]["quick"]["arms"][0]
+        many.process.send_signal(signal.SIGTERM)
+        assert many.process.wait(30) == 0
+        until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in children))
+
+
+def test_a_child_that_is_let_go_ends_and_is_started_again_when_it_is_asked(world, tmp_path):
+    for name in ("keys", "objects", "routes"):
+        (tmp_path / name).symlink_to(world[0] / name)
+    with serving(tmp_path, memory_budget=1, workers=1) as few:
+        assert ask(few.url, "child")[0] == 200
+        first = child_of(few.process.pid)
+        assert ask(few.url, "quick")[0] == 200
+        until(lambda: not few.ready()["deployments"]["child"]["arms"][0]["loaded"])
+        until(lambda: child_of(few.process.pid) is None)
+        assert ask(few.url, "child")[0] == 200
+        assert child_of(few.process.pid) not in (None, first)

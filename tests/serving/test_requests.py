@@ -57,6 +57,11 @@ class TestGoodBodies:
         assert type(row[0]) is float
         assert row[4] is None
 
+    def test_a_float_that_is_whole_is_taken_for_an_integer(self):
+        for text in ("150.0", "1.5e2"):
+            (row,) = READER.read(with_value("seats", text)).rows
+            assert (row[1], type(row[1])) == (150, int)
+
     def test_an_optional_field_may_be_absent_null_or_given(self):
         for given_, wanted in (({}, None), ({"tail": None}, None), ({"tail": "N1"}, "N1")):
             assert READER.read(body(GOOD | given_)).rows[0][5] == wanted

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import functools
 import json
+import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import uvicorn
 
 from seatrial.core.signature import Signature, encode
 from seatrial.core.types import Field
@@ -24,9 +27,12 @@ from seatrial.releases.onnx_export import to_onnx
 from seatrial.releases.parity import compare
 from seatrial.releases.runtime import Runtime
 from seatrial.releases.signing import SigningKey, is_signed, signing_key
+from seatrial.serving.http import Front
 from seatrial.serving.metrics import Metrics
 from seatrial.serving.predictor import Predictor, Release, Share
+from seatrial.serving.protocol import PredictionProtocol
 from seatrial.serving.release import open_release
+from seatrial.serving.service import Service
 
 REQUEST = (
     Field("distance", "float"),
@@ -152,7 +158,7 @@ from seatrial.serving import service
 from seatrial.stores.objects import ObjectStore
 from seatrial.stores.prediction_log import PredictionLog
 home, options = Path(sys.argv[1]), json.loads(sys.argv[2])
-log = PredictionLog(home / "log")
+log = PredictionLog(home / "log", when_full=options.get("when_full", "refuse"))
 trusted = WatchedKeys(home / "keys")
 refuse = options.get("refuse_distrusted", False)
 if "bundle" in options:
@@ -162,8 +168,9 @@ if "bundle" in options:
 else:
     serving = service.load(routes=home / "routes", read_bundle=ObjectStore(home / "objects").read, trusted_keys=trusted,
                            online=None, log=log, refuse_distrusted=refuse)
+from seatrial.serving.container import platform
 from seatrial.serving.http import Front
-front = Front(serving, slow_seconds=options.get("slow_seconds", 20.0))
+front = Front(serving, slow_seconds=options.get("slow_seconds", 20.0), platform=platform(options.get("platform", {})))
 def started(url):
     print(url, flush=True)
 service.run(serving, port=options.get("port", 0), started=started, front=front)
@@ -185,3 +192,28 @@ def server(home: Path, **options: Any) -> Iterator[tuple[subprocess.Popen[str], 
         process.wait()
         if process.stdout is not None:
             process.stdout.close()
+
+
+@contextmanager
+def in_thread(service: Service, **options: Any) -> Iterator[str]:
+    """The address of a server of a service that is at hand, in a thread of this process. options: of `Front`."""
+    front = Front(service, **options)
+    listening = socket.create_server(("127.0.0.1", 0))
+    config = uvicorn.Config(
+        front,
+        http=functools.partial(PredictionProtocol, front),
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        log_level="error",
+        server_header=False,
+    )
+    running = uvicorn.Server(config)
+    thread = threading.Thread(target=running.run, args=([listening],))
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+    finally:
+        running.should_exit = True
+        thread.join()
+        listening.close()

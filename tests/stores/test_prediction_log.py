@@ -276,9 +276,9 @@ def test_a_newer_segment_and_a_newer_batch_are_refused_by_name(log):
     path.write_bytes(data)
     log.compact()
     (batch,) = (log.root / "compacted").glob("*/batch.json")
-    batch.write_text(batch.read_text().replace('"format": 1', '"format": 2'))
-    with pytest.raises(LogTooNew, match="format 2"):
-        log.rows()
+    batch.write_text(batch.read_text().replace('"format":2', '"format":3'))
+    with pytest.raises(LogTooNew, match="format 3"):
+        PredictionLog(log.root).rows()
 
 
 def test_two_compactions_at_once_are_a_conflict(log):

@@ -55,8 +55,8 @@ def test_every_truncation_is_refused():
 
 
 def test_a_newer_format_is_refused_by_its_number():
-    with pytest.raises(RouteTooNew, match="format 2"):
-        read_route("late", write_route(ROUTE, sign).replace(b'"format":1', b'"format":2', 1), verify)
+    with pytest.raises(RouteTooNew, match="format 3"):
+        read_route("late", write_route(ROUTE, sign).replace(b'"format":1', b'"format":3', 1), verify)
 
 
 def test_a_route_of_another_deployment_is_refused():
@@ -93,3 +93,28 @@ def test_a_name_never_leaves_the_folder(tmp_path):
     store.write(changed(deployment="../late"), sign, verify)
     assert [path.name for path in (tmp_path / "routes").glob("*.json")] == ["..%2Flate.json"]
     assert store.names() == ["../late"]
+
+
+@pytest.mark.parametrize("beside", [{"cache": 100}, {"defaults": {"v__a": 0.5, "v__b": None, "v__c": "x"}}])
+def test_a_route_that_older_versions_would_not_follow_has_a_newer_format(beside):
+    route = changed(on_store_failure="missing", **beside)
+    data = write_route(route, sign)
+    assert data.startswith(b'{"format":2')
+    assert read_route("late", data, verify) == route
+    with pytest.raises(RouteDamaged):
+        read_route("late", data.replace(b'"format":2', b'"format":1', 1), verify)
+    with pytest.raises(RouteDamaged):
+        read_route("late", write_route(ROUTE, sign).replace(b'"format":1', b'"format":2', 1), verify)
+
+
+def test_a_route_without_them_is_written_as_before():
+    data = write_route(ROUTE, sign)
+    assert data.startswith(b'{"format":1')
+    assert b"cache" not in data
+    assert b"defaults" not in data
+
+
+@pytest.mark.parametrize("cache", [-1, 10**7])
+def test_a_cache_of_no_sensible_size_is_no_route(cache):
+    with pytest.raises(RouteDamaged):
+        write_route(changed(cache=cache), sign)

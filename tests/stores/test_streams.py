@@ -120,7 +120,9 @@ def test_a_server_that_wants_a_password_is_not_asked_again(own_redis, opened):
         read(opened(server))
 
 
-@pytest.mark.parametrize("address", ["redis://h", "redis://h/0", "unix:///tmp/s?db=0", "kafka://h/topic", "sales"])
+@pytest.mark.parametrize(
+    "address", ["redis://h", "redis://h/0", "unix:///tmp/s?db=0", "kafka://h", "kafka://u:p@h/t", "sales"]
+)
 def test_an_address_without_a_stream_is_refused(address):
     if address == "redis://h/0":  # a stream may have any name, and the database may be left out
         assert repr(open_stream(address)) == "RedisStream('0' at redis://h/0)"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import subprocess
 from html import escape, unescape
 
@@ -14,11 +13,9 @@ import pytest
 from seatrial import Project
 from seatrial.cli import data, snapshots
 from seatrial.verbs.run_page import compared_html
+from tests.servers import program
 from tests.worlds import edit, rewrite, write_project
 
-BROWSER = next(
-    (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), ""
-)
 WIDTHS = (1280, 400)
 LOOK = """<script>addEventListener("load", () => {
 const found = {};
@@ -72,7 +69,7 @@ def pages(tmp_path_factory):
     return found
 
 
-@pytest.mark.skipif(not BROWSER, reason="no Chromium on this machine")
+@pytest.mark.needs("chromium")
 def test_no_page_is_wider_than_its_screen_and_the_browser_has_nothing_to_complain_of(pages, tmp_path):
     frames = "".join(
         f'<iframe id="{name} {width}" width="{width}" height="900" style="border: 0" srcdoc="{escape(page)}"></iframe>'
@@ -81,8 +78,14 @@ def test_no_page_is_wider_than_its_screen_and_the_browser_has_nothing_to_complai
     )
     sheet = tmp_path / "sheet.html"
     sheet.write_text(f"<!doctype html><meta charset='utf-8'><body>{frames}{LOOK}")
-    words = [BROWSER, "--headless=new", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}"]
-    words += ["--enable-logging=stderr", "--virtual-time-budget=5000", "--dump-dom", sheet.as_uri()]
+    words = [program("chromium"), "--headless=new", "--no-sandbox", "--disable-gpu"]
+    words += [
+        f"--user-data-dir={tmp_path / 'profile'}",
+        "--enable-logging=stderr",
+        "--virtual-time-budget=5000",
+        "--dump-dom",
+        sheet.as_uri(),
+    ]
     done = subprocess.run(words, capture_output=True, text=True, check=True, timeout=120)
     assert [line for line in done.stderr.splitlines() if "CONSOLE" in line] == []
     said = re.search(r"<pre>(.*?)</pre>", done.stdout, re.DOTALL)

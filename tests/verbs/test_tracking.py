@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -183,7 +184,8 @@ def test_a_tracked_run_keeps_series_words_and_files(project, tmp_path):
         project.release(run.id)
 
 
-def test_a_block_that_raises_is_a_failed_run_and_raises_on(project):
+def failed(project):
+    """A run whose block logged a loss and then raised, which comes out of it."""
     run = project.run("trial")
 
     def block() -> None:
@@ -193,6 +195,11 @@ def test_a_block_that_raises_is_a_failed_run_and_raises_on(project):
 
     with pytest.raises(ZeroDivisionError):
         block()
+    return run
+
+
+def test_a_block_that_raises_is_a_failed_run_and_raises_on(project):
+    run = failed(project)
     shown = project.run_show(run.id)
     assert (shown["state"], shown["failure"]) == ("failed", "ZeroDivisionError: no rows")
     assert shown["metrics"] == {"loss": 0.9}
@@ -250,16 +257,7 @@ def test_the_page_of_a_run_of_numbers_has_a_line_for_each_series(project):
 
 
 def test_the_page_of_a_failed_block_shows_what_was_logged_before(project):
-    run = project.run("trial")
-
-    def block() -> None:
-        with run:
-            run.log(loss=0.9)
-            raise ZeroDivisionError("no rows")
-
-    with pytest.raises(ZeroDivisionError):
-        block()
-    page = project.run_page(run.id)
+    page = project.run_page(failed(project).id)
     assert "no rows" in page
     assert "0.9" in page
 
@@ -324,3 +322,19 @@ def test_a_model_whose_fits_were_only_logged_is_released_by_its_run_which_is_nam
     with pytest.raises(UsageError, match=run.run) as refused:
         project.release(name)
     assert refused.value.next == f"Run `seatrial release {run.run}`."
+
+
+def test_a_run_that_ends_while_the_mirror_is_on_its_way_out_is_told_before_the_project_closes(tmp_path, monkeypatch):
+    monkeypatch.delenv("SEATRIAL_STORES_MLFLOW")
+    with Project(tmp_path, actor="ada") as project:
+        with project.run("first") as run:
+            run.log(loss=0.9)
+        project._mirroring.wait()
+        assert project.mirror().pending == 0
+        leaving = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(1)"])  # past its last look
+        project._mirroring = leaving
+        with project.run("second") as run:
+            run.log(loss=0.8)
+        assert project.metadata.pending("mlflow")
+    with Project(tmp_path, actor="ada") as project:
+        assert project.metadata.pending("mlflow") == []

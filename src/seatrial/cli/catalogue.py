@@ -58,6 +58,7 @@ NOUNS: tuple[Line, ...] = (
     ("models", "Models, their versions and aliases: list, show, alias, history, card, delete"),
     ("releases", "Packed versions: list, show, verify, diff, card, sbom, delete, resign"),
     ("deployments", "What is live: list, show, status, advance"),
+    ("predictions", "The prediction log: list, show, ship, prune"),
     ("alerts", "What fired: list, show, acknowledge, resolve"),
     ("proposals", "Proposed retrainings: list, show"),
     ("keys", "Keys that sign and are trusted: list, show, rotate, revoke, trust"),

@@ -220,6 +220,7 @@ class Root(_Helping, click.Group):
         from seatrial.cli import (  # noqa: F401  their verbs and nouns register themselves
             feature_quality,
             feature_rows,
+            predictions,
             registry,
             runs,
             steering,

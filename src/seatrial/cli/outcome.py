@@ -34,6 +34,7 @@ def scored(done: Plain) -> list[Block]:
         Line(f"{done['predictions']:,} rows of '{done['model']}' scored in {done['seconds']:.1f} s", "bold"),
         Line(f"  release {done['release']}"),
     ]
+    blocks += [Line(f"  in {one}") for one in done["to"]]
     before = done["predictions"] - done["logged"]
     if before:
         blocks.append(Line(f"  {before:,} of them it had answered before; they were not logged again"))

@@ -487,6 +487,11 @@ def exported(result: Plain) -> list[Block]:
     ]
 
 
+def manifests(result: Plain) -> list[Block]:
+    """The manifests that were written, and what to know of them."""
+    return [*exported(result), *(Line(note) for note in result["notes"])]
+
+
 def _place(folder: str) -> str:
     """A folder in a sentence: "." would be its end."""
     return "this folder" if folder in (".", "") else folder

@@ -145,15 +145,18 @@ class TakingIn:
         self._progress.__exit__()
 
     def __call__(self, taken: TakenIn) -> None:
-        line = f"{taken.rows:,} rows taken, {taken.refused:,} refused"
-        line += "" if taken.lag is None else f", {taken.lag:,} to come"
+        self.line(f"{taken.rows:,} rows taken, {taken.refused:,} refused", taken.lag, taken.waiting)
+
+    def line(self, line: str, lag: int | None, waiting: str) -> None:
+        """Tell how far it is. lag: how much is to come; waiting: what does not answer."""
+        line += "" if lag is None else f", {lag:,} to come"
         now = monotonic()
-        if taken.waiting != self._waiting:
-            say(f"waiting: {taken.waiting} Asking again." if taken.waiting else f"It answers again; {line}.")
-            self._waiting = taken.waiting
+        if waiting != self._waiting:
+            say(f"waiting: {waiting} Asking again." if waiting else f"It answers again; {line}.")
+            self._waiting = waiting
         elif sys.stderr.isatty():
             self._progress(line)
-        elif not taken.waiting and now - self._last >= self.EVERY:
+        elif not waiting and now - self._last >= self.EVERY:
             self._last = now
             say(line)
 

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import inspect
 import json
+import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
 from seatrial.cli import catalogue, talk
+from seatrial.cli.batch import batch_options
 from seatrial.cli.door import BadCommandLine, Invocation, Noun, Verb, as_time, as_window
 from seatrial.core.errors import Failed, UsageError
 
@@ -296,43 +298,106 @@ def deploy(call: Invocation, model: str | None, release_id: str | None, reason: 
 
 
 @verb("serve")
-@click.option("--host", default="127.0.0.1", show_default=True)
-@click.option("--port", default=8000, show_default=True, type=click.IntRange(0, 65535), help="0: any free port.")
+@click.option("--host", default="127.0.0.1", show_default=True, envvar="SEATRIAL_HOST")
+@click.option(
+    "--port",
+    default=8000,
+    show_default=True,
+    type=click.IntRange(0, 65535),
+    envvar="SEATRIAL_PORT",
+    help="0: any free port.",
+)
+@click.option(
+    "--workers",
+    default=1,
+    show_default=True,
+    type=click.IntRange(0, 256),
+    envvar="SEATRIAL_WORKERS",
+    help="Processes that answer on the one port; 0: as many as the cores that this machine, or container, has for it.",
+)
+@click.option(
+    "--memory-budget",
+    metavar="SIZE",
+    envvar="SEATRIAL_MEMORY_BUDGET",
+    help="What loaded models may take together, for example 512MiB; without it all stay loaded.",
+)
 @click.option("--replay", is_flag=True, help="Let requests say at which time they are made, for replaying history.")
 @click.option(
     "--bundle",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    envvar="SEATRIAL_BUNDLE",
     help="Serve this one release file; no project file is needed, only the signer's key in .seatrial/keys/trusted/.",
 )
+@click.option(
+    "--log",
+    "form",
+    envvar="SEATRIAL_LOG",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    show_default=True,
+    help="What went wrong, on stderr: as text, or each as one line of JSON, with the requests that were refused.",
+)
 @click.pass_obj
-def serve(call: Invocation, host: str, port: int, replay: bool, bundle: Path | None) -> None:
+def serve(
+    call: Invocation,
+    form: Literal["text", "json"],
+    host: str,
+    port: int,
+    workers: int,
+    memory_budget: str | None,
+    replay: bool,
+    bundle: Path | None,
+) -> None:
     """Serves every deployment of the project until it is stopped with Ctrl-C or SIGTERM. Every answer is in the
-    prediction log before it leaves."""
+    prediction log before it leaves. In a container of Vertex AI or SageMaker, which their variables or folders tell,
+    it listens where they want it."""
+    from seatrial.serving import server_log
+    from seatrial.serving.container import platform
+
+    server_log.to_stderr(form)
+    say = server_log.say if form == "json" else talk.say
 
     def ready(url: str) -> None:
-        talk.say(f"Serving at {url}; documentation at {url}/docs. Stop with Ctrl-C.")
+        say(f"Serving at {url}; documentation at {url}/docs. Stop with Ctrl-C.")
         talk.release()
         if call.json:
             call.answer({"url": url}, lambda _: [])
 
+    wanted = platform(os.environ)
+    if wanted is not None:
+        host, port, bundle = wanted.host, wanted.port, wanted.bundle or bundle
+        say(wanted.told)
+    if bundle is not None and memory_budget is not None:
+        raise BadCommandLine(
+            "--memory-budget says which of several releases stay loaded; --bundle serves one.",
+            state="Nothing was started.",
+        )
     with call.project() as project:
         if bundle is None:
             if not project.routes.names():
-                talk.say("Nothing is deployed yet: requests are answered with 503 until `seatrial deploy` was run.")
-            project.serve(host=host, port=port, replay=replay, on_ready=ready)
+                say("Nothing is deployed yet: requests are answered with 503 until `seatrial deploy` was run.")
+            project.serve(
+                host=host, port=port, workers=workers, memory_budget=memory_budget, replay=replay, on_ready=ready
+            )
             return
         from seatrial.releases.keyring import WatchedKeys
-        from seatrial.serving import service
+        from seatrial.serving.place import Place
+        from seatrial.serving.service import Service, from_bundle
+        from seatrial.serving.workers import serve
 
-        serving = service.from_bundle(
-            bundle,
-            trusted_keys=WatchedKeys(project.keys),
-            refuse_distrusted=project.settings.policy.distrusted == "refuse",
-            log=project.log,
-            online=project.online_for_serving,
-            replay=replay,
-        )
-        service.run(serving, host=host, port=port, started=ready)
+        def make(place: Place | None) -> Service:
+            return from_bundle(
+                bundle,
+                trusted_keys=WatchedKeys(project.keys),
+                refuse_distrusted=project.settings.policy.distrusted == "refuse",
+                log=project.log,
+                online=project.online_for_serving,
+                replay=replay,
+                place=place,
+            )
+
+        with project.keeping_log():
+            serve(make, workers=workers, host=host, port=port, started=ready)
 
 
 @verb("predict")
@@ -347,28 +412,38 @@ def serve(call: Invocation, host: str, port: int, replay: bool, bundle: Path | N
 )
 @click.option(
     "--batch",
-    callback=as_window,
-    metavar="START/END",
-    help="Score this window of the labels' rows, and log it.",
+    metavar="FILE|FOLDER|START/END",
+    help="Score Parquet files, or this window of the labels' rows (also last-hour, last-day, last-week).",
 )
+@click.option(
+    "--stream",
+    metavar="URL",
+    help="Answer the requests of a stream into another, --to: redis://HOST:PORT/DB/STREAM, kafka://HOST:PORT/TOPIC.",
+)
+@batch_options
 @click.pass_obj
 def predict(
     call: Invocation,
+    /,
     model: str | None,
     request: str | None,
     file: str | None,
     url: str | None,
     window: Window | None,
-    batch: Window | None,
+    batch: str | None,
+    stream: str | None,
+    **how: Any,
 ) -> None:
     """Give rows with --request or --file, --replay a window of history through a service started with
-    `seatrial serve --replay`, or score a window in --batch with features as of each row's instant. Predictions are
-    logged, wherever they are made."""
+    `seatrial serve --replay`, score Parquet files or a window in --batch, with features as of each row's instant, or
+    answer a --stream until Ctrl-C or SIGTERM. Predictions are logged, wherever they are made, but those of files only
+    with --log."""
+    from seatrial.cli import batch as batches
     from seatrial.cli import render
 
-    if [request, file, window, batch].count(None) != 3:
+    if [request, file, window, batch, stream].count(None) != 4:
         raise BadCommandLine(
-            "predict takes one of --request, --file, --replay and --batch.",
+            "predict takes one of --request, --file, --replay, --batch and --stream.",
             expected="""For example `seatrial predict --request '{"distance": 500}'`.""",
             state="Nothing was done.",
         )
@@ -384,13 +459,13 @@ def predict(
             call.answer(done, render.replayed)
         return
     if batch is not None:
-        from seatrial.cli import outcome
-
-        with call.project() as project:
-            with talk.Progress() as progress:
-                scored = project.predict_batch(model, batch, progress=progress)
-            call.answer(scored, outcome.scored)
+        batches.run(call, model, batch, **how)
         return
+    if stream is not None:
+        with until_told_to_stop() as stopped:
+            batches.answer(call, model, stream, stopped, **how)
+        return
+    batches.refuse_options(**how)
     rows, ids, with_features = read_rows(request, file)
     with call.project() as project:
         answers = project.predict(model, rows, at=call.at, url=url, request_ids=ids, return_features=with_features)
@@ -450,7 +525,7 @@ def demo(call: Invocation, folder: Path) -> None:
     demonstration.run(folder, as_json=call.json)
 
 
-export = Noun("export", short_help=catalogue.purpose("export"), help=f"{catalogue.purpose('export')}: docker so far.")
+export = Noun("export", short_help=catalogue.purpose("export"), help=f"{catalogue.purpose('export')}.")
 VERBS["export"] = export
 
 
@@ -467,6 +542,55 @@ def export_docker(call: Invocation, release: str, folder: Path, training: bool) 
     with call.project() as project:
         files = project.export_docker(release, folder, training=training)
         call.answer({"folder": str(folder), "release": release, "files": files}, render.exported)
+
+
+@export.command("kubernetes")
+@click.argument("release")
+@click.option(
+    "--image",
+    required=True,
+    metavar="NAME",
+    help="The image of RELEASE, as the cluster finds it, with its digest or tag.",
+)
+@click.option("--to", "folder", required=True, type=click.Path(file_okay=False, path_type=Path), metavar="DIR")
+@click.option("--slot", type=click.Choice(["blue", "green"]), help="One of two Deployments, for blue-green.")
+@click.option("--kserve", is_flag=True, help="KServe's InferenceService.")
+@click.pass_obj
+def export_kubernetes(
+    call: Invocation, release: str, image: str, folder: Path, slot: Literal["blue", "green"] | None, kserve: bool
+) -> None:
+    """Write manifests that run the image of RELEASE (see `seatrial export docker`): Deployment, Service, autoscaler,
+    disruption budget; network policy, ServiceMonitor and a claim for the log to choose from. DIR/README.md has the
+    commands."""
+    from seatrial.cli import render
+
+    with call.project() as project:
+        call.answer(project.export_kubernetes(release, folder, image=image, slot=slot, kserve=kserve), render.manifests)
+
+
+@export.command("prometheus")
+@click.option("--to", "folder", required=True, type=click.Path(file_okay=False, path_type=Path), metavar="DIR")
+@click.pass_obj
+def export_prometheus(call: Invocation, folder: Path) -> None:
+    """Write recording and alert rules for every deployment, made of its objective, and a test of them. DIR/README.md
+    has the commands."""
+    from seatrial.cli import render
+
+    with call.project() as project:
+        files = project.export_prometheus(folder)
+        call.answer({"folder": str(folder), "files": files}, render.exported)
+
+
+@export.command("grafana")
+@click.option("--to", "folder", required=True, type=click.Path(file_okay=False, path_type=Path), metavar="DIR")
+@click.pass_obj
+def export_grafana(call: Invocation, folder: Path) -> None:
+    """Write a dashboard for every deployment, to be imported; it needs the rules of `seatrial export prometheus`."""
+    from seatrial.cli import render
+
+    with call.project() as project:
+        files = project.export_grafana(folder)
+        call.answer({"folder": str(folder), "files": files}, render.exported)
 
 
 def read_rows(request: str | None, file: str | None) -> tuple[list[dict[str, Any]], list[str | None], bool]:

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from seatrial.core.errors import UsageError, did_you_mean, listed
+from seatrial.core.windows import BadDuration, duration_us
 
 LOCAL = "local"
 Engine = Literal["local", "spark"]
@@ -78,6 +79,10 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     threads: threads for reading and joining.
     engine: where label rows are joined with features: "local", in this process, or "spark".
     log_fsync: when the prediction log waits for the disk: "never", "group" or "always".
+    log_ship: within which time a closed part of the prediction log is in the object store; "never": it stays here.
+    log_retention: how long predictions are kept, such as "90d"; empty: for ever.
+    log_full: what becomes of an answer that the log's disk does not take: "refuse" answers 503, "serve_unlogged" lets
+        it leave, with a flag, and counts it.
     webhooks: name -> address that alerts are sent to, for a model's on_call="webhook:NAME"; "${VAR}" is taken from
         the environment, so that no secret stands in the file.
     sources: name of a raw source -> the Parquet file that its rows are read from here, instead of from where it is
@@ -88,6 +93,9 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     threads: Annotated[int, msgspec.Meta(ge=1, le=256)] = 1
     engine: Engine = "local"
     log_fsync: Literal["never", "group", "always"] = "never"
+    log_ship: str = "60s"
+    log_retention: str = ""
+    log_full: Literal["refuse", "serve_unlogged"] = "refuse"
     stores: Stores = Stores()
     policy: Policy = Policy()
     spark: Spark = Spark()
@@ -125,11 +133,11 @@ def read_settings(text: str, *, env: str, variables: Mapping[str, str]) -> Setti
         merged = _merge(merged, {"policy": {"approval": variables["SEATRIAL_POLICY_APPROVAL"]}})
     if "SEATRIAL_SPARK_MASTER" in variables:
         merged = _merge(merged, {"spark": {"master": variables["SEATRIAL_SPARK_MASTER"]}})
-    for field in ("name", "threads", "engine"):
+    for field in ("name", "threads", "engine", *(name for name in Settings.__struct_fields__ if name[:4] == "log_")):
         if f"SEATRIAL_{field.upper()}" in variables:
             merged = merged | {field: variables[f"SEATRIAL_{field.upper()}"]}
     try:
-        return msgspec.convert(merged, Settings, strict=False)
+        return _checked(msgspec.convert(merged, Settings, strict=False))
     except msgspec.ValidationError as error:
         known = [*Settings.__struct_fields__, "env"]
         raise BadSettings(
@@ -138,6 +146,20 @@ def read_settings(text: str, *, env: str, variables: Mapping[str, str]) -> Setti
             f"under [policy]: {listed(Policy.__struct_fields__)}; under [spark]: {listed(Spark.__struct_fields__)}; "
             f"under [signing]: {listed(Signing.__struct_fields__)}.",
         ) from None
+
+
+def _checked(settings: Settings) -> Settings:
+    for name, nothing in (("log_ship", "never"), ("log_retention", "")):
+        value = getattr(settings, name)
+        if value == nothing:
+            continue
+        try:
+            duration_us(value)
+        except BadDuration as error:
+            raise BadSettings(
+                f"'{name}' in seatrial.toml: {error.found}", expected=f'{error.expected} Or "{nothing}".'
+            ) from None
+    return settings
 
 
 def _merge(below: dict[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:

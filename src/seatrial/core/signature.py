@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seatrial.core.errors import UsageError
-from seatrial.core.types import EXACT_FLOAT32, Field
+from seatrial.core.personal import Treatment
+from seatrial.core.types import EXACT_FLOAT32, Dtype, Field
 
 Task = Literal["binary", "multiclass", "regression"]
 Layout = Literal["packed", "named"]
@@ -41,6 +42,7 @@ class Signature(msgspec.Struct, frozen=True):
     classes: of a multiclass model, sorted: what its answers are, and the order of its C probabilities.
     layout: "packed": the model takes one float32 tensor [n, k]. "named": it takes a column for each input, numbers as
         float32, categories as the strings that they are; `categories` then says which were seen in training.
+    personal: request fields and inputs that the prediction log keeps as a pseudonym ("hash") or not at all ("drop").
     """
 
     task: Task
@@ -50,6 +52,15 @@ class Signature(msgspec.Struct, frozen=True):
     integers: tuple[str, ...] = ()
     classes: tuple[Class, ...] = ()
     layout: Layout = "packed"
+    personal: dict[str, Treatment] = {}
+
+    @property
+    def types(self) -> dict[str, Dtype]:
+        """The type of every input and of every request field."""
+        found: dict[str, Dtype] = dict.fromkeys(self.inputs, "float")
+        found |= dict.fromkeys(self.integers, "int")
+        found |= dict.fromkeys(self.categories, "category")
+        return found | {field.name: field.dtype for field in self.request}
 
     @property
     def request_names(self) -> tuple[str, ...]:

@@ -458,7 +458,8 @@ def diff(
     common = [name for name in old if name in new]
     same_type = [name for name in common if old[name].type == new[name].type]
     changed = [name for name in same_type if old[name].digest != new[name].digest]
-    compared = min(before.rows, after.rows) if table_before is not None and table_after is not None else None
+    both = None if table_before is None or table_after is None else (table_before, table_after)
+    compared = min(before.rows, after.rows)
     return SnapshotDiff(
         before=before.id,
         after=after.id,
@@ -469,17 +470,12 @@ def diff(
         retyped=tuple((name, old[name].type, new[name].type) for name in common if name not in same_type),
         changed=tuple(
             ColumnChange(name)
-            if compared is None
-            else _changed_cells(
-                name,
-                table_before.column(places[name][0]),  # type: ignore[union-attr]
-                table_after.column(places[name][1]),  # type: ignore[union-attr]
-                compared,
-            )
+            if both is None
+            else _changed_cells(name, both[0].column(places[name][0]), both[1].column(places[name][1]), compared)
             for name in changed
         ),
         reordered=common != [name for name in new if name in old],
-        compared=compared,
+        compared=None if both is None else compared,
     )
 
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from math import isfinite
+from typing import Any, ClassVar, Literal
 
 from seatrial.core.declared import declare
 from seatrial.core.errors import UsageError
+from seatrial.core.objective import Objective
 from seatrial.core.windows import duration_us
 from seatrial.data.sources import Source
-from seatrial.stores.routes import OnStoreFailure
+from seatrial.stores.routes import MOST_CACHED, Default, OnStoreFailure
 
 Harm = Literal["errors", "slow", "mean_score", "degraded"]
 """What a guardrail watches, each as a mean over answers: see `Guardrail`."""
@@ -265,6 +267,11 @@ class Deployment:
         key, so that one customer always meets the same release. Without it each request is on its own.
     on_store_failure: "refuse" answers 503 while the online store is down; "missing" answers with its features
         missing, and says so in every such answer and in the log.
+    defaults: with "missing", values that stand for looked-up features then, by "view__feature"; a feature that is not
+        among them is missing.
+    cache: how many scores to keep, by release and by what the model was given after look-up, so that the same inputs
+        are not scored twice; 0: none. It pays for a model that is slow, asked again and again for the same.
+    objective: what the deployment promises; its alerts and dashboard are made of it (`seatrial export prometheus`).
     """
 
     model: str
@@ -272,6 +279,15 @@ class Deployment:
     route_by: str | None = None
     name: str = ""
     on_store_failure: OnStoreFailure = "refuse"
+    objective: Objective = field(default_factory=Objective)
+    defaults: Mapping[str, Default] = field(default_factory=dict, hash=False)
+    cache: int = 0
+
+    @property
+    def beside(self) -> dict[str, Any]:
+        """The settings that a decision holds only where they are set."""
+        every = {"defaults": dict(self.defaults), "cache": self.cache}
+        return {name: value for name, value in every.items() if value}
 
     def __post_init__(self) -> None:
         if not self.name:
@@ -286,7 +302,42 @@ class Deployment:
                 f"deployment '{self.name}' has on_store_failure={self.on_store_failure!r}.",
                 expected='"refuse" or "missing" is expected.',
             )
+        self._check_defaults()
+        if not isinstance(self.cache, int) or isinstance(self.cache, bool) or not 0 <= self.cache <= MOST_CACHED:
+            raise BadDeployment(
+                f"deployment '{self.name}' has cache={self.cache!r}.",
+                expected=f"A number of scores to keep, from 0 to {MOST_CACHED:,}, is expected.",
+            )
+        if not isinstance(self.objective, Objective):
+            raise BadDeployment(
+                f"deployment '{self.name}' has {type(self.objective).__name__} as its objective.",
+                expected="Objective(availability=0.999, latency_ms=50, share=0.99) is expected.",
+            )
         declare(self)
+
+    def _check_defaults(self) -> None:
+        sound = isinstance(self.defaults, Mapping) and all(
+            isinstance(name, str)
+            and (value is None or isinstance(value, str | int | float))
+            and not (isinstance(value, float) and not isfinite(value))
+            for name, value in self.defaults.items()
+        )
+        if not sound:
+            raise BadDeployment(
+                f"deployment '{self.name}' has defaults that cannot be used.",
+                expected='A finite number, a text or None for each name is expected: {"carrier_delay__last": 0.0}.',
+            )
+        if self.defaults and self.on_store_failure != "missing":
+            raise BadDeployment(
+                f"deployment '{self.name}' declares defaults for when the online store is down, and refuses then.",
+                expected='defaults= goes with on_store_failure="missing".',
+            )
+        object.__setattr__(self, "defaults", {name: _plain(value) for name, value in self.defaults.items()})
+
+
+def _plain(value: Default) -> Default:
+    """A truth value as the number that models take."""
+    return int(value) if isinstance(value, bool) else value
 
 
 def _freeze(strategy: object, *names: str) -> None:

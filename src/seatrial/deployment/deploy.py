@@ -126,6 +126,7 @@ def deploy(
             **_returns_to(old, head),
             "reason": reason,
         } | ({"rollout": rollout} if rollout else {})
+        body |= deployment.beside
         inputs = tuple(part.release.id for part in traffic)
         record, head = _decide(transaction, event, deployment.name, inputs, body, actor, at_us, expected)
     route = route_of(record, head)
@@ -220,6 +221,8 @@ def route_of(record: Record, head: Head) -> RouteFile:
         route_by=record.body["route_by"],
         on_store_failure=record.body["on_store_failure"],
         replaces=record.body.get("replaces_generation"),
+        defaults=record.body.get("defaults", {}),
+        cache=record.body.get("cache", 0),
     )
 
 

@@ -40,7 +40,12 @@ def write(folder: Path, files: Mapping[str, bytes]) -> list[str]:
     Raises FolderNotEmpty, CannotWrite.
     """
     _refuse_taken(folder)
-    files = {**files, WHEEL: _wheel(Path(seatrial.__file__).parent, seatrial.__version__)}
+    return write_files(folder, {**files, WHEEL: _wheel(Path(seatrial.__file__).parent, seatrial.__version__)})
+
+
+def write_files(folder: Path, files: Mapping[str, bytes]) -> list[str]:
+    """The same without the wheel."""
+    _refuse_taken(folder)
     with _explaining(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
         made = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
@@ -49,7 +54,8 @@ def write(folder: Path, files: Mapping[str, bytes]) -> list[str]:
                 path = made / name
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_bytes(data)
-            made.chmod(0o755)
+            for path in (made, *made.rglob("*")):  # whatever the umask: the image's user is somebody else
+                path.chmod(0o755 if path.is_dir() else 0o644)
             made.replace(folder)
         except BaseException:
             shutil.rmtree(made, ignore_errors=True)

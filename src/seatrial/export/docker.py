@@ -7,10 +7,12 @@ verified with, seatrial as a wheel, and a Dockerfile for a server that is not ro
 from __future__ import annotations
 
 import importlib.metadata
+import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+import seatrial
 from seatrial.core.errors import Failed, listed
 from seatrial.export.build_folder import USER, WHEEL, dockerignore, system_packages, write
 from seatrial.releases.bundle import LOCK, Bundle, open_bundle
@@ -24,11 +26,31 @@ SERVING = (
 ).split()
 ONLINE = ("redis", "hiredis")  # of the extra, for an online store on Redis; in the image when the lock has them
 OTHER_NAMES = {"xgboost": ("xgboost", "xgboost-cpu")}  # distributions of one module
-PORT = 8000
-COMMAND = ("seatrial", "serve", "--bundle", "/app/release.seatrial", "--host", "0.0.0.0", "--port", str(PORT))
-HEALTH = f"import urllib.request as r; r.urlopen('http://127.0.0.1:{PORT}/health', timeout=2).read()"
 BUNDLE_FILE = "release.seatrial"
 KEYS = "keys"
+PORT = 8080  # where SageMaker, Vertex AI and KServe look
+STATE = "/var/lib/seatrial"
+LOG, LOCAL, TEMPORARY = f"{STATE}/log", f"{STATE}/state", "/tmp"
+"""Every place that the container writes to: the prediction log, what it keeps beside it, and what may be lost."""
+ENTRYPOINT = ("seatrial",)
+COMMAND = ("serve",)
+"""SageMaker starts `IMAGE serve`; without words it is the same."""
+ENVIRONMENT = {
+    "PYTHONUNBUFFERED": "1",
+    "PYTHONDONTWRITEBYTECODE": "1",
+    "HOME": TEMPORARY,
+    "SEATRIAL_BUNDLE": f"/app/{BUNDLE_FILE}",
+    "SEATRIAL_HOST": "0.0.0.0",
+    "SEATRIAL_PORT": str(PORT),
+    "SEATRIAL_WORKERS": "0",  # one for each core that the container has
+    "SEATRIAL_STORES_LOG": LOG,
+    "SEATRIAL_LOG_SHIP": "never",  # until somebody mounts an object store
+    "SEATRIAL_STORES_ONLINE": f"sqlite:///{LOCAL}/online.db",
+}
+HEALTH = (
+    "import os, urllib.request as r; "
+    "r.urlopen('http://127.0.0.1:%s/health' % os.environ['SEATRIAL_PORT'], timeout=2).read()"
+)
 
 
 class NotPinned(Failed):
@@ -61,7 +83,7 @@ def export(
     _check_pinned(requirements)
     hashed = all("--hash=" in line for line in requirements)
     files = {
-        "Dockerfile": _dockerfile(image_python, hashed=hashed, scored_by=scored_by(bundle)).encode(),
+        "Dockerfile": _dockerfile(bundle, image_python, hashed=hashed).encode(),
         "requirements.txt": ("\n".join(requirements) + "\n").encode(),
         ".dockerignore": dockerignore(["requirements.txt", WHEEL, BUNDLE_FILE, KEYS]).encode(),
         "README.md": _readme(bundle).encode(),
@@ -144,29 +166,57 @@ def _check_pinned(requirements: Iterable[str]) -> None:
         )
 
 
-def _dockerfile(image_python: str, *, hashed: bool, scored_by: Sequence[str]) -> str:
+def _dockerfile(bundle: Bundle, image_python: str, *, hashed: bool) -> str:
     require_hashes = " --require-hashes" if hashed else ""
+    variables = " \\\n    ".join(f"{name}={value}" for name, value in ENVIRONMENT.items())
+    labels = " \\\n    ".join(f"{name}={json.dumps(value)}" for name, value in _labels(bundle).items())
     return f"""\
-FROM python:{image_python}-slim-bookworm
+# Another base, or a mirror's: docker build --build-arg BASE=NAME@sha256:...
+ARG BASE=python:{image_python}-slim-bookworm
+FROM ${{BASE}}
 
-ENV PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
+ENV {variables}
 WORKDIR /app
-{system_packages(scored_by)}
-COPY requirements.txt {WHEEL} ./
-RUN python -m pip install --no-cache-dir --only-binary=:all:{require_hashes} -r requirements.txt \\
-    && python -m pip install --no-cache-dir --no-deps ./{WHEEL} \\
-    && useradd --uid {USER} --no-create-home --shell /usr/sbin/nologin seatrial \\
-    && mkdir -p .seatrial && chown -R seatrial /app
+{system_packages(scored_by(bundle))}
+COPY requirements.txt {WHEEL} /tmp/
+RUN python -m pip install --no-cache-dir --only-binary=:all:{require_hashes} -r /tmp/requirements.txt \\
+    && python -m pip install --no-cache-dir --no-deps /tmp/{WHEEL} \\
+    && rm /tmp/requirements.txt /tmp/{WHEEL} \\
+    && groupadd --gid {USER} seatrial \\
+    && useradd --uid {USER} --gid {USER} --no-create-home --home-dir {TEMPORARY} --shell /usr/sbin/nologin seatrial \\
+    && mkdir -p {LOG} {LOCAL} \\
+    && chown -R {USER}:0 {STATE} && chmod -R 0770 {STATE}
 
-COPY --chown=seatrial {KEYS}/ .seatrial/keys/trusted/
-COPY --chown=seatrial {BUNDLE_FILE} ./
+# Root's, and read by everybody: the server changes nothing of what it is made of
+COPY {KEYS}/ .seatrial/keys/trusted/
+COPY {BUNDLE_FILE} ./
 
-USER {USER}
+LABEL {labels}
+
+USER {USER}:{USER}
 EXPOSE {PORT}
+VOLUME ["{LOG}", "{LOCAL}"]
+STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=30s --timeout=3s --start-period=20s --retries=3 \\
     CMD ["python", "-c", "{HEALTH}"]
-CMD [{", ".join(f'"{word}"' for word in COMMAND)}]
+ENTRYPOINT {json.dumps(ENTRYPOINT)}
+CMD {json.dumps(COMMAND)}
 """
+
+
+def _labels(bundle: Bundle) -> dict[str, str]:
+    """What the image says of itself: the names that the OCI gave, and the release's id."""
+    manifest = bundle.manifest
+    commit = manifest.lineage.commit
+    return {
+        "org.opencontainers.image.title": manifest.model,
+        "org.opencontainers.image.version": manifest.semantic_version,
+        "org.opencontainers.image.description": f"seatrial {seatrial.__version__} serves {manifest.model} "
+        f"{manifest.semantic_version}",
+        **({"org.opencontainers.image.revision": commit} if commit else {}),
+        "seatrial.release": bundle.id,
+        "seatrial.signed-by": bundle.keyid,
+    }
 
 
 def _readme(bundle: Bundle) -> str:
@@ -178,11 +228,15 @@ def _readme(bundle: Bundle) -> str:
 A server for release `{bundle.id}` (model version {manifest.version}), signed by `{bundle.keyid}`.
 
     docker build --tag {tag} .
-    docker run --rm --publish {PORT}:{PORT} {tag}
+    docker run --rm --read-only --tmpfs {TEMPORARY} --cap-drop ALL --security-opt no-new-privileges \\
+        --volume {manifest.model.lower()}-log:{LOG} --publish {PORT}:{PORT} {tag}
 
-It answers `POST /predict`, `GET /health` and `GET /metrics` on port {PORT}; `/docs` shows a request. It runs as user
-10001 and writes its prediction log below `/app/.seatrial`: mount a volume there to keep it, with the key from
-`{KEYS}/` copied to `keys/trusted/` in it.
+It answers `POST /predict`, `GET /health`, `GET /ready` and `GET /metrics` on port {PORT}; `/docs` shows a request. It
+runs as user {USER} and writes to three places: the prediction log in `{LOG}`, `{LOCAL}`, and `{TEMPORARY}`. The first
+is what must be kept: a container that starts again on the same volume goes on with its log. `docker stop` lets it
+answer what has come in; give it `--time 40`.
+
+`docker run ... {tag} serve` is the same, which is how SageMaker starts it.
 {_features_words(bundle)}"""
 
 
@@ -192,8 +246,8 @@ def _features_words(bundle: Bundle) -> str:
     if not views:
         return ""
     return f"""
-It looks up {listed(views)} in the online store `/app/.seatrial/online.db`, which `seatrial materialize` and `push`
-keep up to date: mount the project's there, or name another path with SEATRIAL_STORES_ONLINE=sqlite:////PATH, or a
-server with SEATRIAL_STORES_ONLINE=redis://HOST:PORT/DB and the project's name in SEATRIAL_NAME (requirements.txt has
-redis when the release's lock has it). In an empty store every feature is missing, and the log says so.
+It looks up {listed(views)} in the online store `{LOCAL}/online.db`, which `seatrial materialize` and `push` keep up
+to date: mount the project's there, or name another path with SEATRIAL_STORES_ONLINE=sqlite:////PATH, or a server with
+SEATRIAL_STORES_ONLINE=redis://HOST:PORT/DB and the project's name in SEATRIAL_NAME (requirements.txt has redis when the
+release's lock has it). In an empty store every feature is missing, and the log says so.
 """

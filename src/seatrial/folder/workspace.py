@@ -17,6 +17,7 @@ from seatrial.core.clock import Clock, MachineClock, to_us
 from seatrial.core.errors import Failed, NotInThisVersion, UsageError, listed
 from seatrial.core.records import Event, Record
 from seatrial.core.settings import LOCAL, BadSettings, Settings, read_settings
+from seatrial.core.windows import duration_us
 from seatrial.folder.loading import Definitions, NotAProject, UnknownName, collect, load_definitions, project_files
 
 if TYPE_CHECKING:
@@ -27,15 +28,18 @@ if TYPE_CHECKING:
     from seatrial.releases.keyring import Source
     from seatrial.releases.signing import KeyRing, SigningKey
     from seatrial.stores.labels import LabelStore
+    from seatrial.stores.log_keeper import Keeper
     from seatrial.stores.metadata import MetadataStore, Transaction
     from seatrial.stores.objects import ObjectStore
     from seatrial.stores.online import OnlineStore
     from seatrial.stores.prediction_log import PredictionLog
     from seatrial.stores.routes import RouteStore, Sign, Verify
+    from seatrial.training.model import Model
 
 STATE = ".seatrial"
 SQLITE = "sqlite:///"
 SERVING_WAITS = 0.1  # seconds for which a server waits for a store that another process holds
+SHIP_SECONDS = 60.0  # between two looks at a prediction log that is not shipped, twice
 READING_WAITS = 5.0  # and a person who wants to see what is there
 
 
@@ -169,7 +173,52 @@ class Workspace:
     def log(self) -> PredictionLog:
         from seatrial.stores.prediction_log import PredictionLog
 
-        return PredictionLog(self._folder_of("log"), fsync=self.settings.log_fsync)
+        return PredictionLog(
+            self._folder_of("log"),
+            fsync=self.settings.log_fsync,
+            objects=self.objects,
+            ships=self.ships_log,
+            personal_key=lambda: self.personal_key,
+            when_full=self.settings.log_full,
+        )
+
+    @property
+    def personal_key(self) -> bytes | None:
+        """The key for pseudonyms of personal columns; None when there is none."""
+        from seatrial.stores.personal_key import read_personal_key
+
+        return read_personal_key(self.keys, os.environ)
+
+    def without_persons(self, model: Model, table: pa.Table, *, prefix: str = "") -> pa.Table:
+        """A table with pseudonyms where the model's requests are logged with them, so that its key finds its rows.
+
+        prefix: of the columns' names in the table. Raises PersonalKeyMissing.
+        """
+        if not model.personal:
+            return table
+        from seatrial.serving.personal import hashed
+
+        return hashed(table, model.personal, self.personal_key, prefix=prefix)
+
+    @property
+    def ships_log(self) -> bool:
+        """Whether the prediction log is shipped to the object store."""
+        return self.settings.log_ship != "never"
+
+    def keeping_log(self) -> Keeper:
+        """A block during which another process compacts, ships and prunes the prediction log; see `Keeper`."""
+        from seatrial.stores.log_keeper import Keeper, Orders
+
+        settings = self.settings
+        orders = Orders(
+            root=str(self.log.root),
+            objects=str(self.objects.root) if self.ships_log else "",
+            ship_seconds=duration_us(settings.log_ship) / 1e6 if self.ships_log else SHIP_SECONDS,
+            retention_us=duration_us(settings.log_retention) if settings.log_retention else 0,
+            metadata=str(self.sqlite_path("metadata")),
+            actor=self.actor,
+        )
+        return Keeper(orders)
 
     @cached_property
     def labels(self) -> LabelStore:

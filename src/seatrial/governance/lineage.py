@@ -38,6 +38,7 @@ FACTS: dict[str, tuple[str, ...]] = {
         "manifest.metrics",
     ),
     "deployment": ("arms",),
+    "batch": ("to", "set_aside"),
 }
 """For each kind the places in a record's body that matter, besides the single values at its top."""
 

@@ -196,7 +196,7 @@ def default_window(sample: Sample, length_us: int, as_of_us: int) -> Window:
 
 
 def _is_ours(log: Path) -> bool:
-    return log.is_dir() and any((log / name).is_dir() for name in ("segments", "compacted"))
+    return log.is_dir() and any((log / name).is_dir() for name in ("segments", "compacted", "shipped"))
 
 
 def _ours(log: Path, columns: ColumnMap, labels: Path | None, as_of_us: int) -> Imported:

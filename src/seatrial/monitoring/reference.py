@@ -7,13 +7,14 @@ profile of a release, or from a table: a past window, the rows that a model serv
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from seatrial.core.errors import Failed
+from seatrial.core.personal import Treatment, pseudonym
 from seatrial.monitoring.sample import FEATURE
 from seatrial.stats.profile import FORMAT, MOST_VALUES, counted_profile, numeric_profile, weekly_distances
 
@@ -82,6 +83,17 @@ class Reference:
     scores: Numbers | None = None
     rows_per_day: float | None = None
     predicted: Categories | None = None
+
+    def anonymous(self, personal: Mapping[str, Treatment], key: bytes | None) -> Reference:
+        """As the log has it: without columns that are dropped, and of those that are hashed with pseudonyms for values;
+        without them too when they are numbers, or when there is no key."""
+        columns = dict(self.columns)
+        for name, treatment in personal.items():
+            column = columns.pop(name, None)
+            if treatment == "hash" and key is not None and isinstance(column, Categories):
+                values = {str(pseudonym(key, name, value)): count for value, count in column.values.items()}
+                columns[name] = replace(column, values=values)
+        return replace(self, columns=columns)
 
     @staticmethod
     def from_profile(profile: Mapping[str, Any], *, name: str = "the training rows") -> Reference:

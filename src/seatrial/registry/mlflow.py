@@ -224,19 +224,24 @@ def mirror(
     """
     written = 0
     problem = ""
-    try:
-        with _alone(metadata.path) as alone:
-            if not alone:
-                problem = "another process is writing to MLflow just now"
-            else:
-                if again:
-                    _take_back(metadata)
-                if metadata.pending(TOPIC):
-                    with _client(tracking_uri, ONCE) as client:
-                        for seq, message in _waiting(metadata):
-                            written += _tell_or_set_aside(metadata, client, seq, message, artifact_root)
-    except Exception as error:  # whatever MLflow, its database or its server raises
-        problem = _words(error)
+    waiting = True
+    while waiting and not problem:
+        try:
+            with _alone(metadata.path) as alone:
+                if not alone:
+                    problem = "another process is writing to MLflow just now"
+                else:
+                    if again:
+                        _take_back(metadata)
+                        again = False
+                    if metadata.pending(TOPIC):
+                        with _client(tracking_uri, ONCE) as client:
+                            for seq, message in _waiting(metadata):
+                                written += _tell_or_set_aside(metadata, client, seq, message, artifact_root)
+        except Exception as error:  # whatever MLflow, its database or its server raises
+            problem = _words(error)
+        # whoever came meanwhile found this process at it, and left its message to it
+        waiting = bool(metadata.pending(TOPIC))
     refused = metadata.pending(REFUSED)
     if refused and not problem:
         problem = f"{len(refused)} messages were refused, and are set aside: {refused[0][1]['reason']}"
@@ -619,11 +624,11 @@ def _words(error: BaseException) -> str:
     return f"{type(error).__name__}: {lines[0]}"[:300]
 
 
-def main(arguments: list[str]) -> None:
-    """`python -m seatrial.registry.mlflow METADATA URI [ARTIFACTS]`: tell MLflow what waits, and end."""
+def main(arguments: list[str]) -> int:
+    """`python -m seatrial.registry.mlflow METADATA URI [ARTIFACTS]`: tell MLflow what waits; 0 when nothing waits."""
     path, uri, *root = arguments
-    mirror(MetadataStore(Path(path)), uri, Path(root[0]) if root else None)
+    return 1 if mirror(MetadataStore(Path(path)), uri, Path(root[0]) if root else None).pending else 0
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    sys.exit(main(sys.argv[1:]))

@@ -74,6 +74,7 @@ def made_by_run(run: Record, facts: Mapping[str, Any]) -> Made:
     definition, code, lock = body["definition"], body["environment"]["code"], body["environment"]["lock"]
     training_set, *snapshots = run.inputs
     signature = msgspec.convert(body["signature"], Signature)
+    signature = msgspec.structs.replace(signature, personal=definition.get("personal", {}))
     return Made(
         model=run.name,
         signature=signature,

@@ -98,7 +98,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 _NEVER = object()
 PEOPLE = ("owner", "on_call", "runbook", "description")
-_LATER: dict[str, dict[str, Any]] = {"signature": {"classes": [], "layout": "packed"}}
+_LATER: dict[str, dict[str, Any]] = {"signature": {"classes": [], "layout": "packed", "personal": {}}}
 
 
 class _Format(msgspec.Struct):

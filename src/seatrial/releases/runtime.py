@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import math
 import os
+import tempfile
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
     from seatrial.releases.bundle import Bundle
 
 _INPUT, OUTPUT = "input", "score"
+_CPU = "CPUExecutionProvider"
 _FATAL = 4
 
 
@@ -196,18 +200,45 @@ def not_finite(scores: NDArray[np.float64]) -> ScoreNotFinite:
 
 
 def session(model: bytes, threads: int) -> onnxruntime.InferenceSession:
-    """A session over an ONNX graph. Raises ModelUnreadable."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    # weights in other files would be read from wherever the server was started; below a file there is none
-    options.add_session_config_entry("session.model_external_initializers_file_folder_path", os.devnull)
-    options.log_severity_level = _FATAL  # failures are raised; what it logs besides is not for users
+    """A session over an ONNX graph, loaded in onnxruntime's own format, which takes a quarter of the memory that a
+    graph of trees takes as ONNX. Raises ModelUnreadable."""
     try:
-        return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        with _scratch() as place:
+            options = _options(threads)
+            options.optimized_model_filepath = place
+            options.add_session_config_entry("session.save_model_format", "ORT")
+            onnxruntime.InferenceSession(model, options, providers=[_CPU])
+            options = _options(threads)
+            options.add_session_config_entry("session.load_model_format", "ORT")
+            return onnxruntime.InferenceSession(place, options, providers=[_CPU])
     except Exception as error:  # a converter or loader raises what it likes
         raise ModelUnreadable(
             f"onnxruntime {onnxruntime.__version__} cannot load the model: {' '.join(str(error).split())[:200]}",
             expected="The file model.onnx of a release is expected.",
             state="Nothing was loaded.",
         ) from error
+
+
+def _options(threads: int) -> onnxruntime.SessionOptions:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.enable_cpu_mem_arena = False  # it would keep what the largest request took, for each of many releases
+    # weights in other files would be read from wherever the server was started; below a file there is none
+    options.add_session_config_entry("session.model_external_initializers_file_folder_path", os.devnull)
+    options.log_severity_level = _FATAL  # failures are raised; what it logs besides is not for users
+    return options
+
+
+@contextmanager
+def _scratch() -> Iterator[str]:
+    """A file that is gone afterwards; in memory where the system has such, so that no disk is needed."""
+    if hasattr(os, "memfd_create"):
+        number = os.memfd_create("seatrial-model")
+        try:
+            yield f"/proc/self/fd/{number}"
+        finally:
+            os.close(number)
+    else:
+        with tempfile.TemporaryDirectory() as folder:
+            yield str(Path(folder) / "model.ort")

@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from seatrial.core.clock import machine_us
 from seatrial.core.identity import uuid7
 from seatrial.core.signature import encode
+from seatrial.serving.batch_rows import one_by_one, scored_alone
+from seatrial.serving.personal import masked
 from seatrial.stores.prediction_log import LoggedPrediction, PredictionLog, log_schema
 
 if TYPE_CHECKING:
@@ -35,7 +37,9 @@ def score(bundle: Bundle, rows: pa.Table, *, threads: int = 1) -> NDArray[np.flo
     """
     signature = bundle.manifest.signature
     inputs, _ = encode(signature, {name: _values(rows, name) for name in signature.inputs})
-    return np.asarray(bundle.runtime(threads).score(inputs), dtype=np.float64)
+    runtime = bundle.runtime(threads)
+    scores = one_by_one(runtime, inputs) if scored_alone(bundle, runtime) else runtime.score(inputs)
+    return np.asarray(scores, dtype=np.float64)
 
 
 def keep(
@@ -55,18 +59,23 @@ def keep(
     """
     manifest = bundle.manifest
     signature = manifest.signature
+    mask = masked(signature.personal, log, signature, signature.request) if signature.personal else None
+    logged = mask or signature
     schema = log_schema(
         model=manifest.model,
         version=str(manifest.version),
         release=bundle.id,
         deployment=deployment,
-        inputs=signature.inputs,
-        categories=signature.categories,
-        fields=[(field.name, field.dtype) for field in signature.request],
+        inputs=logged.inputs,
+        categories=logged.categories,
+        fields=mask.fields if mask else [(field.name, field.dtype) for field in signature.request],
         classes=signature.classes,
     )
     inputs = list(zip(*(rows[name].to_pylist() for name in signature.inputs), strict=True))
     fields = list(zip(*(rows[name].to_pylist() for name in signature.request_names), strict=True))
+    if mask is not None:
+        pairs = [mask(*row) for row in zip(inputs, fields, strict=True)]
+        inputs, fields = [one for one, _ in pairs], [other for _, other in pairs]
     for start in range(0, rows.num_rows, CHUNK):
         now_us = machine_us()
         chunk = []

@@ -1,70 +1,75 @@
-"""A small client for one server: keeps its connection, asks one thing at a time, raises what the server refuses.
+"""A client for one server: keeps its connection, asks one thing at a time, raises what the server refuses.
 
-`predict --url` and the replay of history use it. It speaks as much HTTP/1.1 as this server does.
+`predict --url` and the replay of history use it. It speaks as much HTTP/1.1 as this server does. `async_client` has the
+same for an event loop.
 """
 
 from __future__ import annotations
 
+import select
 import socket
+import time
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from datetime import datetime
-from typing import Any, ClassVar
-from urllib.parse import quote, urlsplit
+from typing import Any
 
-import msgspec
+from seatrial.core.clock import monotonic
+from seatrial.serving.wire import (
+    LARGEST_HEAD,
+    RETRIES,
+    TIMEOUT,
+    BadUrl,
+    Health,
+    Lost,
+    NotSeatrial,
+    Prediction,
+    Predictions,
+    Readiness,
+    Reply,
+    ServerRefused,
+    ServerUnable,
+    ServerUnreachable,
+    Stored,
+    Wire,
+)
 
-from seatrial.core.clock import as_utc, iso
-from seatrial.core.errors import SeatrialError, Unavailable, UsageError
-
-_LARGEST_HEAD = 64 * 2**10
-
-
-class ServerUnreachable(Unavailable):
-    """No server answers at the address, or it broke off."""
-
-    code = "client.unreachable"
-
-
-class ServerRefused(UsageError):
-    """The server refused the request. facts: `status`, the server's own `code`, `field` and `row` if it named them."""
-
-    code = "client.refused"
-    http_status: ClassVar[int] = 422
-
-
-class ServerUnable(Unavailable):
-    """The server could not answer, by no fault of the request. facts: `status` and the server's own `code`."""
-
-    code = "client.server_unable"
-
-
-class NotSeatrial(UsageError):
-    """What answers at the address is not a server of seatrial's."""
-
-    code = "client.not_seatrial"
-
-
-class BadUrl(UsageError):
-    """The address of the server cannot be used."""
-
-    code = "client.bad_url"
+__all__ = [
+    "BadUrl",
+    "Client",
+    "Health",
+    "NotSeatrial",
+    "Prediction",
+    "Predictions",
+    "Readiness",
+    "ServerRefused",
+    "ServerUnable",
+    "ServerUnreachable",
+    "Stored",
+]
 
 
 class Client:
     """One connection to a server. Not for several threads at once.
 
-    url: for example "http://127.0.0.1:8080". timeout: seconds to wait for one answer.
+    url: for example "http://127.0.0.1:8000". caller: who asks, for the server's log.
+    timeout: seconds for one attempt. deadline: seconds for all attempts and the pauses between them, by default those
+        of one attempt.
+    retries: attempts beyond the first, made when the connection is lost or the server answers 503 and says when to ask
+        again. Each has the same request_id, so that what was logged twice can be told.
     """
 
-    def __init__(self, url: str, *, timeout: float = 30.0, caller: str = "") -> None:
-        self._host, self._port = _address(url)
-        self.url = url.rstrip("/")
-        self._timeout = timeout
-        named = f"x-seatrial-caller: {caller}\r\n" if caller.isascii() and caller.isprintable() and caller else ""
-        self._head = f"host: {urlsplit(url).netloc}\r\n{named}".encode()
+    def __init__(
+        self,
+        url: str,
+        *,
+        timeout: float = TIMEOUT,
+        deadline: float | None = None,
+        retries: int = RETRIES,
+        caller: str = "",
+    ) -> None:
+        self._wire = Wire(url, caller, timeout=timeout, deadline=deadline, retries=retries)
+        self.url = self._wire.url
         self._socket: socket.socket | None = None
-        self._encode = msgspec.json.Encoder().encode
 
     def predict(
         self,
@@ -74,12 +79,13 @@ class Client:
         request_id: str | None = None,
         at: datetime | None = None,
         return_features: bool = False,
-    ) -> dict[str, Any]:
+    ) -> Prediction:
         """The answer for one row. at: only a server that replays takes it.
 
-        Raises ServerRefused, ServerUnable or ServerUnreachable.
+        Raises ServerRefused, ServerUnable, ServerUnreachable or NotSeatrial.
         """
-        return self._post(model, {"features": features}, request_id, at, return_features)
+        asked = self._wire.predict({"features": features}, model, request_id, at, return_features)
+        return self._wire.told(self._exchange(asked), Prediction)
 
     def predict_many(
         self,
@@ -89,21 +95,29 @@ class Client:
         request_id: str | None = None,
         at: datetime | None = None,
         return_features: bool = False,
-    ) -> dict[str, Any]:
-        """The answer for many rows, in order under "predictions"; raises as `predict` does."""
-        return self._post(model, {"instances": rows}, request_id, at, return_features)
+    ) -> Predictions:
+        """The answers for many rows, in order; raises as `predict` does."""
+        asked = self._wire.predict({"instances": rows}, model, request_id, at, return_features)
+        return self._wire.told(self._exchange(asked), Predictions)
 
-    def ready(self) -> dict[str, Any]:
+    def stored(self, model: str, key: str) -> Stored:
+        """What a batch said of a key of a model last; ServerRefused with status 404 when nothing was."""
+        return self._wire.told(self._exchange(self._wire.stored(model, key)), Stored)
+
+    def health(self) -> Health:
+        """What /health says."""
+        return self._wire.told(self._exchange(self._wire.get("/health")), Health)
+
+    def ready(self) -> Readiness:
         """What /ready says, ready or not."""
-        _, body = self._exchange(b"GET", "/ready", b"")
-        return self._read(body, "ready")
+        return self._wire.told(self._exchange(self._wire.get("/ready")), Readiness, also=(503,))
 
     def get(self, path: str) -> bytes:
         """The body of any other path; raises as `predict` does."""
-        status, body = self._exchange(b"GET", path, b"")
-        if status != 200:
-            raise self._refusal(status, body)
-        return body
+        reply = self._exchange(self._wire.get(path))
+        if reply.status != 200:
+            raise self._wire.refusal(reply)
+        return reply.body
 
     def close(self) -> None:
         if self._socket is not None:
@@ -116,147 +130,63 @@ class Client:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _post(
-        self,
-        model: str | None,
-        body: dict[str, Any],
-        request_id: str | None,
-        at: datetime | None,
-        return_features: bool,
-    ) -> dict[str, Any]:
-        if request_id is not None:
-            body["request_id"] = request_id
-        if at is not None:
-            body["at"] = iso(as_utc(at))
-        if return_features:
-            body["return_features"] = True
-        path = "/predict" if model is None else f"/models/{quote(model, safe='')}/predict"
-        status, answer = self._exchange(b"POST", path, self._encode(body))
-        if status != 200:
-            raise self._refusal(status, answer)
-        return self._read(answer, "predictions" if "instances" in body else "prediction")
+    def _exchange(self, request: bytes) -> Reply:
+        """The answer to a request, asked for as often as there is patience. Raises ServerUnreachable, NotSeatrial."""
+        patience = self._wire.patience()
+        while True:
+            try:
+                reply, retry_after = self._attempt(request, patience.left())
+            except Lost as error:
+                self.close()
+                patience.sent = patience.sent or error.sent
+                pause = patience.pause()
+                if pause is None:
+                    raise self._wire.unreachable(error.why, patience) from None
+            except BaseException:
+                self.close()  # an answer may still be on its way
+                raise
+            else:
+                wait = reply.status == 503 and retry_after is not None
+                pause = patience.pause(retry_after) if wait else None
+                if pause is None:
+                    return reply._replace(attempts=patience.attempts)
+            time.sleep(pause)
 
-    def _exchange(self, method: bytes, path: str, body: bytes) -> tuple[int, bytes]:
-        request = b"%b %b HTTP/1.1\r\n%bcontent-type: application/json\r\ncontent-length: %d\r\n\r\n%b" % (
-            method,
-            path.encode(),
-            self._head,
-            len(body),
-            body,
-        )
-        kept = self._socket is not None
-        try:
-            return self._ask(request)
-        except _Closed:
-            # a server may close a connection that idled; nothing of an answer has come, so it is asked once more
-            if not kept:
-                raise self._unreachable("it closed the connection") from None
-        except OSError as error:
-            self.close()
-            raise self._unreachable(error.strerror or str(error)) from None
-        try:
-            return self._ask(request)
-        except _Closed:
-            raise self._unreachable("it closed the connection") from None
-        except OSError as error:
-            self.close()
-            raise self._unreachable(error.strerror or str(error)) from None
-
-    def _ask(self, request: bytes) -> tuple[int, bytes]:
+    def _attempt(self, request: bytes, seconds: float) -> tuple[Reply, float | None]:
+        """The answer to a request, and when to ask again if it says so. Raises Lost or NotSeatrial."""
+        until = monotonic() + seconds
+        if self._socket is not None and select.select([self._socket], [], [], 0)[0]:
+            self.close()  # the server has closed it: nobody asked anything for long, or it ended
         if self._socket is None:
-            self._socket = socket.create_connection((self._host, self._port), self._timeout)
-            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            try:
+                self._socket = socket.create_connection((self._wire.host, self._wire.port), seconds)
+                self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            except OSError as error:
+                raise Lost(error.strerror or str(error), sent=False) from None
         connection = self._socket
         try:
+            connection.settimeout(seconds)
             connection.sendall(request)
-            data = connection.recv(65536)
-        except (BrokenPipeError, ConnectionResetError):
-            data = b""
-        if not data:
+            data = _more(connection, until)
+            while (end := data.find(b"\r\n\r\n")) < 0:
+                if len(data) > LARGEST_HEAD:
+                    raise self._wire.other("the head of its answer does not end")
+                data += _more(connection, until)
+            head = self._wire.head(data[:end])
+            body = data[end + 4 :]
+            while len(body) < head.length:
+                body += _more(connection, until)
+        except OSError as error:
+            raise Lost(error.strerror or str(error), sent=True) from None
+        if head.closes:
             self.close()
-            raise _Closed
-        while (end := data.find(b"\r\n\r\n")) < 0:
-            data += self._more(connection, len(data) < _LARGEST_HEAD)
-        head = data[:end].lower().split(b"\r\n")
-        status, length = (
-            head[0][9:12],
-            next((line[15:].strip() for line in head if line[:15] == b"content-length:"), b""),
-        )
-        if not (head[0].startswith(b"http/1.1 ") and status.isdigit() and length.isdigit() and len(length) < 10):
-            self.close()
-            raise self._other("it answers in another protocol, or does not say how long its answer is")
-        size = int(length)
-        body = data[end + 4 :]
-        while len(body) < size:
-            body += self._more(connection, True)
-        if b"connection: close" in head:
-            self.close()
-        return int(status), body
-
-    def _more(self, connection: socket.socket, expected: bool) -> bytes:
-        data = connection.recv(262144) if expected else b""
-        if not data:
-            self.close()
-            raise OSError("it broke off in the middle of an answer")
-        return data
-
-    def _unreachable(self, why: str) -> ServerUnreachable:
-        return ServerUnreachable(
-            f"the server at {self.url} does not answer: {why}.",
-            state="Whether the request was answered and logged is not known." if self._socket else "",
-            next="Start it with `seatrial serve`, or check the address.",
-        )
-
-    def _other(self, why: str) -> NotSeatrial:
-        return NotSeatrial(
-            f"what answers at {self.url} is not `seatrial serve`: {why}.",
-            state="Nothing was predicted.",
-            next="Check the address.",
-        )
-
-    def _read(self, answer: bytes, member: str) -> dict[str, Any]:
-        """The answer's document, which has this member."""
-        try:
-            found = msgspec.json.decode(answer, type=dict[str, Any])
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-            raise self._other("its answer is not a JSON object") from None
-        if member not in found:
-            raise self._other(f"its answer has no '{member}'")
-        return found
-
-    def _refusal(self, status: int, body: bytes) -> SeatrialError:
-        problem: dict[str, Any] = {}
-        with suppress(msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-            problem = msgspec.json.decode(body, type=dict[str, Any])
-        code = problem.get("code", "")
-        if status < 500 and not code:
-            return self._other(f"it answers {status} without a reason")
-        facts = {"status": status, "code": code}
-        facts |= {name: problem[name] for name in ("field", "row") if name in problem}
-        named = f" [{code}]" if code else ""
-        found = f"the server answered {status}{named}: {problem.get('detail', 'no reason was given.')}"
-        kind = ServerUnable if status >= 500 else ServerRefused
-        return kind(found, state="", **facts)
+        return Reply(head.status, body), head.retry_after
 
 
-class _Closed(Exception):
-    """The connection was closed before any answer."""
-
-
-def _address(url: str) -> tuple[str, int]:
-    """Host and port. Raises BadUrl."""
-    try:
-        parts = urlsplit(url)
-        port = 80 if parts.port is None else parts.port
-        host = parts.hostname or ""
-        host.encode("idna")
-        plain = f"{parts.scheme}://{parts.netloc}" == url.rstrip("/") and "@" not in url and url.isprintable()
-    except ValueError:  # also what is no name of a host
-        plain, host, port = False, "", 0
-    if not plain or " " in url or parts.scheme != "http" or not host or not port:
-        raise BadUrl(
-            f"{url!r} is not the address of a server.",
-            expected="http://HOST:PORT is expected, with nothing behind it.",
-            state="Nothing was asked.",
-        )
-    return host, port
+def _more(connection: socket.socket, until: float) -> bytes:
+    """The next bytes, waited for until a monotonic instant. Raises OSError."""
+    connection.settimeout(max(until - monotonic(), 0.001))
+    data = connection.recv(262144)
+    if not data:
+        raise OSError("it closed the connection before its answer was whole")
+    return data

@@ -10,16 +10,17 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
 
 from seatrial.core.errors import UsageError, listed
 from seatrial.core.types import Field
+from seatrial.serving.body import strict_json
 from seatrial.serving.predictor import Answer
+from seatrial.serving.requests import BadRequest
 
 FORMATS = ("dataframe_split", "dataframe_records", "instances", "inputs")
 PARAMS = {"predict", "predict_proba"}
@@ -38,24 +39,17 @@ class WrongContentType(UsageError):
     http_status = 415
 
 
-class Asked(msgspec.Struct, frozen=True):
-    """A request in seatrial's own form. probabilities: `params` ask for probabilities and not for decisions."""
-
-    body: bytes
-    probabilities: bool = False
-
-
-def read(content_type: str, body: bytes, fields: Sequence[Field]) -> Asked:
-    """The rows of a request, as the body of a prediction of many.
+def read(content_type: str, body: bytes, fields: Sequence[Field]) -> tuple[bytes, Callable[[Answer], Answer]]:
+    """The rows of a request, as the body of a prediction of many, and how its answer is told.
 
     fields: what a row of the deployment holds. Raises BadInvocation, WrongContentType.
     """
     kind = content_type.partition(";")[0].strip().lower() or "application/json"  # a charset of JSON is UTF-8
     if kind == "text/csv":
-        return Asked(_written(_from_csv(body), fields, as_text=True))
+        return _written(_from_csv(body), fields, as_text=True), _decisions
     if kind != "application/json":
         raise WrongContentType(
-            f"the body is said to be {kind[:100]!r}.", expected="application/json or text/csv is taken.", state=_NOTHING
+            "the body is said to be something else.", expected="application/json or text/csv is taken.", state=_NOTHING
         )
     found = _decoded(body)
     if not isinstance(found, dict):
@@ -66,16 +60,7 @@ def read(content_type: str, body: bytes, fields: Sequence[Field]) -> Asked:
         wrong = f"it holds {listed(given)}" if len(given) != 1 else "it holds fields that are not known"
         raise _bad(f"the body does not say its rows in one way: {wrong}.")
     rows = _rows(given[0], found[given[0]], [field.name for field in fields])
-    return Asked(_written(rows, fields), _probabilities(found.get("params")))
-
-
-def answered(answer: Answer, asked: Asked) -> Answer:
-    """The answer to a prediction of many rows in MLflow's form; of a problem its code and what it says."""
-    if answer.status != 200:
-        return refused(answer)
-    rows = msgspec.json.decode(answer.body)["predictions"]
-    values = [_probability(row) for row in rows] if asked.probabilities else [row["prediction"] for row in rows]
-    return Answer(200, msgspec.json.encode({"predictions": values}))
+    return _written(rows, fields), _probabilities if _asks_for_probabilities(found.get("params")) else _decisions
 
 
 def refused(answer: Answer) -> Answer:
@@ -87,19 +72,24 @@ def refused(answer: Answer) -> Answer:
     return Answer(status, msgspec.json.encode(said), answer.retry_after)
 
 
+def _decisions(answer: Answer) -> Answer:
+    """The answer to a prediction of many rows in MLflow's form."""
+    rows = msgspec.json.decode(answer.body)["predictions"]
+    return Answer(200, msgspec.json.encode({"predictions": [row["prediction"] for row in rows]}))
+
+
+def _probabilities(answer: Answer) -> Answer:
+    """The same where `params` ask for probabilities and not for decisions."""
+    rows = msgspec.json.decode(answer.body)["predictions"]
+    return Answer(200, msgspec.json.encode({"predictions": [_probability(row) for row in rows]}))
+
+
 def _decoded(body: bytes) -> Any:
     """The JSON of a body. pandas, and so MLflow's clients, write NaN for what is missing, which JSON does not know."""
     try:
-        if b"NaN" not in body:
-            return msgspec.json.decode(body)
-        return json.loads(body, parse_constant=_constant)
-    except (msgspec.DecodeError, ValueError, RecursionError):
-        raise _bad("the body is no JSON.") from None
-
-
-def _constant(name: str) -> None:
-    if name != "NaN":
-        raise ValueError(name)
+        return strict_json(body, nan=True)
+    except BadRequest as error:
+        raise _bad(error.found) from None
 
 
 def _rows(form: str, found: Any, names: Sequence[str]) -> list[Mapping[str, Any]]:
@@ -167,11 +157,11 @@ def _of_text(text: str, field: Field) -> Any:
     return None if math.isnan(number) else _of_json(number, field)
 
 
-def _probabilities(params: Any) -> bool:
+def _asks_for_probabilities(params: Any) -> bool:
     if params is None or params == {}:
         return False
     method = params.get("predict_method") if isinstance(params, dict) else None
-    if method not in PARAMS or len(params) > 1:
+    if not isinstance(method, str) or method not in PARAMS or len(params) > 1:
         raise _bad('params are not known; there is {"predict_method": "predict_proba"}.')
     return bool(method == "predict_proba")
 

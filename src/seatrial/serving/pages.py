@@ -10,6 +10,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from seatrial.core.types import EXACT_FLOAT32, EXACT_FLOAT64, Field
+from seatrial.serving import other_doors
 from seatrial.serving.requests import LONGEST_ID
 
 if TYPE_CHECKING:
@@ -27,7 +28,8 @@ MOST_LISTED = 100
 """Classes of a model that the OpenAPI document names one by one."""
 _LARGEST_FLOAT32 = 3.4028234663852886e38
 _PROBLEMS = {
-    "400": "The body is not JSON.",
+    "400": "The body is not JSON, or a number does not fit the model's input.",
+    "404": "No deployment has this name any more.",
     "405": "Not asked for with POST.",
     "408": "The body did not arrive in time.",
     "413": "The body is too large.",
@@ -53,16 +55,21 @@ def openapi(service: Service, base: Schema) -> Schema:
     base: the document of the FastAPI application.
     """
     document = dict(base)
+    document["openapi"] = "3.1.0"
     document["info"] = {"title": "seatrial", "version": "1", "description": "Predictions of deployed models."}
     paths = {path: _plain_route(path, item) for path, item in base["paths"].items()}
-    schemas: Schema = {"Problem": _problem()}
+    schemas: Schema = {"Problem": _problem(), **other_doors.SCHEMAS}
     predictors = service.predictors
     for name, predictor in sorted(predictors.items()):
-        schemas |= _schemas(name, predictor)
+        schemas |= _schemas(name, predictor) | other_doors.schemas(name, predictor)
         paths[f"/models/{name}/predict"] = {"post": _operation(name, predictor, f"predict_{name}")}
+        paths[f"/models/{name}/invocations"] = {"post": other_doors.invocations(name, predictor, f"invoke_{name}")}
+        paths |= other_doors.open_inference(name, predictor)
     if len(predictors) == 1:
         name, predictor = next(iter(predictors.items()))
         paths["/predict"] = {"post": _operation(name, predictor, "predict")}
+        paths["/invocations"] = {"post": other_doors.invocations(name, predictor, "invoke")}
+    paths |= other_doors.OPEN_INFERENCE
     document["paths"] = paths
     document["components"] = {"schemas": schemas}
     return document
@@ -78,6 +85,9 @@ def docs(document: Schema) -> str:
             if body is None:
                 continue
             media = body["content"]["application/json"]
+            if not operation["operationId"].startswith("predict"):
+                parts += [f"<pre>{_e(json.dumps(one['value'], indent=2))}</pre>" for one in media["examples"].values()]
+                continue
             name = media["schema"]["oneOf"][0]["$ref"].rpartition("/")[2].removesuffix("_one")
             row = document["components"]["schemas"][f"{name}_row"]
             parts.append("<table><tr><th>field</th><th>type</th><th></th></tr>")
@@ -123,13 +133,33 @@ def _field_row(name: str, schema: Schema, required: list[str]) -> str:
 
 
 def _plain_route(path: str, item: Schema) -> Schema:
-    kinds = {"/metrics": "text/plain", "/docs": "text/html", "/": "text/html"}
+    kinds = {"/metrics": "text/plain", "/version": "text/plain", "/docs": "text/html", "/": "text/html"}
     kind = kinds.get(path, "application/json")
     schema: Schema = {"type": "object"} if kind == "application/json" else {"type": "string"}
-    responses = {"200": {"description": "", "content": {kind: {"schema": schema}}}}
-    if path == "/ready":
-        responses["503"] = responses["200"] | {"description": "Not ready; the body says why."}
+    problem = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
+    responses: Schema = {"200": {"description": "", "content": {kind: {"schema": schema}}}}
+    if path in ("/ready", "/ping"):
+        responses["503"] = responses["200"] | {"description": "Not ready; of /ready the body says why."}
+    if path == "/predictions/{model}/{key}":
+        responses["200"]["content"][kind]["schema"] = _stored()
+        responses["404"] = {"description": "No prediction of this key is stored.", "content": problem}
+        responses["503"] = {"description": "The online store does not answer.", "content": problem}
+    responses["405"] = {"description": "It is asked for with GET.", "content": problem}
     return {method: operation | {"responses": responses} for method, operation in item.items()}
+
+
+def _stored() -> Schema:
+    text = {"type": "string"}
+    of_class = {"type": "object", "additionalProperties": {"type": "number"}}
+    found = {
+        "prediction": {"type": ["number", "string"]},
+        "probability": {"anyOf": [{"type": ["number", "null"]}, of_class]},
+        "release": text,
+        "model_version": text,
+        "as_of": text | {"format": "date-time"},
+        "age_seconds": {"type": "number", "minimum": 0},
+    }
+    return _object(found, list(found))
 
 
 def _operation(name: str, predictor: Predictor, operation_id: str) -> Schema:

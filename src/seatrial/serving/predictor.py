@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import struct
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent import futures
 from dataclasses import dataclass
 from math import isfinite, isnan
@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from seatrial.core.clock import machine_us, monotonic
 from seatrial.core.errors import Failed, SeatrialError, Unavailable, UsageError
 from seatrial.core.identity import uuid7
+from seatrial.core.personal import Treatment, strictest
 from seatrial.core.routing import BUCKETS, bucket, choose
 from seatrial.core.signature import NamedRows, Signature
 from seatrial.core.types import Field
@@ -30,17 +31,22 @@ from seatrial.features.plan import FeaturePlan
 from seatrial.releases.named import UnseenNotAccepted
 from seatrial.releases.runtime import MissingNotAccepted, ScoreNotFinite
 from seatrial.releases.supervised import START_SECONDS, ChildRestarting, died_twice
-from seatrial.serving.metrics import Counted, Metrics
+from seatrial.serving.cache import ScoreCache
+from seatrial.serving.defaults import check_defaults
+from seatrial.serving.metrics import SAMPLED, Counted, Metrics
+from seatrial.serving.personal import masked
 from seatrial.serving.requests import Request, RequestReader
 from seatrial.serving.row import row_encoder
 from seatrial.stores.online import OnlineStore, OnlineStoreDamaged, OnlineStoreTooNew, OnlineStoreUnavailable
-from seatrial.stores.prediction_log import SHADOW, LoggedPrediction, LogSchema, PredictionLog, log_schema
-from seatrial.stores.routes import SHADOW_ARM, OnStoreFailure
+from seatrial.stores.prediction_log import SHADOW, LoggedPrediction, LogSchema, LogUnwritable, PredictionLog, log_schema
+from seatrial.stores.routes import SHADOW_ARM, Default, OnStoreFailure
 
 Score = Callable[[Any], NDArray[np.floating[Any]]]
 """Rows (`core.signature.Rows`) -> n probabilities of the positive class, n values, or [n, C] of classes."""
 
 ONLINE_STORE = "online_store"
+PREDICTION_LOG = "prediction_log"
+"""What stands in `degraded` of an answer that was given without it."""
 _LOGGER = logging.getLogger("seatrial.serving")
 
 
@@ -84,6 +90,7 @@ class Release:
     no_missing: positions of the inputs without which the model has no answer. no_unseen: named inputs of which it takes
         no category that was never seen.
     example: a sound row of request fields, for the documentation; may be empty.
+    bytes: about what the loaded model takes, in this process or in its own. start_s: what it took its process to start.
     """
 
     id: str
@@ -99,6 +106,8 @@ class Release:
     example: dict[str, Any] | None = None
     elsewhere: bool = False
     signed_by: str = ""
+    bytes: int = 0
+    start_s: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -200,6 +209,7 @@ class Predictor:
     shares: the arms, adding up to 10,000. salt, route_by: see `stores.routes.RouteFile`.
     online: the online store; needed when a release looks features up.
     log: where answers are written before they leave; None: they are not logged.
+    defaults, cache: see `stores.routes.RouteFile`.
     replay: requests may say `at`. now_us: the domain's clock for those that do not.
     """
 
@@ -214,6 +224,8 @@ class Predictor:
         salt: str = "",
         route_by: str | None = None,
         on_store_failure: OnStoreFailure = "refuse",
+        defaults: Mapping[str, Default] | None = None,
+        cache: int = 0,
         replay: bool = False,
         now_us: Callable[[], int] = machine_us,
         max_rows: int = 1000,
@@ -221,6 +233,7 @@ class Predictor:
         self.deployment = deployment
         self.shares = tuple(shares)
         self.elsewhere = any(share.release.elsewhere for share in shares)
+        self.looks_up = online is not None and any(share.release.plan.views for share in shares)
         self.replay = replay
         self.max_rows = max_rows
         fields = _common_fields(deployment, [share.release.signature for share in shares])
@@ -235,10 +248,12 @@ class Predictor:
             )
         answering = [share for share in shares if share.name != SHADOW_ARM]
         hidden = [share for share in shares if share.name == SHADOW_ARM]
-        self._arms = [_Arm(deployment, share, fields, online, on_store_failure, metrics) for share in answering]
-        self._shadows = [
-            _Arm(deployment + SHADOW, share, fields, online, on_store_failure, metrics) for share in hidden
-        ]
+        check_defaults(deployment, defaults or {}, [(share.release.plan, share.release.signature) for share in shares])
+        # requests are the same for every arm, so what one of them declares to be personal is so for all
+        personal = strictest(share.release.signature.personal for share in shares)
+        given = (fields, online, on_store_failure, defaults or {}, cache, metrics, log, personal)
+        self._arms = [_Arm(deployment, share, *given) for share in answering]
+        self._shadows = [_Arm(deployment + SHADOW, share, *given) for share in hidden]
         self._only = self._arms[0] if len(self._arms) == 1 else None
         self._cuts = [share.share for share in answering]
         self._salt = salt
@@ -246,8 +261,20 @@ class Predictor:
         self._log = log
         self._metrics = metrics
         self._model = shares[0].release.model
+        self._log_failure = ""
+        self._latency = metrics.of_deployment(deployment, self._arms[0].release.model)
         self._now_us = now_us
         self._encode = msgspec.json.Encoder().encode
+        self._unwatched = 1  # until a request has its stages timed: the first, then one in SAMPLED
+        self._spare: Predictor | None = None
+
+    @property
+    def cached(self) -> dict[str, int] | None:
+        """How many scores are kept, and how often one was found or not, over all arms; None without a cache."""
+        caches = [arm.cache for arm in (*self._arms, *self._shadows) if arm.cache is not None]
+        if not caches:
+            return None
+        return {name: sum(getattr(one, name) for one in caches) for name in ("kept", "hits", "misses")}
 
     def handle(self, body: bytes, caller: str = "") -> Answer:
         """Answer one request. Never raises; what goes wrong is a problem document that repeats none of the input.
@@ -265,7 +292,11 @@ class Predictor:
         since: the monotonic instant at which the request was complete; now by default.
         wait: for a process that is started again; otherwise ChildRestarting is raised then.
         """
+        self._unwatched -= 1
+        if not self._unwatched:
+            return self._watched().draft(body, caller, since=since, wait=wait)
         start = monotonic() if since is None else since
+        request: Request | None = None
         try:
             request = self.reader.read(body)
             arm = self._only
@@ -273,13 +304,23 @@ class Predictor:
                 return self._answer_many(request, caller, start)
             return self._answer_one(arm, request, caller, start)
         except ChildRestarting as error:
+            if error.died:
+                self._metrics.child_died(self._model)
             if not wait:
                 raise
             return self._draft_again(error, body, caller, start)
         except _ScoringFailed as failed:
-            return Draft(self.refuse(_told(failed.error), failed.release))
+            return Draft(self.refuse(_told(failed.error), failed.release, request_id=_id(request)))
         except Exception as error:
-            return Draft(self.refuse(_told(error)))
+            return Draft(self.refuse(_told(error), request_id=_id(request)))
+
+    def _watched(self) -> Predictor:
+        """This predictor for one request, of which it takes the times."""
+        from seatrial.serving.stages import Watched
+
+        self._unwatched = SAMPLED
+        spare, self._spare = self._spare, None
+        return spare or Watched(self)
 
     def _draft_again(self, error: ChildRestarting, body: bytes, caller: str, start: float) -> Draft:
         deaths = 0
@@ -303,14 +344,39 @@ class Predictor:
         """Count an answer that leaves now."""
         for counted, rows in draft.counts:
             counted.rows += rows
-        self._arms[0].counted.took(now - draft.start)
+        self._latency.took(now - draft.start)
 
-    def refuse(self, error: SeatrialError, release: str = "") -> Answer:
-        """The answer that reports `error`, counted. release: the one whose scoring failed."""
-        self._metrics.failed(self._model, error.code)
+    def refuse(self, error: SeatrialError, release: str = "", **ids: str) -> Answer:
+        """The answer that reports `error`, counted. release: the one whose scoring failed. ids: request_id and others
+        by which the server's log names the request."""
+        self._metrics.failed(
+            self._model,
+            error.code,
+            deployment=self.deployment,
+            status=error.http_status,
+            release=release,
+            **ids,
+        )
         if self._log is not None and error.http_status >= 500:
             self._log.failures.add(self.deployment, error.http_status, self._now_us(), release)
         return problem(error)
+
+    def unlogged(self, draft: Draft, error: LogUnwritable) -> Answer:
+        """The answer of a draft whose rows the log did not take, counted, "prediction_log" among what was degraded."""
+        if not draft.rows or self._log is None:
+            self.count(draft, monotonic())
+            return draft.answer
+        if self._log_failure != error.found:
+            self._log_failure = error.found
+            _LOGGER.warning("model '%s': answers leave without a row in the log: %s", self._model, error.found)
+        for schema, row in draft.rows:
+            self._log.unlogged.add(schema.deployment, draft.answer.status, row.at_us, schema.release)
+        for counted, rows in draft.counts:
+            self._metrics.unlogged(counted.model, counted.version, rows)
+        self.count(draft, monotonic())
+        body = msgspec.json.decode(draft.answer.body)
+        body["degraded"] = [*body.get("degraded", ()), PREDICTION_LOG]
+        return draft.answer._replace(body=msgspec.json.encode(body))
 
     def _answer_one(self, arm: _Arm, request: Request, caller: str, start: float) -> Draft:
         """The short way for what most requests are: one row, one arm."""
@@ -373,6 +439,7 @@ class Predictor:
             for (arm, result), prediction_id in zip(scored, ids, strict=True)
         ]
         if request.many:
+            self._metrics.many(self.deployment, len(rows))
             answer = self._encode(Many(rows, request_id, latency))
         else:
             row = rows[0]
@@ -463,7 +530,8 @@ def _told(error: Exception) -> SeatrialError:
 def finish(log: PredictionLog | None, drafts: Sequence[Draft]) -> list[Answer]:
     """Log the rows of all drafts by one write and count them; from here on their answers may leave. Never raises.
 
-    When the log does not take the rows none of these answers leaves: each becomes the same problem.
+    When the log does not take the rows none of these answers leaves: each becomes the same problem. Where the log's
+    policy is to serve all the same they leave, flagged and counted.
     """
     if log is not None:
         rows = drafts[0].rows if len(drafts) == 1 else [row for draft in drafts for row in draft.rows]
@@ -471,15 +539,33 @@ def finish(log: PredictionLog | None, drafts: Sequence[Draft]) -> list[Answer]:
             if rows:
                 log.append_all(rows)
         except Exception as error:
+            if isinstance(error, LogUnwritable) and log.when_full == "serve_unlogged":
+                return [draft.predictor.unlogged(draft, error) if draft.predictor else draft.answer for draft in drafts]
             if not isinstance(error, SeatrialError):
                 _LOGGER.exception("answers could not be logged")
                 error = ServerFailed("the server failed at this request.")
-            return [draft.predictor.refuse(error) if draft.predictor else draft.answer for draft in drafts]
+            return [_not_logged(draft, error) for draft in drafts]
     now = monotonic()
     for draft in drafts:
         if draft.predictor is not None:
             draft.predictor.count(draft, now)
     return [draft.answer for draft in drafts]
+
+
+def _not_logged(draft: Draft, error: SeatrialError) -> Answer:
+    """The answer to a request whose rows the log does not take; one without rows leaves as it is."""
+    if draft.predictor is None:
+        return draft.answer
+    ids = (
+        {"request_id": draft.rows[0][1].request_id, "prediction_id": draft.rows[0][1].prediction_id}
+        if draft.rows
+        else {}
+    )
+    return draft.predictor.refuse(error, **ids)
+
+
+def _id(request: Request | None) -> str:
+    return (request.request_id or "") if request is not None else ""
 
 
 class _Arm:
@@ -492,7 +578,11 @@ class _Arm:
         fields: Sequence[Field],
         online: OnlineStore | None,
         on_store_failure: OnStoreFailure,
+        defaults: Mapping[str, Default],
+        cache: int,
         metrics: Metrics,
+        log: PredictionLog | None = None,
+        personal: Mapping[str, Treatment] | None = None,
     ) -> None:
         release = share.release
         signature = release.signature
@@ -509,7 +599,8 @@ class _Arm:
         self.inputs = signature.inputs
         self.counted: Counted = metrics.of_release(release.model, release.version)
         self._metrics = metrics
-        self._score = release.score
+        self.cache = ScoreCache(release.score, cache) if cache else None
+        self._score: Score = self.cache or release.score
         self._no_missing = release.no_missing
         self._binary = signature.task == "binary"
         self._classes = signature.classes
@@ -523,6 +614,8 @@ class _Arm:
         self._missing_allowed = on_store_failure == "missing"
         self._views = tuple(view.name for view in release.plan.views)
         self._lookup = Lookup(release.plan, online) if release.plan.views or release.plan.functions else None
+        columns = {f"{view.name}__{feature}" for view in release.plan.views for feature in view.features}
+        self._defaults = {name: value for name, value in defaults.items() if name in columns}
         self._without_store = Lookup(FeaturePlan((), release.plan.functions), None)
         self._no_store = bool(self._views) and online is None
         self._store_failure = ""
@@ -532,14 +625,16 @@ class _Arm:
         whole = {field.name for field in fields if field.dtype == "int"}
         self._bounded = self._lookup is None and whole.issuperset(signature.integers)
         self._in_loops = self._positions is None or bool(self._encoder.unseen) or bool(self._classes) or self._named
+        self._mask = masked(personal, log, signature, fields) if personal and log is not None else None
+        logged = self._mask or signature
         self.schema: LogSchema = log_schema(
             model=release.model,
             version=release.version,
             release=release.id,
             deployment=deployment,
-            inputs=signature.inputs,
-            categories=signature.categories,
-            fields=[(field.name, field.dtype) for field in fields],
+            inputs=logged.inputs,
+            categories=logged.categories,
+            fields=self._mask.fields if self._mask else [(field.name, field.dtype) for field in fields],
             views=self._views,
             classes=signature.classes,
         )
@@ -671,6 +766,9 @@ class _Arm:
             probability, every = max(values), self._pack(*values)
             prediction = values.index(probability)
         assert not isinstance(prediction, str), "only a model of many classes answers with a word"
+        inputs, fields = scored.inputs, scored.fields
+        if self._mask is not None:
+            inputs, fields = self._mask(inputs, fields)
         return LoggedPrediction(
             self.schema.id,
             prediction_id,
@@ -680,8 +778,8 @@ class _Arm:
             self.name,
             at_us,
             machine_us(),
-            scored.inputs,
-            scored.fields,
+            inputs,
+            fields,
             scored.views,
             prediction,
             probability,
@@ -702,6 +800,7 @@ class _Arm:
             try:
                 found = self._lookup.assemble_many(fields, at_us)
             except (OnlineStoreUnavailable, OnlineStoreDamaged, OnlineStoreTooNew) as error:
+                self._metrics.store_failed(self.release.model, error.code)
                 self._tell_store_failed(error.code, error.found)
                 if not self._missing_allowed:
                     raise StoreDown(
@@ -721,7 +820,7 @@ class _Arm:
                     for one in found
                 ]
         missing: tuple[tuple[str, int | None], ...] = tuple(("missing", None) for _ in self._views)
-        made = self._without_store.assemble_many(fields, at_us)
+        made = self._without_store.assemble_many([row | self._defaults for row in fields], at_us)
         return [(tuple([one.columns.get(name) for name in self.inputs]), missing, (ONLINE_STORE,)) for one in made]
 
     def _tell_store_failed(self, code: str, why: str) -> None:

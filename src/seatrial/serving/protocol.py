@@ -12,33 +12,51 @@ document. Nothing here waits, so a connection that trickles its bytes keeps nobo
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+import select
+from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import unquote
 
 import httptools
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from seatrial.core.errors import SeatrialError
-from seatrial.serving.http import JSON, PROBLEM, HeadTooLarge, NotHttp, body_too_large, body_too_slow, check_head
+from seatrial.serving.doors import PREDICT
+from seatrial.serving.http import (
+    JSON,
+    PROBLEM,
+    HeadTooLarge,
+    NotHttp,
+    body_too_large,
+    body_too_slow,
+    check_head,
+    in_form,
+)
 from seatrial.serving.predictor import Answer, Draft, finish, problem, shadow
 
 if TYPE_CHECKING:
     from seatrial.serving.http import Front
+    from seatrial.serving.metrics import Metrics
     from seatrial.stores.prediction_log import PredictionLog
 
 MAX_HEAD = 64 * 2**10
-LOOK_SECONDS = 20.0
-IDLE_LOOKS = 3
+LOOKS = 0.7
+"""Between two looks at a connection, of the time that a body may take. Two of them pass at most before a head that does
+not end is given up, which is then within 30 seconds."""
+IDLE_LOOKS = 5
 LINGER_SECONDS = 1.0
 
 
 class Turn:
     """The answers of one turn of the event loop, in the order in which they were made."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, log: PredictionLog | None) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, log: PredictionLog | None, metrics: Metrics) -> None:
         self._loop = loop
         self._log = log
+        self._metrics = metrics
+        self._answered = metrics.door(PREDICT)
+        self._refused = 0
         self._waiting: list[tuple[PredictionProtocol, Draft, bool]] = []
+        self.draining = False  # every connection is closed with its next answer
 
     def add(self, connection: PredictionProtocol, draft: Draft, *, close: bool) -> None:
         """Answer on a connection at the end of this turn. close: then close it."""
@@ -53,7 +71,14 @@ class Turn:
             answers = finish(self._log, [draft for _, draft, _ in waiting])
             for (connection, _, close), answer in zip(waiting, answers, strict=True):
                 connection.send(answer, close=close)
+            self._answered.value += len(answers) - self._refused
+            self._refused = 0
             shadow(draft for _, draft, _ in waiting)
+
+    def refused(self, status: int) -> None:
+        """Count an answer of this turn that is no prediction."""
+        self._refused += 1
+        self._metrics.asked(PREDICT, status)
 
 
 class PredictionProtocol(HttpToolsProtocol):
@@ -63,6 +88,9 @@ class PredictionProtocol(HttpToolsProtocol):
         super().__init__(**given)
         self._front = front
         self._turn = front.turn(self.loop)
+        # a platform whose own route is one of ours is answered in its form, which only the application knows
+        taken = front.platform is not None and front.platform.predict.endswith("/predict")
+        self._deployment = _not_ours if taken else _deployment
         self._in_head = False
         self._head_size = 0
         self._requests = 0
@@ -75,13 +103,17 @@ class PredictionProtocol(HttpToolsProtocol):
         self._last = False  # the connection is closed after this answer
         self._ended = False  # nothing more is answered
         self._refused = False
+        self._problem_kind = PROBLEM
 
     # -- of the connection
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self._last = self._turn.draining
+        self._made = self.loop.time()
         self._seen, self._idle = 0, 0
-        self._look_later = self.loop.call_later(LOOK_SECONDS, self._look)
+        self._look_seconds = LOOKS * self._front.slow_seconds
+        self._look_later = self.loop.call_later(self._look_seconds, self._look)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._look_later.cancel()
@@ -100,13 +132,26 @@ class PredictionProtocol(HttpToolsProtocol):
         elif self._parts is not None and self._deadline is None:  # most bodies come with their heads and need no timer
             self._deadline = self.loop.call_later(self._front.slow_seconds, self._body_too_slow)
 
-    def shutdown(self) -> None:
-        """Answer what has come in, and close."""
-        self._turn.send()
-        if self._parts is None:
-            super().shutdown()
-        else:
-            self._last = True
+    def drain(self) -> None:
+        """Close with the answer to the newest request that has come in, or else to the next one."""
+        self._last = True
+        if self.cycle is not None and not self.cycle.response_complete:
+            self.cycle.keep_alive = False
+
+    def close_unused(self, since: float) -> None:
+        """Close, if all was answered that came in, and nothing has come since then.
+
+        since: on the loop's clock; a connection that is younger may still be about to ask.
+        """
+        under_way = self._in_head or self._parts is not None or not (self.cycle is None or self.cycle.response_complete)
+        if not (self._ended or under_way or self._made > since or self.transport.is_closing() or self._unread()):
+            self.transport.close()
+
+    def _unread(self) -> bool:
+        """Whether bytes lie in the kernel that were not read yet."""
+        waiting = select.poll()
+        waiting.register(self.transport.get_extra_info("socket").fileno(), select.POLLIN)
+        return bool(waiting.poll(0))
 
     def pause_writing(self) -> None:
         """A caller that does not read its answers asks nothing more until it does."""
@@ -119,22 +164,37 @@ class PredictionProtocol(HttpToolsProtocol):
 
     def send(self, answer: Answer, *, close: bool) -> None:
         """Write an answer; close: and close the connection."""
+        kind = JSON
+        if answer.status != 200:
+            kind = self._problem_head(answer)
+            self._turn.refused(answer.status)
         if self.transport.is_closing():
             return
         head = b"%bcontent-type: %b\r\ncontent-length: %d\r\n%b%b\r\n" % (
             STATUS_LINE[answer.status],
-            JSON if answer.status == 200 else PROBLEM,
+            kind,
             len(answer.body),
             b"".join([b"%b: %b\r\n" % header for header in self.server_state.default_headers]),
             b"connection: close\r\n" if close else b"",
         )
         self.transport.write(head + answer.body)
-        if self._refused:
+        if self._refused or (close and self._turn.draining):
             # what the caller goes on sending is read and dropped for a while: closing before would take the answer away
-            self.transport.write_eof()
-            self.loop.call_later(LINGER_SECONDS, self.transport.close)
+            self.linger()
         elif close:
             self.transport.close()
+
+    def _problem_head(self, answer: Answer) -> bytes:
+        """The media type of a problem, and the line behind it that says when asking again may help."""
+        return self._problem_kind + (b"\r\nretry-after: %d" % answer.retry_after if answer.retry_after else b"")
+
+    def linger(self) -> None:
+        """Close, but read and drop for a while what the caller goes on sending, which would take the answer away."""
+        self._ended = True
+        self.pipeline.clear()
+        self.flow.resume_reading()
+        self.transport.write_eof()
+        self.loop.call_later(LINGER_SECONDS, self.transport.close)
 
     def _look(self) -> None:
         """Close a connection on which too long nothing was asked: the rest of its request's head does not come, or
@@ -145,7 +205,7 @@ class PredictionProtocol(HttpToolsProtocol):
         if self._idle >= (IDLE_LOOKS if self._requests and not self._in_head else 1):
             self.transport.close()
         else:
-            self._look_later = self.loop.call_later(LOOK_SECONDS, self._look)
+            self._look_later = self.loop.call_later(self._look_seconds, self._look)
 
     # -- what the parser calls
 
@@ -159,12 +219,15 @@ class PredictionProtocol(HttpToolsProtocol):
         self._in_head = False
         self._head_size = 0
         self._requests += 1
-        own, name = _deployment(self.url) if self.parser.get_method() == b"POST" else (False, None)
+        own, name = self._deployment(self.url) if self.parser.get_method() == b"POST" else (False, None)
         if name in self._front.service.elsewhere:
             own = False  # this one waits for another process, which nothing here may
         if not own or not (self.cycle is None or self.cycle.response_complete):
             self._turn.send()  # answers leave in the order of their requests
             super().on_headers_complete()
+            if self._last:
+                self.cycle.keep_alive = False
+            self.cycle.transport = cast("asyncio.Transport", _Lingering(self, self.cycle))
             return
         if self.parser.should_upgrade():  # the parser then takes no body
             self._refuse(NotHttp("the request asks to speak another protocol.", next="Leave the header Upgrade out."))
@@ -196,7 +259,9 @@ class PredictionProtocol(HttpToolsProtocol):
                 super().on_message_complete()
             return
         self._forget_body()
-        draft = self._front.draft(self._name, parts[0] if len(parts) == 1 else b"".join(parts), self._caller)
+        draft = self._front.draft(
+            self._name, parts[0] if len(parts) == 1 else b"".join(parts), self._caller, self.headers
+        )
         self._ended = self._last or self.parser.get_http_version() == "1.0" or not self.parser.should_keep_alive()
         self._turn.add(self, draft, close=self._ended)
 
@@ -214,14 +279,38 @@ class PredictionProtocol(HttpToolsProtocol):
         """Answer with a problem, and close: what else comes on this connection cannot be trusted or is not wanted."""
         self._forget_body()
         self._ended = self._refused = True
-        self._front.service.metrics.failed("", error.code)
-        self._turn.add(self, Draft(problem(error)), close=True)
+        self._front.service.metrics.failed("", error.code, status=error.http_status)
+        # the path is known when the application has begun with the request
+        under_way = self.cycle is not None and not self.cycle.response_complete
+        answer, self._problem_kind = in_form(self.cycle.scope["path"] if under_way else "", problem(error))
+        self._turn.add(self, Draft(answer), close=True)
 
     def _forget_body(self) -> None:
         self._parts = None
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
+
+
+class _Lingering:
+    """The transport as the application's answer sees it: a request of which the rest is not wanted is lingered on."""
+
+    def __init__(self, connection: PredictionProtocol, cycle: RequestResponseCycle) -> None:
+        self._connection = connection
+        self._cycle = cycle
+        self.write = connection.transport.write
+        self.is_closing = connection.transport.is_closing
+
+    def close(self) -> None:
+        if self._cycle.more_body and not self.is_closing():
+            self._connection.linger()
+        else:
+            self._connection.transport.close()
+
+
+def _not_ours(_url: bytes) -> tuple[bool, str | None]:
+    """`_deployment` where every request is the application's."""
+    return False, None
 
 
 def _deployment(url: bytes) -> tuple[bool, str | None]:

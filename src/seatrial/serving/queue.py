@@ -21,7 +21,7 @@ MOST_WAITING = 256
 
 
 class TooBusy(Unavailable):
-    """More requests wait for the process that scores for a release than it can answer in time."""
+    """More requests wait for a release than it can answer in time."""
 
     code = "serving.too_busy"
 
@@ -40,13 +40,13 @@ class Queue:
         MOST_WAITING before it, or that waits longer than LONGEST_SECONDS, is refused.
         """
         if self._waiting >= MOST_WAITING:
-            return Draft(predictor.refuse(_too_busy(f"{self._waiting} requests wait")))
+            return Draft(predictor.refuse(too_busy(f"{self._waiting} requests wait")))
         self._waiting += 1
         try:
             async with asyncio.timeout(LONGEST_SECONDS):
                 return await self._draft(predictor, body, caller)
         except TimeoutError:
-            return Draft(predictor.refuse(_too_busy(f"this one waited for {LONGEST_SECONDS:g} s")))
+            return Draft(predictor.refuse(too_busy(f"this one waited for {LONGEST_SECONDS:g} s")))
         finally:
             self._waiting -= 1
 
@@ -64,9 +64,9 @@ class Queue:
                 await asyncio.wait([asyncio.wrap_future(error.started)], timeout=left)
 
 
-def _too_busy(why: str) -> TooBusy:
+def too_busy(why: str) -> TooBusy:
     return TooBusy(
-        f"the process that scores for this release has too much to do: {why}.",
+        f"this release has too much to do: {why}.",
         state="Nothing was predicted.",
         next="Ask again later, or for more rows at once.",
         retry_after=1,

@@ -8,12 +8,14 @@ from typing import Any
 
 from seatrial.core.signature import columns_of
 from seatrial.core.types import Field
-from seatrial.releases.bundle import GOLDEN, Bundle, open_bundle
+from seatrial.releases.bundle import GOLDEN, MODEL, Bundle, open_bundle
 from seatrial.releases.golden import read_golden, replay
 from seatrial.releases.runtime import open_runtime
 from seatrial.releases.signing import TrustedKeys
 from seatrial.releases.supervised import SupervisedRuntime
 from seatrial.serving.predictor import Release
+
+FIXED_BYTES = 64 * 2**10
 
 _PLACEHOLDERS: dict[str, Any] = {
     "float": 1.0,
@@ -50,7 +52,15 @@ def open_release(source: Path | bytes, trusted: TrustedKeys) -> Release:
         example=example(bundle),
         elsewhere=isinstance(runtime, SupervisedRuntime),
         signed_by=bundle.keyid,
+        bytes=runtime.bytes if isinstance(runtime, SupervisedRuntime) else _bytes(bundle),
+        start_s=round(runtime.start_s, 3) if isinstance(runtime, SupervisedRuntime) else 0.0,
     )
+
+
+def _bytes(bundle: Bundle) -> int:
+    """About what a loaded graph takes: graphs of 200 and of 100 trees took 1.2 and 0.9 times the bytes that they have,
+    and the smallest about 10 KiB."""
+    return FIXED_BYTES + len(bundle.files[MODEL]) * 5 // 4
 
 
 def example(bundle: Bundle) -> dict[str, Any]:

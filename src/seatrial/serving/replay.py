@@ -12,7 +12,7 @@ from itertools import groupby
 from typing import Any
 
 from seatrial.core.clock import from_us
-from seatrial.serving.client import Client
+from seatrial.serving.client import Client, Prediction
 
 Row = Mapping[str, Any]
 
@@ -33,7 +33,7 @@ def replay(
     push: Callable[[int], None],
     *,
     progress: Callable[[int, int], None],
-) -> Iterator[tuple[Asked, dict[str, Any]]]:
+) -> Iterator[tuple[Asked, Prediction]]:
     """Send `requests` in the order of their instants; yields each with its answer.
 
     push(at_us): takes what became known by then into the online store.

@@ -377,6 +377,8 @@ class RequestReader:
             case "bool":
                 right = isinstance(value, bool)
             case "int":
+                if isinstance(value, float) and value.is_integer():
+                    value = int(value)  # to JSON 2.0 is a whole number, and some programs write it so
                 right = isinstance(value, int) and not isinstance(value, bool)
             case "float":
                 right = isinstance(value, int | float) and not isinstance(value, bool)

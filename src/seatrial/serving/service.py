@@ -12,42 +12,52 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
+import os
 import signal
 import socket
+import threading
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from seatrial.core.clock import machine_us, monotonic
-from seatrial.core.errors import Failed, SeatrialError, Unavailable, UsageError, did_you_mean, listed
+from seatrial.core.clock import machine_us, monotonic, to_us
+from seatrial.core.errors import Failed, SeatrialError, Unavailable, UsageError, counted, did_you_mean, listed
 from seatrial.core.routing import BUCKETS
 from seatrial.releases.bundle import Bundle, open_bundle
 from seatrial.releases.keyring import WatchedKeys
 from seatrial.releases.signing import TrustedKeys, is_signed
+from seatrial.serving.container import platform
 from seatrial.serving.http import Front, NotFound, NotReady, WhichModel
 from seatrial.serving.metrics import Metrics
-from seatrial.serving.predictor import Predictor, Release, Share
+from seatrial.serving.on_demand import OnDemand, Shelf, resting
+from seatrial.serving.predictor import Predictor, Release, Share, StoreDown
 from seatrial.serving.release import open_release
-from seatrial.stores.online import OnlineStore
+from seatrial.serving.server_log import Refusals
+from seatrial.serving.stored import StoredPrediction
+from seatrial.serving.stored import read as read_stored
+from seatrial.serving.unshipped import Unshipped
+from seatrial.serving.watched_store import WatchedStore
+from seatrial.stores.online import OnlineStore, OnlineStoreDamaged, OnlineStoreTooNew, OnlineStoreUnavailable
 from seatrial.stores.prediction_log import PredictionLog
 from seatrial.stores.routes import RouteFile, RouteNotTrusted, RouteStore, Verify
 
 if TYPE_CHECKING:
-    from types import FrameType
-
-    import uvicorn
+    from seatrial.serving.place import Place
 
 WATCH_SECONDS = 0.5
 DISTRUST_SECONDS = 5.0
 """Between two looks at whether what is not trusted any more was signed again."""
 KEEP_ALIVE_SECONDS = 65
-DRAIN_SECONDS = 25
+DRAIN_SECONDS = 25.0
+"""How long a service that was told to stop goes on with what has come in."""
+BACKLOG = 2048
+"""Connections that wait to be accepted."""
 
 ReadBundle = Callable[[str], bytes]
 """The bytes of the bundle with this key."""
-OpenRelease = Callable[[bytes], Release]
-"""A verified release whose golden rows agree; raises a SeatrialError otherwise."""
+OpenRelease = Callable[[bytes, TrustedKeys], Release]
+"""The release in a bundle's bytes, verified by these keys, its golden rows replayed; else it raises a SeatrialError."""
 Vouch = Callable[[bytes], Bundle]
 """A bundle that a trusted key signed; raises a SeatrialError otherwise."""
 
@@ -60,10 +70,23 @@ class PortInUse(Unavailable):
     code = "serving.port_in_use"
 
 
+class NothingStored(UsageError):
+    """No batch has stored a prediction of this key."""
+
+    code = "serving.nothing_stored"
+    http_status = 404
+
+
 class CannotListen(UsageError):
     """The address cannot be listened on."""
 
     code = "serving.cannot_listen"
+
+
+class DrainTooLong(Failed):
+    """A service that was told to stop cut off what it could not answer in time."""
+
+    code = "serving.drain_too_long"
 
 
 class NotTrusted(Unavailable):
@@ -88,9 +111,12 @@ class Service:
     """The deployments that one process serves.
 
     refresh() takes up what changed and never raises for a single deployment; `state()` says what was refused and why.
-    keys, vouch: the trusted keys and how a bundle is verified by them; without, trust is not looked at again.
+    trusted_keys, vouch: the keys and how a bundle is verified by them. Of WatchedKeys changes are taken up.
+    memory_budget: bytes that loaded models may take; see `serving.on_demand`. Without one all of them stay loaded.
+    metrics, place: of one of several workers, its own.
     refuse_distrusted: whether requests are refused, not only reported, while nothing vouches for what would answer.
-    elsewhere: the deployments of which a release is scored by another process; None among them when the only one is.
+    elsewhere: the deployments whose requests have to wait, for another process that scores, a model that is loaded
+        again, or a slow online store; None among them when the only one does.
     """
 
     def __init__(
@@ -100,7 +126,7 @@ class Service:
         verify: Verify | None = None,
         read_bundle: ReadBundle | None = None,
         open_release: OpenRelease | None = None,
-        keys: WatchedKeys | None = None,
+        trusted_keys: TrustedKeys | None = None,
         vouch: Vouch | None = None,
         refuse_distrusted: bool = False,
         online: OnlineStore | None = None,
@@ -109,8 +135,11 @@ class Service:
         now_us: Callable[[], int] = machine_us,
         max_rows: int = 1000,
         only: Sequence[str] | None = None,
+        metrics: Metrics | None = None,
+        place: Place | None = None,
+        memory_budget: int | None = None,
     ) -> None:
-        self.metrics = Metrics()
+        self.metrics = metrics or (Metrics() if place is None else Metrics(place.metrics, place.slot))
         self.predictors: dict[str, Predictor] = {}
         self.elsewhere: frozenset[str | None] = frozenset()
         self.draining = False
@@ -119,11 +148,14 @@ class Service:
         self._verify = verify
         self._read_bundle = read_bundle
         self._open_release = open_release
-        self._keys = keys
+        self._trusted = trusted_keys or {}
+        self._keys = trusted_keys if isinstance(trusted_keys, WatchedKeys) else None
         self._vouch = vouch
         self._refuse_distrusted = refuse_distrusted
-        self._online = online
-        self.log = log
+        self.online = None if online is None else WatchedStore(online, self._settle)
+        self.log = self.metrics.log = log
+        if log is not None and log.ships:
+            self.metrics.registry.register(Unshipped(log))
         self._replay = replay
         self._now_us = now_us
         self._max_rows = max_rows
@@ -138,6 +170,9 @@ class Service:
         self._distrusted: dict[str, str] = {}
         self._withheld: dict[str, Predictor] = {}
         self._look_again = 0.0
+        self.place = place
+        self._settling = threading.RLock()
+        self._shelf = None if memory_budget is None else Shelf(memory_budget, self._settle)
 
     # -- answering
 
@@ -156,7 +191,9 @@ class Service:
                 next="Have the release signed again: `seatrial releases resign`.",
             )
         if not self.predictors:
-            raise NotReady("nothing can be predicted yet.", expected=self._reason(), state="", next="Ask /ready.")
+            raise NotReady(
+                "nothing can be predicted yet.", expected=self._reason(), state="", next="Ask /ready.", retry_after=1
+            )
         if name is not None:
             raise NotFound(
                 "no deployment has this name.",
@@ -170,8 +207,10 @@ class Service:
         )
 
     def state(self) -> dict[str, Any]:
-        """Whether everything is served, why not, and what is served."""
-        reason = self._reason()
+        """Whether everything is served, why not, and what is served; of several workers, by every one of them."""
+        own = self._reason()
+        reason, workers = (own, []) if self.place is None else self.place.together(own)
+        told = {} if self.place is None else {"worker": self.place.slot, "workers": workers}
         return {
             "ready": not reason,
             "live": True,
@@ -179,22 +218,14 @@ class Service:
             "deployments": {
                 name: {
                     "generation": self._taken[name].generation if name in self._taken else 0,
-                    "arms": [
-                        {
-                            "name": share.name,
-                            "model": share.release.model,
-                            "version": share.release.version,
-                            "release": share.release.id,
-                            "share": share.share,
-                        }
-                        for share in predictor.shares
-                    ],
+                    "arms": [_told_of(share) for share in predictor.shares],
                 }
+                | ({} if predictor.cached is None else {"cache": predictor.cached})
                 for name, predictor in sorted(self.predictors.items())
             },
             "refused": {name: error.code for name, error in sorted(self._refused.items())},
             "distrusted": self.distrusted,
-        }
+        } | (told if self._shelf is None else told | {"memory": self._shelf.told()})
 
     @property
     def distrusted(self) -> dict[str, str]:
@@ -220,6 +251,8 @@ class Service:
         while True:
             if not self._proved or self._changed():
                 await asyncio.to_thread(self.refresh)
+            if self.metrics.refusals is not None:
+                self.metrics.refusals.look()
             await asyncio.sleep(WATCH_SECONDS)
 
     def refresh(self) -> None:
@@ -307,12 +340,19 @@ class Service:
         self.draining = True
         self._settle()
 
+    def accepting(self) -> None:
+        """Say that connections are accepted from now on."""
+        if self.place is not None:
+            self.place.accepting = True
+        self._settle()
+
     def close(self) -> None:
-        """Close the prediction log's segment, so that it can be compacted, and the online store."""
+        """Close the prediction log's segment, so that it can be compacted, the online store and the metrics."""
         if self.log is not None:
             self.log.close()
-        if self._online is not None:
-            self._online.close()
+        if self.online is not None:
+            self.online.close()
+        self.metrics.close()
 
     def make_predictor(self, name: str, shares: Sequence[Share], route: RouteFile | None = None) -> Predictor:
         """A predictor over this service's stores."""
@@ -321,14 +361,38 @@ class Service:
             shares,
             metrics=self.metrics,
             log=self.log,
-            online=self._online,
+            online=self.online,
             salt=route.salt if route else "",
             route_by=route.route_by if route else None,
             on_store_failure=route.on_store_failure if route else "refuse",
+            defaults=route.defaults if route else None,
+            cache=route.cache if route else 0,
             replay=self._replay,
             now_us=self._now_us,
             max_rows=self._max_rows,
         )
+
+    def stored(self, model: str, key: str) -> tuple[StoredPrediction, float]:
+        """What a batch said of a key of a model last, and how many seconds ago; 0 when that instant is to come yet.
+
+        Raises NothingStored, and StoreDown when the online store cannot be asked.
+        """
+        try:
+            found = None if self.online is None else read_stored(self.online, model, key)
+        except (OnlineStoreUnavailable, OnlineStoreDamaged, OnlineStoreTooNew) as error:
+            _LOGGER.warning("a stored prediction of '%s' cannot be read: %s [%s]", model[:100], error.found, error.code)
+            raise StoreDown("the online store does not answer.", state="", next="Try again.") from None
+        if found is None:
+            raise NothingStored(
+                "no prediction of this key is stored." if self.online else "this server has no online store.",
+                expected="A batch with the online store as its sink stores one for each key.",
+                state="",
+            )
+        return found, max(0.0, (self._now_us() - to_us(found.as_of)) / 1e6)
+
+    def route(self, name: str) -> RouteFile | None:
+        """The route file that a deployment answers by; None when it was given with `serve`."""
+        return self._taken.get(name)
 
     def _names(self) -> list[str]:
         names = self._routes.names() if self._routes is not None else []
@@ -389,7 +453,7 @@ class Service:
         if loaded is None:
             if self._read_bundle is None or self._open_release is None:
                 raise NotReady("this service has no object store.", state="")
-            loaded = self._open_release(self._read_bundle(bundle))
+            loaded = self._open_release(self._read_bundle(bundle), self._trusted)
             if loaded.id != release_id or loaded.model != model:
                 raise ReleaseMismatch(
                     f"bundle {bundle} is {loaded.id} of model '{loaded.model}', the route names {release_id} "
@@ -397,20 +461,51 @@ class Service:
                     state="It was not taken.",
                 )
             self.vouched(loaded, bundle)
+            if self._shelf is not None:
+                known = {id: public for id, public in self._trusted.items() if id == loaded.signed_by}
+                loaded = self._shelf.keep(loaded, partial(self._again, release_id, bundle, known))
             self._releases[release_id] = loaded
         return loaded
+
+    def _again(self, release_id: str, bundle: str, known: dict[str, bytes]) -> Release:
+        """A release that was let go, opened anew.
+
+        known: the key that vouched for it when it was taken up; whether it is trusted still is looked at elsewhere, for
+        what is loaded as for what is not.
+        """
+        assert self._read_bundle is not None
+        assert self._open_release is not None
+        release = self._open_release(self._read_bundle(bundle), {**self._trusted, **known})
+        if release.id != release_id:
+            raise ReleaseMismatch(f"bundle {bundle} is {release.id} now, not {release_id}.", state="It was not taken.")
+        return release
 
     def vouched(self, release: Release, bundle: str) -> None:
         """Take note of who signed a release, and where its bundle is, for when that key is revoked."""
         self._signers[release.id] = (release.signed_by, bundle)
 
     def _settle(self) -> None:
-        self._default = next(iter(self.predictors.values())) if len(self.predictors) == 1 else None
-        elsewhere: set[str | None] = {name for name, one in self.predictors.items() if one.elsewhere}
-        if self._default is not None and self._default.elsewhere:
-            elsewhere.add(None)
-        self.elsewhere = frozenset(elsewhere)
-        self.metrics.ready.set(0 if self._reason() else 1)
+        with self._settling:
+            self._default = next(iter(self.predictors.values())) if len(self.predictors) == 1 else None
+            elsewhere: set[str | None] = {
+                name
+                for name, one in self.predictors.items()
+                if one.elsewhere or resting(one) or (one.looks_up and self.online is not None and self.online.slow)
+            }
+            if self._default is not None and elsewhere:
+                elsewhere.add(None)
+            self.elsewhere = frozenset(elsewhere)
+            reason = self._reason()
+            self.metrics.ready.set(0 if reason else 1)
+            self.metrics.loaded(*self._loaded())
+            if self.place is not None:
+                self.place.say(reason, {name: route.generation for name, route in self._taken.items()})
+
+    def _loaded(self) -> tuple[int, int]:
+        """How many releases are loaded, and what their models take."""
+        every = {share.release.id: share.release for one in self.predictors.values() for share in one.shares}
+        loaded = [one for one in every.values() if not (isinstance(one.score, OnDemand) and one.score.resting)]
+        return len(loaded), sum(one.bytes for one in loaded)
 
 
 def load(
@@ -424,6 +519,9 @@ def load(
     now_us: Callable[[], int] = machine_us,
     only: Sequence[str] | None = None,
     refuse_distrusted: bool = False,
+    metrics: Metrics | None = None,
+    place: Place | None = None,
+    memory_budget: int | None = None,
 ) -> Service:
     """The service of a folder of route files. Releases are loaded by the first `refresh`, which `run` calls.
 
@@ -431,13 +529,14 @@ def load(
         changes are taken up.
     read_bundle: where bundles come from, usually `ObjectStore.read`.
     only: these deployments, not every one that has a route.
+    memory_budget: bytes that the loaded models may take; see `serving.on_demand`.
     """
     return Service(
         routes=RouteStore(routes),
         verify=lambda data, signature: is_signed(data, signature, trusted_keys),
         read_bundle=read_bundle,
-        open_release=lambda data: open_release(data, trusted_keys),
-        keys=trusted_keys if isinstance(trusted_keys, WatchedKeys) else None,
+        open_release=open_release,
+        trusted_keys=trusted_keys,
         vouch=lambda data: open_bundle(data, trusted_keys),
         refuse_distrusted=refuse_distrusted,
         online=online,
@@ -445,6 +544,9 @@ def load(
         replay=replay,
         now_us=now_us,
         only=only,
+        metrics=metrics,
+        place=place,
+        memory_budget=memory_budget,
     )
 
 
@@ -456,6 +558,8 @@ def from_bundle(
     online: Callable[[], OnlineStore] | None = None,
     replay: bool = False,
     refuse_distrusted: bool = False,
+    metrics: Metrics | None = None,
+    place: Place | None = None,
 ) -> Service:
     """The service of one bundle file, ready to answer.
 
@@ -467,17 +571,35 @@ def from_bundle(
     store = online() if online is not None and release.plan.views else None
     service = Service(
         read_bundle=lambda key: Path(key).read_bytes(),
-        keys=trusted_keys if isinstance(trusted_keys, WatchedKeys) else None,
+        trusted_keys=trusted_keys,
         vouch=lambda data: open_bundle(data, trusted_keys),
         refuse_distrusted=refuse_distrusted,
         online=store,
         log=log,
         replay=replay,
+        metrics=metrics,
+        place=place,
     )
     service.vouched(release, str(path))
     service.serve(release.model, service.make_predictor(release.model, [Share("live", release, BUCKETS)]))
     service.prove()
     return service
+
+
+def _told_of(share: Share) -> dict[str, Any]:
+    release = share.release
+    told: dict[str, Any] = {
+        "name": share.name,
+        "model": release.model,
+        "version": release.version,
+        "release": release.id,
+        "share": share.share,
+    }
+    if release.elsewhere:
+        told |= {"process": {"bytes": release.bytes, "start_s": release.start_s}}
+    if isinstance(release.score, OnDemand):
+        told |= {"loaded": not release.score.resting}
+    return told
 
 
 def run(
@@ -488,20 +610,35 @@ def run(
     started: Callable[[str], None] | None = None,
     front: Front | None = None,
 ) -> None:
-    """Serve until SIGTERM or SIGINT, then answer what has come in and return.
+    """Serve in this process until SIGTERM or SIGINT, then answer what has come in and return.
 
     port: 0 takes a free one. started: called once with the service's address when it listens.
-    Raises PortInUse or CannotListen.
+    Raises PortInUse, CannotListen or DrainTooLong.
     """
+    listening = listen(host, port)
+    try:
+        if started is not None:
+            started(address_of(listening))
+        serve_on(listening, service, front)
+    finally:
+        listening.close()
+
+
+def serve_on(listening: socket.socket, service: Service, front: Front | None = None) -> None:
+    """`run` on a socket that listens; it is closed. Of several workers this is what each of them does."""
     import uvicorn
 
+    from seatrial.serving.draining import DrainingServer
     from seatrial.serving.protocol import PredictionProtocol
+    from seatrial.serving.traces import TracedProtocol, from_environment
 
-    front = front or Front(service)
-    listening = _listen(host, port)
+    front = front or Front(service, platform=platform(os.environ))
+    service.metrics.refusals = Refusals()
+    front.traces = from_environment(os.environ, service.metrics)
+    connection = PredictionProtocol if front.traces is None else TracedProtocol
     config = uvicorn.Config(
         front,
-        http=cast("type[asyncio.Protocol]", partial(PredictionProtocol, front)),
+        http=cast("type[asyncio.Protocol]", partial(connection, front)),
         ws="none",
         lifespan="on",
         log_config=None,
@@ -510,26 +647,35 @@ def run(
         server_header=False,
         proxy_headers=False,
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
-        timeout_graceful_shutdown=DRAIN_SECONDS,
-        backlog=2048,
+        backlog=BACKLOG,
     )
-    server = _server(config, service)
-    # uvicorn raises the signal again after draining; these handlers let `run` return instead of dying by it
-    previous = {number: signal.signal(number, _ignore) for number in (signal.SIGTERM, signal.SIGINT)}
-    address = listening.getsockname()
-    shown = f"[{address[0]}]" if ":" in address[0] else address[0]
-    if started is not None:
-        started(f"http://{shown}:{address[1]}")
+    server = DrainingServer(config, front)
+    # uvicorn raises the signal again after draining; with these handlers `run` returns instead of dying by it
+    previous = {number: signal.signal(number, server.handle_exit) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
             runner.run(server.serve(sockets=[listening]))
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
-        listening.close()
+        if front.traces is not None:
+            front.traces.close()
+    if server.cut_off:
+        raise DrainTooLong(
+            f"{counted(server.cut_off, 'connection')} had no answer yet when the time was up, or when the stop was "
+            "asked for again.",
+            state="They were cut off; what was answered is in the prediction log.",
+        )
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def address_of(listening: socket.socket) -> str:
+    """The address of a socket that listens, as callers write it."""
+    host, port = listening.getsockname()[:2]
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that listens. Raises PortInUse or CannotListen."""
     if not 0 <= port <= 65535:
         raise CannotListen(
             f"{port} is no port.", expected="A number from 0 to 65535 is expected.", state="Nothing was started."
@@ -547,7 +693,7 @@ def _listen(host: str, port: int) -> socket.socket:
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listening.bind(address)
-        listening.listen(2048)  # a connection that comes before the loop runs waits instead of being refused
+        listening.listen(BACKLOG)  # a connection that comes before the loop runs waits instead of being refused
     except OSError as error:
         listening.close()
         if error.errno == errno.EADDRINUSE:
@@ -562,18 +708,3 @@ def _listen(host: str, port: int) -> socket.socket:
             next="Choose another --host or --port.",
         ) from None
     return listening
-
-
-def _ignore(_number: int, _frame: FrameType | None) -> None:
-    return None
-
-
-def _server(config: uvicorn.Config, service: Service) -> uvicorn.Server:
-    import uvicorn
-
-    class DrainingServer(uvicorn.Server):
-        def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-            service.drain()
-            super().handle_exit(sig, frame)
-
-    return DrainingServer(config)

@@ -55,10 +55,10 @@ class FailureLog:
         self._flushed = monotonic()
         self._path: Path | None = None
 
-    def add(self, deployment: str, status: int, at_us: int, release: str = "") -> None:
-        """Count one request that was answered with `status`. Never raises: a full disk loses counts, not answers."""
+    def add(self, deployment: str, status: int, at_us: int, release: str = "", count: int = 1) -> None:
+        """Count a request, or several, answered with `status`. Never raises: a full disk delays counts, not answers."""
         with self._lock:
-            self._counts[at_us - at_us % MINUTE_US, deployment, status, release] += 1
+            self._counts[at_us - at_us % MINUTE_US, deployment, status, release] += count
             if monotonic() - self._flushed >= FLUSH_SECONDS:
                 self._flush()
 
@@ -108,7 +108,10 @@ class FailureLog:
                 self._path = self.root / f"{uuid7()}.jsonl"
             descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
             try:
-                os.write(descriptor, lines)
+                before = os.fstat(descriptor).st_size
+                if os.write(descriptor, lines) != len(lines):  # the disk is full: all of it, later
+                    os.ftruncate(descriptor, before)
+                    return
             finally:
                 os.close(descriptor)
             self._counts.clear()

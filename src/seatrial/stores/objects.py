@@ -152,6 +152,17 @@ class ObjectStore:
         """Whether something is kept under a key. Raises BadKey."""
         return self._place(key).is_file()
 
+    def remove(self, key: str) -> None:
+        """Keep nothing under a key any more; nothing there: nothing happens. Raises BadKey, ObjectsUnwritable.
+
+        For what may not be kept for ever, such as predictions.
+        """
+        place = self._place(key)
+        with self._explaining(key, ObjectsUnwritable):
+            if place.is_file():
+                place.unlink(missing_ok=True)
+                _sync_folder(place.parent)
+
     def keys(self, prefix: str = "") -> list[str]:
         """Keys that start with `prefix`, sorted. A prefix that no key can have finds none."""
         folder, _, _ = prefix.rpartition("/")

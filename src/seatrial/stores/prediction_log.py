@@ -2,17 +2,23 @@
 
 An answer's rows are appended to the segment of its process by one write, before the answer leaves. A segment
 survives the death of its process at any instant; what a power failure can take is set by `fsync`. Another
-process turns closed segments into Parquet by model and day (`compact`). Readers see every record once,
-wherever it lies, also while a compaction runs or after one died half-way.
+process turns closed segments into Parquet by model and day (`compact`) and ships them to the object store
+(`stores.log_shipping`). Readers see every record once, wherever it lies, also while records move or after
+whoever moved them died half-way.
 
     segments/ID.seg                                       one per process, locked by it while it is open
-    compacted/BATCH/batch.json                            which segments this batch replaces
+    compacted/BATCH/batch.json                            its files, and which segments and batches it replaces
     compacted/BATCH/model=M/day=YYYY-MM-DD/SCHEMA.parquet
+    shipped/BATCH.json                                    a batch that is in the object store, and no longer here
+    store.json                                            where that is, from here
     damaged/ID.seg                                        compacted segments that held unreadable bytes
     failures/ID.jsonl                                     requests without an answer, see `stores.failures`
+    unlogged/ID.jsonl                                     answers that were not logged, counted in the same form
 
-A segment is a header and frames: length, CRC-32 over length and payload, payload (msgpack). A payload is either a
-`LogSchema`, which names the columns, or a `LoggedPrediction`, which refers to one.
+and in the object store
+
+    predictions/batches/BATCH.json
+    predictions/model=M/day=YYYY-MM-DD/BATCH-SCHEMA.parquet
 """
 
 from __future__ import annotations
@@ -21,46 +27,87 @@ import fcntl
 import json
 import os
 import shutil
-import struct
 import threading
 import warnings
-import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+import weakref
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
-from urllib.parse import quote, unquote
 
 import msgspec
 
-from seatrial.core.clock import as_utc, from_us, machine_us, monotonic, to_us
-from seatrial.core.errors import Conflict, Failed, Unavailable, UsageError, did_you_mean, listed
-from seatrial.core.identity import uuid7, value_digest
-from seatrial.core.types import Dtype
+from seatrial.core.clock import as_utc, machine_us, monotonic, to_us
+from seatrial.core.errors import Failed, Unavailable, UsageError, did_you_mean, listed
+from seatrial.core.identity import uuid7
 from seatrial.core.windows import Window
+from seatrial.stores import log_batches
 from seatrial.stores.failures import FailureLog
+from seatrial.stores.log_batches import (
+    Batch,
+    BatchWriter,
+    Part,
+    key_of,
+    locked,
+    make_visible,
+    read_batch,
+    standing,
+    sync_folder,
+)
+from seatrial.stores.log_batches import LogBusy as LogBusy
+from seatrial.stores.log_batches import LogDamaged as LogDamaged
+from seatrial.stores.log_tables import EVERY_CLASS as EVERY_CLASS
+from seatrial.stores.log_tables import OF_CLASS as OF_CLASS
+from seatrial.stores.log_tables import SHADOW as SHADOW
+from seatrial.stores.log_tables import (
+    Choice,
+    as_table,
+    concatenated,
+    day_of,
+    read_part,
+    warn_unreadable,
+    with_ages,
+)
+from seatrial.stores.objects import ObjectMissing
+from seatrial.stores.segments import (
+    HEADER_BYTES,
+    Damage,
+    Scan,
+    count_records,
+    entries,
+    frame,
+    header,
+    nameless,
+)
+from seatrial.stores.segments import LoggedField as LoggedField
+from seatrial.stores.segments import LoggedPrediction as LoggedPrediction
+from seatrial.stores.segments import LogSchema as LogSchema
+from seatrial.stores.segments import LogTooNew as LogTooNew
+from seatrial.stores.segments import LogWarning as LogWarning
+from seatrial.stores.segments import log_schema as log_schema
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-FORMAT = 1
-SHADOW = "~shadow"
-"""What the name of a deployment ends with in the rows that it scored beside its answers, for nobody to see."""
-OF_CLASS = "probability_"
-EVERY_CLASS = f"{OF_CLASS}*"
+    from seatrial.stores.objects import ObjectStore
+
+FILE_FORMAT = {"seatrial.log.format": "1"}
+"""What every Parquet file of the log says of itself."""
+MANIFESTS = "predictions/batches/"
+SHIPPED = "predictions/log.json"
+STORE = "store.json"
+"""Keys of the object store: of the batches that are there, and of what says that some were ever put there. And the
+file of this folder that says where that store is, so that whoever has the folder can read on there."""
 
 Fsync = Literal["never", "group", "always"]
+WhenFull = Literal["refuse", "serve_unlogged"]
 
-_MAGIC = b"STPLOG"
-_HEADER = struct.Struct("<6sHI")  # magic, format, CRC-32 of both
-_FRAME = struct.Struct("<II")  # length of the payload, CRC-32 of the payload seeded with the length
-_NAN = struct.pack("<d", float("nan"))
-_LARGEST = 16 * 2**20  # no payload is longer; a longer length is damage
 _GROUP_SECONDS = 0.05
 _MOST_SCHEMAS = 1_000  # remembered by `write`; every set of feature names is one
-_BATCH_BYTES = 128 * 2**20  # segments compacted together, so that memory stays bounded
+_BATCH_BYTES = 128 * 2**20  # segments compacted together
+_TOGETHER = 20_000  # records that a compaction has in memory at once
 
 
 class LogUnwritable(Unavailable):
@@ -69,16 +116,10 @@ class LogUnwritable(Unavailable):
     code = "log.unwritable"
 
 
-class LogTooNew(Failed):
-    """A part of the prediction log was written by a newer version."""
+class LogElsewhere(Unavailable):
+    """Records of the log were shipped to an object store that is not there."""
 
-    code = "log.too_new"
-
-
-class LogBusy(Conflict):
-    """Another compaction of this log is running."""
-
-    code = "log.compacting"
+    code = "log.elsewhere"
 
 
 class LogColumnMissing(Failed):
@@ -91,80 +132,6 @@ class LogValueWrong(UsageError):
     """A prediction was given to the log with a value that it does not take."""
 
     code = "log.value_wrong"
-
-
-class LogWarning(UserWarning):
-    """Some bytes of the log could not be read; the rest was."""
-
-
-class LoggedField(msgspec.Struct, frozen=True, array_like=True):
-    """A request field and its type."""
-
-    name: str
-    dtype: Dtype
-
-
-class LogSchema(msgspec.Struct, frozen=True, array_like=True, tag=0):
-    """What the positions of a record's `inputs`, `fields` and `views` mean.
-
-    id: 60 bits of the digest of the rest; see `log_schema`.
-    inputs: the model's inputs, in the order of its signature.
-    categories: those inputs that are strings; the others are numbers.
-    classes: of a multiclass model, in the order of a record's probabilities; empty for others.
-    """
-
-    id: int
-    model: str
-    version: str
-    release: str
-    deployment: str
-    inputs: tuple[str, ...]
-    categories: tuple[str, ...]
-    fields: tuple[LoggedField, ...]
-    views: tuple[str, ...]
-    classes: tuple[str | int, ...] = ()
-
-
-class LoggedPrediction(msgspec.Struct, frozen=True, array_like=True, tag=1):
-    """One scored row.
-
-    schema: the id of the LogSchema of `inputs`, `fields` and `views`.
-    prediction_id: made by the server, unique. request_id: the caller's, or made for it; a request may have many rows.
-    at_us: the instant that the features are as of; recorded_at_us: the machine's time of the write.
-    inputs: the model's inputs after enrichment, before encoding; None is missing.
-    fields: the request's fields, timestamps as microseconds; None is missing.
-    views: for each view (status, event time in microseconds or None).
-    prediction: 0 or 1, or the value; of a multiclass model the place of the likeliest class.
-    probability: P(positive), or the likeliest class's; None for a regression.
-    degraded: what could not be asked while this was answered, empty when all is well.
-    probabilities: of every class in order, as the bytes of little-endian float64; empty unless multiclass.
-    """
-
-    schema: int
-    prediction_id: str
-    request_id: str
-    row: int
-    caller: str
-    arm: str
-    at_us: int
-    recorded_at_us: int
-    inputs: tuple[Any, ...]
-    fields: tuple[Any, ...]
-    views: tuple[tuple[str, int | None], ...]
-    prediction: float
-    probability: float | None
-    latency_ms: float
-    degraded: tuple[str, ...] = ()
-    probabilities: bytes = b""
-
-
-@dataclass(frozen=True)
-class Damage:
-    """Bytes of a segment that are no record, with good records after them, or a whole record with a wrong checksum."""
-
-    segment: str
-    offset: int
-    length: int
 
 
 @dataclass(frozen=True)
@@ -201,41 +168,16 @@ class _Open:
     unsynced: bool = False
 
 
-def log_schema(
-    *,
-    model: str,
-    version: str,
-    release: str,
-    deployment: str,
-    inputs: Sequence[str],
-    categories: Iterable[str] = (),
-    fields: Iterable[tuple[str, Dtype]] = (),
-    views: Sequence[str] = (),
-    classes: Sequence[str | int] = (),
-) -> LogSchema:
-    """A schema with its id."""
-    parts: tuple[Any, ...] = (
-        model,
-        version,
-        release,
-        deployment,
-        tuple(inputs),
-        tuple(sorted(categories)),
-        tuple(LoggedField(name, dtype) for name, dtype in fields),
-        tuple(views),
-    )
-    if classes:
-        parts += (tuple(classes),)
-    return LogSchema(int(value_digest(parts)[:15], 16), *parts)
-
-
 class PredictionLog:
     """One log, written by any number of processes, read and compacted by others.
 
     fsync: "never" leaves writing to disk to the kernel: a dead process loses nothing, a power failure or a dead
         kernel the last seconds. "group" syncs in the background every 50 ms, "always" before `append` returns.
-    segment_bytes, segment_seconds: a segment that is larger or older is closed by the next append, and can
-        then be compacted.
+    segment_bytes, segment_seconds: a segment that is larger or older is closed, and can then be compacted.
+    objects: where shipped records are read. ships: whether a keeper ships there what is written here.
+    when_full: whether a server answers when this log does not take the answer's rows; what it answered so is counted
+        in `unlogged`.
+    personal_key: gives the key by which personal columns are hashed, for those who write answers.
     """
 
     def __init__(
@@ -245,24 +187,44 @@ class PredictionLog:
         *,
         segment_bytes: int = 32 * 2**20,
         segment_seconds: float = 60.0,
+        objects: ObjectStore | None = None,
+        ships: bool = True,
+        when_full: WhenFull = "refuse",
+        personal_key: Callable[[], bytes | None] | None = None,
     ) -> None:
         self.root = root
+        self.objects = objects
+        self.ships = ships and objects is not None
+        self.when_full = when_full
+        self._personal_key = personal_key
         self._fsync = fsync
         self._segment_bytes = segment_bytes
         self._segment_seconds = segment_seconds
         self._segments = root / "segments"
         self._compacted = root / "compacted"
         self._damaged = root / "damaged"
+        self._marks = root / "shipped"
+        self._known: dict[str, Batch] = {}
+        self._shipped: dict[str, Batch] = {}
+        self._counted: dict[str, tuple[int, int]] = {}
         self.failures = FailureLog(root / "failures")
+        self.unlogged = FailureLog(root / "unlogged")
         self._encode = msgspec.msgpack.Encoder().encode
         self._lock = threading.Lock()
         self._open: _Open | None = None
-        self._group: threading.Thread | None = None
+        self._tender: threading.Thread | None = None
         self._stop = threading.Event()
         self._schemas: dict[tuple[Any, ...], LogSchema] = {}
         self._texts: set[tuple[str, str]] = set()  # inputs that were text, by model
+        self._closed_bytes = 0
 
     # -- writing
+
+    @property
+    def written(self) -> int:
+        """Bytes that were appended through this object."""
+        segment = self._open
+        return self._closed_bytes + (segment.size if segment is not None else 0)
 
     def write(
         self,
@@ -320,19 +282,24 @@ class PredictionLog:
 
         Raises LogUnwritable, with nothing kept, when it could not be written whole.
         """
-        frame = _frame(self._encode(row))
+        framed = frame(self._encode(row))
         with self._lock:
             segment = self._open
             if segment is None or self._is_full(segment) or schema.id not in segment.schemas:
-                self._append({schema.id: schema}, [frame])
+                self._append({schema.id: schema}, [framed])
             else:
-                self._write(segment, frame)
+                self._write(segment, framed)
 
     def append_all(self, rows: Sequence[tuple[LogSchema, LoggedPrediction]]) -> None:
         """Append the rows of one or more answers by one write, all of them or none; see `append`."""
-        frames = [_frame(self._encode(row)) for _, row in rows]
+        frames = [frame(self._encode(row)) for _, row in rows]
         with self._lock:
             self._append({schema.id: schema for schema, _ in rows}, frames)
+
+    @property
+    def personal_key(self) -> bytes | None:
+        """The key by which personal columns are hashed; None where none is known."""
+        return None if self._personal_key is None else self._personal_key()
 
     def rotate(self) -> None:
         """Close the segment, so that it can be compacted; the next append opens another.
@@ -346,12 +313,13 @@ class PredictionLog:
                 raise _unwritable(error) from None
 
     def close(self) -> None:
-        """Close the segment and stop the background sync. The log can be used again afterwards."""
+        """Close the segment and stop the background thread. The log can be used again afterwards."""
         self._stop.set()
-        if self._group is not None:
-            self._group.join()
-            self._group = None
+        if self._tender is not None:
+            self._tender.join()
+            self._tender = None
         self.failures.close()
+        self.unlogged.close()
         self.rotate()
 
     # -- reading
@@ -389,20 +357,21 @@ class PredictionLog:
         tables = sorted(
             (table for table in tables if table.num_rows), key=lambda table: str(pc.min(table["prediction_id"]))
         )
-        table = _concatenated(tables)
+        table = concatenated(tables)
         if columns is not None:
             every = [name for name in table.column_names if name.startswith(OF_CLASS)]
             columns = [one for name in columns for one in (every if name == EVERY_CLASS else [name])]
             unknown = [name for name in columns if name not in table.column_names]
             if unknown and table.num_rows:
-                there = _concatenated(self._tables(model=model, window=window)).column_names
+                there = concatenated(self._tables(model=model, window=window)).column_names
                 raise LogColumnMissing(
                     f"the log has no column '{unknown[0]}'.",
                     expected=f"It has {listed(there, most=20)}. {did_you_mean(unknown[0], there)}".strip(),
                 )
             for name in unknown:
                 table = table.append_column(name, pa.nulls(0))
-        table = table.take(pc.sort_indices(table["prediction_id"]))
+        if not _in_order(table["prediction_id"]):
+            table = table.take(pc.sort_indices(table["prediction_id"]))
         return table if columns is None else table.select(list(columns))
 
     def prediction_logs(self, model: str | None = None, window: Window | None = None) -> pa.Table:
@@ -435,10 +404,11 @@ class PredictionLog:
         for name in self._uncompacted():
             closed = self._is_closed(name)  # asked before reading: a tail is torn only when nobody writes it
             try:
-                scan = _scan(name, (self._segments / name).read_bytes())
+                data = (self._segments / name).read_bytes()
             except FileNotFoundError:
                 continue
-            records = sum(len(rows) for rows in scan.rows.values())
+            scan = Scan()
+            records = sum(isinstance(entry, LoggedPrediction) for entry in entries(name, data, scan))
             reports.append(SegmentReport(name, records, closed, scan.tail if closed else 0, tuple(scan.damaged)))
         return reports
 
@@ -454,9 +424,9 @@ class PredictionLog:
         self._segments.mkdir(parents=True, exist_ok=True)
         self._compacted.mkdir(parents=True, exist_ok=True)
         done = Compaction()
-        with self._compacting():
+        with locked(self.root / "compact.lock"):
             self._clear_leftovers()
-            for batch in _batches([name for name in self._uncompacted() if self._is_closed(name)], self._segments):
+            for batch in _in_batches([name for name in self._uncompacted() if self._is_closed(name)], self._segments):
                 one = self._compact(batch)
                 done = Compaction(
                     done.segments + one.segments,
@@ -468,37 +438,23 @@ class PredictionLog:
         return done
 
     def _compact(self, names: Sequence[str]) -> Compaction:
-        import pyarrow.parquet as pq
-
-        scans = [_scan(name, (self._segments / name).read_bytes()) for name in names]
-        schemas, rows = _merged(scans)
         batch = uuid7()
         aside = self._compacted / f".tmp-{batch}"
         aside.mkdir()
-        files = 0
-        for schema_id, records in rows.items():
-            schema = schemas[schema_id]
-            for day, of_day in _by_day(records).items():
-                folder = aside / f"model={quote(schema.model, safe='')}" / f"day={day}"
-                folder.mkdir(parents=True, exist_ok=True)
-                table = _table(schema, of_day).replace_schema_metadata({"seatrial.log.format": str(FORMAT)})
-                with (folder / f"{schema.id:015x}.parquet").open("wb") as file:
-                    pq.write_table(table, file, compression="zstd")
-                    file.flush()
-                    os.fsync(file.fileno())
-                _sync_folder(folder)
-                files += 1
-        with (aside / "batch.json").open("w") as file:
-            json.dump({"format": FORMAT, "replaces": list(names)}, file)
-            file.flush()
-            os.fsync(file.fileno())
-        _sync_folder(aside)
-        aside.rename(self._compacted / batch)  # from here on readers take the batch and leave its segments
-        _sync_folder(self._compacted)
-        damaged = tuple(damage for scan in scans for damage in scan.damaged)
-        self._retire(names, {damage.segment for damage in damaged})
-        records_written = sum(len(records) for records in rows.values())
-        return Compaction(len(names), records_written, files, sum(scan.tail for scan in scans), damaged)
+        scan = Scan()
+        torn = 0
+        with BatchWriter(aside, FILE_FORMAT) as writer:
+            waiting = _Waiting(writer)
+            for name in names:
+                for entry in entries(name, (self._segments / name).read_bytes(), scan):
+                    waiting.take(entry)
+                torn, scan.tail = torn + scan.tail, 0
+            waiting.write_all()
+            parts = writer.finish()
+        made = Batch(log_batches.FORMAT, batch, tuple(names), parts)
+        make_visible(aside, made, self._compacted / batch)  # from here on readers leave its segments
+        self._retire(names, {damage.segment for damage in scan.damaged})
+        return Compaction(len(names), made.records, len(parts), torn, tuple(scan.damaged))
 
     def _retire(self, names: Iterable[str], damaged: set[str]) -> None:
         for name in names:
@@ -513,42 +469,139 @@ class PredictionLog:
         """Finish what a dead compaction or a process that died while it opened a segment left behind."""
         for aside in self._compacted.glob(".tmp-*"):
             shutil.rmtree(aside)
-        retired = self._retired() & set(self._segment_names())
-        damaged = {name for name in retired if _scan(name, (self._segments / name).read_bytes()).damaged}
-        self._retire(retired, damaged)
+        retired = standing(self.local_batches().values())[1] & set(self._segment_names())
+        self._retire(retired, {name for name in retired if _is_damaged(self._segments / name)})
         for path in self._segments.glob(".new-*"):
             if _unlocked(path):
                 path.unlink(missing_ok=True)
 
-    @contextmanager
-    def _compacting(self) -> Iterator[None]:
-        with (self.root / "compact.lock").open("w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                raise LogBusy(
-                    "another process compacts this prediction log.",
-                    state="Nothing was changed.",
-                    next="Wait until it is done.",
-                ) from None
-            yield
-
     # -- where records lie
+
+    def unshipped(self, *, closed: bool = False) -> int:
+        """How many records the object store does not have yet. closed: without those that somebody still appends to.
+
+        Cheap: what was counted before is not read again, and no record is looked into. For whoever asks often, from one
+        thread.
+        """
+        while True:
+            names = self._segment_names()
+            try:
+                local = self.local_batches()
+                there = self.marks()
+                batches, replaced = standing(local.values())
+                return sum(one.records for one in batches if one.batch not in there) + sum(
+                    self._count(name)
+                    for name in names
+                    if name not in replaced and (not closed or self._is_closed(name))
+                )
+            except FileNotFoundError:
+                continue
+
+    def fresh(self) -> int:
+        """How many records are not compacted yet."""
+        while True:
+            try:
+                return sum(self._count(name) for name in self._uncompacted())
+            except FileNotFoundError:
+                continue
+
+    def _count(self, name: str) -> int:
+        found, offset = self._counted.get(name, (0, 0))
+        with (self._segments / name).open("rb") as file:
+            file.seek(offset)
+            data = file.read()
+        more, end = count_records(data, 0 if offset else HEADER_BYTES)
+        self._counted[name] = found + more, offset + end
+        return found + more
+
+    def local_batches(self) -> dict[str, Batch]:
+        """The batches in this folder, by their ids. Raises LogTooNew."""
+        found = {}
+        for name in _steadily(lambda: _names(self._compacted)):
+            batch = self._known.get(name)
+            if batch is None:
+                folder = self._compacted / name
+                try:
+                    data = (folder / log_batches.BATCH).read_bytes()
+                except NotADirectoryError:
+                    continue
+                except FileNotFoundError:
+                    if folder.is_dir():
+                        continue  # somebody else's
+                    raise
+                batch = read_batch(data, folder)
+            found[name] = batch
+        self._known = found
+        return found
+
+    def marks(self) -> set[str]:
+        """The ids of the batches that were shipped from here and are still to be found in the object store."""
+        return {name.removesuffix(".json") for name in _names(self._marks) if name.endswith(".json")}
+
+    def shipped_batches(self) -> dict[str, Batch]:
+        """The batches in the object store, by their ids, whoever shipped them.
+
+        A log that was opened without the object store looks where its keeper shipped to. Raises LogElsewhere when some
+        were shipped and that store is not there; what the store raises; and LogTooNew.
+        """
+        marks = self.marks()
+        objects = self._store()
+        if objects is None or not objects.exists(SHIPPED):
+            if marks:
+                place = "an object store" if objects is None else f"the object store {objects.root}"
+                raise LogElsewhere(
+                    f"{len(marks)} batches of this prediction log were shipped to {place}, and none of them is there.",
+                    expected="That store is expected, or another place of it in PredictionLog(..., objects=...).",
+                    state="Nothing was read.",
+                    next="Bring the object store back: is its disk mounted?",
+                )
+            return {}
+        found = {}
+        for key in _steadily(lambda: objects.keys(MANIFESTS)):
+            name = key.removeprefix(MANIFESTS).removesuffix(".json")
+            batch = self._shipped.get(name)
+            if batch is None:
+                with suppress(FileNotFoundError, LogDamaged):
+                    if name in marks:  # it says the same
+                        batch = read_batch((self._marks / f"{name}.json").read_bytes(), name)
+            if batch is None:
+                try:
+                    batch = read_batch(objects.read(key), name)
+                except ObjectMissing:
+                    raise FileNotFoundError(key) from None  # replaced since it was listed
+            found[name] = batch
+        self._shipped = found
+        return found
+
+    def _store(self) -> ObjectStore | None:
+        """The object store that was given, or the one to which was shipped from here."""
+        if self.objects is None:
+            from seatrial.stores.objects import ObjectStore
+
+            with suppress(FileNotFoundError):
+                plain = json.loads((self.root / STORE).read_bytes())
+                return ObjectStore(Path(os.path.normpath(self.root / plain["objects"])))
+        return self.objects
+
+    def path_of(self, part: Part, batch: str) -> Path:
+        """The file of a part, here or in the object store. Raises FileNotFoundError."""
+        here = self._compacted / batch / part.file
+        objects = self._store()
+        if objects is None or here.exists():
+            return here
+        try:
+            return objects.path(part.key or key_of(batch, part.file))
+        except ObjectMissing as error:
+            raise FileNotFoundError(error.found) from None
 
     def _segment_names(self) -> list[str]:
         return sorted(path.name for path in self._segments.glob("*.seg"))
 
-    def _batch_folders(self) -> list[Path]:
-        return sorted(path.parent for path in self._compacted.glob("*/batch.json") if path.parent.name[0] != ".")
-
-    def _retired(self) -> set[str]:
-        return {name for folder in self._batch_folders() for name in _replaced(folder)}
-
     def _uncompacted(self) -> list[str]:
         # segments are listed before batches: one that a compaction takes in between is then found in its batch
         names = self._segment_names()
-        retired = self._retired()
-        return [name for name in names if name not in retired]
+        replaced = standing(self.local_batches().values())[1]
+        return [name for name in names if name not in replaced]
 
     def _is_closed(self, name: str) -> bool:
         return _unlocked(self._segments / name)
@@ -567,35 +620,61 @@ class PredictionLog:
 
         columns: those that are needed; of what lies in Parquet no others are read.
         """
+        choice = Choice(model, window, deployment, release, wanted, columns)
+        missing: set[str] = set()
         while True:
+            # records move from segments to batches here, from here to the object store: looked at in this order, none
+            # is passed over, and what is seen twice has one id
             names = self._segment_names()
-            folders = self._batch_folders()
-            retired = {name for folder in folders for name in _replaced(folder)}
             try:
-                scans = [_scan(name, (self._segments / name).read_bytes()) for name in names if name not in retired]
-                break
+                here = self.local_batches()
+                batches, replaced = standing((self.shipped_batches() | here).values())
+                tables = self._of_segments([name for name in names if name not in replaced], choice)
             except FileNotFoundError:
-                continue  # compacted since it was listed; its batch is there now
-        schemas, records = _merged(scans)
-        _warn(damage for scan in scans for damage in scan.damaged)
+                continue  # compacted, shipped or put together since it was listed
+            found, gone = self._of_batches(batches, choice, missing)
+            if gone <= missing:
+                return [with_ages(table) for table in [*tables, *found]]
+            missing |= gone  # looked for once more, and left out with a warning if it is gone for good
+
+    def _of_segments(self, names: Iterable[str], choice: Choice) -> list[pa.Table]:
+        scan = Scan()
+        schemas: dict[int, LogSchema] = {}
+        rows: dict[int, list[LoggedPrediction]] = {}
+        for name in names:
+            for entry in entries(name, (self._segments / name).read_bytes(), scan):
+                if isinstance(entry, LogSchema):
+                    schemas[entry.id] = entry
+                elif choice.takes(entry):
+                    rows.setdefault(entry.schema, []).append(entry)
+        _warn(scan.damaged)
         tables = []
-        for schema_id, rows in records.items():
-            schema = schemas[schema_id]
-            if (
-                model not in (None, schema.model)
-                or not _of_deployment(schema.deployment, deployment, wanted)
-                or release not in (None, schema.release)
-            ):
-                continue
-            if window is not None:
-                rows = [row for row in rows if window.start_us <= row.at_us < window.end_us]
-            if wanted is not None:
-                rows = [row for row in rows if wanted in (row.prediction_id, row.request_id)]
-            if rows:
-                tables.append(_table(schema, rows))
-        for folder in folders:
-            tables += _read_batch(folder, model, window, deployment, release, wanted, columns)
-        return [_with_ages(table) for table in tables]
+        for schema_id, records in rows.items():
+            schema = schemas.get(schema_id) or nameless(schema_id, records[0])
+            if choice.may_hold(schema):
+                tables.append(as_table(schema, records))
+        return tables
+
+    def _of_batches(
+        self, batches: Iterable[Batch], choice: Choice, missing: set[str]
+    ) -> tuple[list[pa.Table], set[str]]:
+        """The tables of every part, and the parts that are not there. missing: those that were not there before."""
+        tables, gone = [], set()
+        for batch in batches:
+            for part in batch.parts:
+                if not choice.may_be_in(part):
+                    continue
+                name = f"{batch.batch}/{part.file}"
+                try:
+                    found = read_part(self.path_of(part, batch.batch), part, choice)
+                except FileNotFoundError:
+                    gone.add(name)
+                    if name in missing:
+                        warn_unreadable(part)
+                    continue
+                if found is not None:
+                    tables.append(found)
+        return tables, gone
 
     # -- the open segment
 
@@ -605,7 +684,7 @@ class PredictionLog:
             segment = self._renew()
         new = schemas.keys() - segment.schemas
         # twice: one damaged byte must not take the names of every record
-        named = [_frame(self._encode(schemas[schema_id])) * 2 for schema_id in new]
+        named = [frame(self._encode(schemas[schema_id])) * 2 for schema_id in new]
         self._write(segment, b"".join([*named, *frames]))
         segment.schemas |= new
 
@@ -620,10 +699,15 @@ class PredictionLog:
         except OSError as error:
             raise _unwritable(error) from None
         self._open = segment
-        if self._fsync == "group" and self._group is None:
+        if self._tender is None:
             self._stop.clear()
-            self._group = threading.Thread(target=self._sync_often, name="prediction-log-sync", daemon=True)
-            self._group.start()
+            self._tender = threading.Thread(
+                target=_tend,
+                args=(weakref.ref(self), self._stop, self._tend_seconds()),
+                name="prediction-log",
+                daemon=True,
+            )
+            self._tender.start()
         return segment
 
     def _create(self) -> _Open:
@@ -635,8 +719,8 @@ class PredictionLog:
             try:
                 # locked before anybody can see it under its name, so that no compaction takes it for closed
                 fcntl.flock(fd, fcntl.LOCK_EX)
-                header = _header()
-                if os.write(fd, header) != len(header):
+                begin = header()
+                if os.write(fd, begin) != len(begin):
                     raise OSError("the disk is full")
                 hidden.rename(path)
             except FileNotFoundError:  # a compaction took it for a leftover
@@ -647,8 +731,8 @@ class PredictionLog:
                 hidden.unlink(missing_ok=True)
                 raise
             if self._fsync != "never":
-                _sync_folder(self._segments)
-            return _Open(path, fd, len(header), monotonic())
+                sync_folder(self._segments)
+            return _Open(path, fd, len(begin), monotonic())
 
     def _write(self, segment: _Open, data: bytes) -> None:
         try:
@@ -674,28 +758,48 @@ class PredictionLog:
         segment, self._open = self._open, None
         if segment is None:
             return
+        self._closed_bytes += segment.size
         try:
             if self._fsync != "never":
                 os.fdatasync(segment.fd)
         finally:
             os.close(segment.fd)
 
-    def _sync_often(self) -> None:
-        while not self._stop.wait(_GROUP_SECONDS):
-            with self._lock:
-                segment = self._open
-                if segment is None or not segment.unsynced:
-                    continue
-                segment.unsynced = False
-                fd = os.dup(segment.fd)  # appends go on while the disk works
-            try:
-                os.fdatasync(fd)
-            except OSError:
-                # what the kernel could not write is not retried: the next append begins a new segment
-                with suppress(LogUnwritable):
-                    self.rotate()
-            finally:
-                os.close(fd)
+    def _tend_seconds(self) -> float:
+        return _GROUP_SECONDS if self._fsync == "group" else max(_GROUP_SECONDS, min(1.0, self._segment_seconds))
+
+    def _tend(self) -> None:
+        """Close a segment that nobody appends to any more, and bring to the disk what was appended."""
+        with self._lock:
+            segment = self._open
+            if segment is None:
+                return
+            if self._is_full(segment):
+                with suppress(OSError):
+                    self._close_segment()
+                return
+            if self._fsync != "group" or not segment.unsynced:
+                return
+            segment.unsynced = False
+            fd = os.dup(segment.fd)  # appends go on while the disk works
+        try:
+            os.fdatasync(fd)
+        except OSError:
+            # what the kernel could not write is not retried: the next append begins a new segment
+            with suppress(LogUnwritable):
+                self.rotate()
+        finally:
+            os.close(fd)
+
+
+def _tend(log: weakref.ref[PredictionLog], stop: threading.Event, every: float) -> None:
+    """Tend an open segment as long as somebody has the log."""
+    while not stop.wait(every):
+        kept = log()
+        if kept is None:
+            return
+        kept._tend()
+        del kept
 
 
 # -- values of `write`
@@ -721,125 +825,83 @@ def _number(name: str, value: Any) -> float:
     )
 
 
-# -- frames
+def _in_order(ids: pa.ChunkedArray) -> bool:
+    """Whether they ascend already: one writer's do, and sorting a table copies it."""
+    import pyarrow.compute as pc
+
+    whole = ids.combine_chunks()
+    return len(whole) < 2 or bool(pc.all(pc.less_equal(whole.slice(0, len(whole) - 1), whole.slice(1))).as_py())
 
 
-@dataclass
-class _Scan:
-    schemas: dict[int, LogSchema] = field(default_factory=dict)
-    rows: dict[int, list[LoggedPrediction]] = field(default_factory=dict)
-    damaged: list[Damage] = field(default_factory=list)
-    tail: int = 0
+# -- files
 
 
-_decode = msgspec.msgpack.Decoder(LogSchema | LoggedPrediction).decode
+class _Waiting:
+    """Records on their way from segments to a batch, as few as make a table worth while."""
 
+    def __init__(self, writer: BatchWriter) -> None:
+        self._writer = writer
+        self._schemas: dict[int, LogSchema] = {}
+        self._rows: dict[int, list[LoggedPrediction]] = {}
+        self._count = 0
 
-def _header() -> bytes:
-    start = _MAGIC + FORMAT.to_bytes(2, "little")
-    return start + zlib.crc32(start).to_bytes(4, "little")
-
-
-def _frame(payload: bytes) -> bytes:
-    length = len(payload)
-    return _FRAME.pack(length, zlib.crc32(payload, length)) + payload
-
-
-def _scan(segment: str, data: bytes) -> _Scan:
-    """Every readable record of a segment's bytes. Raises LogTooNew for a format that this version does not know."""
-    scan = _Scan()
-    offset = _check_header(segment, data, scan)
-    while offset < len(data):
-        payload = _payload(data, offset)
-        entry = _entry(payload) if payload is not None else None
-        if payload is None or entry is None:
-            following = _resync(data, offset + 1)
-            if following is None and _is_torn(data, offset):
-                scan.tail = len(data) - offset
-                break
-            end = len(data) if following is None else following
-            scan.damaged.append(Damage(segment, offset, end - offset))
-            offset = end
-            continue
+    def take(self, entry: LogSchema | LoggedPrediction) -> None:
         if isinstance(entry, LogSchema):
-            scan.schemas[entry.id] = entry
-        else:
-            scan.rows.setdefault(entry.schema, []).append(entry)
-        offset += _FRAME.size + len(payload)
-    return scan
+            self._schemas[entry.id] = entry
+            return
+        self._rows.setdefault(entry.schema, []).append(entry)
+        self._count += 1
+        if self._count >= _TOGETHER:
+            for schema_id in self._rows.keys() & self._schemas.keys():  # a schema that is damaged may come yet
+                self._write(self._schemas[schema_id], self._rows.pop(schema_id))
+            self._count = 0
+
+    def write_all(self) -> None:
+        for schema_id, rows in self._rows.items():
+            self._write(self._schemas.get(schema_id) or nameless(schema_id, rows[0]), rows)
+        self._rows = {}
+
+    def _write(self, schema: LogSchema, rows: list[LoggedPrediction]) -> None:
+        days: dict[str, list[LoggedPrediction]] = {}
+        for row in sorted(rows, key=lambda row: row.prediction_id):
+            days.setdefault(day_of(row.at_us), []).append(row)
+        for day, of_day in days.items():
+            self._writer.write(schema.model, day, f"{schema.id:015x}", as_table(schema, of_day))
 
 
-def _check_header(segment: str, data: bytes, scan: _Scan) -> int:
-    if len(data) < _HEADER.size:
-        scan.tail = len(data)
-        return len(data)
-    magic, number, checksum = _HEADER.unpack_from(data)
-    if magic != _MAGIC or checksum != zlib.crc32(data[:8]):
-        scan.damaged.append(Damage(segment, 0, _HEADER.size))
-    elif number > FORMAT:
-        raise LogTooNew(
-            f"log segment {segment} has format {number}; this version reads up to {FORMAT}.",
-            state="Nothing was changed.",
-            next="Update seatrial.",
-        )
-    return _HEADER.size
+def _in_batches(names: Sequence[str], folder: Path) -> list[list[str]]:
+    batches: list[list[str]] = [[]]
+    size = 0
+    for name in names:
+        batches[-1].append(name)
+        size += (folder / name).stat().st_size
+        if size >= _BATCH_BYTES:
+            batches.append([])
+            size = 0
+    return [batch for batch in batches if batch]
 
 
-def _payload(data: bytes, offset: int) -> bytes | None:
-    if offset + _FRAME.size > len(data):
-        return None
-    length, checksum = _FRAME.unpack_from(data, offset)
-    start = offset + _FRAME.size
-    if not 0 < length <= min(_LARGEST, len(data) - start):
-        return None
-    payload = data[start : start + length]
-    return payload if zlib.crc32(payload, length) == checksum else None
+def _is_damaged(path: Path) -> bool:
+    scan = Scan()
+    for _ in entries(path.name, path.read_bytes(), scan):
+        pass
+    return bool(scan.damaged)
 
 
-def _entry(payload: bytes) -> LogSchema | LoggedPrediction | None:
+def _names(folder: Path) -> list[str]:
+    """What is in a folder, without what is hidden; nothing when it is not there."""
     try:
-        entry: LogSchema | LoggedPrediction = _decode(payload)
-        return entry
-    except msgspec.MsgspecError:
-        return None
+        return sorted(path.name for path in folder.iterdir() if path.name[0] != ".")
+    except FileNotFoundError:
+        return []
 
 
-def _resync(data: bytes, offset: int) -> int | None:
-    """The offset of the next whole, sound frame."""
-    for candidate in range(offset, len(data) - _FRAME.size):
-        payload = _payload(data, candidate)
-        if payload is not None and _entry(payload) is not None:
-            return candidate
-    return None
-
-
-def _is_torn(data: bytes, offset: int) -> bool:
-    """Is the rest the beginning of a frame, or zeros, rather than a whole frame gone bad?"""
-    rest = len(data) - offset
-    if rest < _FRAME.size or not any(data[offset:]):
-        return True
-    length, _ = _FRAME.unpack_from(data, offset)
-    return bool(_FRAME.size + length > rest and length <= _LARGEST)
-
-
-def _merged(scans: Sequence[_Scan]) -> tuple[dict[int, LogSchema], dict[int, list[LoggedPrediction]]]:
-    schemas: dict[int, LogSchema] = {}
-    rows: dict[int, list[LoggedPrediction]] = {}
-    for scan in scans:
-        schemas.update(scan.schemas)
-        for schema_id, records in scan.rows.items():
-            rows.setdefault(schema_id, []).extend(records)
-    for schema_id, records in rows.items():
-        if schema_id not in schemas:  # both copies are damaged: the records are kept, their columns have no names
-            schemas[schema_id] = _nameless(schema_id, records[0])
-    return schemas, rows
-
-
-def _nameless(schema_id: int, row: LoggedPrediction) -> LogSchema:
-    inputs = tuple(f"unknown_{position}" for position in range(len(row.inputs)))
-    fields = tuple(LoggedField(f"unknown_{position}", "string") for position in range(len(row.fields)))
-    views = tuple(f"unknown_{position}" for position in range(len(row.views)))
-    return LogSchema(schema_id, "unknown", "", "", "", inputs, inputs, fields, views)
+def _steadily(names: Callable[[], list[str]]) -> list[str]:
+    """A listing during which nothing came or went: else both what is replaced and what replaces it may be missed."""
+    before = names()
+    while (now := names()) != before:
+        before = now
+    return now
 
 
 def _unlocked(path: Path) -> bool:
@@ -849,14 +911,6 @@ def _unlocked(path: Path) -> bool:
             return True
     except OSError:
         return False
-
-
-def _sync_folder(folder: Path) -> None:
-    fd = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 def _unwritable(error: OSError) -> LogUnwritable:
@@ -876,212 +930,3 @@ def _warn(damaged: Iterable[Damage]) -> None:
             LogWarning,
             stacklevel=4,
         )
-
-
-# -- batches and tables
-
-
-def _batches(names: Sequence[str], folder: Path) -> Iterator[list[str]]:
-    batch: list[str] = []
-    size = 0
-    for name in names:
-        size += (folder / name).stat().st_size
-        batch.append(name)
-        if size >= _BATCH_BYTES:
-            yield batch
-            batch, size = [], 0
-    if batch:
-        yield batch
-
-
-def _by_day(rows: Sequence[LoggedPrediction]) -> dict[str, list[LoggedPrediction]]:
-    days: dict[str, list[LoggedPrediction]] = {}
-    for row in sorted(rows, key=lambda row: row.prediction_id):
-        days.setdefault(_day(row.at_us), []).append(row)
-    return days
-
-
-def _day(us: int) -> str:
-    return from_us(us).date().isoformat()
-
-
-def _replaced(folder: Path) -> list[str]:
-    batch = json.loads((folder / "batch.json").read_bytes())
-    if batch["format"] > FORMAT:
-        raise LogTooNew(
-            f"log batch {folder.name} has format {batch['format']}; this version reads up to {FORMAT}.",
-            state="Nothing was changed.",
-            next="Update seatrial.",
-        )
-    return list(batch["replaces"])
-
-
-def _of_deployment(named: str, deployment: str | None, wanted: str | None) -> bool:
-    """Whether rows of the deployment `named` are asked for. Without any, shadows count as what nobody was answered."""
-    if deployment is not None:
-        return named == deployment
-    return wanted is not None or not named.endswith(SHADOW)
-
-
-def _read_batch(
-    folder: Path,
-    model: str | None,
-    window: Window | None,
-    deployment: str | None,
-    release: str | None,
-    wanted: str | None,
-    columns: Sequence[str] | None,
-) -> list[pa.Table]:
-    import pyarrow as pa
-    import pyarrow.compute as pc
-    import pyarrow.parquet as pq
-
-    needed = None
-    if columns is not None:
-        events = [f"{name.removesuffix('_age_s')}_event_at" for name in columns if name.endswith("_age_s")]
-        needed = {"prediction_id", "at", *columns, *events}
-
-    condition = None
-    if window is not None:
-        start, end = (pa.scalar(us, pa.timestamp("us", "UTC")) for us in (window.start_us, window.end_us))
-        condition = (pc.field("at") >= start) & (pc.field("at") < end)
-    for name, value in (("deployment", deployment), ("release", release)):
-        if value is not None:
-            equal = pc.field(name) == value
-            condition = equal if condition is None else condition & equal
-    if deployment is None and wanted is None:
-        answered = ~pc.ends_with(pc.field("deployment"), SHADOW)
-        condition = answered if condition is None else condition & answered
-    if wanted is not None:
-        condition = (pc.field("prediction_id") == wanted) | (pc.field("request_id") == wanted)
-    pattern = "*" if model is None else f"model={quote(model, safe='')}"
-    tables = []
-    for path in sorted(folder.glob(f"{pattern}/*/*.parquet")):
-        day = path.parent.name.removeprefix("day=")
-        if window is not None and not _day(window.start_us) <= day <= _day(window.end_us - 1):
-            continue
-        try:
-            names = None
-            if needed is not None:
-                every = EVERY_CLASS in needed
-                names = [
-                    name
-                    for name in pq.read_schema(path).names
-                    if name in needed or (every and name.startswith(OF_CLASS))
-                ]
-            tables.append(pq.read_table(path, columns=names, filters=condition, partitioning=None))
-        except FileNotFoundError:
-            raise
-        except (pa.ArrowException, OSError):  # what cannot be unpacked is an OSError too
-            warnings.warn(
-                f"the log file {path.relative_to(folder.parent)} cannot be read and is left out, with every prediction "
-                f"of '{unquote(path.parent.parent.name.removeprefix('model='))}' on {day} in it; bring it back from a "
-                "backup.",
-                LogWarning,
-                stacklevel=5,
-            )
-    return tables
-
-
-def _table(schema: LogSchema, rows: Sequence[LoggedPrediction]) -> pa.Table:
-    """Records of one schema as the columns of `PredictionLog.rows`, without ages."""
-    import pyarrow as pa
-
-    instant = pa.timestamp("us", "UTC")
-    types = {
-        "float": pa.float64(),
-        "int": pa.int64(),
-        "bool": pa.bool_(),
-        "string": pa.string(),
-        "category": pa.string(),
-        "timestamp": instant,
-    }
-    # Parquet names the values of a list "element"; what comes from a segment must be of the very same type
-    strings = pa.list_(pa.field("element", pa.string()))
-    n = len(rows)
-
-    def constant(value: str) -> pa.Array:
-        return pa.repeat(pa.scalar(value, pa.string()), n)
-
-    columns = {
-        "prediction_id": pa.array([row.prediction_id for row in rows], pa.string()),
-        "request_id": pa.array([row.request_id for row in rows], pa.string()),
-        "row": pa.array([row.row for row in rows], pa.int32()),
-        "caller": pa.array([row.caller for row in rows], pa.string()),
-        "model": constant(schema.model),
-        "version": constant(schema.version),
-        "release": constant(schema.release),
-        "deployment": constant(schema.deployment),
-        "arm": pa.array([row.arm for row in rows], pa.string()),
-        "at": pa.array([row.at_us for row in rows], instant),
-        "recorded_at": pa.array([row.recorded_at_us for row in rows], instant),
-        "prediction": pa.array([None if schema.classes else float(row.prediction) for row in rows], pa.float64()),
-        "probability": pa.array([row.probability for row in rows], pa.float64()),
-        "latency_ms": pa.array([row.latency_ms for row in rows], pa.float64()),
-        "degraded": pa.array([list(row.degraded) for row in rows], strings),
-    }
-    if schema.classes:
-        columns |= _of_classes(schema, rows)
-    for name, inputs in zip(schema.inputs, zip(*(row.inputs for row in rows), strict=True), strict=True):
-        if name in schema.categories:
-            columns[f"feature_{name}"] = pa.array([None if v is None else str(v) for v in inputs], pa.string())
-        else:
-            columns[f"feature_{name}"] = pa.array([None if v is None else float(v) for v in inputs], pa.float64())
-    for named, values in zip(schema.fields, zip(*(row.fields for row in rows), strict=True), strict=True):
-        columns[f"field_{named.name}"] = pa.array(list(values), types[named.dtype])
-    for view, looked in zip(schema.views, zip(*(row.views for row in rows), strict=True), strict=True):
-        columns[f"view_{view}_status"] = pa.array([status for status, _ in looked], pa.string())
-        columns[f"view_{view}_event_at"] = pa.array([event_us for _, event_us in looked], instant)
-    return pa.table(columns)
-
-
-def _of_classes(schema: LogSchema, rows: Sequence[LoggedPrediction]) -> dict[str, pa.Array]:
-    """What a multiclass model answered: the likeliest class, and the probability of each."""
-    import numpy as np
-    import pyarrow as pa
-
-    names = [str(name) for name in schema.classes]
-    length = 8 * len(names)  # of what is damaged nothing is told
-    told = b"".join(row.probabilities if len(row.probabilities) == length else _NAN * len(names) for row in rows)
-    table = np.frombuffer(told, dtype="<f8").reshape(len(rows), len(names))
-    columns = {"predicted_class": pa.array([names[int(row.prediction)] for row in rows], pa.string())}
-    return columns | {
-        f"{OF_CLASS}{name}": pa.array(np.ascontiguousarray(of), from_pandas=True)
-        for name, of in zip(names, table.T, strict=True)
-    }
-
-
-def _with_ages(table: pa.Table) -> pa.Table:
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    at = table["at"].cast(pa.int64())
-    for name in table.column_names:
-        if name.startswith("view_") and name.endswith("_event_at"):
-            age_us = pc.subtract(at, table[name].cast(pa.int64()))  # beyond 2**53, 285 years, it is rounded
-            age = pc.divide(age_us.cast(pa.float64(), safe=False), 1e6)
-            table = table.append_column(f"{name.removesuffix('_event_at')}_age_s", age)
-    return table
-
-
-def _concatenated(tables: Sequence[pa.Table]) -> pa.Table:
-    import pyarrow as pa
-
-    if not tables:
-        return _table(log_schema(model="", version="", release="", deployment="", inputs=()), [])
-    kinds: dict[str, set[pa.DataType]] = {}
-    for table in tables:
-        for column in table.schema:
-            kinds.setdefault(column.name, set()).add(column.type)
-    mixed = {name for name, types in kinds.items() if len(types) > 1}
-    alike = []
-    for table in tables:
-        for name in mixed & set(table.column_names):
-            position = table.column_names.index(name)
-            table = table.set_column(position, name, table[name].cast(pa.string()))
-        alike.append(table.replace_schema_metadata(None))
-    table = pa.concat_tables(alike, promote_options="default")
-    groups = ("feature_", "field_", "view_")
-    rest = [[name for name in table.column_names if name.startswith(group)] for group in groups]
-    base = [name for name in table.column_names if not name.startswith(groups)]
-    return table.select([*base, *(name for names in rest for name in names)])

@@ -22,7 +22,7 @@ from seatrial.core.errors import Failed
 from seatrial.core.identity import canonical_json
 from seatrial.core.routing import BUCKETS
 
-FORMAT = 1
+FORMAT = 2  # of a route with defaults or a cache, of which older versions know nothing; others are written as format 1
 
 SHADOW_ARM = "shadow"
 """The arm that scores what the others answer, for nobody to see; its share is 0."""
@@ -32,6 +32,8 @@ Sign = Callable[[bytes], bytes]
 Verify = Callable[[bytes, bytes], bool]
 """(bytes, signature): is it the signature of a trusted key?"""
 OnStoreFailure = Literal["refuse", "missing"]
+Default = float | int | str | None
+MOST_CACHED = 1_000_000
 
 
 class RouteDamaged(Failed):
@@ -79,6 +81,9 @@ class RouteFile(msgspec.Struct, frozen=True):
     on_store_failure: "refuse" answers 503 while the online store is down, "missing" answers with its features
         missing and says so in `degraded`.
     replaces: the generation that a roll-back returns to; None: nothing was live before.
+    defaults: by name of a looked-up feature ("view__feature"), the value that stands for it while the online store does
+        not answer; only with "missing".
+    cache: how many scores are kept, by what the model was given; 0: none.
     """
 
     deployment: str
@@ -89,6 +94,8 @@ class RouteFile(msgspec.Struct, frozen=True):
     route_by: str | None = None
     on_store_failure: OnStoreFailure = "refuse"
     replaces: int | None = None
+    defaults: dict[str, Default] = {}
+    cache: int = 0
 
 
 class _Signed(msgspec.Struct, frozen=True):
@@ -191,13 +198,17 @@ class RouteStore:
 def write_route(route: RouteFile, sign: Sign) -> bytes:
     """The bytes of a route file. Raises RouteDamaged when the route is not sound."""
     _check(route.deployment, route)
-    body = canonical_json(route)
-    return write_signed(body, sign(body))
+    plain = msgspec.to_builtins(route)
+    for name in ("defaults", "cache"):  # a route without them is what older versions write
+        if not plain[name]:
+            del plain[name]
+    body = canonical_json(plain)
+    return write_signed(body, sign(body), _format_of(route))
 
 
-def write_signed(body: bytes, signature: bytes) -> bytes:
+def write_signed(body: bytes, signature: bytes, format: int = 1) -> bytes:
     """The bytes of a route file around a route's bytes and their signature."""
-    return msgspec.json.encode(_Signed(FORMAT, msgspec.Raw(body), base64.b64encode(signature).decode())) + b"\n"
+    return msgspec.json.encode(_Signed(format, msgspec.Raw(body), base64.b64encode(signature).decode())) + b"\n"
 
 
 def read_route(deployment: str, data: bytes, verify: Verify) -> RouteFile:
@@ -212,7 +223,7 @@ def read_route(deployment: str, data: bytes, verify: Verify) -> RouteFile:
             )
         signed = msgspec.json.decode(data, type=_Signed)
         signature = base64.b64decode(signed.signature, validate=True)
-        if write_signed(signed.route, signature) != data:
+        if write_signed(signed.route, signature, signed.format) != data:
             raise _damaged(deployment, "is not as it was written")
         trusted = verify(bytes(signed.route), signature)
         route = msgspec.json.decode(signed.route, type=RouteFile)
@@ -225,7 +236,13 @@ def read_route(deployment: str, data: bytes, verify: Verify) -> RouteFile:
             next=f"Deploy '{deployment}' again, or add the signer's public key to the trusted keys.",
         )
     _check(deployment, route)
+    if number != _format_of(route):
+        raise _damaged(deployment, f"says that it has format {number}, and has not")
     return route
+
+
+def _format_of(route: RouteFile) -> int:
+    return FORMAT if route.defaults or route.cache else 1
 
 
 def _check(deployment: str, route: RouteFile) -> None:
@@ -238,6 +255,8 @@ def _check(deployment: str, route: RouteFile) -> None:
         raise _damaged(deployment, "names an arm twice")
     if route.generation < 1:
         raise _damaged(deployment, "has no generation")
+    if not 0 <= route.cache <= MOST_CACHED:
+        raise _damaged(deployment, f"keeps {route.cache} scores")
 
 
 def unwritable(deployment: str, error: OSError) -> RouteUnwritable:

@@ -18,6 +18,7 @@ from seatrial.stores.redis_server import Command, RedisFailed, RedisServer, with
 from seatrial.stores.streams import BadStreamAddress, Entry, StreamDamaged, StreamRefused, StreamUnavailable
 
 DEAD_AFTER = 5.0  # seconds after which what a consumer has in hand is given to another; both may then do it
+SUSPECT = 3  # after so many deliveries an entry is taken over alone: it may be what its consumers die of
 LONGEST_BLOCK = 1.0  # seconds: a server is asked again, so that whoever wants to stop can
 
 MOST_FIELDS = 1000  # that a script can take apart
@@ -38,10 +39,10 @@ class RedisStream:
     """
 
     def __init__(self, address: str, *, group: str, wait_seconds: float = 10.0, dead_after: float = DEAD_AFTER) -> None:
-        server, self._name = _divided(address)
+        server, self.name = _divided(address)
         self._server = RedisServer(server, wait_seconds=wait_seconds)
         self._wait_seconds = wait_seconds
-        self._shown = f"'{self._name}' at {self._server.shown}"
+        self._shown = f"'{self.name}' at {self._server.shown}"
         self._group = group
         self._me = f"{socket.gethostname()}-{os.getpid()}-{new_id('consumer')[-8:]}"
         self._dead_after = dead_after
@@ -59,16 +60,20 @@ class RedisStream:
         if self._left_over:
             entries = self._read_from("0", most)
             if entries:
-                return entries
+                return [entry._replace(deliveries=2) for entry in entries]
             self._left_over = False
         if self._claimed is None or monotonic() - self._claimed >= self._dead_after:
-            idle_ms = int(self._dead_after * 1000)
-            _, found, *_ = self._ask("XAUTOCLAIM", self._name, self._group, self._me, idle_ms, "0-0", "COUNT", most)
+            found = self._take_over(most)
             if found:
-                return _entries(found)
+                return found
             self._claimed = monotonic()
         block_ms = int(1000 * min(wait_seconds, LONGEST_BLOCK, self._wait_seconds / 2))
         return self._read_from(">", most, *(("BLOCK", block_ms) if block_ms else ()))
+
+    def keep(self, entries: Sequence[Entry]) -> None:
+        """Begin anew to count the time after which entries are another's."""
+        if entries:
+            self._ask("XCLAIM", self.name, self._group, self._me, 0, *(entry.id for entry in entries), "JUSTID")
 
     def settle(self, done: Sequence[Entry], refused: Sequence[tuple[Entry, str]]) -> None:
         """Acknowledge entries, and keep a copy of the refused in `NAME:refused`; all of it or nothing.
@@ -77,24 +82,24 @@ class RedisStream:
         """
         commands: list[Command] = []
         if done:
-            commands.append(("XACK", self._name, self._group, *(entry.id for entry in done)))
+            commands.append(("XACK", self.name, self._group, *(entry.id for entry in done)))
         for entry, reason in refused:
             told = entry.fields
             if len(told) > MOST_FIELDS:
                 told = {b"fields": msgspec.msgpack.encode(told)}
             fields = (part for pair in told.items() for part in pair)
-            keys = (self._name, f"{self._name}:refused")
+            keys = (self.name, f"{self.name}:refused")
             commands.append(("EVAL", REFUSE, 2, *keys, self._group, entry.id, reason, *fields))
         if commands:
             self._ask_all(("MULTI",), *commands, ("EXEC",))
 
     def pending(self) -> int:
         """Number of entries in some consumer's hand."""
-        return int(self._ask("XPENDING", self._name, self._group)[0])
+        return int(self._ask("XPENDING", self.name, self._group)[0])
 
     def lag(self) -> int | None:
         """Number of entries that are not settled."""
-        for group in self._ask("XINFO", "GROUPS", self._name):
+        for group in self._ask("XINFO", "GROUPS", self.name):
             about = dict(zip(group[::2], group[1::2], strict=True))
             if about[b"name"] == self._group.encode():
                 unread = about.get(b"lag")  # Redis 7, and not after entries were deleted
@@ -105,7 +110,7 @@ class RedisStream:
         """Leave the group, unless something is in hand or the server is away."""
         try:
             if self._joined and not self._read_from("0", 1):
-                self._ask("XGROUP", "DELCONSUMER", self._name, self._group, self._me)
+                self._ask("XGROUP", "DELCONSUMER", self.name, self._group, self._me)
         except (Unavailable, Failed):
             pass
         self._server.close()
@@ -118,15 +123,27 @@ class RedisStream:
 
     def _join(self) -> None:
         try:
-            self._ask("XGROUP", "CREATE", self._name, self._group, "0", "MKSTREAM")
+            self._ask("XGROUP", "CREATE", self.name, self._group, "0", "MKSTREAM")
         except StreamUnavailable as error:
             if "BUSYGROUP" not in error.found:
                 raise
         self._joined = self._left_over = True
 
+    def _take_over(self, most: int) -> list[Entry]:
+        """What consumers that died, or are stuck, have in hand."""
+        idle_ms = int(self._dead_after * 1000)
+        waiting = self._ask("XPENDING", self.name, self._group, "IDLE", idle_ms, "-", "+", most)
+        if not waiting:
+            return []
+        counts = {id.decode(): int(count) for id, _, _, count in waiting}
+        suspect = next((id for id, count in counts.items() if count >= SUSPECT), None)
+        start, most = ("0-0", most) if suspect is None else (suspect, 1)
+        _, found, *_ = self._ask("XAUTOCLAIM", self.name, self._group, self._me, idle_ms, start, "COUNT", most)
+        return [entry._replace(deliveries=counts.get(entry.id, 1) + 1) for entry in _entries(found)]
+
     def _read_from(self, start: str, most: int, *options: Any) -> list[Entry]:
         found = self._ask(
-            "XREADGROUP", "GROUP", self._group, self._me, "COUNT", most, *options, "STREAMS", self._name, start
+            "XREADGROUP", "GROUP", self._group, self._me, "COUNT", most, *options, "STREAMS", self.name, start
         )
         return _entries(found[0][1]) if found else []
 
@@ -138,21 +155,44 @@ class RedisStream:
             return self._server.ask(*commands)
         except RedisFailed as failed:
             self._begin()  # the group may be gone, and what was delivered on the way is read again
-            raise self._explained(failed) from None
+            raise explained(failed, self._shown) from None
 
-    def _explained(self, failed: RedisFailed) -> Failed | Unavailable:
-        if failed.kind == "damaged":
-            return StreamDamaged(f"{self._shown} is no stream: {failed.why}.", next="Name another stream.")
-        if failed.kind == "refused":
-            return StreamRefused(
-                f"the server of stream {self._shown} does not let this user in: {failed.why}.",
-                next="Correct user and password in the address (or the variable it names), or the user's rights.",
-            )
-        return StreamUnavailable(
-            f"the server of stream {self._shown} did not answer: {failed.why}.",
-            state="What was not acknowledged is delivered again.",
-            next="Try again.",
+
+class RedisAnswers:
+    """Appends answers to a stream, each with its id in the field `id` and what it says in `prediction`."""
+
+    def __init__(self, address: str, *, wait_seconds: float = 10.0) -> None:
+        server, self._name = _divided(address)
+        self._server = RedisServer(server, wait_seconds=wait_seconds)
+        self._shown = f"'{self._name}' at {self._server.shown}"
+
+    def send(self, answers: Sequence[tuple[str, bytes]]) -> None:
+        """Append answers, all of them or none."""
+        added: list[Command] = [("XADD", self._name, "*", "id", id, "prediction", said) for id, said in answers]
+        try:
+            self._server.ask(("MULTI",), *added, ("EXEC",))
+        except RedisFailed as failed:
+            raise explained(failed, self._shown) from None
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._server.close()
+
+
+def explained(failed: RedisFailed, shown: str) -> Failed | Unavailable:
+    """What went wrong with a stream. shown: which one, without secrets."""
+    if failed.kind == "damaged":
+        return StreamDamaged(f"{shown} is no stream: {failed.why}.", next="Name another stream.")
+    if failed.kind == "refused":
+        return StreamRefused(
+            f"the server of stream {shown} does not let this user in: {failed.why}.",
+            next="Correct user and password in the address (or the variable it names), or the user's rights.",
         )
+    return StreamUnavailable(
+        f"the server of stream {shown} did not answer: {failed.why}.",
+        state="What was not acknowledged is delivered again.",
+        next="Try again.",
+    )
 
 
 def _divided(address: str) -> tuple[str, str]:

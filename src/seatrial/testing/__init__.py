@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from seatrial.testing.object_suite import ObjectSuite as ObjectSuite
     from seatrial.testing.online_suite import OnlineStoreSuite as OnlineStoreSuite
     from seatrial.testing.prediction_log_suite import PredictionLogSuite as PredictionLogSuite
+    from seatrial.testing.stream_suite import StreamSuite as StreamSuite
 
 _HOME = {
     "FakeClock": "seatrial.testing.clock",
@@ -20,9 +21,10 @@ _HOME = {
     "ObjectSuite": "seatrial.testing.object_suite",
     "OnlineStoreSuite": "seatrial.testing.online_suite",
     "PredictionLogSuite": "seatrial.testing.prediction_log_suite",
+    "StreamSuite": "seatrial.testing.stream_suite",
 }
 
-__all__ = ["FakeClock", "MetadataSuite", "ObjectSuite", "OnlineStoreSuite", "PredictionLogSuite"]
+__all__ = ["FakeClock", "MetadataSuite", "ObjectSuite", "OnlineStoreSuite", "PredictionLogSuite", "StreamSuite"]
 
 
 def __getattr__(name: str) -> object:

@@ -100,6 +100,15 @@ class ObjectSuite:
         assert store.keys("run") == ["rungs/a", "runs/run_1.txt", "runs/run_1/model", "runs/run_2/model"]
         assert store.keys("none/") == store.keys("z/") == store.keys("../") == store.keys("/") == []
 
+    def test_what_is_removed_is_not_there_and_may_be_removed_again(self, store: ObjectStore) -> None:
+        store.put("a/b", b"rows")
+        store.put("a/c", b"rows")
+        for key in ("a/b", "a/b", "never", "a"):
+            store.remove(key)
+        assert store.keys() == ["a/c"]
+        store.put("a/b", b"other rows")
+        assert store.read("a/b") == b"other rows"
+
     @pytest.mark.parametrize("key", BAD_KEYS, ids=ascii)
     def test_an_unsafe_key_is_refused_everywhere(self, store: ObjectStore, key: str, tmp_path: Path) -> None:
         source = tmp_path / "source"
@@ -110,6 +119,7 @@ class ObjectSuite:
             lambda: store.read(key),
             lambda: store.path(key),
             lambda: store.exists(key),
+            lambda: store.remove(key),
         ):
             with pytest.raises(BadKey):
                 attempt()

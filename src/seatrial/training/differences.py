@@ -38,7 +38,7 @@ ORDER: tuple[Kind, ...] = (
 SILENT = ("commit",)
 """Kinds that by themselves move no model: what a commit changes shows as code, too."""
 MACHINE = ("python", "platform", "cpu", "hash_seed", "blas", "thread_variables")
-NOT_LEARNED = ("gates", "waives", "slices", "owner", "on_call", "runbook", "description")
+NOT_LEARNED = ("gates", "waives", "slices", "personal", "owner", "on_call", "runbook", "description")
 """Parts of a declaration that decide about a model, or describe it, but that it does not learn from."""
 
 

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from seatrial.core.card import ModelCard
 from seatrial.core.declared import declare
 from seatrial.core.errors import did_you_mean
+from seatrial.core.personal import TREATMENTS, Treatment
 from seatrial.core.signature import Layout, Task
 from seatrial.data.sources import Source
 from seatrial.features.definitions import BadDefinition, FeatureSelection, FeatureView, check_name
@@ -84,6 +85,8 @@ class Model:
     quantile: which quantile of its target a regression predicts, for `quantile_loss`; 0.5 is the median.
     threads: threads given to the estimator and to BLAS; part of what makes a run reproducible.
     tune: parameters that are searched on the training part before the fit, `Tune(...)`.
+    personal: request fields and inputs that tell of a person: {"tailnum": "hash", "email": "drop"}. The prediction log
+        keeps of them a pseudonym, or nothing; docs/prediction_log.md says what that means for reports.
     card: what only its owner can say of it, ModelCard(...) or the path of a Markdown file of the project.
     """
 
@@ -111,6 +114,7 @@ class Model:
     card: ModelCard | str | None = None
     inputs: Layout | None = None
     tune: Tune | None = None
+    personal: Mapping[str, Treatment] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         check_name("model", self.name)
@@ -167,6 +171,12 @@ class Model:
         if not isinstance(self.seed, int) or not 0 <= self.seed < 2**32:
             raise BadDefinition(
                 f"model '{self.name}' has the seed {self.seed!r}.", expected="A whole number in [0, 2^32) is expected."
+            )
+        lost = [name for name in self.key if self.personal.get(name) == "drop"]
+        if lost:
+            raise BadDefinition(
+                f"model '{self.name}' drops '{lost[0]}' from its log, by which labels find their predictions.",
+                expected='A column of the key can be hashed: {"' + lost[0] + '": "hash"}.',
             )
         self._check_measured()
         check_gates(self.gates, self.task, cv_folds=self.cv_folds)
@@ -227,6 +237,11 @@ class Model:
                 "costs",
                 self.costs is None or isinstance(self.costs, Costs),
                 "Costs(false_positive=..., false_negative=...) is expected.",
+            ),
+            (
+                "personal",
+                _is_named(self.personal) and all(one in TREATMENTS for one in self.personal.values()),
+                'Columns with "hash" or "drop", such as {"tailnum": "hash"}.',
             ),
             ("tune", self.tune is None or isinstance(self.tune, Tune), "Tune(space={...}) is expected."),
             *((what, isinstance(getattr(self, what), str), "Text is expected.") for what in WORDS),

@@ -8,6 +8,7 @@ the transaction that names them, so a crash leaves at most an object that nobody
 from __future__ import annotations
 
 import math
+import os
 import subprocess
 import sys
 import threading
@@ -27,6 +28,7 @@ import msgspec
 from seatrial.core.clock import MachineClock, as_utc, from_us, iso, machine_us, monotonic, to_us
 from seatrial.core.errors import Conflict, Failed, SeatrialError, Unavailable, UsageError, did_you_mean, listed
 from seatrial.core.identity import canonical_json, content_id, new_id
+from seatrial.core.personal import check_personal
 from seatrial.core.records import Record
 from seatrial.core.settings import Engine
 from seatrial.core.windows import Window, parse_window
@@ -42,7 +44,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from seatrial.core.signature import Rows, Task
-    from seatrial.core.types import Field
+    from seatrial.core.types import Dtype, Field
     from seatrial.data.expectations import ValidationReport
     from seatrial.data.proposals import Proposed
     from seatrial.data.sources import Source
@@ -55,6 +57,7 @@ if TYPE_CHECKING:
     from seatrial.registry.mlflow import Mirrored
     from seatrial.releases.build import Built
     from seatrial.releases.manifest import Manifest
+    from seatrial.serving.place import Place
     from seatrial.serving.predictor import Answer, Draft
     from seatrial.serving.service import Service
     from seatrial.stores.metadata import MetadataStore
@@ -423,6 +426,9 @@ class Building(Nouns):
             notes.append(f"a sample: {rows.num_rows:,} rows only, so no version is made, whatever the gates say")
         counted = _counting(fitted.split, left_out)
         fitted = replace(fitted, split=counted, warnings=tuple(dict.fromkeys((*notes, *fitted.warnings))))
+        if declared.personal:
+            keys: dict[str, Dtype] = dict.fromkeys(declared.key, "string")  # labels are told by them
+            check_personal(declared.name, declared.personal, keys | fitted.signature.types)
         body |= fitted.as_plain() | {
             "signature": msgspec.to_builtins(fitted.signature),
             "files": self._keep_run_files(run, fitted, environment),
@@ -591,6 +597,7 @@ class Building(Nouns):
         from seatrial.releases.build import build, made_by_run
         from seatrial.releases.native import NativeModel
         from seatrial.releases.signing import trust
+        from seatrial.stores.personal_key import make_personal_key
         from seatrial.training.estimator import require_extra
         from seatrial.verbs.external import Words, made_elsewhere, notes
 
@@ -615,6 +622,8 @@ class Building(Nouns):
         native = NativeModel(kind, self.objects.read(files[f"native.{kind}"]), source.body["task"])
         rows = self._parity_rows(source, parity_window, progress)
         compared = {"parity_window": str(parity_window) if parity_window else ""}
+        if "hash" in (source.body["definition"].get("personal") or {}).values():
+            make_personal_key(self.keys, os.environ)
         built = build(
             made_by_run(source, compared) if source.kind == "run" else made_elsewhere(source),
             number,
@@ -874,6 +883,7 @@ class Building(Nouns):
         """Raise unless the release's bundle is whole and trusted, replays, and has what the deployment splits by."""
         from seatrial.releases.bundle import open_bundle
         from seatrial.releases.golden import replay
+        from seatrial.serving.defaults import check_defaults
 
         bundle = open_bundle(self.objects.path(release.body["object"]), self.trusted)
         replay(bundle, bundle.runtime())
@@ -884,6 +894,7 @@ class Building(Nouns):
                 expected=f"Requests have {listed(names)}. {did_you_mean(deployment.route_by, names)}".strip(),
                 state="Nothing was deployed.",
             )
+        check_defaults(deployment.name, deployment.defaults, [(bundle.manifest.plan, bundle.manifest.signature)])
 
     def serve(
         self,
@@ -891,15 +902,27 @@ class Building(Nouns):
         host: str = "127.0.0.1",
         port: int = 8000,
         replay: bool = False,
+        workers: int = 1,
+        memory_budget: str | None = None,
         on_ready: Callable[[str], None] | None = None,
     ) -> None:
-        """Answer predictions over HTTP until SIGTERM or SIGINT. replay: requests may carry their own `at`."""
-        from seatrial.serving.service import run
+        """Answer predictions over HTTP until SIGTERM or SIGINT. replay: requests may carry their own `at`.
 
+        workers: processes, 0 for one on each core that there is for them; more than one are forked, so call it from the
+        main thread of a process without others.
+        memory_budget: what loaded models may take in all workers together, for example "512MiB"; what was asked least
+        recently is let go and loaded again when it is asked.
+        """
+        from seatrial.serving.cores import cores
+        from seatrial.serving.on_demand import parse_memory
+        from seatrial.serving.workers import serve
+
+        workers = workers or cores()
+        budget = None if memory_budget is None else parse_memory(memory_budget) // workers
         self._reconcile_or_warn()
-        service = self._service(replay=replay)
-        service.refresh()
-        run(service, host=host, port=port, started=on_ready or _nobody)
+        make = partial(self._service, replay=replay, memory_budget=budget)
+        with self.keeping_log():
+            serve(make, workers=workers, host=host, port=port, started=on_ready or _nobody)
 
     def reconcile(self) -> list[str]:
         """Bring metadata and route files together: roll-backs that were made while the metadata store was away are
@@ -959,7 +982,7 @@ class Building(Nouns):
         if url is not None:
             with Client(url, caller=self.actor) as client:
                 return [
-                    client.predict(row, model=name, request_id=id, at=at, return_features=return_features)
+                    client.predict(row, model=name, request_id=id, at=at, return_features=return_features).as_dict()
                     for row, id in asked
                 ]
         self._reconcile_or_warn()
@@ -1016,7 +1039,7 @@ class Building(Nouns):
         rows = in_window(tables[declared.labels.name], declared.labels, window)
         names = list(dict.fromkeys([*plan.request_columns, *declared.request_features]))
         fields = request_fields(rows, names)
-        ids = business_keys(rows, declared)
+        ids = business_keys(self.without_persons(declared, rows), declared)
         at_us = times_us(rows, declared.labels.event_timestamp).tolist()
         asked = [Asked(at, row, key) for at, row, key in zip(at_us, fields, ids, strict=True)]
         feed = Feed(views if push else [], tables, window, self.online)
@@ -1026,7 +1049,7 @@ class Building(Nouns):
         with Client(url, caller=self.actor) as client:
             done = replay(client, deployment.name, asked, feed.up_to, progress=lambda n, of: tell("replay", n, of))
             for one, answer in done:
-                score = answer["prediction"] if declared.task == "regression" else answer["probability"]
+                score = answer.prediction if declared.task == "regression" else answer.probability
                 scores[positions[id(one)]] = score
         seconds = monotonic() - started
         labelled, metrics = measured(
@@ -1064,14 +1087,22 @@ class Building(Nouns):
 
     def close(self) -> None:
         """Close every store that was opened, and wait for the mirror to have been told what was trained."""
-        if self._mirroring is not None:
-            target = self._mlflow()
-            try:
-                self._mirroring.wait(None if target and target[1] else MIRROR_WAITS)
-            except subprocess.TimeoutExpired:  # it goes on by itself; somebody must take note of its end
-                threading.Thread(target=self._mirroring.wait, name="mirror", daemon=True).start()
-            self._mirroring = None
+        if self._mirror_ended() == 0 and self.metadata.pending(MLFLOW):  # told while it was on its way out
+            self._start_mirror()
+            self._mirror_ended()
         super().close()
+
+    def _mirror_ended(self) -> int | None:
+        """Wait for the mirror; its exit code, None when there is none or it takes long."""
+        mirroring, self._mirroring = self._mirroring, None
+        if mirroring is None:
+            return None
+        target = self._mlflow()
+        try:
+            return mirroring.wait(None if target and target[1] else MIRROR_WAITS)
+        except subprocess.TimeoutExpired:  # it goes on by itself; somebody must take note of its end
+            threading.Thread(target=mirroring.wait, name="mirror", daemon=True).start()
+            return None
 
     def _mlflow(self) -> tuple[str, Path | None] | None:
         """Where the mirror is: its address, and the folder of its artifacts when it is a file of ours."""
@@ -1422,7 +1453,14 @@ class Building(Nouns):
             )
         return declared.deployments.get(names[0]) or Deployment(name)
 
-    def _service(self, *, replay: bool, only: Sequence[str] | None = None) -> Service:
+    def _service(
+        self,
+        place: Place | None = None,
+        *,
+        replay: bool,
+        only: Sequence[str] | None = None,
+        memory_budget: int | None = None,
+    ) -> Service:
         from seatrial.releases.keyring import WatchedKeys
         from seatrial.serving.service import load
 
@@ -1436,6 +1474,8 @@ class Building(Nouns):
             replay=replay,
             now_us=machine_us if isinstance(self.clock, MachineClock) else lambda: self.now_us,
             only=only,
+            place=place,
+            memory_budget=memory_budget,
         )
 
 
@@ -1445,8 +1485,11 @@ def _is_live(decision: Record, release: Record, deployment: Deployment) -> bool:
         "strategy": deployment.strategy.kind,
         "route_by": deployment.route_by,
         "on_store_failure": deployment.on_store_failure,
+        "defaults": dict(deployment.defaults) or None,
+        "cache": deployment.cache or None,
     }
-    return decision.inputs == (release.id,) and all(decision.body[name] == value for name, value in declared.items())
+    same = all(decision.body.get(name) == value for name, value in declared.items())
+    return decision.inputs == (release.id,) and same
 
 
 def _unanswerable(source: Record) -> list[str]:
@@ -1505,6 +1548,7 @@ def definition_of(model: Model) -> dict[str, Any]:
         "on_call": model.on_call,
         "runbook": model.runbook,
         "description": model.description,
+        **({"personal": dict(model.personal)} if model.personal else {}),
     }
 
 

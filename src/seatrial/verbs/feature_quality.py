@@ -198,4 +198,6 @@ def _pieces(project: Workspace, model: Model, window: Window) -> list[tuple[Wind
 def _answered_online(project: Workspace, model: Model, window: Window, columns: list[str] | None) -> pa.Table:
     """The window's predictions but those of a batch, which were joined offline in the first place."""
     rows = project.log.rows(model=model.name, window=window, columns=columns)
+    hidden = [f"{kind}_{name}" for name in model.personal for kind in ("field", "feature")]
+    rows = rows.drop_columns([name for name in hidden if name in rows.column_names])
     return rows.filter(pc.not_equal(rows["arm"], ARM))

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from seatrial.training.model import Model
     from seatrial.verbs.custody import ModelShown, Moved
     from seatrial.verbs.evidence import Bill, Form, Written
+    from seatrial.verbs.predictions import PredictionsListed, Pruned, ShippedNow
     from seatrial.verbs.reuse import Reuse, Use
     from seatrial.verbs.verified import Verified
     from seatrial.verbs.vouching import KeyInfo, KeyShown
@@ -418,17 +419,46 @@ class Nouns(Workspace):
             ],
         }
 
+    def predictions(self) -> PredictionsListed:
+        """What the prediction log holds, by model and day, and how much of it the object store has."""
+        from seatrial.verbs.predictions import listed
+
+        return listed(self)
+
+    def prediction_show(self, id: str) -> list[dict[str, Any]]:
+        """The rows of a prediction's or a request's id, by column; the audit log is told who looked."""
+        from seatrial.verbs.predictions import shown
+
+        return shown(self, id)
+
+    def predictions_ship(self) -> ShippedNow:
+        """Compact what is closed of the prediction log, and bring it to the object store, in this process."""
+        from seatrial.verbs.predictions import ship_now
+
+        return ship_now(self)
+
+    def predictions_prune(self, *, dry_run: bool = False) -> Pruned:
+        """Take away predictions that are older than `log_retention`. dry_run: only say what would go."""
+        from seatrial.verbs.predictions import pruned
+
+        return pruned(self, dry_run=dry_run)
+
     def lineage(self, id: str) -> Lineage:
         """What a record, or a prediction, was made from, down to files, commit and environment; and what came of it.
 
         id: a record's id or its start, a prediction's id, or a request's.
         """
+        return self._lineage_of(id)
+
+    def _lineage_of(self, id: str, found: list[dict[str, Any]] | None = None) -> Lineage:
+        """`lineage`. found: what the log has under the id, when it was asked already."""
         from seatrial.governance.lineage import LineageStart, UnknownId, both, upstream
+        from seatrial.verbs.predictions import looked_up
 
         try:
             return both(self.metadata, id)
         except UnknownId:
-            found = self.log.find(id)
+            found = looked_up(self, id, by="lineage") if found is None else found
             if not found:
                 raise
         row = found[0]

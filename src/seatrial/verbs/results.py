@@ -274,6 +274,7 @@ class Scored(msgspec.Struct, frozen=True):
     """Rows of history that were scored in batch.
 
     logged: those that this release had not answered before. metrics: of those that have a label in the source.
+    to: the outputs that have the answers as well. batch: the record of these; None when they had them already.
     """
 
     model: str
@@ -284,6 +285,8 @@ class Scored(msgspec.Struct, frozen=True):
     labelled: int
     metrics: dict[str, float | None]
     seconds: float
+    to: list[str] = []
+    batch: str | None = None
 
 
 class Retrained(msgspec.Struct, frozen=True):

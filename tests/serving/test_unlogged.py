@@ -1,0 +1,138 @@
+"""Unlogged: what leaves when the log's disk is full, by the policy that was declared?"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from seatrial.core.windows import Window
+from seatrial.releases.signing import signing_key
+from seatrial.serving.client import Client
+from seatrial.stores.prediction_log import PredictionLog
+from tests.serving.worlds import GOOD, bundle, predictor, server
+
+EVER = Window(0, 10**17)
+
+
+def ask(served, *rows):
+    body = {"features": rows[0]} if len(rows) == 1 else {"instances": list(rows)}
+    answer = served.handle(json.dumps(body).encode())
+    return answer.status, json.loads(answer.body)
+
+
+@pytest.fixture
+def blocked(tmp_path):
+    """A log that cannot be written, until the file that stands in its way is gone."""
+    (tmp_path / "log").write_text("in the way")
+    return PredictionLog(tmp_path / "log", when_full="serve_unlogged")
+
+
+def test_answers_leave_with_a_flag_and_are_counted(blocked, tmp_path):
+    served = predictor(log=blocked)
+    status, one = ask(served, GOOD)
+    assert (status, one["degraded"]) == (200, ["prediction_log"])
+    assert 0 < one["probability"] < 1
+    status, many = ask(served, GOOD, GOOD)
+    assert (status, many["degraded"], len(many["predictions"])) == (200, ["prediction_log"], 2)
+    metrics = served._metrics.render().decode()
+    assert 'seatrial_unlogged_predictions_total{model_name="late",model_version="1"} 3.0' in metrics
+    assert 'model_predictions_total{model_name="late",model_version="1"} 3.0' in metrics
+
+
+def test_the_loss_is_recorded_when_the_disk_takes_something_again(blocked, tmp_path):
+    served = predictor(log=blocked)
+    ask(served, GOOD, GOOD)
+    (tmp_path / "log").unlink()
+    assert "degraded" not in ask(served, GOOD)[1]
+    blocked.close()
+    reader = PredictionLog(tmp_path / "log")
+    assert reader.unlogged.count(window=EVER, deployment="late") == 2
+    assert reader.failures.count(window=EVER) == 0
+    assert reader.rows().num_rows == 1
+
+
+def test_by_default_it_is_refused(tmp_path):
+    (tmp_path / "log").write_text("in the way")
+    log = PredictionLog(tmp_path / "log")
+    assert ask(predictor(log=log), GOOD)[0] == 503
+    assert log.failures.count(window=EVER) == 0  # not written yet
+    (tmp_path / "log").unlink()
+    log.close()
+    assert (log.failures.count(window=EVER), log.unlogged.count(window=EVER)) == (1, 0)
+
+
+@pytest.fixture
+def home(tmp_path):
+    (tmp_path / "late.seatrial").write_bytes(bundle(signing_key(tmp_path / "keys")))
+    return tmp_path
+
+
+def test_a_server_with_that_policy_answers_through_a_full_disk(home):
+    with server(home, bundle=str(home / "late.seatrial"), when_full="serve_unlogged") as (process, url):
+        with Client(url) as client:
+            logged = [client.predict(GOOD)["prediction_id"]]
+            (segment,) = (home / "log" / "segments").glob("*.seg")
+            _, hard = resource.prlimit(process.pid, resource.RLIMIT_FSIZE)
+            resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (segment.stat().st_size + 100, hard))
+            for _ in range(3):
+                assert client.predict(GOOD)["degraded"] == ["prediction_log"]
+            resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (hard, hard))
+            logged.append(client.predict(GOOD)["prediction_id"])
+        process.terminate()
+        process.wait()
+    log = PredictionLog(home / "log")
+    assert log.rows(columns=["prediction_id"])["prediction_id"].to_pylist() == logged
+    assert log.unlogged.count(window=EVER) == 3
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 256 KiB of its own."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    words = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(folder)]
+    if os.geteuid() or subprocess.run(words, capture_output=True, check=False).returncode:
+        pytest.skip("needs the right to mount a file system")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def fill_up(folder: Path) -> Path:
+    file = folder / "other"
+    with file.open("wb", buffering=0) as other:
+        for size in (4096, 1):
+            while True:
+                try:
+                    if other.write(b"x" * size) != size:
+                        break
+                except OSError:
+                    break
+    return file
+
+
+@pytest.mark.parametrize("policy", ["refuse", "serve_unlogged"])
+def test_on_a_disk_that_is_full_nothing_that_was_logged_is_lost(small_disk, policy):
+    log = PredictionLog(small_disk / "log", when_full=policy)
+    served = predictor(log=log)
+    logged = [ask(served, GOOD)[1]["prediction_id"]]
+    other = fill_up(small_disk)
+    statuses = []
+    for _ in range(40):
+        status, found = ask(served, GOOD)
+        statuses.append(status)
+        if status == 200 and "degraded" not in found:
+            logged.append(found["prediction_id"])  # what was left of the last page
+    assert set(statuses[-5:]) == ({200} if policy == "serve_unlogged" else {503})
+    other.unlink()
+    logged.append(ask(served, GOOD)[1]["prediction_id"])
+    log.close()
+    assert log.rows(columns=["prediction_id"])["prediction_id"].to_pylist() == logged
+    lost = 42 - len(logged)
+    assert log.unlogged.count(window=EVER) == (lost if policy == "serve_unlogged" else 0)
+    assert log.failures.count(window=EVER) == (0 if policy == "serve_unlogged" else lost)
+    assert log.verify()[0].torn == 0
