@@ -104,3 +104,19 @@ def test_the_form_that_is_loaded_answers_as_the_graph_does():
         plain = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
         as_given = plain.run(None, {"input": given})[0]
         assert np.array_equal(Runtime(model).score(given), as_given.astype(np.float64)), name
+
+
+def test_one_packed_row_scores_as_the_same_row_in_an_array():
+    for name in ("lightgbm", "logistic"):
+        runtime = Runtime(exported(name))
+        for row in rows(missing=name == "lightgbm")[:200]:
+            assert runtime.score_row(row.tobytes()) == runtime.score(row[np.newaxis])[0]
+
+
+def test_one_packed_row_is_refused_as_the_same_row_in_an_array(plain):
+    holed = rows(missing=False)[0].copy()
+    holed[2] = np.nan
+    with pytest.raises(ScoreNotFinite):
+        Runtime(plain).score_row(holed.tobytes())
+    with pytest.raises(MissingNotAccepted, match="input 2 of row 0"):
+        Runtime(plain, no_missing=[0, 2]).score_row(holed.tobytes())

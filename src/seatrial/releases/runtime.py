@@ -9,8 +9,9 @@ import math
 import os
 import tempfile
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -118,8 +119,33 @@ class Runtime:
         binding = self._session.io_binding()
         binding.bind_input(_INPUT, "cpu", 0, np.float32, self._row.shape, self._row.ctypes.data)
         binding.bind_output(OUTPUT, "cpu", 0, np.float32, self._score.shape, self._score.ctypes.data)
+        # the wrapper's own call, as in __init__, with the wrapper itself as the fallback
+        raw = getattr(getattr(self._session, "_sess", None), "run_with_iobinding", None)
+        inner = getattr(binding, "_iobinding", None)
+        self._run_bound: Callable[[], None] = partial(self._session.run_with_iobinding, binding)
+        if raw is not None and inner is not None:
+            self._run_bound = partial(raw, inner, None)
         self._binding = binding
-        self._run_bound = self._session.run_with_iobinding
+        self._row_bytes = self._row.reshape(-1).data.cast("B")
+        self._row_values = self._row.reshape(-1).data
+        self._score_value = self._score.data
+        self._strict = bool(self.no_missing.size)
+
+    def score_row(self, packed: bytes) -> float:
+        """`score` of one row without an array in between, for models with one score a row (not `many`).
+
+        packed: the inputs as float32 in the machine's byte order, NaN for missing.
+        Raises MissingNotAccepted and ScoreNotFinite.
+        """
+        with self._lock:
+            self._row_bytes[:] = packed
+            if self._strict and math.isnan(sum(self._row_values)):
+                refuse_missing(np.isnan(self._row), self.no_missing)
+            self._run_bound()
+            score: float = self._score_value[0]
+        if not math.isfinite(score):
+            raise not_finite(np.array([score]))
+        return score
 
     def score(self, rows: Rows) -> NDArray[np.float64]:
         """P(positive) or the value of each row, or the probabilities of C classes.
@@ -138,7 +164,7 @@ class Runtime:
         if len(rows) == 1 and not self.many:
             with self._lock:
                 self._row[:] = rows
-                self._run_bound(self._binding)
+                self._run_bound()
                 scores = self._score.astype(np.float64)
         else:
             scores = self._run([OUTPUT], {_INPUT: rows}, None)[0].astype(np.float64)

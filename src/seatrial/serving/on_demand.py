@@ -97,7 +97,7 @@ class Shelf:
         with self._lock:
             self._kept.add(one)
         self.make_room(one)
-        return replace(release, score=one)
+        return replace(release, score=one, score_row=None)
 
     def make_room(self, newest: OnDemand) -> None:
         """Let go of what was asked least recently until the budget is kept. newest: stays."""

@@ -85,6 +85,8 @@ class StoreDown(Unavailable):
 class Release:
     """A release as it is served: verified, its golden rows replayed.
 
+    score_row: the same for one row, packed as float32 in the machine's byte order; None where this process may not have
+        the model.
     threshold: the probability from which a binary prediction is 1.
     elsewhere: whether another process scores, so that `score` waits for it, and may raise ChildRestarting.
     no_missing: positions of the inputs without which the model has no answer. no_unseen: named inputs of which it takes
@@ -99,6 +101,7 @@ class Release:
     signature: Signature
     plan: FeaturePlan
     score: Score
+    score_row: Callable[[bytes], float] | None = None
     threshold: float = 0.5
     no_missing: tuple[int, ...] = ()
     no_unseen: tuple[str, ...] = ()
@@ -536,7 +539,9 @@ def finish(log: PredictionLog | None, drafts: Sequence[Draft]) -> list[Answer]:
     if log is not None:
         rows = drafts[0].rows if len(drafts) == 1 else [row for draft in drafts for row in draft.rows]
         try:
-            if rows:
+            if len(rows) == 1:
+                log.append(*rows[0])
+            elif rows:
                 log.append_all(rows)
         except Exception as error:
             if isinstance(error, LogUnwritable) and log.when_full == "serve_unlogged":
@@ -602,6 +607,7 @@ class _Arm:
         self.cache = ScoreCache(release.score, cache) if cache else None
         self._score: Score = self.cache or release.score
         self._no_missing = release.no_missing
+        self._score_row = None if self.cache else release.score_row
         self._binary = signature.task == "binary"
         self._classes = signature.classes
         self._class_names = [str(name) for name in signature.classes]
@@ -644,8 +650,14 @@ class _Arm:
         if self._in_loops:
             return self.score([row], at_us, bounded)[0]
         inputs = row if self._as_they_come else self._gather([row], at_us)[0][0]
-        tensor = self._encoder.tensor((self._encoder.pack(inputs, bounded=bounded and self._bounded),))
-        value = self._run(tensor).item()
+        packed = self._encoder.pack(inputs, bounded=bounded and self._bounded)
+        if self._score_row is None or (self._no_missing and None in inputs):
+            value = self._run(self._encoder.tensor((packed,))).item()
+        else:
+            try:
+                value = self._score_row(packed)
+            except ScoreNotFinite:
+                raise self._no_score(None, 1) from None
         if not isfinite(value):
             raise self._no_score(0, 1)
         if self._binary:

@@ -10,7 +10,7 @@ from seatrial.core.signature import columns_of
 from seatrial.core.types import Field
 from seatrial.releases.bundle import GOLDEN, MODEL, Bundle, open_bundle
 from seatrial.releases.golden import read_golden, replay
-from seatrial.releases.runtime import open_runtime
+from seatrial.releases.runtime import Runtime, open_runtime
 from seatrial.releases.signing import TrustedKeys
 from seatrial.releases.supervised import SupervisedRuntime
 from seatrial.serving.predictor import Release
@@ -45,6 +45,7 @@ def open_release(source: Path | bytes, trusted: TrustedKeys) -> Release:
         signature=manifest.signature,
         plan=manifest.plan,
         score=runtime.score_now if isinstance(runtime, SupervisedRuntime) else runtime.score,
+        score_row=runtime.score_row if isinstance(runtime, Runtime) and not runtime.many else None,
         threshold=0.5 if manifest.threshold is None else manifest.threshold,
         no_missing=manifest.no_missing,
         no_unseen=manifest.parity.refuses_unseen,

@@ -39,6 +39,8 @@ class Watched(Predictor):
         self._both = [(arm, copy.copy(arm)) for arm in of._arms]
         for _, arm in self._both:
             arm._score = clocked(arm._score, "score", self.took)
+            if arm._score_row is not None:
+                arm._score_row = clocked(arm._score_row, "score", self.took)
             if arm._lookup is not None:
                 arm._lookup = _Clocked(arm._lookup, "assemble_many", "look_up", self.took)  # type: ignore[assignment]
         self._arms = [arm for _, arm in self._both]
