@@ -431,7 +431,8 @@ class TestClient:
 
             answering = threading.Thread(target=peer)
             answering.start()
-            with Client(f"http://127.0.0.1:{listening.getsockname()[1]}") as client, pytest.raises(wrong) as error:
+            url = f"http://127.0.0.1:{listening.getsockname()[1]}"
+            with Client(url, retries=0) as client, pytest.raises(wrong) as error:
                 client.predict(GOOD)
             answering.join()
         assert error.value.exit_code == (2 if wrong is NotSeatrial else 6)

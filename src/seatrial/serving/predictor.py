@@ -296,7 +296,7 @@ class Predictor:
         wait: for a process that is started again; otherwise ChildRestarting is raised then.
         """
         self._unwatched -= 1
-        if not self._unwatched:
+        if self._unwatched <= 0:  # below it when several threads count at once
             return self._watched().draft(body, caller, since=since, wait=wait)
         start = monotonic() if since is None else since
         request: Request | None = None

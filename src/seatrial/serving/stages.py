@@ -16,6 +16,7 @@ from seatrial.core.clock import monotonic
 from seatrial.serving.metrics import Latency
 from seatrial.serving.predictor import Draft, Predictor
 
+NEVER = 1 << 62  # requests until it is watched itself
 WAITED = 1e-5  # seconds; less is the way from one function to another
 
 Took = tuple[str, float, float]
@@ -33,7 +34,7 @@ class Watched(Predictor):
         self.took: list[Took] = []
         self._of = of
         self._told = told
-        self._unwatched = -1
+        self._unwatched = NEVER
         self._began = self._drafted = 0.0
         self.reader = _Clocked(of.reader, "read", "read", self.took)  # type: ignore[assignment]
         self._both = [(arm, copy.copy(arm)) for arm in of._arms]
