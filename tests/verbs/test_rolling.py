@@ -333,7 +333,7 @@ def test_somebody_who_looks_until_it_is_over_takes_every_step(trained):
 
         def wait(seconds):
             assert seconds == 300
-            world.ask(1200)
+            world.ask(2400)
             return len(looks) < 10
 
         last = project.deployment_watch("late", told=looks.append, wait=wait)
