@@ -49,7 +49,7 @@ class Told(msgspec.Struct):
 encode = msgspec.json.Encoder().encode
 
 class Bare(Front):
-    def draft(self, name, body, caller):
+    def draft(self, name, body, caller, *_, **__):
         predictor = self.service.predictor(name)
         request = predictor.reader.read(body)
         scored = predictor._only.score_one(request.rows[0], 0, request.bounded)
