@@ -5,11 +5,12 @@ instant of the prediction. All times are UTC inside; the local clocks of the raw
 """
 
 from seatrial import (
-    BlueGreen,
+    Canary,
     CsvSource,
     Deployment,
     Entity,
     Gate,
+    Guardrail,
     Model,
     Monitor,
     QuerySource,
@@ -245,7 +246,13 @@ late = Model(
     description="Whether a flight will arrive more than 15 minutes late, two hours before its scheduled departure.",
 )
 
-Deployment("late", strategy=BlueGreen())
+# About 950 flights a day: a quarter of them is what a day must have to show that no harm is done beyond these margins
+canary = Canary(
+    [25, 50, 100],
+    min_rows=200,
+    guardrails=[Guardrail.errors(0.03), Guardrail.slow(0.1), Guardrail.mean_score(0.05), Guardrail.degraded(0.03)],
+)
+Deployment("late", strategy=canary)
 
 # Mean prediction and observed rate more than .10 apart over a week is an alarm: that is the default of every monitor.
 Monitor("late", subject="flights", outcome="late")

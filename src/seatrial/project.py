@@ -968,6 +968,7 @@ class Project(Building):
         """How a deployment's rollout stands: steps, wanted and observed split, and what the evidence says now."""
         from seatrial.verbs import rolling
 
+        self._require_metadata()
         deployment = self._deployment(name)
         return rolling.show(self, deployment, self._evidence(deployment))
 
@@ -979,6 +980,7 @@ class Project(Building):
         from seatrial.verbs import rolling
         from seatrial.verbs.custody import follow
 
+        self._require_metadata()
         self.reconcile()
         deployment = self._deployment(name)
         moved, done = rolling.move(self, deployment, self._evidence(deployment))
@@ -1004,6 +1006,19 @@ class Project(Building):
         from seatrial.verbs import rolling
 
         return rolling.watch(self, self._deployment(name), self.deployment_advance, every, told, wait)
+
+    def _require_metadata(self) -> None:
+        """Raise MetadataUnreachable where something is served and the store that decided it is gone: a new and empty
+        one would say that nothing was ever deployed."""
+        from seatrial.stores.metadata import MetadataUnreachable
+
+        path = self.sqlite_path("metadata")
+        if self.routes.names() and not path.exists():
+            raise MetadataUnreachable(
+                f"the metadata store {path.name} is not there, while {listed(self.routes.names())} is served.",
+                state="Nothing was decided; what is served stays as it is.",
+                next="Bring it back, or put a backup in its place. `seatrial rollback` works without it.",
+            )
 
     def _end_rollout(self, model: str, done: Decided) -> None:
         """End the proposal whose challenger has all of the traffic now, or lost what it had."""

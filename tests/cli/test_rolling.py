@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from seatrial.cli.rolling import drawn, guardrails, left, split_bar, status
+from seatrial.cli.rolling_page import page
 
 
 def figure(low, value, high, *, name="errors", margin=0.01, state="open"):
@@ -45,3 +46,24 @@ def test_looks_in_a_row_that_came_to_the_same_are_one_line():
     assert list(status(thing)[-1].rows) == [
         ("2024-01-03", "hold ×3", "look 3"), ("2024-01-04", "advance", "look 4"), ("2024-01-05", "hold", "look 5"),
     ]  # fmt: skip
+
+
+def test_a_rollout_is_a_page_with_every_figure_and_nothing_that_is_not_escaped():
+    unmeasured = figure(0, 0, 0) | dict.fromkeys(("difference", "low", "high", "live", "new"))
+    guarded = [figure(-0.002, 0.001, 0.004), figure(0.02, 0.05, 0.9, state="crossed"), unmeasured]
+    analysis = {
+        "as_of": "2024-01-01T00:00:00Z", "ends": "2024-01-02T00:00:00Z", "rows": {"live": 950, "new": 50},
+        "wanted": 0.05, "observed": 0.05, "needed": 1000, "labels": None, "metric": None, "verdict": "hold",
+        "why": "not <b>enough</b>", "guardrails": guarded,
+    }  # fmt: skip
+    rollout = {"strategy": "canary", "live": "rel_1", "new": "rel_2", "step": 0, "steps": [5, 100], "since": "x"}
+    looks = [{"as_of": "2024-01-01", "verdict": "hold", "why": "not enough data"}]
+    made = page({"deployment": "late<", "rollout": rollout, "analysis": analysis, "history": looks})
+    assert "not &lt;b&gt;enough" in made
+    assert "late<" not in made
+    assert made.count('<line class="interval') == 2
+    assert '<line class="interval crossed"' in made
+    assert "not enough data" in made
+    assert "no rollout is under way" in page(
+        {"deployment": "late", "rollout": None, "analysis": None, "history": looks}
+    )

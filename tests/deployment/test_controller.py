@@ -12,7 +12,7 @@ import pytest
 from seatrial.core.errors import Unavailable
 from seatrial.deployment.controller import BadPace, Watched, lease, pace, watch
 from seatrial.deployment.rollout import NoRollout
-from seatrial.stores.metadata import HeadMoved
+from seatrial.stores.metadata import HeadMoved, MetadataUnreachable
 
 HOLD = """
 import sys
@@ -82,8 +82,8 @@ def test_it_looks_until_the_rollout_is_over_and_waits_in_between():
 
 
 def test_a_store_that_is_away_and_somebody_who_was_faster_cost_one_look():
-    look, _ = looks(Unavailable("away"), "hold", HeadMoved("moved"), "over")
-    assert watched(look) == ("over", [300.0] * 3, [Unavailable, HeadMoved])
+    look, _ = looks(Unavailable("away"), "hold", HeadMoved("moved"), MetadataUnreachable("gone"), "over")
+    assert watched(look) == ("over", [300.0] * 4, [Unavailable, HeadMoved, MetadataUnreachable])
 
 
 def test_a_rollout_that_somebody_ended_meanwhile_is_the_end_and_none_at_all_is_an_error():

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
@@ -23,6 +23,7 @@ import numpy as np
 import pytest
 
 from seatrial import Project
+from seatrial.cli import canary_story
 from seatrial.core.clock import to_us
 from seatrial.core.errors import SeatrialError
 from seatrial.core.signature import as_floats
@@ -31,7 +32,7 @@ from seatrial.retraining.backtest import backtest
 from seatrial.serving import batch
 from seatrial.stats.metrics import log_loss
 from seatrial.verbs.inputs import columns
-from tests.journeys.worlds import APRIL, ENGINEER, MIDNIGHT, REVIEWER, opened, twin
+from tests.journeys.worlds import APRIL, ENGINEER, MIDNIGHT, REVIEWER, opened, served, twin
 
 MAY = parse_window("2013-05-01T04:00:00Z/2013-06-01T04:00:00Z")
 REASON = "the summer is later than the winter"
@@ -159,9 +160,40 @@ def overtaken(summer, tmp_path_factory) -> SimpleNamespace:
 
 
 @pytest.fixture(scope="module")
-def live(summer, overtaken) -> Iterator[SimpleNamespace]:
+def rolled(summer, overtaken, tmp_path_factory) -> Iterator[SimpleNamespace]:
+    """16 to 18 September, asked of a server: the approved one takes its steps, one from a notebook is taken back."""
+    folder = twin(summer.project.folder, tmp_path_factory.mktemp("rolled") / "flights")
+    project = opened(folder, day(9, 16))
+    project.materialize()
+    with served(folder, "--replay") as (_, url):
+        told: list[str] = []
+        begun = project.promote("late", reason="approved")
+        looks = canary_story.stepped(project, begun, told.append, None, url)
+        stood = project.status()[0].live, project.proposals("late")[-1].state
+        odd = canary_story.wrong_way_round(project)
+        project.actor = REVIEWER
+        project.approve(odd.id, reason="the notebook looked good")
+        project.actor = ENGINEER
+        tried = project.deploy("late", release=odd.id)
+        back = canary_story.judged(project, tried.generation, timedelta(hours=8), None, url)
+    yield SimpleNamespace(
+        project=project, begun=begun, looks=looks, stood=stood, told=told, tried=tried, back=back,
+        history=project.deployment_status("late").history,
+    )  # fmt: skip
+    project.close()
+
+
+@pytest.fixture(scope="module")
+def live(summer, overtaken, rolled) -> Iterator[SimpleNamespace]:
     """16 September: two people promote at once. Then roll back, with the metadata store and without it."""
     folder = summer.project.folder
+    file = folder / "project.py"  # these are about who is first and about going back, not about steps
+    text = (
+        file.read_text()
+        .replace("strategy=canary", "strategy=BlueGreen()")
+        .replace("    Canary,", "    BlueGreen,\n    Canary,")
+    )
+    file.write_text(text)
     promotions = at_once(folder, "promote", "late", "--expect", "1", "--reason", "approved")
     project = opened(folder, day(9, 16))
     versions = [project.status()[0].live]
@@ -359,6 +391,29 @@ def test_who_proposed_it_cannot_approve_it_and_another_can(summer):
 def test_an_approval_is_void_when_somebody_else_deployed_in_between(overtaken):
     assert overtaken.deployed.generation == 2
     assert (overtaken.stale.code, overtaken.stale.exit_code) == ("approval.stale", 5)
+
+
+# In steps: what the evidence of each allows
+
+
+def test_the_approved_one_takes_its_steps_on_what_the_flights_of_each_day_show(rolled):
+    assert (rolled.begun.share, rolled.begun.version) == (25, "3")
+    assert [(look.analysis.verdict, look.share) for look in rolled.looks] == [("advance", 50), ("advance", 100)]
+    assert rolled.stood == ("3", "live")
+    for look, wanted in zip(rolled.looks, (0.25, 0.5), strict=True):
+        assert sum(look.analysis.rows.values()) > 900
+        assert look.analysis.observed == pytest.approx(wanted, abs=0.05)
+        assert {one.state for one in look.analysis.guardrails} == {"fine"}
+    assert "mean probability 0.1" in rolled.told[1]
+
+
+def test_one_from_a_notebook_that_answers_the_wrong_way_round_is_taken_back_within_a_morning(rolled):
+    assert (rolled.tried.share, rolled.back.analysis.verdict, rolled.back.share) == (25, "roll back", 0)
+    (crossed,) = [one for one in rolled.back.analysis.guardrails if one.state == "crossed"]
+    assert (crossed.name, crossed.difference > 0.5, crossed.low > 0.05) == ("mean_score", True, True)
+    assert rolled.back.analysis.rows["new"] < 300
+    assert rolled.project.status()[0].live == "3"
+    assert [one["verdict"] for one in rolled.history] == ["advance", "advance", "roll back"]
 
 
 # Live: promotion, and the way back

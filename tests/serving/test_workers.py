@@ -8,7 +8,6 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections import Counter
@@ -124,6 +123,7 @@ def serving(home: Path, **options) -> Iterator[Server]:
             stderr=stderr,
             text=True,
             start_new_session=True,
+            env=os.environ | {"TMPDIR": str(home)},
         )
     try:
         yield Server(home, process, process.stdout.readline().strip())
@@ -365,12 +365,12 @@ def test_workers_whose_supervisor_is_gone_end(home):
             time.sleep(0.02)
         else:
             raise AssertionError("they live on")
-        assert not any(any(str(pid) in text for pid in pids) for text in told_in_temporary_folders())
+        assert not any(any(str(pid) in text for pid in pids) for text in told_in_runtime_folders(home))
 
 
-def told_in_temporary_folders() -> list[str]:
+def told_in_runtime_folders(home: Path) -> list[str]:
     found = []
-    for path in Path(tempfile.gettempdir()).glob("seatrial-serve-*/slot-*.json"):
+    for path in home.glob("seatrial-serve-*/slot-*.json"):
         with suppress(OSError):
             found.append(path.read_text())
     return found

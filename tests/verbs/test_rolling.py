@@ -20,12 +20,15 @@ import pytest
 from seatrial import FrameSource, Metric, Project
 from seatrial.cli.door import run
 from seatrial.core.clock import FixedClock, from_us, to_us
+from seatrial.core.errors import SeatrialError
 from seatrial.core.windows import Window
+from seatrial.deployment.analysis import Answers
 from seatrial.deployment.controller import BadPace, Watched
 from seatrial.deployment.rollout import DeclaredAnew, NoReason, NoRollout, NoShadow, RolloutUnderWay, check_shadow
 from seatrial.serving import batch
 from seatrial.stores.metadata import HeadMoved
 from seatrial.testing import FakeClock
+from seatrial.verbs.rolling import per_request
 from seatrial.verbs.valued import valued
 from tests.journeys.worlds import served
 from tests.worlds import edit, write_project
@@ -314,7 +317,7 @@ def scored(project, release, *, rows):
 def settled(project):
     """Something is live, and no rollout under way; the live release."""
     if not project.deployments():
-        project.deploy("late")
+        project.deploy("late", release="late:1")
     if len(shares(project)) > 1:
         project.rollback("late")
     (live,) = shares(project)
@@ -517,3 +520,52 @@ def test_values_come_by_the_key_of_the_model_or_by_the_id_of_a_prediction():
     assert np.isnan(found.new.value).all()
     by_id = pa.table({"prediction_id": ["v"], "request_id": ["zz"], "revenue": [True]})
     assert joined(by_id, log, live=[0], new=[1]).new.value.tolist() == [1.0]
+
+
+@pytest.mark.filterwarnings("ignore::seatrial.project.RollbacksNotTold")
+def test_a_roll_back_in_the_middle_without_the_metadata_store_ends_the_rollout_when_it_is_back(trained, tmp_path):
+    world, (first, second, _) = trained
+    with world.project() as project:
+        live = settled(project)
+        new = second if live == first else first
+        project.deploy("late", release=new)
+    world.ask(2400)
+    with world.project() as project:
+        assert project.deployment_advance("late").share == 50
+    state = world.folder / ".seatrial"
+    kept = [path.rename(tmp_path / path.name) for path in state.glob("metadata.db*")]
+    with world.project() as project:
+        done = project.rollback("late", reason="the phones ring, and the disk is gone")
+        assert (done.live, done.settled) == (live, False)
+        world.clock.advance("1m")
+        told = [project.predict("late", [{"distance": 0.0}])[0] for _ in range(20)]
+        assert {one["release"] for one in told} == {live}
+        with pytest.raises(SeatrialError) as lost:
+            project.deployment_advance("late")  # decides nothing that it cannot keep
+        assert lost.value.code != "internal"
+    assert not list(state.glob("metadata.db*"))
+    for path in kept:
+        path.rename(state / path.name)
+    with world.project() as project:
+        with pytest.raises(NoRollout):
+            project.deployment_advance("late")
+        assert shares(project) == {live: 100.0}
+        history = project.deployment_show("late")["history"]
+        assert (history[-1]["kind"], history[-1]["reason"]) == ("rollback", "the phones ring, and the disk is gone")
+        assert project.deploy("late", release=new).share == 10  # another one can begin
+        project.rollback("late")
+        project.audit_verify()
+
+
+def test_a_request_of_many_rows_is_one_observation():
+    rows = Answers(
+        at_us=np.array([1, 2, 3, 4]), latency_ms=np.array([2.0, 4.0, 6.0, 1.0]),
+        degraded=np.array([False, True, False, False]), score=np.array([0.25, 0.75, np.nan, np.nan]),
+        loss=np.array([np.nan, 0.5, 1.0, np.nan]), failed=7,
+    )  # fmt: skip
+    found = per_request(rows, np.array([5, 5, 5, 9]))
+    assert (found.at_us.tolist(), found.failed) == ([1, 4], 7)
+    assert (found.latency_ms.tolist(), found.degraded.tolist()) == ([4.0, 1.0], [True, False])
+    assert (found.score[0], found.loss[0]) == (0.5, 0.75)
+    assert np.isnan([found.score[1], found.loss[1]]).all()
+    assert per_request(rows, np.arange(4)) is rows

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -95,7 +96,7 @@ def run(folder: Path, *, as_json: bool = False, window: Window = APRIL) -> None:
             released = _release(project, story, progress)
             replayed = _serve(project, story, progress, window)
             # the year is told from April as a whole
-            told = tell_on(project, story, progress, folder) if window == APRIL else {}
+            told = tell_on(project, story, progress, folder, partial(_server, folder)) if window == APRIL else {}
             _trace(project, story, folder)
             summary = _summary(folder, story, trained, released, replayed) | told
     with streams.answering():
@@ -159,7 +160,7 @@ def _release(project: Project, story: Story, progress: talk.Progress) -> Any:
         approved = as_reviewer(project, lambda: project.approve("late", reason="every gate passed"))
         tell(f"Approved by {approved.actor} (asserted): who packs a release cannot approve it.")
         deployed = project.deploy("late")
-        tell(f"Generation {deployed.generation}: version {deployed.version} answers everything (blue-green).")
+        tell(f"Generation {deployed.generation}: version {deployed.version} answers everything: it is the first.")
     return released
 
 
@@ -193,8 +194,8 @@ def _trace(project: Project, story: Story, folder: Path) -> None:
         if not report.intact:
             raise refusal(report)
         tell(f"{report.events} events, one unbroken chain.")
-    with story.step("export", "seatrial export docker late --to docker") as tell:
-        files = project.export_docker("late", folder / "docker")
+    with story.step("export", "seatrial export docker late@champion --to docker") as tell:
+        files = project.export_docker("late@champion", folder / "docker")
         tell(f"{len(files)} files from which Docker builds a server for this release.")
 
 

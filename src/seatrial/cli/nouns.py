@@ -190,14 +190,20 @@ def deployments_show(call: Invocation, name: str) -> None:
 
 @NOUNS["deployments"].command("status")
 @click.argument("name", required=False)
+@click.option("--html", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="Write a page as well.")
 @click.pass_obj
-def deployments_status(call: Invocation, name: str | None) -> None:
+def deployments_status(call: Invocation, name: str | None, html: Path | None) -> None:
     """Show how a rollout stands: steps, wanted and observed split, guardrails, labels. Looking decides nothing, and may
     be done as often as one likes: every interval holds over all looks."""
     from seatrial.cli import rolling
 
     with call.project() as project:
-        call.answer(project.deployment_status(name), rolling.status)
+        found = project.deployment_status(name)
+        if html is not None:
+            from seatrial.cli import data, render, rolling_page
+
+            data.write_page(html, rolling_page.page(render.plain(found)))
+        call.answer(found, rolling.status)
 
 
 @NOUNS["deployments"].command("advance")

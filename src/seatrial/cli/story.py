@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from seatrial.cli import talk
+from seatrial.cli.canary_story import judged, stepped, words, wrong_way_round
 from seatrial.core.clock import FixedClock, parse_time, to_us
 from seatrial.core.errors import GateRefused, NotAllowed
 from seatrial.core.windows import Window
@@ -46,8 +47,15 @@ def day(month: int, number: int) -> datetime:
     return datetime(2013, month, number, 4, tzinfo=UTC)
 
 
-def tell_on(project: Project, story: Steps, progress: talk.Progress, folder: Path) -> dict[str, Any]:
-    """From the labels of April to the end of the year; the facts for the summary."""
+def tell_on(
+    project: Project,
+    story: Steps,
+    progress: talk.Progress,
+    folder: Path,
+    serving: Callable[[], AbstractContextManager[str]],
+) -> dict[str, Any]:
+    """From the labels of April to the end of the year; the facts for the summary. serving: starts a server; its
+    address."""
     from seatrial.project import AlertsNotDelivered
 
     project.actor = ENGINEER
@@ -59,6 +67,7 @@ def tell_on(project: Project, story: Steps, progress: talk.Progress, folder: Pat
         alarm = _april(project, story, pages, chapters)
         _challenge(project, story, progress, chapters)
         july = _summer(project, story, progress, chapters)
+        _rollout(project, story, progress, chapters, serving)
         seconds = _winter(project, story, progress, chapters)
         losses = _worth(project, story, progress, chapters)
     page = pages / "story.html"
@@ -210,15 +219,13 @@ def _summer(project: Project, story: Steps, progress: talk.Progress, chapters: l
                 seen = looked.proposal.comparison
                 gain = (seen.champion_metrics["log_loss"] or 0) - (seen.challenger_metrics["log_loss"] or 0)
                 tell(f"  over all flights of July: log loss lower by {gain:.3f}")
-    with story.step("approve", "seatrial approve late --reason ...  &&  seatrial promote late") as tell:
+    with story.step("approve", "seatrial approve late --reason ... --actor reviewer") as tell:
         try:
             project.approve("late", reason="mine is better")
         except NotAllowed as refused:
             tell(f"By the one who proposed it: refused. {refused.found}")
         done = as_reviewer(project, lambda: project.approve("late", reason="better on most days of summer"))
         tell(f"By {done.actor} (asserted): approved, bound to generation {done.generation} and to the evidence.")
-        promoted = project.promote("late", reason="approved")
-        tell(f"16 September: version {promoted.version} is live, generation {promoted.generation}.")
     chapters.append(
         Chapter(
             "A model of the summer was approved",
@@ -226,7 +233,7 @@ def _summer(project: Project, story: Steps, progress: talk.Progress, chapters: l
                 f"In July the model of 1 July would have been better by {gain:.3f} in log loss. One month of weather "
                 f"is no proof; by 16 September it was: {_verdict(looked)}.",
                 "Who had trained it could not approve it. A second person did, on evidence that the approval names by "
-                "digest, and version 3 went live.",
+                "digest, and version 3 could go live.",
             ],
             [_gains(looked, "Challenger of 1 July: how much better on each day")],
             when="1 July to 16 September 2013",
@@ -234,6 +241,44 @@ def _summer(project: Project, story: Steps, progress: talk.Progress, chapters: l
         )
     )
     return gain
+
+
+def _rollout(
+    project: Project,
+    story: Steps,
+    progress: talk.Progress,
+    chapters: list[Chapter],
+    serving: Callable[[], AbstractContextManager[str]],
+) -> None:
+    """The approved one takes the traffic in steps, each on evidence; one that nobody tested is taken back."""
+    with story.step("materialize", "seatrial materialize --at 2013-09-16T04:00:00Z") as tell:
+        written = project.materialize(progress=progress)
+        tell(f"{len(written)} views are online as of midnight of 16 September.")
+    with serving() as url:
+        with story.step("promote", "seatrial promote late  &&  seatrial deployments advance late --watch") as tell:
+            begun = project.promote("late", reason="approved")
+            looks = stepped(project, begun, tell, progress, url)
+        with story.step("deploy", "seatrial release late --from model.skops ...  &&  seatrial deploy late") as tell:
+            odd = wrong_way_round(project)
+            as_reviewer(project, lambda: project.approve(odd.id, reason="the notebook looked good"))
+            tell("A model from a notebook: it learned when a flight is on time. It has no gates, and was approved.")
+            begun = project.deploy("late", release=odd.id)
+            back = judged(project, begun.generation, timedelta(hours=8), progress, url)
+            tell(f"{words(back)}")
+            tell(f"Version 3 has all of the traffic again, generation {back.generation}.")
+    chapters.append(
+        Chapter(
+            "Two releases took the traffic in steps, and one was taken back",
+            [
+                f"Version 3 had a quarter of the flights for a day, then half. {words(looks[0])} {words(looks[1])}",
+                "Then somebody deployed a model from a notebook, which had learned when a flight is on time. It had no "
+                f"gates, and a second person had approved it. Eight hours later: {words(back)}",
+            ],
+            [],
+            when="16 to 18 September 2013",
+            tone="good",
+        )
+    )
 
 
 def _winter(project: Project, story: Steps, progress: talk.Progress, chapters: list[Chapter]) -> float:
@@ -255,7 +300,8 @@ def _winter(project: Project, story: Steps, progress: talk.Progress, chapters: l
         storm = Window(to_us(day(12, 7)), to_us(day(12, 14)))
         after = project.monitor("late", window=storm, keep=False)
         old = project.predict_batch("late", storm, progress=progress)
-        back = project.deploy("late", release=_newest(project), reason="version 1 does no better in this storm")
+        reason = "version 1 does no better in this storm"
+        back = project.deploy("late", release="late:3", at_once=True, reason=reason)
         tell(
             f"On the week of the storm version 1 does no better (log loss {old.metrics['log_loss']:.3f}, version 3 "
             f"{after.performance.metrics['log_loss']:.3f}): version {back.version} is live again, "
@@ -394,7 +440,3 @@ def as_reviewer(project: Project, act: Callable[[], Any]) -> Any:
 
 def _calibration(report: Report) -> AlarmResult:
     return next(one for one in report.alarms if one.metric == "calibration_gap")
-
-
-def _newest(project: Project) -> str:
-    return str(project.releases("late")[-1]["release"])

@@ -39,7 +39,7 @@ Verdict = Literal["advance", "hold", "roll back", "keep the live release"]
 
 @dataclass(frozen=True)
 class Answers:
-    """What one arm answered at this step: arrays over its answers, (n,).
+    """What one arm answered at this step: arrays over its answers, (n,), one a request: they are to be independent.
 
     at_us: the instant of each. latency_ms, degraded, score: as logged; score is P(positive), the probability of the
     likeliest class or the value. loss: by its label, smaller is better; NaN where no label is known. failed: requests

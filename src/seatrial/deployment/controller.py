@@ -18,7 +18,7 @@ from urllib.parse import quote
 from seatrial.core.errors import Conflict, SeatrialError, Unavailable, UsageError
 from seatrial.core.windows import duration_us
 from seatrial.deployment.rollout import NoRollout
-from seatrial.stores.metadata import HeadMoved
+from seatrial.stores.metadata import HeadMoved, MetadataUnreachable
 
 SHORTEST_US = 1_000_000
 
@@ -87,7 +87,7 @@ def watch(
     while True:
         try:
             last = look()
-        except (Unavailable, HeadMoved) as error:
+        except (Unavailable, HeadMoved, MetadataUnreachable) as error:
             missed(error)
         except NoRollout as error:
             if last is None:

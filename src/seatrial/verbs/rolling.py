@@ -207,11 +207,41 @@ def _answers(sample: Sample, of_arm: NDArray[np.bool_], loss: NDArray[np.float64
     import pyarrow.compute as pc
 
     rows = sample.rows.filter(pa.array(of_arm))
-    return Answers(
+    answers = Answers(
         at_us=sample.at_us()[of_arm],
         latency_ms=pc.fill_null(rows["latency_ms"], 0.0).to_numpy(),
         degraded=pc.fill_null(rows["degraded"], False).to_numpy(zero_copy_only=False).astype(bool),
         score=sample.scores()[of_arm],
         loss=loss[of_arm],
         failed=failed,
+    )
+    ids = pc.coalesce(rows["request_id"], rows["prediction_id"])
+    return per_request(answers, ids.combine_chunks().dictionary_encode().indices.to_numpy()) if len(rows) else answers
+
+
+def per_request(answers: Answers, request: NDArray[np.int64]) -> Answers:
+    """The answers with one observation a request: the rows of one go to one arm together, and are alike.
+
+    request: (n,) the number of each row's request. Of several rows the means count, of those that have a value.
+    """
+    import numpy as np
+
+    _, first, code = np.unique(request, return_index=True, return_inverse=True)
+    if first.size == request.size:
+        return answers
+
+    def mean(values: NDArray[np.float64]) -> NDArray[np.float64]:
+        known = np.isfinite(values)
+        counts = np.bincount(code[known], minlength=first.size)
+        sums = np.bincount(code[known], weights=values[known], minlength=first.size)
+        means: NDArray[np.float64] = np.divide(sums, counts, out=np.full(first.size, np.nan), where=counts > 0)
+        return means
+
+    return Answers(
+        at_us=answers.at_us[first],
+        latency_ms=mean(answers.latency_ms),
+        degraded=np.bincount(code, weights=answers.degraded, minlength=first.size) > 0,
+        score=mean(answers.score),
+        loss=mean(answers.loss),
+        failed=answers.failed,
     )

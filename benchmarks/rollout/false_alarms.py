@@ -1,0 +1,228 @@
+"""How often does a rollout's judge see a difference between two equal releases, looking a hundred times?
+
+Each part draws pairs of equal arms, lets a judge look 100 times (500 answers of each arm further every time), and
+counts the pairs of which it ever says that they differ, at alpha 5 %:
+
+    guardrail      the confidence sequence of a difference, one-sided and two-sided, against a z-test that is looked at
+                   as often: for a rate of 0.5 %, one of 5 %, and a lognormal
+    split          the sequential test of the split at 1,000:1, against chi-squared at p < 0.001
+    days           the sequence by which labels and metrics are judged, looked at on each of 2 to 60 days, against the
+                   asymptotic one and a t-test
+    canary         `analyse` itself with the default guardrails: rolled back, or not advanced in the end
+
+and with --flights FOLDER (a folder that `seatrial demo` made): the difference in log loss of its first two releases on
+the flights of May and June 2013, each day's sign flipped at random, so that no release is the better one: judged flight
+by flight, and by day.
+
+    PYTHONPATH=src python benchmarks/rollout/false_alarms.py [--runs 2000] [--flights seatrial-demo]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+from seatrial.core.clock import monotonic, to_us
+from seatrial.deployment.analysis import ALPHA, SPLIT_EVIDENCE, TUNED_FOR, Answers, analyse
+from seatrial.deployment.definition import DAY_US, Canary
+from seatrial.stats.confidence import Moments, asymptotic_sequence, difference_bounds, difference_sequence, t_sequence
+from seatrial.stats.sample_ratio import log_evidence
+
+LOOKS, BATCH = 100, 500
+GOAL, SPLIT_GOAL = 0.03, 0.001
+Floats = NDArray[np.float64]
+
+
+def rate(share: float) -> Callable[[np.random.Generator], tuple[Floats, Floats]]:
+    def draw(random: np.random.Generator) -> tuple[Floats, Floats]:
+        sums = random.binomial(BATCH, share, LOOKS).astype(float).cumsum()
+        return sums, sums
+
+    return draw
+
+
+def skewed(random: np.random.Generator) -> tuple[Floats, Floats]:
+    values = random.lognormal(sigma=1.0, size=(LOOKS, BATCH))
+    return values.sum(axis=1).cumsum(), (values * values).sum(axis=1).cumsum()
+
+
+def running(sums: Floats, squares: Floats) -> list[Moments]:
+    n = np.arange(1, LOOKS + 1) * BATCH
+    variances = (squares - sums * sums / n) / (n - 1)
+    return [Moments(*one) for one in zip(n.tolist(), (sums / n).tolist(), variances.tolist(), strict=True)]
+
+
+def guardrail(runs: int) -> dict[str, dict[str, float]]:
+    found = {}
+    for name, draw in {"0.5 %": rate(0.005), "5 %": rate(0.05), "lognormal": skewed}.items():
+        random = np.random.default_rng(1)
+        crossed = dict.fromkeys(("one-sided", "two-sided", "z-test"), 0)
+        for _ in range(runs):
+            pairs = list(zip(running(*draw(random)), running(*draw(random)), strict=True))
+            bounds = [difference_bounds(*pair, alpha=ALPHA, tuned_for=TUNED_FOR).low for pair in pairs]
+            both = [difference_sequence(*pair, alpha=ALPHA, tuned_for=TUNED_FOR) for pair in pairs]
+            crossed["one-sided"] += any(low > 0 for low in bounds)
+            crossed["two-sided"] += any(not one.low <= 0 <= one.high for one in both)
+            crossed["z-test"] += any(abs(b.mean - a.mean) > 1.96 * error(a, b) for a, b in pairs)
+        found[name] = {judge: count / runs for judge, count in crossed.items()}
+    return found
+
+
+def error(a: Moments, b: Moments) -> float:
+    return math.sqrt(a.variance / a.n + b.variance / b.n)
+
+
+def split(runs: int) -> dict[str, dict[str, float]]:
+    found = {}
+    for share in (0.5, 0.05):
+        counts = np.random.default_rng(2).binomial(2 * BATCH, share, size=(runs, LOOKS)).cumsum(axis=1)
+        n = np.arange(1, LOOKS + 1) * 2 * BATCH
+        evidence = np.vectorize(lambda one, two, share=share: log_evidence((one, two), (share, 1 - share)))
+        z = (counts - n * share) / np.sqrt(n * share * (1 - share))
+        found[f"{share:.0%}"] = {
+            "sequential": float((evidence(counts, n - counts) > SPLIT_EVIDENCE).any(axis=1).mean()),
+            "chi-squared": float((np.abs(z) > stats.norm.isf(0.0005)).any(axis=1).mean()),
+        }
+    return found
+
+
+def days(runs: int) -> dict[str, float]:
+    random = np.random.default_rng(3)
+    wrong = dict.fromkeys(("by t sequence", "asymptotic", "t-test"), 0)
+    for _ in range(runs):
+        values = random.normal(size=60)
+        seen = [values[:n] for n in range(2, 61)]
+        found = [t_sequence(part, alpha=ALPHA) for part in seen]
+        wrong["by t sequence"] += any(one is not None and not one[0] <= 0 <= one[1] for one in found)
+        asymptotic = [asymptotic_sequence(part, alpha=ALPHA, tuned_for=60) for part in seen]
+        wrong["asymptotic"] += any(not low <= 0 <= high for low, high in asymptotic)
+        n = np.arange(2, 61)
+        errors = np.array([part.std(ddof=1) for part in seen]) / np.sqrt(n)
+        t = np.abs(np.array([part.mean() for part in seen])) / errors
+        wrong["t-test"] += bool((t > stats.t.isf(ALPHA / 2, n - 1)).any())
+    return {judge: count / runs for judge, count in wrong.items()}
+
+
+def canary(runs: int) -> dict[str, float]:
+    """A step at 5 % with 2,000 answers of the new release in one day, 100 looks."""
+    since, strategy = 0, Canary()
+    back = stuck = 0
+    for seed in range(runs):
+        random = np.random.default_rng(seed)
+        arms = [one_arm(random, n) for n in (38_000, 2_000)]
+        verdict = ""
+        for look in range(1, LOOKS + 1):
+            now = look * DAY_US // LOOKS
+            seen = [until(arm, now) for arm in arms]
+            verdict = analyse(strategy, 5, *seen, since_us=since, as_of_us=now).verdict
+            if verdict == "roll back":
+                break
+        back += verdict == "roll back"
+        stuck += verdict == "hold"
+    return {"rolled back": back / runs, "held after the day": stuck / runs}
+
+
+def one_arm(random: np.random.Generator, n: int) -> Answers:
+    """Answers of a day: 0.3 % degraded, a gamma latency, a mean probability of 0.2."""
+    at_us = np.sort(random.integers(0, DAY_US, n))
+    nothing = np.full(n, np.nan)
+    return Answers(at_us, random.gamma(4, 1.2, n), random.random(n) < 0.003, random.beta(1, 4, n), nothing, 0)
+
+
+def until(arm: Answers, now: int) -> Answers:
+    n = int(np.searchsorted(arm.at_us, now))
+    return Answers(arm.at_us[:n], arm.latency_ms[:n], arm.degraded[:n], arm.score[:n], arm.loss[:n], n // 1000)
+
+
+def flights(folder: Path, runs: int) -> dict[str, float]:
+    from seatrial import Project
+    from seatrial.core.clock import FixedClock
+    from seatrial.core.signature import as_floats
+    from seatrial.core.windows import Window
+    from seatrial.serving import batch
+    from seatrial.stats.metrics import losses
+
+    ends = [to_us(datetime(2013, month, 1, 4, tzinfo=UTC)) for month in (5, 7)]
+    with Project(folder, clock=FixedClock(datetime(2013, 7, 3, tzinfo=UTC))) as project:
+        model = project.definitions.model("late")
+        rows, _, _, _ = project._inputs.rows(model, window=Window(*ends))
+        labels = as_floats(rows["late"].to_pylist())
+        of_each = [
+            losses("binary", labels, batch.score(project._bundle(project.record(one["release"])), rows))
+            for one in project.releases("late")[:2]
+        ]
+        at_us = rows["at"].cast("int64").to_numpy()
+    gains = of_each[0] - of_each[1]
+    order = np.argsort(at_us, kind="stable")
+    gains, day = gains[order], ((at_us - ends[0]) // DAY_US)[order]
+    gains, day = gains[~np.isnan(gains)], day[~np.isnan(gains)]
+    random = np.random.default_rng(4)
+    looks = np.flatnonzero(np.diff(day, append=-1)) + 1  # after each day
+    means = np.array([gains[day == one].mean() for one in np.unique(day)])
+    wrong = dict.fromkeys(("by flight", "by day"), 0)
+    for _ in range(runs):
+        signs = random.choice([-1.0, 1.0], size=int(day.max()) + 1)
+        flipped, of_days = gains * signs[day], means * signs[np.unique(day)]
+        n = looks.astype(float)
+        sums, squares = flipped.cumsum()[looks - 1], (flipped * flipped).cumsum()[looks - 1]
+        spread = np.sqrt((squares - sums * sums / n) / (n - 1))
+        wrong["by flight"] += any(abs(m) > half(s, k) for m, s, k in zip(sums / n, spread, n, strict=True))
+        found = [t_sequence(of_days[:k], alpha=ALPHA) for k in range(2, of_days.size + 1)]
+        wrong["by day"] += any(one is not None and not one[0] <= 0 <= one[1] for one in found)
+    ratio = float(means.var(ddof=1) / (gains.var(ddof=1) / (gains.size / means.size)))
+    return {
+        "flights": gains.size, "days": means.size, "variance of a day's mean, times that of independent flights": ratio,
+        **{judge: count / runs for judge, count in wrong.items()},
+    }  # fmt: skip
+
+
+def half(spread: float, n: float) -> float:
+    """Half of the asymptotic sequence of `n` observations, tuned as for guardrails."""
+    two_logs = -2 * math.log(ALPHA)
+    rho2 = (two_logs + math.log(two_logs + 1)) / TUNED_FOR
+    return spread * math.sqrt(2 * (n * rho2 + 1) / (n * n * rho2) * math.log(math.sqrt(n * rho2 + 1) / ALPHA))
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", type=int, default=2000)
+    parser.add_argument("--flights", type=Path, metavar="FOLDER")
+    parser.add_argument("--json", action="store_true")
+    given = parser.parse_args()
+    started = monotonic()
+    told: dict[str, object] = {"runs": given.runs}
+    guarded, splits = guardrail(given.runs), split(given.runs)
+    told |= {
+        "guardrail": guarded,
+        "split": splits,
+        "days": days(given.runs),
+        "canary": canary(max(given.runs // 20, 5)),
+    }
+    if given.flights:
+        told["flights"] = flights(given.flights, given.runs)
+    told["seconds"] = round(monotonic() - started, 1)
+    if given.json:
+        print(json.dumps(told))
+    else:
+        for part, found in told.items():
+            rows = found.items() if isinstance(found, dict) else [("", found)]
+            for name, value in rows:
+                words = ", ".join(f"{k} {v:.4f}" for k, v in value.items()) if isinstance(value, dict) else value
+                print(f"{part:<10} {name:<12} {words}")
+    worst = max(max(one["one-sided"], one["two-sided"]) for one in guarded.values())
+    flagged = max(one["sequential"] for one in splits.values())
+    print(f"worst guardrail / goal {worst / GOAL:.2f}, split / goal {flagged / SPLIT_GOAL:.2f}")
+    return 0 if worst <= GOAL and flagged <= SPLIT_GOAL else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
