@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -80,7 +81,7 @@ def write(
             other = chunk.get(_key(model, key))
             if other is None or other.as_of_us <= made.as_of_us:
                 chunk[_key(model, key)] = made
-        written += online.update(lambda rows, chunk=chunk: _merge(rows, chunk))  # type: ignore[misc]
+        written += online.update(partial(_merge, chunk=chunk))
     return written
 
 
