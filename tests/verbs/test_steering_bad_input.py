@@ -20,13 +20,14 @@ from seatrial.core.clock import to_us
 from seatrial.core.errors import UsageError
 from seatrial.core.windows import Window
 from seatrial.deployment.emergency import JournalDamaged
-from seatrial.project import AlertsNotDelivered, RollbacksNotTold
+from seatrial.project import RollbacksNotTold
 from seatrial.retraining.approval import NotApproved
 from seatrial.retraining.comparison import Comparison
 from seatrial.retraining.proposal import NothingProposed, keep_comparison, newest, open_proposal
 from seatrial.stores.metadata import HeadMoved, MetadataBusy, MetadataStore
 from seatrial.stores.prediction_log import LogWarning
 from seatrial.testing import FakeClock
+from seatrial.verbs.watching import AlertsNotDelivered
 
 START = datetime(2024, 1, 1, tzinfo=UTC)
 EVE = "eve"

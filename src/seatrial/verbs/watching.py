@@ -1,0 +1,364 @@
+"""Watching: from the log and the labels to a report, and from a report to alerts."""
+
+from __future__ import annotations
+
+import warnings
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from seatrial.core.clock import from_us, iso, monotonic
+from seatrial.core.errors import UsageError
+from seatrial.core.identity import new_id
+from seatrial.core.records import Record
+from seatrial.core.windows import Window, duration_us
+from seatrial.verbs.building import Building
+from seatrial.verbs.results import Labelled, Progress
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from seatrial.monitoring.alerts import Alert
+    from seatrial.monitoring.definition import Monitor
+    from seatrial.monitoring.reference import Reference
+    from seatrial.monitoring.report import Mark, Point, Report
+    from seatrial.monitoring.sample import Sample
+    from seatrial.releases.bundle import Bundle
+    from seatrial.training.model import Model
+
+DAY_US = 86_400_000_000
+SAMPLED = (
+    "prediction_id",
+    "request_id",
+    "at",
+    "release",
+    "version",
+    "prediction",
+    "probability",
+    "latency_ms",
+    "degraded",
+    "arm",
+)
+
+
+class AlertsNotDelivered(UserWarning):
+    """A webhook did not take an alert; it waits for the next attempt."""
+
+
+class Watching(Building):
+    """The verbs that look at what a model did."""
+
+    def label(self, model: str | None = None, rows: object = None, *, progress: Progress | None = None) -> Labelled:
+        """Tell what really happened.
+
+        rows: a path (.parquet, .csv, .jsonl), a table or a list of dicts, each with `prediction_id`, `request_id` or
+        the model's key, and the target; without it, what the model's label source holds that is known by now and was
+        not told before. A label is never changed: one that is told again is counted as a duplicate, one that
+        contradicts as such, and the one known last counts.
+        """
+        from seatrial.monitoring.labels import parse
+
+        declared = self._model(model)
+        started = monotonic()
+        self._compact_log()
+        table = self._known_labels(declared, progress) if rows is None else self._inputs.as_table(rows)
+        if declared.personal and isinstance(table, list):
+            from seatrial.serving.personal import hashed_rows
+
+            table = hashed_rows(table, declared.personal, self.personal_key)
+        elif not isinstance(table, list):
+            table = self.without_persons(declared, table)
+        told = parse(
+            table,
+            model=declared.name,
+            task=declared.task,
+            key=declared.key,
+            target=declared.target,
+            event_timestamp=declared.labels.event_timestamp,
+            label_known_at=declared.labels.label_known_at,
+            now_us=self.now_us,
+            actor=self.actor,
+        )
+        with self.metadata.transaction() as transaction:  # a busy store refuses before a label is kept
+            self.labels.append(declared.name, told)
+            self.event(transaction, "labels.told", f"model/{declared.name}", {"rows": len(told)})
+        sample = self._sample(declared, None)
+        counts = sample.labels
+        return Labelled(
+            model=declared.name,
+            told=len(told),
+            predictions=sample.rows.num_rows,
+            matched=counts.matched,
+            unmatched=counts.unmatched,
+            duplicate=counts.duplicate,
+            contradicting=counts.contradicting,
+            before=counts.before,
+            later=sum(one.known_at_us > self.now_us for one in told),
+            seconds=round(monotonic() - started, 3),
+        )
+
+    def _known_labels(self, model: Model, progress: Progress | None) -> pa.Table:
+        """The rows of the label source that belong to a prediction, whose label is known by now, and that were not
+        told yet with this value."""
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        from seatrial.monitoring.labels import keys, prediction_keys
+        from seatrial.verbs.inputs import instant
+
+        source = model.labels
+        if source.event_timestamp is None or not model.key:
+            lacking = "no times" if source.event_timestamp is None else "no key= in the model"
+            raise UsageError(
+                f"the labels of model '{model.name}' have {lacking}, so what belongs to which prediction is not known.",
+                state="Nothing was told.",
+                next=f"Give the rows: `seatrial label {model.name} FILE`, with prediction_id or request_id.",
+            )
+        tables, _ = self._inputs.tables([source], progress)
+        rows = tables[source.name]
+        known_at = rows[source.label_known_at or source.event_timestamp]
+        fresh = pc.and_(pc.less_equal(known_at, instant(self.now_us)), pc.is_valid(rows[model.target]))
+        rows = rows.filter(pc.fill_null(fresh, False))
+        predictions = self._predictions(model)
+        if not predictions.num_rows:
+            return rows.slice(0, 0)
+        # one key comes back with every event of it: labels of instants before or after all predictions fit none
+        at, span = rows[source.event_timestamp], pc.min_max(predictions["at"])
+        near = pc.and_(pc.greater_equal(at, span["min"]), pc.less_equal(at, span["max"]))
+        rows = rows.filter(pc.fill_null(near, False))
+        named = keys(self.without_persons(model, rows), model.key)
+        predicted = prediction_keys(self.without_persons(model, predictions, prefix="field_"), model.key)
+        told = self.labels.read(model.name)
+        several = model.task == "multiclass"
+        happened = rows[model.target].cast(pa.string() if several else pa.float64())
+        said = _said(named, rows[source.event_timestamp], happened)
+        told_already = pc.is_in(said, pc.unique(_said(told["key"], told["at"], told["class" if several else "label"])))
+        return rows.filter(pc.and_not(pc.is_in(named, pc.unique(predicted)), told_already))
+
+    def monitor(self, model: str | None = None, *, window: Window | None = None, keep: bool = True) -> Report:
+        """Report on a window (default: the monitor's trailing one) with what is known now; settle the model's alerts.
+
+        keep: keep the report in the metric history and open, continue or resolve alerts; without it nothing is
+        written.
+        """
+        from seatrial.monitoring.monitor import make_report
+        from seatrial.stores.prediction_log import LogWarning
+
+        declared = self._model(model)
+        monitor = self._monitor(declared.name)
+        if keep:
+            self._compact_log()
+        now_us = self.now_us
+        chosen = window or Window(now_us - duration_us(monitor.window), now_us)
+        if chosen.start_us < 0 and window is None:
+            raise UsageError(
+                f"the {monitor.window} up to {iso(from_us(now_us))} begin before 1970.", state="Nothing was reported."
+            )
+        with warnings.catch_warnings(record=True) as heard:
+            warnings.simplefilter("always")
+            sample = self._sample(declared, self._reach(monitor, chosen), inputs=True)
+        unread = list(dict.fromkeys(str(one.message) for one in heard if issubclass(one.category, LogWarning)))
+        for one in heard:
+            warnings.warn(one.message, one.category, stacklevel=2)
+        release = self._watched(declared.name, sample.within(chosen))
+        report = make_report(
+            sample,
+            window=chosen,
+            as_of_us=now_us,
+            monitor=monitor,
+            reference=self._reference(release),
+            training=dict(release.body["manifest"]["metrics"]) if release else {},
+            marks=self._marks(declared.name),
+            history=self._history(declared.name),
+            id=new_id("rep"),
+            owner=declared.owner,
+            on_call=declared.on_call,
+            runbook=declared.runbook,
+            error_rate=self._error_rate(declared.name, chosen, sample.within(chosen).rows.num_rows),
+        )
+        report = msgspec.structs.replace(report, findings=[*report.findings, *unread])
+        return self._keep_report(report, release) if keep else report
+
+    def _keep_report(self, report: Report, release: Record | None) -> Report:
+        from seatrial.monitoring.alerts import settle
+
+        body = msgspec.to_builtins(report) | {"marks": [], "history": []}
+        record = Record(report.id, "report", report.model, (release.id,) if release else (), body)
+        with self.metadata.transaction() as transaction:
+            transaction.add(record)
+            facts = {"verdict": report.verdict, "headline": report.headline, "window": report.window}
+            self.event(transaction, "report.made", report.id, facts)
+        alerts = settle(self.metadata, report, actor=self.actor, at_us=self.now_us)
+        self._deliver()
+        named = {alert.alarm: alert.id for alert in alerts}
+        alarms = [msgspec.structs.replace(one, alert=named.get(one.name, "")) for one in report.alarms]
+        return msgspec.structs.replace(report, alarms=alarms)
+
+    def alerts(self, model: str | None = None, *, every: bool = False) -> list[Alert]:
+        """Alerts that are open or acknowledged; with `every`, resolved ones too. Oldest first."""
+        from seatrial.monitoring.alerts import alerts
+
+        found = alerts(self.metadata, model)
+        return [alert for alert in found if every or alert.state != "resolved"]
+
+    def alert_show(self, id: str) -> Alert:
+        """One alert with its evidence and what happened to it."""
+        from seatrial.monitoring.alerts import alerts
+
+        record = self.resolved(id, "alert")
+        return next(alert for alert in alerts(self.metadata, record.name.partition("/")[0]) if alert.id == record.id)
+
+    def alert_acknowledge(self, id: str, reason: str = "") -> Alert:
+        """Say that somebody looks at it."""
+        from seatrial.monitoring.alerts import acknowledge
+
+        record = self.resolved(id, "alert")
+        return acknowledge(self.metadata, record.id, actor=self.actor, at_us=self.now_us, reason=reason)
+
+    def alert_resolve(self, id: str, reason: str = "") -> Alert:
+        """Say that it is over."""
+        from seatrial.monitoring.alerts import resolve
+
+        record = self.resolved(id, "alert")
+        alert = resolve(self.metadata, record.id, actor=self.actor, at_us=self.now_us, reason=reason)
+        self._deliver()
+        return alert
+
+    def _deliver(self) -> None:
+        """Send what waits for the webhooks, and say who was not reached."""
+        from seatrial.monitoring.alerts import deliver
+
+        for target, why in deliver(self.metadata, self.webhooks).failures.items():
+            warnings.warn(
+                f"the alerts for '{target}' were not delivered: {why}. They are kept; the next `seatrial monitor` "
+                "sends them again.",
+                AlertsNotDelivered,
+                stacklevel=3,
+            )
+
+    def _sample(
+        self, model: Model, window: Window | None, *, inputs: bool = False, deployment: str | None = None
+    ) -> Sample:
+        """The model's predictions of a window, with the labels known by now. inputs: with what the model was given."""
+        from seatrial.monitoring.sample import from_log
+
+        rows = (
+            self.log.rows(model=model.name, window=window, deployment=deployment)
+            if inputs
+            else self._predictions(model, window, deployment)
+        )
+        for prefix in ("field_", "feature_"):
+            rows = self.without_persons(model, rows, prefix=prefix)
+        return from_log(
+            rows,
+            self.labels.read(model.name),
+            model=model.name,
+            task=model.task,
+            key=model.key,
+            window=window,
+            as_of_us=self.now_us,
+            threshold=self._threshold(model.name),
+            quantile=model.quantile,
+        )
+
+    def _predictions(self, model: Model, window: Window | None = None, deployment: str | None = None) -> pa.Table:
+        """Predictions without their inputs, but with the columns of the key where requests carried them."""
+        from seatrial.stores.prediction_log import LogColumnMissing
+
+        sampled = [*SAMPLED, *(["predicted_class"] if model.task == "multiclass" else ())]
+        try:
+            columns = [*sampled, *(f"field_{name}" for name in model.key)]
+            return self.log.rows(model=model.name, window=window, deployment=deployment, columns=columns)
+        except LogColumnMissing:
+            return self.log.rows(model=model.name, window=window, deployment=deployment, columns=sampled)
+
+    def _monitor(self, model: str) -> Monitor:
+        from seatrial.monitoring.definition import Monitor
+
+        return self.definitions.monitors.get(model) or Monitor(model)
+
+    def _reach(self, monitor: Monitor, window: Window) -> Window:
+        """The window, one before it to know what had moved already, and as far back as the widest alarm looks."""
+        widest = max((duration_us(alarm.window) for alarm in monitor.every_alarm), default=0)
+        before = window.start_us - (window.end_us - window.start_us)
+        start_us = min(before, min(window.end_us, self.now_us) - widest) - DAY_US
+        return Window(max(start_us, 0), max(window.end_us, self.now_us))
+
+    def _error_rate(self, model: str, window: Window, answered: int) -> float | None:
+        """The share of the window's requests that the service failed; None when it was not asked at all."""
+        failures, names = self.log.failures, self._deployments_of(model)
+        failed = sum(failures.count(window=window, deployment=name) for name in names)
+        asked = answered + failed
+        return failed / asked if asked else None
+
+    def _compact_log(self) -> None:
+        """Turn closed segments of the log into Parquet, which is read many times faster. Another one may be at it."""
+        from seatrial.stores.prediction_log import LogBusy
+
+        with suppress(LogBusy, OSError):
+            self.log.compact()
+
+    def _watched(self, model: str, sample: Sample) -> Record | None:
+        """The release that a report compares with: the one that answered most of the window, else the live one."""
+        counts: dict[str, int] = {}
+        for release in sample.rows["release"].to_pylist():
+            counts[release] = counts.get(release, 0) + 1
+        for release in sorted(counts, key=lambda one: -counts[one]):
+            record = self.metadata.record(release)
+            if record is not None:
+                return record
+        head = self.metadata.head("release", model)
+        return self.record(head.record_id) if head else None
+
+    def _reference(self, release: Record | None) -> Reference | None:
+        """What the inputs and scores looked like in training; None when the release says nothing of it."""
+        from seatrial.monitoring.reference import Reference
+
+        if release is None:
+            return None
+        bundle = self._bundle(release)
+        files = bundle.files
+        profile = files.get("profile.json")
+        if not profile:
+            return None
+        personal = bundle.manifest.signature.personal
+        return Reference.from_profile(msgspec.json.decode(profile)).anonymous(personal, self.personal_key)
+
+    def _bundle(self, release: Record) -> Bundle:
+        from seatrial.releases.bundle import open_bundle
+
+        return open_bundle(self.objects.path(release.body["object"]), self.trusted)
+
+    def _marks(self, model: str) -> list[Mark]:
+        """What happened to the model, oldest first: releases, roll-backs, alerts, proposals."""
+        from seatrial.monitoring.report import Mark
+        from seatrial.retraining.proposal import proposals
+
+        kinds = {"deploy": "release", "rollback": "rollback"}
+        marks = []
+        names = self._deployments_of(model)
+        for event in (one for name in names for one in self.metadata.events(subject=f"deployment/{name}")):
+            if event.kind in kinds:
+                release = self.metadata.record(event.body["arms"][0]["release"])
+                version = f"v{release.body['version']}" if release else event.body["arms"][0]["release"]
+                marks.append(Mark(iso(from_us(event.at_us)), kinds[event.kind], version))  # type: ignore[arg-type]
+        for alert in self.alerts(model, every=True):
+            marks.append(Mark(alert.opened_at, "alert", alert.alarm))
+            if alert.resolved_at:
+                marks.append(Mark(alert.resolved_at, "resolved", alert.alarm))
+        marks += [Mark(one.opened_at, "proposal", one.trigger) for one in proposals(self.metadata, model)]
+        return sorted(marks, key=lambda mark: mark.at)
+
+    def _history(self, model: str) -> list[Point]:
+        from seatrial.monitoring.monitor import point
+
+        return [point(record.body) for record in self.metadata.records("report", model)]
+
+
+def _said(keys: pa.ChunkedArray, at: pa.ChunkedArray, labels: pa.ChunkedArray) -> pa.ChunkedArray:
+    """A key, an instant and a label as one text."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    return pc.binary_join_element_wise(keys, at.cast(pa.int64()).cast(pa.string()), labels.cast(pa.string()), "=")
