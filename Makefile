@@ -5,7 +5,7 @@ UV := uv==0.13.8
 BIN := .venv/bin
 BUILT := .venv/built
 # Debian packages of the servers that component tests talk to
-SERVICES := redis-server postgresql openjdk-17-jre-headless prometheus chromium
+SERVICES := redis-server postgresql openjdk-17-jre-headless prometheus prometheus-alertmanager chromium
 
 .DEFAULT_GOAL := help
 .PHONY: help venv demo test long lint docs bench lock services clean
