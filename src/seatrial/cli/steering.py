@@ -13,6 +13,7 @@ from seatrial.cli.nouns import NOUNS
 from seatrial.cli.verbs import verb
 from seatrial.core.errors import Failed
 
+NAMES = ("ks", "wasserstein", "js", "psi", "chi2", "tv")  # of stats.distances, which loads numpy
 if TYPE_CHECKING:
     from seatrial.core.windows import Window
     from seatrial.monitoring.report import Report
@@ -56,6 +57,9 @@ def label(call: Invocation, model: str | None, rows: Path | None) -> None:
 @click.option("--window", callback=as_window, metavar="START/END", help="Predictions of it (default: the last 7 days).")
 @click.option("--html", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="Write a page as well.")
 @click.option("--dry-run", is_flag=True, help="Report only: keep nothing, open and resolve no alert.")
+@click.option(
+    "--distance", "distances", multiple=True, type=click.Choice(NAMES), help="Show this distance of inputs as well."
+)
 @click.option("--fail-on", type=click.Choice(["low", "medium", "high"]), help="End with 1 when such an alarm fired.")
 @click.option("--log", type=click.Path(path_type=Path), help="A log from elsewhere; no project is needed.")
 @click.option("--map", "mapping", type=click.Path(path_type=Path), help="With --log: which columns mean what (TOML).")
@@ -68,6 +72,7 @@ def monitor(
     window: Window | None,
     html: Path | None,
     dry_run: bool,
+    distances: tuple[str, ...],
     fail_on: str | None,
     log: Path | None,
     mapping: Path | None,
@@ -98,7 +103,7 @@ def monitor(
         from seatrial.monitoring.page import html as page
 
         _write(html, page(report))
-    call.answer(report, lambda _: rendering.monitor_lines(report))
+    call.answer(report, lambda _: rendering.monitor_lines(report, distances))
     if html is not None:
         talk.say(f"The report as a page: {html}")
     _fail(report, fail_on)

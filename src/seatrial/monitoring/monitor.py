@@ -165,7 +165,7 @@ def _compared(inside: Sample, reference: Reference | None) -> tuple[Drift, list[
     from seatrial.monitoring.reference import Reference
 
     if reference is not None:
-        return drift(inside.rows, reference), quality(inside, reference)
+        return drift(inside, reference), quality(inside, reference)
     # the rules that look at the predictions alone
     checks = [check for check in quality(inside, Reference("", 0, {})) if check.name != "columns"]
     return Drift("", [], None, NO_REFERENCE), checks
@@ -181,8 +181,8 @@ def _with_before(found: Drift, sample: Sample, window: Window, reference: Refere
         return found
     from seatrial.monitoring.drift import drift
 
-    rows = sample.within(earlier).rows
-    if rows.num_rows < MIN_ROWS:
+    rows = sample.within(earlier)
+    if rows.rows.num_rows < MIN_ROWS:
         return found
     moved = {column.name: column.drifted for column in drift(rows, reference).columns if column.value is not None}
     columns = [msgspec.structs.replace(column, before=moved.get(column.name)) for column in found.columns]

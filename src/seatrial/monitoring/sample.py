@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from seatrial.core.signature import Task
 from seatrial.core.windows import Window
@@ -15,8 +15,22 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from numpy.typing import NDArray
 
+    from seatrial.monitoring.reference import Reference
+    from seatrial.monitoring.tally import Tallies
+
 FEATURE = "feature_"
 OF_CLASS = "probability_"
+
+
+class Inputs(Protocol):
+    """The features of rows that are too many to lie in memory."""
+
+    @property
+    def names(self) -> Sequence[str]: ...
+
+    def within(self, window: Window) -> Inputs: ...
+
+    def counted(self, reference: Reference) -> Tallies: ...
 
 
 @dataclass(frozen=True)
@@ -49,6 +63,7 @@ class Sample:
     loose: the labels that belong to no prediction, see `monitoring.labels.Joined`; None: not known one by one.
     threshold: from which score on the live release of a binary model decides "positive". quantile: which one a
         regression predicts.
+    inputs: of a long log the features, which are then not among `rows` and are read in batches when they are counted.
     """
 
     model: str
@@ -59,6 +74,13 @@ class Sample:
     threshold: float = 0.5
     quantile: float = 0.5
     decided_only: bool = False
+    inputs: Inputs | None = field(default=None, repr=False, compare=False)
+
+    def counted(self, reference: Reference) -> Tallies:
+        """The rows as counts in the reference's bins, whether their inputs are in `rows` or are read for it."""
+        from seatrial.monitoring.tally import tallies
+
+        return tallies(self.rows, reference) if self.inputs is None else self.inputs.counted(reference)
 
     @property
     def of_classes(self) -> bool:
@@ -68,6 +90,8 @@ class Sample:
     @property
     def features(self) -> list[str]:
         """The names of the model's inputs, without `feature_`."""
+        if self.inputs is not None:
+            return list(self.inputs.names)
         return [name.removeprefix(FEATURE) for name in self.rows.column_names if name.startswith(FEATURE)]
 
     def within(self, window: Window) -> Sample:
@@ -98,7 +122,8 @@ class Sample:
             before = int(pc.sum(loose["before"]).as_py() or 0)
             ambiguous = int(pc.sum(loose["ambiguous"]).as_py() or 0)
             labels = replace(labels, unmatched=len(loose) - before, before=before, ambiguous=ambiguous)
-        return replace(self, rows=rows, labels=labels, loose=loose)
+        inputs = None if self.inputs is None else self.inputs.within(window)
+        return replace(self, rows=rows, labels=labels, loose=loose, inputs=inputs)
 
     def scores(self) -> NDArray[np.float64]:
         """(n,) scores; NaN where there is none."""
