@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from seatrial.core.signature import Task
 from seatrial.core.windows import Window
-from seatrial.monitoring.labels import LabelCounts, join
+from seatrial.monitoring.labels import FIELD, LabelCounts, join, prediction_keys
 
 if TYPE_CHECKING:
     import numpy as np
@@ -47,6 +47,9 @@ class Sample:
         label       float64 or null
         label_known_at  timestamp[us, UTC] or null
         feature_NAME    float64 or string, one per input of the model; null is missing
+
+    Where the log tells it, there are `view_NAME_age_s` (float64: how old the features of a view were) and `key` (int64,
+    the same for the same business key).
 
     Of a multiclass model `score` is the probability of the class that was predicted and `label` whether that was right
     (1.0 or 0.0), so that mean score and mean label are sureness and accuracy; and there are
@@ -214,7 +217,9 @@ def from_log(
     if task == "multiclass":
         columns["predicted_class"] = _column(log_table, "predicted_class", pa.string())
         columns |= {name: log_table[name] for name in log_table.column_names if name.startswith(OF_CLASS)}
-    columns |= {name: log_table[name] for name in log_table.column_names if name.startswith(FEATURE)}
+    columns |= {name: log_table[name] for name in log_table.column_names if name.startswith(FEATURE) or _is_age(name)}
+    if key and count and all(FIELD + name in log_table.column_names for name in key):
+        columns["key"] = _places(prediction_keys(log_table, key))
     sample = Sample(model, task, pa.table(columns), threshold=threshold, quantile=quantile)
     return joined(sample, log_table, labels, key=key, window=window, as_of_us=as_of_us)
 
@@ -255,6 +260,18 @@ def joined(
     rows = rows.sort_by([("at", "ascending"), ("prediction_id", "ascending")])
     whole = replace(sample, rows=rows, labels=found.counts, loose=found.loose)
     return whole if window is None else whole.within(window)
+
+
+def _is_age(name: str) -> bool:
+    return name.startswith("view_") and name.endswith("_age_s")
+
+
+def _places(keys: pa.ChunkedArray) -> pa.ChunkedArray:
+    """A number for each key, the same for the same one."""
+    import pyarrow as pa
+
+    encoded = keys.combine_chunks() if isinstance(keys, pa.ChunkedArray) else keys
+    return encoded.dictionary_encode().indices.cast(pa.int64()).fill_null(-1)
 
 
 def _names(places: NDArray[np.float64], classes: Sequence[str]) -> pa.Array:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -90,6 +90,8 @@ class Tallies:
 
     patterns: which inputs went missing together: rows by the set of their names, two or more, most rows first; of
         many different sets only the most frequent.
+    repeated: rows that are the same as one before, in their instant and in every input that the reference has (values
+        of categories beyond those that it keeps count as one); None when the rows carry no instant.
     """
 
     rows: int
@@ -98,11 +100,12 @@ class Tallies:
     scores: Tally | None = None
     predicted: Tally | None = None
     patterns: Mapping[tuple[str, ...], int] = field(default_factory=dict)
+    repeated: int | None = None
 
 
 def tally(values: pa.ChunkedArray, reference: Column) -> Tally:
     """One column counted. Nothing is made for each string, so that a long window costs little memory."""
-    return _tally(values, reference)[0]
+    return _tally(values, reference).tally
 
 
 def tallies(rows: pa.Table, reference: Reference) -> Tallies:
@@ -115,19 +118,21 @@ def add_up(batches: Iterable[pa.Table], reference: Reference) -> Tallies:
     columns: dict[str, Tally] = {}
     names: dict[str, None] = {}
     scores = predicted = None
-    together = _Together()
+    together, again = _Together(), _Again()
     rows = 0
     for batch in batches:
         rows += batch.num_rows
+        again.begin(batch)
         for name in batch.column_names:
             if not name.startswith(FEATURE):
                 continue
             name = name.removeprefix(FEATURE)
             names[name] = None
             if name in reference.columns:
-                one, absent = _tally(batch[FEATURE + name], reference.columns[name])
-                columns[name] = columns[name] + one if name in columns else one
-                together.see(name, absent)
+                looked = _tally(batch[FEATURE + name], reference.columns[name])
+                columns[name] = columns[name] + looked.tally if name in columns else looked.tally
+                together.see(name, looked.absent)
+                again.see(name, looked.values)
         together.close()
         if reference.predicted is not None and "predicted_class" in batch.column_names:
             one = tally(batch["predicted_class"], reference.predicted)
@@ -136,30 +141,39 @@ def add_up(batches: Iterable[pa.Table], reference: Reference) -> Tallies:
             one = tally(batch["score"], reference.scores)
             scores = one if scores is None else scores + one
     ordered = {name: columns[name] for name in reference.columns if name in columns}
-    return Tallies(rows, ordered, tuple(names), scores, predicted, together.found())
+    return Tallies(rows, ordered, tuple(names), scores, predicted, together.found(), again.count())
 
 
-def _tally(values: pa.ChunkedArray, reference: Column) -> tuple[Tally, NDArray[np.bool_] | None]:
-    """The tally, and which rows have no value; None when all have one."""
+@dataclass(frozen=True)
+class _Looked:
+    """absent: which rows have no value; None when all have one. values: what tells rows apart; None without any."""
+
+    tally: Tally
+    absent: NDArray[np.bool_] | None = None
+    values: NDArray[np.float64] | NDArray[np.int32] | None = None
+
+
+def _tally(values: pa.ChunkedArray, reference: Column) -> _Looked:
     values = plain(values)
     total = len(values)
     if is_text(values):
         missing = values.null_count
         absent = values.is_null().to_numpy() if missing else None
         if missing == total:
-            return Tally(total, missing), absent
+            return _Looked(Tally(total, missing), absent)
         if isinstance(reference, Numbers):
-            return Tally(total, missing, True), absent
-        counts = value_counts(codes(values, reference.values), reference.values)
-        return Tally(total, missing, True, counts), absent
+            return _Looked(Tally(total, missing, True), absent)
+        places = codes(values, reference.values)
+        return _Looked(Tally(total, missing, True, value_counts(places, reference.values)), absent, places)
     numbers = floats(values)
-    absent = np.isnan(numbers)
-    missing = int(np.count_nonzero(absent))
+    dark = np.isnan(numbers)
+    missing = int(np.count_nonzero(dark))
+    absent = dark if missing else None
     if missing == total:
-        return Tally(total, missing), absent if total else None
+        return _Looked(Tally(total, missing), absent)
     if not isinstance(reference, Numbers):
-        return Tally(total, missing, False), absent if missing else None
-    return _numbers(numbers[~absent] if missing else numbers, total, reference), absent if missing else None
+        return _Looked(Tally(total, missing, False), absent, numbers)
+    return _Looked(_numbers(numbers[~dark] if missing else numbers, total, reference), absent, numbers)
 
 
 def _numbers(present: NDArray[np.float64], total: int, reference: Numbers) -> Tally:
@@ -225,3 +239,37 @@ class _Together:
     def found(self) -> dict[tuple[str, ...], int]:
         order = sorted(self._rows, key=lambda key: (-self._rows[key], self._names[key]))
         return {self._names[key]: self._rows[key] for key in order}
+
+
+class _Again:
+    """Counts rows that are the same as another: 64 bits of each, a random multiple of every value added up."""
+
+    def __init__(self) -> None:
+        self._random = np.random.default_rng(KEYS_SEED)
+        self._keys: dict[str, int] = {}
+        self._sums: NDArray[np.uint64] | None = None
+        self._rows: list[NDArray[np.uint64]] = []
+
+    def begin(self, batch: pa.Table) -> None:
+        import pyarrow as pa
+
+        self._sums = None
+        if "at" in batch.column_names:
+            self._sums = np.zeros(batch.num_rows, np.uint64)
+            self._rows.append(self._sums)
+            self.see("", batch["at"].cast(pa.int64()).fill_null(0).to_numpy())
+
+    def see(self, name: str, values: NDArray[Any] | None) -> None:
+        if name not in self._keys:
+            self._keys[name] = int(self._random.integers(1, 2**63)) * 2 + 1
+        if values is not None and self._sums is not None:
+            bits = values.view(np.uint64) if values.itemsize == 8 else values.astype(np.uint64)
+            self._sums += (bits ^ (bits >> np.uint64(32))) * np.uint64(self._keys[name])
+
+    def count(self) -> int | None:
+        if not self._rows:
+            return None
+        every = np.concatenate(self._rows)
+        self._rows = []
+        every.sort()
+        return int(np.count_nonzero(every[1:] == every[:-1]))
