@@ -72,6 +72,7 @@ def monitor(
     window: Window | None,
     html: Path | None,
     dry_run: bool,
+    against: str | None,
     distances: tuple[str, ...],
     fail_on: str | None,
     log: Path | None,
@@ -80,7 +81,8 @@ def monitor(
     labels: Path | None,
 ) -> None:
     """Data quality, drift, performance with the labels known so far, calibration, latency, alarms. Compares with the
-    training rows of the release. Alerts are opened, continued and resolved.
+    training rows of the release, or with what --against says; then nothing is kept. Alerts are opened, continued and
+    resolved.
 
     With --log and --map the same for a model that is served elsewhere: `--log` is a Parquet or CSV file, or a log
     folder that `PredictionLog(...).write(...)` made."""
@@ -93,12 +95,12 @@ def monitor(
                 expected="The map says which model a log is of.",
                 state="Nothing was done.",
             )
-        report = _elsewhere(call, log, mapping, reference, labels, window)
+        report = _elsewhere(call, log, mapping, reference, labels, window, against)
     else:
         if mapping or reference or labels:
             raise BadCommandLine("--map, --reference and --labels go with --log.", state="Nothing was done.")
         with call.project() as project:
-            report = project.monitor(model, window=window, keep=not dry_run)
+            report = project.monitor(model, window=window, keep=not dry_run, against=against or "training")
     if html is not None:
         from seatrial.monitoring.page import html as page
 
@@ -116,6 +118,7 @@ def _elsewhere(
     reference: Path | None,
     labels: Path | None,
     window: Window | None,
+    against: str | None,
 ) -> Report:
     from seatrial.core.clock import machine_us, to_us
     from seatrial.monitoring.imported import monitor_log
@@ -127,7 +130,7 @@ def _elsewhere(
             state="Nothing was done.",
         )
     as_of_us = to_us(call.at) if call.at else machine_us()
-    return monitor_log(log, mapping, reference, as_of_us=as_of_us, window=window, labels=labels)
+    return monitor_log(log, mapping, reference, as_of_us=as_of_us, window=window, labels=labels, against=against)
 
 
 def _write(path: Path, text: str) -> None:

@@ -164,13 +164,12 @@ def _together(found: Tallies, reference: Reference) -> list[Check]:
     shares = {name: found.columns[name].missing / found.rows for name in usual}
     checks = []
     covered: set[frozenset[str]] = set()
-    for names, count in found.patterns.items():
+    for names, count in found.together.items():
         share = count / found.rows
         if share < FEW:
             break
         chance = float(np.prod([shares[name] for name in names]))
-        # never there at all is told by each column; together with what is always dark nothing goes missing "as well"
-        if share < CHANCE * chance or any(shares[name] == 1 for name in names) or frozenset(names) in covered:
+        if share < CHANCE * chance or frozenset(names) in covered:
             continue
         covered |= {frozenset(pair) for pair in combinations(names, 2)}
         shown = f"{', '.join(names[:6])}{f' and {len(names) - 6} more' if len(names) > 6 else ''}"

@@ -32,6 +32,10 @@ class Inputs(Protocol):
 
     def counted(self, reference: Reference) -> Tallies: ...
 
+    def reference(self, name: str) -> Reference: ...
+
+    def drawn(self, names: Sequence[str], most: int) -> pa.Table: ...
+
 
 @dataclass(frozen=True)
 class Sample:
@@ -83,7 +87,21 @@ class Sample:
         """The rows as counts in the reference's bins, whether their inputs are in `rows` or are read for it."""
         from seatrial.monitoring.tally import tallies
 
-        return tallies(self.rows, reference) if self.inputs is None else self.inputs.counted(reference)
+        if self.inputs is None:
+            return tallies(self.rows, reference)
+        told = [name for name in ("score", "predicted_class") if name in self.rows.column_names]
+        answers = tallies(self.rows.select(told), reference)
+        return replace(self.inputs.counted(reference), scores=answers.scores, predicted=answers.predicted)
+
+    def drawn(self, names: Sequence[str], most: int) -> pa.Table:
+        """At most so many rows, evenly spread: `at`, `score`, and `feature_NAME` of these inputs."""
+        if self.inputs is not None:
+            return self.inputs.drawn(names, most)
+        import numpy as np
+
+        step = max(1, -(-self.rows.num_rows // most))
+        chosen = self.rows.select(["at", "score", *(FEATURE + name for name in names)])
+        return chosen.take(np.arange(0, self.rows.num_rows, step))
 
     @property
     def of_classes(self) -> bool:
@@ -219,7 +237,7 @@ def from_log(
         columns |= {name: log_table[name] for name in log_table.column_names if name.startswith(OF_CLASS)}
     columns |= {name: log_table[name] for name in log_table.column_names if name.startswith(FEATURE) or _is_age(name)}
     if key and count and all(FIELD + name in log_table.column_names for name in key):
-        columns["key"] = _places(prediction_keys(log_table, key))
+        columns["key"] = places(prediction_keys(log_table, key))
     sample = Sample(model, task, pa.table(columns), threshold=threshold, quantile=quantile)
     return joined(sample, log_table, labels, key=key, window=window, as_of_us=as_of_us)
 
@@ -266,7 +284,7 @@ def _is_age(name: str) -> bool:
     return name.startswith("view_") and name.endswith("_age_s")
 
 
-def _places(keys: pa.ChunkedArray) -> pa.ChunkedArray:
+def places(keys: pa.ChunkedArray) -> pa.ChunkedArray:
     """A number for each key, the same for the same one."""
     import pyarrow as pa
 

@@ -102,6 +102,16 @@ class Tallies:
     patterns: Mapping[tuple[str, ...], int] = field(default_factory=dict)
     repeated: int | None = None
 
+    @property
+    def together(self) -> dict[tuple[str, ...], int]:
+        """`patterns` of the columns that have any value at all, most rows first."""
+        found: dict[tuple[str, ...], int] = {}
+        for names, rows in self.patterns.items():
+            kept = tuple(name for name in names if self.columns[name].present)
+            if len(kept) > 1:
+                found[kept] = found.get(kept, 0) + rows
+        return dict(sorted(found.items(), key=lambda one: (-one[1], one[0])))
+
 
 def tally(values: pa.ChunkedArray, reference: Column) -> Tally:
     """One column counted. Nothing is made for each string, so that a long window costs little memory."""
