@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -136,12 +137,21 @@ class Watching(Building):
         told_already = pc.is_in(said, pc.unique(_said(told["key"], told["at"], told["class" if several else "label"])))
         return rows.filter(pc.and_not(pc.is_in(named, pc.unique(predicted)), told_already))
 
-    def monitor(self, model: str | None = None, *, window: Window | None = None, keep: bool = True) -> Report:
+    def monitor(
+        self,
+        model: str | None = None,
+        *,
+        window: Window | None = None,
+        keep: bool = True,
+        against: str = "training",
+    ) -> Report:
         """Report on a window (default: the monitor's trailing one) with what is known now; settle the model's alerts.
 
         keep: keep the report in the metric history and open, continue or resolve alerts; without it nothing is
-        written.
+        written. against: what inputs and scores are compared with, see `monitoring.against`; with anything else than
+        "training" nothing is written either, because alarms are declared for that.
         """
+        keep = keep and against == "training"
         from seatrial.monitoring.monitor import make_report
         from seatrial.stores.prediction_log import LogWarning
 
@@ -157,7 +167,7 @@ class Watching(Building):
             )
         with warnings.catch_warnings(record=True) as heard:
             warnings.simplefilter("always")
-            sample = self._sample(declared, self._reach(monitor, chosen), inputs=True)
+            sample = self._sample(declared, self._reach(monitor, chosen, against), inputs=True)
         unread = list(dict.fromkeys(str(one.message) for one in heard if issubclass(one.category, LogWarning)))
         for one in heard:
             warnings.warn(one.message, one.category, stacklevel=2)
@@ -167,7 +177,7 @@ class Watching(Building):
             window=chosen,
             as_of_us=now_us,
             monitor=monitor,
-            reference=self._reference(release),
+            reference=self._compared_with(against, chosen, sample, release),
             training=dict(release.body["manifest"]["metrics"]) if release else {},
             marks=self._marks(declared.name),
             history=self._history(declared.name),
@@ -278,10 +288,31 @@ class Watching(Building):
 
         return self.definitions.monitors.get(model) or Monitor(model)
 
-    def _reach(self, monitor: Monitor, window: Window) -> Window:
-        """The window, one before it to know what had moved already, and as far back as the widest alarm looks."""
+    def _compared_with(self, against: str, window: Window, sample: Sample, release: Record | None) -> Reference | None:
+        from seatrial.monitoring.against import BadReference, chosen, of_window
+
+        found = chosen(against, window)
+        if isinstance(found, Window):
+            return of_window(sample, found)
+        if found == "training":
+            return self._reference(release)
+        names = self._deployments_of(sample.model)
+        heads = [head for name in names if (head := self.metadata.head("deployment", name)) is not None]
+        if not heads:
+            raise BadReference(f"no release of '{sample.model}' is live, so there is no champion to compare with.")
+        reference = self._reference(self.record(self.record(heads[0].record_id).inputs[0]))
+        return None if reference is None else replace(reference, name="the champion's training rows")
+
+    def _reach(self, monitor: Monitor, window: Window, against: str = "training") -> Window:
+        """The window, one before it to know what had moved already, as far back as the widest alarm looks, and what is
+        compared with."""
+        from seatrial.monitoring.against import chosen
+
         widest = max((duration_us(alarm.window) for alarm in monitor.every_alarm), default=0)
         before = window.start_us - (window.end_us - window.start_us)
+        past = chosen(against, window)
+        if isinstance(past, Window):
+            before = min(before, past.start_us)
         start_us = min(before, min(window.end_us, self.now_us) - widest) - DAY_US
         return Window(max(start_us, 0), max(window.end_us, self.now_us))
 
