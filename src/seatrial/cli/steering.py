@@ -61,6 +61,7 @@ def label(call: Invocation, model: str | None, rows: Path | None) -> None:
 @click.option("--map", "mapping", type=click.Path(path_type=Path), help="With --log: which columns mean what (TOML).")
 @click.option("--reference", type=click.Path(path_type=Path), help="With --log: rows to compare with.")
 @click.option("--labels", type=click.Path(path_type=Path), help="With --log: labels that lie in another file.")
+@click.option("--detail", is_flag=True, help="Every section with its numbers.")
 @click.pass_obj
 def monitor(
     call: Invocation,
@@ -73,6 +74,7 @@ def monitor(
     mapping: Path | None,
     reference: Path | None,
     labels: Path | None,
+    detail: bool,
 ) -> None:
     """Data quality, drift, performance with the labels known so far, calibration, latency, alarms. Compares with the
     training rows of the release. Alerts are opened, continued and resolved.
@@ -98,7 +100,7 @@ def monitor(
         from seatrial.monitoring.page import html as page
 
         _write(html, page(report))
-    call.answer(report, lambda _: rendering.monitor_lines(report))
+    call.answer(report, lambda _: rendering.monitor_lines(report, detail=detail))
     if html is not None:
         talk.say(f"The report as a page: {html}")
     _fail(report, fail_on)
