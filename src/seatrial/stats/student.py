@@ -22,6 +22,8 @@ def t_p_value(t: float, degrees: float) -> float:
         return 0.0
     if math.isinf(degrees):
         return math.erfc(abs(t) / math.sqrt(2))
+    if t * t < degrees:  # the other way round nothing is lost near 0
+        return 1 - incomplete_beta(0.5, degrees / 2, t * t / (degrees + t * t))
     return incomplete_beta(degrees / 2, 0.5, degrees / (degrees + t * t))
 
 
