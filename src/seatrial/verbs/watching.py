@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from seatrial.core.clock import from_us, iso, monotonic
-from seatrial.core.errors import UsageError
+from seatrial.core.errors import SeatrialError, UsageError
 from seatrial.core.identity import new_id
 from seatrial.core.records import Record
 from seatrial.core.windows import Window, duration_us
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from seatrial.monitoring.alerts import Alert
     from seatrial.monitoring.definition import Monitor
+    from seatrial.monitoring.figures import Business
     from seatrial.monitoring.reference import Reference
     from seatrial.monitoring.report import Mark, Point, Report
     from seatrial.monitoring.sample import Sample
@@ -154,6 +155,7 @@ class Watching(Building):
         keep = keep and against == "training"
         from seatrial.monitoring.monitor import make_report
         from seatrial.stores.prediction_log import LogWarning
+        from seatrial.verbs.tested import test_part
 
         declared = self._model(model)
         monitor = self._monitor(declared.name)
@@ -186,9 +188,30 @@ class Watching(Building):
             on_call=declared.on_call,
             runbook=declared.runbook,
             error_rate=self._error_rate(declared.name, chosen, sample.within(chosen).rows.num_rows),
+            tested=test_part(self, release, sample.threshold, sample.quantile),
+            business=self._business(declared, monitor, chosen),
         )
         report = msgspec.structs.replace(report, findings=[*report.findings, *unread])
         return self._keep_report(report, release) if keep else report
+
+    def _business(self, model: Model, monitor: Monitor, window: Window) -> list[Business]:
+        """The numbers of the business for the window's requests; one that cannot be read says so."""
+        from seatrial.monitoring.business import business
+        from seatrial.monitoring.figures import Business
+        from seatrial.monitoring.labels import prediction_keys
+
+        if not monitor.business:
+            return []
+        asked = self._predictions(model, window)
+        asked = asked.append_column("key", prediction_keys(asked, model.key))
+        found = []
+        for metric in monitor.business:
+            try:
+                rows = self._inputs.tables([metric.source], None)[0][metric.source.name]
+                found.append(business(metric, rows, asked, list(model.key), as_of_us=self.now_us))
+            except SeatrialError as error:
+                found.append(Business(metric.name, metric.better, 0, None, None, note=error.found.rstrip(".")))
+        return found
 
     def _keep_report(self, report: Report, release: Record | None) -> Report:
         from seatrial.monitoring.alerts import settle
