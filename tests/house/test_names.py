@@ -17,7 +17,7 @@ HEAVY = ("duckdb", "lightgbm", "mlflow", "msgspec", "numpy", "onnx", "onnxruntim
 PUBLIC = """
     ABTest Alarm BlueGreen Canary Costs CsvSource DeltaSource Deployment Entity FrameSource Gate Guardrail Metric Model
     ModelCard Monitor Objective ParquetSource PostgresSource PredictionLog Project ProjectGates QuerySource Retrain
-    SeatrialError SetAside Shadow Split Trigger Tune agg expect feature_view load log_run on_request
+    Schedule SeatrialError SetAside Shadow Split Trigger Tune agg expect feature_view load log_run on_request
     point_in_time_join shared_view sql
 """.split()
 
