@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     from seatrial.retraining.definition import Retrain as Retrain
     from seatrial.retraining.definition import Trigger as Trigger
     from seatrial.scheduling.definition import Schedule as Schedule
+    from seatrial.serving.clients.async_client import AsyncClient as AsyncClient
+    from seatrial.serving.clients.client import Client as Client
     from seatrial.stores.prediction_log import PredictionLog as PredictionLog
     from seatrial.training.gates import Gate as Gate
     from seatrial.training.gates import ProjectGates as ProjectGates
@@ -53,8 +55,10 @@ __version__ = "0.1.0"
 _HOME = {
     "ABTest": "seatrial.deployment.definition",
     "Alarm": "seatrial.monitoring.definition",
+    "AsyncClient": "seatrial.serving.clients.async_client",
     "BlueGreen": "seatrial.deployment.definition",
     "Canary": "seatrial.deployment.definition",
+    "Client": "seatrial.serving.clients.client",
     "Costs": "seatrial.training.threshold",
     "CsvSource": "seatrial.data.sources",
     "DeltaSource": "seatrial.data.sources",
@@ -96,8 +100,10 @@ _HOME = {
 __all__ = [
     "ABTest",
     "Alarm",
+    "AsyncClient",
     "BlueGreen",
     "Canary",
+    "Client",
     "Costs",
     "CsvSource",
     "DeltaSource",

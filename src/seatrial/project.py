@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from seatrial.governance.review import Reviewed
     from seatrial.retraining.approval import Approval, Decision
     from seatrial.retraining.proposal import Proposal
-    from seatrial.serving.stream import StreamAnswered
+    from seatrial.serving.doors.stream import StreamAnswered
     from seatrial.stores.metadata import MetadataStore
     from seatrial.verbs.batches import BatchScored
     from seatrial.verbs.reproduce import Reproduced, Verdict
@@ -129,7 +129,7 @@ class Project(Scheduled):
         import pyarrow as pa
 
         from seatrial.features import training_set
-        from seatrial.serving import batch
+        from seatrial.serving.batch import table
         from seatrial.verbs.batches import score_window
         from seatrial.verbs.history import business_keys, measured, times_us
 
@@ -139,14 +139,14 @@ class Project(Scheduled):
         started = monotonic()
         bundle = self._bundle(chosen)
         rows, _, _, _ = self._inputs.rows(declared, window=window, progress=progress)
-        scores = batch.score(bundle, rows, threads=declared.threads)
+        scores = table.score(bundle, rows, threads=declared.threads)
         ids = business_keys(self.without_persons(declared, rows), declared)
         at_us = times_us(rows, training_set.AT).tolist()
         at = 0.5 if bundle.manifest.threshold is None else bundle.manifest.threshold
         labelled, metrics = measured(declared, rows, scores, bundle.manifest.signature.classes, threshold=at)
         answered = self._answered(declared.name, window, chosen.id)
         new = [place for place, asked in enumerate(zip(ids, at_us, strict=True)) if asked not in answered]
-        kept = batch.keep(
+        kept = table.keep(
             self.log,
             bundle,
             rows.take(pa.array(new, pa.int64())),
@@ -193,10 +193,10 @@ class Project(Scheduled):
 
         rows: a file, or a folder of them. Columns that it has are taken as they are; views that it lacks are joined as
         of each row's instant (the label source's event_timestamp, or `at`), and functions computed.
-        to: see `serving.sinks.open_sink`, or "online"; relative paths start at the working directory. release: default
-        the live one. keep: the columns beside the answers; default the model's key and instant, or all when the rows
-        lack the key; ["all"], ["none"]. set_aside: a Parquet file for rows without an answer, with reasons; without it
-        such rows are refused. by_day: the column of times by whose day a folder or Delta table is divided.
+        to: see `serving.batch.sinks.open_sink`, or "online"; relative paths start at the working directory. release:
+        default the live one. keep: the columns beside the answers; default the model's key and instant, or all when the
+        rows lack the key; ["all"], ["none"]. set_aside: a Parquet file for rows without an answer, with reasons;
+        without it such rows are refused. by_day: the column of times by whose day a folder or Delta table is divided.
         workers: processes; default one for each core. log: keep each row in the prediction log.
 
         A call that was killed is taken up by the next of the same arguments. Nothing is written before all is scored.
@@ -245,7 +245,7 @@ class Project(Scheduled):
         minute at most when it is to go on until the stream is empty.
         """
         from seatrial.deployment.deploy import nothing_deployed
-        from seatrial.serving.stream import Answering, answer_stream
+        from seatrial.serving.doors.stream import Answering, answer_stream
         from seatrial.stores.streams import open_answers, open_stream
         from seatrial.verbs.building import PATIENCE
 

@@ -332,7 +332,7 @@ def _worth(project: Project, story: Steps, progress: talk.Progress, chapters: li
 
     from seatrial.core.signature import as_floats
     from seatrial.retraining.backtest import backtest
-    from seatrial.serving.batch import score
+    from seatrial.serving.batch.table import score
     from seatrial.stats.metrics import log_loss
     from seatrial.verbs.inputs import columns
 

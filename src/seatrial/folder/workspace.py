@@ -196,7 +196,7 @@ class Workspace:
         """
         if not model.personal:
             return table
-        from seatrial.serving.personal import hashed
+        from seatrial.serving.scoring.personal import hashed
 
         return hashed(table, model.personal, self.personal_key, prefix=prefix)
 

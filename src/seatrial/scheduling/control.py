@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
-from seatrial.core.clock import from_us, iso, machine_us, monotonic
+from seatrial.core.clock import from_us, iso, monotonic
 from seatrial.core.errors import SeatrialError
 from seatrial.scheduling import jobs, lease
 from seatrial.scheduling.child import Child, wait
@@ -96,7 +96,7 @@ class Control:
         """Start a run of a schedule when one is due; seconds until the next look at it."""
         if any(one.schedule.name == schedule.name for one in self._running):
             return LOOK_SECONDS
-        now = machine_us()
+        now = self._how.clock()
         actor = self._how.actor(schedule)
         lost = jobs.bury(self._metadata, schedule.name, actor=actor, now_us=now)
         if lost is not None:
@@ -131,13 +131,14 @@ class Control:
                 continue
             if how is not None:
                 self._running.remove(one)
-                self._say(line(one.job, how))
+                self._say(f"{_at(self._how.clock())}  {line(one.job, how)}")
                 ended = True
         return ended
 
     def _announce(self) -> None:
-        if self._announced is None or monotonic() - self._announced > lease.RENEW_SECONDS:
-            lease.announce(self._metadata, UP, self._how.by, machine_us(), **self._facts)
+        how = self._how
+        if self._announced is None or monotonic() - self._announced > how.renew_seconds:
+            lease.announce(self._metadata, UP, how.by, how.clock(), length_us=how.lease_us, **self._facts)
             self._announced = monotonic()
 
     def _children(self) -> list[Child]:
@@ -150,7 +151,7 @@ class Control:
     def _tell(self, about: str, words: str) -> None:
         """Say something once, until it is over."""
         if words and self._told.get(about) != words:
-            self._say(f"{_at(machine_us())}  {words}")
+            self._say(f"{_at(self._how.clock())}  {words}")
         self._told[about] = words
 
 
@@ -159,7 +160,7 @@ def line(job: JobRun, ended: Ended) -> str:
     took = f" in {ended.seconds:.1f} s" if ended.seconds is not None else ""
     attempt = f", attempt {job.attempt}" if job.attempt > 1 else ""
     words = f": {ended.words}" if ended.words else ""
-    return f"{_at(machine_us())}  {job.schedule}: {ended.state}{took}{attempt}{words} ({job.id})"
+    return f"{job.schedule}: {ended.state}{took}{attempt}{words} ({job.id})"
 
 
 def _at(us: int) -> str:

@@ -182,7 +182,15 @@ def history(metadata: MetadataStore, name: str | None = None, *, limit: int | No
 
 
 def begin(
-    metadata: MetadataStore, schedule: Schedule, found: Due, *, actor: str, by: str, now_us: int, forced: bool = False
+    metadata: MetadataStore,
+    schedule: Schedule,
+    found: Due,
+    *,
+    actor: str,
+    by: str,
+    now_us: int,
+    lease_us: int = lease.LEASE_US,
+    forced: bool = False,
 ) -> JobRun | None:
     """Claim a run, so that nobody else makes it; None when somebody did, or is at it.
 
@@ -223,7 +231,7 @@ def begin(
         if found.skip:
             _end(metadata, transaction, _of(record), Ended("skipped", found.words), actor, now_us)
         else:
-            lease.take(metadata, transaction, schedule.name, record.id, now_us, by=by)
+            lease.take(metadata, transaction, schedule.name, record.id, now_us, length_us=lease_us, by=by)
     made = metadata.record(record.id)
     assert made is not None, "it was added above"
     return standing(metadata, made)

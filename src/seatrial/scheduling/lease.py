@@ -16,7 +16,6 @@ import msgspec
 from seatrial.stores.metadata import MetadataStore, Transaction
 
 LEASE_US = 30_000_000
-RENEW_SECONDS = 8.0
 
 
 class Lease(msgspec.Struct, frozen=True):
@@ -36,26 +35,33 @@ def held(metadata: MetadataStore, name: str, now_us: int) -> Lease | None:
 
 
 def take(
-    metadata: MetadataStore, transaction: Transaction, name: str, holder: str, now_us: int, **facts: Any
+    metadata: MetadataStore,
+    transaction: Transaction,
+    name: str,
+    holder: str,
+    now_us: int,
+    *,
+    length_us: int = LEASE_US,
+    **facts: Any,
 ) -> Lease | None:
     """Take or renew a lease; None when somebody else holds it."""
     there = held(metadata, name, now_us)
     if there is not None and there.holder != holder:
         return None
     drop(metadata, transaction, name)
-    lease = Lease(holder, now_us + LEASE_US, facts)
+    lease = Lease(holder, now_us + length_us, facts)
     transaction.enqueue(_topic(name), msgspec.to_builtins(lease))
     return lease
 
 
-def renew(metadata: MetadataStore, name: str, holder: str, now_us: int) -> bool:
+def renew(metadata: MetadataStore, name: str, holder: str, now_us: int, *, length_us: int = LEASE_US) -> bool:
     """Hold a lease for longer; False when it is somebody else's, or nobody's, by now."""
     with metadata.transaction() as transaction:
         mine = [one for _, body in metadata.pending(_topic(name)) for one in [msgspec.convert(body, Lease)]]
         if not any(one.holder == holder for one in mine):
             return False
         drop(metadata, transaction, name)
-        transaction.enqueue(_topic(name), msgspec.to_builtins(Lease(holder, now_us + LEASE_US, mine[0].facts)))
+        transaction.enqueue(_topic(name), msgspec.to_builtins(Lease(holder, now_us + length_us, mine[0].facts)))
     return True
 
 
@@ -69,7 +75,9 @@ def _topic(name: str) -> str:
     return f"lease/{name}"
 
 
-def announce(metadata: MetadataStore, name: str, holder: str, now_us: int, **facts: Any) -> None:
+def announce(
+    metadata: MetadataStore, name: str, holder: str, now_us: int, *, length_us: int = LEASE_US, **facts: Any
+) -> None:
     """Tell that this process does what `name` says, beside others that may do so too; for as long as a lease."""
     topic = _topic(name)
     with metadata.transaction() as transaction:
@@ -77,7 +85,7 @@ def announce(metadata: MetadataStore, name: str, holder: str, now_us: int, **fac
             lease = msgspec.convert(body, Lease)
             if lease.holder == holder or lease.until_us <= now_us:
                 transaction.done(topic, seq)
-        transaction.enqueue(topic, msgspec.to_builtins(Lease(holder, now_us + LEASE_US, facts)))
+        transaction.enqueue(topic, msgspec.to_builtins(Lease(holder, now_us + length_us, facts)))
 
 
 def present(metadata: MetadataStore, name: str, now_us: int) -> list[Lease]:

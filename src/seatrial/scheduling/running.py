@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
@@ -33,7 +33,8 @@ class How:
     """How runs are made here.
 
     command: the words of a run's process. cwd, env: where it works. outputs: the folder for what runs print.
-    by: which process this is, for people: its host and number. actor: who is told in the audit log.
+    by: which process this is, for people: its host and number.
+    clock: the machine's, in microseconds. lease_us: how long a lease holds without being renewed.
     """
 
     command: Callable[[Schedule], Sequence[str]]
@@ -41,7 +42,17 @@ class How:
     env: dict[str, str]
     outputs: Path
     by: str
-    actor: Callable[[Schedule], str] = field(default=lambda schedule: f"schedule:{schedule.name}")
+    clock: Callable[[], int] = machine_us
+    lease_us: int = lease.LEASE_US
+
+    @property
+    def renew_seconds(self) -> float:
+        """How often a lease is renewed."""
+        return self.lease_us / 4e6
+
+    def actor(self, schedule: Schedule) -> str:
+        """Who is told in the audit log."""
+        return f"schedule:{schedule.name}"
 
 
 def loops(schedule: Schedule) -> list[str]:
@@ -83,13 +94,14 @@ class Running:
         if self._ended is None:
             self._renew()
             return None
-        jobs.end(self._metadata, self.job, self._ended, actor=self._how.actor(self.schedule), now_us=machine_us())
+        jobs.end(self._metadata, self.job, self._ended, actor=self._how.actor(self.schedule), now_us=self._how.clock())
         return self._ended
 
     def _renew(self) -> None:
-        if monotonic() - self._renewed < lease.RENEW_SECONDS:
+        how = self._how
+        if monotonic() - self._renewed < how.renew_seconds:
             return
-        if not lease.renew(self._metadata, self.schedule.name, self.job.id, machine_us()):
+        if not lease.renew(self._metadata, self.schedule.name, self.job.id, how.clock(), length_us=how.lease_us):
             assert self.child is not None
             self.child.stop("lost")
         self._renewed = monotonic()
@@ -114,7 +126,14 @@ class Running:
 def start(metadata: MetadataStore, schedule: Schedule, found: Due, how: How, *, forced: bool = False) -> Running | None:
     """Claim a run and start its process; None when somebody else made it. Raises StillRunning."""
     job = jobs.begin(
-        metadata, schedule, found, actor=how.actor(schedule), by=how.by, now_us=machine_us(), forced=forced
+        metadata,
+        schedule,
+        found,
+        actor=how.actor(schedule),
+        by=how.by,
+        now_us=how.clock(),
+        lease_us=how.lease_us,
+        forced=forced,
     )
     return None if job is None or job.state == "skipped" else Running(metadata, schedule, job, how)
 

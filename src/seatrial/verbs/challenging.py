@@ -179,7 +179,7 @@ class Challenging(Watching):
         from seatrial.core.signature import aligned, places
         from seatrial.features import training_set
         from seatrial.retraining.comparison import compare
-        from seatrial.serving import batch
+        from seatrial.serving.batch.table import score
         from seatrial.verbs.history import times_us
         from seatrial.verbs.inputs import instant
 
@@ -192,7 +192,7 @@ class Challenging(Watching):
         known_at = rows[training_set.LABEL_KNOWN_AT if model.labels.label_known_at else training_set.AT]
         known = pc.fill_null(pc.less_equal(known_at, instant(self.now_us)), False)
         bundles = [self._bundle(one) for one in releases]
-        champion, challenger = (batch.score(bundle, rows, threads=model.threads) for bundle in bundles)
+        champion, challenger = (score(bundle, rows, threads=model.threads) for bundle in bundles)
         if model.task == "multiclass":
             happened = pc.if_else(known, rows[model.target], None).to_pylist()
             of_bundles = [bundle.manifest.signature.classes for bundle in bundles]

@@ -64,7 +64,7 @@ class Watching(Building):
         self._compact_log()
         table = self._known_labels(declared, progress) if rows is None else self._inputs.as_table(rows)
         if declared.personal and isinstance(table, list):
-            from seatrial.serving.personal import hashed_rows
+            from seatrial.serving.scoring.personal import hashed_rows
 
             table = hashed_rows(table, declared.personal, self.personal_key)
         elif not isinstance(table, list):
