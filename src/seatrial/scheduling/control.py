@@ -51,7 +51,7 @@ class Control:
         self._say, self._facts, self._beat = say, facts or {}, beat
         self._running: list[Running] = []
         self._next_look = 0.0
-        self._announced: float | None = None
+        self._announced: int | None = None
         self._told: dict[str, str] = {}
 
     def run(self, stop_files: Sequence[int], *, grace_seconds: float) -> None:
@@ -136,10 +136,10 @@ class Control:
         return ended
 
     def _announce(self) -> None:
-        how = self._how
-        if self._announced is None or monotonic() - self._announced > how.renew_seconds:
-            lease.announce(self._metadata, UP, how.by, how.clock(), length_us=how.lease_us, **self._facts)
-            self._announced = monotonic()
+        how, now = self._how, self._how.clock()
+        if self._announced is None or abs(now - self._announced) > how.renew_us:  # also when the clock has jumped
+            lease.announce(self._metadata, UP, how.by, now, length_us=how.lease_us, **self._facts)
+            self._announced = now
 
     def _children(self) -> list[Child]:
         return [child for one in self._running for child in one.children]

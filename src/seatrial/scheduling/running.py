@@ -46,9 +46,9 @@ class How:
     lease_us: int = lease.LEASE_US
 
     @property
-    def renew_seconds(self) -> float:
+    def renew_us(self) -> int:
         """How often a lease is renewed."""
-        return self.lease_us / 4e6
+        return self.lease_us // 4
 
     def actor(self, schedule: Schedule) -> str:
         """Who is told in the audit log."""
@@ -67,7 +67,7 @@ class Running:
     def __init__(self, metadata: MetadataStore, schedule: Schedule, job: JobRun, how: How) -> None:
         self.schedule, self.job = schedule, job
         self._metadata, self._how = metadata, how
-        self._renewed = monotonic()
+        self._renewed = how.clock()
         self._ended: Ended | None = None
         self.child: Child | None = None
         try:
@@ -98,13 +98,13 @@ class Running:
         return self._ended
 
     def _renew(self) -> None:
-        how = self._how
-        if monotonic() - self._renewed < how.renew_seconds:
+        how, now = self._how, self._how.clock()
+        if abs(now - self._renewed) < how.renew_us:  # a clock that jumps may have ended it
             return
-        if not lease.renew(self._metadata, self.schedule.name, self.job.id, how.clock(), length_us=how.lease_us):
+        if not lease.renew(self._metadata, self.schedule.name, self.job.id, now, length_us=how.lease_us):
             assert self.child is not None
             self.child.stop("lost")
-        self._renewed = monotonic()
+        self._renewed = now
 
     def _with_output(self, ended: Ended, output: str) -> Ended:
         if not output:
