@@ -116,6 +116,24 @@ def runner(things: Sequence[Plain]) -> list[Block]:
     return [Line("No `seatrial up` is running: nothing of this runs by itself now.", "bold"), Line("Next: seatrial up")]
 
 
+def by_itself(model: Plain) -> list[Block]:
+    """What runs by itself for a model, on its card of `status`: next and last run, and what stands still."""
+    blocks: list[Block] = []
+    for number, one in enumerate(model.get("schedules") or []):
+        last = one["last"]
+        style: Style = "" if last is None or last["state"] in GOOD else "red"
+        told = f", last {last_words(last)}" if last else ", never run"
+        blocks.append(
+            Line(f"  {'' if number else 'by itself':<12}  {one['name']}: next {next_words(one)}{told}", style)
+        )
+        if last is not None and last["state"] not in GOOD:
+            blocks.append(Line(f"                {last['words']}", style))
+    if blocks and not model["schedules"][0]["run_by"]:
+        blocks.append(Line("                but no `seatrial up` is running", "bold"))
+    blocks += [Line(f"  paused        {one['name']}, {words(one)}", "bold") for one in model.get("paused") or []]
+    return blocks
+
+
 def next_words(one: Plain) -> str:
     """The next instant on the clocks of the schedule's zone."""
     if one["paused"]:
