@@ -8,7 +8,10 @@ from sklearn.preprocessing import OneHotEncoder
 from seatrial.stats.domain import auc_error, domain, logistic
 
 
-def coded(values, edges=np.linspace(-2, 2, 19)):
+EDGES = np.linspace(-2, 2, 19)
+
+
+def coded(values, edges=EDGES):
     return np.searchsorted(edges, values).astype(np.int32)
 
 
