@@ -19,12 +19,13 @@ from seatrial.core.windows import Window, duration_text, duration_us
 from seatrial.data.reading import Times, csv_header, read
 from seatrial.data.sources import CsvSource, FrameSource
 from seatrial.monitoring.alarms import MIN_ROWS
-from seatrial.monitoring.definition import Alarm
+from seatrial.monitoring.definition import Alarm, Monitor
 from seatrial.monitoring.labels import FIELD, LabelCounts, parse
 from seatrial.monitoring.mapping import BadMap, ColumnMap, read_map
 from seatrial.monitoring.monitor import make_report
-from seatrial.monitoring.report import Report
+from seatrial.monitoring.report import AlarmResult, Report
 from seatrial.monitoring.sample import FEATURE, OF_CLASS, Sample, from_log, joined
+from seatrial.monitoring.watched import Watched
 from seatrial.stores.prediction_log import PredictionLog
 
 if TYPE_CHECKING:
@@ -87,6 +88,7 @@ def monitor_log(
     sample = imported.sample
     window = window or default_window(sample, duration_us(monitor.window), as_of_us)
     compared, too_small = (None, ()) if reference is None else _compared(reference, columns, sample)
+    seen, policy = _watched(sample, window, monitor, compared, columns, as_of_us)
     report = make_report(
         sample,
         window=window,
@@ -97,9 +99,24 @@ def monitor_log(
         owner=columns.owner,
         on_call=columns.on_call,
         runbook=columns.runbook,
+        watched=seen,
+        policy=policy,
     )
     notes = [*too_small, *imported.left_out, *_silence(sample, window, as_of_us)]
     return msgspec.structs.replace(report, findings=[*report.findings, *notes], next=_next(report))
+
+
+def _watched(
+    sample: Sample, window: Window, monitor: Monitor, reference: Reference | None, columns: ColumnMap, as_of_us: int
+) -> tuple[Watched | None, list[AlarmResult]]:
+    """The policy over the whole log up to the window's end."""
+    from seatrial.monitoring import watch
+
+    if not monitor.policy:
+        return None, []
+    source = watch.source_of(sample, reference, columns.tested)
+    state, learned = watch.over(monitor, sample, source, until_us=min(as_of_us, window.end_us))
+    return watch.watched(state, learned), watch.alarms(state)
 
 
 def read_log(log: Path, columns: ColumnMap, *, labels: Path | None = None, as_of_us: int) -> Imported:

@@ -11,6 +11,7 @@ from typing import Literal
 import msgspec
 
 from seatrial.core.pages import table_page
+from seatrial.monitoring.watched import Watched
 
 FORMAT = 1
 
@@ -174,7 +175,7 @@ class Report(msgspec.Struct, frozen=True):
 
     id: of the record when the report was kept. as_of: what was known then counts, nothing later.
     headline: one sentence that a product manager understands; next: what to do, a command where there is one.
-    releases: rows by release (id or version).
+    releases: rows by release (id or version). watched: what the policy has seen; None when it is off or has no rows.
     """
 
     format: int
@@ -199,6 +200,7 @@ class Report(msgspec.Struct, frozen=True):
     owner: str = ""
     on_call: str = ""
     runbook: str = ""
+    watched: Watched | None = None
 
     def _repr_html_(self) -> str:
         fired = [alarm.name for alarm in self.alarms if alarm.state == "fired"]
