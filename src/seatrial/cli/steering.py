@@ -65,6 +65,7 @@ def label(call: Invocation, model: str | None, rows: Path | None) -> None:
 @click.option("--map", "mapping", type=click.Path(path_type=Path), help="With --log: which columns mean what (TOML).")
 @click.option("--reference", type=click.Path(path_type=Path), help="With --log: rows to compare with.")
 @click.option("--labels", type=click.Path(path_type=Path), help="With --log: labels that lie in another file.")
+@click.option("--detail", is_flag=True, help="Every section with its numbers.")
 @click.pass_obj
 def monitor(
     call: Invocation,
@@ -79,6 +80,7 @@ def monitor(
     mapping: Path | None,
     reference: Path | None,
     labels: Path | None,
+    detail: bool,
 ) -> None:
     """Data quality, drift, performance with the labels known so far, calibration, latency, alarms. Compares with the
     training rows of the release, or with what --against says; then nothing is kept. Alerts are opened, continued and
@@ -105,7 +107,7 @@ def monitor(
         from seatrial.monitoring.page import html as page
 
         _write(html, page(report))
-    call.answer(report, lambda _: rendering.monitor_lines(report, distances))
+    call.answer(report, lambda _: rendering.monitor_lines(report, distances, detail=detail))
     if html is not None:
         talk.say(f"The report as a page: {html}")
     _fail(report, fail_on)
@@ -246,53 +248,6 @@ def review(call: Invocation) -> None:
 
     with call.project() as project:
         call.answer(project.review(), outcome.reviewed)
-
-
-@NOUNS["alerts"].command("list")
-@click.argument("model", required=False)
-@click.option("--every", is_flag=True, help="Resolved ones too.")
-@click.pass_obj
-def alerts_list(call: Invocation, model: str | None, every: bool) -> None:
-    """List alerts that are open or acknowledged, all or those of MODEL."""
-    from seatrial.cli import outcome
-
-    with call.project() as project:
-        call.answer(project.alerts(model, every=every), outcome.alerts)
-
-
-@NOUNS["alerts"].command("show")
-@click.argument("id")
-@click.pass_obj
-def alerts_show(call: Invocation, id: str) -> None:
-    """Show one alert: evidence, what to do, who was told."""
-    from seatrial.cli import render
-
-    with call.project() as project:
-        call.answer(project.alert_show(id), render.details)
-
-
-@NOUNS["alerts"].command("acknowledge")
-@click.argument("id")
-@click.option("--reason", default="", metavar="TEXT")
-@click.pass_obj
-def alerts_acknowledge(call: Invocation, id: str, reason: str) -> None:
-    """Say that somebody looks at it."""
-    from seatrial.cli import outcome
-
-    with call.project() as project:
-        call.answer([project.alert_acknowledge(id, reason)], outcome.alerts)
-
-
-@NOUNS["alerts"].command("resolve")
-@click.argument("id")
-@click.option("--reason", default="", metavar="TEXT")
-@click.pass_obj
-def alerts_resolve(call: Invocation, id: str, reason: str) -> None:
-    """Say that it is over."""
-    from seatrial.cli import outcome
-
-    with call.project() as project:
-        call.answer([project.alert_resolve(id, reason)], outcome.alerts)
 
 
 @NOUNS["proposals"].command("list")

@@ -10,6 +10,7 @@ from seatrial.core.declared import declare
 from seatrial.core.errors import did_you_mean, listed
 from seatrial.core.windows import BadDuration, duration_us
 from seatrial.features.definitions import BadDefinition
+from seatrial.monitoring.business import BusinessMetric, is_metric
 from seatrial.monitoring.report import Severity
 from seatrial.stats.distances import NAMES
 from seatrial.stats.metrics import METRICS
@@ -122,6 +123,7 @@ class Monitor:
     false_alarms_per_month: the budget that the policy for drift is made for; stated, and checked by a simulation.
     calibration: the default alarm, on a gap of more than 0.10 between mean prediction and observed rate over seven
         days. Leave it on: no comparison of inputs sees a world that answers differently.
+    business: numbers of the business that a report shows beside its own: `Metric(name, source)`, as of a deployment.
     subject, outcome: words for headlines, such as "flights" and "late"; without them the model's name is used.
     """
 
@@ -132,6 +134,7 @@ class Monitor:
     calibration: bool = True
     subject: str = ""
     outcome: str = ""
+    business: Sequence[BusinessMetric] = ()
 
     def __post_init__(self) -> None:
         if not isinstance(self.model, str) or not self.model:
@@ -150,6 +153,13 @@ class Monitor:
         if not isinstance(self.calibration, bool):
             _bad(f"{where} has calibration={self.calibration!r}.", "True or False is expected.")
         _check_window(self.window, where)
+        if isinstance(self.business, str) or not all(is_metric(one) for one in self.business):
+            _bad(f"{where} has business={self.business!r}.", "A list of Metric(name, source) is expected.")
+        object.__setattr__(self, "business", tuple(self.business))
+        called = [metric.name for metric in self.business]
+        again = sorted({name for name in called if called.count(name) > 1})
+        if again:
+            _bad(f"{where} has the business metric '{again[0]}' twice.", "Each is declared once.")
         names = [alarm.name for alarm in self.every_alarm]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:

@@ -20,6 +20,7 @@ from seatrial.core.windows import Window, duration_text, duration_us
 from seatrial.data.reading import Times, csv_header, read
 from seatrial.data.sources import CsvSource, FrameSource
 from seatrial.monitoring.alarms import MIN_ROWS
+from seatrial.monitoring.baseline import Baseline, labelled
 from seatrial.monitoring.definition import Alarm
 from seatrial.monitoring.labels import FIELD, LabelCounts, parse, prediction_keys
 from seatrial.monitoring.mapping import BadMap, ColumnMap, read_map
@@ -95,6 +96,7 @@ def monitor_log(
     compared, too_small = (None, ()) if reference is None else _compared(reference, columns, sample)
     if against is not None:
         compared = _past(against, window, sample, reference)
+    tested = None if reference is None else _labelled(reference, columns)
     report = make_report(
         sample,
         window=window,
@@ -105,6 +107,7 @@ def monitor_log(
         owner=columns.owner,
         on_call=columns.on_call,
         runbook=columns.runbook,
+        tested=tested,
     )
     notes = [*too_small, *imported.left_out, *_silence(sample, window, as_of_us)]
     return msgspec.structs.replace(report, findings=[*report.findings, *notes], next=_next(report))
@@ -309,6 +312,27 @@ def _past(against: str, window: Window, sample: Sample, reference: Path | None) 
             state="Nothing was reported.",
         )
     return of_window(sample, found)
+
+
+def _labelled(path: Path, columns: ColumnMap) -> Baseline | None:
+    """The rows of the reference that have a score and a label, to compare answers with; None when it has none."""
+    import numpy as np
+    import pyarrow as pa
+
+    if _is_ours(path):
+        return None
+    have = _header(path)
+    roles = {columns.label, columns.score or columns.predicted, *list(columns.probabilities.values())[:1]}
+    if not columns.label or not {name for name in roles if name} <= set(have):
+        return None
+    rows, _ = _read(path, columns, required=False)
+    timed = rows["at"].null_count == 0
+    if not timed:
+        at = pa.array(np.zeros(rows.num_rows, np.int64)).cast(rows["at"].type)
+        rows = rows.set_column(rows.column_names.index("at"), "at", at)
+    sample = Sample(columns.model, columns.task, rows.sort_by("at"), decided_only=columns.decided_only)
+    found = labelled(sample)
+    return Baseline(f"labelled rows of {path.name}", found, timed) if found.rows.num_rows else None
 
 
 def default_window(sample: Sample, length_us: int, as_of_us: int) -> Window:

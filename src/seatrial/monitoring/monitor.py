@@ -18,6 +18,7 @@ from seatrial.core.errors import Failed
 from seatrial.core.windows import Window
 from seatrial.monitoring.alarms import MIN_ROWS, QUIET_START, evaluate
 from seatrial.monitoring.definition import MIN_LABELS, PERFORMANCE, Monitor
+from seatrial.monitoring.outcome import with_outcome
 from seatrial.monitoring.performance import performance
 from seatrial.monitoring.report import (
     FORMAT,
@@ -34,6 +35,8 @@ from seatrial.monitoring.report import (
 from seatrial.monitoring.system import system
 
 if TYPE_CHECKING:
+    from seatrial.monitoring.baseline import Baseline
+    from seatrial.monitoring.figures import Business
     from seatrial.monitoring.reference import Reference
     from seatrial.monitoring.sample import Sample
 
@@ -63,6 +66,8 @@ def make_report(
     error_rate: float | None = None,
     since_us: int | None = None,
     elsewhere: bool = False,
+    tested: Baseline | None = None,
+    business: Sequence[Business] = (),
 ) -> Report:
     """The report on `window` with what was known at `as_of_us`. Nothing is written, nothing raises for what data hold.
 
@@ -74,6 +79,8 @@ def make_report(
     training: metrics of the release's test part. error_rate: share of failed requests, when somebody counted.
     since_us: instant of the model's first prediction ever, when the sample does not reach back to it.
     elsewhere: the model is served by other software, so `next` names no command that needs a project.
+    tested: labelled rows of before to compare answers with; None: those of the log from before the window.
+    business: numbers of the business, of the window's requests.
     """
     monitor = monitor or Monitor(sample.model)
     inside = sample.within(window)
@@ -99,7 +106,7 @@ def make_report(
             sample.task == "multiclass",
         )
     )
-    return Report(
+    report = Report(
         format=FORMAT,
         id=id,
         model=sample.model,
@@ -123,6 +130,7 @@ def make_report(
         on_call=on_call,
         runbook=runbook,
     )
+    return with_outcome(report, sample, window, as_of_us, given=tested, business=business)
 
 
 def point(body: Mapping[str, Any]) -> Point:
