@@ -27,7 +27,7 @@ from seatrial.monitoring.mapping import BadMap, ColumnMap, read_map
 from seatrial.monitoring.monitor import make_report
 from seatrial.monitoring.report import AlarmResult, Report
 from seatrial.monitoring.sample import FEATURE, OF_CLASS, Sample, from_log, joined, places
-from seatrial.monitoring.streamed import EVER, LONG_ROWS, StreamedInputs
+from seatrial.monitoring.streamed import EVER, LONG, StreamedInputs
 from seatrial.monitoring.tally import tallies
 from seatrial.monitoring.watched import Watched
 from seatrial.stores.prediction_log import PredictionLog
@@ -130,12 +130,10 @@ def _watched(
     return watch.watched(state, learned), watch.alarms(state)
 
 
-def read_log(
-    log: Path, columns: ColumnMap, *, labels: Path | None = None, as_of_us: int, long_rows: int = LONG_ROWS
-) -> Imported:
+def read_log(log: Path, columns: ColumnMap, *, labels: Path | None = None, as_of_us: int, long: int = LONG) -> Imported:
     """The predictions of a log until `as_of_us`, with the labels known by then.
 
-    long_rows: the inputs of a Parquet log with more rows than that stay where they are, and are read in batches.
+    long: the inputs of a Parquet log with more values than that stay where they are, and are read in batches.
     """
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -154,8 +152,8 @@ def read_log(
                 next="Correct the map.",
             )
     elsewhere = ("label", "label_known_at") if labels is not None else ()
-    long = _is_long(log, long_rows)
-    table, left_out = _read(log, columns, without=elsewhere, inputs=not long)
+    streamed = _is_long(log, columns, long)
+    table, left_out = _read(log, columns, without=elsewhere, inputs=not streamed)
     until = pa.scalar(as_of_us, pa.timestamp("us", tz="UTC"))
     missing = table["at"].null_count
     if missing:
@@ -164,7 +162,7 @@ def read_log(
             expected="Every prediction needs its time.",
         )
     inputs = None
-    if long:
+    if streamed:
         inputs, left_out = _streamed(log, columns, table)
         inputs = inputs.within(Window(EVER.start_us, as_of_us + 1))
     if not pc.all(pc.less_equal(table["at"], until)).as_py():
@@ -179,7 +177,7 @@ def read_log(
     return Imported(_without_fields(replace(sample, rows=table, labels=counts), columns.key), left_out)
 
 
-def read_reference(path: Path, columns: ColumnMap, sample: Sample, *, long_rows: int = LONG_ROWS) -> Reference:
+def read_reference(path: Path, columns: ColumnMap, sample: Sample, *, long: int = LONG) -> Reference:
     """Rows to compare with; their scores too, where they have them."""
     from seatrial.monitoring.against import shares_together
     from seatrial.monitoring.reference import Reference
@@ -188,7 +186,7 @@ def read_reference(path: Path, columns: ColumnMap, sample: Sample, *, long_rows:
     if _is_ours(path):
         table = PredictionLog(path).rows(model=columns.model)
         rows = from_log(table, None, model=columns.model, task=columns.task, as_of_us=2**62).rows
-    elif _is_long(path, long_rows):
+    elif _is_long(path, columns, long):
         rows, _ = _read(path, columns, required=False, inputs=False)
         inputs, _ = _streamed(path, columns, rows)
     else:
@@ -212,14 +210,14 @@ def read_reference(path: Path, columns: ColumnMap, sample: Sample, *, long_rows:
     return replace(reference, together=shares_together(found))
 
 
-def _is_long(path: Path, rows: int) -> bool:
+def _is_long(path: Path, columns: ColumnMap, values: int) -> bool:
     """Whether the inputs of a file, or of a folder of files, are too many to be read at once."""
     import pyarrow as pa
 
     if _is_ours(path) or _is_csv(path) or not path.exists():
         return False
     try:
-        return _count(path) > rows
+        return _count(path) * len(_inputs(columns, _header(path))) > values
     except (pa.ArrowException, OSError) as error:
         raise _no_parquet(path, error) from None
 
