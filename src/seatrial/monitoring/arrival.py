@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from seatrial.monitoring.sample import Sample
 
 HOUR_US = 3_600_000_000
+MINUTE_US = 60_000_000
 USUAL = 0.95
 POINTS = 60
 FEWEST = 200
@@ -53,7 +54,7 @@ def arrival(sample: Sample, window: Window, as_of_us: int) -> Arrival:
     ages = np.maximum((as_of_us - inside.at_us()) / HOUR_US, 0.0)
     usual = curve.age_of(USUAL)
     last = min(int(inside.at_us()[-1]), as_of_us)
-    ripe_us = None if usual is None else last + math.ceil(usual * HOUR_US)
+    ripe_us = None if usual is None else math.ceil((last + usual * HOUR_US) / MINUTE_US) * MINUTE_US
     ripe = None if ripe_us is None else ripe_us <= as_of_us
     first = iso(from_us(int(sample.at_us()[0])))[:10]
     found = Arrival(

@@ -172,9 +172,7 @@ def _slices(report: Report) -> str:
         "the order of how much worse they are when small slices are drawn towards the rest."
     )
     body = f"<p>{safe(words, 600)}</p>{picture}{table(head, rows, numbers=range(1, 7))}"
-    return part(
-        heading, f"{len(named)} slices are worse than the other rows, most of all {named[0]}.", body + _small(one.note)
-    )
+    return part(heading, told, body + _small(one.note))
 
 
 def _others(report: Report) -> float:
@@ -205,10 +203,10 @@ def _arrival(report: Report) -> str:
     words = ""
     if one.same_age:
         early, late = one.same_age, one.later
+        was, became = (value_text(found["observed"], _shown(report)) for found in (early, late))
         words = (
-            f"The window before had {value_text(early['observed'], _shown(report))} happen when it was as young as "
-            f"this one ({early['labelled']:,.0f} labels), and has {value_text(late['observed'], _shown(report))} by now "
-            f"({late['labelled']:,.0f})"
+            f"The window before had {was} happen when it was as young as this one ({early['labelled']:,.0f} labels), and "
+            f"has {became} by now ({late['labelled']:,.0f})"
         )
         words += (
             ": the labels that come first are unlike the others, so this window's will change." if one.biased else "."
