@@ -124,7 +124,7 @@ def _findings(came: Arrival, changed: Concept, guessed: Estimate, report: Report
     found = []
     if came.ripe is False and came.expected is not None and came.usual_hours is not None:
         found.append(
-            f"this window is young: at its age {_percent(came.expected)} of the labels are usual, and 95 % of those that "
+            f"this window is young: at its age {_percent(came.expected)} of the labels are usual, 95 % of those that "
             f"come are there by {age_words(came.usual_hours)}, for the whole window on {came.ripe_at}"
         )
         if came.biased:

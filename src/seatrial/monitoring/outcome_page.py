@@ -205,7 +205,7 @@ def _arrival(report: Report) -> str:
         early, late = one.same_age, one.later
         was, became = (value_text(found["observed"], _shown(report)) for found in (early, late))
         words = (
-            f"The window before had {was} happen when it was as young as this one ({early['labelled']:,.0f} labels), and "
+            f"The window before had {was} happen when as young as this one ({early['labelled']:,.0f} labels), and "
             f"has {became} by now ({late['labelled']:,.0f})"
         )
         words += (
