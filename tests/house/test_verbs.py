@@ -6,7 +6,9 @@ import click
 import pytest
 
 from seatrial import Project
-from seatrial.cli import catalogue, feature_quality, feature_rows, predictions, registry, runs, steering  # noqa: F401  they register themselves
+from seatrial.cli import (
+    catalogue,
+)
 from seatrial.cli.nouns import NOUNS
 from seatrial.cli.verbs import VERBS
 from seatrial.verbs.building import Building

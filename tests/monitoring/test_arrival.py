@@ -1,4 +1,4 @@
-"""How labels arrive: how many are usual at an age, when a window is ripe, and whether the early ones are like the rest."""
+"""How labels arrive: what is usual at an age, when a window is ripe, and whether early labels are like the rest."""
 
 from __future__ import annotations
 

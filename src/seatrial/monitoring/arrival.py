@@ -28,6 +28,7 @@ USUAL = 0.95
 POINTS = 60
 FEWEST = 200
 """Labels of predictions below which history says nothing."""
+FEWEST_LATE = 50
 SURE = 0.001
 APART = 0.01
 """Mean difference of label and score between early and late labels that is borne; of a regression in standard
@@ -130,7 +131,7 @@ def _means(labels: NDArray[np.float64], scores: NDArray[np.float64], which: NDAr
 
 
 def _apart(early: NDArray[np.float64], late: NDArray[np.float64]) -> bool:
-    if early.size < FEWEST or late.size < FEWEST:
+    if early.size < FEWEST or late.size < FEWEST_LATE:
         return False
     difference = float(early.mean() - late.mean())
     error = math.sqrt(early.var(ddof=1) / early.size + late.var(ddof=1) / late.size)

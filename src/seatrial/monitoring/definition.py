@@ -12,15 +12,16 @@ from seatrial.core.windows import BadDuration, duration_us
 from seatrial.features.definitions import BadDefinition
 from seatrial.monitoring.business import BusinessMetric, is_metric
 from seatrial.monitoring.report import Severity
+from seatrial.stats.distances import NAMES
 from seatrial.stats.metrics import METRICS
 
 MIN_LABELS = 200
 CALIBRATION_GAP = 0.10
 
 PERFORMANCE = frozenset(name for metrics in METRICS.values() for name in metrics) | {"calibration_gap"}
-DRIFT = frozenset({"ks", "prediction_ks"})
+DRIFT = frozenset({*NAMES, "prediction_ks"})
 OTHER = frozenset({"degraded", "p99_ms", "label_share"})
-OF_COLUMN = frozenset({"ks", "missing"})
+OF_COLUMN = frozenset({*NAMES, "missing"})
 """Metrics of one input, written "ks:COLUMN"."""
 
 Kind = Literal["above", "below", "drop"]
@@ -33,9 +34,10 @@ class Alarm:
     kind: "above" and "below" compare with `threshold`; "drop" allows the metric to be worse than on the release's
         test part by at most the share `threshold`.
     metric: a metric of `stats.metrics`; "calibration_gap" (how far mean prediction and mean label lie apart; of a
-        regression in standard deviations of the label); "ks" (the largest drift of any input), "ks:COLUMN",
-        "prediction_ks"; "missing:COLUMN" (share); "degraded" (share of answers); "p99_ms"; "label_share" (share of
-        predictions whose label has arrived).
+        regression in standard deviations of the label); "ks" (the largest drift of any input, by the distance of its
+        type), "ks:COLUMN", "prediction_ks", and in the same way "psi", "js", "wasserstein", "chi2" and "tv", of the
+        inputs that they are defined for; "missing:COLUMN" (share); "degraded" (share of answers); "p99_ms";
+        "label_share" (share of predictions whose label has arrived).
     window: how far back. min_labels: labelled predictions below which a metric of performance is not judged.
     """
 
@@ -183,7 +185,8 @@ def _check_metric(metric: object) -> None:
             return
     _bad(
         f"there is no metric {metric!r}.",
-        f"Known are {listed(known, most=30)}, ks:COLUMN and missing:COLUMN. {did_you_mean(str(metric), known)}".strip(),
+        f"Known are {listed(known, most=40)}, and of one input ks:COLUMN, psi:COLUMN and so on, missing:COLUMN. "
+        f"{did_you_mean(str(metric), known)}".strip(),
     )
 
 

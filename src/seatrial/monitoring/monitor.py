@@ -85,7 +85,7 @@ def make_report(
     monitor = monitor or Monitor(sample.model)
     inside = sample.within(window)
     figures = performance(inside, window, training=training, min_labels=_min_labels(monitor))
-    drifted, checks = _compared(inside, reference)
+    drifted, checks = _compared(inside, reference, min(as_of_us, window.end_us))
     drifted = _with_before(drifted, sample, window, reference)
     until_us = min(as_of_us, window.end_us)
     drifts = {window: drifted} if reference is not None else {}
@@ -167,15 +167,16 @@ def _min_labels(monitor: Monitor) -> int:
     return min((alarm.min_labels for alarm in monitor.every_alarm if alarm.of_performance), default=MIN_LABELS)
 
 
-def _compared(inside: Sample, reference: Reference | None) -> tuple[Drift, list[Check]]:
+def _compared(inside: Sample, reference: Reference | None, until_us: int) -> tuple[Drift, list[Check]]:
     from seatrial.monitoring.drift import drift
     from seatrial.monitoring.quality import quality
     from seatrial.monitoring.reference import Reference
 
     if reference is not None:
-        return drift(inside.rows, reference), quality(inside, reference)
+        counted = inside.counted(reference)
+        return drift(counted, reference), quality(inside, reference, counted=counted, until_us=until_us)
     # the rules that look at the predictions alone
-    checks = [check for check in quality(inside, Reference("", 0, {})) if check.name != "columns"]
+    checks = [check for check in quality(inside, Reference("", 0, {}), until_us=until_us) if check.name != "columns"]
     return Drift("", [], None, NO_REFERENCE), checks
 
 
@@ -189,8 +190,8 @@ def _with_before(found: Drift, sample: Sample, window: Window, reference: Refere
         return found
     from seatrial.monitoring.drift import drift
 
-    rows = sample.within(earlier).rows
-    if rows.num_rows < MIN_ROWS:
+    rows = sample.within(earlier)
+    if rows.rows.num_rows < MIN_ROWS:
         return found
     moved = {column.name: column.drifted for column in drift(rows, reference).columns if column.value is not None}
     columns = [msgspec.structs.replace(column, before=moved.get(column.name)) for column in found.columns]

@@ -23,13 +23,17 @@ Severity = Literal["low", "medium", "high"]
 
 
 class Check(msgspec.Struct, frozen=True):
-    """One finding of data quality. column: empty for the table as a whole."""
+    """One finding of data quality. column: empty for the table as a whole.
+
+    A hard rule passes or fails. A soft one never fails: `noticed` tells that what it found is unusual.
+    """
 
     name: str
     column: str
     passed: bool
     found: str
     expected: str
+    noticed: bool = False
 
 
 class ColumnDrift(msgspec.Struct, frozen=True):
@@ -44,6 +48,7 @@ class ColumnDrift(msgspec.Struct, frozen=True):
     drifted: beyond what is tolerated and significant across all columns together.
     mean, reference_mean: of numbers.
     before: whether it had drifted in the window before this one already; None when nobody could look.
+    distances: every distance that is defined for the column, see `monitoring.drift.distances_of`.
     """
 
     name: str
@@ -62,6 +67,11 @@ class ColumnDrift(msgspec.Struct, frozen=True):
     reference_mean: float | None = None
     note: str = ""
     before: bool | None = None
+    distances: dict[str, float] = {}
+
+    def far(self, distance: str) -> float | None:
+        """The distance of that name; "ks" is of every column the one that its type has by default. None: undefined."""
+        return self.value if distance in ("ks", self.distance) else self.distances.get(distance)
 
 
 class Drift(msgspec.Struct, frozen=True):
