@@ -120,6 +120,8 @@ class Monitor:
     false_alarms_per_month: the budget that the policy for drift is made for; stated, and checked by a simulation.
     calibration: the default alarm, on a gap of more than 0.10 between mean prediction and observed rate over seven
         days. Leave it on: no comparison of inputs sees a world that answers differently.
+    every: within which time the next report is expected, such as "1h"; labels_within: within which time labels come
+        after their prediction, such as "3d". Without them `monitoring.cadence` goes by how they came before.
     subject, outcome: words for headlines, such as "flights" and "late"; without them the model's name is used.
     """
 
@@ -130,6 +132,8 @@ class Monitor:
     calibration: bool = True
     subject: str = ""
     outcome: str = ""
+    every: str = ""
+    labels_within: str = ""
 
     def __post_init__(self) -> None:
         if not isinstance(self.model, str) or not self.model:
@@ -148,6 +152,9 @@ class Monitor:
         if not isinstance(self.calibration, bool):
             _bad(f"{where} has calibration={self.calibration!r}.", "True or False is expected.")
         _check_window(self.window, where)
+        for name in ("every", "labels_within"):
+            if getattr(self, name) != "":
+                _check_window(getattr(self, name), f"{where}: {name}")
         names = [alarm.name for alarm in self.every_alarm]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:

@@ -230,6 +230,7 @@ class ModelStatus(msgspec.Struct, frozen=True):
 
     live: the version that answers. refused: the newest run, when its gates said no or it failed; refused_because: why.
     distrusted: the key that signed what is live, when it is not trusted any more.
+    silent: what should have come and did not, a sentence each.
     next: the command that would bring it further.
     """
 
@@ -248,6 +249,7 @@ class ModelStatus(msgspec.Struct, frozen=True):
     refused: str | None = None
     refused_because: list[str] = []
     distrusted: str | None = None
+    silent: list[str] = []
 
 
 class Labelled(msgspec.Struct, frozen=True):
