@@ -21,8 +21,8 @@ from seatrial.core.clock import from_us, iso, monotonic
 from seatrial.core.errors import SeatrialError, Unavailable, UsageError, listed
 from seatrial.core.records import Record
 from seatrial.core.windows import Window
-from seatrial.verbs.challenging import Challenging
 from seatrial.verbs.results import Deployed, Progress, RolledBack, Scored
+from seatrial.verbs.scheduled import Scheduled
 from seatrial.verbs.watching import DAY_US
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ class RollbacksNotTold(UserWarning):
     """This host was rolled back without the metadata store, which cannot be told of it yet."""
 
 
-class Project(Challenging):
+class Project(Scheduled):
     """A folder with a project file, opened: every verb. See `Workspace` for the arguments."""
 
     @staticmethod
@@ -562,14 +562,17 @@ class Project(Challenging):
     def deployment_advance(self, name: str | None = None) -> Moved:
         """Judge a rollout's step; then the new release gets more of the traffic, loses it, or keeps what it has.
 
-        Raises NoRollout, NothingDeployed, and HeadMoved when somebody else deployed meanwhile.
+        Raises NoRollout, NothingDeployed, Paused, and HeadMoved when somebody else deployed meanwhile.
         """
+        from seatrial.stores.pauses import ROLLOUTS, paused, refuse
         from seatrial.verbs import rolling
         from seatrial.verbs.custody import follow
 
         self._require_metadata()
         self.reconcile()
         deployment = self._deployment(name)
+        held = paused(self.metadata, [ROLLOUTS, deployment.name, deployment.model], self.now_us)
+        refuse(held, f"the rollout of '{deployment.name}' is not looked at")
         moved, done = rolling.move(self, deployment, self._evidence(deployment))
         if done is not None:
             follow(self, self.metadata)
@@ -593,19 +596,6 @@ class Project(Challenging):
         from seatrial.verbs import rolling
 
         return rolling.watch(self, self._deployment(name), self.deployment_advance, every, told, wait)
-
-    def _require_metadata(self) -> None:
-        """Raise MetadataUnreachable where something is served and the store that decided it is gone: a new and empty
-        one would say that nothing was ever deployed."""
-        from seatrial.stores.metadata import MetadataUnreachable
-
-        path = self.sqlite_path("metadata")
-        if self.routes.names() and not path.exists():
-            raise MetadataUnreachable(
-                f"the metadata store {path.name} is not there, while {listed(self.routes.names())} is served.",
-                state="Nothing was decided; what is served stays as it is.",
-                next="Bring it back, or put a backup in its place. `seatrial rollback` works without it.",
-            )
 
     def _end_rollout(self, model: str, done: Decided) -> None:
         """End the proposal whose challenger has all of the traffic now, or lost what it had."""

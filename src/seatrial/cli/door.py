@@ -224,7 +224,9 @@ class Root(_Helping, click.Group):
             predictions,
             registry,
             runs,
+            schedules,
             steering,
+            up,
         )
         from seatrial.cli.nouns import NOUNS
         from seatrial.cli.verbs import VERBS
@@ -354,5 +356,4 @@ _INSTEAD = {
     "rollback": "To return to an earlier release: `seatrial deploy MODEL --release ID --reason TEXT`.",
     "promote": "`seatrial deploy MODEL --release ID` sends all traffic to a release.",
     "explain": "`seatrial lineage ID` shows what a prediction came from.",
-    "up": "`seatrial serve` answers requests.",
 }

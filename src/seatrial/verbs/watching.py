@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import warnings
 from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from seatrial.core.clock import from_us, iso, monotonic
-from seatrial.core.errors import UsageError
+from seatrial.core.errors import SeatrialError, UsageError
 from seatrial.core.identity import new_id
 from seatrial.core.records import Record
 from seatrial.core.windows import Window, duration_us
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
     from seatrial.monitoring.cadence import Cadence
     from seatrial.monitoring.definition import Monitor
+    from seatrial.monitoring.figures import Business
     from seatrial.monitoring.reference import Reference
     from seatrial.monitoring.report import Mark, Point, Report
     from seatrial.monitoring.sample import Sample
@@ -132,14 +134,24 @@ class Watching(Alerting):
         told_already = pc.is_in(said, pc.unique(_said(told["key"], told["at"], told["class" if several else "label"])))
         return rows.filter(pc.and_not(pc.is_in(named, pc.unique(predicted)), told_already))
 
-    def monitor(self, model: str | None = None, *, window: Window | None = None, keep: bool = True) -> Report:
+    def monitor(
+        self,
+        model: str | None = None,
+        *,
+        window: Window | None = None,
+        keep: bool = True,
+        against: str = "training",
+    ) -> Report:
         """Report on a window (default: the monitor's trailing one) with what is known now; settle the model's alerts.
 
         keep: keep the report in the metric history and open, continue or resolve alerts; without it nothing is
-        written.
+        written. against: what inputs and scores are compared with, see `monitoring.against`; with anything else than
+        "training" nothing is written either, because alarms are declared for that.
         """
+        keep = keep and against == "training"
         from seatrial.monitoring.monitor import make_report
         from seatrial.stores.prediction_log import LogWarning
+        from seatrial.verbs.tested import test_part
 
         declared = self._model(model)
         monitor = self._monitor(declared.name)
@@ -153,7 +165,7 @@ class Watching(Alerting):
             )
         with warnings.catch_warnings(record=True) as heard:
             warnings.simplefilter("always")
-            sample = self._sample(declared, self._reach(monitor, chosen), inputs=True)
+            sample = self._sample(declared, self._reach(monitor, chosen, against), inputs=True)
         unread = list(dict.fromkeys(str(one.message) for one in heard if issubclass(one.category, LogWarning)))
         for one in heard:
             warnings.warn(one.message, one.category, stacklevel=2)
@@ -163,7 +175,7 @@ class Watching(Alerting):
             window=chosen,
             as_of_us=now_us,
             monitor=monitor,
-            reference=self._reference(release),
+            reference=self._compared_with(against, chosen, sample, release),
             training=dict(release.body["manifest"]["metrics"]) if release else {},
             marks=self._marks(declared.name),
             history=self._history(declared.name),
@@ -172,11 +184,32 @@ class Watching(Alerting):
             on_call=declared.on_call,
             runbook=declared.runbook,
             error_rate=self._error_rate(declared.name, chosen, sample.within(chosen).rows.num_rows),
+            tested=test_part(self, release, sample.threshold, sample.quantile),
+            business=self._business(declared, monitor, chosen),
         )
         report = msgspec.structs.replace(report, findings=[*report.findings, *unread])
         silent = self._cadences(declared)
         report = with_silences(report, silent)
         return self._keep_report(report, release, sample.within(chosen), silent) if keep else report
+
+    def _business(self, model: Model, monitor: Monitor, window: Window) -> list[Business]:
+        """The numbers of the business for the window's requests; one that cannot be read says so."""
+        from seatrial.monitoring.business import business
+        from seatrial.monitoring.figures import Business
+        from seatrial.monitoring.labels import prediction_keys
+
+        if not monitor.business:
+            return []
+        asked = self._predictions(model, window)
+        asked = asked.append_column("key", prediction_keys(asked, model.key))
+        found = []
+        for metric in monitor.business:
+            try:
+                rows = self._inputs.tables([metric.source], None)[0][metric.source.name]
+                found.append(business(metric, rows, asked, list(model.key), as_of_us=self.now_us))
+            except SeatrialError as error:
+                found.append(Business(metric.name, metric.better, 0, None, None, note=error.found.rstrip(".")))
+        return found
 
     def _keep_report(self, report: Report, release: Record | None, sample: Sample, silent: list[Cadence]) -> Report:
         body = msgspec.to_builtins(report) | {"marks": [], "history": []}
@@ -232,10 +265,31 @@ class Watching(Alerting):
 
         return self.definitions.monitors.get(model) or Monitor(model)
 
-    def _reach(self, monitor: Monitor, window: Window) -> Window:
-        """The window, one before it to know what had moved already, and as far back as the widest alarm looks."""
+    def _compared_with(self, against: str, window: Window, sample: Sample, release: Record | None) -> Reference | None:
+        from seatrial.monitoring.against import BadReference, chosen, of_window
+
+        found = chosen(against, window)
+        if isinstance(found, Window):
+            return of_window(sample, found)
+        if found == "training":
+            return self._reference(release)
+        names = self._deployments_of(sample.model)
+        heads = [head for name in names if (head := self.metadata.head("deployment", name)) is not None]
+        if not heads:
+            raise BadReference(f"no release of '{sample.model}' is live, so there is no champion to compare with.")
+        reference = self._reference(self.record(self.record(heads[0].record_id).inputs[0]))
+        return None if reference is None else replace(reference, name="the champion's training rows")
+
+    def _reach(self, monitor: Monitor, window: Window, against: str = "training") -> Window:
+        """The window, one before it to know what had moved already, as far back as the widest alarm looks, and what is
+        compared with."""
+        from seatrial.monitoring.against import chosen
+
         widest = max((duration_us(alarm.window) for alarm in monitor.every_alarm), default=0)
         before = window.start_us - (window.end_us - window.start_us)
+        past = chosen(against, window)
+        if isinstance(past, Window):
+            before = min(before, past.start_us)
         start_us = min(before, min(window.end_us, self.now_us) - widest) - DAY_US
         return Window(max(start_us, 0), max(window.end_us, self.now_us))
 

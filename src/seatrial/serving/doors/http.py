@@ -17,11 +17,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import msgspec
 
 import seatrial
+from seatrial.core.clock import monotonic
 from seatrial.core.errors import SeatrialError, UsageError, listed
 from seatrial.core.types import Field
 from seatrial.serving.doors.ways import door, through
 from seatrial.serving.meters.metrics import CONTENT_TYPE
-from seatrial.serving.scoring.predictor import Answer, Draft, Predictor, ServerFailed, finish, problem, shadow
+from seatrial.serving.scoring.predictor import Answer, Draft, Later, Predictor, ServerFailed, finish, problem, shadow
 from seatrial.serving.scoring.waiting import Waiting
 from seatrial.serving.service import NotFound, Service
 
@@ -162,14 +163,21 @@ class Front:
 
     def draft(self, name: str | None, body: bytes, caller: str, headers: Headers = ()) -> Draft:
         """The answer of a deployment, not logged yet. name: None for the only deployment. Never raises."""
+        asked = self.ask(name, body, caller, headers)
+        return asked.predictor.draft(asked.body, asked.caller) if isinstance(asked, Later) else asked
+
+    def ask(self, name: str | None, body: bytes, caller: str, headers: Headers = ()) -> Draft | Later:
+        """`draft`, or what to draft with others of this turn: requests that look features up. Never raises."""
         try:
             predictor = self.service.predictor(name)
-        except SeatrialError as error:
-            self.service.metrics.failed("", error.code, status=error.http_status)
-            return Draft(problem(error))
-        if self.traces is not None:
-            return self.traces.draft(predictor, body, caller, headers)
-        return predictor.draft(body, caller)
+            answering = predictor if self.traces is None else self.traces.watched(predictor, headers)
+            if predictor.looks_up and answering is predictor:
+                return Later(predictor, body, caller, monotonic())
+            return answering.draft(body, caller)
+        except Exception as error:
+            told = foreseen(error)
+            self.service.metrics.failed("", told.code, status=told.http_status)
+            return Draft(problem(told))
 
     def turn(self, loop: asyncio.AbstractEventLoop) -> Turn:
         """What the connections of this server's loop share."""

@@ -2,7 +2,8 @@
 
 A framework's request (a task, a queue of messages, two writes) costs more than a whole prediction. So this protocol
 takes `POST /predict` and `POST /models/NAME/predict` out of uvicorn's hands as soon as their head is complete.
-What was answered in one turn of the event loop is logged by one write, and only then leaves. What another process
+What was answered in one turn of the event loop is logged by one write, and only then leaves. What looks features up is
+answered at the end of its turn, with one round trip to the online store for all of it. What another process
 scores is left to the application, which waits for it elsewhere.
 
 It also guards: heads, bodies and idle connections have a deadline and a size, and what is no HTTP gets a problem
@@ -31,7 +32,7 @@ from seatrial.serving.doors.http import (
     in_form,
 )
 from seatrial.serving.doors.ways import PREDICT
-from seatrial.serving.scoring.predictor import Answer, Draft, finish, problem, shadow
+from seatrial.serving.scoring.predictor import Answer, Draft, Later, drafted, finish, problem, shadow
 
 if TYPE_CHECKING:
     from seatrial.serving.doors.http import Front
@@ -55,25 +56,30 @@ class Turn:
         self._metrics = metrics
         self._answered = metrics.door(PREDICT)
         self._refused = 0
-        self._waiting: list[tuple[PredictionProtocol, Draft, bool]] = []
+        self._waiting: list[tuple[PredictionProtocol, Draft | Later, bool]] = []
+        self._later = False  # whether some of them are not drafted yet
         self.draining = False  # every connection is closed with its next answer
 
-    def add(self, connection: PredictionProtocol, draft: Draft, *, close: bool) -> None:
+    def add(self, connection: PredictionProtocol, draft: Draft | Later, *, close: bool) -> None:
         """Answer on a connection at the end of this turn. close: then close it."""
         if not self._waiting:
             self._loop.call_soon(self.send)
         self._waiting.append((connection, draft, close))
+        self._later = self._later or isinstance(draft, Later)
 
     def send(self) -> None:
         """Log what waits, and send it."""
         if self._waiting:
             waiting, self._waiting = self._waiting, []
-            answers = finish(self._log, [draft for _, draft, _ in waiting])
+            asked = [draft for _, draft, _ in waiting]
+            drafts = drafted(asked) if self._later else cast("list[Draft]", asked)
+            self._later = False
+            answers = finish(self._log, drafts)
             for (connection, _, close), answer in zip(waiting, answers, strict=True):
                 connection.send(answer, close=close)
             self._answered.value += len(answers) - self._refused
             self._refused = 0
-            shadow(draft for _, draft, _ in waiting)
+            shadow(drafts)
 
     def refused(self, status: int) -> None:
         """Count an answer of this turn that is no prediction."""
@@ -259,7 +265,7 @@ class PredictionProtocol(HttpToolsProtocol):
                 super().on_message_complete()
             return
         self._forget_body()
-        draft = self._front.draft(
+        draft = self._front.ask(
             self._name, parts[0] if len(parts) == 1 else b"".join(parts), self._caller, self.headers
         )
         self._ended = self._last or self.parser.get_http_version() == "1.0" or not self.parser.should_keep_alive()

@@ -25,6 +25,7 @@ from seatrial.core.errors import SeatrialError
 from seatrial.serving.doors.protocol import PredictionProtocol
 from seatrial.serving.meters.metrics import Metrics
 from seatrial.serving.scoring.predictor import Answer, Draft, Predictor
+from seatrial.serving.scoring.requests import Request
 from seatrial.serving.scoring.stages import Watched
 
 if TYPE_CHECKING:
@@ -128,10 +129,6 @@ class Traces:
             return predictor
         return _Traced(predictor, self, context)
 
-    def draft(self, predictor: Predictor, body: bytes, caller: str, headers: Iterable[tuple[bytes, bytes]]) -> Draft:
-        """`Predictor.draft`, traced or not."""
-        return self.watched(predictor, headers).draft(body, caller)
-
     def take(self, trace: Trace) -> None:
         """Send it, or drop it when too many wait."""
         try:
@@ -190,8 +187,16 @@ class _Traced(Watched):
         self._traces = traces
         self._trace = Trace(context, random.getrandbits(64) or 1, of.deployment, self._model)
 
-    def draft(self, body: bytes, caller: str = "", *, since: float | None = None, wait: bool = True) -> Draft:
-        draft = super().draft(body, caller, since=since, wait=wait)
+    def draft(
+        self,
+        body: bytes,
+        caller: str = "",
+        *,
+        since: float | None = None,
+        wait: bool = True,
+        request: Request | None = None,
+    ) -> Draft:
+        draft = super().draft(body, caller, since=since, wait=wait, request=request)
         answer = TracedAnswer(*draft.answer)
         answer.traceparent = self._trace.traceparent
         return draft._replace(answer=answer)

@@ -10,6 +10,7 @@ import logging
 import struct
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent import futures
+from contextlib import suppress
 from dataclasses import dataclass
 from math import isfinite, isnan
 from typing import Any, ClassVar, NamedTuple
@@ -32,12 +33,13 @@ from seatrial.releases.named import UnseenNotAccepted
 from seatrial.releases.runtime import MissingNotAccepted, ScoreNotFinite
 from seatrial.releases.supervised import START_SECONDS, ChildRestarting, died_twice
 from seatrial.serving.meters.metrics import SAMPLED, Counted, Metrics
+from seatrial.serving.scoring.ahead import Ahead
 from seatrial.serving.scoring.cache import ScoreCache
 from seatrial.serving.scoring.defaults import check_defaults
 from seatrial.serving.scoring.personal import masked
 from seatrial.serving.scoring.requests import Request, RequestReader
 from seatrial.serving.scoring.row import row_encoder
-from seatrial.stores.online import OnlineStore, OnlineStoreDamaged, OnlineStoreTooNew, OnlineStoreUnavailable
+from seatrial.stores.online import Key, OnlineStore, OnlineStoreDamaged, OnlineStoreTooNew, OnlineStoreUnavailable
 from seatrial.stores.prediction_log import SHADOW, LoggedPrediction, LogSchema, LogUnwritable, PredictionLog, log_schema
 from seatrial.stores.routes import SHADOW_ARM, Default, OnStoreFailure
 
@@ -159,6 +161,18 @@ class Draft(NamedTuple):
     asked: Asked | None = None
 
 
+class Later(NamedTuple):
+    """A request that is answered at the end of its turn, together with others of its predictor.
+
+    since: the monotonic instant at which it was complete.
+    """
+
+    predictor: Predictor
+    body: bytes
+    caller: str
+    since: float
+
+
 class Row(msgspec.Struct, omit_defaults=True):
     """One row of a request that held many, answered."""
 
@@ -237,6 +251,7 @@ class Predictor:
         self.shares = tuple(shares)
         self.elsewhere = any(share.release.elsewhere for share in shares)
         self.looks_up = online is not None and any(share.release.plan.views for share in shares)
+        self.ahead = Ahead(online) if online is not None and self.looks_up else None
         self.replay = replay
         self.max_rows = max_rows
         fields = _common_fields(deployment, [share.release.signature for share in shares])
@@ -254,7 +269,7 @@ class Predictor:
         check_defaults(deployment, defaults or {}, [(share.release.plan, share.release.signature) for share in shares])
         # requests are the same for every arm, so what one of them declares to be personal is so for all
         personal = strictest(share.release.signature.personal for share in shares)
-        given = (fields, online, on_store_failure, defaults or {}, cache, metrics, log, personal)
+        given = (fields, self.ahead, on_store_failure, defaults or {}, cache, metrics, log, personal)
         self._arms = [_Arm(deployment, share, *given) for share in answering]
         self._shadows = [_Arm(deployment + SHADOW, share, *given) for share in hidden]
         self._only = self._arms[0] if len(self._arms) == 1 else None
@@ -289,19 +304,28 @@ class Predictor:
         shadow([draft])
         return answer
 
-    def draft(self, body: bytes, caller: str = "", *, since: float | None = None, wait: bool = True) -> Draft:
+    def draft(
+        self,
+        body: bytes,
+        caller: str = "",
+        *,
+        since: float | None = None,
+        wait: bool = True,
+        request: Request | None = None,
+    ) -> Draft:
         """`handle` without its last step: nothing is logged or counted yet. Never raises, unless it may not wait.
 
         since: the monotonic instant at which the request was complete; now by default.
         wait: for a process that is started again; otherwise ChildRestarting is raised then.
+        request: what the body holds, where it was read before.
         """
         self._unwatched -= 1
         if self._unwatched <= 0:  # below it when several threads count at once
-            return self._watched().draft(body, caller, since=since, wait=wait)
+            return self._watched().draft(body, caller, since=since, wait=wait, request=request)
         start = monotonic() if since is None else since
-        request: Request | None = None
         try:
-            request = self.reader.read(body)
+            if request is None:
+                request = self.reader.read(body)
             arm = self._only
             if arm is None or request.many:
                 return self._answer_many(request, caller, start)
@@ -316,6 +340,29 @@ class Predictor:
             return Draft(self.refuse(_told(failed.error), failed.release, request_id=_id(request)))
         except Exception as error:
             return Draft(self.refuse(_told(error), request_id=_id(request)))
+
+    def draft_all(self, asked: Sequence[Later]) -> list[Draft]:
+        """The drafts of requests that came together, whose online rows are fetched in one round trip. Never raises."""
+        if len(asked) == 1 or self.ahead is None:
+            return [self.draft(one.body, one.caller, since=one.since) for one in asked]
+        requests: list[Request | None] = []
+        keys: dict[Key, None] = {}
+        for one in asked:
+            request = None
+            with suppress(Exception):  # its draft will tell what is wrong with it
+                request = self.reader.read(one.body)
+                for arm in self._arms:
+                    keys |= dict.fromkeys(arm.keys(request.rows))
+            requests.append(request)
+        try:
+            with suppress(SeatrialError):  # each draft will ask for itself, and tell
+                self.ahead.fetch(list(keys))
+            return [
+                self.draft(one.body, one.caller, since=one.since, request=request)
+                for one, request in zip(asked, requests, strict=True)
+            ]
+        finally:
+            self.ahead.forget()
 
     def _watched(self) -> Predictor:
         """This predictor for one request, of which it takes the times."""
@@ -498,6 +545,16 @@ class Predictor:
         return choose(self._cuts, bucket(self._salt, key))
 
 
+def drafted(asked: Sequence[Draft | Later]) -> list[Draft]:
+    """Every draft made, in order; those of one predictor together. Never raises."""
+    together: dict[Predictor, list[Later]] = {}
+    for one in asked:
+        if isinstance(one, Later):
+            together.setdefault(one.predictor, []).append(one)
+    made = {predictor: iter(predictor.draft_all(mine)) for predictor, mine in together.items()}
+    return [next(made[one.predictor]) if isinstance(one, Later) else one for one in asked]
+
+
 def shadow(drafts: Iterable[Draft]) -> None:
     """Let the shadows of these answers, which have left, score them. Never raises."""
     for draft in drafts:
@@ -581,7 +638,7 @@ class _Arm:
         deployment: str,
         share: Share,
         fields: Sequence[Field],
-        online: OnlineStore | None,
+        online: Ahead | None,
         on_store_failure: OnStoreFailure,
         defaults: Mapping[str, Default],
         cache: int,
@@ -834,6 +891,12 @@ class _Arm:
         missing: tuple[tuple[str, int | None], ...] = tuple(("missing", None) for _ in self._views)
         made = self._without_store.assemble_many([row | self._defaults for row in fields], at_us)
         return [(tuple([one.columns.get(name) for name in self.inputs]), missing, (ONLINE_STORE,)) for one in made]
+
+    def keys(self, rows: Sequence[tuple[Any, ...]]) -> list[Key]:
+        """What is looked up for these rows."""
+        if self._lookup is None:
+            return []
+        return self._lookup.keys([dict(zip(self._names, row, strict=True)) for row in rows])
 
     def _tell_store_failed(self, code: str, why: str) -> None:
         """Write to the server's log why the store cannot be asked, once for each way in which it fails."""

@@ -1,9 +1,9 @@
 """Stages: where does the time of a request go?
 
 One request in SAMPLED is answered by a `Watched` predictor, which is the predictor with a clock around its parts. All
-others pay for one subtraction. The parts are wait (for a thread, where another process scores), read, look_up, score,
-answer (everything else until the answer is made), log (until its rows are written, which is also the time that its
-neighbours of the same turn take).
+others pay for one subtraction. The parts are wait (for a thread, where another process scores), read, look_up (one for
+all that came together), score, answer (everything else until the answer is made), log (until its rows are written,
+which is also the time that its neighbours of the same turn take).
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any
 from seatrial.core.clock import monotonic
 from seatrial.serving.meters.metrics import Latency
 from seatrial.serving.scoring.predictor import Draft, Predictor
+from seatrial.serving.scoring.requests import Request
 
 NEVER = 1 << 62  # requests until it is watched itself
 WAITED = 1e-5  # seconds; less is the way from one function to another
@@ -48,12 +49,23 @@ class Watched(Predictor):
         self._only = self._arms[0] if of._only is not None else None
         self._latencies: dict[str, Latency] = {}
 
-    def draft(self, body: bytes, caller: str = "", *, since: float | None = None, wait: bool = True) -> Draft:
+    def draft(
+        self,
+        body: bytes,
+        caller: str = "",
+        *,
+        since: float | None = None,
+        wait: bool = True,
+        request: Request | None = None,
+    ) -> Draft:
         for arm, watched in self._both:
             watched._store_failure = arm._store_failure
         self.took.clear()
         self._began = monotonic()
-        draft = super().draft(body, caller, since=since, wait=wait)
+        if request is not None and self.ahead is not None and self.ahead.took is not None:
+            self._began, fetched = self.ahead.took
+            self.took.append(("look_up", self._began, fetched))
+        draft = super().draft(body, caller, since=since, wait=wait, request=request)
         self._drafted = monotonic()
         for arm, watched in self._both:
             arm._store_failure = watched._store_failure
