@@ -125,6 +125,8 @@ class Monitor:
         comes to on the model's own history, `seatrial monitor MODEL --rehearse` tells.
     calibration: the default alarm, on a gap of more than 0.10 between mean prediction and observed rate over seven
         days. Leave it on: no comparison of inputs sees a world that answers differently.
+    every: within which time the next report is expected, such as "1h"; labels_within: within which time labels come
+        after their prediction, such as "3d". Without them `monitoring.cadence` goes by how they came before.
     business: numbers of the business that a report shows beside its own: `Metric(name, source)`, as of a deployment.
     subject, outcome: words for headlines, such as "flights" and "late"; without them the model's name is used.
     every: length of the windows that the policy looks at; without it hours or days, as the traffic has it.
@@ -140,6 +142,8 @@ class Monitor:
     calibration: bool = True
     subject: str = ""
     outcome: str = ""
+    every: str = ""
+    labels_within: str = ""
     business: Sequence[BusinessMetric] = ()
     every: str | None = None
     policy: bool = True
@@ -162,6 +166,9 @@ class Monitor:
         if not isinstance(self.calibration, bool):
             _bad(f"{where} has calibration={self.calibration!r}.", "True or False is expected.")
         _check_window(self.window, where)
+        for name in ("every", "labels_within"):
+            if getattr(self, name) != "":
+                _check_window(getattr(self, name), f"{where}: {name}")
         if isinstance(self.business, str) or not all(is_metric(one) for one in self.business):
             _bad(f"{where} has business={self.business!r}.", "A list of Metric(name, source) is expected.")
         object.__setattr__(self, "business", tuple(self.business))

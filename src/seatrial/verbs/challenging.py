@@ -50,7 +50,11 @@ class Challenging(Watching):
         if under_way is not None and under_way.state not in ENDED:
             return self._retrained(model, f"a proposal is under way since {under_way.opened_at[:10]}", under_way)
         retrain = self._retrain(model.name)
-        alerts = [(one.id, one.headline) for one in self.alerts(model.name) if one.severity == "high"]
+        alerts = [
+            (one.id, one.headline)
+            for one in self.alerts(model.name)
+            if one.severity == "high" and one.kind != "silence"
+        ]
         watching = [one for one in retrain.triggers if one.kind == "calibration"]
         since_us = self._since(model)
         reasons = look(
