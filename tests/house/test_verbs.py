@@ -6,7 +6,18 @@ import click
 import pytest
 
 from seatrial import Project
-from seatrial.cli import catalogue, feature_quality, feature_rows, predictions, registry, runs, schedules, steering, up  # noqa: F401  they register themselves
+from seatrial.cli import (  # noqa: F401  they register themselves
+    catalogue,
+    exports,
+    feature_quality,
+    feature_rows,
+    predictions,
+    registry,
+    runs,
+    schedules,
+    steering,
+    up,
+)
 from seatrial.cli.nouns import NOUNS
 from seatrial.cli.verbs import VERBS
 from seatrial.verbs.building import Building

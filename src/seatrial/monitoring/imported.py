@@ -314,6 +314,8 @@ def _past(against: str, window: Window, sample: Sample, reference: Path | None) 
             state="Nothing was reported.",
         )
     return of_window(sample, found)
+
+
 def _labelled(path: Path, columns: ColumnMap) -> Baseline | None:
     """The rows of the reference that have a score and a label, to compare answers with; None when it has none."""
     import numpy as np
