@@ -72,6 +72,16 @@ class Spark(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     master: str = "local[*]"
 
 
+class Cost(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What computing costs here, for `status --cost`.
+
+    cpu_hour: an hour of one core; 0: no money is shown. currency: its name, such as "EUR".
+    """
+
+    cpu_hour: Annotated[float, msgspec.Meta(ge=0, le=1e6)] = 0.0
+    currency: str = ""
+
+
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A project's settings in one environment.
 
@@ -100,6 +110,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     policy: Policy = Policy()
     spark: Spark = Spark()
     signing: Signing = Signing()
+    cost: Cost = Cost()
     webhooks: dict[str, str] = {}
     sources: dict[str, str] = {}
 
@@ -144,7 +155,7 @@ def read_settings(text: str, *, env: str, variables: Mapping[str, str]) -> Setti
             f"seatrial.toml does not fit: {error}.",
             expected=f"Known are {listed(known)}; under [stores]: {listed(Stores.__struct_fields__)}; "
             f"under [policy]: {listed(Policy.__struct_fields__)}; under [spark]: {listed(Spark.__struct_fields__)}; "
-            f"under [signing]: {listed(Signing.__struct_fields__)}.",
+            f"under [signing]: {listed(Signing.__struct_fields__)}; under [cost]: {listed(Cost.__struct_fields__)}.",
         ) from None
 
 

@@ -24,6 +24,7 @@ from seatrial.verbs.results import ModelStatus
 
 if TYPE_CHECKING:
     from seatrial.export.tasks import Pipeline
+    from seatrial.scheduling.cost import Cost
     from seatrial.scheduling.definition import Schedule
     from seatrial.scheduling.jobs import JobRun
     from seatrial.scheduling.running import How
@@ -135,14 +136,17 @@ class Scheduled(Challenging):
         say: Callable[[str], None] = lambda _: None,
         ready: Callable[[list[Schedule]], None] = lambda _: None,
         grace_seconds: float = 30.0,
+        server: str = "",
     ) -> None:
         """Start what schedules declare, a process for each run, until one of `stop_files` (descriptors) can be
         read.
 
         This is the control process of `seatrial up`; the command runs the server beside it. say: told what happens.
         ready: called once, before the first look. grace_seconds: how long a run may still take when it is to stop.
+        server: the address of the server beside it, whose cost is then measured.
         """
         from seatrial.scheduling.control import Control
+        from seatrial.scheduling.metering import Meter, counters, memory_below
         from seatrial.stores.metadata import MetadataStore
 
         if isinstance(self.clock, FixedClock):
@@ -156,9 +160,18 @@ class Scheduled(Challenging):
         self.close()
         with closing(MetadataStore(path, busy_seconds=CONTROL_WAITS, make=False)) as metadata:
             how = self._how()
-            control = Control(metadata, declared, how, say=say, facts={"schedules": len(declared)})
+            meter = Meter(
+                metadata,
+                read=lambda: counters(server) if server else None,
+                memory=lambda: memory_below(os.getppid()),
+                by=how.by,
+                actor=self.actor,
+            )
+            facts = {"schedules": len(declared)}
+            control = Control(metadata, declared, how, say=say, facts=facts, beat=meter.beat)
             ready(declared)
             control.run(stop_files, grace_seconds=grace_seconds)
+            meter.keep()
 
     def pause(self, name: str, *, reason: str, until: datetime | None = None) -> Pause:
         """Let a loop stand still until it is resumed, or `until`.
@@ -264,6 +277,23 @@ class Scheduled(Challenging):
                 state="Nothing was written.",
             )
         return found if self.env == LOCAL else [one.of_environment(self.env) for one in found]
+
+    def cost(self) -> Cost:
+        """What predictions, retrainings, reports and the log take, as far as it was measured; see `scheduling.cost`."""
+        from seatrial.scheduling import jobs
+        from seatrial.scheduling.cost import cost
+        from seatrial.stores.log_batches import standing
+
+        found, _ = standing([*self.log.local_batches().values(), *self.log.shipped_batches().values()])
+        parts = {(one.batch, part.file): part for one in found for part in one.parts}
+        price = self.settings.cost
+        return cost(
+            self.metadata,
+            jobs.history(self.metadata),
+            [(part.records, part.bytes, part.recorded_us) for part in parts.values()],
+            cpu_hour=price.cpu_hour,
+            currency=price.currency,
+        )
 
     def _reason(self, reason: str) -> str:
         if not reason.strip():
