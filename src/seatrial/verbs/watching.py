@@ -241,7 +241,7 @@ class Watching(Alerting):
             state = watch.read_state(body)
             season = self.metadata.record(body["season"]) if body.get("season") else None
             learned = None if season is None else msgspec.convert(season.body["learned"], Learned)
-            if monitor.every is None or duration_us(monitor.every) == state.every_us:
+            if not monitor.every or duration_us(monitor.every) == state.every_us:
                 return state, learned, head.generation
         generation = 0 if head is None else head.generation
         back = Window(max(self.now_us - watch.BACK_US, 0), self.now_us)
