@@ -28,7 +28,6 @@ from seatrial.verbs.watching import DAY_US
 if TYPE_CHECKING:
     from seatrial.core.signature import Signature
     from seatrial.deployment.definition import Deployment
-    from seatrial.deployment.deploy import Deployed as Decided
     from seatrial.export.kubernetes import Manifests
     from seatrial.export.prometheus import Promised
     from seatrial.features.skew import SkewReport
@@ -85,6 +84,7 @@ class Project(Challenging):
 
     def _tell_of_rollbacks(self) -> None:
         from seatrial.deployment.emergency import journalled, settle
+        from seatrial.retraining.proposal import settle_all
         from seatrial.stores.metadata import MetadataStore
 
         waiting = journalled(self.routes)
@@ -97,6 +97,7 @@ class Project(Challenging):
             if path.exists() and path.stat().st_size:
                 with closing(MetadataStore(path, busy_seconds=ROLLBACK_BUSY_SECONDS, make=False)) as metadata:
                     settle(metadata, self.routes, sign=sign, verify=verify)
+                    settle_all(metadata, actor=self.actor, at_us=self.now_us)
                 return
         except (SeatrialError, OSError) as error:
             why = error.found if isinstance(error, SeatrialError) else str(error)
@@ -513,8 +514,7 @@ class Project(Challenging):
             compared = proposal.comparison_id if proposal and proposal.challenger == chosen.id else None
             require(self.metadata, deployment.name, chosen.id, follows, comparison=compared)
         done = super().deploy(model, release=chosen.id, reason=reason, expected=expected, at_once=at_once)
-        if done.share == 100:
-            self._end_proposal(deployment.model, chosen.id)
+        self._settle_proposal(deployment.model)
         return msgspec.structs.replace(done, generation=self._outdo(self.metadata, deployment.name) or done.generation)
 
     def _outdo(self, metadata: MetadataStore, deployment: str) -> int | None:
@@ -573,7 +573,7 @@ class Project(Challenging):
         moved, done = rolling.move(self, deployment, self._evidence(deployment))
         if done is not None:
             follow(self, self.metadata)
-            self._end_rollout(deployment.model, done)
+            self._settle_proposal(deployment.model)
         return moved
 
     def deployment_watch(
@@ -606,15 +606,6 @@ class Project(Challenging):
                 state="Nothing was decided; what is served stays as it is.",
                 next="Bring it back, or put a backup in its place. `seatrial rollback` works without it.",
             )
-
-    def _end_rollout(self, model: str, done: Decided) -> None:
-        """End the proposal whose challenger has all of the traffic now, or lost what it had."""
-        back = self.metadata.record(done.record.body.get("rolled_back") or "")
-        rollout = back.body.get("rollout") if back else None
-        if rollout is not None:
-            self._end_proposal(model, rollout["new"], "rolled_back")
-        elif len(done.record.inputs) == 1:
-            self._end_proposal(model, done.record.inputs[0])
 
     def _evidence(self, deployment: Deployment) -> Evidence:
         from seatrial.monitoring.labels import prediction_keys
@@ -681,7 +672,7 @@ class Project(Challenging):
                 generation = self._outdo(metadata, name) or route.generation
                 with suppress(SeatrialError):  # a name that lags behind is mended by the next `reconcile`
                     follow(self, metadata)
-                    self._end_rollout(done.record.body["model"], done)
+                    self._settle_proposal(done.record.body["model"])
         except (Unavailable, MetadataDamaged, MetadataUnreachable, NotMetadata):
             route = roll_back_here(self.routes, name, sign=sign, verify=verify, expected=expected, **facts)  # type: ignore[arg-type]
             generation = route.generation
@@ -705,14 +696,6 @@ class Project(Challenging):
 
     def _was_live(self, deployment: str, release: str) -> bool:
         return any(release == record.inputs[0] for record in self.metadata.records("deployment", deployment))
-
-    def _end_proposal(self, model: str, release: str, how: Literal["live", "rolled_back"] = "live") -> None:
-        from seatrial.retraining.proposal import newest
-
-        proposal = newest(self.metadata, model)
-        if proposal is not None and proposal.challenger == release and proposal.state != "live":
-            with self.metadata.transaction() as transaction:
-                self.event(transaction, f"proposal.{how}", proposal.id, {"release": release})
 
     # -- looking closely
 

@@ -60,7 +60,7 @@ NOUNS: tuple[Line, ...] = (
     ("deployments", "What is live: list, show, status, advance"),
     ("predictions", "The prediction log: list, show, ship, prune"),
     ("alerts", "What fired: list, show, acknowledge, resolve"),
-    ("proposals", "Proposed retrainings: list, show"),
+    ("proposals", "Proposed retrainings: list, show, refusals"),
     ("keys", "Keys that sign and are trusted: list, show, rotate, revoke, trust"),
     ("audit", "Who did what: list, show, verify"),
 )
