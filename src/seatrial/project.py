@@ -22,7 +22,7 @@ from seatrial.core.errors import SeatrialError, Unavailable, UsageError, listed
 from seatrial.core.records import Record
 from seatrial.core.windows import Window
 from seatrial.verbs.challenging import Challenging
-from seatrial.verbs.results import Deployed, Progress, RolledBack, Scored
+from seatrial.verbs.results import Deployed, Progress, Retrained, RolledBack, Scored
 from seatrial.verbs.watching import DAY_US
 
 if TYPE_CHECKING:
@@ -452,7 +452,54 @@ class Project(Challenging):
                 actor=self.actor,
                 at_us=self.now_us,
                 seen=seen,
+                experiment=_experiment(self._deployment(deployment)),
             )
+
+    def retrain(
+        self, model: str | None = None, step: str = "propose", *, reason: str = "", progress: Progress | None = None
+    ) -> Retrained:
+        """See `Challenging.retrain`; "advance" also promotes a challenger that by its `Retrain` needs no person."""
+        done = super().retrain(model, step, reason=reason, progress=progress)
+        if step != "advance" or done.proposal is None or done.proposal.state not in ("better", "approved"):
+            return done
+        return self._without_person(done, done.proposal)
+
+    def _without_person(self, done: Retrained, proposal: Proposal) -> Retrained:
+        """Approve and promote by policy, or keep why a person is needed."""
+        from seatrial.retraining.approval import approval_of, decide
+        from seatrial.retraining.exemption import NEEDS_PERSON, POLICY, exemption
+
+        assert proposal.challenger is not None, "it was compared"
+        retrain, model = self._retrain(proposal.model), self._model(proposal.model)
+        if retrain.approval != POLICY:
+            return done
+        release, champion = self.record(proposal.challenger), self.record(proposal.champion)
+        if proposal.state == "better":
+            found = exemption(retrain, proposal, self._bundle(champion).manifest, self._bundle(release).manifest)
+            if found.against:
+                words = "needs a person: " + "; ".join(found.against)
+                self._refused(model, "advance", NEEDS_PERSON, words, proposal.trigger, proposal.id)
+                return msgspec.structs.replace(done, words=f"{done.words}; {words}")
+            with self.metadata.transaction() as transaction:
+                decide(
+                    self.metadata,
+                    transaction,
+                    "approved",
+                    release=release,
+                    proposal=proposal,
+                    proposers=self._proposers(release, proposal),
+                    deployment=proposal.deployment,
+                    reason=f"{found.facts['verdict']}; {found.facts['changed']} Every margin is kept.",
+                    actor=self.actor,
+                    at_us=self.now_us,
+                    exempt=found.facts,
+                )
+        said = approval_of(self.metadata, proposal.deployment, proposal.challenger)
+        if said is None or not said.exempt:
+            return done  # a person approved it, and promotes it
+        moved = self.promote(proposal.model, reason=f"by policy {POLICY}: {said.reason}")
+        words = f"{done.words}; promoted by policy, {moved.share:g} % of the traffic"
+        return msgspec.structs.replace(done, words=words, proposal=self.proposal_show(proposal.id))
 
     def _decided_on(self, name: str | None) -> tuple[Record, Proposal | None]:
         from seatrial.retraining.proposal import ENDED, NothingProposed, newest, proposals
@@ -529,7 +576,7 @@ class Project(Challenging):
 
         Raises NotApproved, StaleEvidence, VerdictRefuses, NothingProposed, HeadMoved.
         """
-        from seatrial.retraining.approval import VerdictRefuses
+        from seatrial.retraining.approval import VerdictRefuses, approval_of
         from seatrial.retraining.proposal import NothingProposed, newest
 
         declared = self._model(model)
@@ -542,7 +589,9 @@ class Project(Challenging):
                 state="Nothing was deployed.",
                 next=f"Run `seatrial retrain {declared.name}` first.",
             )
-        if proposal.comparison is None or proposal.comparison.verdict != "better":
+        approval = approval_of(self.metadata, proposal.deployment, proposal.challenger)
+        for_experiment = approval is not None and approval.decision == "approved" and bool(approval.experiment)
+        if not for_experiment and (proposal.comparison is None or proposal.comparison.verdict != "better"):
             said = proposal.comparison.words if proposal.comparison else "it was not compared yet"
             raise VerdictRefuses(
                 f"challenger {proposal.challenger} of '{declared.name}' cannot be promoted: {said}.",
@@ -857,3 +906,14 @@ class Project(Challenging):
             )
             reviewed.append(review(facts))
         return reviewed
+
+
+def _experiment(deployment: Deployment) -> str:
+    """The A/B test or shadow in which a deployment's rollouts show which release is better, in words; else empty."""
+    from seatrial.deployment.definition import ABTest, Shadow
+
+    strategy = deployment.strategy
+    if not isinstance(strategy, ABTest | Shadow):
+        return ""
+    name = strategy.decide if isinstance(strategy.decide, str) else strategy.decide.name
+    return f"{strategy.kind} of '{deployment.name}', decided by {name}"

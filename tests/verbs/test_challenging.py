@@ -274,3 +274,110 @@ def test_retraining_on_a_machine_with_more_processes_takes_the_lock_of_the_opera
         error = refused(lambda: trained(project))
         assert (error.code, str(os.getpid()) in error.found) == ("retrain.training", True)
         assert reasons(project) == [("retrain.training", 1)]
+
+
+# who lets it live
+
+AUTO = 'on=[], approval="auto-if-better", margins={"log_loss": 0.02, "positive_rate": 0.9}'
+
+
+@pytest.fixture
+def four_eyes(monkeypatch):
+    monkeypatch.setenv("SEATRIAL_POLICY_APPROVAL", "required")
+
+
+def test_a_challenger_of_new_data_alone_that_is_better_within_its_margins_is_promoted_and_why_is_kept(
+    project, four_eyes
+):
+    with declared(project, retrain=AUTO) as auto:
+        auto.release(
+            auto.train("late", cutoff=TRAINED).run
+        )  # the declaration changed, and with it the definitions' code
+    with opened(project.folder, LATER, "eve") as other:
+        release = other.releases("late")[-1]["release"]
+        other.approve(release, reason="the file changed")
+        other.deploy("late")
+    with opened(project.folder, LATER) as auto:
+        assert trained(auto).proposal.state == "judging"
+        auto.clock.set(LATER + 9 * DAY)
+        done = auto.retrain("late", "advance")
+        assert done.proposal.state == "live"
+        assert "promoted by policy, 100 % of the traffic" in done.words
+        (kept,) = [event for event in auto.metadata.events(kind="release.approved") if event.body["exempt"]]
+        assert kept.body["exempt"]["changed"].startswith("Patch: only data changed since")
+        assert kept.body["exempt"]["margins"] == {"log_loss": 0.02, "positive_rate": 0.9}
+        assert "better: log_loss lower by" in kept.body["reason"]
+        assert any("log_loss of where=north" in one for one in kept.body["exempt"]["changes"])
+
+
+def test_more_than_new_data_or_a_change_beyond_a_margin_needs_a_person_and_says_why(project, four_eyes):
+    small = AUTO.replace("0.9", "0.0001")
+    with declared(project, retrain=small) as auto:
+        trained(auto)
+        auto.clock.set(LATER + 9 * DAY)
+        done = auto.retrain("late", "advance")
+        assert done.proposal.state == "better"
+        assert "significant change: positive_rate of all rows" in done.words
+        assert "more than data changed: Minor: the definitions' code" in done.words
+        assert reasons(auto) == [("retrain.needs_person", 1)]
+        assert done.proposal.significant
+        assert refused(lambda: auto.promote("late")).code == "approval.missing"
+        auto.actor = "eve"
+        auto.approve("late", reason="I looked at every slice")
+        assert auto.promote("late", reason="approved").share == 100
+
+
+def test_without_the_explicit_policy_advancing_promotes_nothing(project, four_eyes):
+    trained(project)
+    project.clock.set(LATER + 9 * DAY)
+    assert project.retrain("late", "advance").proposal.state == "better"
+    assert project.retrain("late", "advance").proposal.state == "better"
+    assert project._live_release("late").body["version"] == 1
+
+
+def test_an_ab_test_may_be_approved_to_show_which_is_better_and_what_is_shown_to_be_worse_not(project, four_eyes):
+    with declared(project, strategy="ABTest(50)") as testing:
+        trained(testing)
+        assert refused(lambda: testing.promote("late")).code == "approval.not_better"
+        testing.actor = "eve"
+        done = testing.approve("late", reason="let the traffic tell")
+        assert done.experiment == "ab_test of 'late', decided by labels"
+        moved = testing.promote("late", reason="an experiment")
+        assert (moved.share, moved.previous) == (50, testing._live_release("late").id)
+        assert testing.proposals()[0].state == "approved"
+
+
+def test_a_challenger_that_lost_its_traffic_is_rolled_back_however_that_came_about(project):
+    with declared(project, strategy="ABTest(50)") as testing:
+        trained(testing)
+        testing.actor = "eve"
+        testing.approve("late", reason="let the traffic tell")
+        testing.promote("late", reason="an experiment")
+        testing.rollback("late", reason="the phones ring")
+        assert testing.proposals()[0].state == "rolled back"
+        testing.clock.set(LATER + 4 * DAY)
+        assert testing.retrain("late", reason="once more").words == "proposed"
+
+
+def test_an_emergency_roll_back_ends_the_proposal_when_it_is_told(project):
+    trained(project)
+    project.clock.set(LATER + 9 * DAY)
+    project.retrain("late", "compare")
+    project.actor = "eve"
+    project.approve("late", reason="better on every day")
+    project.promote("late", reason="approved")
+    assert project.proposals()[0].state == "live"
+    project.close()
+    state = project.folder / ".seatrial"
+    away = project.folder / "away"
+    away.mkdir()
+    for path in state.glob("metadata.db*"):
+        path.rename(away / path.name)
+    with opened(project.folder, LATER + 9 * DAY) as alone:
+        assert not alone.rollback("late", reason="the disk is gone as well").settled
+    for path in state.glob("metadata.db*"):
+        path.unlink()
+    for path in away.iterdir():
+        path.rename(state / path.name)
+    with opened(project.folder, LATER + 9 * DAY) as back:
+        assert back.proposals()[0].state == "rolled back"
