@@ -145,11 +145,11 @@ def test_a_challenger_that_is_better_and_keeps_every_margin_changes_nothing_sign
 
 
 def test_a_slice_that_got_worse_is_significant_also_when_the_whole_is_better():
-    data, slices = sliced(harm=0.9)
-    looked = judged(data, days_known=10, task="binary", slices=slices, margins={"log_loss": 0.02, "roc_auc": 0.5})
+    data, slices = sliced(days=20, harm=0.9)
+    looked = judged(data, days_known=20, task="binary", slices=slices, margins={"log_loss": 0.02, "roc_auc": 0.5})
     assert looked.verdict == "better"
     (change,) = looked.significant
-    assert (change.what, change.where, change.rows) == ("log_loss", "where=south", 500)
+    assert (change.what, change.where, change.rows) == ("log_loss", "where=south", 1000)
     south = slices["where"] == "south"
     _, labels, champion, challenger = data
     loss = [-np.mean(np.where(labels == 1, np.log(p), np.log(1 - p))[south]) for p in (champion, challenger)]
