@@ -673,7 +673,23 @@ class Project(Challenging):
             lambda source: self._inputs.uncut(source),
             list(model.key),
             keyed,
+            lambda window, name: self._routed(model.name, deployment.route_by or "", window, name),
         )
+
+    def _routed(self, model: str, field: str, window: Window, deployment: str) -> dict[str, str | None]:
+        """By prediction_id, the value of the field that a deployment is routed by, as text; nothing where it was not
+        logged."""
+        import pyarrow as pa
+
+        from seatrial.stores.prediction_log import LogColumnMissing
+
+        try:
+            columns = ["prediction_id", f"field_{field}"]
+            rows = self.log.rows(model=model, window=window, deployment=deployment, columns=columns)
+        except LogColumnMissing:
+            return {}
+        texts = rows[columns[1]].cast(pa.string()).to_pylist()
+        return dict(zip(rows["prediction_id"].to_pylist(), texts, strict=True))
 
     def _check_generation(self, deployment: str, expected: int | None) -> None:
         """Raise HeadMoved when somebody deployed since the caller looked, before anything else is found wrong."""
