@@ -322,8 +322,8 @@ def _figure(guardrail: Guardrail, live: Answers, new: Answers) -> Figure:
 
 
 def _mostly_fails(live: Answers, new: Answers) -> bool:
-    """Where keys are what is independent, a few of them prove nothing of failures whose keys nobody knows; but a release
-    that fails most of what it is asked, whoever asks, is not kept until there are more."""
+    """Where keys are what is independent, a few of them prove nothing of failures whose keys nobody knows; but a
+    release that fails most of what it is asked, whoever asks, is not kept until there are more."""
     if live.key is None:
         return False
     arms = [_share(arm.failed, arm.failed + arm.at_us.size) for arm in (live, new)]
