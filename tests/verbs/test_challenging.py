@@ -78,8 +78,8 @@ def test_a_schedule_proposes_when_it_is_due_and_trains_when_it_advances(project)
         assert scheduled.retrain("late").proposal is None
         scheduled.clock.set(LATER)  # Monday the 15th has passed
         done = scheduled.retrain("late", "advance")
-        assert (done.proposal.state, done.proposal.trigger) == ("judging", "schedule 0 3 * * 1 (UTC)")
-        assert done.proposal.evidence == [{"due": "2024-01-15T03:00:00Z", "since": "2024-01-11T00:00:00Z"}]
+        assert (done.proposal.state, done.proposal.trigger) == ("judging", "schedule 0 3 * * 1 UTC")
+        assert done.proposal.evidence == [{"instants": 1, "at": "2024-01-15T03:00:00Z"}]
         scheduled.clock.set(LATER + 8 * DAY)
         assert scheduled.retrain("late", "advance").proposal.state == "better"
 

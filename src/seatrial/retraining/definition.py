@@ -5,19 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Literal
-
-from cronsim import CronSim, CronSimError
 
 from seatrial.core.declared import declare
 from seatrial.core.errors import UsageError, did_you_mean, listed
+from seatrial.core.timing import BadTiming, Timing
 from seatrial.core.windows import BadDuration, duration_us
 from seatrial.stats.metrics import METRICS
 
 _BUDGET = re.compile(r"([1-9][0-9]{0,3})/(day|week|month)")
 _SPANS = {"day": "1d", "week": "7d", "month": "30d"}
-_ANY_TIME = datetime(2024, 1, 1, tzinfo=UTC)
 _SCHEDULE = "schedule:"
 
 KINDS = ("calibration", "alarm", "schedule", "performance", "new data")
@@ -50,6 +47,7 @@ class Trigger:
     every: str = ""
     looks: int = 1
     cron: str = ""
+    timezone: str = "UTC"
     name: str = ""
     metric: str = ""
     severity: str = "high"
@@ -99,20 +97,17 @@ class Trigger:
         return Trigger("performance", window=window, metric=metric, value=float(value))
 
     @staticmethod
-    def schedule(cron: str) -> Trigger:
-        """An instant of the cron expression (five fields, UTC) has passed since the last proposal was opened, or,
-        before the first, since the champion was trained. One that was missed is made up for, once."""
+    def schedule(cron: str, *, timezone: str = "UTC") -> Trigger:
+        """An instant of the cron expression has come since the last proposal, or since what is live went live.
+
+        `seatrial up` asks at each of them; so does `seatrial retrain` whenever it is run. One that was missed is made
+        up for, once.
+        """
         try:
-            parts = cron.split()
-            if len(parts) != 5:
-                raise ValueError("five fields are expected")
-            next(CronSim(cron, _ANY_TIME))
-        except (AttributeError, ValueError, CronSimError, StopIteration) as error:
-            raise BadRetrain(
-                f"a schedule has the cron expression {cron!r}: {str(error) or 'it never comes'}.",
-                expected='Minute, hour, day of the month, month and day of the week are expected: "0 3 * * 1".',
-            ) from None
-        return Trigger("schedule", cron=" ".join(parts))
+            Timing(cron=cron, timezone=timezone)
+        except BadTiming as error:
+            raise BadRetrain(f"a schedule trigger is wrong: {error.found}", expected=error.expected) from None
+        return Trigger("schedule", cron=cron, timezone=timezone)
 
     @staticmethod
     def new_data(rows: int) -> Trigger:
@@ -127,7 +122,7 @@ class Trigger:
                 named = f" '{self.name}'" if self.name else ""
                 return f"an open alert{named}{f' on {self.metric}' if self.metric else ''} of {self._severity} severity"
             case "schedule":
-                return f"schedule {self.cron} (UTC)"
+                return f"schedule {self.cron} {self.timezone}"
             case "performance":
                 return f"{self.metric} shown to be worse than {self.value:g} over {self.window}"
             case "new data":
@@ -234,7 +229,10 @@ def _trigger(one: Trigger | str, where: str) -> Trigger:
     if one == "performance":
         return Trigger.alarm()
     if isinstance(one, str) and one.startswith(_SCHEDULE):
-        return Trigger.schedule(one.removeprefix(_SCHEDULE))
+        try:
+            return Trigger.schedule(one.removeprefix(_SCHEDULE).strip())
+        except BadRetrain as error:
+            raise BadRetrain(f"{where} has the trigger {one!r}: {error.found}", expected=error.expected) from None
     raise BadRetrain(
         f"{where} has the trigger {one!r}.",
         expected='"performance", "schedule:CRON", or Trigger.alarm(...), .calibration(...), .performance(...), '

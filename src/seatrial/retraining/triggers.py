@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from cronsim import CronSim
 from numpy.typing import NDArray
 
-from seatrial.core.clock import from_us, iso, to_us
+from seatrial.core.clock import from_us, iso
 from seatrial.core.signature import Task
+from seatrial.core.timing import Timing
 from seatrial.core.windows import duration_us
 from seatrial.retraining.definition import SEVERITIES, Trigger
 from seatrial.stats.bootstrap import intervals, resample
@@ -56,9 +56,9 @@ class OpenAlert:
 class Seen:
     """What triggers may look at, each asked only when one of them does.
 
-    predictions: of the live release. alerts: those that are open. since_us: when the last proposal was opened, or
-    before the first when the champion was trained. cutoff_us: of the champion's training. known: instants at which the
-    labels of the label source became known, (n,).
+    predictions: of the live release. alerts: those that are open. since_us: instants of a schedule count after it: when
+    the last proposal was opened, or what is live went live. cutoff_us: of the champion's training. known: instants at
+    which the labels of the label source became known, (n,).
     """
 
     predictions: Callable[[], Labelled]
@@ -127,20 +127,11 @@ def _alarm(trigger: Trigger, alerts: Sequence[OpenAlert]) -> Reason:
 
 
 def _schedule(trigger: Trigger, since_us: int, now_us: int) -> Reason:
-    last = last_instant(trigger.cron, now_us)
-    fired = last is not None and last > since_us
-    due = iso(from_us(last)) if last is not None else ""
-    words = f"due since {due}" if fired else f"not due again since {iso(from_us(since_us))}"
-    return Reason(str(trigger), fired, words, {"due": due, "since": iso(from_us(since_us))})
-
-
-def last_instant(cron: str, now_us: int) -> int | None:
-    """The newest instant of a cron expression (UTC) that is not after now; None before its first in our days."""
-    try:
-        # the reader asks for what lies before, to the second
-        return to_us(next(CronSim(cron, from_us(now_us - now_us % 1_000_000 + 1_000_000), reverse=True)))
-    except StopIteration:
-        return None
+    timing = Timing(cron=trigger.cron, timezone=trigger.timezone)
+    count, last = timing.between(since_us, now_us)
+    shown = iso(from_us(timing.after(now_us) if last is None else last))
+    words = f"{trigger}: next at {shown}" if last is None else f"{trigger}: came at {shown}"
+    return Reason(str(trigger), last is not None, words, {"instants": count, "at": shown})
 
 
 def _new_data(trigger: Trigger, known_us: NDArray[np.int64], cutoff_us: int, now_us: int) -> Reason:

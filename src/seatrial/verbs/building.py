@@ -58,7 +58,7 @@ if TYPE_CHECKING:
     from seatrial.releases.build import Built
     from seatrial.releases.manifest import Manifest
     from seatrial.serving.place import Place
-    from seatrial.serving.predictor import Answer, Draft
+    from seatrial.serving.scoring.predictor import Answer, Draft
     from seatrial.serving.service import Service
     from seatrial.stores.metadata import MetadataStore
     from seatrial.training.environment import Environment
@@ -883,7 +883,7 @@ class Building(Nouns):
         """Raise unless the release's bundle is whole and trusted, replays, and has what the deployment splits by."""
         from seatrial.releases.bundle import open_bundle
         from seatrial.releases.golden import replay
-        from seatrial.serving.defaults import check_defaults
+        from seatrial.serving.scoring.defaults import check_defaults
 
         bundle = open_bundle(self.objects.path(release.body["object"]), self.trusted)
         replay(bundle, bundle.runtime())
@@ -913,9 +913,9 @@ class Building(Nouns):
         memory_budget: what loaded models may take in all workers together, for example "512MiB"; what was asked least
         recently is let go and loaded again when it is asked.
         """
-        from seatrial.serving.cores import cores
-        from seatrial.serving.on_demand import parse_memory
-        from seatrial.serving.workers import serve
+        from seatrial.serving.scoring.on_demand import parse_memory
+        from seatrial.serving.workers.cores import cores
+        from seatrial.serving.workers.supervisor import serve
 
         workers = workers or cores()
         budget = None if memory_budget is None else parse_memory(memory_budget) // workers
@@ -978,7 +978,7 @@ class Building(Nouns):
         and the state of every view, too.
         """
         from seatrial.deployment.deploy import nothing_deployed
-        from seatrial.serving.client import Client
+        from seatrial.serving.clients.client import Client
 
         name = self._deployment(model).name
         asked = list(zip(map(_with_floats, rows), request_ids or [None] * len(rows), strict=True))
@@ -1003,7 +1003,7 @@ class Building(Nouns):
 
     def _logged(self, draft: Draft) -> dict[str, Any]:
         """An answer that was made in this process, when it is in the log. Raises LogUnwritable."""
-        from seatrial.serving.predictor import shadow
+        from seatrial.serving.scoring.predictor import shadow
 
         if draft.rows:
             self.log.append_all(draft.rows)
@@ -1025,8 +1025,8 @@ class Building(Nouns):
         holds are then compared with the answers.
         """
         from seatrial.features.plan import make_plan
-        from seatrial.serving.client import Client
-        from seatrial.serving.replay import Asked, replay
+        from seatrial.serving.clients.client import Client
+        from seatrial.serving.clients.replay import Asked, replay
         from seatrial.verbs.history import Feed, business_keys, by_class, in_window, measured, request_fields, times_us
         from seatrial.verbs.upkeep import needed
 

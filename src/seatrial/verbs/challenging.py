@@ -10,6 +10,7 @@ from seatrial.core.clock import parse_time, to_us
 from seatrial.core.errors import SeatrialError, UsageError, listed
 from seatrial.core.windows import Window, duration_us
 from seatrial.folder.workspace import STATE
+from seatrial.stores.pauses import RETRAINING, Paused, paused, refuse
 from seatrial.verbs.results import Progress, Retrained
 from seatrial.verbs.watching import DAY_US, Watching
 
@@ -44,7 +45,7 @@ class Challenging(Watching):
         beside the champion, on rows that neither was trained on; "advance" does whatever comes next, as a schedule
         does.
         What is refused is kept with its reason, see `proposal_refusals`.
-        Raises RetrainPaused, DataBroken, OverBudget, RolloutFirst, UnderWay, Training, NothingProposed.
+        Raises Paused, DataBroken, OverBudget, RolloutFirst, UnderWay, Training, NothingProposed.
         """
         steps = {
             "propose": self._propose,
@@ -245,11 +246,11 @@ class Challenging(Watching):
         return error
 
     def _refuse_paused(self, model: Model, step: str, trigger: str) -> None:
-        from seatrial.retraining.refusals import paused
-
-        why = paused(self.metadata, model.name, self.now_us)
-        if why is not None:
-            raise self._refusal(model, step, why, trigger or "not asked")
+        held = paused(self.metadata, [RETRAINING, model.name], self.now_us)
+        try:
+            refuse(held, f"no retraining of '{model.name}' is proposed or trained")
+        except Paused as error:
+            raise self._refusal(model, step, error, trigger or "not asked") from None
 
     def _refuse_broken(self, model: Model, step: str, trigger: str, proposal: str | None = None) -> None:
         """Raise while another release takes the traffic, or the data break a rule. Reads the model's sources."""
@@ -319,23 +320,32 @@ class Challenging(Watching):
     def _seen(self, model: Model, retrain: Retrain) -> Seen:
         """What triggers may look at."""
         from seatrial.deployment.deploy import live
-        from seatrial.retraining.proposal import newest
         from seatrial.retraining.triggers import Seen
 
         now = live(self.metadata, self._deployment(model.name).name)
         champion = self.record(now.record.inputs[0]) if now else None
         run = self.metadata.record(champion.inputs[1]) if champion and len(champion.inputs) > 1 else None
         cutoff_us = int(run.body.get("cutoff_us") or 0) if run else 0
-        last = newest(self.metadata, model.name)
-        since_us = to_us(parse_time(last.opened_at, name="opened_at")) if last else cutoff_us
         reach_us = max((one.reach_us for one in retrain.triggers), default=0)
         return Seen(
             predictions=cache(lambda: self._labelled(model, reach_us)),
             alerts=cache(lambda: self._open_alerts(model.name)),
-            since_us=since_us,
+            since_us=self._since(model) or cutoff_us,
             cutoff_us=cutoff_us,
             known=cache(lambda: self._known_at(model)),
         )
+
+    def _since(self, model: Model) -> int | None:
+        """When the last proposal was opened or what is live went live, whichever is later; None before either."""
+        from seatrial.retraining.proposal import newest
+
+        kinds = ("deploy", "rollback")
+        names = self._deployments_of(model.name)
+        told = [event for name in names for event in self.metadata.events(subject=f"deployment/{name}")]
+        at = [event.at_us for event in told if event.kind in kinds]
+        proposal = newest(self.metadata, model.name)
+        at += [to_us(parse_time(proposal.opened_at))] if proposal else []
+        return max(at, default=None)
 
     def _open_alerts(self, model: str) -> list[OpenAlert]:
         from seatrial.retraining.triggers import OpenAlert
@@ -399,7 +409,7 @@ class Challenging(Watching):
         from seatrial.core.signature import aligned, places
         from seatrial.features import training_set
         from seatrial.retraining.comparison import compare
-        from seatrial.serving import batch
+        from seatrial.serving.batch.table import score
         from seatrial.verbs.history import times_us
         from seatrial.verbs.inputs import instant
 
@@ -412,7 +422,7 @@ class Challenging(Watching):
         known_at = rows[training_set.LABEL_KNOWN_AT if model.labels.label_known_at else training_set.AT]
         known = pc.fill_null(pc.less_equal(known_at, instant(self.now_us)), False)
         bundles = [self._bundle(one) for one in releases]
-        champion, challenger = (batch.score(bundle, rows, threads=model.threads) for bundle in bundles)
+        champion, challenger = (score(bundle, rows, threads=model.threads) for bundle in bundles)
         if model.task == "multiclass":
             happened = pc.if_else(known, rows[model.target], None).to_pylist()
             of_bundles = [bundle.manifest.signature.classes for bundle in bundles]
