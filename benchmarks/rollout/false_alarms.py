@@ -148,7 +148,7 @@ def flights(folder: Path, runs: int) -> dict[str, float]:
     from seatrial.core.clock import FixedClock
     from seatrial.core.signature import as_floats
     from seatrial.core.windows import Window
-    from seatrial.serving import batch
+    from seatrial.serving.batch import table as batch
     from seatrial.stats.metrics import losses
 
     ends = [to_us(datetime(2013, month, 1, 4, tzinfo=UTC)) for month in (5, 7)]

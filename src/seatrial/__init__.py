@@ -39,6 +39,9 @@ if TYPE_CHECKING:
     from seatrial.project import Project as Project
     from seatrial.retraining.definition import Retrain as Retrain
     from seatrial.retraining.definition import Trigger as Trigger
+    from seatrial.scheduling.definition import Schedule as Schedule
+    from seatrial.serving.clients.async_client import AsyncClient as AsyncClient
+    from seatrial.serving.clients.client import Client as Client
     from seatrial.stores.prediction_log import PredictionLog as PredictionLog
     from seatrial.training.gates import Gate as Gate
     from seatrial.training.gates import ProjectGates as ProjectGates
@@ -52,8 +55,10 @@ __version__ = "0.1.0"
 _HOME = {
     "ABTest": "seatrial.deployment.definition",
     "Alarm": "seatrial.monitoring.definition",
+    "AsyncClient": "seatrial.serving.clients.async_client",
     "BlueGreen": "seatrial.deployment.definition",
     "Canary": "seatrial.deployment.definition",
+    "Client": "seatrial.serving.clients.client",
     "Costs": "seatrial.training.threshold",
     "CsvSource": "seatrial.data.sources",
     "DeltaSource": "seatrial.data.sources",
@@ -74,6 +79,7 @@ _HOME = {
     "ProjectGates": "seatrial.training.gates",
     "QuerySource": "seatrial.data.sources",
     "Retrain": "seatrial.retraining.definition",
+    "Schedule": "seatrial.scheduling.definition",
     "SeatrialError": "seatrial.core.errors",
     "SetAside": "seatrial.data.expectations",
     "Shadow": "seatrial.deployment.definition",
@@ -94,8 +100,10 @@ _HOME = {
 __all__ = [
     "ABTest",
     "Alarm",
+    "AsyncClient",
     "BlueGreen",
     "Canary",
+    "Client",
     "Costs",
     "CsvSource",
     "DeltaSource",
@@ -116,6 +124,7 @@ __all__ = [
     "ProjectGates",
     "QuerySource",
     "Retrain",
+    "Schedule",
     "SeatrialError",
     "SetAside",
     "Shadow",

@@ -31,7 +31,7 @@ from seatrial.releases.signing import KeyRing, key_id, read_public, trusted_keys
 
 if TYPE_CHECKING:
     from seatrial.releases.signing import TrustedKeys
-    from seatrial.serving.predictor import Release
+    from seatrial.serving.scoring.predictor import Release
     from seatrial.stores.online import OnlineStore
     from seatrial.stores.prediction_log import PredictionLog
 
@@ -72,8 +72,8 @@ class LoadedModel:
     def __init__(
         self, release: Release, online: OnlineStore | None, log: PredictionLog | None = None, *, own_log: bool = False
     ) -> None:
-        from seatrial.serving.metrics import Metrics
-        from seatrial.serving.predictor import Predictor, Share
+        from seatrial.serving.meters.metrics import Metrics
+        from seatrial.serving.scoring.predictor import Predictor, Share
 
         self._online = online
         self._log = log
@@ -203,7 +203,7 @@ def load(
         nothing is logged.
     Raises NoTrustedKey, and what opening a bundle raises: see `releases.bundle.open_bundle`.
     """
-    from seatrial.serving.release import open_release
+    from seatrial.serving.scoring.release import open_release
 
     folder = Path(project or ".")
     path = Path(reference)

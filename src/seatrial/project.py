@@ -21,8 +21,8 @@ from seatrial.core.clock import from_us, iso, monotonic
 from seatrial.core.errors import SeatrialError, Unavailable, UsageError, listed
 from seatrial.core.records import Record
 from seatrial.core.windows import Window
-from seatrial.verbs.challenging import Challenging
 from seatrial.verbs.results import Deployed, Progress, RolledBack, Scored
+from seatrial.verbs.scheduled import Scheduled
 from seatrial.verbs.watching import DAY_US
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from seatrial.governance.review import Reviewed
     from seatrial.retraining.approval import Approval, Decision
     from seatrial.retraining.proposal import Proposal
-    from seatrial.serving.stream import StreamAnswered
+    from seatrial.serving.doors.stream import StreamAnswered
     from seatrial.stores.metadata import MetadataStore
     from seatrial.verbs.batches import BatchScored
     from seatrial.verbs.reproduce import Reproduced, Verdict
@@ -53,7 +53,7 @@ class RollbacksNotTold(UserWarning):
     """This host was rolled back without the metadata store, which cannot be told of it yet."""
 
 
-class Project(Challenging):
+class Project(Scheduled):
     """A folder with a project file, opened: every verb. See `Workspace` for the arguments."""
 
     @staticmethod
@@ -129,7 +129,7 @@ class Project(Challenging):
         import pyarrow as pa
 
         from seatrial.features import training_set
-        from seatrial.serving import batch
+        from seatrial.serving.batch import table
         from seatrial.verbs.batches import score_window
         from seatrial.verbs.history import business_keys, measured, times_us
 
@@ -139,14 +139,14 @@ class Project(Challenging):
         started = monotonic()
         bundle = self._bundle(chosen)
         rows, _, _, _ = self._inputs.rows(declared, window=window, progress=progress)
-        scores = batch.score(bundle, rows, threads=declared.threads)
+        scores = table.score(bundle, rows, threads=declared.threads)
         ids = business_keys(self.without_persons(declared, rows), declared)
         at_us = times_us(rows, training_set.AT).tolist()
         at = 0.5 if bundle.manifest.threshold is None else bundle.manifest.threshold
         labelled, metrics = measured(declared, rows, scores, bundle.manifest.signature.classes, threshold=at)
         answered = self._answered(declared.name, window, chosen.id)
         new = [place for place, asked in enumerate(zip(ids, at_us, strict=True)) if asked not in answered]
-        kept = batch.keep(
+        kept = table.keep(
             self.log,
             bundle,
             rows.take(pa.array(new, pa.int64())),
@@ -193,10 +193,10 @@ class Project(Challenging):
 
         rows: a file, or a folder of them. Columns that it has are taken as they are; views that it lacks are joined as
         of each row's instant (the label source's event_timestamp, or `at`), and functions computed.
-        to: see `serving.sinks.open_sink`, or "online"; relative paths start at the working directory. release: default
-        the live one. keep: the columns beside the answers; default the model's key and instant, or all when the rows
-        lack the key; ["all"], ["none"]. set_aside: a Parquet file for rows without an answer, with reasons; without it
-        such rows are refused. by_day: the column of times by whose day a folder or Delta table is divided.
+        to: see `serving.batch.sinks.open_sink`, or "online"; relative paths start at the working directory. release:
+        default the live one. keep: the columns beside the answers; default the model's key and instant, or all when the
+        rows lack the key; ["all"], ["none"]. set_aside: a Parquet file for rows without an answer, with reasons;
+        without it such rows are refused. by_day: the column of times by whose day a folder or Delta table is divided.
         workers: processes; default one for each core. log: keep each row in the prediction log.
 
         A call that was killed is taken up by the next of the same arguments. Nothing is written before all is scored.
@@ -245,7 +245,7 @@ class Project(Challenging):
         minute at most when it is to go on until the stream is empty.
         """
         from seatrial.deployment.deploy import nothing_deployed
-        from seatrial.serving.stream import Answering, answer_stream
+        from seatrial.serving.doors.stream import Answering, answer_stream
         from seatrial.stores.streams import open_answers, open_stream
         from seatrial.verbs.building import PATIENCE
 
@@ -562,14 +562,17 @@ class Project(Challenging):
     def deployment_advance(self, name: str | None = None) -> Moved:
         """Judge a rollout's step; then the new release gets more of the traffic, loses it, or keeps what it has.
 
-        Raises NoRollout, NothingDeployed, and HeadMoved when somebody else deployed meanwhile.
+        Raises NoRollout, NothingDeployed, Paused, and HeadMoved when somebody else deployed meanwhile.
         """
+        from seatrial.stores.pauses import ROLLOUTS, paused, refuse
         from seatrial.verbs import rolling
         from seatrial.verbs.custody import follow
 
         self._require_metadata()
         self.reconcile()
         deployment = self._deployment(name)
+        held = paused(self.metadata, [ROLLOUTS, deployment.name, deployment.model], self.now_us)
+        refuse(held, f"the rollout of '{deployment.name}' is not looked at")
         moved, done = rolling.move(self, deployment, self._evidence(deployment))
         if done is not None:
             follow(self, self.metadata)
@@ -593,19 +596,6 @@ class Project(Challenging):
         from seatrial.verbs import rolling
 
         return rolling.watch(self, self._deployment(name), self.deployment_advance, every, told, wait)
-
-    def _require_metadata(self) -> None:
-        """Raise MetadataUnreachable where something is served and the store that decided it is gone: a new and empty
-        one would say that nothing was ever deployed."""
-        from seatrial.stores.metadata import MetadataUnreachable
-
-        path = self.sqlite_path("metadata")
-        if self.routes.names() and not path.exists():
-            raise MetadataUnreachable(
-                f"the metadata store {path.name} is not there, while {listed(self.routes.names())} is served.",
-                state="Nothing was decided; what is served stays as it is.",
-                next="Bring it back, or put a backup in its place. `seatrial rollback` works without it.",
-            )
 
     def _end_rollout(self, model: str, done: Decided) -> None:
         """End the proposal whose challenger has all of the traffic now, or lost what it had."""
@@ -870,7 +860,7 @@ class Project(Challenging):
                 approved_by=approval.actor if approval and approval.decision == "approved" else None,
                 open_alerts=len(self.alerts(model.name)),
                 retrain_declared=model.name in self.definitions.retrains,
-                reachable=model.on_call.removeprefix("webhook:") in self.webhooks,
+                reachable=self._is_reachable(model.on_call),
             )
             reviewed.append(review(facts))
         return reviewed

@@ -23,7 +23,7 @@ from seatrial.features.plan import FeaturePlan
 from seatrial.releases.bundle import Bundle, open_bundle, pack
 from seatrial.releases.formats import model_file
 from seatrial.releases.signing import signing_key, trusted_keys
-from seatrial.serving import service
+from seatrial.serving.workers import draining
 from tests.releases.factories import manifest_and_files
 from tests.releases.test_manifest import VIEW
 
@@ -116,11 +116,11 @@ def test_live_ready_and_started_are_three_questions(rolling, kserve):
 
 
 def test_a_pod_has_time_for_the_servers_drain(rolling, kserve):
-    assert kubernetes.DRAIN_SECONDS == service.DRAIN_SECONDS
+    assert kubernetes.DRAIN_SECONDS == draining.DRAIN_SECONDS
     for thing in (rolling["deployment.yaml"], kserve["inference_service.yaml"]):
         pod = pod_of(thing)
         _, wait = pod["containers"][0]["lifecycle"]["preStop"]["exec"]["command"]
-        assert pod["terminationGracePeriodSeconds"] > int(wait) + service.DRAIN_SECONDS
+        assert pod["terminationGracePeriodSeconds"] > int(wait) + draining.DRAIN_SECONDS
 
 
 def test_there_are_as_many_workers_as_cores_are_asked_for(rolling, kserve):

@@ -398,7 +398,7 @@ def test_without_java_it_is_said_what_to_install(monkeypatch, tmp_path):
 
 
 def scored(session, rows, keys, data, **how):
-    from seatrial.serving.spark import score_with_spark
+    from seatrial.serving.batch.spark import score_with_spark
 
     with spark._quiet():
         frame = session.createDataFrame(rows).repartition(3)
@@ -407,7 +407,7 @@ def scored(session, rows, keys, data, **how):
 
 def test_answers_on_spark_are_those_of_a_batch_to_the_last_bit(session, tmp_path):
     from seatrial.releases.bundle import open_bundle
-    from seatrial.serving.batch_rows import RowScorer
+    from seatrial.serving.batch.rows import RowScorer
     from tests.serving.worlds import Keys, bundle, columns
 
     keys = Keys(tmp_path)
@@ -423,7 +423,7 @@ def test_answers_on_spark_are_those_of_a_batch_to_the_last_bit(session, tmp_path
 
 
 def test_a_row_that_has_no_answer_says_why_on_spark(session, tmp_path):
-    from seatrial.serving.batch_rows import BatchColumnMissing
+    from seatrial.serving.batch.rows import BatchColumnMissing
     from tests.serving.worlds import Keys, bundle, columns
 
     keys = Keys(tmp_path)

@@ -15,10 +15,10 @@ from tests.house.tree import ROOT
 HEAVY = ("duckdb", "lightgbm", "mlflow", "msgspec", "numpy", "onnx", "onnxruntime", "pandas", "pyarrow", "sklearn")
 # The names of the README, the documentation and the templates; adding one is a promise, removing one breaks it
 PUBLIC = """
-    ABTest Alarm BlueGreen Canary Costs CsvSource DeltaSource Deployment Entity FrameSource Gate Guardrail Metric Model
-    ModelCard Monitor Objective ParquetSource PostgresSource PredictionLog Project ProjectGates QuerySource Retrain
-    SeatrialError SetAside Shadow Split Trigger Tune agg expect feature_view load log_run on_request
-    point_in_time_join shared_view sql
+    ABTest Alarm AsyncClient BlueGreen Canary Client Costs CsvSource DeltaSource Deployment Entity FrameSource Gate
+    Guardrail Metric Model ModelCard Monitor Objective ParquetSource PostgresSource PredictionLog Project
+    ProjectGates QuerySource Retrain Schedule SeatrialError SetAside Shadow Split Trigger Tune agg expect feature_view
+    load log_run on_request point_in_time_join shared_view sql
 """.split()
 
 

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pytest
 
 from seatrial import SeatrialError
-from seatrial.serving.client import Client
+from seatrial.serving.clients.client import Client
 from seatrial.verbs.history import business_keys
 from seatrial.verbs.inputs import Inputs
 from tests.journeys.worlds import APRIL, ENGINEER, MIDNIGHT, REVIEWER, served

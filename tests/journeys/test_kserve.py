@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from seatrial.serving.client import Client
+from seatrial.serving.clients.client import Client
 from seatrial.serving.service import Service
 from tests.serving.worlds import GOOD, in_thread, predictor, release
 

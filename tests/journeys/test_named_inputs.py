@@ -20,7 +20,7 @@ from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder, StandardScaler
 
 from seatrial import Project
 from seatrial.releases.bundle import open_bundle
-from seatrial.serving import batch
+from seatrial.serving.batch.table import score
 from seatrial.verbs.building import PredictionRefused
 from tests.journeys.worlds import served
 
@@ -172,6 +172,6 @@ def test_a_batch_scores_the_same_graph(world):
     project, released = world
     bundle = open_bundle(Path(released["default"].path), project.trusted)
     rows = pa.Table.from_pylist(ROWS)
-    scores = batch.score(bundle, rows)
+    scores = score(bundle, rows)
     answers = [one["probability"] for one in project.predict("default", ROWS)]
     np.testing.assert_allclose(scores, answers, atol=1e-6)

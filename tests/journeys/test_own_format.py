@@ -20,7 +20,7 @@ import pytest
 from seatrial import Project
 from seatrial.cli import render
 from seatrial.releases.bundle import open_bundle
-from seatrial.serving.batch import score
+from seatrial.serving.batch.table import score
 
 ROWS = 300
 HEAVY = {"size": 0.25, "weight": 0.9, "kind": "a"}

@@ -13,7 +13,7 @@ from seatrial import Project
 from seatrial.cli import run
 from seatrial.core.clock import FixedClock
 from seatrial.core.windows import parse_window
-from seatrial.serving.client import Client
+from seatrial.serving.clients.client import Client
 from tests.journeys.worlds import served
 
 AT = datetime(2024, 1, 20, tzinfo=UTC)

@@ -29,7 +29,7 @@ from seatrial.core.errors import SeatrialError
 from seatrial.core.signature import as_floats
 from seatrial.core.windows import Window, parse_window
 from seatrial.retraining.backtest import backtest
-from seatrial.serving import batch
+from seatrial.serving.batch.table import score
 from seatrial.stats.metrics import log_loss
 from seatrial.verbs.inputs import columns
 from tests.journeys.worlds import APRIL, ENGINEER, MIDNIGHT, REVIEWER, opened, served, twin
@@ -487,7 +487,7 @@ def test_retraining_on_alarm_was_worth_something_over_the_year(journey, spring, 
     labels = as_floats(rows["late"].to_pylist())
     at_us = rows["at"].cast("int64").to_numpy()
     releases = (project.record(id) for id in (journey.released.id, spring.proposal.challenger))
-    first, second = (batch.score(project._bundle(release), rows) for release in releases)
+    first, second = (score(project._bundle(release), rows) for release in releases)
     october = to_us(day(10, 7))
     third = backtest(model, rows, request, [october], columns)
     on_alarm = np.where(at_us < to_us(day(4, 29)), first, np.where(at_us < october, second, third))

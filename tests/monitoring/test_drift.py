@@ -199,3 +199,69 @@ def test_a_million_rows_are_compared_in_the_memory_of_a_few_of_their_columns():
     assert len(found.columns) == 4
     assert peak < 50e6
     assert pa.total_allocated_bytes() == before
+
+
+# Every other distance
+
+
+def test_every_distance_that_a_type_has_is_told_beside_the_one_that_decides():
+    numbers = moved(RANDOM.normal(size=5000), RANDOM.normal(0.5, size=3000))
+    assert set(numbers.distances) == {"ks", "wasserstein", "js", "psi", "tv", "chi2", "chi2_p_value"}
+    assert numbers.distances["ks"] == numbers.value
+    assert numbers.distances["wasserstein"] == pytest.approx(0.5, abs=0.06)
+    assert numbers.distances["psi"] > 0.1
+    assert numbers.distances["chi2_p_value"] < 1e-20
+    text = moved(words({"a": 500, "b": 500}), words({"a": 700, "b": 300}))
+    assert set(text.distances) == {"js", "psi", "tv", "chi2", "chi2_p_value"}
+    assert text.far("tv") == text.far("ks") == text.value == pytest.approx(0.2)
+    assert text.far("wasserstein") is None
+
+
+def test_of_the_same_rows_every_distance_is_nought():
+    for values in (RANDOM.normal(size=1000), [3.0] * 500, [0.0] * 400 + [1.0] * 100, words({"a": 300, "b": 1})):
+        found = moved(values, values)
+        assert {name: value for name, value in found.distances.items() if name != "chi2_p_value"} == {
+            name: pytest.approx(0.0, abs=1e-9) for name in found.distances if name != "chi2_p_value"
+        }
+        assert found.distances["chi2_p_value"] == pytest.approx(1.0)
+
+
+def test_the_stability_index_is_of_ten_bins_and_counts_what_lies_outside_in_the_outer_ones():
+    before, after = RANDOM.random(10_000), RANDOM.random(4000) * 1.3
+    edges = np.quantile(before, np.linspace(0, 1, 11))
+    edges[0], edges[-1] = -np.inf, np.inf
+    shares = [np.maximum(np.histogram(values, edges)[0] / values.size, 1e-4) for values in (before, after)]
+    expected = ((shares[1] - shares[0]) * np.log(shares[1] / shares[0])).sum()
+    assert moved(before, after).distances["psi"] == pytest.approx(expected, rel=0.02)
+
+
+def test_what_lies_outside_the_range_is_not_dropped_from_any_distance():
+    before = RANDOM.random(5000)
+    found = moved(before, before + 5).distances
+    assert (found["ks"], found["js"], found["tv"]) == (1.0, 1.0, 1.0)
+    assert found["wasserstein"] == pytest.approx(5 / before.std(), rel=0.01)
+    assert found["psi"] > 5
+
+
+def test_a_constant_reference_has_no_unit_for_wasserstein_and_all_other_distances():
+    found = moved([3.0] * 500, [4.0] * 500).distances
+    assert "wasserstein" not in found
+    assert (found["js"], found["tv"]) == (1.0, 1.0)
+
+
+def test_an_unseen_category_gives_finite_distances():
+    found = moved(words({"a": 500, "b": 500}), words({"new": 600})).distances
+    assert (found["js"], found["tv"]) == (1.0, 1.0)
+    assert np.isfinite(found["psi"])
+
+
+def test_an_all_missing_column_has_no_distance_and_says_so():
+    found = moved(RANDOM.random(500), [None] * 500)
+    assert (found.distances, found.value) == ({}, None)
+    assert "every value is missing" in found.note
+
+
+def test_infinite_values_leave_every_distance_a_number():
+    after = np.concatenate([RANDOM.normal(size=1000), [np.inf] * 500, [-np.inf]])
+    found = moved(RANDOM.normal(size=5000), after).distances
+    assert all(np.isfinite(value) for value in found.values())

@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -43,6 +45,8 @@ def test_rows_like_the_reference_pass_every_rule():
         "scores are probabilities",
         "values there",
         "known categories",
+        "range",
+        "each row once",
     }
 
 
@@ -132,3 +136,130 @@ def test_a_tenth_of_the_usual_rows_is_too_few_and_half_is_not():
         assert failed(rows, reference) == names
     short = a_sample(RANDOM.random(300), at_us=np.arange(300), **inputs(300))
     assert "volume" not in {check.name for check in quality(short, reference)}
+
+
+# What is noticed, and is no fault
+
+
+def noticed(rows, reference=REFERENCE, **given):
+    checks = quality(rows, reference, **given)
+    assert not [check for check in checks if check.noticed and not check.passed]
+    return {(check.name, check.column): check for check in checks if check.noticed}
+
+
+def test_rows_like_the_reference_are_not_worth_a_word():
+    assert noticed(sample()) == {}
+
+
+def test_a_few_more_missing_values_are_noticed_and_the_same_share_as_before_is_not():
+    assert list(noticed(sample(feature_size=with_missing(0.05)))) == [("values there", "size")]
+    reference = Reference.from_table(pa.table(inputs(5000, feature_size=with_missing(0.05, 5000))))
+    assert noticed(sample(feature_size=with_missing(0.05)), reference) == {}
+
+
+@pytest.mark.parametrize(("share", "said"), [(0.005, False), (0.05, True)])
+def test_values_outside_the_range_are_noticed_with_the_range(share, said):
+    values = np.where(np.arange(1000) < share * 1000, 50.0, 0.5)
+    found = noticed(sample(feature_size=pa.array(values)))
+    assert list(found) == ([("range", "size")] if said else [])
+    if said:
+        assert found["range", "size"].found == "5.0% outside, from 0.5 to 50"
+
+
+def test_columns_that_go_missing_together_are_named_and_those_that_do_by_chance_are_not():
+    def three(together):
+        dark = RANDOM.random(1000) < 0.04
+        masks = [dark if together else RANDOM.random(1000) < 0.04 for _ in range(3)]
+        return sample(
+            **{f"feature_w{n}": pa.array(RANDOM.normal(size=1000), mask=mask) for n, mask in enumerate(masks)}
+        )
+
+    reference = Reference.from_table(three(False).rows.drop_columns(["at"]))
+    found = noticed(three(True), reference)
+    assert found["missing together", ""].found.startswith("w0, w1, w2: ")
+    assert "by chance" in found["missing together", ""].expected
+    assert ("missing together", "") not in noticed(three(False), reference)
+
+
+def test_columns_that_were_missing_together_before_are_no_news():
+    mask = np.arange(1000) < 40
+    pair = {f"feature_w{n}": pa.array(np.zeros(1000), mask=mask) for n in range(2)}
+    reference = dataclasses.replace(
+        Reference.from_table(sample(**pair).rows.drop_columns(["at"])), together={("w0", "w1"): 0.04}
+    )
+    checks = {check.name: check for check in quality(sample(**pair), reference)}
+    assert (checks["missing together"].noticed, checks["missing together"].expected) == (False, "4.0% before")
+
+
+def test_rows_that_come_twice_are_noticed():
+    once = sample().rows
+    both = pa.concat_tables([once, once.slice(0, 100)]).sort_by("at")
+    ids = pa.array([f"p{n}" for n in range(1100)])
+    both = both.set_column(both.column_names.index("prediction_id"), "prediction_id", ids)
+    found = noticed(Sample("late", "binary", both))
+    assert found["each row once", ""].found == "100 of 1,100 are one before, in time and inputs"
+    assert noticed(Sample("late", "binary", once)) == {}
+
+
+def test_one_key_asked_twice_for_one_instant_is_noticed():
+    rows = sample().rows
+    again = rows.append_column("key", pa.array(np.arange(1000) // 2)).set_column(
+        rows.column_names.index("at"), "at", rows["at"].take(np.arange(1000) // 2 * 2)
+    )
+    assert (
+        noticed(Sample("late", "binary", again))["each key once", ""].found == "500 of 1,000 again for the same instant"
+    )
+    other = rows.append_column("key", pa.array(np.arange(1000) // 2))
+    assert ("each key once", "") not in noticed(Sample("late", "binary", other))
+
+
+def test_a_new_column_is_noticed_and_no_fault():
+    found = noticed(sample(feature_more=pa.array([1.0] * 1000)))
+    assert found["columns", ""].found == "2 columns; new: more"
+
+
+@pytest.mark.parametrize(("rows", "said"), [(7000, False), (3000, True), (20_000, True)])
+def test_half_or_twice_the_usual_rows_a_day_are_noticed(rows, said):
+    reference = Reference.from_table(sample(7000).rows)
+    at_us = np.linspace(0, 7 * 86_400_000_000, rows).astype(np.int64)
+    found = noticed(a_sample(RANDOM.random(rows), at_us=at_us, **inputs(rows)), reference)
+    assert (("volume", "") in found) == said
+
+
+def test_a_log_that_has_fallen_silent_is_noticed():
+    rows = sample()
+    hour = 3_600_000_000
+    last = int(rows.at_us()[-1])
+    assert ("newest row", "") not in noticed(rows, until_us=last + hour // 2)
+    found = noticed(rows, until_us=last + 24 * hour)
+    assert found["newest row", ""].found == "24 hours old"
+    assert ("newest row", "") not in {(one.name, one.column) for one in quality(rows, REFERENCE)}
+
+
+def test_features_older_than_in_the_reference_are_noticed():
+    ages = {"view_carrier_age_s": pa.array(RANDOM.uniform(0, 7200, 1000))}
+    reference = dataclasses.replace(REFERENCE, usual={"view_carrier_age_s": 7000.0})
+    assert noticed(sample(**ages), reference) == {}
+    stale = {"view_carrier_age_s": pa.array(RANDOM.uniform(86_400, 90_000, 1000))}
+    assert list(noticed(sample(**stale), reference)) == [("age of features", "carrier")]
+    told = {one.name: one for one in quality(sample(**stale), REFERENCE)}["age of features"]
+    assert (told.noticed, told.found.startswith("half up to 24.")) == (False, True)
+    nothing = {"view_carrier_age_s": pa.nulls(1000, pa.float64())}
+    assert noticed(sample(**nothing))["age of features", "carrier"].found == "none of the rows has any"
+
+
+def test_labels_that_come_later_than_they_used_to_are_noticed():
+    def labelled(days):
+        return a_sample(
+            RANDOM.random(1000),
+            np.ones(1000),
+            known_us=sample().at_us() + days * 86_400_000_000,
+            **inputs(1000),
+        )
+
+    reference = dataclasses.replace(REFERENCE, usual={"label_delay_us": 86_400_000_000})
+    assert noticed(labelled(1), reference) == {}
+    found = noticed(labelled(5), reference)["label delay", ""]
+    assert found.found == "half of 1,000 labels after 5 days, 95 of 100 after 5 days"
+    assert found.expected == "half after 24 hours, as in the reference"
+    assert noticed(labelled(5)) == {}

@@ -23,7 +23,7 @@ from seatrial.releases import bundle as bundles
 from seatrial.releases.bundle import open_bundle, pack
 from seatrial.releases.manifest import file_entries, write_manifest
 from seatrial.releases.signing import public_pem, revoked_ids, sign, signing_key, trusted_keys
-from seatrial.serving.release import open_release
+from seatrial.serving.scoring.release import open_release
 from tests.releases.factories import exported, manifest_and_files
 
 DAMAGED, UNSAFE = "release.bundle_damaged", "release.bundle_unsafe"

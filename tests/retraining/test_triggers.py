@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from seatrial.core.errors import NotInThisVersion
 from seatrial.retraining.definition import BadRetrain, Retrain, Trigger
 from seatrial.retraining.triggers import Labelled, look, trailing_gap
 
@@ -84,8 +83,3 @@ def test_a_wrong_declaration_is_refused(wrong):
 def test_a_wrong_trigger_is_refused(wrong):
     with pytest.raises(BadRetrain):
         Trigger.calibration(**wrong)
-
-
-def test_schedules_are_said_to_be_planned():
-    with pytest.raises(NotInThisVersion):
-        Retrain("late", on=["schedule:0 3 * * 1"])

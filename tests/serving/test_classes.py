@@ -20,8 +20,8 @@ from seatrial.releases.named import open_graph
 from seatrial.releases.native import capture, given
 from seatrial.releases.onnx_export import to_onnx
 from seatrial.releases.runtime import Runtime
-from seatrial.serving.metrics import Metrics
-from seatrial.serving.pages import openapi
+from seatrial.serving.doors.pages import openapi
+from seatrial.serving.meters.metrics import Metrics
 from seatrial.serving.service import Service
 from seatrial.stores.prediction_log import PredictionLog
 from tests.serving.worlds import GOOD, REQUEST, SIGNATURE, columns, predictor, release

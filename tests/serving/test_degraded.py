@@ -20,7 +20,7 @@ from contextlib import contextmanager
 import pytest
 
 from seatrial.cli import run
-from seatrial.serving.client import Client, ServerUnable
+from seatrial.serving.clients.client import Client, ServerUnable
 
 ROW = {"shop": 3, "size": 0.5}
 PROJECT = """

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from seatrial.releases.signing import KEY_FILE, signing_key
-from seatrial.serving.client import Client
+from seatrial.serving.clients.client import Client
 from seatrial.stores.objects import ObjectStore
 from seatrial.stores.prediction_log import PredictionLog
 from tests.serving.worlds import GOOD, bundle

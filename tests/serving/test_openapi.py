@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from seatrial.serving.service import Service
-from tests.serving.test_open_inference import NUMBERS, SEVERAL, several
+from tests.serving.doors.test_open_inference import NUMBERS, SEVERAL, several
 from tests.serving.worlds import GOOD, in_thread, predictor, release
 
 CONFIGURATION = """

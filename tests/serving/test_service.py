@@ -9,8 +9,8 @@ import pytest
 
 from seatrial.core.errors import Unavailable
 from seatrial.releases.signing import SignatureRefused
-from seatrial.serving.client import Client, ServerUnable
-from seatrial.serving.release import open_release
+from seatrial.serving.clients.client import Client, ServerUnable
+from seatrial.serving.scoring.release import open_release
 from seatrial.serving.service import Service, from_bundle, load
 from seatrial.stores.objects import ObjectStore
 from seatrial.stores.routes import Arm, RouteFile, RouteStore

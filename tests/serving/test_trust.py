@@ -13,7 +13,7 @@ from seatrial.releases import keyring
 from seatrial.releases.keyring import WatchedKeys
 from seatrial.releases.signing import KeyUnusable, SigningKey, read_private, signing_key, trusted_keys
 from seatrial.serving import service as serving
-from seatrial.serving.client import Client, ServerUnable
+from seatrial.serving.clients.client import Client, ServerUnable
 from seatrial.serving.service import NotTrusted, from_bundle, load
 from seatrial.stores.objects import ObjectStore
 from seatrial.stores.routes import Arm, RouteFile, RouteStore

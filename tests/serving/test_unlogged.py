@@ -12,7 +12,7 @@ import pytest
 
 from seatrial.core.windows import Window
 from seatrial.releases.signing import signing_key
-from seatrial.serving.client import Client
+from seatrial.serving.clients.client import Client
 from seatrial.stores.prediction_log import PredictionLog
 from tests.serving.worlds import GOOD, bundle, predictor, server
 

@@ -27,11 +27,11 @@ from seatrial.releases.onnx_export import to_onnx
 from seatrial.releases.parity import compare
 from seatrial.releases.runtime import Runtime
 from seatrial.releases.signing import SigningKey, is_signed, signing_key
-from seatrial.serving.http import Front
-from seatrial.serving.metrics import Metrics
-from seatrial.serving.predictor import Predictor, Release, Share
-from seatrial.serving.protocol import PredictionProtocol
-from seatrial.serving.release import open_release
+from seatrial.serving.doors.http import Front
+from seatrial.serving.doors.protocol import PredictionProtocol
+from seatrial.serving.meters.metrics import Metrics
+from seatrial.serving.scoring.predictor import Predictor, Release, Share
+from seatrial.serving.scoring.release import open_release
 from seatrial.serving.service import Service
 
 REQUEST = (
@@ -155,6 +155,7 @@ import json, sys
 from pathlib import Path
 from seatrial.releases.keyring import WatchedKeys
 from seatrial.serving import service
+from seatrial.serving.workers import process
 from seatrial.stores.objects import ObjectStore
 from seatrial.stores.prediction_log import PredictionLog
 home, options = Path(sys.argv[1]), json.loads(sys.argv[2])
@@ -168,12 +169,12 @@ if "bundle" in options:
 else:
     serving = service.load(routes=home / "routes", read_bundle=ObjectStore(home / "objects").read, trusted_keys=trusted,
                            online=None, log=log, refuse_distrusted=refuse)
-from seatrial.serving.container import platform
-from seatrial.serving.http import Front
+from seatrial.serving.doors.container import platform
+from seatrial.serving.doors.http import Front
 front = Front(serving, slow_seconds=options.get("slow_seconds", 20.0), platform=platform(options.get("platform", {})))
 def started(url):
     print(url, flush=True)
-service.run(serving, port=options.get("port", 0), started=started, front=front)
+process.run(serving, port=options.get("port", 0), started=started, front=front)
 print(json.dumps(sorted(sys.modules)) if options.get("modules") else "stopped", flush=True)
 """
 

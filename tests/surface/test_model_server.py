@@ -19,8 +19,8 @@ from seatrial.core.routing import BUCKETS
 from seatrial.project import Project
 from seatrial.registry.versions import UnknownModel, UnknownVersion
 from seatrial.releases.native import NativeModel
-from seatrial.serving.client import Client
-from seatrial.serving.requests import NumberOutOfRange
+from seatrial.serving.clients.client import Client
+from seatrial.serving.scoring.requests import NumberOutOfRange
 from seatrial.stores.online_sqlite import SqliteOnlineStore
 from seatrial.surface import (
     ABTestConfig,

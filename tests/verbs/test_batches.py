@@ -23,8 +23,8 @@ from seatrial import Project, cli
 from seatrial.core.errors import Unavailable, UsageError
 from seatrial.core.windows import BadWindow, Window, parse_window
 from seatrial.data.reading import DataWarning
-from seatrial.serving import batch_files, sinks, stored
-from seatrial.serving.batch_files import (
+from seatrial.serving.batch import files, sinks
+from seatrial.serving.batch.files import (
     BatchInputChanged,
     BatchInputMissing,
     BatchInputUnreadable,
@@ -35,8 +35,9 @@ from seatrial.serving.batch_files import (
     input_files,
     tasks_of,
 )
-from seatrial.serving.batch_rows import BatchColumnMissing
-from seatrial.serving.sinks import BadSink, SinkBusy, SinkTaken, only_one
+from seatrial.serving.batch.rows import BatchColumnMissing
+from seatrial.serving.batch.sinks import BadSink, SinkBusy, SinkTaken, only_one
+from seatrial.serving.scoring import stored
 from seatrial.testing import FakeClock
 from seatrial.verbs import batches
 from seatrial.verbs.batches import BatchColumnTaken, window_or_path
@@ -75,7 +76,7 @@ def labels(world):
 @pytest.fixture
 def small_parts(monkeypatch):
     """Parts of 50 rows, scored in this process."""
-    monkeypatch.setattr(batch_files, "PART_ROWS", 50)
+    monkeypatch.setattr(files, "PART_ROWS", 50)
 
 
 def joined(world, number):
@@ -156,7 +157,7 @@ def test_a_folder_is_scored_in_the_order_of_its_files(world, rows, tmp_path):
 
 
 def test_several_processes_give_the_same_file(world, tmp_path, monkeypatch):
-    monkeypatch.setattr(batch_files, "PART_ROWS", 4_000)
+    monkeypatch.setattr(files, "PART_ROWS", 4_000)
     pq.write_table(joined(world, 25_000), tmp_path / "rows.parquet", row_group_size=11_000)
     one = world.predict_files("late", tmp_path / "rows.parquet", to=tmp_path / "one.parquet", workers=1)
     two = world.predict_files("late", tmp_path / "rows.parquet", to=tmp_path / "two.parquet", workers=2)
@@ -276,10 +277,12 @@ import sys
 from pathlib import Path
 from seatrial import Project
 from seatrial.data.reading import DataWarning
-from seatrial.serving import batch_files, sinks, stored
+from seatrial.serving.batch import files
+from seatrial.serving.batch import sinks
+from seatrial.serving.scoring import stored
 from seatrial.testing import FakeClock
 from tests.worlds import HOUR, START
-batch_files.PART_ROWS = 10_000
+files.PART_ROWS = 10_000
 with Project(sys.argv[1], clock=FakeClock(START + 500 * HOUR)) as project:
     print("started", flush=True)
     project.predict_files("late", sys.argv[2], to=sys.argv[3], workers=2)
@@ -287,7 +290,7 @@ with Project(sys.argv[1], clock=FakeClock(START + 500 * HOUR)) as project:
 
 
 def test_kill_9_at_any_moment_leaves_no_half_file_and_loses_no_finished_part(world, tmp_path, monkeypatch):
-    monkeypatch.setattr(batch_files, "PART_ROWS", 10_000)
+    monkeypatch.setattr(files, "PART_ROWS", 10_000)
     path, out = tmp_path / "rows.parquet", tmp_path / "out.parquet"
     pq.write_table(joined(world, 200_000), path)
     stage = tmp_path / ".out.parquet.batch"
@@ -446,7 +449,7 @@ def test_a_full_disk_is_told_and_the_output_is_as_it_was(world, rows, tmp_path, 
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    for where, what in ((batch_files, "_write"), (sinks, "_write_file")):
+    for where, what in ((files, "_write"), (sinks, "_write_file")):
         with monkeypatch.context() as patch:
             patch.setattr(where, what, full)
             with pytest.raises(Unavailable, match="No space"):
@@ -457,15 +460,15 @@ def test_a_full_disk_is_told_and_the_output_is_as_it_was(world, rows, tmp_path, 
 
 def test_a_worker_that_dies_is_told_and_its_parts_are_scored_the_next_time(world, tmp_path, monkeypatch):
     pq.write_table(joined(world, 25_000), tmp_path / "rows.parquet", row_group_size=6_000)
-    monkeypatch.setattr(batch_files, "PART_ROWS", 3_000)
-    run = batch_files.Workers.run
+    monkeypatch.setattr(files, "PART_ROWS", 3_000)
+    run = files.Workers.run
 
     def killed_at_once(self, tasks):
         os.kill(self.pids[0], signal.SIGKILL)
         yield from run(self, tasks)
 
     with monkeypatch.context() as patch:
-        patch.setattr(batch_files.Workers, "run", killed_at_once)
+        patch.setattr(files.Workers, "run", killed_at_once)
         with pytest.raises(BatchWorkerDied):
             world.predict_files("late", tmp_path / "rows.parquet", to=tmp_path / "out.parquet", workers=2)
     assert world.predict_files("late", tmp_path / "rows.parquet", to=tmp_path / "out.parquet", workers=1).rows == 25_000

@@ -92,7 +92,7 @@ def test_a_skops_file_in_an_empty_folder_becomes_an_answer_over_http(churn, tmp_
 
 
 def seatrial_client(url):
-    from seatrial.serving.client import Client
+    from seatrial.serving.clients.client import Client
 
     return Client(url, caller="a test")
 

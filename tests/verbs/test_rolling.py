@@ -25,7 +25,7 @@ from seatrial.core.windows import Window
 from seatrial.deployment.analysis import Answers
 from seatrial.deployment.controller import BadPace, Watched
 from seatrial.deployment.rollout import DeclaredAnew, NoReason, NoRollout, NoShadow, RolloutUnderWay, check_shadow
-from seatrial.serving import batch
+from seatrial.serving.batch.table import keep, score
 from seatrial.stores.metadata import HeadMoved
 from seatrial.testing import FakeClock
 from seatrial.verbs.rolling import per_request
@@ -308,8 +308,8 @@ def scored(project, release, *, rows):
     """How many rows a release scored in batch, as of now."""
     bundle = project._bundle(project.record(release))
     table = project._inputs.rows(project.definitions.model("late"))[0].slice(0, rows)
-    return batch.keep(
-        project.log, bundle, table, batch.score(bundle, table), at_us=[project.now_us] * rows,
+    return keep(
+        project.log, bundle, table, score(bundle, table), at_us=[project.now_us] * rows,
         request_ids=[str(one) for one in range(rows)], deployment="late", caller="somebody",
     )  # fmt: skip
 

@@ -39,8 +39,9 @@ from pathlib import Path
 import msgspec
 from seatrial.releases.signing import trusted_keys
 from seatrial.serving import service
-from seatrial.serving.http import Front
-from seatrial.serving.predictor import Answer, Draft
+from seatrial.serving.workers import process
+from seatrial.serving.doors.http import Front
+from seatrial.serving.scoring.predictor import Answer, Draft
 
 class Told(msgspec.Struct):
     prediction: int
@@ -56,7 +57,7 @@ class Bare(Front):
         return Draft(Answer(200, encode(Told(scored.prediction, scored.probability))))
 
 serving = service.from_bundle(Path("bench.seatrial"), trusted_keys=trusted_keys(Path(".seatrial/keys")), log=None)
-service.run(serving, port=int(sys.argv[1]), front=Bare(serving))
+process.run(serving, port=int(sys.argv[1]), front=Bare(serving))
 """
 
 HANDWRITTEN = """

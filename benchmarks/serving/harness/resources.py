@@ -19,7 +19,7 @@ MEMORY = """
 import gc, sys
 from pathlib import Path
 from seatrial.releases.signing import trusted_keys
-from seatrial.serving.release import open_release
+from seatrial.serving.scoring.release import open_release
 
 def kib():
     gc.collect()

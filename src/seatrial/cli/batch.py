@@ -14,7 +14,7 @@ from seatrial.cli.door import BadCommandLine, Invocation
 
 if TYPE_CHECKING:
     from seatrial.cli.render import Block, Plain
-    from seatrial.serving.stream import StreamAnswered
+    from seatrial.serving.doors.stream import StreamAnswered
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 

@@ -451,6 +451,8 @@ def statuses(models: list[Plain]) -> list[Block]:
     """A card per model: what is live, the data, parameters, performance, owner, and the next step."""
     if not models:
         return [Line("The project declares no model."), Line("Next: declare a Model in project.py")]
+    from seatrial.cli.schedules import by_itself
+
     blocks: list[Block] = []
     for model in models:
         live = "nothing"
@@ -475,6 +477,7 @@ def statuses(models: list[Plain]) -> list[Block]:
             )
             if not model["next"].endswith(model["refused"]):
                 blocks.append(Line(f"                see: seatrial runs show {model['refused']}"))
+        blocks += by_itself(model)
         blocks += [Line(f"  Next: {model['next']}"), Line()]
     return blocks[:-1]
 

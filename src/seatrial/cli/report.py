@@ -5,12 +5,14 @@ What has nothing to say is one line or none; the page (`--html`) and `--json` ho
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from seatrial.cli.outcome_lines import outcome_lines, span
 from seatrial.cli.render import MAIN_METRICS, Block, Cell, Line, Style, Table, shown
 
 if TYPE_CHECKING:
-    from seatrial.monitoring.report import Report
+    from seatrial.monitoring.report import Check, Report
 
 MOST_COLUMNS = 8
 VERDICTS: dict[str, tuple[str, Style]] = {
@@ -29,8 +31,12 @@ TOLD = {
 }
 
 
-def monitor_lines(report: Report) -> list[Block]:
-    """One report: verdict, next step, then performance, alarms, inputs, data and service."""
+def monitor_lines(report: Report, distances: Sequence[str] = (), *, detail: bool = False) -> list[Block]:
+    """One report: verdict, next step, then performance, alarms, inputs, data and service.
+
+    distances: shown beside the one that each input is judged by.
+    detail: every section with its numbers; without it a section is a line or two.
+    """
     word, style = VERDICTS[report.verdict]
     return [
         Line(f"{word}: {report.headline}", style),
@@ -38,9 +44,10 @@ def monitor_lines(report: Report) -> list[Block]:
         Line(),
         Line(f"{report.model}, {report.window}, as of {report.as_of}", "dim"),
         *_performance(report),
+        *outcome_lines(report, detail=detail),
         *_days(report),
         *_alarms(report),
-        *_drift(report),
+        *_drift(report, distances),
         *_quality(report),
         *_system(report),
     ]
@@ -60,14 +67,21 @@ def _performance(report: Report) -> list[Block]:
         rows.append(["mean prediction", one.mean_score, None, None])
         rows.append(["mean label", one.observed, None, None])
     names = [*(name for name in MAIN_METRICS if name in one.metrics), *one.metrics]
+    rows = [[*row, ""] for row in rows]
     rows += [
-        [name, one.metrics[name], one.constant.get(name), one.training.get(name)]
+        [name, one.metrics[name], one.constant.get(name), one.training.get(name), span(one.intervals.get(name))]
         for name in dict.fromkeys(names)
         if one.metrics[name] is not None
     ]
     if rows:
-        wide = 4 if one.training else 3
-        blocks += [Line(), Table(("performance", "now", "constant", "test")[:wide], [row[:wide] for row in rows])]
+        head = ["performance", "now", "95 %", "constant", "test"]
+        kept = [place for place, name in enumerate(head) if not (name == "test" and not one.training)]
+        kept = [place for place in kept if head[place] != "95 %" or any(row[4] for row in rows)]
+        ordered = [[row[0], row[1], row[4], row[2], row[3]] for row in rows]
+        blocks += [Line(), Table([head[i] for i in kept], [[row[i] for i in kept] for row in ordered])]
+    if one.blocks:
+        narrow = ", too few: they are too narrow" if one.few_blocks else ""
+        blocks.append(Line(f"intervals draw {one.blocks}{narrow}", "dim"))
     return blocks
 
 
@@ -97,7 +111,7 @@ def _alarms(report: Report) -> list[Block]:
     return [Line(), Table(("alarm", "", "severity", "evidence"), rows)]
 
 
-def _drift(report: Report) -> list[Block]:
+def _drift(report: Report, distances: Sequence[str]) -> list[Block]:
     found = report.drift
     notes: list[Block] = [Line(found.note)] if found.note else []
     every = [*([found.prediction] if found.prediction else []), *found.columns]
@@ -111,6 +125,7 @@ def _drift(report: Report) -> list[Block]:
         [
             "(the predictions)" if one is found.prediction else one.name,
             "-" if one.value is None else f"{one.distance} {shown(one.value)}",
+            *(one.distances.get(name) for name in distances),
             one.tolerated,
             ("moved before" if one.before else "MOVED") if one.drifted else "",
             _percent(one.missing),
@@ -119,7 +134,7 @@ def _drift(report: Report) -> list[Block]:
         ]
         for one in listed
     ]
-    head = ("input", "distance", "tolerated", "", "missing", "rows", "")
+    head = ("input", "distance", *distances, "tolerated", "", "missing", "rows", "")
     against = f", against {found.reference}" if found.reference else ""
     words = f"{moved} of {len(found.columns)} inputs moved{against}"
     rest = len(every) - len(listed)
@@ -131,17 +146,18 @@ def _quality(report: Report) -> list[Block]:
     if not report.quality:
         return []
     failed = [one for one in report.quality if not one.passed]
+    noticed = [one for one in report.quality if one.noticed and one.passed]
+
+    def told(one: Check) -> str:
+        expected = f"; expected: {one.expected}" if one.expected else ""
+        return f"{one.name}{f' of {one.column}' if one.column else ''}: {one.found}{expected}"
+
+    lines: list[Block] = [Line(f"✗ {told(one)}", "red") for one in failed]
     if not failed:
-        return [Line(), Line(f"✓ all {len(report.quality)} checks of the data passed", "green")]
-    return [
-        Line(),
-        *(
-            Line(
-                f"✗ {one.name}{f' of {one.column}' if one.column else ''}: {one.found}, expected {one.expected}", "red"
-            )
-            for one in failed
-        ),
-    ]
+        lines = [Line(f"✓ all {len(report.quality)} checks of the data passed", "green")]
+    lines += [Line(f"! {told(one)}") for one in noticed[:MOST_COLUMNS]]
+    rest = len(noticed) - MOST_COLUMNS
+    return [Line(), *lines, *([Line(f"and {rest} more, none of which is a fault", "dim")] if rest > 0 else [])]
 
 
 def _system(report: Report) -> list[Block]:

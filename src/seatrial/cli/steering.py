@@ -13,6 +13,8 @@ from seatrial.cli.nouns import NOUNS
 from seatrial.cli.verbs import verb
 from seatrial.core.errors import Failed, GateRefused
 
+NAMES = ("ks", "wasserstein", "js", "psi", "chi2", "tv")  # of stats.distances, which loads numpy
+
 if TYPE_CHECKING:
     from seatrial.core.windows import Window
     from seatrial.monitoring.report import Report
@@ -56,6 +58,10 @@ def label(call: Invocation, model: str | None, rows: Path | None) -> None:
 @click.option("--window", callback=as_window, metavar="START/END", help="Predictions of it (default: the last 7 days).")
 @click.option("--html", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="Write a page as well.")
 @click.option("--dry-run", is_flag=True, help="Report only: keep nothing, open and resolve no alert.")
+@click.option("--against", metavar="WHAT", help="Compare with: training, champion, or a past window START/END.")
+@click.option(
+    "--distance", "distances", multiple=True, type=click.Choice(NAMES), help="Show this distance of inputs as well."
+)
 @click.option("--fail-on", type=click.Choice(["low", "medium", "high"]), help="End with 3 when such an alarm fired.")
 @click.option("--rehearse", is_flag=True, help="Replay the policy on the past instead: alarms, incidents, thresholds.")
 @click.option("--over", metavar="DURATION", help="With --rehearse: how far back (default: 28d).")
@@ -63,6 +69,7 @@ def label(call: Invocation, model: str | None, rows: Path | None) -> None:
 @click.option("--map", "mapping", type=click.Path(path_type=Path), help="With --log: which columns mean what (TOML).")
 @click.option("--reference", type=click.Path(path_type=Path), help="With --log: rows to compare with.")
 @click.option("--labels", type=click.Path(path_type=Path), help="With --log: labels that lie in another file.")
+@click.option("--detail", is_flag=True, help="Every section with its numbers.")
 @click.pass_obj
 def monitor(
     call: Invocation,
@@ -70,6 +77,8 @@ def monitor(
     window: Window | None,
     html: Path | None,
     dry_run: bool,
+    against: str | None,
+    distances: tuple[str, ...],
     fail_on: str | None,
     rehearse: bool,
     over: str | None,
@@ -77,9 +86,11 @@ def monitor(
     mapping: Path | None,
     reference: Path | None,
     labels: Path | None,
+    detail: bool,
 ) -> None:
     """Data quality, drift, performance with the labels known so far, calibration, latency, alarms. Compares with the
-    training rows of the release. Alerts are opened, continued and resolved.
+    training rows of the release, or with what --against says; then nothing is kept. Alerts are opened, continued and
+    resolved.
 
     With --log and --map the same for a model that is served elsewhere: `--log` is a Parquet or CSV file, or a log
     folder that `PredictionLog(...).write(...)` made."""
@@ -97,17 +108,17 @@ def monitor(
                 expected="The map says which model a log is of.",
                 state="Nothing was done.",
             )
-        report = _elsewhere(call, log, mapping, reference, labels, window)
+        report = _elsewhere(call, log, mapping, reference, labels, window, against)
     else:
         if mapping or reference or labels:
             raise BadCommandLine("--map, --reference and --labels go with --log.", state="Nothing was done.")
         with call.project() as project:
-            report = project.monitor(model, window=window, keep=not dry_run)
+            report = project.monitor(model, window=window, keep=not dry_run, against=against or "training")
     if html is not None:
         from seatrial.monitoring.page import html as page
 
         _write(html, page(report))
-    call.answer(report, lambda _: rendering.monitor_lines(report))
+    call.answer(report, lambda _: rendering.monitor_lines(report, distances, detail=detail))
     if html is not None:
         talk.say(f"The report as a page: {html}")
     _fail(report, fail_on)
@@ -152,6 +163,7 @@ def _elsewhere(
     reference: Path | None,
     labels: Path | None,
     window: Window | None,
+    against: str | None,
 ) -> Report:
     from seatrial.core.clock import machine_us, to_us
     from seatrial.monitoring.imported import monitor_log
@@ -163,7 +175,7 @@ def _elsewhere(
             state="Nothing was done.",
         )
     as_of_us = to_us(call.at) if call.at else machine_us()
-    return monitor_log(log, mapping, reference, as_of_us=as_of_us, window=window, labels=labels)
+    return monitor_log(log, mapping, reference, as_of_us=as_of_us, window=window, labels=labels, against=against)
 
 
 def _write(path: Path, text: str) -> None:
@@ -279,53 +291,6 @@ def review(call: Invocation) -> None:
 
     with call.project() as project:
         call.answer(project.review(), outcome.reviewed)
-
-
-@NOUNS["alerts"].command("list")
-@click.argument("model", required=False)
-@click.option("--every", is_flag=True, help="Resolved ones too.")
-@click.pass_obj
-def alerts_list(call: Invocation, model: str | None, every: bool) -> None:
-    """List alerts that are open or acknowledged, all or those of MODEL."""
-    from seatrial.cli import outcome
-
-    with call.project() as project:
-        call.answer(project.alerts(model, every=every), outcome.alerts)
-
-
-@NOUNS["alerts"].command("show")
-@click.argument("id")
-@click.pass_obj
-def alerts_show(call: Invocation, id: str) -> None:
-    """Show one alert: evidence, what to do, who was told."""
-    from seatrial.cli import render
-
-    with call.project() as project:
-        call.answer(project.alert_show(id), render.details)
-
-
-@NOUNS["alerts"].command("acknowledge")
-@click.argument("id")
-@click.option("--reason", default="", metavar="TEXT")
-@click.pass_obj
-def alerts_acknowledge(call: Invocation, id: str, reason: str) -> None:
-    """Say that somebody looks at it."""
-    from seatrial.cli import outcome
-
-    with call.project() as project:
-        call.answer([project.alert_acknowledge(id, reason)], outcome.alerts)
-
-
-@NOUNS["alerts"].command("resolve")
-@click.argument("id")
-@click.option("--reason", default="", metavar="TEXT")
-@click.pass_obj
-def alerts_resolve(call: Invocation, id: str, reason: str) -> None:
-    """Say that it is over."""
-    from seatrial.cli import outcome
-
-    with call.project() as project:
-        call.answer([project.alert_resolve(id, reason)], outcome.alerts)
 
 
 @NOUNS["proposals"].command("list")

@@ -56,7 +56,7 @@ def tell_on(
 ) -> dict[str, Any]:
     """From the labels of April to the end of the year; the facts for the summary. serving: starts a server; its
     address."""
-    from seatrial.verbs.watching import AlertsNotDelivered
+    from seatrial.verbs.alerting import AlertsNotDelivered
 
     project.actor = ENGINEER
     pages = folder / "reports"
@@ -332,7 +332,7 @@ def _worth(project: Project, story: Steps, progress: talk.Progress, chapters: li
 
     from seatrial.core.signature import as_floats
     from seatrial.retraining.backtest import backtest
-    from seatrial.serving.batch import score
+    from seatrial.serving.batch.table import score
     from seatrial.stats.metrics import log_loss
     from seatrial.verbs.inputs import columns
 

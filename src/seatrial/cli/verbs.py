@@ -351,8 +351,8 @@ def serve(
     """Serves every deployment of the project until it is stopped with Ctrl-C or SIGTERM. Every answer is in the
     prediction log before it leaves. In a container of Vertex AI or SageMaker, which their variables or folders tell,
     it listens where they want it."""
-    from seatrial.serving import server_log
-    from seatrial.serving.container import platform
+    from seatrial.serving.doors.container import platform
+    from seatrial.serving.meters import server_log
 
     server_log.to_stderr(form)
     say = server_log.say if form == "json" else talk.say
@@ -383,7 +383,7 @@ def serve(
         from seatrial.releases.keyring import WatchedKeys
         from seatrial.serving.place import Place
         from seatrial.serving.service import Service, from_bundle
-        from seatrial.serving.workers import serve
+        from seatrial.serving.workers.supervisor import serve
 
         def make(place: Place | None) -> Service:
             return from_bundle(

@@ -21,8 +21,8 @@ from seatrial.releases.signing import TrustedKeys, public_pem
 
 # The base dependencies of seatrial (pyproject.toml): what a server imports, and nothing that trains.
 SERVING = (
-    "blake3 click cryptography duckdb fastapi httptools msgspec numpy onnxruntime prometheus-client pyarrow rich "
-    "tzdata uvicorn uvloop"
+    "blake3 click cronsim cryptography duckdb fastapi httptools msgspec numpy onnxruntime prometheus-client pyarrow "
+    "rich tzdata uvicorn uvloop"
 ).split()
 ONLINE = ("redis", "hiredis")  # of the extra, for an online store on Redis; in the image when the lock has them
 OTHER_NAMES = {"xgboost": ("xgboost", "xgboost-cpu")}  # distributions of one module

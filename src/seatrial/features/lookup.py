@@ -9,7 +9,7 @@ same `assemble` serves one request and, row by row, many.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 import numpy as np
@@ -20,7 +20,7 @@ from seatrial.features.packed import Looked, ViewReader
 from seatrial.features.plan import FeaturePlan
 from seatrial.features.request_time import evaluate, load
 from seatrial.features.tiles import tile_key
-from seatrial.stores.online import Key, OnlineStore
+from seatrial.stores.online import Key
 
 MOST_READS = 5  # of one look-up: the first, one for tiles it did not expect, and a few when writers come between
 
@@ -45,10 +45,16 @@ def entity_key(values: Sequence[Any]) -> bytes:
     return msgspec.msgpack.encode([value + 0.0 if type(value) is float else value for value in values])  # no -0.0
 
 
+class Readable(Protocol):
+    """What a look-up wants of an online store, see `stores.online.OnlineStore`."""
+
+    def get(self, keys: Sequence[Key]) -> list[bytes | None]: ...
+
+
 class Lookup:
     """Follows one feature plan against one store. A plan without views needs no store."""
 
-    def __init__(self, plan: FeaturePlan, store: OnlineStore | None) -> None:
+    def __init__(self, plan: FeaturePlan, store: Readable | None) -> None:
         self._views = [
             (view, ViewReader(view), [f"{view.name}__{feature}" for feature in view.features]) for view in plan.views
         ]
@@ -67,14 +73,16 @@ class Lookup:
         """The columns of several rows of one instant, all of them looked up in one round trip."""
         found: Iterator[Looked] = iter(())
         if self._views and self._store is not None:
-            # a null in a key finds nothing: no event has one
-            keys = [
-                (view.digest, entity_key([fields.get(key) for key in view.keys]))
-                for fields in rows
-                for view, _, _ in self._views
-            ]
-            found = iter(self._look(self._store, self._readers * len(rows), keys, at_us))
+            found = iter(self._look(self._store, self._readers * len(rows), self.keys(rows), at_us))
         return [self._assembled(fields, found) for fields in rows]
+
+    def keys(self, rows: Sequence[Mapping[str, Any]]) -> list[Key]:
+        """What each view is asked for of each row. A null in a key finds nothing: no event has one."""
+        return [
+            (view.digest, entity_key([fields.get(key) for key in view.keys]))
+            for fields in rows
+            for view, _, _ in self._views
+        ]
 
     def _assembled(self, fields: Mapping[str, Any], found: Iterator[Looked]) -> Assembled:
         columns: dict[str, Any] = dict(fields)
@@ -87,7 +95,7 @@ class Lookup:
             columns[name] = None if value != value else value
         return Assembled(columns, views)
 
-    def _look(self, store: OnlineStore, readers: Sequence[ViewReader], main: Sequence[Key], at_us: int) -> list[Looked]:
+    def _look(self, store: Readable, readers: Sequence[ViewReader], main: Sequence[Key], at_us: int) -> list[Looked]:
         """What each view says of its entity. A row and its tiles are read in one statement, so that they fit."""
         entities = [entity for _, entity in main]
         asked = [reader.likely_tiles(entity, at_us) for reader, entity in zip(readers, entities, strict=True)]

@@ -145,17 +145,20 @@ class _Look:
         if self.window not in self.drifts:
             from seatrial.monitoring.drift import drift
 
-            self.drifts[self.window] = drift(self.sample.rows, self.reference)
+            self.drifts[self.window] = drift(self.sample, self.reference)
         found = self.drifts[self.window]
         if self.alarm.metric == "prediction_ks":
             one = found.prediction
             return (one.value, one.note) if one is not None else (None, found.note or "no scores to compare with")
+        wanted = self.alarm.metric.partition(":")[0]
         if not column:
-            values = [one.value for one in found.columns if one.value is not None]
+            values = [value for one in found.columns if (value := one.far(wanted)) is not None]
             return (max(values), "") if values else (None, found.note or "no input could be compared")
         for one in found.columns:
             if one.name == column:
-                return one.value, one.note
+                value = one.far(wanted)
+                undefined = f"{wanted} is not defined for '{column}'" if one.value is not None and value is None else ""
+                return value, undefined or one.note
         return None, f"the predictions have no input '{column}'"
 
     def result(self, state: str, value: float | None, threshold: float | None, *, note: str = "") -> AlarmResult:

@@ -10,7 +10,9 @@ from seatrial.core.declared import declare
 from seatrial.core.errors import did_you_mean, listed
 from seatrial.core.windows import BadDuration, duration_us
 from seatrial.features.definitions import BadDefinition
+from seatrial.monitoring.business import BusinessMetric, is_metric
 from seatrial.monitoring.report import Severity
+from seatrial.stats.distances import NAMES
 from seatrial.stats.metrics import METRICS
 
 MIN_LABELS = 200
@@ -18,9 +20,9 @@ CALIBRATION_GAP = 0.10
 SHORTEST_US = 60_000_000
 
 PERFORMANCE = frozenset(name for metrics in METRICS.values() for name in metrics) | {"calibration_gap"}
-DRIFT = frozenset({"ks", "prediction_ks"})
+DRIFT = frozenset({*NAMES, "prediction_ks"})
 OTHER = frozenset({"degraded", "p99_ms", "label_share"})
-OF_COLUMN = frozenset({"ks", "missing"})
+OF_COLUMN = frozenset({*NAMES, "missing"})
 """Metrics of one input, written "ks:COLUMN"."""
 
 Kind = Literal["above", "below", "drop"]
@@ -33,9 +35,10 @@ class Alarm:
     kind: "above" and "below" compare with `threshold`; "drop" allows the metric to be worse than on the release's
         test part by at most the share `threshold`.
     metric: a metric of `stats.metrics`; "calibration_gap" (how far mean prediction and mean label lie apart; of a
-        regression in standard deviations of the label); "ks" (the largest drift of any input), "ks:COLUMN",
-        "prediction_ks"; "missing:COLUMN" (share); "degraded" (share of answers); "p99_ms"; "label_share" (share of
-        predictions whose label has arrived).
+        regression in standard deviations of the label); "ks" (the largest drift of any input, by the distance of its
+        type), "ks:COLUMN", "prediction_ks", and in the same way "psi", "js", "wasserstein", "chi2" and "tv", of the
+        inputs that they are defined for; "missing:COLUMN" (share); "degraded" (share of answers); "p99_ms";
+        "label_share" (share of predictions whose label has arrived).
     window: how far back. min_labels: labelled predictions below which a metric of performance is not judged.
     """
 
@@ -122,6 +125,7 @@ class Monitor:
         comes to on the model's own history, `seatrial monitor MODEL --rehearse` tells.
     calibration: the default alarm, on a gap of more than 0.10 between mean prediction and observed rate over seven
         days. Leave it on: no comparison of inputs sees a world that answers differently.
+    business: numbers of the business that a report shows beside its own: `Metric(name, source)`, as of a deployment.
     subject, outcome: words for headlines, such as "flights" and "late"; without them the model's name is used.
     every: length of the windows that the policy looks at; without it hours or days, as the traffic has it.
     policy: whether the policy is watching at all; declared alarms do not need it.
@@ -136,6 +140,7 @@ class Monitor:
     calibration: bool = True
     subject: str = ""
     outcome: str = ""
+    business: Sequence[BusinessMetric] = ()
     every: str | None = None
     policy: bool = True
     thresholds: Mapping[str, float] = field(default_factory=dict)
@@ -157,6 +162,13 @@ class Monitor:
         if not isinstance(self.calibration, bool):
             _bad(f"{where} has calibration={self.calibration!r}.", "True or False is expected.")
         _check_window(self.window, where)
+        if isinstance(self.business, str) or not all(is_metric(one) for one in self.business):
+            _bad(f"{where} has business={self.business!r}.", "A list of Metric(name, source) is expected.")
+        object.__setattr__(self, "business", tuple(self.business))
+        called = [metric.name for metric in self.business]
+        again = sorted({name for name in called if called.count(name) > 1})
+        if again:
+            _bad(f"{where} has the business metric '{again[0]}' twice.", "Each is declared once.")
         _check_policy(self, where)
         object.__setattr__(self, "thresholds", dict(self.thresholds))
         names = [alarm.name for alarm in self.every_alarm]
@@ -184,7 +196,8 @@ def _check_metric(metric: object) -> None:
             return
     _bad(
         f"there is no metric {metric!r}.",
-        f"Known are {listed(known, most=30)}, ks:COLUMN and missing:COLUMN. {did_you_mean(str(metric), known)}".strip(),
+        f"Known are {listed(known, most=40)}, and of one input ks:COLUMN, psi:COLUMN and so on, missing:COLUMN. "
+        f"{did_you_mean(str(metric), known)}".strip(),
     )
 
 

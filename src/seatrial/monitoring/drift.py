@@ -3,6 +3,8 @@
 One distance per type of column: Kolmogorov-Smirnov for numbers, total variation for categories. A column has drifted
 when its distance is beyond what is tolerated, and significant across all columns together (Benjamini-Hochberg at
 0.001), on 200 values or more. An effect size without a test alarms on few rows, a test without one on many.
+
+Every other usual distance is told beside it, from the same counts; none of them decides, unless an alarm names it.
 """
 
 from __future__ import annotations
@@ -13,131 +15,157 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from seatrial.monitoring.reference import Categories, Column, Numbers, Reference, codes, floats, is_text, plain
+from seatrial.monitoring.reference import Categories, Column, Numbers, Reference
 from seatrial.monitoring.report import ColumnDrift, Drift
-from seatrial.monitoring.sample import FEATURE
+from seatrial.monitoring.sample import Sample
+from seatrial.monitoring.tally import Tallies, Tally, tallies, tally
+from seatrial.stats import distances
 from seatrial.stats.detectors import benjamini_hochberg
-from seatrial.stats.distances import (
-    chi_square_p_value,
-    kolmogorov_smirnov,
-    kolmogorov_smirnov_p_value,
-    total_variation,
-)
-from seatrial.stats.profile import LARGEST, bin_counts, moments, value_counts
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 MIN_ROWS = 200
 FALSE_DISCOVERIES = 0.001
-PLAIN = 1e290
-"""Numbers below it can be added up without a thought of overflow."""
 FEWEST_EXPECTED = 5
 """Rows expected of a category below which it is rare (Cochran 1954)."""
 PREDICTION = "prediction"
 
 
-def drift(rows: pa.Table, reference: Reference) -> Drift:
+def drift(rows: pa.Table | Sample | Tallies, reference: Reference) -> Drift:
     """Every column of the reference that `rows` have, furthest first, and the predictions: their scores, or, of a
     multiclass model, how often each class was predicted.
 
-    rows: with `feature_NAME` columns and `score`; no row at all is no error.
+    rows: with `feature_NAME` columns and `score`; no row at all is no error. Or what was counted of them already.
     """
-    columns = [
-        column_drift(name, rows[f"{FEATURE}{name}"], column)
-        for name, column in reference.columns.items()
-        if f"{FEATURE}{name}" in rows.column_names
-    ]
+    if isinstance(rows, Sample):
+        rows = rows.counted(reference)
+    found = rows if isinstance(rows, Tallies) else tallies(rows, reference)
+    columns = [of_tally(name, found.columns[name], reference.columns[name]) for name in found.columns]
     columns = _significant(columns)
     prediction = None
-    if reference.predicted is not None and "predicted_class" in rows.column_names:
-        prediction = _significant([column_drift(PREDICTION, rows["predicted_class"], reference.predicted)])[0]
-    elif reference.scores is not None:
-        prediction = _significant([column_drift(PREDICTION, rows["score"], reference.scores)])[0]
-    absent = [name for name in reference.columns if f"{FEATURE}{name}" not in rows.column_names]
+    if reference.predicted is not None and found.predicted is not None:
+        prediction = _significant([of_tally(PREDICTION, found.predicted, reference.predicted)])[0]
+    elif reference.scores is not None and found.scores is not None:
+        prediction = _significant([of_tally(PREDICTION, found.scores, reference.scores)])[0]
+    absent = [name for name in reference.columns if name not in found.columns]
     note = f"not in these rows: {', '.join(absent)}" if absent else ""
-    if rows.num_rows < MIN_ROWS:
-        note = f"not enough data: {rows.num_rows:,} of {MIN_ROWS} rows{f'; {note}' if note else ''}"
+    if found.rows < MIN_ROWS:
+        note = f"not enough data: {found.rows:,} of {MIN_ROWS} rows{f'; {note}' if note else ''}"
     columns.sort(key=lambda one: (not one.drifted, -(one.value or 0.0), one.name))
     return Drift(reference.name, columns, prediction, note)
 
 
 def column_drift(name: str, values: pa.ChunkedArray, reference: Column) -> ColumnDrift:
-    """One column by itself; `drifted` as if it were the only one.
+    """One column by itself; `drifted` as if it were the only one."""
+    return of_tally(name, tally(values, reference), reference)
+
+
+def of_tally(name: str, found: Tally, reference: Column) -> ColumnDrift:
+    """One column by itself, counted; `drifted` as if it were the only one.
 
     A column whose type is not that of the reference is told in `note`, and so are few rows, an all-missing and a
-    constant one. Nothing is made for each string, so that a long window costs little memory.
+    constant one.
     """
-    values = plain(values)
-    text = is_text(values)
-    numbers = np.empty(0) if text else floats(values)
-    numbers = numbers[~np.isnan(numbers)]
-    present = len(values) - values.null_count if text else numbers.size
-    missing = 1 - present / len(values) if len(values) else 0.0
+    of_words = isinstance(reference, Categories)
     facts: dict[str, Any] = {
         "name": name,
-        "kind": "category" if isinstance(reference, Categories) else "number",
-        "rows": present,
+        "kind": "category" if of_words else "number",
+        "rows": found.present,
         "reference_rows": reference.rows,
-        "distance": "tv" if isinstance(reference, Categories) else "ks",
+        "distance": "tv" if of_words else "ks",
         "tolerated": reference.tolerated,
-        "missing": float(missing),
+        "missing": found.missing / found.total if found.total else 0.0,
         "reference_missing": reference.missing,
     }
-    if text != isinstance(reference, Categories) and present:
-        words = "text where the reference has numbers" if text else "numbers where the reference has text"
+    if found.present and (found.text != of_words or not found.counts.size):
+        words = "text where the reference has numbers" if found.text else "numbers where the reference has text"
         return _unknown(facts, f"{words}: not compared")
     if not reference.rows:
         return _unknown(facts, "the reference has no value of it")
-    if present < MIN_ROWS:
-        all_missing = "every value is missing; " if len(values) and not present else ""
-        return _unknown(facts, f"{all_missing}not enough data: {present:,} of {MIN_ROWS} rows")
+    if found.present < MIN_ROWS:
+        all_missing = "every value is missing; " if found.total and not found.present else ""
+        return _unknown(facts, f"{all_missing}not enough data: {found.present:,} of {MIN_ROWS} rows")
     if isinstance(reference, Categories):
-        return _category(facts, codes(values, reference.values), reference)
-    return _number(facts, numbers, reference)
+        return _category(facts, found, reference)
+    return _number(facts, found, reference)
 
 
-def _number(facts: dict[str, Any], present: NDArray[np.float64], reference: Numbers) -> ColumnDrift:
-    low, high, infinite = float(present.min()), float(present.max()), 0
-    if max(-low, high) < PLAIN:
-        mean: float | None = float(present.mean())
+def distances_of(found: Tally, reference: Column) -> dict[str, float]:
+    """Every distance that is defined for the column, by its name in `stats.distances.NAMES`, and chi2_p_value.
+
+    Of numbers tv, js and chi2 look at ten bins of equal mass of the reference and one on either side of its range; psi,
+    as is usual, puts what lies outside into the outer of the ten. wasserstein is in standard deviations of the
+    reference, and left out where that has none. Of categories all values that the reference has, and all others as one;
+    chi2 puts the rare ones together. Nothing without a value on either side.
+    """
+    if not found.present or not reference.rows or not found.counts.size:
+        return {}
+    if isinstance(reference, Categories):
+        whole, counts = np.array([*reference.values.values(), reference.other]), found.counts
+        rough = whole, counts
+        pooled = _pooled(whole, counts)
+        told: dict[str, float] = {}
     else:
-        mean, _ = moments(present)
-        infinite = int(np.isinf(present).sum())
-        present = np.clip(present, -LARGEST, LARGEST)
-    counts = bin_counts(present, reference.cuts)
-    value = kolmogorov_smirnov(reference.counts, counts)
-    p_value = kolmogorov_smirnov_p_value(value, reference.rows, present.size)
-    outside = 0.0
-    if low < reference.low or high > reference.high:
-        outside = float(np.mean((present < reference.low) | (present > reference.high)))
-    notes = ["one and the same value"] if low == high else []
-    notes += [f"{infinite:,} infinite values"] if infinite else []
+        whole, counts = distances.in_tenths(reference.counts, found.counts)
+        rough = _folded(whole), _folded(counts)
+        pooled = whole, counts
+        told = {"ks": distances.kolmogorov_smirnov(reference.counts, found.counts)}
+        if reference.std:
+            beyond = found.below, found.above
+            moved = distances.wasserstein(reference.counts, found.counts, reference.cuts, beyond) / reference.std
+            told |= {"wasserstein": moved} if np.isfinite(moved) else {}
+    statistic, degrees = distances.chi_square(*pooled)
+    return told | {
+        "js": distances.jensen_shannon(whole, counts),
+        "psi": distances.population_stability_index(*rough),
+        "tv": distances.total_variation(whole, counts),
+        "chi2": statistic,
+        "chi2_p_value": distances.chi_square_tail(statistic, degrees) if degrees else 1.0,
+    }
+
+
+def _number(facts: dict[str, Any], found: Tally, reference: Numbers) -> ColumnDrift:
+    every = distances_of(found, reference)
+    value = every["ks"]
+    p_value = distances.kolmogorov_smirnov_p_value(value, reference.rows, found.present)
+    notes = ["one and the same value"] if found.low == found.high else []
+    notes += [f"{found.infinite:,} infinite values"] if found.infinite else []
     return ColumnDrift(
         **facts,
         value=value,
         p_value=p_value,
         drifted=value > reference.tolerated and p_value <= FALSE_DISCOVERIES,
-        unseen=outside,
-        mean=mean,
+        unseen=found.outside / found.present,
+        mean=found.mean,
         reference_mean=reference.mean,
         note=", ".join(notes),
+        distances=every,
     )
 
 
-def _category(facts: dict[str, Any], places: NDArray[np.int32], reference: Categories) -> ColumnDrift:
-    counts = value_counts(places, reference.values)
-    whole = np.array([*reference.values.values(), reference.other])
-    value = total_variation(whole, counts)
-    p_value = chi_square_p_value(*_pooled(whole, counts))
+def _category(facts: dict[str, Any], found: Tally, reference: Categories) -> ColumnDrift:
+    every = distances_of(found, reference)
+    value, p_value = every["tv"], every["chi2_p_value"]
     return ColumnDrift(
         **facts,
         value=value,
         p_value=p_value,
         drifted=value > reference.tolerated and p_value <= FALSE_DISCOVERIES,
-        unseen=float(counts[-1] / counts.sum()) if reference.complete else 0.0,
+        unseen=float(found.counts[-1] / found.present) if reference.complete else 0.0,
         note="" if reference.complete else "the reference keeps its most frequent values only",
+        distances=every,
     )
+
+
+def _folded(counts: NDArray[np.int64]) -> NDArray[np.int64]:
+    """With what lies outside the reference's range in the outer of the bins inside it."""
+    inside = np.array(counts[1:-1])
+    if not inside.size:
+        return counts
+    inside[0] += counts[0]
+    inside[-1] += counts[-1]
+    return inside
 
 
 def _pooled(whole: NDArray[np.int64], counts: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
+import numpy as np
 
 from seatrial.core.clock import from_us, iso
 from seatrial.core.errors import Failed, did_you_mean, listed
@@ -19,12 +20,15 @@ from seatrial.core.windows import Window, duration_text, duration_us
 from seatrial.data.reading import Times, csv_header, read
 from seatrial.data.sources import CsvSource, FrameSource
 from seatrial.monitoring.alarms import MIN_ROWS
+from seatrial.monitoring.baseline import Baseline, labelled
 from seatrial.monitoring.definition import Alarm, Monitor
-from seatrial.monitoring.labels import FIELD, LabelCounts, parse
+from seatrial.monitoring.labels import FIELD, LabelCounts, parse, prediction_keys
 from seatrial.monitoring.mapping import BadMap, ColumnMap, read_map
 from seatrial.monitoring.monitor import make_report
 from seatrial.monitoring.report import AlarmResult, Report
-from seatrial.monitoring.sample import FEATURE, OF_CLASS, Sample, from_log, joined
+from seatrial.monitoring.sample import FEATURE, OF_CLASS, Sample, from_log, joined, places
+from seatrial.monitoring.streamed import EVER, LONG, StreamedInputs
+from seatrial.monitoring.tally import tallies
 from seatrial.monitoring.watched import Watched
 from seatrial.stores.prediction_log import PredictionLog
 
@@ -35,6 +39,7 @@ if TYPE_CHECKING:
     from seatrial.monitoring.rehearsal import Rehearsal
 
 DAY_US = 86_400_000_000
+NEVER_US = -(2**62)
 UNITS = {"s": 1_000_000, "ms": 1_000, "us": 1}
 
 
@@ -73,13 +78,15 @@ def monitor_log(
     window: Window | None = None,
     labels: Path | None = None,
     alarms: Sequence[Alarm] = (),
+    against: str | None = None,
 ) -> Report:
     """The report on a log from elsewhere, with what was known at `as_of_us`. Nothing is written.
 
     reference: rows to compare with: those of the training, or a stretch of the log that was good; its columns have the
         names of the log's. window: by default as long as the map says, up to the end (UTC) of the day of the log's
         last prediction. labels: a file of labels that find their prediction by prediction_id, request_id or the key.
-    alarms: beside those of the map.
+    alarms: beside those of the map. against: a window of the same log to compare with, in place of a reference: a
+        duration (right before the window) or START/END.
 
     Raises MapUnreadable, BadMap, LogMissing, LogColumnNotThere, LogColumnWrong, and what reading files raises.
     """
@@ -89,6 +96,9 @@ def monitor_log(
     sample = imported.sample
     window = window or default_window(sample, duration_us(monitor.window), as_of_us)
     compared, too_small = (None, ()) if reference is None else _compared(reference, columns, sample)
+    if against is not None:
+        compared = _past(against, window, sample, reference)
+    tested = None if reference is None else _labelled(reference, columns)
     seen, policy = _watched(sample, window, monitor, compared, columns, as_of_us)
     report = make_report(
         sample,
@@ -100,6 +110,7 @@ def monitor_log(
         owner=columns.owner,
         on_call=columns.on_call,
         runbook=columns.runbook,
+        tested=tested,
         watched=seen,
         policy=policy,
     )
@@ -149,8 +160,11 @@ def _watched(
     return watch.watched(state, learned), watch.alarms(state)
 
 
-def read_log(log: Path, columns: ColumnMap, *, labels: Path | None = None, as_of_us: int) -> Imported:
-    """The predictions of a log until `as_of_us`, with the labels known by then."""
+def read_log(log: Path, columns: ColumnMap, *, labels: Path | None = None, as_of_us: int, long: int = LONG) -> Imported:
+    """The predictions of a log until `as_of_us`, with the labels known by then.
+
+    long: the inputs of a Parquet log with more values than that stay where they are, and are read in batches.
+    """
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -168,7 +182,8 @@ def read_log(log: Path, columns: ColumnMap, *, labels: Path | None = None, as_of
                 next="Correct the map.",
             )
     elsewhere = ("label", "label_known_at") if labels is not None else ()
-    table, left_out = _read(log, columns, without=elsewhere)
+    streamed = _is_long(log, columns, long)
+    table, left_out = _read(log, columns, without=elsewhere, inputs=not streamed)
     until = pa.scalar(as_of_us, pa.timestamp("us", tz="UTC"))
     missing = table["at"].null_count
     if missing:
@@ -176,28 +191,38 @@ def read_log(log: Path, columns: ColumnMap, *, labels: Path | None = None, as_of
             f"column '{columns.timestamp}' of {log} is empty in {missing:,} of {table.num_rows:,} rows.",
             expected="Every prediction needs its time.",
         )
-    table = table.filter(pc.less_equal(table["at"], until))
-    sample = Sample(columns.model, columns.task, table, decided_only=columns.decided_only)
+    inputs = None
+    if streamed:
+        inputs, left_out = _streamed(log, columns, table)
+        inputs = inputs.within(Window(EVER.start_us, as_of_us + 1))
+    if not pc.all(pc.less_equal(table["at"], until)).as_py():
+        table = table.filter(pc.less_equal(table["at"], until))
+    sample = Sample(columns.model, columns.task, table, decided_only=columns.decided_only, inputs=inputs)
     if labels is not None:
         told = _told(labels, columns, as_of_us)
         sample = joined(sample, table, told, key=columns.key, as_of_us=as_of_us)
-        return Imported(_without_fields(sample), left_out)
+        return Imported(_without_fields(sample, columns.key), left_out)
     table, counts = _known(table, as_of_us)
-    table = table.sort_by([("at", "ascending"), ("prediction_id", "ascending")])
-    return Imported(_without_fields(replace(sample, rows=table, labels=counts)), left_out)
+    table = _in_order(table)
+    return Imported(_without_fields(replace(sample, rows=table, labels=counts), columns.key), left_out)
 
 
-def read_reference(path: Path, columns: ColumnMap, sample: Sample) -> Reference:
+def read_reference(path: Path, columns: ColumnMap, sample: Sample, *, long: int = LONG) -> Reference:
     """Rows to compare with; their scores too, where they have them."""
+    from seatrial.monitoring.against import shares_together
     from seatrial.monitoring.reference import Reference
 
+    inputs = None
     if _is_ours(path):
         table = PredictionLog(path).rows(model=columns.model)
         rows = from_log(table, None, model=columns.model, task=columns.task, as_of_us=2**62).rows
+    elif _is_long(path, columns, long):
+        rows, _ = _read(path, columns, required=False, inputs=False)
+        inputs, _ = _streamed(path, columns, rows)
     else:
         rows, _ = _read(path, columns, required=False)
     predicted = _shares(rows) if columns.task == "multiclass" else None
-    if not any(name.startswith(FEATURE) for name in rows.column_names):
+    if not (inputs.names if inputs else any(name.startswith(FEATURE) for name in rows.column_names)):
         raise LogColumnNotThere(
             f"the reference {path} has none of the inputs of '{columns.model}'.",
             expected=f"Some of {listed(sample.features)} are expected.",
@@ -205,8 +230,93 @@ def read_reference(path: Path, columns: ColumnMap, sample: Sample) -> Reference:
         )
     rows = rows.drop_columns([name for name in ("at", "score") if rows[name].null_count == rows.num_rows])
     if "at" in rows.column_names:
-        rows = rows.filter(rows["at"].is_valid()).sort_by("at")
-    return replace(Reference.from_table(rows, name=path.name), predicted=predicted)
+        rows = rows.filter(rows["at"].is_valid())
+    reference = replace(Reference.from_table(rows, name=path.name), predicted=predicted)
+    if inputs is not None:
+        reference = replace(reference, columns=inputs.reference(path.name).columns)
+    found = tallies(rows.drop_columns([name for name in ("at",) if name in rows.column_names]), reference)
+    if inputs is not None:
+        found = inputs.counted(reference)
+    return replace(reference, together=shares_together(found))
+
+
+def _is_long(path: Path, columns: ColumnMap, values: int) -> bool:
+    """Whether the inputs of a file, or of a folder of files, are too many to be read at once."""
+    import pyarrow as pa
+
+    if _is_ours(path) or _is_csv(path) or not path.exists():
+        return False
+    try:
+        return _count(path) * len(_inputs(columns, _header(path))) > values
+    except (pa.ArrowException, OSError) as error:
+        raise _no_parquet(path, error) from None
+
+
+def _count(path: Path) -> int:
+    import pyarrow.parquet as pq
+
+    return sum(int(pq.read_metadata(file).num_rows) for file in _files(path))
+
+
+def _streamed(path: Path, columns: ColumnMap, table: pa.Table) -> tuple[StreamedInputs, tuple[str, ...]]:
+    """The inputs of a long log, and what is left out of them. table: its other columns, in the order of the files."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    files = _files(path)
+    try:
+        schemas = [pq.read_schema(file).remove_metadata() for file in files]
+        schema = pa.unify_schemas(schemas, promote_options="permissive")
+    except (pa.ArrowException, OSError) as error:
+        raise _no_parquet(path, error) from None
+    kinds, left_out = {}, []
+    for name in _inputs(columns, schema.names):
+        kind = schema.field(name).type
+        kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+        if pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
+            kind = pa.string()
+        if pa.types.is_string(kind):
+            kinds[name] = kind
+        elif pa.types.is_null(kind) or _is_number(kind):
+            kinds[name] = pa.float64() if not pa.types.is_boolean(kind) else pa.bool_()
+        else:
+            left_out += _not_compared(path, columns, name, kind)
+    never = 0 if table["at"].null_count == len(table) else NEVER_US  # rows without a time among others do not count
+    at_us = table["at"].cast(pa.int64()).fill_null(never).to_numpy()
+    scores = table["score"].to_numpy() if "score" in table.column_names else np.full(at_us.size, np.nan)
+    return StreamedInputs(tuple(files), kinds, at_us, scores), tuple(left_out)
+
+
+def _inputs(columns: ColumnMap, have: Sequence[str]) -> list[str]:
+    """The names of the inputs that are there, in the order of the map, or of the file."""
+    if columns.features is not None:
+        return [name for name in columns.features if name in have]
+    taken = {*columns.named().values(), *columns.without}
+    return [name for name in have if name not in taken]
+
+
+def _not_compared(path: Path, columns: ColumnMap, name: str, kind: pa.DataType) -> list[str]:
+    if columns.features is None:
+        return [f"column '{name}' is {kind} and no input that can be compared; it was left out"]
+    raise LogColumnWrong(
+        f"column '{name}' of {path} is {kind}, and the map says that it is an input.",
+        expected="Numbers or text are expected.",
+        next="Take it out of `features`.",
+    )
+
+
+def _in_order(table: pa.Table) -> pa.Table:
+    """By time, and where that is the same by id. A log that is in order already is not copied."""
+    import pyarrow as pa
+
+    at_us = table["at"].cast(pa.int64()).to_numpy()
+    if bool((at_us[1:] > at_us[:-1]).all()):
+        return table
+    if table["prediction_id"].null_count == len(table):
+        if bool((at_us[1:] >= at_us[:-1]).all()):
+            return table
+        return table.take(np.argsort(at_us, kind="stable"))
+    return table.sort_by([("at", "ascending"), ("prediction_id", "ascending")])
 
 
 def _shares(rows: pa.Table) -> Categories | None:
@@ -230,6 +340,46 @@ def _compared(path: Path, columns: ColumnMap, sample: Sample) -> tuple[Reference
         return reference, ()
     lacking = f"not enough data: {reference.rows:,} of {MIN_ROWS:,} rows"
     return None, [f"nothing was compared with the reference {path.name}: {lacking}"]
+
+
+def _past(against: str, window: Window, sample: Sample, reference: Path | None) -> Reference:
+    from seatrial.monitoring.against import BadReference, chosen, of_window
+
+    found = chosen(against, window)
+    if not isinstance(found, Window):
+        raise BadReference(
+            f"a log from elsewhere has no '{against}' to compare with.",
+            expected="A duration such as 7d or a window START/END of the log is expected.",
+            next="Give the rows of the training with --reference.",
+        )
+    if reference is not None:
+        raise BadReference(
+            f"both a reference ({reference.name}) and a window of the log ({against}) are given.",
+            expected="One of them is expected.",
+            state="Nothing was reported.",
+        )
+    return of_window(sample, found)
+
+
+def _labelled(path: Path, columns: ColumnMap) -> Baseline | None:
+    """The rows of the reference that have a score and a label, to compare answers with; None when it has none."""
+    import numpy as np
+    import pyarrow as pa
+
+    if _is_ours(path):
+        return None
+    have = _header(path)
+    roles = {columns.label, columns.score or columns.predicted, *list(columns.probabilities.values())[:1]}
+    if not columns.label or not {name for name in roles if name} <= set(have):
+        return None
+    rows, _ = _read(path, columns, required=False)
+    timed = rows["at"].null_count == 0
+    if not timed:
+        at = pa.array(np.zeros(rows.num_rows, np.int64)).cast(rows["at"].type)
+        rows = rows.set_column(rows.column_names.index("at"), "at", at)
+    sample = Sample(columns.model, columns.task, rows.sort_by("at"), decided_only=columns.decided_only)
+    found = labelled(sample)
+    return Baseline(f"labelled rows of {path.name}", found, timed) if found.rows.num_rows else None
 
 
 def default_window(sample: Sample, length_us: int, as_of_us: int) -> Window:
@@ -286,10 +436,12 @@ def _read(
     *,
     required: bool = True,
     without: Sequence[str] = (),
+    inputs: bool = True,
 ) -> tuple[pa.Table, tuple[str, ...]]:
     """The rows in the columns of a Sample. required: whether every mapped column must be there.
 
-    without: roles that this file does not have.
+    without: roles that this file does not have. inputs: whether to read them; without them the rows that have no id get
+    none either.
     """
     import pyarrow as pa
 
@@ -297,15 +449,13 @@ def _read(
     have = _header(path)
     if required:
         _require(path, have, named | {f"features {name}": name for name in columns.features or ()})
-    inputs = [name for name in (have if columns.features is None else columns.features) if name in have]
-    if columns.features is None:
-        taken = {*columns.named().values(), *columns.without}
-        inputs = [name for name in inputs if name not in taken]
+    wanted = _inputs(columns, have) if inputs else []
     there = {role: name for role, name in named.items() if name in have}
-    raw = _rows(path, columns, [*dict.fromkeys([*there.values(), *inputs])], there)
+    keyed = [name for name in columns.key if name in have]
+    raw = _rows(path, columns, [*dict.fromkeys([*there.values(), *wanted, *keyed])], there)
     count = raw.num_rows
     instant = pa.timestamp("us", tz="UTC")
-    ids = pa.array([f"row-{n:012d}" for n in range(count)], pa.string())
+    ids = pa.array([f"row-{n:012d}" for n in range(count)], pa.string()) if inputs else pa.nulls(count, pa.string())
     if "prediction_id" in there:
         import pyarrow.compute as pc
 
@@ -325,7 +475,7 @@ def _read(
     if "label" in there and "label_known_at" not in there:
         found["label_known_at"] = found["at"]
     left_out = []
-    for name in inputs:
+    for name in wanted:
         column = raw[name]
         kind = column.type
         if pa.types.is_string(kind):
@@ -338,15 +488,9 @@ def _read(
                 if count
                 else pa.nulls(0, pa.float64())
             )
-        elif columns.features is None:
-            left_out.append(f"column '{name}' is {kind} and no input that can be compared; it was left out")
         else:
-            raise LogColumnWrong(
-                f"column '{name}' of {path} is {kind}, and the map says that it is an input.",
-                expected="Numbers or text are expected.",
-                next="Take it out of `features`.",
-            )
-    found |= {FIELD + name: raw[name] for name in columns.key if name in have}
+            left_out += _not_compared(path, columns, name, kind)
+    found |= {FIELD + name: raw[name] for name in keyed}
     return pa.table(found), tuple(left_out)
 
 
@@ -397,12 +541,17 @@ def _rows(path: Path, columns: ColumnMap, names: Sequence[str], there: dict[str,
         table = table.select(names)
     else:
         try:
-            tables = [pq.read_table(file, columns=list(names), partitioning=None) for file in _files(path)]
+            tables = []
+            for file in _files(path):  # a column that only some files have is missing in the others
+                have = [name for name in names if name in pq.read_schema(file).names]
+                tables.append(pq.read_table(file, columns=have, partitioning=None))
             table = pa.concat_tables(
                 [one.replace_schema_metadata(None) for one in tables], promote_options="permissive"
             )
         except (pa.ArrowException, OSError) as error:
             raise _no_parquet(path, error) from None
+    if not names:
+        table = pa.table({"": pa.nulls(table.num_rows if _is_csv(path) else _count(path))})
     for place, name in enumerate(table.column_names):
         column = table[name]
         if pa.types.is_dictionary(column.type):
@@ -626,10 +775,13 @@ def _known(table: pa.Table, as_of_us: int) -> tuple[pa.Table, LabelCounts]:
     return rows, LabelCounts(matched=number, before=int(pc.sum(before).as_py() or 0), predictions=table.num_rows)
 
 
-def _without_fields(sample: Sample) -> Sample:
-    return replace(
-        sample, rows=sample.rows.drop_columns([name for name in sample.rows.column_names if name.startswith(FIELD)])
-    )
+def _without_fields(sample: Sample, key: Sequence[str]) -> Sample:
+    """Without the columns of the key; what is left of them is a number for each."""
+    rows = sample.rows
+    fields = [name for name in rows.column_names if name.startswith(FIELD)]
+    if key and len(rows) and all(FIELD + name in fields for name in key):
+        rows = rows.append_column("key", places(prediction_keys(rows, key)))
+    return replace(sample, rows=rows.drop_columns(fields))
 
 
 def _silence(sample: Sample, window: Window, as_of_us: int) -> list[str]:

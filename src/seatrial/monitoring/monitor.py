@@ -18,6 +18,7 @@ from seatrial.core.errors import Failed
 from seatrial.core.windows import Window
 from seatrial.monitoring.alarms import MIN_ROWS, QUIET_START, evaluate
 from seatrial.monitoring.definition import MIN_LABELS, PERFORMANCE, Alarm, Monitor
+from seatrial.monitoring.outcome import with_outcome
 from seatrial.monitoring.performance import performance
 from seatrial.monitoring.report import (
     FORMAT,
@@ -35,6 +36,8 @@ from seatrial.monitoring.system import system
 from seatrial.monitoring.watched import POLICY
 
 if TYPE_CHECKING:
+    from seatrial.monitoring.baseline import Baseline
+    from seatrial.monitoring.figures import Business
     from seatrial.monitoring.reference import Reference
     from seatrial.monitoring.sample import Sample
     from seatrial.monitoring.watched import Watched
@@ -65,6 +68,8 @@ def make_report(
     error_rate: float | None = None,
     since_us: int | None = None,
     elsewhere: bool = False,
+    tested: Baseline | None = None,
+    business: Sequence[Business] = (),
     watched: Watched | None = None,
     policy: Sequence[AlarmResult] = (),
 ) -> Report:
@@ -78,12 +83,14 @@ def make_report(
     training: metrics of the release's test part. error_rate: share of failed requests, when somebody counted.
     since_us: instant of the model's first prediction ever, when the sample does not reach back to it.
     elsewhere: the model is served by other software, so `next` names no command that needs a project.
+    tested: labelled rows of before to compare answers with; None: those of the log from before the window.
+    business: numbers of the business, of the window's requests.
     watched, policy: what the policy has seen, and its alarms (see `monitoring.watch`).
     """
     monitor = monitor or Monitor(sample.model)
     inside = sample.within(window)
     figures = performance(inside, window, training=training, min_labels=_min_labels(monitor))
-    drifted, checks = _compared(inside, reference)
+    drifted, checks = _compared(inside, reference, min(as_of_us, window.end_us))
     drifted = _with_before(drifted, sample, window, reference)
     until_us = min(as_of_us, window.end_us)
     drifts = {window: drifted} if reference is not None else {}
@@ -105,7 +112,7 @@ def make_report(
             sample.task == "multiclass",
         )
     )
-    return Report(
+    report = Report(
         format=FORMAT,
         id=id,
         model=sample.model,
@@ -130,6 +137,7 @@ def make_report(
         runbook=runbook,
         watched=watched,
     )
+    return with_outcome(report, sample, window, as_of_us, given=tested, business=business)
 
 
 def point(body: Mapping[str, Any]) -> Point:
@@ -166,15 +174,16 @@ def _min_labels(monitor: Monitor) -> int:
     return min((alarm.min_labels for alarm in monitor.every_alarm if alarm.of_performance), default=MIN_LABELS)
 
 
-def _compared(inside: Sample, reference: Reference | None) -> tuple[Drift, list[Check]]:
+def _compared(inside: Sample, reference: Reference | None, until_us: int) -> tuple[Drift, list[Check]]:
     from seatrial.monitoring.drift import drift
     from seatrial.monitoring.quality import quality
     from seatrial.monitoring.reference import Reference
 
     if reference is not None:
-        return drift(inside.rows, reference), quality(inside, reference)
+        counted = inside.counted(reference)
+        return drift(counted, reference), quality(inside, reference, counted=counted, until_us=until_us)
     # the rules that look at the predictions alone
-    checks = [check for check in quality(inside, Reference("", 0, {})) if check.name != "columns"]
+    checks = [check for check in quality(inside, Reference("", 0, {}), until_us=until_us) if check.name != "columns"]
     return Drift("", [], None, NO_REFERENCE), checks
 
 
@@ -188,8 +197,8 @@ def _with_before(found: Drift, sample: Sample, window: Window, reference: Refere
         return found
     from seatrial.monitoring.drift import drift
 
-    rows = sample.within(earlier).rows
-    if rows.num_rows < MIN_ROWS:
+    rows = sample.within(earlier)
+    if rows.rows.num_rows < MIN_ROWS:
         return found
     moved = {column.name: column.drifted for column in drift(rows, reference).columns if column.value is not None}
     columns = [msgspec.structs.replace(column, before=moved.get(column.name)) for column in found.columns]

@@ -7,7 +7,7 @@ profile of a release, or from a table: a past window, the rows that a model serv
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -75,7 +75,11 @@ Column = Numbers | Categories
 @dataclass(frozen=True)
 class Reference:
     """What to compare with. name: in words; rows_per_day: of the reference, when its times are known.
-    predicted: of a multiclass model how often each class was predicted."""
+    predicted: of a multiclass model how often each class was predicted.
+
+    together: by sets of columns (sorted) the share of rows that lack them all; None: nobody looked. usual: of past
+    rows how old 95 of 100 stored features were, by the log's column, in seconds, and "label_delay_us", the median.
+    """
 
     name: str
     rows: int
@@ -83,6 +87,8 @@ class Reference:
     scores: Numbers | None = None
     rows_per_day: float | None = None
     predicted: Categories | None = None
+    together: Mapping[tuple[str, ...], float] | None = None
+    usual: Mapping[str, float] = field(default_factory=dict)
 
     def anonymous(self, personal: Mapping[str, Treatment], key: bytes | None) -> Reference:
         """As the log has it: without columns that are dropped, and of those that are hashed with pseudonyms for values;

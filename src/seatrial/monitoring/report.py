@@ -11,6 +11,7 @@ from typing import Literal
 import msgspec
 
 from seatrial.core.pages import table_page
+from seatrial.monitoring.figures import Arrival, Business, Calibration, Concept, Estimate, Interval, Slices
 from seatrial.monitoring.watched import Watched
 
 FORMAT = 1
@@ -23,13 +24,17 @@ Severity = Literal["low", "medium", "high"]
 
 
 class Check(msgspec.Struct, frozen=True):
-    """One finding of data quality. column: empty for the table as a whole."""
+    """One finding of data quality. column: empty for the table as a whole.
+
+    A hard rule passes or fails. A soft one never fails: `noticed` tells that what it found is unusual.
+    """
 
     name: str
     column: str
     passed: bool
     found: str
     expected: str
+    noticed: bool = False
 
 
 class ColumnDrift(msgspec.Struct, frozen=True):
@@ -44,6 +49,7 @@ class ColumnDrift(msgspec.Struct, frozen=True):
     drifted: beyond what is tolerated and significant across all columns together.
     mean, reference_mean: of numbers.
     before: whether it had drifted in the window before this one already; None when nobody could look.
+    distances: every distance that is defined for the column, see `monitoring.drift.distances_of`.
     """
 
     name: str
@@ -62,6 +68,11 @@ class ColumnDrift(msgspec.Struct, frozen=True):
     reference_mean: float | None = None
     note: str = ""
     before: bool | None = None
+    distances: dict[str, float] = {}
+
+    def far(self, distance: str) -> float | None:
+        """The distance of that name; "ks" is of every column the one that its type has by default. None: undefined."""
+        return self.value if distance in ("ks", self.distance) else self.distances.get(distance)
 
 
 class Drift(msgspec.Struct, frozen=True):
@@ -101,6 +112,8 @@ class Performance(msgspec.Struct, frozen=True):
         that a model must beat); training: of the release's test part, for comparison.
     mean_score, observed, gap: over labelled rows; gap = mean_score - observed.
     labels: what became of the labels that were told, see `monitoring.labels`.
+    intervals: of the metrics, at 95 %, None where there is none; blocks: what was drawn for them ("28 blocks of 6
+        hours"); few_blocks: these are so few that the intervals are too narrow.
     """
 
     rows: int
@@ -115,6 +128,9 @@ class Performance(msgspec.Struct, frozen=True):
     days: list[Day]
     labels: dict[str, int]
     note: str = ""
+    intervals: dict[str, Interval | None] = {}
+    blocks: str = ""
+    few_blocks: bool = False
 
 
 class System(msgspec.Struct, frozen=True):
@@ -176,6 +192,8 @@ class Report(msgspec.Struct, frozen=True):
     id: of the record when the report was kept. as_of: what was known then counts, nothing later.
     headline: one sentence that a product manager understands; next: what to do, a command where there is one.
     releases: rows by release (id or version). watched: what the policy has seen; None when it is off or has no rows.
+    arrival, calibration, concept, slices, estimate: see `monitoring.figures`; None in older reports.
+    business: numbers of the business, as the monitor declares them.
     """
 
     format: int
@@ -200,6 +218,12 @@ class Report(msgspec.Struct, frozen=True):
     owner: str = ""
     on_call: str = ""
     runbook: str = ""
+    arrival: Arrival | None = None
+    calibration: Calibration | None = None
+    concept: Concept | None = None
+    slices: Slices | None = None
+    estimate: Estimate | None = None
+    business: list[Business] = []
     watched: Watched | None = None
 
     def _repr_html_(self) -> str:

@@ -4,19 +4,37 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from seatrial.core.signature import Task
 from seatrial.core.windows import Window
-from seatrial.monitoring.labels import LabelCounts, join
+from seatrial.monitoring.labels import FIELD, LabelCounts, join, prediction_keys
 
 if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
     from numpy.typing import NDArray
 
+    from seatrial.monitoring.reference import Reference
+    from seatrial.monitoring.tally import Tallies
+
 FEATURE = "feature_"
 OF_CLASS = "probability_"
+
+
+class Inputs(Protocol):
+    """The features of rows that are too many to lie in memory."""
+
+    @property
+    def names(self) -> Sequence[str]: ...
+
+    def within(self, window: Window) -> Inputs: ...
+
+    def counted(self, reference: Reference) -> Tallies: ...
+
+    def reference(self, name: str) -> Reference: ...
+
+    def drawn(self, names: Sequence[str], most: int) -> pa.Table: ...
 
 
 @dataclass(frozen=True)
@@ -34,6 +52,9 @@ class Sample:
         label_known_at  timestamp[us, UTC] or null
         feature_NAME    float64 or string, one per input of the model; null is missing
 
+    Where the log tells it, there are `view_NAME_age_s` (float64: how old the features of a view were) and `key` (int64,
+    the same for the same business key).
+
     Of a multiclass model `score` is the probability of the class that was predicted and `label` whether that was right
     (1.0 or 0.0), so that mean score and mean label are sureness and accuracy; and there are
 
@@ -49,6 +70,7 @@ class Sample:
     loose: the labels that belong to no prediction, see `monitoring.labels.Joined`; None: not known one by one.
     threshold: from which score on the live release of a binary model decides "positive". quantile: which one a
         regression predicts.
+    inputs: of a long log the features, which are then not among `rows` and are read in batches when they are counted.
     """
 
     model: str
@@ -59,6 +81,27 @@ class Sample:
     threshold: float = 0.5
     quantile: float = 0.5
     decided_only: bool = False
+    inputs: Inputs | None = field(default=None, repr=False, compare=False)
+
+    def counted(self, reference: Reference) -> Tallies:
+        """The rows as counts in the reference's bins, whether their inputs are in `rows` or are read for it."""
+        from seatrial.monitoring.tally import tallies
+
+        if self.inputs is None:
+            return tallies(self.rows, reference)
+        told = [name for name in ("score", "predicted_class") if name in self.rows.column_names]
+        answers = tallies(self.rows.select(told), reference)
+        return replace(self.inputs.counted(reference), scores=answers.scores, predicted=answers.predicted)
+
+    def drawn(self, names: Sequence[str], most: int) -> pa.Table:
+        """At most so many rows, evenly spread: `at`, `score`, and `feature_NAME` of these inputs."""
+        if self.inputs is not None:
+            return self.inputs.drawn(names, most)
+        import numpy as np
+
+        step = max(1, -(-self.rows.num_rows // most))
+        chosen = self.rows.select(["at", "score", *(FEATURE + name for name in names)])
+        return chosen.take(np.arange(0, self.rows.num_rows, step))
 
     @property
     def of_classes(self) -> bool:
@@ -68,6 +111,8 @@ class Sample:
     @property
     def features(self) -> list[str]:
         """The names of the model's inputs, without `feature_`."""
+        if self.inputs is not None:
+            return list(self.inputs.names)
         return [name.removeprefix(FEATURE) for name in self.rows.column_names if name.startswith(FEATURE)]
 
     def within(self, window: Window) -> Sample:
@@ -98,7 +143,8 @@ class Sample:
             before = int(pc.sum(loose["before"]).as_py() or 0)
             ambiguous = int(pc.sum(loose["ambiguous"]).as_py() or 0)
             labels = replace(labels, unmatched=len(loose) - before, before=before, ambiguous=ambiguous)
-        return replace(self, rows=rows, labels=labels, loose=loose)
+        inputs = None if self.inputs is None else self.inputs.within(window)
+        return replace(self, rows=rows, labels=labels, loose=loose, inputs=inputs)
 
     def scores(self) -> NDArray[np.float64]:
         """(n,) scores; NaN where there is none."""
@@ -189,7 +235,9 @@ def from_log(
     if task == "multiclass":
         columns["predicted_class"] = _column(log_table, "predicted_class", pa.string())
         columns |= {name: log_table[name] for name in log_table.column_names if name.startswith(OF_CLASS)}
-    columns |= {name: log_table[name] for name in log_table.column_names if name.startswith(FEATURE)}
+    columns |= {name: log_table[name] for name in log_table.column_names if name.startswith(FEATURE) or _is_age(name)}
+    if key and count and all(FIELD + name in log_table.column_names for name in key):
+        columns["key"] = places(prediction_keys(log_table, key))
     sample = Sample(model, task, pa.table(columns), threshold=threshold, quantile=quantile)
     return joined(sample, log_table, labels, key=key, window=window, as_of_us=as_of_us)
 
@@ -230,6 +278,18 @@ def joined(
     rows = rows.sort_by([("at", "ascending"), ("prediction_id", "ascending")])
     whole = replace(sample, rows=rows, labels=found.counts, loose=found.loose)
     return whole if window is None else whole.within(window)
+
+
+def _is_age(name: str) -> bool:
+    return name.startswith("view_") and name.endswith("_age_s")
+
+
+def places(keys: pa.ChunkedArray) -> pa.ChunkedArray:
+    """A number for each key, the same for the same one."""
+    import pyarrow as pa
+
+    encoded = keys.combine_chunks() if isinstance(keys, pa.ChunkedArray) else keys
+    return encoded.dictionary_encode().indices.cast(pa.int64()).fill_null(-1)
 
 
 def _names(places: NDArray[np.float64], classes: Sequence[str]) -> pa.Array:

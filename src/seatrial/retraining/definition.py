@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from seatrial.core.declared import declare
-from seatrial.core.errors import NotInThisVersion, UsageError
+from seatrial.core.errors import UsageError
+from seatrial.core.timing import BadTiming, Timing
 from seatrial.core.windows import BadDuration, duration_us
 
 _BUDGET = re.compile(r"([1-9][0-9]{0,3})/(day|week|month)")
@@ -25,14 +26,17 @@ class BadRetrain(UsageError):
 class Trigger:
     """One reason to propose a retraining; made by the constructors below.
 
-    kind: "calibration" looks at the gap between mean prediction and observed rate, "alarm" at open alerts.
+    kind: "calibration" looks at the gap between mean prediction and observed rate, "alarm" at open alerts, "schedule"
+        at the clock.
     """
 
-    kind: Literal["calibration", "alarm"]
+    kind: Literal["calibration", "alarm", "schedule"]
     gap: float = 0.0
     window: str = ""
     every: str = ""
     looks: int = 1
+    cron: str = ""
+    timezone: str = "UTC"
 
     @staticmethod
     def calibration(gap: float = 0.05, *, window: str = "14d", every: str = "7d", looks: int = 2) -> Trigger:
@@ -53,7 +57,21 @@ class Trigger:
         """An alert of high severity is open."""
         return Trigger("alarm")
 
+    @staticmethod
+    def schedule(cron: str, *, timezone: str = "UTC") -> Trigger:
+        """An instant of the cron expression has come since the last proposal, or since retraining was declared so.
+
+        `seatrial up` asks at each of them; so does `seatrial retrain` whenever it is run.
+        """
+        try:
+            Timing(cron=cron, timezone=timezone)
+        except BadTiming as error:
+            raise BadRetrain(f"a schedule trigger is wrong: {error.found}", expected=error.expected) from None
+        return Trigger("schedule", cron=cron, timezone=timezone)
+
     def __str__(self) -> str:
+        if self.kind == "schedule":
+            return f"schedule {self.cron} {self.timezone}"
         if self.kind == "alarm":
             return "an open alert of high severity"
         looks = f" at {self.looks} looks {self.every} apart" if self.looks > 1 else ""
@@ -64,7 +82,8 @@ class Trigger:
 class Retrain:
     """How a model is retrained. Triggers only propose; a person approves.
 
-    on: triggers, or their short names: "performance" is `Trigger.alarm()`.
+    on: triggers, or their short names: "performance" is `Trigger.alarm()`, "schedule:0 3 * * 1" is
+        `Trigger.schedule("0 3 * * 1")`.
     budget: trainings of challengers at most, "2/week". cool_down: time after one in which nothing is proposed.
     judge_for: how long a challenger is compared with the champion before the verdict is final.
     min_days: whole days of comparison without which there is no verdict.
@@ -112,14 +131,13 @@ def _trigger(one: Trigger | str, where: str) -> Trigger:
     if one == "performance":
         return Trigger.alarm()
     if isinstance(one, str) and one.startswith("schedule:"):
-        raise NotInThisVersion(
-            f"{where} has the trigger {one!r}.",
-            expected="Schedules are planned, but not in this version.",
-            next=f"Run `seatrial retrain` from a scheduler of your own, and leave {one!r} out.",
-        )
+        try:
+            return Trigger.schedule(one.removeprefix("schedule:").strip())
+        except BadRetrain as error:
+            raise BadRetrain(f"{where} has the trigger {one!r}: {error.found}", expected=error.expected) from None
     raise BadRetrain(
         f"{where} has the trigger {one!r}.",
-        expected='"performance", Trigger.alarm() or Trigger.calibration(...) is expected.',
+        expected='"performance", "schedule:CRON", Trigger.alarm() or Trigger.calibration(...) is expected.',
     )
 
 

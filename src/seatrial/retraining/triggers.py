@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seatrial.core.clock import from_us, iso
+from seatrial.core.timing import Timing
 from seatrial.core.windows import duration_us
 from seatrial.retraining.definition import Trigger
 
@@ -44,15 +45,23 @@ def look(
     predictions: Callable[[], Labelled],
     open_alerts: Sequence[tuple[str, str]],
     now_us: int,
+    *,
+    since_us: int | None = None,
 ) -> list[Reason]:
     """What every trigger says at `now_us`.
 
     predictions: asked only when a trigger needs them. open_alerts: (id, words) of the open ones of high severity.
+    since_us: instants of a schedule count after it: when the last proposal was opened, or the champion went live.
     """
-    return [
-        _alarm(trigger, open_alerts) if trigger.kind == "alarm" else _calibration(trigger, predictions(), now_us)
-        for trigger in triggers
-    ]
+    found = []
+    for trigger in triggers:
+        if trigger.kind == "alarm":
+            found.append(_alarm(trigger, open_alerts))
+        elif trigger.kind == "schedule":
+            found.append(_schedule(trigger, since_us, now_us))
+        else:
+            found.append(_calibration(trigger, predictions(), now_us))
+    return found
 
 
 def trailing_gap(rows: Labelled, now_us: int, window_us: int) -> tuple[float | None, int, bool]:
@@ -75,6 +84,14 @@ _FIRST_DAY_US = 86_400_000_000
 def _alarm(trigger: Trigger, open_alerts: Sequence[tuple[str, str]]) -> Reason:
     words = "; ".join(words for _, words in open_alerts) or "no alert of high severity is open"
     return Reason(str(trigger), bool(open_alerts), words, {"alerts": [alert for alert, _ in open_alerts]})
+
+
+def _schedule(trigger: Trigger, since_us: int | None, now_us: int) -> Reason:
+    timing = Timing(cron=trigger.cron, timezone=trigger.timezone)
+    count, last = timing.between(now_us if since_us is None else since_us, now_us)
+    shown = iso(from_us(timing.after(now_us) if last is None else last))
+    words = f"{trigger}: next at {shown}" if last is None else f"{trigger}: came at {shown}"
+    return Reason(str(trigger), last is not None, words, {"instants": count, "at": shown})
 
 
 def _calibration(trigger: Trigger, rows: Labelled, now_us: int) -> Reason:

@@ -6,7 +6,7 @@ turns. A slot is kept when its worker is started again, so there are never more 
 
     slot-N.json    what worker N says
     beats          see `Beats`
-    metrics/       what the workers count, see `serving.slots`
+    metrics/       what the workers count, see `serving.meters.slots`
 """
 
 from __future__ import annotations

@@ -10,34 +10,27 @@ process needs neither the project's code nor anything that trains.
 from __future__ import annotations
 
 import asyncio
-import errno
 import logging
-import os
-import signal
-import socket
 import threading
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from seatrial.core.clock import machine_us, monotonic, to_us
-from seatrial.core.errors import Failed, SeatrialError, Unavailable, UsageError, counted, did_you_mean, listed
+from seatrial.core.errors import Failed, SeatrialError, Unavailable, UsageError, did_you_mean, listed
 from seatrial.core.routing import BUCKETS
 from seatrial.releases.bundle import Bundle, open_bundle
 from seatrial.releases.keyring import WatchedKeys
 from seatrial.releases.signing import TrustedKeys, is_signed
-from seatrial.serving.container import platform
-from seatrial.serving.http import Front, NotFound, NotReady, WhichModel
-from seatrial.serving.metrics import Metrics
-from seatrial.serving.on_demand import OnDemand, Shelf, resting
-from seatrial.serving.predictor import Predictor, Release, Share, StoreDown
-from seatrial.serving.release import open_release
-from seatrial.serving.server_log import Refusals
-from seatrial.serving.stored import StoredPrediction
-from seatrial.serving.stored import read as read_stored
-from seatrial.serving.unshipped import Unshipped
-from seatrial.serving.watched_store import WatchedStore
+from seatrial.serving.meters.metrics import Metrics
+from seatrial.serving.meters.unshipped import Unshipped
+from seatrial.serving.scoring.on_demand import OnDemand, Shelf, resting
+from seatrial.serving.scoring.predictor import Predictor, Release, Share, StoreDown
+from seatrial.serving.scoring.release import open_release
+from seatrial.serving.scoring.stored import StoredPrediction
+from seatrial.serving.scoring.stored import read as read_stored
+from seatrial.serving.scoring.watched_store import WatchedStore
 from seatrial.stores.online import OnlineStore, OnlineStoreDamaged, OnlineStoreTooNew, OnlineStoreUnavailable
 from seatrial.stores.prediction_log import PredictionLog
 from seatrial.stores.routes import RouteFile, RouteNotTrusted, RouteStore, Verify
@@ -48,12 +41,6 @@ if TYPE_CHECKING:
 WATCH_SECONDS = 0.5
 DISTRUST_SECONDS = 5.0
 """Between two looks at whether what is not trusted any more was signed again."""
-KEEP_ALIVE_SECONDS = 65
-DRAIN_SECONDS = 25.0
-"""How long a service that was told to stop goes on with what has come in."""
-BACKLOG = 2048
-"""Connections that wait to be accepted."""
-
 ReadBundle = Callable[[str], bytes]
 """The bytes of the bundle with this key."""
 OpenRelease = Callable[[bytes, TrustedKeys], Release]
@@ -64,10 +51,24 @@ Vouch = Callable[[bytes], Bundle]
 _LOGGER = logging.getLogger("seatrial.serving")
 
 
-class PortInUse(Unavailable):
-    """Another process listens on the port."""
+class NotFound(UsageError):
+    """Nothing is served at this path, or no deployment has this name."""
 
-    code = "serving.port_in_use"
+    code = "http.not_found"
+    http_status = 404
+
+
+class NotReady(Unavailable):
+    """The server has not loaded and proved its releases yet, or nothing is deployed."""
+
+    code = "serving.not_ready"
+
+
+class WhichModel(UsageError):
+    """Several models are served and the path names none."""
+
+    code = "serving.which_model"
+    http_status = 404
 
 
 class NothingStored(UsageError):
@@ -75,18 +76,6 @@ class NothingStored(UsageError):
 
     code = "serving.nothing_stored"
     http_status = 404
-
-
-class CannotListen(UsageError):
-    """The address cannot be listened on."""
-
-    code = "serving.cannot_listen"
-
-
-class DrainTooLong(Failed):
-    """A service that was told to stop cut off what it could not answer in time."""
-
-    code = "serving.drain_too_long"
 
 
 class NotTrusted(Unavailable):
@@ -112,7 +101,8 @@ class Service:
 
     refresh() takes up what changed and never raises for a single deployment; `state()` says what was refused and why.
     trusted_keys, vouch: the keys and how a bundle is verified by them. Of WatchedKeys changes are taken up.
-    memory_budget: bytes that loaded models may take; see `serving.on_demand`. Without one all of them stay loaded.
+    memory_budget: bytes that loaded models may take; see `serving.scoring.on_demand`. Without one all of them stay
+    loaded.
     metrics, place: of one of several workers, its own.
     refuse_distrusted: whether requests are refused, not only reported, while nothing vouches for what would answer.
     elsewhere: the deployments whose requests have to wait, for another process that scores, a model that is loaded
@@ -529,7 +519,7 @@ def load(
         changes are taken up.
     read_bundle: where bundles come from, usually `ObjectStore.read`.
     only: these deployments, not every one that has a route.
-    memory_budget: bytes that the loaded models may take; see `serving.on_demand`.
+    memory_budget: bytes that the loaded models may take; see `serving.scoring.on_demand`.
     """
     return Service(
         routes=RouteStore(routes),
@@ -600,111 +590,3 @@ def _told_of(share: Share) -> dict[str, Any]:
     if isinstance(release.score, OnDemand):
         told |= {"loaded": not release.score.resting}
     return told
-
-
-def run(
-    service: Service,
-    *,
-    host: str = "127.0.0.1",
-    port: int = 8080,
-    started: Callable[[str], None] | None = None,
-    front: Front | None = None,
-) -> None:
-    """Serve in this process until SIGTERM or SIGINT, then answer what has come in and return.
-
-    port: 0 takes a free one. started: called once with the service's address when it listens.
-    Raises PortInUse, CannotListen or DrainTooLong.
-    """
-    listening = listen(host, port)
-    try:
-        if started is not None:
-            started(address_of(listening))
-        serve_on(listening, service, front)
-    finally:
-        listening.close()
-
-
-def serve_on(listening: socket.socket, service: Service, front: Front | None = None) -> None:
-    """`run` on a socket that listens; it is closed. Of several workers this is what each of them does."""
-    import uvicorn
-
-    from seatrial.serving.draining import DrainingServer
-    from seatrial.serving.protocol import PredictionProtocol
-    from seatrial.serving.traces import TracedProtocol, from_environment
-
-    front = front or Front(service, platform=platform(os.environ))
-    service.metrics.refusals = Refusals()
-    front.traces = from_environment(os.environ, service.metrics)
-    connection = PredictionProtocol if front.traces is None else TracedProtocol
-    config = uvicorn.Config(
-        front,
-        http=cast("type[asyncio.Protocol]", partial(connection, front)),
-        ws="none",
-        lifespan="on",
-        log_config=None,
-        log_level="error",
-        access_log=False,
-        server_header=False,
-        proxy_headers=False,
-        timeout_keep_alive=KEEP_ALIVE_SECONDS,
-        backlog=BACKLOG,
-    )
-    server = DrainingServer(config, front)
-    # uvicorn raises the signal again after draining; with these handlers `run` returns instead of dying by it
-    previous = {number: signal.signal(number, server.handle_exit) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
-            runner.run(server.serve(sockets=[listening]))
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
-        if front.traces is not None:
-            front.traces.close()
-    if server.cut_off:
-        raise DrainTooLong(
-            f"{counted(server.cut_off, 'connection')} had no answer yet when the time was up, or when the stop was "
-            "asked for again.",
-            state="They were cut off; what was answered is in the prediction log.",
-        )
-
-
-def address_of(listening: socket.socket) -> str:
-    """The address of a socket that listens, as callers write it."""
-    host, port = listening.getsockname()[:2]
-    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
-
-
-def listen(host: str, port: int) -> socket.socket:
-    """A socket that listens. Raises PortInUse or CannotListen."""
-    if not 0 <= port <= 65535:
-        raise CannotListen(
-            f"{port} is no port.", expected="A number from 0 to 65535 is expected.", state="Nothing was started."
-        )
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        listening = socket.socket(family, kind, protocol)
-    except (OSError, ValueError) as error:  # a ValueError for what cannot be a name
-        why = getattr(error, "strerror", None) or "it is no address"
-        raise CannotListen(
-            f"{host}:{port} cannot be listened on: {why}.",
-            expected="An address of this machine is expected, such as 127.0.0.1 or 0.0.0.0.",
-            state="Nothing was started.",
-        ) from None
-    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listening.bind(address)
-        listening.listen(BACKLOG)  # a connection that comes before the loop runs waits instead of being refused
-    except OSError as error:
-        listening.close()
-        if error.errno == errno.EADDRINUSE:
-            raise PortInUse(
-                f"port {port} of {host} is used by another process.",
-                state="Nothing was started.",
-                next="Stop that process, or choose another port with --port.",
-            ) from None
-        raise CannotListen(
-            f"{host}:{port} cannot be listened on: {error.strerror}.",
-            state="Nothing was started.",
-            next="Choose another --host or --port.",
-        ) from None
-    return listening

@@ -12,8 +12,8 @@ from typing import Any
 
 from seatrial.core.errors import UsageError, listed
 from seatrial.core.types import Dtype, Field
-from seatrial.serving.predictor import StoreDown
-from seatrial.serving.requests import MissingField, Request, RequestReader
+from seatrial.serving.scoring.predictor import StoreDown
+from seatrial.serving.scoring.requests import MissingField, Request, RequestReader
 from seatrial.stores.online import OnlineStoreDamaged, OnlineStoreUnavailable
 from seatrial.surface.feature_store import Chosen, FeatureDtype, FeatureStore
 

@@ -25,8 +25,8 @@ from seatrial.verbs.building import PredictionRefused
 
 if TYPE_CHECKING:
     from seatrial.core.records import Record
-    from seatrial.serving.http import Front
-    from seatrial.serving.predictor import Predictor, Release
+    from seatrial.serving.doors.http import Front
+    from seatrial.serving.scoring.predictor import Predictor, Release
     from seatrial.serving.service import Service
     from seatrial.surface.enrichment import EnrichingReader
     from seatrial.surface.feature_store import FeatureStore
@@ -165,7 +165,7 @@ class ModelServer:
 
         Beside it stand /health, /ready, /metrics and /docs.
         """
-        from seatrial.serving.http import Front
+        from seatrial.serving.doors.http import Front
 
         return Front(self._service)
 
@@ -173,7 +173,7 @@ class ModelServer:
         self, port: int = 8000, *, host: str = "127.0.0.1", on_ready: Callable[[str], None] | None = None
     ) -> None:
         """Serve `app` until SIGTERM or SIGINT. on_ready: called with the address once it listens."""
-        from seatrial.serving.service import run
+        from seatrial.serving.workers.process import run
 
         run(self._service, host=host, port=port, started=on_ready, front=self.app)
 
@@ -194,7 +194,7 @@ class ModelServer:
 
     def _open(self, version: str | int | None) -> str:
         """Make a version ready to answer; its number as text."""
-        from seatrial.serving.release import open_release
+        from seatrial.serving.scoring.release import open_release
 
         found = self._project.registry.resolve(self._reference(version))
         number = str(found.body["version"])
@@ -224,7 +224,7 @@ class ModelServer:
 
     def _answer_with(self, arms: list[tuple[str, str, int]], *, salt: str) -> None:
         """arms: name, version and share of 10,000 of each."""
-        from seatrial.serving.predictor import Share
+        from seatrial.serving.scoring.predictor import Share
 
         shares = [Share(name, self._releases[version][1], share) for name, version, share in arms]
         route = RouteFile(
@@ -266,7 +266,7 @@ def _share(percentage: float) -> int:
 
 def _body(request: PredictionRequest) -> bytes:
     """The request as HTTP would carry it. NaN is null."""
-    from seatrial.serving.requests import NumberOutOfRange
+    from seatrial.serving.scoring.requests import NumberOutOfRange
 
     features = {name: _plain(value) for name, value in request.features.items()}
     for name, value in features.items():

@@ -1,6 +1,6 @@
 """A worker of a batch: a process that scores parts of files, with features joined where the release looks them up.
 
-Run by `serving.batch_files.Workers`; orders and tasks come on stdin.
+Run by `serving.batch.files.Workers`; orders and tasks come on stdin.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from seatrial.releases.bundle import open_bundle
-from seatrial.serving.batch_files import Enrich, Noted, Orders, PartScorer, Stage, work
-from seatrial.serving.batch_rows import Needs, RowScorer
+from seatrial.serving.batch.files import Enrich, Noted, Orders, PartScorer, Stage, work
+from seatrial.serving.batch.rows import Needs, RowScorer
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -22,7 +22,7 @@ def scorer(orders: Orders, events: Mapping[str, pa.Table] | None = None) -> Part
     bundle = open_bundle(Path(orders.bundle), orders.trusted)
     noted: Noted | None = None
     if orders.log:
-        from seatrial.serving.batch_log import PartLog
+        from seatrial.serving.batch.log import PartLog
 
         noted = PartLog(bundle, Path(orders.log), orders.logged)
     return PartScorer(

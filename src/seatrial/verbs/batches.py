@@ -20,7 +20,7 @@ from seatrial.core.records import Record
 from seatrial.core.windows import BadWindow, Window, parse_window
 from seatrial.data.reading import DataWarning
 from seatrial.folder.workspace import STATE
-from seatrial.serving.batch_files import (
+from seatrial.serving.batch.files import (
     FEW_ROWS,
     Done,
     InputFile,
@@ -38,8 +38,8 @@ from seatrial.serving.batch_files import (
     tasks_of,
     write_journal,
 )
-from seatrial.serving.batch_rows import RowScorer
-from seatrial.serving.sinks import BadSink, Batch, OnlineSink, Sink, only_one, open_sink
+from seatrial.serving.batch.rows import RowScorer
+from seatrial.serving.batch.sinks import BadSink, Batch, OnlineSink, Sink, only_one, open_sink
 from seatrial.verbs.results import Progress
 
 if TYPE_CHECKING:
@@ -592,7 +592,7 @@ def _write_aside(job: _Job, stage: Stage, path: Path) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from seatrial.serving.sinks import SinkUnwritable
+    from seatrial.serving.batch.sinks import SinkUnwritable
 
     parts = [part for task in job.tasks for part in task.parts]
     schemas: list[pa.Schema] = []

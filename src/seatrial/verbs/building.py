@@ -58,7 +58,7 @@ if TYPE_CHECKING:
     from seatrial.releases.build import Built
     from seatrial.releases.manifest import Manifest
     from seatrial.serving.place import Place
-    from seatrial.serving.predictor import Answer, Draft
+    from seatrial.serving.scoring.predictor import Answer, Draft
     from seatrial.serving.service import Service
     from seatrial.stores.metadata import MetadataStore
     from seatrial.training.environment import Environment
@@ -883,7 +883,7 @@ class Building(Nouns):
         """Raise unless the release's bundle is whole and trusted, replays, and has what the deployment splits by."""
         from seatrial.releases.bundle import open_bundle
         from seatrial.releases.golden import replay
-        from seatrial.serving.defaults import check_defaults
+        from seatrial.serving.scoring.defaults import check_defaults
 
         bundle = open_bundle(self.objects.path(release.body["object"]), self.trusted)
         replay(bundle, bundle.runtime())
@@ -913,9 +913,9 @@ class Building(Nouns):
         memory_budget: what loaded models may take in all workers together, for example "512MiB"; what was asked least
         recently is let go and loaded again when it is asked.
         """
-        from seatrial.serving.cores import cores
-        from seatrial.serving.on_demand import parse_memory
-        from seatrial.serving.workers import serve
+        from seatrial.serving.scoring.on_demand import parse_memory
+        from seatrial.serving.workers.cores import cores
+        from seatrial.serving.workers.supervisor import serve
 
         workers = workers or cores()
         budget = None if memory_budget is None else parse_memory(memory_budget) // workers
@@ -975,7 +975,7 @@ class Building(Nouns):
         and the state of every view, too.
         """
         from seatrial.deployment.deploy import nothing_deployed
-        from seatrial.serving.client import Client
+        from seatrial.serving.clients.client import Client
 
         name = self._deployment(model).name
         asked = list(zip(map(_with_floats, rows), request_ids or [None] * len(rows), strict=True))
@@ -1000,7 +1000,7 @@ class Building(Nouns):
 
     def _logged(self, draft: Draft) -> dict[str, Any]:
         """An answer that was made in this process, when it is in the log. Raises LogUnwritable."""
-        from seatrial.serving.predictor import shadow
+        from seatrial.serving.scoring.predictor import shadow
 
         if draft.rows:
             self.log.append_all(draft.rows)
@@ -1022,8 +1022,8 @@ class Building(Nouns):
         holds are then compared with the answers.
         """
         from seatrial.features.plan import make_plan
-        from seatrial.serving.client import Client
-        from seatrial.serving.replay import Asked, replay
+        from seatrial.serving.clients.client import Client
+        from seatrial.serving.clients.replay import Asked, replay
         from seatrial.verbs.history import Feed, business_keys, by_class, in_window, measured, request_fields, times_us
         from seatrial.verbs.upkeep import needed
 
@@ -1290,11 +1290,12 @@ class Building(Nouns):
     def _champion(self, model: Model) -> ChampionScores | None:
         """The live release of the model, as the gate that compares with it wants it; None when nothing is live.
 
-        It scores the challenger's own test rows, so every column that it reads must be among theirs.
+        It scores those of the challenger's test rows that it has not learned from, so every column that it reads must
+        be among theirs.
         """
         from seatrial.core.signature import encode
         from seatrial.releases.bundle import open_bundle
-        from seatrial.training.pipeline import ChampionNotComparable, ChampionScores
+        from seatrial.training.pipeline import ALL_ROWS_US, ChampionNotComparable, ChampionScores
 
         names = [d.name for d in self.definitions.deployments.values() if d.model == model.name] or [model.name]
         head = self.metadata.head("deployment", names[0])
@@ -1317,7 +1318,18 @@ class Building(Nouns):
             return runtime.score(inputs)
 
         at = 0.5 if bundle.manifest.threshold is None else bundle.manifest.threshold
-        return ChampionScores(f"{model.name} {bundle.manifest.version}", score, signature.classes, at)
+        # of a model from elsewhere nobody knows which rows it learned from
+        run = self.metadata.record(bundle.manifest.lineage.run) if bundle.manifest.lineage.run else None
+        learned = None if run is None else run.body.get("cutoff_us") or ALL_ROWS_US
+        return ChampionScores(
+            name=f"{model.name} {bundle.manifest.version}",
+            score=score,
+            classes=signature.classes,
+            threshold=at,
+            learned_until_us=learned,
+            metrics=bundle.manifest.metrics,
+            intervals=((run.body.get("intervals") or {}).get("of") or {}) if run else {},
+        )
 
     def _parity_rows(self, run: Record, window: Window | None, progress: Progress | None) -> Rows:
         """The rows on which a release must answer like the native model: of the run, or of the sample of a model from

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from seatrial.core.clock import parse_time, to_us
 from seatrial.core.errors import UsageError
 from seatrial.core.windows import Window, duration_us
+from seatrial.stores.pauses import RETRAINING, paused, refuse
 from seatrial.verbs.results import Progress, Retrained
 from seatrial.verbs.watching import DAY_US, Watching
 
@@ -36,6 +37,9 @@ class Challenging(Watching):
         if step not in steps:
             raise UsageError(f"retrain has no step '{step}'.", expected="propose, train or compare is expected.")
         declared = self._trained_here(model, "how it is trained")
+        if step != "compare":
+            held = paused(self.metadata, [RETRAINING, declared.name], self.now_us)
+            refuse(held, f"no retraining of '{declared.name}' is proposed or trained")
         return steps[step](declared, reason, progress)
 
     def _propose(self, model: Model, reason: str, _: Progress | None) -> Retrained:
@@ -48,7 +52,10 @@ class Challenging(Watching):
         retrain = self._retrain(model.name)
         alerts = [(one.id, one.headline) for one in self.alerts(model.name) if one.severity == "high"]
         watching = [one for one in retrain.triggers if one.kind == "calibration"]
-        reasons = look(retrain.triggers, lambda: self._labelled(model, watching), alerts, self.now_us)
+        since_us = self._since(model)
+        reasons = look(
+            retrain.triggers, lambda: self._labelled(model, watching), alerts, self.now_us, since_us=since_us
+        )
         fired = [one for one in reasons if one.fired]
         if not fired and not reason:
             words = "; ".join(one.words for one in reasons) or "no trigger is declared"
@@ -57,6 +64,18 @@ class Challenging(Watching):
         if refused is not None:
             raise refused
         return self._retrained(model, "proposed", self._open(model, fired, reason))
+
+    def _since(self, model: Model) -> int | None:
+        """When the last proposal was opened or what is live went live, whichever is later; None before either."""
+        from seatrial.retraining.proposal import newest
+
+        kinds = ("deploy", "rollback")
+        names = self._deployments_of(model.name)
+        told = [event for name in names for event in self.metadata.events(subject=f"deployment/{name}")]
+        at = [event.at_us for event in told if event.kind in kinds]
+        proposal = newest(self.metadata, model.name)
+        at += [to_us(parse_time(proposal.opened_at))] if proposal else []
+        return max(at, default=None)
 
     def _open(self, model: Model, fired: Sequence[Any], reason: str) -> Proposal:
         from seatrial.deployment.deploy import live
@@ -160,7 +179,7 @@ class Challenging(Watching):
         from seatrial.core.signature import aligned, places
         from seatrial.features import training_set
         from seatrial.retraining.comparison import compare
-        from seatrial.serving import batch
+        from seatrial.serving.batch.table import score
         from seatrial.verbs.history import times_us
         from seatrial.verbs.inputs import instant
 
@@ -173,7 +192,7 @@ class Challenging(Watching):
         known_at = rows[training_set.LABEL_KNOWN_AT if model.labels.label_known_at else training_set.AT]
         known = pc.fill_null(pc.less_equal(known_at, instant(self.now_us)), False)
         bundles = [self._bundle(one) for one in releases]
-        champion, challenger = (batch.score(bundle, rows, threads=model.threads) for bundle in bundles)
+        champion, challenger = (score(bundle, rows, threads=model.threads) for bundle in bundles)
         if model.task == "multiclass":
             happened = pc.if_else(known, rows[model.target], None).to_pylist()
             of_bundles = [bundle.manifest.signature.classes for bundle in bundles]

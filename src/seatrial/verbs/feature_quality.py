@@ -20,7 +20,7 @@ from seatrial.core.windows import Window
 from seatrial.features.leaks import Guarded, LeakReport, check
 from seatrial.features.plan import FeaturePlan, make_plan
 from seatrial.features.skew import SkewReport, Tally, missing_fields, recompute
-from seatrial.serving.batch import ARM
+from seatrial.serving.batch.table import ARM
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -332,7 +332,7 @@ class Nouns(Workspace):
     def release_show(self, id: str) -> dict[str, Any]:
         """One release: its manifest, where its bundle lies, and an example of a request."""
         from seatrial.releases.bundle import open_bundle
-        from seatrial.serving.release import example
+        from seatrial.serving.scoring.release import example
 
         record = self._any_release(id)
         path = self.objects.path(record.body["object"])

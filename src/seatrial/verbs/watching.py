@@ -4,24 +4,25 @@ from __future__ import annotations
 
 import warnings
 from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from seatrial.core.clock import from_us, iso, monotonic
-from seatrial.core.errors import UsageError
+from seatrial.core.errors import SeatrialError, UsageError
 from seatrial.core.identity import new_id
 from seatrial.core.records import Record
 from seatrial.core.windows import Window, duration_us
 from seatrial.stores.metadata import HeadMoved
-from seatrial.verbs.building import Building
+from seatrial.verbs.alerting import Alerting
 from seatrial.verbs.results import Labelled, Progress
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from seatrial.monitoring.alerts import Alert
     from seatrial.monitoring.definition import Monitor
+    from seatrial.monitoring.figures import Business
     from seatrial.monitoring.policy import Learned
     from seatrial.monitoring.reference import Reference
     from seatrial.monitoring.rehearsal import Rehearsal
@@ -48,11 +49,7 @@ SAMPLED = (
 )
 
 
-class AlertsNotDelivered(UserWarning):
-    """A webhook did not take an alert; it waits for the next attempt."""
-
-
-class Watching(Building):
+class Watching(Alerting):
     """The verbs that look at what a model did."""
 
     def label(self, model: str | None = None, rows: object = None, *, progress: Progress | None = None) -> Labelled:
@@ -70,7 +67,7 @@ class Watching(Building):
         self._compact_log()
         table = self._known_labels(declared, progress) if rows is None else self._inputs.as_table(rows)
         if declared.personal and isinstance(table, list):
-            from seatrial.serving.personal import hashed_rows
+            from seatrial.serving.scoring.personal import hashed_rows
 
             table = hashed_rows(table, declared.personal, self.personal_key)
         elif not isinstance(table, list):
@@ -142,14 +139,24 @@ class Watching(Building):
         told_already = pc.is_in(said, pc.unique(_said(told["key"], told["at"], told["class" if several else "label"])))
         return rows.filter(pc.and_not(pc.is_in(named, pc.unique(predicted)), told_already))
 
-    def monitor(self, model: str | None = None, *, window: Window | None = None, keep: bool = True) -> Report:
+    def monitor(
+        self,
+        model: str | None = None,
+        *,
+        window: Window | None = None,
+        keep: bool = True,
+        against: str = "training",
+    ) -> Report:
         """Report on a window (default: the monitor's trailing one) with what is known now; settle the model's alerts.
 
         keep: keep the report in the metric history and open, continue or resolve alerts; without it nothing is
-        written.
+        written. against: what inputs and scores are compared with, see `monitoring.against`; with anything else than
+        "training" nothing is written either, because alarms are declared for that.
         """
+        keep = keep and against == "training"
         from seatrial.monitoring.monitor import make_report
         from seatrial.stores.prediction_log import LogWarning
+        from seatrial.verbs.tested import test_part
 
         declared = self._model(model)
         monitor = self._monitor(declared.name)
@@ -163,7 +170,7 @@ class Watching(Building):
             )
         with warnings.catch_warnings(record=True) as heard:
             warnings.simplefilter("always")
-            sample = self._sample(declared, self._reach(monitor, chosen), inputs=True)
+            sample = self._sample(declared, self._reach(monitor, chosen, against), inputs=True)
         unread = list(dict.fromkeys(str(one.message) for one in heard if issubclass(one.category, LogWarning)))
         for one in heard:
             warnings.warn(one.message, one.category, stacklevel=2)
@@ -174,7 +181,7 @@ class Watching(Building):
             window=chosen,
             as_of_us=now_us,
             monitor=monitor,
-            reference=self._reference(release),
+            reference=self._compared_with(against, chosen, sample, release),
             training=dict(release.body["manifest"]["metrics"]) if release else {},
             marks=self._marks(declared.name),
             history=self._history(declared.name),
@@ -183,11 +190,13 @@ class Watching(Building):
             on_call=declared.on_call,
             runbook=declared.runbook,
             error_rate=self._error_rate(declared.name, chosen, sample.within(chosen).rows.num_rows),
+            tested=test_part(self, release, sample.threshold, sample.quantile),
+            business=self._business(declared, monitor, chosen),
             watched=watched,
             policy=policy,
         )
         report = msgspec.structs.replace(report, findings=[*report.findings, *unread])
-        return self._keep_report(report, release) if keep else report
+        return self._keep_report(report, release, sample.within(chosen)) if keep else report
 
     def rehearse(self, model: str | None = None, *, over: str = "28d") -> Rehearsal:
         """Replay the policy on the model's own past: what it would have raised and when, how soon a planted incident is
@@ -305,62 +314,37 @@ class Watching(Building):
 
         return Source(read, labelled, compared, named)
 
-    def _keep_report(self, report: Report, release: Record | None) -> Report:
-        from seatrial.monitoring.alerts import settle
+    def _business(self, model: Model, monitor: Monitor, window: Window) -> list[Business]:
+        """The numbers of the business for the window's requests; one that cannot be read says so."""
+        from seatrial.monitoring.business import business
+        from seatrial.monitoring.figures import Business
+        from seatrial.monitoring.labels import prediction_keys
 
+        if not monitor.business:
+            return []
+        asked = self._predictions(model, window)
+        asked = asked.append_column("key", prediction_keys(asked, model.key))
+        found = []
+        for metric in monitor.business:
+            try:
+                rows = self._inputs.tables([metric.source], None)[0][metric.source.name]
+                found.append(business(metric, rows, asked, list(model.key), as_of_us=self.now_us))
+            except SeatrialError as error:
+                found.append(Business(metric.name, metric.better, 0, None, None, note=error.found.rstrip(".")))
+        return found
+
+    def _keep_report(self, report: Report, release: Record | None, sample: Sample) -> Report:
         body = msgspec.to_builtins(report) | {"marks": [], "history": []}
         record = Record(report.id, "report", report.model, (release.id,) if release else (), body)
         with self.metadata.transaction() as transaction:
             transaction.add(record)
             facts = {"verdict": report.verdict, "headline": report.headline, "window": report.window}
+            facts["model"] = report.model
             self.event(transaction, "report.made", report.id, facts)
-        alerts = settle(self.metadata, report, actor=self.actor, at_us=self.now_us)
-        self._deliver()
+        alerts = self._settle_alerts(report, sample)
         named = {alert.alarm: alert.id for alert in alerts}
         alarms = [msgspec.structs.replace(one, alert=named.get(one.name, "")) for one in report.alarms]
         return msgspec.structs.replace(report, alarms=alarms)
-
-    def alerts(self, model: str | None = None, *, every: bool = False) -> list[Alert]:
-        """Alerts that are open or acknowledged; with `every`, resolved ones too. Oldest first."""
-        from seatrial.monitoring.alerts import alerts
-
-        found = alerts(self.metadata, model)
-        return [alert for alert in found if every or alert.state != "resolved"]
-
-    def alert_show(self, id: str) -> Alert:
-        """One alert with its evidence and what happened to it."""
-        from seatrial.monitoring.alerts import alerts
-
-        record = self.resolved(id, "alert")
-        return next(alert for alert in alerts(self.metadata, record.name.partition("/")[0]) if alert.id == record.id)
-
-    def alert_acknowledge(self, id: str, reason: str = "") -> Alert:
-        """Say that somebody looks at it."""
-        from seatrial.monitoring.alerts import acknowledge
-
-        record = self.resolved(id, "alert")
-        return acknowledge(self.metadata, record.id, actor=self.actor, at_us=self.now_us, reason=reason)
-
-    def alert_resolve(self, id: str, reason: str = "") -> Alert:
-        """Say that it is over."""
-        from seatrial.monitoring.alerts import resolve
-
-        record = self.resolved(id, "alert")
-        alert = resolve(self.metadata, record.id, actor=self.actor, at_us=self.now_us, reason=reason)
-        self._deliver()
-        return alert
-
-    def _deliver(self) -> None:
-        """Send what waits for the webhooks, and say who was not reached."""
-        from seatrial.monitoring.alerts import deliver
-
-        for target, why in deliver(self.metadata, self.webhooks).failures.items():
-            warnings.warn(
-                f"the alerts for '{target}' were not delivered: {why}. They are kept; the next `seatrial monitor` "
-                "sends them again.",
-                AlertsNotDelivered,
-                stacklevel=3,
-            )
 
     def _sample(
         self, model: Model, window: Window | None, *, inputs: bool = False, deployment: str | None = None
@@ -403,10 +387,31 @@ class Watching(Building):
 
         return self.definitions.monitors.get(model) or Monitor(model)
 
-    def _reach(self, monitor: Monitor, window: Window) -> Window:
-        """The window, one before it to know what had moved already, and as far back as the widest alarm looks."""
+    def _compared_with(self, against: str, window: Window, sample: Sample, release: Record | None) -> Reference | None:
+        from seatrial.monitoring.against import BadReference, chosen, of_window
+
+        found = chosen(against, window)
+        if isinstance(found, Window):
+            return of_window(sample, found)
+        if found == "training":
+            return self._reference(release)
+        names = self._deployments_of(sample.model)
+        heads = [head for name in names if (head := self.metadata.head("deployment", name)) is not None]
+        if not heads:
+            raise BadReference(f"no release of '{sample.model}' is live, so there is no champion to compare with.")
+        reference = self._reference(self.record(self.record(heads[0].record_id).inputs[0]))
+        return None if reference is None else replace(reference, name="the champion's training rows")
+
+    def _reach(self, monitor: Monitor, window: Window, against: str = "training") -> Window:
+        """The window, one before it to know what had moved already, as far back as the widest alarm looks, and what is
+        compared with."""
+        from seatrial.monitoring.against import chosen
+
         widest = max((duration_us(alarm.window) for alarm in monitor.every_alarm), default=0)
         before = window.start_us - (window.end_us - window.start_us)
+        past = chosen(against, window)
+        if isinstance(past, Window):
+            before = min(before, past.start_us)
         start_us = min(before, min(window.end_us, self.now_us) - widest) - DAY_US
         return Window(max(start_us, 0), max(window.end_us, self.now_us))
 

@@ -1,0 +1,1 @@
+"""Batch: tables and files of any size, scored like served requests."""

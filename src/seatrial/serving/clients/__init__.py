@@ -1,0 +1,1 @@
+"""Clients: what asks a server."""

@@ -1,0 +1,1 @@
+"""Doors: by which protocols predictions are asked for."""

@@ -1,0 +1,1 @@
+"""Meters: what a server counts, times and writes down of itself."""

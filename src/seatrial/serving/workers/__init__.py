@@ -1,0 +1,1 @@
+"""Workers: several processes on one port, from the first start to the last answer."""
