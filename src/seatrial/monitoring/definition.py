@@ -125,9 +125,12 @@ class Monitor:
         comes to on the model's own history, `seatrial monitor MODEL --rehearse` tells.
     calibration: the default alarm, on a gap of more than 0.10 between mean prediction and observed rate over seven
         days. Leave it on: no comparison of inputs sees a world that answers differently.
+    every: how often the model is looked at, such as "1h": the length of the windows that the policy judges, and the
+        time within which the next report is expected; without it hours or days, as the traffic has it.
+    labels_within: within which time labels come after their prediction, such as "3d". Without it, and for reports
+        without `every`, `monitoring.cadence` goes by how they came before.
     business: numbers of the business that a report shows beside its own: `Metric(name, source)`, as of a deployment.
     subject, outcome: words for headlines, such as "flights" and "late"; without them the model's name is used.
-    every: length of the windows that the policy looks at; without it hours or days, as the traffic has it.
     policy: whether the policy is watching at all; declared alarms do not need it.
     thresholds: by what its thresholds are multiplied, by series ("missing:age"), input ("age"), kind ("level",
         "distance", "missing", "unseen", "error") or "*".
@@ -140,8 +143,9 @@ class Monitor:
     calibration: bool = True
     subject: str = ""
     outcome: str = ""
+    every: str = ""
+    labels_within: str = ""
     business: Sequence[BusinessMetric] = ()
-    every: str | None = None
     policy: bool = True
     thresholds: Mapping[str, float] = field(default_factory=dict)
 
@@ -162,6 +166,9 @@ class Monitor:
         if not isinstance(self.calibration, bool):
             _bad(f"{where} has calibration={self.calibration!r}.", "True or False is expected.")
         _check_window(self.window, where)
+        for name in ("every", "labels_within"):
+            if getattr(self, name) != "":
+                _check_window(getattr(self, name), f"{where}: {name}")
         if isinstance(self.business, str) or not all(is_metric(one) for one in self.business):
             _bad(f"{where} has business={self.business!r}.", "A list of Metric(name, source) is expected.")
         object.__setattr__(self, "business", tuple(self.business))
@@ -215,7 +222,7 @@ def _check_policy(monitor: Monitor, where: str) -> None:
     if not isinstance(monitor.policy, bool):
         _bad(f"{where} has policy={monitor.policy!r}.", "True or False is expected.")
     try:
-        if monitor.every is not None and duration_us(monitor.every) < SHORTEST_US:
+        if monitor.every and duration_us(monitor.every) < SHORTEST_US:
             _bad(f"{where} has every={monitor.every!r}.", "At least a minute is expected.")
     except BadDuration:
         _bad(f"{where} has every={monitor.every!r}.", 'A duration such as "1h" or "1d" is expected.')

@@ -94,7 +94,7 @@ class Step:
 
 def every_of(monitor: Monitor, rows: int, length_us: int) -> int:
     """The declared length of windows; else hours where these have 200 rows, days where they have 30, or weeks."""
-    if monitor.every is not None:
+    if monitor.every:
         return duration_us(monitor.every)
     an_hour = rows * HOUR_US / max(length_us, 1)
     if an_hour >= FEWEST_DISTANCE:

@@ -15,12 +15,13 @@ from seatrial.core.identity import new_id
 from seatrial.core.records import Record
 from seatrial.core.windows import Window, duration_us
 from seatrial.stores.metadata import HeadMoved
-from seatrial.verbs.alerting import Alerting
+from seatrial.verbs.alerting import Alerting, with_silences
 from seatrial.verbs.results import Labelled, Progress
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from seatrial.monitoring.cadence import Cadence
     from seatrial.monitoring.definition import Monitor
     from seatrial.monitoring.figures import Business
     from seatrial.monitoring.policy import Learned
@@ -196,7 +197,9 @@ class Watching(Alerting):
             policy=policy,
         )
         report = msgspec.structs.replace(report, findings=[*report.findings, *unread])
-        return self._keep_report(report, release, sample.within(chosen)) if keep else report
+        silent = self._cadences(declared)
+        report = with_silences(report, silent)
+        return self._keep_report(report, release, sample.within(chosen), silent) if keep else report
 
     def rehearse(self, model: str | None = None, *, over: str = "28d") -> Rehearsal:
         """Replay the policy on the model's own past: what it would have raised and when, how soon a planted incident is
@@ -260,7 +263,7 @@ class Watching(Alerting):
             state = watch.read_state(body)
             season = self.metadata.record(body["season"]) if body.get("season") else None
             learned = None if season is None else msgspec.convert(season.body["learned"], Learned)
-            if monitor.every is None or duration_us(monitor.every) == state.every_us:
+            if not monitor.every or duration_us(monitor.every) == state.every_us:
                 return state, learned, head.generation
         generation = 0 if head is None else head.generation
         back = Window(max(self.now_us - watch.BACK_US, 0), self.now_us)
@@ -333,7 +336,7 @@ class Watching(Alerting):
                 found.append(Business(metric.name, metric.better, 0, None, None, note=error.found.rstrip(".")))
         return found
 
-    def _keep_report(self, report: Report, release: Record | None, sample: Sample) -> Report:
+    def _keep_report(self, report: Report, release: Record | None, sample: Sample, silent: list[Cadence]) -> Report:
         body = msgspec.to_builtins(report) | {"marks": [], "history": []}
         record = Record(report.id, "report", report.model, (release.id,) if release else (), body)
         with self.metadata.transaction() as transaction:
@@ -341,7 +344,7 @@ class Watching(Alerting):
             facts = {"verdict": report.verdict, "headline": report.headline, "window": report.window}
             facts["model"] = report.model
             self.event(transaction, "report.made", report.id, facts)
-        alerts = self._settle_alerts(report, sample)
+        alerts = self._settle_alerts(report, sample, silent)
         named = {alert.alarm: alert.id for alert in alerts}
         alarms = [msgspec.structs.replace(one, alert=named.get(one.name, "")) for one in report.alarms]
         return msgspec.structs.replace(report, alarms=alarms)
