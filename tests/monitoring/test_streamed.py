@@ -136,6 +136,9 @@ def test_files_with_other_columns_or_types_are_put_together_as_when_they_are_rea
     at_once, streamed = both(tmp_path / "log", mapping)
     reference = of_window(at_once, Window(to_us(START), to_us(START) + 5 * DAY_US))
     same(drift(at_once, reference), drift(streamed, reference))
+    assert streamed.inputs.missing("weight") == at_once.rows["feature_weight"].null_count / 4000 > 0.5
+    found = streamed.with_input(streamed.rows.slice(1900, 200), "weight")["feature_weight"]
+    assert found.to_pylist() == at_once.rows["feature_weight"].slice(1900, 200).to_pylist()
     pq.write_table(later.set_column(1, "p", pa.array(["x"] * 2000)), tmp_path / "log" / "2.parquet")
     for most in (-1, 10**9):
         with pytest.raises(LogMissing):

@@ -95,7 +95,7 @@ def distances_of(found: Tally, reference: Column) -> dict[str, float]:
     """Every distance that is defined for the column, by its name in `stats.distances.NAMES`, and chi2_p_value.
 
     Of numbers tv, js and chi2 look at ten bins of equal mass of the reference and one on either side of its range; psi,
-    as is usual, puts what lies outside into the outer of the ten. wasserstein is in the reference's standard deviations,
+    as is usual, puts what lies outside into the outer of the ten. wasserstein is in the reference's sd,
     and left out where that has none, or holds infinite values. Of categories all values that the reference has, and all
     others as one; chi2 puts the rare ones together. Nothing without a value on either side.
     """

@@ -21,14 +21,15 @@ from seatrial.data.reading import Times, csv_header, read
 from seatrial.data.sources import CsvSource, FrameSource
 from seatrial.monitoring.alarms import MIN_ROWS
 from seatrial.monitoring.baseline import Baseline, labelled
-from seatrial.monitoring.definition import Alarm
+from seatrial.monitoring.definition import Alarm, Monitor
 from seatrial.monitoring.labels import FIELD, LabelCounts, parse, prediction_keys
 from seatrial.monitoring.mapping import BadMap, ColumnMap, read_map
 from seatrial.monitoring.monitor import make_report
-from seatrial.monitoring.report import Report
+from seatrial.monitoring.report import AlarmResult, Report
 from seatrial.monitoring.sample import FEATURE, OF_CLASS, Sample, from_log, joined, places
 from seatrial.monitoring.streamed import EVER, LONG, StreamedInputs
 from seatrial.monitoring.tally import tallies
+from seatrial.monitoring.watched import Watched
 from seatrial.stores.prediction_log import PredictionLog
 
 if TYPE_CHECKING:
@@ -95,6 +96,7 @@ def monitor_log(
     window = window or default_window(sample, duration_us(monitor.window), as_of_us)
     compared, too_small = compared_with(reference, against, columns, sample, window)
     tested = None if reference is None else _labelled(reference, columns)
+    seen, policy = _watched(sample, window, monitor, compared, columns, as_of_us)
     report = make_report(
         sample,
         window=window,
@@ -106,9 +108,24 @@ def monitor_log(
         on_call=columns.on_call,
         runbook=columns.runbook,
         tested=tested,
+        watched=seen,
+        policy=policy,
     )
     notes = [*too_small, *imported.left_out, *_silence(sample, window, as_of_us)]
     return msgspec.structs.replace(report, findings=[*report.findings, *notes], next=told_next(report))
+
+
+def _watched(
+    sample: Sample, window: Window, monitor: Monitor, reference: Reference | None, columns: ColumnMap, as_of_us: int
+) -> tuple[Watched | None, list[AlarmResult]]:
+    """The policy over the whole log up to the window's end."""
+    from seatrial.monitoring import watch
+
+    if not monitor.policy:
+        return None, []
+    source = watch.source_of(sample, reference, columns.tested)
+    state, learned = watch.over(monitor, sample, source, until_us=min(as_of_us, window.end_us))
+    return watch.watched(state, learned), watch.alarms(state)
 
 
 def read_log(

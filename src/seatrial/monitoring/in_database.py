@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
@@ -32,6 +32,9 @@ from seatrial.monitoring.report import Report
 from seatrial.monitoring.sample import Sample
 from seatrial.monitoring.tally import RARE, Tallies, Tally
 from seatrial.stats.profile import FORMAT, LARGEST, MOST_VALUES, WEEK_US, counted_profile, edges_of, weeks_of
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 DAY_US = 86_400_000_000
 STEPS = 100
@@ -101,10 +104,13 @@ def monitor_database(
 
 def _approximate(columns: ColumnMap) -> list[str]:
     if columns.task == "regression":
-        return ["the rows stayed in their database, so nothing was measured with labels of this regression"]
+        return [
+            "the rows stayed in their database, so nothing was measured with labels of this "
+            "regression, and the policy was not run over it"
+        ]
     return [
         "the rows stayed in their database: quality and drift are exact; what is measured with labels comes from "
-        f"counts by day and hundredth of the score, and is right to about {0.5 / STEPS:g} of it"
+        f"counts by day and hundredth of the score, and is right to about {0.5 / STEPS:g} of it; the policy was not run"
     ]
 
 
@@ -331,6 +337,13 @@ class DatabaseInputs:
     def few(self, sample: Sample) -> Sample:
         """Without inputs: no row leaves the database."""
         return replace(sample, inputs=None)
+
+    def with_input(self, rows: pa.Table, name: str) -> pa.Table:  # noqa: ARG002
+        return rows
+
+    def missing(self, name: str) -> float:
+        total, present = self.view.ask(f"count(*), count({self.view.inputs[name]})", self.window)[0]
+        return float(1 - present / total) if total else 0.0
 
     def counted(self, reference: Reference) -> Tallies:
         view = self.view

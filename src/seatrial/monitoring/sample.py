@@ -36,6 +36,10 @@ class Inputs(Protocol):
 
     def few(self, sample: Sample) -> Sample: ...
 
+    def with_input(self, rows: pa.Table, name: str) -> pa.Table: ...
+
+    def missing(self, name: str) -> float: ...
+
 
 @dataclass(frozen=True)
 class Sample:
@@ -98,6 +102,10 @@ class Sample:
         """The same with its inputs in `rows`: all rows, or of a long log every so many-th. Where the inputs can only be
         counted, there are none of them."""
         return self if self.inputs is None else self.inputs.few(self)
+
+    def with_input(self, rows: pa.Table, name: str) -> pa.Table:
+        """rows: of this sample; with `feature_NAME`, which may have to be read. Unchanged where there is none."""
+        return rows if self.inputs is None or name not in self.features else self.inputs.with_input(rows, name)
 
     @property
     def of_classes(self) -> bool:
