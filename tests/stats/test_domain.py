@@ -7,7 +7,6 @@ from sklearn.preprocessing import OneHotEncoder
 
 from seatrial.stats.domain import auc_error, domain, logistic
 
-
 EDGES = np.linspace(-2, 2, 19)
 
 
