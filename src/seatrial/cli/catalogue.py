@@ -66,7 +66,7 @@ NOUNS: tuple[Line, ...] = (
     ("deployments", "What is live: list, show, status, advance"),
     ("predictions", "The prediction log: list, show, ship, prune"),
     ("alerts", "Alarms: list, show, acknowledge, resolve, mute, unmute, check, undelivered, resend"),
-    ("proposals", "Proposed retrainings: list, show"),
+    ("proposals", "Proposed retrainings: list, show, refusals"),
     ("schedules", "What runs by itself: list, show, run, history"),
     ("keys", "Keys that sign and are trusted: list, show, rotate, revoke, trust"),
     ("audit", "Who did what: list, show, verify"),
