@@ -175,7 +175,9 @@ def settle_silences(
                     _silent(transaction, silence, actor, at_us)
             after = alerts(metadata, model)
             tell(metadata, transaction, model, after, actor=actor, at_us=at_us)
-        found += [one for one in after if one.kind == "silence" and one.state != "resolved"]
+            told = told_of(metadata, model).opened
+        silent = [one for one in after if one.kind == "silence" and one.state != "resolved"]
+        found += [msgspec.structs.replace(one, incident=told.get(one.id, "")) for one in silent]
     return found
 
 

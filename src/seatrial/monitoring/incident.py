@@ -99,9 +99,9 @@ def incident(
     if asked.incident == told_of(metadata, asked.model).incident:
         ringing = ringing or is_open(told_of(metadata, asked.model), alerts)
     first_us = min(_us(one.opened_at) for one in together)
-    looked_us = min(parse_window(one.window).start_us for one in together if one.kind != "silence" or one is asked)
+    looked_us = [parse_window(one.window).start_us for one in together if one.kind != "silence"]
     last_us = now_us if ringing else max(_us(one.resolved_at or one.opened_at) for one in together) + DAY_US
-    since_us = max(min(first_us - 7 * DAY_US, max(looked_us, first_us - 60 * DAY_US)), 0)
+    since_us = max(min([first_us - 7 * DAY_US, *looked_us]), first_us - 60 * DAY_US, 0)
     span = Window(since_us, max(last_us, first_us) + 1)
     worst = sorted(together, key=lambda one: (one.state == "resolved", -SEVERITIES.index(one.severity)))
     lead = worst[0]  # of those that ring still, the oldest of the worst
