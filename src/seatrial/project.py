@@ -860,7 +860,7 @@ class Project(Scheduled):
                 approved_by=approval.actor if approval and approval.decision == "approved" else None,
                 open_alerts=len(self.alerts(model.name)),
                 retrain_declared=model.name in self.definitions.retrains,
-                reachable=model.on_call.removeprefix("webhook:") in self.webhooks,
+                reachable=self._is_reachable(model.on_call),
             )
             reviewed.append(review(facts))
         return reviewed

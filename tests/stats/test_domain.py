@@ -7,8 +7,10 @@ from sklearn.preprocessing import OneHotEncoder
 
 from seatrial.stats.domain import auc_error, domain, logistic
 
+EDGES = np.linspace(-2, 2, 19)
 
-def coded(values, edges=np.linspace(-2, 2, 19)):
+
+def coded(values, edges=EDGES):
     return np.searchsorted(edges, values).astype(np.int32)
 
 
@@ -24,7 +26,7 @@ def test_samples_of_one_world_cannot_be_told_apart():
 
 def test_weights_are_the_ratio_of_the_densities():
     random = np.random.default_rng(1)
-    old, new = random.normal(size=(20_000, 2)), random.normal(size=(20_000, 2)) + [0.8, 0]
+    old, new = random.normal(size=(20_000, 2)), random.normal(size=(20_000, 2)) + np.array([0.8, 0])
     edges = np.linspace(-3, 3.5, 19)
     found = domain(coded(old, edges), coded(new, edges), np.full(2, 20))
     assert found.moved(0.55)
@@ -40,7 +42,7 @@ def test_the_regression_is_scikit_learns():
     codes = random.integers(0, 6, (800, 3))
     target = (random.random(800) < 1 / (1 + np.exp(-(codes[:, 0] - 2.5 + (codes[:, 1] == 3))))).astype(float)
     weights = random.uniform(0.5, 2, 800)
-    beta = logistic(codes + [0, 6, 12], 18, target, weights)
+    beta = logistic(codes + np.array([0, 6, 12]), 18, target, weights)
     hot = OneHotEncoder(sparse_output=False, categories=[range(6)] * 3).fit_transform(codes)
     oracle = LogisticRegression(C=1, tol=1e-10, max_iter=5000).fit(hot, target, sample_weight=weights)
     assert beta[:18] == pytest.approx(oracle.coef_[0], abs=1e-3)

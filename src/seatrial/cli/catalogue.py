@@ -64,7 +64,7 @@ NOUNS: tuple[Line, ...] = (
     ("releases", "Packed versions: list, show, verify, diff, card, sbom, delete, resign"),
     ("deployments", "What is live: list, show, status, advance"),
     ("predictions", "The prediction log: list, show, ship, prune"),
-    ("alerts", "What fired: list, show, acknowledge, resolve"),
+    ("alerts", "Alarms: list, show, acknowledge, resolve, mute, unmute, undelivered, resend"),
     ("proposals", "Proposed retrainings: list, show"),
     ("schedules", "What runs by itself: list, show, run, history"),
     ("keys", "Keys that sign and are trusted: list, show, rotate, revoke, trust"),

@@ -100,16 +100,6 @@ def rolled_back(done: Plain) -> list[Block]:
     return blocks
 
 
-def alerts(things: list[Plain]) -> list[Block]:
-    if not things:
-        return [Line("no open alert")]
-    rows = [
-        [one["id"], one["model"], one["alarm"], one["severity"], one["state"], one["opened_at"][:16], one["owner"]]
-        for one in things
-    ]
-    return [Table(["alert", "model", "alarm", "severity", "state", "opened", "owner"], rows)]
-
-
 def reviewed(models: list[Plain]) -> list[Block]:
     """Each model and its red flags."""
     blocks: list[Block] = []

@@ -250,53 +250,6 @@ def review(call: Invocation) -> None:
         call.answer(project.review(), outcome.reviewed)
 
 
-@NOUNS["alerts"].command("list")
-@click.argument("model", required=False)
-@click.option("--every", is_flag=True, help="Resolved ones too.")
-@click.pass_obj
-def alerts_list(call: Invocation, model: str | None, every: bool) -> None:
-    """List alerts that are open or acknowledged, all or those of MODEL."""
-    from seatrial.cli import outcome
-
-    with call.project() as project:
-        call.answer(project.alerts(model, every=every), outcome.alerts)
-
-
-@NOUNS["alerts"].command("show")
-@click.argument("id")
-@click.pass_obj
-def alerts_show(call: Invocation, id: str) -> None:
-    """Show one alert: evidence, what to do, who was told."""
-    from seatrial.cli import render
-
-    with call.project() as project:
-        call.answer(project.alert_show(id), render.details)
-
-
-@NOUNS["alerts"].command("acknowledge")
-@click.argument("id")
-@click.option("--reason", default="", metavar="TEXT")
-@click.pass_obj
-def alerts_acknowledge(call: Invocation, id: str, reason: str) -> None:
-    """Say that somebody looks at it."""
-    from seatrial.cli import outcome
-
-    with call.project() as project:
-        call.answer([project.alert_acknowledge(id, reason)], outcome.alerts)
-
-
-@NOUNS["alerts"].command("resolve")
-@click.argument("id")
-@click.option("--reason", default="", metavar="TEXT")
-@click.pass_obj
-def alerts_resolve(call: Invocation, id: str, reason: str) -> None:
-    """Say that it is over."""
-    from seatrial.cli import outcome
-
-    with call.project() as project:
-        call.answer([project.alert_resolve(id, reason)], outcome.alerts)
-
-
 @NOUNS["proposals"].command("list")
 @click.argument("model", required=False)
 @click.pass_obj

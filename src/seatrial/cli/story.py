@@ -56,7 +56,7 @@ def tell_on(
 ) -> dict[str, Any]:
     """From the labels of April to the end of the year; the facts for the summary. serving: starts a server; its
     address."""
-    from seatrial.verbs.watching import AlertsNotDelivered
+    from seatrial.verbs.alerting import AlertsNotDelivered
 
     project.actor = ENGINEER
     pages = folder / "reports"

@@ -57,6 +57,7 @@ class Meter:
         self._sample_seconds = sample_seconds
         self._next = 0.0
         self._before: Counted | None = None
+        self._idle: tuple[int, int] | None = None
         self._begin()
 
     def beat(self, idle: bool) -> None:
@@ -88,7 +89,7 @@ class Meter:
     def _begin(self) -> None:
         self._since = self._clock()
         self._cpu, self._predictions = 0.0, 0
-        self._idle: tuple[int, int] | None = None
+        self._idle = None
 
     def _record(self, name: str, body: dict[str, Any]) -> None:
         with self._metadata.transaction() as transaction:

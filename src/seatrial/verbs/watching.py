@@ -14,13 +14,12 @@ from seatrial.core.errors import SeatrialError, UsageError
 from seatrial.core.identity import new_id
 from seatrial.core.records import Record
 from seatrial.core.windows import Window, duration_us
-from seatrial.verbs.building import Building
+from seatrial.verbs.alerting import Alerting
 from seatrial.verbs.results import Labelled, Progress
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from seatrial.monitoring.alerts import Alert
     from seatrial.monitoring.definition import Monitor
     from seatrial.monitoring.figures import Business
     from seatrial.monitoring.reference import Reference
@@ -44,11 +43,7 @@ SAMPLED = (
 )
 
 
-class AlertsNotDelivered(UserWarning):
-    """A webhook did not take an alert; it waits for the next attempt."""
-
-
-class Watching(Building):
+class Watching(Alerting):
     """The verbs that look at what a model did."""
 
     def label(self, model: str | None = None, rows: object = None, *, progress: Progress | None = None) -> Labelled:
@@ -192,7 +187,7 @@ class Watching(Building):
             business=self._business(declared, monitor, chosen),
         )
         report = msgspec.structs.replace(report, findings=[*report.findings, *unread])
-        return self._keep_report(report, release) if keep else report
+        return self._keep_report(report, release, sample.within(chosen)) if keep else report
 
     def _business(self, model: Model, monitor: Monitor, window: Window) -> list[Business]:
         """The numbers of the business for the window's requests; one that cannot be read says so."""
@@ -213,62 +208,18 @@ class Watching(Building):
                 found.append(Business(metric.name, metric.better, 0, None, None, note=error.found.rstrip(".")))
         return found
 
-    def _keep_report(self, report: Report, release: Record | None) -> Report:
-        from seatrial.monitoring.alerts import settle
-
+    def _keep_report(self, report: Report, release: Record | None, sample: Sample) -> Report:
         body = msgspec.to_builtins(report) | {"marks": [], "history": []}
         record = Record(report.id, "report", report.model, (release.id,) if release else (), body)
         with self.metadata.transaction() as transaction:
             transaction.add(record)
             facts = {"verdict": report.verdict, "headline": report.headline, "window": report.window}
+            facts["model"] = report.model
             self.event(transaction, "report.made", report.id, facts)
-        alerts = settle(self.metadata, report, actor=self.actor, at_us=self.now_us)
-        self._deliver()
+        alerts = self._settle_alerts(report, sample)
         named = {alert.alarm: alert.id for alert in alerts}
         alarms = [msgspec.structs.replace(one, alert=named.get(one.name, "")) for one in report.alarms]
         return msgspec.structs.replace(report, alarms=alarms)
-
-    def alerts(self, model: str | None = None, *, every: bool = False) -> list[Alert]:
-        """Alerts that are open or acknowledged; with `every`, resolved ones too. Oldest first."""
-        from seatrial.monitoring.alerts import alerts
-
-        found = alerts(self.metadata, model)
-        return [alert for alert in found if every or alert.state != "resolved"]
-
-    def alert_show(self, id: str) -> Alert:
-        """One alert with its evidence and what happened to it."""
-        from seatrial.monitoring.alerts import alerts
-
-        record = self.resolved(id, "alert")
-        return next(alert for alert in alerts(self.metadata, record.name.partition("/")[0]) if alert.id == record.id)
-
-    def alert_acknowledge(self, id: str, reason: str = "") -> Alert:
-        """Say that somebody looks at it."""
-        from seatrial.monitoring.alerts import acknowledge
-
-        record = self.resolved(id, "alert")
-        return acknowledge(self.metadata, record.id, actor=self.actor, at_us=self.now_us, reason=reason)
-
-    def alert_resolve(self, id: str, reason: str = "") -> Alert:
-        """Say that it is over."""
-        from seatrial.monitoring.alerts import resolve
-
-        record = self.resolved(id, "alert")
-        alert = resolve(self.metadata, record.id, actor=self.actor, at_us=self.now_us, reason=reason)
-        self._deliver()
-        return alert
-
-    def _deliver(self) -> None:
-        """Send what waits for the webhooks, and say who was not reached."""
-        from seatrial.monitoring.alerts import deliver
-
-        for target, why in deliver(self.metadata, self.webhooks).failures.items():
-            warnings.warn(
-                f"the alerts for '{target}' were not delivered: {why}. They are kept; the next `seatrial monitor` "
-                "sends them again.",
-                AlertsNotDelivered,
-                stacklevel=3,
-            )
 
     def _sample(
         self, model: Model, window: Window | None, *, inputs: bool = False, deployment: str | None = None
