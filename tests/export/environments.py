@@ -25,14 +25,12 @@ def environment(request: pytest.FixtureRequest, name: str, requirement: str) -> 
         quiet = {"check": False, "capture_output": True}
         if not python.exists():
             subprocess.run([uv, "venv", "--quiet", "--python", "3.11", str(PLACE / name)], **quiet)
-        if (
-            subprocess.run([uv, "pip", "install", "--quiet", "--python", str(python), requirement], **quiet).returncode
-            == 0
-        ):
+        install = [uv, "pip", "install", "--quiet", "--python", str(python), *requirements]
+        if subprocess.run(install, **quiet).returncode == 0:
             ready.touch()
     if not ready.exists():
-        request.node.user_properties.append((LACKING, requirement))
-        pytest.skip(f"{requirement} cannot be installed")
+        request.node.user_properties.append((LACKING, requirements[0]))
+        pytest.skip(f"{requirements[0]} cannot be installed")
     return python
 
 
