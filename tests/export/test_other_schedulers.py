@@ -62,7 +62,9 @@ def test_airflow_reads_the_dags_and_runs_one_twice_for_one_instant(request, fold
 
 
 def test_prefect_runs_a_flow(request, folder, tmp_path):
-    python = environment(request, "prefect", "prefect>=3,<4", "fastapi<0.130")  # Prefect 3.8 with a later one does not start
+    python = environment(
+        request, "prefect", "prefect>=3,<4", "fastapi<0.130"
+    )  # Prefect 3.8 with a later one does not start
     with Project(folder) as project:
         _, file = project.export_prefect(tmp_path / "flows")
     code = (

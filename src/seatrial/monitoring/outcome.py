@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 FEWEST = 50
 """Labels below which no interval is made."""
 REPLICATES = 500
+DISBELIEVED = "the labels that are known say that the world does answer differently: do not lean on this estimate"
 
 
 def with_outcome(
@@ -53,6 +54,9 @@ def with_outcome(
     base, why = baseline(sample, window, given)
     changed = concept(inside, base, why, ripe_rows(inside, as_of_us, came))
     guessed = estimate(inside, base, why)
+    if guessed.metrics and changed.verdict == "changed":
+        note = "; ".join(text for text in (guessed.note, DISBELIEVED) if text)
+        guessed = msgspec.structs.replace(guessed, note=note)
     found: dict[str, Any] = {
         "performance": _with_intervals(report, inside, drawn),
         "arrival": came,
@@ -118,10 +122,10 @@ def _with_intervals(report: Report, inside: Sample, drawn: Resampling | None) ->
 
 def _findings(came: Arrival, changed: Concept, guessed: Estimate, report: Report) -> list[str]:
     found = []
-    if came.ripe is False and came.expected is not None and came.known is not None and came.usual_hours is not None:
+    if came.ripe is False and came.expected is not None and came.usual_hours is not None:
         found.append(
-            f"labels: {_percent(came.known)} have arrived, {_percent(came.expected)} is usual at this age; usually "
-            f"95 % of those that come are there by {age_words(came.usual_hours)}, for this window on {came.ripe_at}"
+            f"this window is young: at its age {_percent(came.expected)} of the labels are usual, 95 % of those that "
+            f"come are there by {age_words(came.usual_hours)}, for the whole window on {came.ripe_at}"
         )
         if came.biased:
             early, late = came.same_age["observed"], came.later["observed"]

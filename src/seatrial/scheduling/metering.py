@@ -41,6 +41,8 @@ class Meter:
     by: which process measures.
     """
 
+    _idle: tuple[int, int] | None
+
     def __init__(
         self,
         metadata: MetadataStore,
