@@ -15,7 +15,7 @@ from tests.conftest import LACKING
 PLACE = Path.home() / ".cache" / "seatrial-bench"
 
 
-def environment(request: pytest.FixtureRequest, name: str, requirement: str) -> Path:
+def environment(request: pytest.FixtureRequest, name: str, *requirements: str) -> Path:
     """The Python of the environment; where it cannot be made the test is listed as not run, and for want of what."""
     python = PLACE / name / "bin" / "python"
     beside = Path(sys.executable).parent / "uv"
