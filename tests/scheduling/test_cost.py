@@ -146,8 +146,8 @@ def test_figures_are_means_with_their_number_their_dates_and_their_price(world):
         *(job(["monitor", "late"], cpu, at=START + number * HOUR) for number, cpu in enumerate((1.0, 3.0))),
         job(["monitor", "late"], 100.0, state="lost"),
         job(["retrain", "late"], 1.0),
-        job(["retrain", "late", "train"], 36.0),
-        job(["retrain", "late", "train"], 1.0, words="nothing to do: no proposal"),
+        job(["retrain", "late", "advance"], 36.0, words="challenger rel_1 packed"),
+        job(["retrain", "late", "advance"], 1.0, words="nothing to propose: no alert is open"),
         job(["predict", "late", "--batch", "last-day"], 2.0),
     ]
     shown = cost(world.metadata, runs, [(1000, 50_000, START), (3000, 150_000, START)], cpu_hour=0.5, currency="EUR")

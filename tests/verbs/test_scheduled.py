@@ -53,7 +53,7 @@ def test_schedules_are_listed_with_their_next_instant_in_their_zone(tmp_path):
         shown = {one.name: one for one in project.schedules()}
         assert list(shown) == ["materialize", "retrain-late", "monitor-late"]
         retrain = shown["retrain-late"]
-        assert retrain.command == ["seatrial", "retrain", "late"]
+        assert retrain.command == ["seatrial", "retrain", "late", "advance"]
         assert (retrain.next, retrain.next_local) == ("2024-01-15T02:00:00Z", "2024-01-15T03:00:00+01:00")
         assert (retrain.last, retrain.run_by, retrain.paused) == (None, [], None)
         status = project.status()[0]

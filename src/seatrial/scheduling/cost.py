@@ -76,11 +76,8 @@ def cost(
 
 
 def _trains(run: JobRun) -> bool:
-    return run.command[:1] == ["retrain"] and "train" in run.command[1:] and run.state == "done" and not _idled(run)
-
-
-def _idled(run: JobRun) -> bool:
-    return run.words.startswith("nothing to do")
+    """Whether a challenger was trained, which the words of its answer tell."""
+    return run.command[:1] == ["retrain"] and run.words.startswith(("challenger ", "gates refused"))
 
 
 def _verb(run: JobRun) -> str:
