@@ -70,7 +70,12 @@ def test_prefect_runs_a_flow(request, folder, tmp_path):
     code = (
         f"import {file.removesuffix('.py')} as f; print(all(one.state.is_completed() for one in f.project_every_1h()))"
     )
-    env = variables(PREFECT_HOME=str(tmp_path / "home"), PREFECT_SERVER_ANALYTICS_ENABLED="false", DO_NOT_TRACK="1")
+    env = variables(
+        PREFECT_HOME=str(tmp_path / "home"),
+        PREFECT_SERVER_ANALYTICS_ENABLED="false",
+        PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS="300",
+        DO_NOT_TRACK="1",
+    )
     done = subprocess.run(
         [str(python), "-c", code],
         cwd=tmp_path / "flows",

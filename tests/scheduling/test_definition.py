@@ -61,6 +61,14 @@ def test_what_cannot_work_is_refused_where_it_is_declared(wrong, words):
     assert words in str(refused.value)
 
 
+def test_what_is_kept_and_shown_of_a_command_holds_no_password():
+    address = "postgresql://ada:s3cret@db/reports?table=late"
+    schedule = Schedule("batch", "late", every="1h", args=["last-day", "--to", address])
+    assert schedule.words[-1] == address
+    assert schedule.told[-1] == "postgresql://ada:***@db/reports?table=late"
+    assert schedule.told[:-1] == schedule.words[:-1]
+
+
 def test_the_pause_before_a_retry_doubles():
     schedule = Schedule("monitor", "late", every="1h", back_off="1m", retries=3)
     assert [schedule.pause_us(attempt) // 60_000_000 for attempt in (1, 2, 3)] == [1, 2, 4]

@@ -30,6 +30,7 @@ DEFAULT_ARGS: Mapping[str, tuple[str, ...]] = {"batch": ("last-day",), "retrain"
 PATH_ORDER = ("materialize", "batch", "label", "monitor", "retrain", "deployments advance")
 MOST_RETRIES = 20
 LONGEST_TIMEOUT_US = 7 * 86_400_000_000
+_PASSWORD = re.compile(r"(://[^:/@\s]*):[^@\s]*@")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 
 CatchUp = Literal["once", "skip"]
@@ -113,6 +114,11 @@ class Schedule:
     def words(self) -> list[str]:
         """What is typed after `seatrial`."""
         return [*(self.model if word == "MODEL" else word for word in COMMANDS[self.verb]), *self.args]
+
+    @property
+    def told(self) -> list[str]:
+        """The same as it is kept and shown: without the passwords of addresses."""
+        return [_PASSWORD.sub(r"\1:***@", word) for word in self.words]
 
     @property
     def timeout_us(self) -> int:

@@ -359,7 +359,7 @@ class Scheduled(Challenging):
         following = jobs.next_us(schedule, now if since is None else since, newest, now)
         return ScheduleShown(
             name=schedule.name,
-            command=["seatrial", *schedule.words],
+            command=["seatrial", *schedule.told],
             model=schedule.model,
             timing=str(schedule.timing),
             timezone=schedule.timezone,
