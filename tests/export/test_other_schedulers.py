@@ -68,7 +68,7 @@ def test_prefect_runs_a_flow(request, folder, tmp_path):
     with Project(folder) as project:
         _, file = project.export_prefect(tmp_path / "flows")
     code = (
-        f"import {file.removesuffix('.py')} as f; print(all(one.state.is_completed() for one in f.project_every_1h()))"
+        f"import {file.removesuffix('.py')} as f; print(all(one.is_completed() for one in f.project_every_1h()))"
     )
     env = variables(
         PREFECT_HOME=str(tmp_path / "home"),
