@@ -67,9 +67,7 @@ def test_prefect_runs_a_flow(request, folder, tmp_path):
     )  # Prefect 3.8 with a later one does not start
     with Project(folder) as project:
         _, file = project.export_prefect(tmp_path / "flows")
-    code = (
-        f"import {file.removesuffix('.py')} as f; print(all(one.is_completed() for one in f.project_every_1h()))"
-    )
+    code = f"import {file.removesuffix('.py')} as f; print(all(one.is_completed() for one in f.project_every_1h()))"
     env = variables(
         PREFECT_HOME=str(tmp_path / "home"),
         PREFECT_SERVER_ANALYTICS_ENABLED="false",

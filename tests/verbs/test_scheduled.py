@@ -91,7 +91,7 @@ def test_a_schedule_is_run_once_for_an_instant_by_whoever_asks(tmp_path, capsys)
         earlier = project.schedule_run("materialize", slot=datetime(2024, 1, 10, 9, 59, tzinfo=UTC))
         assert (earlier.ran, earlier.job.id) == (False, job.id)  # the store is further already
     code, out, _ = command(made, "schedules", "history", capsys=capsys)
-    assert "materialize  2024-01-10 12:00Z  ✓ done" in out
+    assert "materialize  2024-01-10 12:00 UTC  ✓ done" in out
 
 
 def test_a_run_that_is_refused_ends_with_its_reason(tmp_path, capsys):
