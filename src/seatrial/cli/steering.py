@@ -59,7 +59,6 @@ def label(call: Invocation, model: str | None, rows: Path | None) -> None:
 @click.option("--window", callback=as_window, metavar="START/END", help="Predictions of it (default: the last 7 days).")
 @click.option("--html", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="Write a page as well.")
 @click.option("--dry-run", is_flag=True, help="Report only: keep nothing, open and resolve no alert.")
-@click.option("--against", metavar="WHAT", help="Compare with: training, champion, or a past window START/END.")
 @click.option(
     "--against", metavar="WHAT", help="Compare with: training (default), champion, 7d (before the window), START/END."
 )
