@@ -849,7 +849,7 @@ class Building(Nouns):
         sign, verify = self.signer
         if before is not None and not at_once and deployment.strategy.kind != "blue_green" and is_other(before, chosen):
             if deployment.strategy.kind == "shadow":
-                check_shadow(chosen, self.record(before.record.inputs[0]))
+                check_shadow(chosen)
             decider = Decider(self.metadata, self.routes, sign, verify, self.actor, self.now_us)
             old = self.record(before.record.inputs[0])
             done = begin(decider, deployment, old, chosen, expected=expected, reason=reason)
