@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from seatrial.core.signature import Signature
     from seatrial.deployment.definition import Deployment
     from seatrial.deployment.deploy import Deployed as Decided
+    from seatrial.deployment.requests import RequestChange
     from seatrial.export.kubernetes import Manifests
     from seatrial.export.prometheus import Promised
     from seatrial.features.skew import SkewReport
@@ -669,7 +670,7 @@ class Project(Challenging):
         sign, verify = self.signer
         facts = {"actor": self.actor, "at_us": self.now_us, "reason": reason}
         path = self.sqlite_path("metadata")
-        settled = True
+        settled, requests = True, None
         try:
             if self.routes.names() and not (path.exists() and path.stat().st_size):
                 raise MetadataUnreachable(f"the metadata store {path.name} is not there, or empty.")
@@ -682,6 +683,7 @@ class Project(Challenging):
                 with suppress(SeatrialError):  # a name that lags behind is mended by the next `reconcile`
                     follow(self, metadata)
                     self._end_rollout(done.record.body["model"], done)
+                    requests = self._changed_back(metadata, done)
         except (Unavailable, MetadataDamaged, MetadataUnreachable, NotMetadata):
             route = roll_back_here(self.routes, name, sign=sign, verify=verify, expected=expected, **facts)  # type: ignore[arg-type]
             generation = route.generation
@@ -692,7 +694,18 @@ class Project(Challenging):
             live=route.arms[0].release,
             settled=settled,
             seconds=round(monotonic() - started, 3),
+            requests=requests,
         )
+
+    def _changed_back(self, metadata: MetadataStore, done: Decided) -> RequestChange | None:
+        """What is different for callers after a roll-back; None: nothing."""
+        from seatrial.deployment.requests import change
+
+        left = metadata.record(done.record.body["rolled_back"])
+        lost = metadata.record(left.inputs[-1]) if left else None
+        live = metadata.record(done.record.inputs[0])
+        found = change(lost, live) if lost and live else None
+        return found if found and found.words else None
 
     def _deployed_name(self, model: str | None) -> str:
         """The deployment meant, from the route files alone when there is no doubt: an emergency reads no project."""

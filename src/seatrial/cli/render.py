@@ -377,14 +377,15 @@ def deployed(done: Plain) -> list[Block]:
             Line(f"  Nothing was changed; it is generation {done['generation']}."),
             Line("Next: seatrial serve"),
         ]
-    if done.get("share", 100) < 100:
-        from seatrial.cli.rolling import begun
+    from seatrial.cli.rolling import begun, callers
 
+    if done.get("share", 100) < 100:
         return begun(done)
     return [
         Line(f"✓ {done['deployment']}: version {done['version']} is live ({done['live']}).", "green"),
         Line(f"  Before      {done['previous'] or 'nothing was live'}"),
         Line(f"  Generation  {done['generation']}, {done['strategy'].replace('_', '-')}"),
+        *callers(done),
         Line("Next: seatrial serve"),
     ]
 

@@ -7,15 +7,17 @@ that wants a new field gets its first share of the traffic, callers who do not s
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from msgspec import UNSET
 
 from seatrial.core.errors import UsageError, listed
 from seatrial.core.signature import Signature
-from seatrial.core.types import Field
+from seatrial.core.types import Dtype, Field
 from seatrial.serving.scoring.requests import MissingField, bad_field
+
+IGNORED = "Taken and ignored: another release of this deployment wants it."
 
 
 class ArmsDiffer(UsageError):
@@ -57,6 +59,12 @@ def accepted(deployment: str, answering: Sequence[Signature], hidden: Sequence[S
     }
     first = [name for name in every[0].inputs if name in every[0].request_names]
     return [fields[name] for name in dict.fromkeys([*first, *fields])]
+
+
+def ignored_fields(fields: Sequence[Field], sent: Mapping[str, Dtype]) -> list[Field]:
+    """What a request may hold beside `fields`, of which nothing is made. sent: see `stores.routes.RouteFile`."""
+    known = {field.name for field in fields}
+    return [Field(name, dtype, optional=True, description=IGNORED) for name, dtype in sent.items() if name not in known]
 
 
 def exact_fields(answering: Sequence[Signature]) -> set[str]:

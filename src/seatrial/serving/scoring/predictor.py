@@ -27,7 +27,7 @@ from seatrial.core.identity import uuid7
 from seatrial.core.personal import Treatment, strictest
 from seatrial.core.routing import BUCKETS, bucket, choose
 from seatrial.core.signature import NamedRows, Signature
-from seatrial.core.types import Field
+from seatrial.core.types import Dtype, Field
 from seatrial.features.lookup import Lookup
 from seatrial.features.plan import FeaturePlan
 from seatrial.releases.named import UnseenNotAccepted
@@ -37,7 +37,7 @@ from seatrial.serving.meters.metrics import SAMPLED, Counted, Metrics
 from seatrial.serving.scoring.ahead import Ahead
 from seatrial.serving.scoring.cache import ScoreCache
 from seatrial.serving.scoring.defaults import check_defaults
-from seatrial.serving.scoring.fields import ArmsDiffer, Suited, accepted, exact_fields, plain
+from seatrial.serving.scoring.fields import ArmsDiffer, Suited, accepted, exact_fields, ignored_fields, plain
 from seatrial.serving.scoring.personal import masked
 from seatrial.serving.scoring.requests import Request, RequestReader
 from seatrial.serving.scoring.row import row_encoder
@@ -222,8 +222,9 @@ class Predictor:
     shares: the arms, adding up to 10,000. salt, route_by: see `stores.routes.RouteFile`.
     online: the online store; needed when a release looks features up.
     log: where answers are written before they leave; None: they are not logged.
-    defaults, cache: see `stores.routes.RouteFile`.
+    defaults, cache, sent: see `stores.routes.RouteFile`.
     own_fields: how many fields the first arm's requests hold; they are the first of `reader.fields`.
+    ignored: the fields that are taken for the sake of another release, and of which nothing is made.
     replay: requests may say `at`. now_us: the domain's clock for those that do not.
     """
 
@@ -240,6 +241,7 @@ class Predictor:
         on_store_failure: OnStoreFailure = "refuse",
         defaults: Mapping[str, Default] | None = None,
         cache: int = 0,
+        sent: Mapping[str, Dtype] | None = None,
         replay: bool = False,
         now_us: Callable[[], int] = machine_us,
         max_rows: int = 1000,
@@ -258,8 +260,12 @@ class Predictor:
         names = [field.name for field in fields]
         # with one arm, or with arms that want the same, reading a request is all the looking at it that there is
         self._differ = any(Suited(fields, signature).asks for signature in [*seen, *unseen])
+        beside = ignored_fields(fields, sent or {})
+        self.ignored = [field.name for field in beside]
         self.own_fields = len(shares[0].release.signature.request)
-        self.reader = RequestReader(fields, exact=exact, replay=replay, max_rows=max_rows, tells_absent=self._differ)
+        self.reader = RequestReader(
+            fields, exact=exact, replay=replay, max_rows=max_rows, tells_absent=self._differ, ignored=beside
+        )
         if route_by is not None and route_by not in names:
             raise ArmsDiffer(
                 f"deployment '{deployment}' splits its traffic by '{route_by}', which is no field of its requests.",

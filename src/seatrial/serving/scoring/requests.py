@@ -120,7 +120,7 @@ class RequestReader:
 
     fields: what a row holds. exact: fields that go into a model as integers, whose limit is 2^24 and not 2^53.
     replay: `at` is allowed. max_rows: the most rows of one request. tells_absent: what is absent is UNSET in a row, and
-    not None.
+    not None. ignored: fields that are taken as well, checked like the others, and left out of the rows.
     """
 
     def __init__(
@@ -131,9 +131,11 @@ class RequestReader:
         replay: bool = False,
         max_rows: int = 1000,
         tells_absent: bool = False,
+        ignored: Sequence[Field] = (),
     ) -> None:
-        self.fields = tuple(fields)
-        self.names = tuple(field.name for field in fields)
+        self.fields = (*fields, *ignored)
+        self.names = tuple(field.name for field in self.fields)
+        self._kept = len(fields) if ignored else None
         self._exact = frozenset(exact)
         self._replay = replay
         self._max_rows = max_rows
@@ -164,7 +166,7 @@ class RequestReader:
         self._astuple = msgspec.structs.astuple
         self._optional = [position for position, field in enumerate(self.fields) if field.optional]
         self._strings = [position for position, field in enumerate(self.fields) if field.dtype in _STRINGS]
-        self._times = [position for position, field in enumerate(self.fields) if field.dtype == "timestamp"]
+        self._times = [position for position, field in enumerate(fields) if field.dtype == "timestamp"]
         self._row_quotes = 2 * len(self.fields)
         self._plain = not self._optional and not self._strings
 
@@ -231,6 +233,8 @@ class RequestReader:
                 expected=f"From 1 to {self._max_rows} rows are taken at once.",
                 state="Nothing was predicted.",
             )
+        if self._kept is not None:
+            rows = [row[: self._kept] for row in rows]
         if self._optional and self._absent is None:
             rows = [tuple(None if value is UNSET else value for value in row) for row in rows]
         if self._times:

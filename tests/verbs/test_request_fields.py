@@ -1,0 +1,106 @@
+"""A new request field on a real project: from the release that wants it to the callers who send it, and back."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from seatrial import Project
+from seatrial.deployment.requests import RefusesCallers
+from seatrial.serving.scoring.predictor import Predictor
+from seatrial.testing import FakeClock
+
+START = datetime(2024, 3, 1, tzinfo=UTC)
+TIME = pa.timestamp("us", "UTC")
+PROJECT = """
+from seatrial import *
+
+Model("loan", task="binary", target="bad", key=["id"],
+      labels=ParquetSource("loans.parquet", event_timestamp="at", label_known_at="known"),
+      features=["request:amount"], estimator="sklearn.linear_model.LogisticRegression",
+      cv_folds=2, gates=[], owner="risk", runbook="r.md")
+Deployment("loan", strategy=Canary([20, 100], min_rows=100))
+"""
+
+
+class World:
+    def __init__(self, folder):
+        self.folder = folder
+        self.clock = FakeClock(START)
+        random = np.random.default_rng(0)
+        rows = 300
+        amount, term = random.normal(size=rows), random.integers(6, 60, rows)
+        at = [START - timedelta(days=60) + hour * timedelta(hours=1) for hour in range(rows)]
+        loans = {
+            "id": [f"L{number}" for number in range(rows)],
+            "amount": amount,
+            "term_months": term,
+            "bad": amount + 0.02 * term + random.normal(size=rows) > 0.6,
+            "at": pa.array(at, TIME),
+            "known": pa.array([one + timedelta(hours=3) for one in at], TIME),
+        }
+        pq.write_table(pa.table(loans), folder / "loans.parquet")
+        (folder / "project.py").write_text(PROJECT)
+
+    def edit(self, old, new):
+        text = (self.folder / "project.py").read_text()
+        assert old in text
+        (self.folder / "project.py").write_text(text.replace(old, new))
+
+    def project(self):
+        return Project(self.folder, clock=self.clock, actor="ada")
+
+    def released(self):
+        with self.project() as project:
+            return project.release(f"loan:{project.train().version}").id
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    world = World(tmp_path_factory.mktemp("loan"))
+    world.releases = [world.released()]
+    world.edit('"request:amount"', '"request:amount", "request:term_months"')
+    world.releases.append(world.released())
+    return world
+
+
+def served(project) -> Predictor:
+    """What serves the deployment after a look at its route."""
+    service = project._service(replay=False)
+    service.refresh()
+    assert service.state()["refused"] == {}
+    return service.predictors["loan"]
+
+
+def test_callers_switch_without_a_refusal_before_the_release_after_it_and_when_it_is_rolled_back(world):
+    first, second = world.releases
+    today, then = b'{"features": {"amount": 1.0}}', b'{"features": {"amount": 1.0, "term_months": 12}}'
+    with world.project() as project:
+        assert project.deploy("loan", release=first).requests is None
+        assert [served(project).handle(body).status for body in (today, then)] == [200, 422]
+
+        with pytest.raises(RefusesCallers, match="callers must send term_months"):
+            project.deploy("loan", release=second)
+        world.edit("Canary([20, 100], min_rows=100)", "Shadow()")
+    with world.project() as project:
+        done = project.deploy("loan", release=second)  # nobody is refused by a shadow
+        assert (done.share, done.requests.needed) == (0.0, ["term_months"])
+        assert [served(project).handle(body).status for body in (today, then)] == [200, 200]
+
+        back = project.rollback("loan", reason="the shadow was looked at")
+        assert back.requests.removed == ["term_months"]
+        assert [served(project).handle(body).status for body in (today, then)] == [200, 200]
+        world.edit("Shadow()", "Canary([20, 100], min_rows=100)")
+    with world.project() as project:
+        project.deploy("loan", release=second, reason="every caller sends term_months now")
+        canary = served(project)
+        assert {canary.handle(then).status for _ in range(30)} == {200}
+        assert {canary.handle(today).status for _ in range(60)} == {200, 422}
+
+        project.rollback("loan", reason="too many refusals")
+        assert [served(project).handle(body).status for body in (today, then)] == [200, 200]
+        assert served(project).ignored == ["term_months"]
