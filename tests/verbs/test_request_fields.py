@@ -104,3 +104,23 @@ def test_callers_switch_without_a_refusal_before_the_release_after_it_and_when_i
         project.rollback("loan", reason="too many refusals")
         assert [served(project).handle(body).status for body in (today, then)] == [200, 200]
         assert served(project).ignored == ["term_months"]
+
+
+def test_a_canary_that_refuses_what_the_champion_answers_is_taken_back(world):
+    second = world.releases[1]
+    with world.project() as project:
+        project.deploy("loan", release=second, reason="they were said to send it")
+        world.clock.advance(timedelta(minutes=5))
+        service = project._service(replay=False)
+        service.refresh()
+        statuses = [service.predictors["loan"].handle(b'{"features": {"amount": 1.0}}').status for _ in range(400)]
+        service.close()
+    assert 40 < statuses.count(422) < 130
+    world.clock.advance(timedelta(minutes=5))
+    with world.project() as project:
+        shown = project.deployment_status("loan").analysis
+        assert shown.rows["new"] == 0
+        moved = project.deployment_advance("loan")
+        assert moved.analysis.verdict == "roll back"
+        assert moved.analysis.why.startswith("refused: 1 against 0")
+        assert moved.live == world.releases[0]

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seatrial.core.clock import from_us, iso
-from seatrial.deployment.definition import DAY_US, STEPWISE, Canary, Guardrail, Harm, Metric
+from seatrial.deployment.definition import DAY_US, STEPWISE, Canary, Guardrail, Harm, Metric, Shadow
 from seatrial.stats.confidence import Moments, difference_bounds, difference_sequence, moments, t_sequence
 from seatrial.stats.sample_ratio import log_evidence
 
@@ -43,7 +43,7 @@ class Answers:
 
     at_us: the instant of each. latency_ms, degraded, score: as logged; score is P(positive), the probability of the
     likeliest class or the value. loss: by its label, smaller is better; NaN where no label is known. failed: requests
-    of this arm that got a 5xx.
+    of this arm that got a 5xx. refused: those that got a 4xx because of its release.
     """
 
     at_us: NDArray[np.int64]
@@ -52,6 +52,7 @@ class Answers:
     score: NDArray[np.float64]
     loss: NDArray[np.float64]
     failed: int
+    refused: int = 0
 
 
 @dataclass(frozen=True)
@@ -223,7 +224,9 @@ def _verdict(
     *,
     by_key: bool,
 ) -> tuple[Verdict, str]:
-    crossed = [one for one in figures if one.state == "crossed"]
+    # what a shadow refuses nobody was refused; it has to wait until callers send what it needs
+    borne = ("refused",) if isinstance(strategy, Shadow) else ()
+    crossed = [one for one in figures if one.state == "crossed" and one.name not in borne]
     if crossed:
         return "roll back", "; ".join(words(one) for one in crossed)
     if evidence > SPLIT_EVIDENCE and not by_key:
@@ -308,6 +311,8 @@ def _pair(harm: Harm, live: Answers, new: Answers) -> tuple[Moments, Moments] | 
     """The harm's moments in both arms; None where it cannot be told."""
     if harm == "errors":
         return _share(live.failed, live.failed + live.at_us.size), _share(new.failed, new.failed + new.at_us.size)
+    if harm == "refused":
+        return _share(live.refused, live.refused + live.at_us.size), _share(new.refused, new.refused + new.at_us.size)
     if not live.at_us.size or not new.at_us.size:
         return None
     if harm == "slow":

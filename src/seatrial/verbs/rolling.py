@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -159,7 +159,11 @@ def _analysis(workspace: Workspace, deployment: Deployment, rollout: Rollout, ev
     arms = [(deployment.name, rollout.live), (of_new, rollout.new)]
     given = [_given(samples[name], release) for name, release in arms]
     live, new = (
-        _answers(samples[name], mask, known[name], failures.count(window=window, deployment=name, release=release))
+        replace(
+            _answers(samples[name], mask, known[name]),
+            failed=failures.count(window=window, deployment=name, release=release),
+            refused=failures.count(window=window, deployment=name, release=release, refused=True),
+        )
         for (name, release), mask in zip(arms, given, strict=True)
     )
     metric = None
@@ -202,7 +206,7 @@ def _given(sample: Sample, release: str) -> NDArray[np.bool_]:
     return given
 
 
-def _answers(sample: Sample, of_arm: NDArray[np.bool_], loss: NDArray[np.float64], failed: int) -> Answers:
+def _answers(sample: Sample, of_arm: NDArray[np.bool_], loss: NDArray[np.float64]) -> Answers:
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -213,7 +217,7 @@ def _answers(sample: Sample, of_arm: NDArray[np.bool_], loss: NDArray[np.float64
         degraded=pc.fill_null(rows["degraded"], False).to_numpy(zero_copy_only=False).astype(bool),
         score=sample.scores()[of_arm],
         loss=loss[of_arm],
-        failed=failed,
+        failed=0,
     )
     ids = pc.coalesce(rows["request_id"], rows["prediction_id"])
     return per_request(answers, ids.combine_chunks().dictionary_encode().indices.to_numpy()) if len(rows) else answers
@@ -244,4 +248,5 @@ def per_request(answers: Answers, request: NDArray[np.int64]) -> Answers:
         score=mean(answers.score),
         loss=mean(answers.loss),
         failed=answers.failed,
+        refused=answers.refused,
     )

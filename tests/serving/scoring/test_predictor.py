@@ -198,6 +198,23 @@ def test_a_fault_is_counted_for_the_release_that_was_to_answer(log):
     assert 10 < statuses.count(500) < 50
 
 
+def test_a_refusal_is_counted_for_the_release_because_of_which_it_is_one(log):
+    wants = SIGNATURE.__class__(
+        "binary", (*REQUEST, Field("wind", "float")), SIGNATURE.inputs, SIGNATURE.categories, SIGNATURE.integers
+    )
+    shares = [Share("live", release(0), 5000), Share("new", release(1, version="2", signature=wants), 5000)]
+    served = Predictor("late", shares, metrics=Metrics(), log=log)
+    statuses = [ask(served, request_id=f"r{number}")[0] for number in range(60)]
+    assert ask(served, {})[0] == ask(served, GOOD | {"rain": 1})[0] == 422  # the fault of no release
+    log.failures.close()
+    ever = Window(0, 2**62)
+    refused = [log.failures.count(window=ever, release=one.id, refused=True) for one in (release(0), release(1))]
+    assert refused == [0, statuses.count(422)]
+    assert 10 < statuses.count(422) < 50
+    assert log.failures.count(window=ever, refused=True) == statuses.count(422)
+    assert log.failures.count(window=ever) == 0
+
+
 class TestRouting:
     def test_a_key_stays_in_its_arm_and_the_split_follows_the_shares(self):
         control, treatment = release(0), release(1, version="2")
@@ -313,8 +330,8 @@ class TestArmsThatWantUnlikeFields:
         assert [ask(served, row)[0] for row in rows] == [200] * 4
         log.failures.close()
         ever = Window(0, 2**62)
-        assert log.failures.count(window=ever, deployment="late") == 0
-        assert log.failures.count(window=ever, deployment="late~shadow", release=release(1).id) == 2
+        assert log.failures.count(window=ever, deployment="late", refused=True) == 0
+        assert log.failures.count(window=ever, deployment="late~shadow", release=release(1).id, refused=True) == 2
         assert log.rows(deployment="late~shadow").num_rows == 2
 
     @given(

@@ -414,7 +414,7 @@ class Predictor:
             release=release,
             **ids,
         )
-        if self._log is not None and error.http_status >= 500:
+        if self._log is not None and (error.http_status >= 500 or release):
             self._log.failures.add(self.deployment, error.http_status, self._now_us(), release)
         return problem(error)
 
