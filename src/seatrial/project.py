@@ -490,10 +490,11 @@ class Project(Challenging):
         expected: the generation that the caller saw; raises HeadMoved when somebody deployed since.
         at_once: all of the traffic, whatever the strategy. Raises RolloutUnderWay in the middle of a rollout.
         Raises NotApproved unless a second person approved the release, it was live here before, or policy asks for
-        no approval.
+        no approval. Raises WasTakenBack for one that was rolled back from it, unless it is named and has a reason.
         """
         from seatrial.deployment.deploy import live
         from seatrial.deployment.rollout import rollout_of
+        from seatrial.deployment.taken_back import check_not_taken_back, taken_back
         from seatrial.retraining.approval import approval_of, require
         from seatrial.retraining.proposal import newest
 
@@ -503,6 +504,9 @@ class Project(Challenging):
         now = live(self.metadata, deployment.name)
         if expected is None:
             expected = now.head.generation if now else 0  # what is checked here is what is replaced below
+        if now is None or now.record.inputs != (chosen.id,):
+            back = taken_back(self.metadata, deployment.name).get(chosen.id)
+            check_not_taken_back(chosen.id, back, named=release is not None, reason=reason)
         rollout = rollout_of(now)
         follows = expected  # the generation that an approval must have been given for
         if now is not None and rollout is not None and rollout.new == chosen.id and expected == now.head.generation:

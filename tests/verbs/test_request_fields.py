@@ -11,6 +11,7 @@ import pytest
 
 from seatrial import Project
 from seatrial.deployment.requests import RefusesCallers
+from seatrial.deployment.taken_back import WasTakenBack
 from seatrial.serving.scoring.predictor import Predictor
 from seatrial.testing import FakeClock
 
@@ -124,3 +125,30 @@ def test_a_canary_that_refuses_what_the_champion_answers_is_taken_back(world):
         assert moved.analysis.verdict == "roll back"
         assert moved.analysis.why.startswith("refused: 1 against 0")
         assert moved.live == world.releases[0]
+
+
+def test_a_release_that_was_taken_back_goes_into_traffic_only_by_name_and_with_a_reason(world):
+    first, second = world.releases
+    with world.project() as project:
+        for named in (None, second):
+            with pytest.raises(WasTakenBack, match=r"rolled back from 'loan' at .*: refused: 1 against 0"):
+                project.deploy("loan", release=named)
+        with pytest.raises(WasTakenBack):
+            project.deploy("loan", reason="the newest one")
+        told = {one["release"]: one["rolled_back"] for one in project.models()}
+        assert told[first] is None
+        assert "refused: 1 against 0" in told[second]
+        assert project.release_show(second)["rolled_back"] == told[second]
+        assert "rolled_back" not in project.release_show(first)
+        (status,) = project.status()
+        assert (status.live, status.rolled_back, status.rollout) == ("1", told[second], None)
+        project.deploy("loan", release=second, reason="callers were mended")
+        assert project.status()[0].rolled_back is None
+
+
+def test_status_tells_of_the_rollout_and_since_when_the_live_release_is_live(world):
+    with world.project() as project:
+        (status,) = project.status()
+        assert (status.live, status.since) == ("1", "2024-03-01T00:00:00Z")
+        assert (status.rollout.new, status.rollout.share, status.rollout.step) == (world.releases[1], 20.0, 1)
+        assert status.rollout.since > status.since

@@ -448,6 +448,15 @@ def checked(checks: list[Plain]) -> list[Block]:
     return [Table(("", "check", "found", "next"), rows)]
 
 
+def rollout_words(rollout: Plain) -> str:
+    """A rollout that is under way, in one line."""
+    kind = {"ab_test": "A/B test"}.get(rollout["strategy"], rollout["strategy"])
+    share = f"{rollout['share']:g} % of the traffic" if rollout["share"] else "no traffic"
+    return (
+        f"{kind}: {rollout['new']} has {share}, step {rollout['step']} of {rollout['steps']} since {rollout['since']}"
+    )
+
+
 def statuses(models: list[Plain]) -> list[Block]:
     """A card per model: what is live, the data, parameters, performance, owner, and the next step."""
     if not models:
@@ -460,6 +469,7 @@ def statuses(models: list[Plain]) -> list[Block]:
         performance = {name: value for name, value in model["performance"].items() if name in MAIN_METRICS}
         card = {
             "live": live,
+            "rollout": rollout_words(model["rollout"]) if model.get("rollout") else None,
             "candidate": f"version {model['candidate']}" if model["candidate"] else None,
             "data": ", ".join([*([model["training_set"]] if model["training_set"] else []), *model["snapshots"]]),
             "parameters": _stated(model["parameters"]),
@@ -468,6 +478,8 @@ def statuses(models: list[Plain]) -> list[Block]:
         }
         blocks.append(Line(model["model"], "bold"))
         blocks += [Line(f"  {name:<12}  {value}") for name, value in card.items() if value]
+        if model.get("rolled_back"):
+            blocks.append(Line(f"  newest        was {model['rolled_back']}", "red"))
         if model.get("distrusted"):
             blocks.append(Line(f"  signature     by {model['distrusted']}, a key that was revoked", "red"))
         if model.get("refused"):
@@ -682,6 +694,7 @@ def release(thing: Plain) -> list[Block]:
     ]
     facts = {
         "version": f"{thing['version']} of {thing['model']}; {thing['explanation']}",
+        "rolled back": thing.get("rolled_back"),
         "asks for": ", ".join(asked),
         "example": json.dumps({"features": thing["example"]}, ensure_ascii=False),
         "threshold": _threshold_words(thing["threshold"], lineage.get("more", {}).get("positive")),

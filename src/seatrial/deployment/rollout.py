@@ -210,7 +210,14 @@ def decide(
         if analysis.verdict == "hold":
             return kept, None
         back, moved = roll_back_within(
-            transaction, decider.metadata, deployment.name, head, decider.actor, decider.at_us, reason
+            transaction,
+            decider.metadata,
+            deployment.name,
+            head,
+            decider.actor,
+            decider.at_us,
+            reason,
+            {"look": kept.id},
         )
     route = route_of(back, moved)
     decider.routes.write(route, decider.sign, decider.verify)

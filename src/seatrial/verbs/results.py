@@ -228,11 +228,24 @@ class Searched(msgspec.Struct, frozen=True):
     did_you_mean: str
 
 
+class RolloutLine(msgspec.Struct, frozen=True):
+    """A rollout that is under way. share: percent of the traffic that the new release has; step: 1 for the first."""
+
+    strategy: str
+    new: str
+    share: float
+    step: int
+    steps: int
+    since: str
+
+
 class ModelStatus(msgspec.Struct, frozen=True):
     """How a model stands.
 
     live: the version that answers. refused: the newest run, when its gates said no or it failed; refused_because: why.
     distrusted: the key that signed what is live, when it is not trusted any more.
+    since: when the live release got the traffic. rollout: of another one beside it. rolled_back: when and why the
+    newest release lost the traffic that it had.
     next: the command that would bring it further.
     """
 
@@ -251,6 +264,8 @@ class ModelStatus(msgspec.Struct, frozen=True):
     refused: str | None = None
     refused_because: list[str] = []
     distrusted: str | None = None
+    rollout: RolloutLine | None = None
+    rolled_back: str | None = None
 
 
 class Labelled(msgspec.Struct, frozen=True):
