@@ -54,6 +54,10 @@ class RollbacksNotTold(UserWarning):
     """This host was rolled back without the metadata store, which cannot be told of it yet."""
 
 
+def _exported(form: str, reason: str) -> dict[str, str]:
+    return {"form": form} | ({"reason": reason} if reason else {})
+
+
 class Project(Challenging):
     """A folder with a project file, opened: every verb. See `Workspace` for the arguments."""
 
@@ -315,21 +319,27 @@ class Project(Challenging):
             return in_rebuilt_environment(self, name, allow=allow, progress=progress)
         return reproduce(self, self._inputs, name, current=current, allow=allow, progress=progress)
 
-    def export_docker(self, release: str | None, folder: str | Path, *, training: bool = False) -> list[str]:
+    def export_docker(
+        self, release: str | None, folder: str | Path, *, training: bool = False, reason: str = ""
+    ) -> list[str]:
         """Write a folder from which Docker builds a server for one release; the names of the files.
 
+        release: of a model alone it is the live one, else the newest that may go live.
         training: an image instead that trains the run of a release (or a run, as `reproduce` takes it) again.
+        reason: needed for a release that nobody approved where policy asks for that, or that was rolled back.
+        Raises NotForExport.
         """
         from seatrial.export.docker import export
+        from seatrial.verbs.exporting import exported_release
         from seatrial.verbs.training_image import training_image
 
         if training:
             return training_image(self, release or self._model(None).name, Path(folder))
-        chosen = self.chosen_release(None, release)
+        chosen = exported_release(self, release, reason=reason)
         target = Path(folder)
         written = export(self.objects.path(chosen.body["object"]), target, trusted=self.trusted)
         with self.metadata.transaction() as transaction:
-            self.event(transaction, "release.exported", chosen.id, {"form": "docker"})
+            self.event(transaction, "release.exported", chosen.id, _exported("docker", reason))
         return written
 
     def export_kubernetes(
@@ -340,21 +350,24 @@ class Project(Challenging):
         image: str,
         slot: Literal["blue", "green"] | None = None,
         kserve: bool = False,
+        reason: str = "",
     ) -> Manifests:
         """Write the manifests with which Kubernetes runs the image of one release (see `export_docker`).
 
+        release, reason: as of `export_docker`.
         image: its name with a tag or, better, a digest. slot: one of two Deployments beside each other, for blue-green.
         kserve: KServe's InferenceService instead.
         """
         from seatrial.export.kubernetes import export
         from seatrial.releases.bundle import open_bundle
+        from seatrial.verbs.exporting import exported_release, told_of
 
-        chosen = self.chosen_release(None, release)
+        chosen = exported_release(self, release, reason=reason)
         bundle = open_bundle(self.objects.path(chosen.body["object"]), self.trusted)
         written = export(bundle, Path(folder), image=image, slot=slot, kserve=kserve, project=self.name)
         with self.metadata.transaction() as transaction:
-            self.event(transaction, "release.exported", chosen.id, {"form": "kubernetes", "image": image})
-        return written
+            self.event(transaction, "release.exported", chosen.id, _exported("kubernetes", reason) | {"image": image})
+        return msgspec.structs.replace(written, told=told_of(self, chosen))
 
     def export_prometheus(self, folder: str | Path) -> list[str]:
         """Write recording and alert rules for every deployment, and a test of them; the names of the files.

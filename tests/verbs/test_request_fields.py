@@ -14,6 +14,7 @@ from seatrial.deployment.requests import RefusesCallers
 from seatrial.deployment.taken_back import WasTakenBack
 from seatrial.serving.scoring.predictor import Predictor
 from seatrial.testing import FakeClock
+from seatrial.verbs import exporting
 
 START = datetime(2024, 3, 1, tzinfo=UTC)
 TIME = pa.timestamp("us", "UTC")
@@ -152,3 +153,32 @@ def test_status_tells_of_the_rollout_and_since_when_the_live_release_is_live(wor
         assert (status.live, status.since) == ("1", "2024-03-01T00:00:00Z")
         assert (status.rollout.new, status.rollout.share, status.rollout.step) == (world.releases[1], 20.0, 1)
         assert status.rollout.since > status.since
+
+
+def test_what_is_exported_is_the_live_release_and_not_the_newest(world, tmp_path):
+    first, second = world.releases
+    with world.project() as project:
+        project.rollback("loan", reason="it was worse")
+        project.export_docker("loan", tmp_path / "live")
+        assert first in (tmp_path / "live" / "README.md").read_text()
+        told = exporting.described(project, "loan")
+        assert (told["release"], told["version"], "live in 'loan'" in told["told"]) == (first, "1", True)
+        with pytest.raises(exporting.NotForExport, match=r"was rolled back from 'loan' at .*: it was worse"):
+            project.export_docker(second, tmp_path / "back")
+        assert not (tmp_path / "back").exists()
+        found = project.export_kubernetes(second, tmp_path / "back", image="loan:2", reason="to look at it at home")
+        assert "it was worse" in found.told
+        assert project.audit_list(1)[-1].body["reason"] == "to look at it at home"
+
+
+def test_policy_that_asks_for_an_approval_asks_for_one_of_what_is_exported(tmp_path, monkeypatch):
+    monkeypatch.setenv("SEATRIAL_POLICY_APPROVAL", "required")
+    world = World(tmp_path)
+    release = world.released()
+    with world.project() as project:
+        with pytest.raises(exporting.NotForExport, match="was approved by nobody"):
+            project.export_docker("loan", tmp_path / "image")
+        with Project(world.folder, clock=world.clock, actor="bob") as second_person:
+            second_person.approve(release, reason="looked at")
+        project.export_docker("loan", tmp_path / "image")
+        assert "approved by bob" in exporting.described(project, "loan")["told"]

@@ -189,6 +189,7 @@ def initialised(result: Plain) -> list[Block]:
     enter = f"cd {result['folder']} && " if result["folder"] != "." else ""
     return [
         *(Line(f"  {name}") for name in result["files"]),
+        *(Line(result[name], "bold") for name in ("told", "needs") if result.get(name)),
         Line(f"✓ {counted(len(result['files']), 'file')} written to {_place(result['folder'])}.", "green"),
         Line(f"Next: {enter}seatrial validate"),
     ]
@@ -496,6 +497,7 @@ def exported(result: Plain) -> list[Block]:
     """The files that were written."""
     return [
         *(Line(f"  {name}") for name in result["files"]),
+        *(Line(result[name], "bold") for name in ("told", "needs") if result.get(name)),
         Line(f"✓ {counted(len(result['files']), 'file')} written to {_place(result['folder'])}.", "green"),
     ]
 
