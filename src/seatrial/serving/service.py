@@ -211,6 +211,7 @@ class Service:
                     "arms": [_told_of(share) for share in predictor.shares],
                 }
                 | ({} if predictor.cached is None else {"cache": predictor.cached})
+                | ({"ignored": predictor.ignored} if predictor.ignored else {})
                 for name, predictor in sorted(self.predictors.items())
             },
             "refused": {name: error.code for name, error in sorted(self._refused.items())},
@@ -357,6 +358,7 @@ class Service:
             on_store_failure=route.on_store_failure if route else "refuse",
             defaults=route.defaults if route else None,
             cache=route.cache if route else 0,
+            sent=route.sent if route else None,
             replay=self._replay,
             now_us=self._now_us,
             max_rows=self._max_rows,

@@ -1,8 +1,9 @@
 """Failures: how many requests did a service not answer, through no fault of theirs?
 
-The prediction log holds answers; what got a 5xx instead is counted here, by minute and status, in one small file per
-process. Counts are written once a second while something fails, and when the process ends: its sudden death takes at
-most the last second's. Counting never stands in the way of an answer.
+The prediction log holds answers; what got a 5xx instead is counted here, and what was refused (4xx) because of the
+release that was to answer: by minute and status, in one small file per process. A request that no release would have
+taken is counted nowhere. Counts are written once a second while there are any, and when the process ends: its sudden
+death takes at most the last second's. Counting never stands in the way of an answer.
 """
 
 from __future__ import annotations
@@ -67,9 +68,12 @@ class FailureLog:
         with self._lock:
             self._flush()
 
-    def count(self, *, window: Window, deployment: str | None = None, release: str | None = None) -> int:
+    def count(
+        self, *, window: Window, deployment: str | None = None, release: str | None = None, refused: bool = False
+    ) -> int:
         """Requests that failed in the minutes that begin in the window, and in that of its start.
 
+        refused: those that got a 4xx because of the release that was to answer, and not those that got a 5xx.
         Lines that cannot be read are left out.
 
         Raises FailuresTooNew.
@@ -89,6 +93,7 @@ class FailureLog:
                     )
                 start_us = window.start_us - window.start_us % MINUTE_US
                 of_it = deployment in (None, one.deployment) and release in (None, one.release)
+                of_it = of_it and refused == (one.status < 500)
                 if start_us <= one.minute_us < window.end_us and of_it:
                     total += one.count
         return total

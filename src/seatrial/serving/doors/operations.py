@@ -105,7 +105,7 @@ def schemas(name: str, predictor: Predictor) -> Schema:
     fields = predictor.reader.fields
     outputs = protocol.outputs(predictor)
     tensors = [_tensor(field.name, field) for field in fields]
-    if protocol.is_wide(fields):
+    if protocol.wide(predictor):
         tensors += [_tensor(one, None) for one in protocol.WIDES]
     wanted = _object({"name": {"enum": list(outputs)}, "parameters": _with_flag("binary_data")}, ["name"])
     answered = {
