@@ -80,14 +80,14 @@ class TracedAnswer(Answer):
 class TracedProtocol(PredictionProtocol):
     """Connections of a server whose requests may be traced: answers carry their trace."""
 
-    def send(self, answer: Answer, *, close: bool) -> None:
+    def send(self, answer: Answer, ending: int) -> None:
         if not isinstance(answer, TracedAnswer) or not answer.traceparent:
-            super().send(answer, close=close)
+            super().send(answer, ending)
             return
         before = self.server_state
         self.server_state = _More(before, [*before.default_headers, (b"traceparent", answer.traceparent)])  # type: ignore[assignment]
         try:
-            super().send(answer, close=close)
+            super().send(answer, ending)
         finally:
             self.server_state = before
 

@@ -186,6 +186,11 @@ DISTRUSTED = Family(
     merge="max",
 )
 TRACES = Family("seatrial_traces", "Traced requests by what became of their spans.", ("outcome",))
+UNSENT = Family(
+    "seatrial_answers_unsent",
+    "Answers that could not be written to their connection, which was closed. They are in the log.",
+    (),
+)
 LOG_BYTES = Family("seatrial_log_bytes", "Bytes appended to the prediction log.", ())
 OVER = Family(
     "seatrial_series_over_limit",
@@ -206,6 +211,7 @@ COUNTERS = (
     UNLOGGED,
     REFUSED,
     TRACES,
+    UNSENT,
     LOG_BYTES,
     OVER,
 )
@@ -286,6 +292,7 @@ class Metrics:
                 self._restore(name, labels, values)
         self.ready = self._number(READY)
         self.in_flight = self._number(IN_FLIGHT)
+        self._unsent = self._number(UNSENT)
         self._log_bytes = self._number(LOG_BYTES)
         self._starts = self._number(STARTS)
         self._starts.inc()
@@ -360,6 +367,10 @@ class Metrics:
 
     def unlogged(self, model: str, version: str, rows: int) -> None:
         self._count(UNLOGGED, model, version, by=rows)
+
+    def unsent(self) -> None:
+        """Count an answer that could not be written to its connection."""
+        self._unsent.inc()
 
     def took_up(self, deployment: str, generation: int) -> None:
         self._number(GENERATION, deployment).set(generation)
