@@ -160,6 +160,42 @@ def test_what_cannot_be_written_breaks_its_own_connection_alone_and_is_counted(f
     loop.run(run())
 
 
+LONG = b"x: " + b"y" * 70_000 + b"\r\n"
+MANY = b"x: y\r\n" * 20_000
+
+
+@pytest.mark.parametrize("lines", [LONG, MANY])
+@pytest.mark.parametrize("request_line", [b"GET /health HTTP/1.1", b"POST /models/late/predict HTTP/1.1"])
+def test_a_head_is_too_large_however_it_comes(front, loop, lines, request_line):
+    async def run():
+        async with Connections(front, 3) as all:
+            large = request_line + b"\r\nhost: x\r\ncontent-length: 2\r\n" + lines + b"\r\n{}"
+            all.come(0, good("before") + large)
+            for start in range(0, len(large), 9_000):
+                all.come(1, large[start : start + 9_000])
+            all.come(2, good("a") * 600 + good("b")[:100])  # much at once is no large head
+            all.come(2, good("b")[100:])
+            assert told(await all.answers(0, 2)) == ["before 1.0", "http.head_too_large"]
+            assert told(await all.answers(1, 1)) == ["http.head_too_large"]
+            assert told(await all.answers(2, 601))[-1] == "b 1.0"
+
+    loop.run(run())
+
+
+@pytest.mark.parametrize("request_line", [b"GET /health HTTP/1.1", b"POST /models/late/predict HTTP/1.1"])
+def test_a_request_names_one_host(front, loop, request_line):
+    async def run():
+        async with Connections(front, 3) as all:
+            all.come(0, request_line + b"\r\ncontent-length: 2\r\n\r\n{}")
+            all.come(1, request_line + b"\r\nhost: x\r\nhost: x\r\ncontent-length: 2\r\n\r\n{}")
+            for number in (0, 1):
+                assert told(await all.answers(number, 1)) == ["http.not_http"]
+            all.come(2, request_line.replace(b"1.1", b"1.0") + b"\r\ncontent-length: 2\r\n\r\n{}")
+            assert told(await all.answers(2, 1)) in (["live"], ["request.bad_shape"])
+
+    loop.run(run())
+
+
 KINDS = st.sampled_from(["good", "good", "far", "bad", "page", "v2", "chunked"])
 PLANS = st.lists(
     st.tuples(st.lists(KINDS, max_size=5), st.sampled_from(["", "garbage", "large", "v2 large"])),

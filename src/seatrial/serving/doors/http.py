@@ -327,16 +327,26 @@ def header(scope: Scope, name: bytes) -> bytes:
     return next((value for given, value in scope["headers"] if given == name), b"")
 
 
-def check_head(method: str, headers: Iterable[tuple[bytes, bytes]], max_body: int, *, compressed: bool = False) -> str:
+def check_head(
+    method: str,
+    headers: Iterable[tuple[bytes, bytes]],
+    max_body: int,
+    *,
+    compressed: bool = False,
+    version: Callable[[], str] | None = None,
+) -> str:
     """The name of who asks for a prediction. Raises when the request can be refused before its body is read.
 
-    compressed: the door takes compressed bodies.
+    compressed: the door takes compressed bodies. version: of HTTP, for who sees to the header Host itself.
     """
     if method != "POST":
         raise MethodNotAllowed("predictions are asked for with POST.", state="Nothing was predicted.")
     caller = ""
+    hosts = 0
     for name, value in headers:
-        if name == b"content-length":
+        if name == b"host":
+            hosts += 1
+        elif name == b"content-length":
             if len(value) > 18 or int(value) > max_body:
                 raise body_too_large(max_body)
         elif name == b"content-encoding":
@@ -348,7 +358,16 @@ def check_head(method: str, headers: Iterable[tuple[bytes, bytes]], max_body: in
                 )
         elif name == b"x-seatrial-caller":
             caller = value.decode("latin-1")
+    if hosts != 1 and version is not None:
+        check_host(headers, version())
     return caller
+
+
+def check_host(headers: Iterable[tuple[bytes, bytes]], version: str) -> None:
+    """Raise NotHttp for a request that does not name one host, which HTTP/1.1 wants (RFC 9112, section 3.2)."""
+    hosts = sum(name == b"host" for name, _ in headers)
+    if hosts > 1 or (not hosts and version == "1.1"):
+        raise NotHttp("the request names no host, or several.", expected="HTTP/1.1 wants one header Host.", state="")
 
 
 def body_too_large(max_body: int) -> BodyTooLarge:

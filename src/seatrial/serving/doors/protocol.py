@@ -30,6 +30,7 @@ from seatrial.serving.doors.http import (
     body_too_large,
     body_too_slow,
     check_head,
+    check_host,
     in_form,
 )
 from seatrial.serving.doors.ways import PREDICT
@@ -108,6 +109,7 @@ class PredictionProtocol(HttpToolsProtocol):
         self._deployment = _not_ours if taken else _deployment
         self._in_head = False
         self._head_size = 0
+        self._weigh = False  # whether a head that ends now may be too large
         self._requests = 0
         # the prediction whose body is arriving: its parts, None while there is none
         self._parts: list[bytes] | None = None
@@ -139,11 +141,12 @@ class PredictionProtocol(HttpToolsProtocol):
         if self._ended:
             return
         began_in_head = self._in_head
+        self._weigh = began_in_head or len(data) > MAX_HEAD
         super().data_received(data)
         if self._in_head and began_in_head:
             self._head_size += len(data)
             if self._head_size > MAX_HEAD:
-                self._refuse(HeadTooLarge("the request's head is too large.", expected=f"At most {MAX_HEAD} bytes."))
+                self._refuse(_head_too_large())
         elif self._parts is not None and self._deadline is None:  # most bodies come with their heads and need no timer
             self._deadline = self.loop.call_later(self._front.slow_seconds, self._body_too_slow)
 
@@ -243,13 +246,22 @@ class PredictionProtocol(HttpToolsProtocol):
         if self._ended:
             return
         self._in_head = False
-        self._head_size = 0
         self._requests += 1
+        if self._weigh:
+            self._head_size = 0
+            if len(self.url) + sum([len(name) + len(value) + 4 for name, value in self.headers]) > MAX_HEAD:
+                self._refuse(_head_too_large())
+                return
         own, name = self._deployment(self.url) if self.parser.get_method() == b"POST" else (False, None)
         if name in self._front.service.elsewhere:
             own = False  # this one waits for another process, which nothing here may
         if not own or not (self.cycle is None or self.cycle.response_complete):
             self._turn.send()  # answers leave in the order of their requests
+            try:
+                check_host(self.headers, self.parser.get_http_version())
+            except SeatrialError as error:
+                self._refuse(error)
+                return
             super().on_headers_complete()
             if self._last:
                 self.cycle.keep_alive = False
@@ -259,7 +271,7 @@ class PredictionProtocol(HttpToolsProtocol):
             self._refuse(NotHttp("the request asks to speak another protocol.", next="Leave the header Upgrade out."))
             return
         try:
-            self._caller = check_head("POST", self.headers, self._front.max_body)
+            self._caller = check_head("POST", self.headers, self._front.max_body, version=self.parser.get_http_version)
         except SeatrialError as error:
             self._refuse(error)
             return
@@ -350,6 +362,10 @@ class _Lingering:
             self._connection.linger()
         else:
             self._connection.transport.close()
+
+
+def _head_too_large() -> HeadTooLarge:
+    return HeadTooLarge("the request's head is too large.", expected=f"At most {MAX_HEAD} bytes.")
 
 
 def _problem_head(kind: bytes, answer: Answer) -> bytes:
