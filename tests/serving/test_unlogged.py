@@ -7,14 +7,18 @@ import os
 import resource
 import subprocess
 from pathlib import Path
+from urllib.request import Request, urlopen
 
 import pytest
 
 from seatrial.core.windows import Window
 from seatrial.releases.signing import signing_key
 from seatrial.serving.clients.client import Client
+from seatrial.serving.doors.container import platform
+from seatrial.serving.scoring.predictor import Share
+from seatrial.serving.service import Service
 from seatrial.stores.prediction_log import PredictionLog
-from tests.serving.worlds import GOOD, bundle, predictor, server
+from tests.serving.worlds import GOOD, bundle, in_thread, predictor, release, server
 
 EVER = Window(0, 10**17)
 
@@ -42,6 +46,34 @@ def test_answers_leave_with_a_flag_and_are_counted(blocked, tmp_path):
     metrics = served._metrics.render().decode()
     assert 'seatrial_unlogged_predictions_total{model_name="late",model_version="1"} 3.0' in metrics
     assert 'model_predictions_total{model_name="late",model_version="1"} 3.0' in metrics
+
+
+def test_they_are_flagged_at_every_door(blocked):
+    service = Service(log=blocked)
+    service.serve("late", service.make_predictor("late", [Share("live", release())]))
+    service.prove()
+    vertex = platform({"AIP_HTTP_PORT": "8080", "AIP_HEALTH_ROUTE": "/healthy", "AIP_PREDICT_ROUTE": "/vertex"})
+    rows = {"instances": [GOOD, GOOD]}
+    tensors = {
+        "inputs": [
+            {"name": name, "datatype": datatype, "shape": [1], "data": [GOOD[name]]}
+            for name, datatype in (("distance", "FP64"), ("seats", "INT64"), ("night", "BOOL"), ("carrier", "BYTES"))
+        ]
+    }
+    with in_thread(service, platform=vertex) as url:
+
+        def asked(path, body):
+            request = Request(url + path, json.dumps(body).encode(), {"content-type": "application/json"})
+            with urlopen(request) as answer:
+                return json.load(answer)
+
+        assert asked("/predict", {"features": GOOD})["degraded"] == ["prediction_log"]
+        assert [row["degraded"] for row in asked("/predict", rows)["predictions"]] == [["prediction_log"]] * 2
+        assert [row["degraded"] for row in asked("/vertex", rows)["predictions"]] == [["prediction_log"]] * 2
+        assert asked("/invocations", rows)["degraded"] == ["prediction_log"]
+        assert asked("/v2/models/late/infer", tensors)["parameters"]["degraded"] == "prediction_log"
+        with Client(url) as client:
+            assert [one.degraded for one in client.predict_many([GOOD, GOOD]).predictions] == [["prediction_log"]] * 2
 
 
 def test_the_loss_is_recorded_when_the_disk_takes_something_again(blocked, tmp_path):

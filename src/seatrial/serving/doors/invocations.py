@@ -74,14 +74,20 @@ def refused(answer: Answer) -> Answer:
 
 def _decisions(answer: Answer) -> Answer:
     """The answer to a prediction of many rows in MLflow's form."""
-    rows = msgspec.json.decode(answer.body)["predictions"]
-    return Answer(200, msgspec.json.encode({"predictions": [row["prediction"] for row in rows]}))
+    return _told(answer, lambda row: row["prediction"])
 
 
 def _probabilities(answer: Answer) -> Answer:
     """The same where `params` ask for probabilities and not for decisions."""
+    return _told(answer, _probability)
+
+
+def _told(answer: Answer, value: Callable[[Mapping[str, Any]], Any]) -> Answer:
+    """One value of each row, and `degraded`, which MLflow does not know, when something went without."""
     rows = msgspec.json.decode(answer.body)["predictions"]
-    return Answer(200, msgspec.json.encode({"predictions": [_probability(row) for row in rows]}))
+    told: dict[str, Any] = {"predictions": [value(row) for row in rows]}
+    degraded = sorted({why for row in rows for why in row.get("degraded", ())})
+    return answer._replace(body=msgspec.json.encode(told | ({"degraded": degraded} if degraded else {})))
 
 
 def _decoded(body: bytes) -> Any:

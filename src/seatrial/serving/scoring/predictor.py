@@ -425,7 +425,8 @@ class Predictor:
             self._metrics.unlogged(counted.model, counted.version, rows)
         self.count(draft, monotonic())
         body = msgspec.json.decode(draft.answer.body)
-        body["degraded"] = [*body.get("degraded", ()), PREDICTION_LOG]
+        for told in (body, *body.get("predictions", ())):  # each row too: most doors tell of rows alone
+            told["degraded"] = [*told.get("degraded", ()), PREDICTION_LOG]
         return draft.answer._replace(body=msgspec.json.encode(body))
 
     def _answer_one(self, arm: _Arm, request: Request, caller: str, start: float) -> Draft:
