@@ -105,6 +105,7 @@ Fsync = Literal["never", "group", "always"]
 WhenFull = Literal["refuse", "serve_unlogged"]
 
 _GROUP_SECONDS = 0.05
+_LOOK_SECONDS = 0.9  # between two looks at the folder, and at counts that wait: the tender comes every second
 _MOST_SCHEMAS = 1_000  # remembered by `write`; every set of feature names is one
 _BATCH_BYTES = 128 * 2**20  # segments compacted together
 _TOGETHER = 20_000  # records that a compaction has in memory at once
@@ -207,13 +208,16 @@ class PredictionLog:
         self._known: dict[str, Batch] = {}
         self._shipped: dict[str, Batch] = {}
         self._counted: dict[str, tuple[int, int]] = {}
-        self.failures = FailureLog(root / "failures")
-        self.unlogged = FailureLog(root / "unlogged")
+        waits = _weakly(self)
+        self.failures = FailureLog(root / "failures", waits)
+        self.unlogged = FailureLog(root / "unlogged", waits)
         self._encode = msgspec.msgpack.Encoder().encode
         self._lock = threading.Lock()
         self._open: _Open | None = None
+        self._tending = threading.Lock()
         self._tender: threading.Thread | None = None
         self._stop = threading.Event()
+        self._looked = 0.0
         self._schemas: dict[tuple[Any, ...], LogSchema] = {}
         self._texts: set[tuple[str, str]] = set()  # inputs that were text, by model
         self._closed_bytes = 0
@@ -314,10 +318,11 @@ class PredictionLog:
 
     def close(self) -> None:
         """Close the segment and stop the background thread. The log can be used again afterwards."""
-        self._stop.set()
-        if self._tender is not None:
-            self._tender.join()
-            self._tender = None
+        with self._tending:
+            tender, self._tender = self._tender, None
+            self._stop.set()
+        if tender is not None:
+            tender.join()
         self.failures.close()
         self.unlogged.close()
         self.rotate()
@@ -694,24 +699,29 @@ class PredictionLog:
     def _renew(self) -> _Open:
         try:
             self._close_segment()
-            self._segments.mkdir(parents=True, exist_ok=True)
             segment = self._create()
         except OSError as error:
             raise _unwritable(error) from None
         self._open = segment
-        if self._tender is None:
-            self._stop.clear()
-            self._tender = threading.Thread(
-                target=_tend,
-                args=(weakref.ref(self), self._stop, self._tend_seconds()),
-                name="prediction-log",
-                daemon=True,
-            )
-            self._tender.start()
+        self._begin_to_tend()
         return segment
+
+    def _begin_to_tend(self) -> None:
+        """Have a thread come by every second, or as often as is synced."""
+        with self._tending:
+            if self._tender is None:
+                self._stop = threading.Event()
+                self._tender = threading.Thread(
+                    target=_tend,
+                    args=(weakref.ref(self), self._stop, self._tend_seconds()),
+                    name="prediction-log",
+                    daemon=True,
+                )
+                self._tender.start()
 
     def _create(self) -> _Open:
         while True:
+            self._segments.mkdir(parents=True, exist_ok=True)
             name = uuid7()
             hidden = self._segments / f".new-{name}"
             path = self._segments / f"{name}.seg"
@@ -769,7 +779,12 @@ class PredictionLog:
         return _GROUP_SECONDS if self._fsync == "group" else max(_GROUP_SECONDS, min(1.0, self._segment_seconds))
 
     def _tend(self) -> None:
-        """Close a segment that nobody appends to any more, and bring to the disk what was appended."""
+        """Close a segment that nobody appends to any more, and bring to the disk what was appended. Once a second write
+        the counts that wait."""
+        if monotonic() - self._looked >= _LOOK_SECONDS:
+            self._looked = monotonic()
+            self.failures.flush()
+            self.unlogged.flush()
         with self._lock:
             segment = self._open
             if segment is None:
@@ -790,6 +805,18 @@ class PredictionLog:
                 self.rotate()
         finally:
             os.close(fd)
+
+
+def _weakly(log: PredictionLog) -> Callable[[], None]:
+    """What sees to it that a log is tended, and does not keep it."""
+    known = weakref.ref(log)
+
+    def begin() -> None:
+        found = known()
+        if found is not None:
+            found._begin_to_tend()
+
+    return begin
 
 
 def _tend(log: weakref.ref[PredictionLog], stop: threading.Event, every: float) -> None:
