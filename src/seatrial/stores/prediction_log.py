@@ -169,8 +169,20 @@ class _Open:
     unsynced: bool = False
 
 
+_LOGS: weakref.WeakSet[PredictionLog] = weakref.WeakSet()
+
+
+def _forked() -> None:
+    """A child must not write its parent's segments: it opens its own, and tends them itself."""
+    for log in list(_LOGS):
+        log._forked()
+
+
+os.register_at_fork(after_in_child=_forked)
+
+
 class PredictionLog:
-    """One log, written by any number of processes, read and compacted by others.
+    """One log, written by any number of processes, read and compacted by others. A process may be forked at any time.
 
     fsync: "never" leaves writing to disk to the kernel: a dead process loses nothing, a power failure or a dead
         kernel the last seconds. "group" syncs in the background every 50 ms, "always" before `append` returns.
@@ -221,6 +233,18 @@ class PredictionLog:
         self._schemas: dict[tuple[Any, ...], LogSchema] = {}
         self._texts: set[tuple[str, str]] = set()  # inputs that were text, by model
         self._closed_bytes = 0
+        _LOGS.add(self)
+
+    def _forked(self) -> None:
+        segment, self._open = self._open, None
+        if segment is not None:
+            with suppress(OSError):
+                os.close(segment.fd)  # its lock stays with the parent
+        self._lock, self._tending = threading.Lock(), threading.Lock()
+        self._tender, self._stop = None, threading.Event()
+        self._closed_bytes = 0
+        self.failures.forked()
+        self.unlogged.forked()
 
     # -- writing
 
