@@ -168,3 +168,30 @@ def test_on_a_disk_that_is_full_nothing_that_was_logged_is_lost(small_disk, poli
     assert log.unlogged.count(window=EVER) == (lost if policy == "serve_unlogged" else 0)
     assert log.failures.count(window=EVER) == (0 if policy == "serve_unlogged" else lost)
     assert log.verify()[0].torn == 0
+
+
+class TestReady:
+    """A server whose log cannot be written would refuse every request."""
+
+    @pytest.fixture
+    def blocked(self, tmp_path):
+        (tmp_path / "log").write_text("in the way")
+        return tmp_path / "log"
+
+    def service(self, log):
+        made = Service(log=log)
+        made.serve("late", made.make_predictor("late", [Share("live", release())]))
+        made.prove()
+        return made
+
+    def test_a_server_is_not_ready_until_its_log_can_be_written(self, blocked):
+        made = self.service(PredictionLog(blocked))
+        assert (made.state()["ready"], "[log.unwritable]" in made.state()["reason"]) == (False, True)
+        blocked.unlink()
+        made._look_at_log()
+        assert made.state()["ready"]
+        assert list((blocked / "segments").iterdir()) == []
+        assert made.predictor("late").handle(b"{}").status == 422
+
+    def test_one_that_answers_unlogged_by_policy_is_ready(self, blocked):
+        assert self.service(PredictionLog(blocked, when_full="serve_unlogged")).state()["ready"]

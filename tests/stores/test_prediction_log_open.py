@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import resource
+import shutil
+from contextlib import closing
 
 from seatrial.stores.prediction_log import LogUnwritable, PredictionLog
 from seatrial.testing.prediction_log_suite import a_row, a_schema, fill, ids
@@ -13,6 +15,28 @@ from tests.stores.test_log_keeper import until
 
 def segments(log: PredictionLog) -> list[str]:
     return [path.name for path in (log.root / "segments").glob("*.seg")]
+
+
+def test_a_folder_that_is_removed_under_a_server_takes_no_record_of_the_open_segment_along(tmp_path, caplog):
+    with closing(PredictionLog(tmp_path / "log")) as log:
+        written = fill(log, a_schema(), 3)
+        shutil.rmtree(tmp_path / "log")
+        written += fill(log, a_schema(), 2)  # acknowledged before anybody saw it
+        until(lambda: ids(log) == written)
+        written += fill(log, a_schema(), 2)
+        assert ids(log) == written
+        assert log.written == (tmp_path / "log" / "segments" / segments(log)[0]).stat().st_size
+    assert "is not in the prediction log's folder any more: it was removed" in caplog.text
+
+
+def test_a_folder_that_is_moved_away_keeps_what_was_in_it_and_a_new_one_is_begun(tmp_path, caplog):
+    with closing(PredictionLog(tmp_path / "log")) as log:
+        before = fill(log, a_schema(), 3)
+        (tmp_path / "log").rename(tmp_path / "elsewhere")
+        until(lambda: "it was moved elsewhere" in caplog.text)
+        after = fill(log, a_schema(), 2)
+        assert ids(log) == after
+    assert ids(PredictionLog(tmp_path / "elsewhere")) == before
 
 
 def in_a_child(work) -> tuple[int, list[str]]:

@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import logging
 import os
 import shutil
 import threading
@@ -109,6 +110,7 @@ _LOOK_SECONDS = 0.9  # between two looks at the folder, and at counts that wait:
 _MOST_SCHEMAS = 1_000  # remembered by `write`; every set of feature names is one
 _BATCH_BYTES = 128 * 2**20  # segments compacted together
 _TOGETHER = 20_000  # records that a compaction has in memory at once
+_LOGGER = logging.getLogger("seatrial.serving.log")
 
 
 class LogUnwritable(Unavailable):
@@ -167,6 +169,14 @@ class _Open:
     opened: float
     schemas: set[int] = field(default_factory=set)
     unsynced: bool = False
+
+    @property
+    def stands(self) -> bool:
+        """Whether the file is still found under its name."""
+        try:
+            return os.path.samestat(self.path.stat(), os.fstat(self.fd))
+        except OSError:
+            return False
 
 
 _LOGS: weakref.WeakSet[PredictionLog] = weakref.WeakSet()
@@ -339,6 +349,18 @@ class PredictionLog:
                 self._close_segment()
             except OSError as error:
                 raise _unwritable(error) from None
+
+    def check(self) -> None:
+        """Raise LogUnwritable when nothing can be appended now, before anybody is answered."""
+        try:
+            self._segments.mkdir(parents=True, exist_ok=True)
+            probe = self._segments / f".new-{uuid7()}"
+            try:
+                probe.write_bytes(header())
+            finally:
+                probe.unlink(missing_ok=True)
+        except OSError as error:
+            raise _unwritable(error) from None
 
     def close(self) -> None:
         """Close the segment and stop the background thread. The log can be used again afterwards."""
@@ -788,6 +810,25 @@ class PredictionLog:
             self._close_segment()
         raise _unwritable(error)
 
+    def _write_again(self, gone: _Open) -> None:
+        """Put what is in a segment that somebody removed, or moved away, into a new one; it is still at hand."""
+        self._open = None
+        why = "it was moved elsewhere, and its records with it"
+        try:
+            if os.fstat(gone.fd).st_nlink:
+                self._closed_bytes += gone.size
+            else:
+                data = Path(f"/proc/self/fd/{gone.fd}").read_bytes()[HEADER_BYTES : gone.size]
+                self._open = self._create()
+                self._write(self._open, data)
+                self._open.schemas |= gone.schemas
+                why = "it was removed, and its records are in a new one"
+        except (OSError, LogUnwritable) as error:
+            why = f"it was removed, and its records are lost: {error}"
+        finally:
+            os.close(gone.fd)
+        _LOGGER.warning("%s is not in the prediction log's folder any more: %s", gone.path.name, why)
+
     def _close_segment(self) -> None:
         segment, self._open = self._open, None
         if segment is None:
@@ -803,10 +844,13 @@ class PredictionLog:
         return _GROUP_SECONDS if self._fsync == "group" else max(_GROUP_SECONDS, min(1.0, self._segment_seconds))
 
     def _tend(self) -> None:
-        """Close a segment that nobody appends to any more, and bring to the disk what was appended. Once a second write
-        the counts that wait."""
+        """Close a segment that nobody appends to any more, and bring to the disk what was appended. Once a second see
+        that the segment is still there, and write the counts that wait."""
         if monotonic() - self._looked >= _LOOK_SECONDS:
             self._looked = monotonic()
+            with self._lock:
+                if self._open is not None and not self._open.stands:
+                    self._write_again(self._open)
             self.failures.flush()
             self.unlogged.flush()
         with self._lock:
