@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import resource
-import subprocess
-from pathlib import Path
 from urllib.request import Request, urlopen
 
 import pytest
@@ -18,6 +15,7 @@ from seatrial.serving.doors.container import platform
 from seatrial.serving.scoring.predictor import Share
 from seatrial.serving.service import Service
 from seatrial.stores.prediction_log import PredictionLog
+from tests.disks import fill_up, small_disk
 from tests.serving.worlds import GOOD, bundle, in_thread, predictor, release, server
 
 EVER = Window(0, 10**17)
@@ -123,36 +121,17 @@ def test_a_server_with_that_policy_answers_through_a_full_disk(home):
 
 
 @pytest.fixture
-def small_disk(tmp_path):
-    """A file system of 256 KiB of its own."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    words = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(folder)]
-    if os.geteuid() or subprocess.run(words, capture_output=True, check=False).returncode:
-        pytest.skip("needs the right to mount a file system")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
-
-
-def fill_up(folder: Path) -> Path:
-    file = folder / "other"
-    with file.open("wb", buffering=0) as other:
-        for size in (4096, 1):
-            while True:
-                try:
-                    if other.write(b"x" * size) != size:
-                        break
-                except OSError:
-                    break
-    return file
+def disk(tmp_path):
+    with small_disk(tmp_path / "disk") as folder:
+        yield folder
 
 
 @pytest.mark.parametrize("policy", ["refuse", "serve_unlogged"])
-def test_on_a_disk_that_is_full_nothing_that_was_logged_is_lost(small_disk, policy):
-    log = PredictionLog(small_disk / "log", when_full=policy)
+def test_on_a_disk_that_is_full_nothing_that_was_logged_is_lost(disk, policy):
+    log = PredictionLog(disk / "log", when_full=policy)
     served = predictor(log=log)
     logged = [ask(served, GOOD)[1]["prediction_id"]]
-    other = fill_up(small_disk)
+    other = fill_up(disk)
     statuses = []
     for _ in range(40):
         status, found = ask(served, GOOD)

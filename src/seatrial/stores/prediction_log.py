@@ -7,6 +7,7 @@ process turns closed segments into Parquet by model and day (`compact`) and ship
 whoever moved them died half-way.
 
     segments/ID.seg                                       one per process, locked by it while it is open
+    segments/ID.BATCH.seg                                 on its way, as this batch, straight to the object store
     compacted/BATCH/batch.json                            its files, and which segments and batches it replaces
     compacted/BATCH/model=M/day=YYYY-MM-DD/SCHEMA.parquet
     shipped/BATCH.json                                    a batch that is in the object store, and no longer here
@@ -476,8 +477,8 @@ class PredictionLog:
         self._compacted.mkdir(parents=True, exist_ok=True)
         done = Compaction()
         with locked(self.root / "compact.lock"):
-            self._clear_leftovers()
-            for batch in _in_batches([name for name in self._uncompacted() if self._is_closed(name)], self._segments):
+            self.clear_leftovers()
+            for batch in _in_batches(self.movable(), self._segments):
                 one = self._compact(batch)
                 done = Compaction(
                     done.segments + one.segments,
@@ -491,21 +492,66 @@ class PredictionLog:
     def _compact(self, names: Sequence[str]) -> Compaction:
         batch = uuid7()
         aside = self._compacted / f".tmp-{batch}"
-        aside.mkdir()
+        try:
+            aside.mkdir()
+            parts, damaged, torn = self.as_parquet(names, aside)
+            made = Batch(log_batches.FORMAT, batch, tuple(names), parts)
+            make_visible(aside, made, self._compacted / batch)  # from here on readers leave its segments
+        except OSError:
+            shutil.rmtree(aside, ignore_errors=True)  # a full disk has no room for it
+            raise
+        self.retire(names, damaged)
+        return Compaction(len(names), made.records, len(parts), torn, damaged)
+
+    def as_parquet(self, names: Sequence[str], folder: Path) -> tuple[tuple[Part, ...], tuple[Damage, ...], int]:
+        """Write what is in closed segments to files below a folder; the files, the damage, and the bytes of torn
+        tails."""
         scan = Scan()
         torn = 0
-        with BatchWriter(aside, FILE_FORMAT) as writer:
+        with BatchWriter(folder, FILE_FORMAT) as writer:
             waiting = _Waiting(writer)
             for name in names:
                 for entry in entries(name, (self._segments / name).read_bytes(), scan):
                     waiting.take(entry)
                 torn, scan.tail = torn + scan.tail, 0
             waiting.write_all()
-            parts = writer.finish()
-        made = Batch(log_batches.FORMAT, batch, tuple(names), parts)
-        make_visible(aside, made, self._compacted / batch)  # from here on readers leave its segments
-        self._retire(names, {damage.segment for damage in scan.damaged})
-        return Compaction(len(names), made.records, len(parts), torn, tuple(scan.damaged))
+            return writer.finish(), tuple(scan.damaged), torn
+
+    def movable(self) -> list[str]:
+        """The closed segments that are in no batch, oldest first. What was on its way to an object store that cannot be
+        asked now is left out: it may be there."""
+        return [
+            name
+            for name in self._uncompacted()
+            if self._is_closed(name) and (not _sent_as(name) or self._is_sent(_sent_as(name)) is False)
+        ]
+
+    def on_its_way(self, name: str, batch: str) -> str:
+        """Give a closed segment a name that says as which batch it goes to the object store; that name.
+
+        Whoever finds it after a sudden death asks the store for that batch before its records go anywhere else.
+        """
+        named = f"{name.partition('.')[0]}.{batch}.seg"
+        (self._segments / name).rename(self._segments / named)
+        return named
+
+    def _is_sent(self, batch: str) -> bool | None:
+        """Whether a batch is in the object store; None when that cannot be asked."""
+        objects = self._store()
+        if objects is None or not objects.exists(SHIPPED):
+            return None
+        return objects.exists(f"{MANIFESTS}{batch}.json")
+
+    def _remove_files_of(self, batch: str) -> None:
+        """Remove what came into the object store of a batch that did not."""
+        objects = self._store()
+        for key in objects.keys("predictions/model=") if objects is not None else ():
+            if objects is not None and f"/{batch}-" in key:
+                objects.remove(key)
+
+    def retire(self, names: Iterable[str], damage: Iterable[Damage]) -> None:
+        """Remove segments that are in a batch; those that are damaged are kept elsewhere."""
+        self._retire(names, {one.segment for one in damage})
 
     def _retire(self, names: Iterable[str], damaged: set[str]) -> None:
         for name in names:
@@ -516,11 +562,19 @@ class PredictionLog:
             else:
                 path.unlink(missing_ok=True)
 
-    def _clear_leftovers(self) -> None:
+    def clear_leftovers(self) -> None:
         """Finish what a dead compaction or a process that died while it opened a segment left behind."""
         for aside in self._compacted.glob(".tmp-*"):
             shutil.rmtree(aside)
-        retired = standing(self.local_batches().values())[1] & set(self._segment_names())
+        names = self._segment_names()
+        retired = standing(self.local_batches().values())[1] & set(names)
+        for name in names:
+            batch = _sent_as(name)
+            sent = self._is_sent(batch) if batch else None
+            if sent:
+                retired.add(name)
+            elif sent is False:  # it will go there as another batch
+                self._remove_files_of(batch)
         self._retire(retired, {name for name in retired if _is_damaged(self._segments / name)})
         for path in self._segments.glob(".new-*"):
             if _unlocked(path):
@@ -974,6 +1028,11 @@ def _in_batches(names: Sequence[str], folder: Path) -> list[list[str]]:
             batches.append([])
             size = 0
     return [batch for batch in batches if batch]
+
+
+def _sent_as(name: str) -> str:
+    """The batch as which a segment is on its way; empty for most, which are not."""
+    return name.split(".")[1] if name.count(".") == 2 else ""
 
 
 def _is_damaged(path: Path) -> bool:
