@@ -151,6 +151,7 @@ def told_by_a_server(tmp_path) -> set[str]:
     metrics.asked("page", 200)
     metrics._count(metrics._tables["seatrial_series_over_limit"].family, "x")
     metrics.traced("sent")
+    metrics.stored("late", 200)
     return {line.split("{")[0].split(" ")[0] for line in metrics.render().decode().splitlines() if line[0] != "#"}
 
 
@@ -185,9 +186,16 @@ def test_every_alert_says_how_urgent_it_is_and_where_to_look():
     alerts = [rule for one in PROMISED for rule in prometheus._burns(one)] + list(prometheus._service())
     for alert in alerts:
         assert alert["labels"]["severity"] in ("page", "ticket")
-        assert alert["annotations"].keys() == {"summary", "description", "runbook_url"}
+        link = alert["annotations"].get("runbook_url", "https://")
+        assert alert["annotations"].keys() - {"runbook", "runbook_url"} == {"summary", "description"}
+        assert len(alert["annotations"]) == 3
+        assert link.startswith("https://")
         assert all(alert["annotations"].values())
     assert {alert["annotations"]["runbook_url"] for alert in alerts[:6]} == {"https://wiki/late"}
+    [relative] = {
+        alert["annotations"]["runbook"] for alert in prometheus._burns(Promised("a", "a", runbook="docs/a.md"))
+    }
+    assert relative == "docs/a.md"
 
 
 def test_a_dashboard_has_its_own_place_and_no_two_panels_share_one():

@@ -385,13 +385,22 @@ class Service:
     def stored(self, model: str, key: str) -> tuple[StoredPrediction, float]:
         """What a batch said of a key of a model last, and how many seconds ago; 0 when that instant is to come yet.
 
-        Raises NothingStored, and StoreDown when the online store cannot be asked.
+        Raises NothingStored, NotFound when no such model is served here either, and StoreDown when the online store
+        cannot be asked.
         """
         try:
             found = None if self.online is None else read_stored(self.online, model, key)
         except (OnlineStoreUnavailable, OnlineStoreDamaged, OnlineStoreTooNew) as error:
             _LOGGER.warning("a stored prediction of '%s' cannot be read: %s [%s]", model[:100], error.found, error.code)
+            if model in self.models:
+                self.metrics.store_failed(model, error.code)
             raise StoreDown("the online store does not answer.", state="", next="Try again.") from None
+        if found is None and self.models and model not in self.models:
+            raise NotFound(
+                "no model of this name is served, and no prediction of it is stored.",
+                expected=f"There are {listed(sorted(self.models))}. {did_you_mean(model, self.models)}".strip(),
+                state="",
+            )
         if found is None:
             raise NothingStored(
                 "no prediction of this key is stored." if self.online else "this server has no online store.",
@@ -399,6 +408,11 @@ class Service:
                 state="",
             )
         return found, max(0.0, (self._now_us() - to_us(found.as_of)) / 1e6)
+
+    @property
+    def models(self) -> set[str]:
+        """The models that answer here."""
+        return {share.release.model for one in self.predictors.values() for share in one.shares}
 
     def route(self, name: str) -> RouteFile | None:
         """The route file that a deployment answers by; None when it was given with `serve`."""

@@ -446,11 +446,13 @@ def application(service: Service) -> FastAPI:
 
     @app.get("/predictions/{model}/{key:path}", summary="What a batch said of a key last.", response_model=None)
     def stored(model: str, key: str) -> Response:
+        known = model if model in service.models else ""
         try:
             found, age = service.stored(model, key)
         except SeatrialError as error:
-            service.metrics.failed("", error.code, status=error.http_status)
+            service.metrics.stored(known, error.http_status, error.code)
             return refusal(error)
+        service.metrics.stored(known, 200)
         return json(msgspec.structs.asdict(found) | {"age_seconds": round(age, 3)})
 
     @app.get("/openapi.json", summary="This document.", response_model=None)

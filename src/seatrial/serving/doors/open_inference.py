@@ -376,7 +376,8 @@ def answered(name: str, answer: Answer, asked: Inference, predictor: Predictor) 
 def refused(answer: Answer) -> Reply:
     """A problem document as this protocol says what was wrong."""
     found = msgspec.json.decode(answer.body)
-    said = msgspec.json.encode({"error": f"{found.get('detail', '')} ({found.get('code', '')})"})
+    detail = str(found.get("detail", "")).replace(" of 'instances'", "")  # a row of its tensors
+    said = msgspec.json.encode({"error": f"{detail} ({found.get('code', '')})"})
     headers = ((b"retry-after", b"%d" % answer.retry_after),) if answer.retry_after else ()
     return Reply(400 if answer.status == 422 else answer.status, said, headers=headers)
 
@@ -563,6 +564,9 @@ def _rows(tensors: Sequence[_Tensor], fields: Sequence[Field], most: int) -> lis
         raise _bad("the inputs are not of one number of rows.")
     if not 0 < max(counts) <= most:
         raise _bad(f"the request holds {max(counts)} rows.", f"From 1 to {most} rows are taken at once.")
+    missing = [repr(field.name) for field in fields if not field.optional and field.name not in columns]
+    if missing:
+        raise _bad(f"the inputs lack {listed(missing, most=20)}.", "There is a tensor for each field of a row.")
     return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 

@@ -191,6 +191,11 @@ UNSENT = Family(
     "Answers that could not be written to their connection, which was closed. They are in the log.",
     (),
 )
+STORED = Family(
+    "seatrial_stored_prediction_requests",
+    "Requests for a prediction that a batch stored; without a model when nothing of that name is served.",
+    ("model_name", "status"),
+)
 LOG_BYTES = Family("seatrial_log_bytes", "Bytes appended to the prediction log.", ())
 OVER = Family(
     "seatrial_series_over_limit",
@@ -212,6 +217,7 @@ COUNTERS = (
     REFUSED,
     TRACES,
     UNSENT,
+    STORED,
     LOG_BYTES,
     OVER,
 )
@@ -367,6 +373,12 @@ class Metrics:
 
     def unlogged(self, model: str, version: str, rows: int) -> None:
         self._count(UNLOGGED, model, version, by=rows)
+
+    def stored(self, model: str, status: int, code: str = "") -> None:
+        """Count a request for a stored prediction; one that was refused is written to the server's log."""
+        self._count(STORED, model, status_class(status))
+        if status >= 400 and self.refusals is not None:
+            self.refusals.tell(code, status, model=model)
 
     def unsent(self) -> None:
         """Count an answer that could not be written to its connection."""
