@@ -385,6 +385,12 @@ def body_too_slow(seconds: float) -> BodyTooSlow:
     )
 
 
+def trace_of(answer: Answer) -> tuple[tuple[bytes, bytes], ...]:
+    """The header that names the trace in which an answer was made; none for most, which are in none."""
+    found = getattr(answer, "traceparent", b"")
+    return ((b"traceparent", found),) if found else ()
+
+
 async def _send(
     send: Send, answer: Answer, *, kind: bytes = PROBLEM, close: bool = False, allow: bytes = b"POST"
 ) -> None:
@@ -394,6 +400,7 @@ async def _send(
         (b"content-type", JSON if answer.status == 200 else kind),
         (b"content-length", str(len(body)).encode()),
     ]
+    headers += trace_of(answer)
     if answer.status == 405:
         headers.append((b"allow", allow))
     if answer.retry_after:

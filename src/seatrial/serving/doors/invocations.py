@@ -74,7 +74,7 @@ def refused(answer: Answer) -> Answer:
     code = "BAD_REQUEST" if status < 500 else "TEMPORARILY_UNAVAILABLE" if status == 503 else "INTERNAL_ERROR"
     detail = str(found.get("detail", "")).replace(" of 'instances'", "")  # a row, in whatever form it came
     said = {"error_code": code, "message": f"{detail} ({found.get('code', '')})"}
-    return Answer(status, msgspec.json.encode(said), answer.retry_after)
+    return answer._replace(status=status, body=msgspec.json.encode(said))
 
 
 def _decisions(answer: Answer) -> Answer:

@@ -30,7 +30,7 @@ import seatrial
 from seatrial.core.errors import UsageError, did_you_mean, listed
 from seatrial.core.types import Field
 from seatrial.serving.doors.body import packed, strict_json, unpacked
-from seatrial.serving.doors.http import JSON, MethodNotAllowed, foreseen, header
+from seatrial.serving.doors.http import JSON, MethodNotAllowed, foreseen, header, trace_of
 from seatrial.serving.scoring.personal import as_strict
 from seatrial.serving.scoring.predictor import Answer, Predictor, Share, finish, problem, shadow
 from seatrial.serving.scoring.requests import LONGEST_ID, BadRequest
@@ -132,7 +132,8 @@ class Door:
             reply = await answer(scope, body)
         except Exception as error:
             told = foreseen(error)
-            self._service.metrics.failed("", told.code, status=told.http_status)
+            infers = scope["path"].endswith("/infer")  # what else is asked here is no prediction
+            self._service.metrics.failed("", told.code, status=told.http_status if infers else 0)
             reply = refused(problem(told))
             if isinstance(told, MethodNotAllowed):
                 reply = reply._replace(headers=((b"allow", str(told.facts.get("allowed", "POST")).encode()),))
@@ -370,7 +371,7 @@ def answered(name: str, answer: Answer, asked: Inference, predictor: Predictor) 
         parameters["degraded"] = ",".join(degraded)
     document["parameters"] = parameters
     head = msgspec.json.encode(document)
-    return Reply(200, head + b"".join(raw), len(head) if raw else None)
+    return Reply(200, head + b"".join(raw), len(head) if raw else None, trace_of(answer))
 
 
 def refused(answer: Answer) -> Reply:
@@ -378,7 +379,7 @@ def refused(answer: Answer) -> Reply:
     found = msgspec.json.decode(answer.body)
     detail = str(found.get("detail", "")).replace(" of 'instances'", "")  # a row of its tensors
     said = msgspec.json.encode({"error": f"{detail} ({found.get('code', '')})"})
-    headers = ((b"retry-after", b"%d" % answer.retry_after),) if answer.retry_after else ()
+    headers = trace_of(answer) + (((b"retry-after", b"%d" % answer.retry_after),) if answer.retry_after else ())
     return Reply(400 if answer.status == 422 else answer.status, said, headers=headers)
 
 

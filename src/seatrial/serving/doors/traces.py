@@ -72,9 +72,18 @@ class Trace:
 
 
 class TracedAnswer(Answer):
-    """An answer that says in which trace it was made; one that was changed since then does not."""
+    """An answer that says in which trace it was made, and goes on to when it is changed."""
 
     traceparent: bytes = b""
+
+    def _replace(self, **changes: Any) -> TracedAnswer:
+        return _in_trace(super()._replace(**changes), self.traceparent)
+
+
+def _in_trace(answer: Answer, traceparent: bytes) -> TracedAnswer:
+    found = TracedAnswer(*answer)
+    found.traceparent = traceparent
+    return found
 
 
 class TracedProtocol(PredictionProtocol):
@@ -197,15 +206,14 @@ class _Traced(Watched):
         request: Request | None = None,
     ) -> Draft:
         draft = super().draft(body, caller, since=since, wait=wait, request=request)
-        answer = TracedAnswer(*draft.answer)
-        answer.traceparent = self._trace.traceparent
-        return draft._replace(answer=answer)
+        return draft._replace(answer=_in_trace(draft.answer, self._trace.traceparent))
 
     def refuse(self, error: SeatrialError, release: str = "", **ids: str) -> Answer:
         self._trace.error = error.code
         self._trace.facts["http.response.status_code"] = error.http_status
         self.note(self._began, monotonic())
-        return super().refuse(error, release, trace_id=f"{self._trace.context.trace:032x}", **ids)
+        answer = super().refuse(error, release, trace_id=f"{self._trace.context.trace:032x}", **ids)
+        return _in_trace(answer, self._trace.traceparent)
 
     def note(self, start: float, now: float) -> None:
         """Hand the trace over. Instants are monotonic."""
