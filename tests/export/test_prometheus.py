@@ -137,6 +137,12 @@ class TestRules:
 
 def told_by_a_server(tmp_path) -> set[str]:
     """The names of every sample, once everything that can happen has."""
+    lines = everything_told(tmp_path).decode().splitlines()
+    return {line.split("{")[0].split(" ")[0] for line in lines if line[0] != "#"}
+
+
+def everything_told(tmp_path) -> bytes:
+    """What a server tells when everything that can happen has."""
     metrics = Service(log=PredictionLog(tmp_path / "log", objects=ObjectStore(tmp_path / "objects"))).metrics
     served = predictor(metrics=metrics)
     served.handle(json.dumps({"instances": [GOOD | {"carrier": "ZZ"}]}).encode())
@@ -152,7 +158,15 @@ def told_by_a_server(tmp_path) -> set[str]:
     metrics._count(metrics._tables["seatrial_series_over_limit"].family, "x")
     metrics.traced("sent")
     metrics.stored("late", 200)
-    return {line.split("{")[0].split(" ")[0] for line in metrics.render().decode().splitlines() if line[0] != "#"}
+    metrics.of_cache("late", "1")
+    return metrics.render()
+
+
+@pytest.mark.needs("promtool")
+def test_promtool_finds_nothing_wrong_with_what_is_told(tmp_path):
+    told = everything_told(tmp_path)
+    checked = subprocess.run(["promtool", "check", "metrics"], input=told, capture_output=True, check=False)
+    assert (checked.returncode, checked.stdout, checked.stderr) == (0, b"", b"")
 
 
 def test_what_rules_and_dashboards_ask_for_is_told_by_a_server_or_recorded(tmp_path):

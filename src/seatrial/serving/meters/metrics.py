@@ -196,6 +196,12 @@ STORED = Family(
     "Requests for a prediction that a batch stored; without a model when nothing of that name is served.",
     ("model_name", "status"),
 )
+CACHE = Family(
+    "seatrial_score_cache_lookups",
+    "Rows whose score was looked for among those that are kept: hit or miss.",
+    ("model_name", "model_version", "outcome"),
+    most=500,
+)
 LOG_BYTES = Family("seatrial_log_bytes", "Bytes appended to the prediction log.", ())
 OVER = Family(
     "seatrial_series_over_limit",
@@ -218,6 +224,7 @@ COUNTERS = (
     TRACES,
     UNSENT,
     STORED,
+    CACHE,
     LOG_BYTES,
     OVER,
 )
@@ -373,6 +380,10 @@ class Metrics:
 
     def unlogged(self, model: str, version: str, rows: int) -> None:
         self._count(UNLOGGED, model, version, by=rows)
+
+    def of_cache(self, model: str, version: str) -> tuple[Number, Number]:
+        """What counts the scores of a release that were kept, and those that were not."""
+        return self._number(CACHE, model, version, "hit"), self._number(CACHE, model, version, "miss")
 
     def stored(self, model: str, status: int, code: str = "") -> None:
         """Count a request for a stored prediction; one that was refused is written to the server's log."""

@@ -662,7 +662,8 @@ class _Arm:
         self.inputs = signature.inputs
         self.counted: Counted = metrics.of_release(release.model, release.version)
         self._metrics = metrics
-        self.cache = ScoreCache(release.score, cache) if cache else None
+        told = metrics.of_cache(release.model, release.version) if cache else None
+        self.cache = ScoreCache(release.score, cache, told) if cache else None
         self._score: Score = self.cache or release.score
         self._no_missing = release.no_missing
         self._score_row = None if self.cache else release.score_row
