@@ -439,8 +439,8 @@ Name `{RULES}` under `rule_files` of prometheus.yml, and let it scrape `/metrics
         static_configs: [{{targets: ["HOST:8000"]}}]
 
 Alerts carry `severity` (page: somebody now; ticket: in working hours) and `runbook_url`, or `runbook` where it is
-no absolute address. Burn rates and windows are those of the Site Reliability Workbook, chapter 5. What is left of the budget is asked over {BUDGET}: Prometheus keeps
-15 days unless `--storage.tsdb.retention.time` says more.
+no absolute address. Burn rates and windows are those of the Site Reliability Workbook, chapter 5. What is left of the
+budget is asked over {BUDGET}: Prometheus keeps 15 days unless `--storage.tsdb.retention.time` says more.
 """
 
 
