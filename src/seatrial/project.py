@@ -781,9 +781,6 @@ class Project(Scheduled):
             return names[0]
         return self._deployment(model).name
 
-    def _was_live(self, deployment: str, release: str) -> bool:
-        return any(release == record.inputs[0] for record in self.metadata.records("deployment", deployment))
-
     # -- looking closely
 
     def explain(self, id: str, *, progress: Progress | None = None) -> Explained:

@@ -1310,6 +1310,9 @@ class Building(Nouns):
         self._start_mirror()
         return version
 
+    def _was_live(self, deployment: str, release: str) -> bool:
+        return any(release == record.inputs[0] for record in self.metadata.records("deployment", deployment))
+
     def _champion(self, model: Model) -> ChampionScores | None:
         """The live release of the model, as the gate that compares with it wants it; None when nothing is live.
 

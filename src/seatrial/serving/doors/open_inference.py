@@ -30,7 +30,7 @@ import seatrial
 from seatrial.core.errors import UsageError, did_you_mean, listed
 from seatrial.core.types import Field
 from seatrial.serving.doors.body import packed, strict_json, unpacked
-from seatrial.serving.doors.http import JSON, MethodNotAllowed, foreseen, header
+from seatrial.serving.doors.http import JSON, MethodNotAllowed, foreseen, header, trace_of
 from seatrial.serving.scoring.personal import as_strict
 from seatrial.serving.scoring.predictor import Answer, Predictor, Share, finish, problem, shadow
 from seatrial.serving.scoring.requests import LONGEST_ID, BadRequest
@@ -132,7 +132,8 @@ class Door:
             reply = await answer(scope, body)
         except Exception as error:
             told = foreseen(error)
-            self._service.metrics.failed("", told.code, status=told.http_status)
+            infers = scope["path"].endswith("/infer")  # what else is asked here is no prediction
+            self._service.metrics.failed("", told.code, status=told.http_status if infers else 0)
             reply = refused(problem(told))
             if isinstance(told, MethodNotAllowed):
                 reply = reply._replace(headers=((b"allow", str(told.facts.get("allowed", "POST")).encode()),))
@@ -379,14 +380,15 @@ def answered(name: str, answer: Answer, asked: Inference, predictor: Predictor) 
         parameters["degraded"] = ",".join(degraded)
     document["parameters"] = parameters
     head = msgspec.json.encode(document)
-    return Reply(200, head + b"".join(raw), len(head) if raw else None)
+    return Reply(200, head + b"".join(raw), len(head) if raw else None, trace_of(answer))
 
 
 def refused(answer: Answer) -> Reply:
     """A problem document as this protocol says what was wrong."""
     found = msgspec.json.decode(answer.body)
-    said = msgspec.json.encode({"error": f"{found.get('detail', '')} ({found.get('code', '')})"})
-    headers = ((b"retry-after", b"%d" % answer.retry_after),) if answer.retry_after else ()
+    detail = str(found.get("detail", "")).replace(" of 'instances'", "")  # a row of its tensors
+    said = msgspec.json.encode({"error": f"{detail} ({found.get('code', '')})"})
+    headers = trace_of(answer) + (((b"retry-after", b"%d" % answer.retry_after),) if answer.retry_after else ())
     return Reply(400 if answer.status == 422 else answer.status, said, headers=headers)
 
 
@@ -573,6 +575,9 @@ def _rows(tensors: Sequence[_Tensor], predictor: Predictor) -> list[dict[str, An
         raise _bad("the inputs are not of one number of rows.")
     if not 0 < max(counts) <= most:
         raise _bad(f"the request holds {max(counts)} rows.", f"From 1 to {most} rows are taken at once.")
+    missing = [repr(field.name) for field in fields if not field.optional and field.name not in columns]
+    if missing:
+        raise _bad(f"the inputs lack {listed(missing, most=20)}.", "There is a tensor for each field of a row.")
     return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 

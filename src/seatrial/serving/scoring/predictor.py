@@ -432,7 +432,8 @@ class Predictor:
             self._metrics.unlogged(counted.model, counted.version, rows)
         self.count(draft, monotonic())
         body = msgspec.json.decode(draft.answer.body)
-        body["degraded"] = [*body.get("degraded", ()), PREDICTION_LOG]
+        for told in (body, *body.get("predictions", ())):  # each row too: most doors tell of rows alone
+            told["degraded"] = [*told.get("degraded", ()), PREDICTION_LOG]
         return draft.answer._replace(body=msgspec.json.encode(body))
 
     def _answer_one(self, arm: _Arm, request: Request, caller: str, start: float) -> Draft:
@@ -677,7 +678,8 @@ class _Arm:
         self.inputs = signature.inputs
         self.counted: Counted = metrics.of_release(release.model, release.version)
         self._metrics = metrics
-        self.cache = ScoreCache(release.score, cache) if cache else None
+        told = metrics.of_cache(release.model, release.version) if cache else None
+        self.cache = ScoreCache(release.score, cache, told) if cache else None
         self._score: Score = self.cache or release.score
         self._no_missing = release.no_missing
         self._score_row = None if self.cache else release.score_row
