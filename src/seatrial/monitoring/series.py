@@ -196,7 +196,7 @@ def windows_of(
         notes.append("no reference to compare with: neither inputs nor predictions are watched")
     else:
         for name, column in reference.columns.items():
-            found += _input(name, inside, place, starts.size, column, notes)
+            found += _input(name, sample.with_input(inside, name), place, starts.size, column, notes)
         found += _prediction(inside, place, starts.size, reference)
         new = sorted(set(sample.features) - set(reference.columns))
         if new:

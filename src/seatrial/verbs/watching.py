@@ -155,6 +155,7 @@ class Watching(Alerting):
         "training" nothing is written either, because alarms are declared for that.
         """
         keep = keep and against == "training"
+        from seatrial.monitoring.attribution import scorer
         from seatrial.monitoring.monitor import make_report
         from seatrial.stores.prediction_log import LogWarning
         from seatrial.verbs.tested import test_part
@@ -195,6 +196,7 @@ class Watching(Alerting):
             business=self._business(declared, monitor, chosen),
             watched=watched,
             policy=policy,
+            score=scorer(self._bundle(release)) if release else None,
         )
         report = msgspec.structs.replace(report, findings=[*report.findings, *unread])
         silent = self._cadences(declared)
