@@ -8,7 +8,7 @@ It looks at statistics of whole windows, never at rows.
             weeks is what is usual. Slow is then the average of the last 24 hours, fast a jump (what a window does not
             share with the one before it), each beyond what these weeks themselves show when they are left out
 
-The stated budget of false alarms is divided among the paths and sets their thresholds: a third of it is the level of
+The stated budget of false alarms is divided among the paths and sets their thresholds: a quarter of it is the level of
 the fast path, and it moves the CUSUM's threshold, which is 12 for a budget of one a month over 36,000 looks.
 """
 
@@ -46,10 +46,10 @@ MOST_STEP = 6.0
 """A single window counts for no more, so that one absurd window is no alarm of the slow path."""
 MOST_SCORE = 20.0
 FALSE_DISCOVERIES = 0.001
-OF_DISTANCES = 0.35
+OF_DISTANCES = 0.25
 """The part of the budget that the fast path may use up; by Siegmund's formula CUSUM uses a tenth of it."""
-OF_JUMPS, OF_AVERAGES = 0.25, 0.5
-"""The parts of what has a season."""
+OF_JUMPS, OF_AVERAGES = 0.2, 0.3
+"""The parts of what has a season. What is left is for what few weeks do not tell of how far a level wanders."""
 BEYOND_DISTANCE = 1.3
 OVERDISPERSED = 1.3
 """How much more than its rows explain a series has to vary before it has a season."""
