@@ -11,10 +11,11 @@ from seatrial.cli import talk
 from seatrial.cli.door import BadCommandLine, Invocation, as_window
 from seatrial.cli.nouns import NOUNS
 from seatrial.cli.verbs import verb
-from seatrial.core.errors import Failed
+from seatrial.core.errors import Failed, GateRefused
 
 DATABASES = ("postgresql://", "postgres://", "${")
 NAMES = ("ks", "wasserstein", "js", "psi", "chi2", "tv")  # of stats.distances, which loads numpy
+
 if TYPE_CHECKING:
     from seatrial.core.windows import Window
     from seatrial.monitoring.report import Report
@@ -24,7 +25,7 @@ EXPECT = click.option(
 )
 
 
-class AlarmsFired(Failed):
+class AlarmsFired(GateRefused):
     """`monitor --fail-on` saw an alarm of that severity, or a higher one."""
 
     code = "monitor.alarms_fired"
@@ -58,13 +59,13 @@ def label(call: Invocation, model: str | None, rows: Path | None) -> None:
 @click.option("--window", callback=as_window, metavar="START/END", help="Predictions of it (default: the last 7 days).")
 @click.option("--html", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="Write a page as well.")
 @click.option("--dry-run", is_flag=True, help="Report only: keep nothing, open and resolve no alert.")
-@click.option(
-    "--against", metavar="WHAT", help="Compare with: training (default), champion, 7d (before the window), START/END."
-)
+@click.option("--against", metavar="WHAT", help="With what to compare: training, champion, 7d before, START/END.")
 @click.option(
     "--distance", "distances", multiple=True, type=click.Choice(NAMES), help="Show this distance of inputs as well."
 )
-@click.option("--fail-on", type=click.Choice(["low", "medium", "high"]), help="End with 1 when such an alarm fired.")
+@click.option("--fail-on", type=click.Choice(["low", "medium", "high"]), help="End with 3 when such an alarm fired.")
+@click.option("--rehearse", is_flag=True, help="Replay the policy on the past instead: alarms, incidents, thresholds.")
+@click.option("--over", metavar="DURATION", help="With --rehearse: how far back (default: 28d).")
 @click.option("--log", metavar="PATH|URL", help="A log from elsewhere, or postgresql://...; no project is needed.")
 @click.option("--table", help="With --log postgresql://...: the table of predictions; only aggregates leave it.")
 @click.option("--query", metavar="SELECT", help="In place of --table.")
@@ -82,6 +83,8 @@ def monitor(
     against: str | None,
     distances: tuple[str, ...],
     fail_on: str | None,
+    rehearse: bool,
+    over: str | None,
     log: str | None,
     table: str | None,
     query: str | None,
@@ -99,6 +102,16 @@ def monitor(
     or `--log '${DATABASE_URL}'` with --table or --query asks it for aggregates."""
     from seatrial.cli import report as rendering
 
+    if over and not rehearse:
+        raise BadCommandLine("--over goes with --rehearse.", state="Nothing was done.")
+    if rehearse:
+        if log is not None and log.startswith(DATABASES):
+            raise BadCommandLine(
+                "a policy is rehearsed on rows, and these stay in PostgreSQL.", state="Nothing was done."
+            )
+        elsewhere = None if log is None else Path(log)
+        _rehearse(call, model, over or "28d", elsewhere, mapping, reference, labels, other=window or html or fail_on)
+        return
     if log is not None:
         if model is not None:
             raise BadCommandLine(
@@ -122,6 +135,38 @@ def monitor(
     if html is not None:
         talk.say(f"The report as a page: {html}")
     _fail(report, fail_on)
+
+
+def _rehearse(
+    call: Invocation,
+    model: str | None,
+    over: str,
+    log: Path | None,
+    mapping: Path | None,
+    reference: Path | None,
+    labels: Path | None,
+    *,
+    other: object,
+) -> None:
+    from seatrial.cli import rehearsed
+    from seatrial.core.clock import machine_us, to_us
+    from seatrial.core.windows import duration_us
+    from seatrial.monitoring.imported import rehearse_log
+
+    if other:
+        raise BadCommandLine(
+            "--window, --html and --fail-on are for a report; --rehearse makes none.", state="Nothing was done."
+        )
+    if log is None:
+        with call.project() as project:
+            done = project.rehearse(model, over=over)
+        call.answer(done, lambda _: rehearsed.lines(done))
+        return
+    if mapping is None:
+        raise BadCommandLine("--log needs --map.", next="See docs/monitoring.md.", state="Nothing was done.")
+    as_of_us = to_us(call.at) if call.at else machine_us()
+    found = rehearse_log(log, mapping, reference, as_of_us=as_of_us, over_us=duration_us(over), labels=labels)
+    call.answer(found, lambda _: rehearsed.lines(found))
 
 
 def _elsewhere(

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from seatrial.monitoring.reference import Categories, Reference
+    from seatrial.monitoring.rehearsal import Rehearsal
 
 DAY_US = 86_400_000_000
 NEVER_US = -(2**62)
@@ -113,6 +114,35 @@ def monitor_log(
     )
     notes = [*too_small, *imported.left_out, *_silence(sample, window, as_of_us)]
     return msgspec.structs.replace(report, findings=[*report.findings, *notes], next=told_next(report))
+
+
+def rehearse_log(
+    log: Path,
+    mapping: Path,
+    reference: Path | None = None,
+    *,
+    as_of_us: int,
+    over_us: int,
+    labels: Path | None = None,
+) -> Rehearsal:
+    """The policy replayed on a log from elsewhere, over the last `over_us` of it; see `monitoring.rehearsal`.
+
+    Raises as `monitor_log` does.
+    """
+    from seatrial.monitoring import watch
+    from seatrial.monitoring.rehearsal import WARM_US, rehearse
+
+    columns = read_map(mapping)
+    sample = read_log(log, columns, labels=labels, as_of_us=as_of_us).sample
+    compared, _ = (None, ()) if reference is None else _compared(reference, columns, sample)
+    end_us = default_window(sample, over_us, as_of_us).end_us
+    sample = sample.within(Window(end_us - over_us - WARM_US, end_us))
+    source = watch.source_of(sample, compared, columns.tested)
+    at = sample.at_us()
+    first = int(at[0]) if at.size else end_us
+    state = watch.begin("", first, watch.every_of(columns.monitor, at.size, end_us - first))
+    state = watch.first_release(source, state, end_us)
+    return rehearse(columns.monitor, state, source, from_us=end_us - over_us, until_us=end_us)
 
 
 def _watched(

@@ -346,7 +346,7 @@ def _distance(name: str, distance: Floats, present: Ints, reference: Column, p_v
     few = present < FEWEST_DISTANCE
     series = Series("distance", name, 0.0, reference.tolerated)
     none = _nothing(distance)
-    return _Column(series, np.where(few, np.nan, distance), none, none, np.where(few, np.nan, p_values))
+    return _Column(series, np.where(few, np.nan, distance), none, none, np.where(present < FEWEST, np.nan, p_values))
 
 
 def _share(
