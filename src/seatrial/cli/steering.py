@@ -59,7 +59,6 @@ def label(call: Invocation, model: str | None, rows: Path | None) -> None:
 @click.option("--window", callback=as_window, metavar="START/END", help="Predictions of it (default: the last 7 days).")
 @click.option("--html", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="Write a page as well.")
 @click.option("--dry-run", is_flag=True, help="Report only: keep nothing, open and resolve no alert.")
-@click.option("--against", metavar="WHAT", help="With what to compare: training, champion, 7d before, START/END.")
 @click.option(
     "--distance", "distances", multiple=True, type=click.Choice(NAMES), help="Show this distance of inputs as well."
 )
@@ -141,7 +140,7 @@ def _rehearse(
     call: Invocation,
     model: str | None,
     over: str,
-    log: Path | None,
+    log: str | None,
     mapping: Path | None,
     reference: Path | None,
     labels: Path | None,
@@ -164,8 +163,14 @@ def _rehearse(
         return
     if mapping is None:
         raise BadCommandLine("--log needs --map.", next="See docs/monitoring.md.", state="Nothing was done.")
+    if log.startswith(DATABASES):
+        raise BadCommandLine(
+            "--rehearse replays rows, and rows of a database do not leave it.",
+            next="Give a Parquet file of them.",
+            state="Nothing was done.",
+        )
     as_of_us = to_us(call.at) if call.at else machine_us()
-    found = rehearse_log(log, mapping, reference, as_of_us=as_of_us, over_us=duration_us(over), labels=labels)
+    found = rehearse_log(Path(log), mapping, reference, as_of_us=as_of_us, over_us=duration_us(over), labels=labels)
     call.answer(found, lambda _: rehearsed.lines(found))
 
 
