@@ -104,12 +104,7 @@ def monitor(
     if over and not rehearse:
         raise BadCommandLine("--over goes with --rehearse.", state="Nothing was done.")
     if rehearse:
-        if log is not None and log.startswith(DATABASES):
-            raise BadCommandLine(
-                "a policy is rehearsed on rows, and these stay in PostgreSQL.", state="Nothing was done."
-            )
-        elsewhere = None if log is None else Path(log)
-        _rehearse(call, model, over or "28d", elsewhere, mapping, reference, labels, other=window or html or fail_on)
+        _rehearse(call, model, over or "28d", log, mapping, reference, labels, other=window or html or fail_on)
         return
     if log is not None:
         if model is not None:
