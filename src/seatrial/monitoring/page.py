@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from itertools import pairwise
 
 from seatrial.core.clock import parse_time
-from seatrial.monitoring import attribution, outcome_page
+from seatrial.monitoring import attribution, outcome_page, quality
 from seatrial.monitoring.pictures import (
     STYLE,
     At,
@@ -144,6 +144,7 @@ def html(report: Report) -> str:
         _drift(report),
         attribution.section(report),
         _quality(report),
+        quality.section(report),
         _alarms(report),
         _history(report),
         _system(report),
