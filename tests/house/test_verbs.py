@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import pkgutil
+from importlib import import_module
+
 import click
 import pytest
 
-from seatrial import Project
-from seatrial.cli import (
-    catalogue,
-)
+from seatrial import Project, cli
+from seatrial.cli import catalogue
 from seatrial.cli.nouns import NOUNS
 from seatrial.cli.verbs import VERBS
 from seatrial.verbs.building import Building
+
+for module in pkgutil.iter_modules(cli.__path__):
+    import_module(f"{cli.__name__}.{module.name}")  # commands register themselves
 
 COMMANDS = [name for lines in catalogue.VERBS.values() for name, _ in lines]
 ONLY_COMMANDS = {"demo"}  # a program of verbs, not a verb

@@ -23,6 +23,8 @@ FEWEST = 500
 """Labelled rows below which nothing is compared with them."""
 MOST = 200_000
 """Labelled rows of a baseline that are looked at; of more, as many are drawn."""
+MOST_READ = 50_000
+"""Rows of which the inputs are read when a log is too long to lie in memory."""
 
 
 @dataclass(frozen=True)
@@ -75,12 +77,31 @@ def chosen(sample: Sample, which: NDArray[np.bool_]) -> Sample:
 
 
 def drawn(one: Baseline) -> Baseline:
-    """At most MOST rows, drawn evenly over time."""
-    count = one.rows
-    if count <= MOST:
-        return one
-    places = np.unique(np.linspace(0, count - 1, MOST).astype(np.int64))
-    return replace(one, sample=replace(one.sample, rows=one.sample.rows.take(places)))
+    """At most MOST rows, drawn evenly over time, with their inputs."""
+    return replace(one, sample=loaded(some(one.sample, MOST)))
+
+
+def some(sample: Sample, most: int) -> Sample:
+    """At most so many rows, drawn evenly over time."""
+    count = sample.rows.num_rows
+    if count <= most:
+        return sample
+    places = np.unique(np.linspace(0, count - 1, most).astype(np.int64))
+    return replace(sample, rows=sample.rows.take(places))
+
+
+def loaded(sample: Sample) -> Sample:
+    """The sample with its inputs among its rows; of a long log at most `MOST_READ` rows, drawn evenly."""
+    if sample.inputs is None:
+        return sample
+    import pyarrow as pa
+
+    few = some(sample, MOST_READ)
+    features = few.inputs.taken(few.rows["place"].to_numpy()) if few.inputs is not None else pa.table({})
+    rows = few.rows
+    for name in features.column_names:
+        rows = rows.append_column(name, features[name])
+    return replace(few, rows=rows, inputs=None)
 
 
 def _release(inside: Sample) -> tuple[str | None, str | None]:

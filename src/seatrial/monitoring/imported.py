@@ -150,6 +150,7 @@ def read_log(
     if long:
         inputs, left_out = _streamed(log, columns, table)
         inputs = inputs.within(Window(EVER.start_us, as_of_us + 1))
+        table = table.append_column("place", pa.array(range(table.num_rows), pa.int64()))
     if not pc.all(pc.less_equal(table["at"], until)).as_py():
         table = table.filter(pc.less_equal(table["at"], until))
     sample = Sample(columns.model, columns.task, table, decided_only=columns.decided_only, inputs=inputs)
@@ -327,12 +328,16 @@ def _labelled(path: Path, columns: ColumnMap) -> Baseline | None:
     roles = {columns.label, columns.score or columns.predicted, *list(columns.probabilities.values())[:1]}
     if not columns.label or not {name for name in roles if name} <= set(have):
         return None
-    rows, _ = _read(path, columns, required=False)
+    long = _is_long(path, LONG_ROWS)
+    rows, _ = _read(path, columns, required=False, inputs=not long)
+    inputs = _streamed(path, columns, rows)[0] if long else None
+    rows = rows.append_column("place", pa.array(range(rows.num_rows), pa.int64())) if long else rows
     timed = rows["at"].null_count == 0
     if not timed:
         at = pa.array(np.zeros(rows.num_rows, np.int64)).cast(rows["at"].type)
         rows = rows.set_column(rows.column_names.index("at"), "at", at)
-    sample = Sample(columns.model, columns.task, rows.sort_by("at"), decided_only=columns.decided_only)
+    rows = rows.sort_by("at")
+    sample = Sample(columns.model, columns.task, rows, decided_only=columns.decided_only, inputs=inputs)
     found = labelled(sample)
     return Baseline(f"labelled rows of {path.name}", found, timed) if found.rows.num_rows else None
 

@@ -36,6 +36,8 @@ class Inputs(Protocol):
 
     def drawn(self, names: Sequence[str], most: int) -> pa.Table: ...
 
+    def taken(self, places: NDArray[np.int64]) -> pa.Table: ...
+
 
 @dataclass(frozen=True)
 class Sample:
@@ -70,7 +72,8 @@ class Sample:
     loose: the labels that belong to no prediction, see `monitoring.labels.Joined`; None: not known one by one.
     threshold: from which score on the live release of a binary model decides "positive". quantile: which one a
         regression predicts.
-    inputs: of a long log the features, which are then not among `rows` and are read in batches when they are counted.
+    inputs: of a long log the features, which are then not among `rows` and are read in batches when they are counted;
+        `rows` then have `place` (int64), by which `inputs.taken` finds the features of some of them.
     """
 
     model: str

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seatrial.core.signature import Task
-from seatrial.monitoring.baseline import chosen, labelled
+from seatrial.monitoring.baseline import chosen, labelled, loaded, some
 from seatrial.monitoring.figures import SliceFigure, Slices
 from seatrial.monitoring.reference import floats, is_text, plain
 from seatrial.monitoring.sample import FEATURE
@@ -63,9 +63,7 @@ def slices(inside: Sample, *, seed: int = 0) -> Slices:
     count = sample.rows.num_rows
     if count < FEWEST:
         return Slices(loss_name, note=f"not enough data: {count:,} of {FEWEST} labels")
-    if count > MOST_ROWS:
-        places = np.unique(np.linspace(0, count - 1, MOST_ROWS).astype(np.int64))
-        sample = _at(sample, places)
+    sample = loaded(some(sample, MOST_ROWS))
     loss = _losses(sample)
     finite = np.isfinite(loss)
     if not finite.all():
@@ -89,7 +87,8 @@ def slices(inside: Sample, *, seed: int = 0) -> Slices:
     unit = drawn.words if drawn.few else f"{drawn.clusters} blocks of a {drawn.unit}"
     if not every:
         return Slices(**facts, unit=unit, note="no slice has enough rows")
-    note = "" if count <= MOST_ROWS else f"{MOST_ROWS:,} of {count:,} labelled rows, drawn evenly, were looked at"
+    looked_at = sample.rows.num_rows
+    note = "" if count <= looked_at else f"{looked_at:,} of {count:,} labelled rows, drawn evenly, were looked at"
     return Slices(**facts, unit=unit, worst=_worst(every), note=note)
 
 
@@ -281,9 +280,3 @@ def _losses(sample: Sample) -> Floats:
     if sample.task == "regression":
         return np.abs(sample.label_values() - sample.scores())
     return losses("binary", sample.label_values(), sample.scores())
-
-
-def _at(sample: Sample, places: NDArray[np.int64]) -> Sample:
-    from dataclasses import replace
-
-    return replace(sample, rows=sample.rows.take(places))

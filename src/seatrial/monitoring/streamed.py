@@ -91,6 +91,36 @@ class StreamedInputs:
             seen += batch.num_rows
         return pa.concat_tables(parts)
 
+    def taken(self, places: NDArray[np.int64]) -> pa.Table:
+        """The inputs of these rows, by their place among all rows of the files, in the order given."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        order = np.argsort(places, kind="stable")
+        wanted = places[order]
+        names = list(self.kinds)
+        parts = [pa.table({FEATURE + name: pa.array([], kind) for name, kind in self.kinds.items()})]
+        first = 0
+        for path in self.files:
+            with pq.ParquetFile(path, pre_buffer=False, buffer_size=PAGE_BYTES) as file:
+                have = [name for name in names if name in file.schema_arrow.names]
+                for group in range(file.num_row_groups):
+                    rows = file.metadata.row_group(group).num_rows
+                    start, end = np.searchsorted(wanted, [first, first + rows])
+                    if start == end:
+                        first += rows
+                        continue
+                    for batch in file.iter_batches(
+                        max(1, min(BATCH_ROWS, rows)), row_groups=[group], columns=have, use_threads=False
+                    ):
+                        start, end = np.searchsorted(wanted, [first, first + batch.num_rows])
+                        of_batch = batch.take(pa.array(wanted[start:end] - first))
+                        parts.append(pa.table(self._cast(of_batch, have, names)))
+                        first += batch.num_rows
+        back = np.empty(order.size, np.int64)
+        back[order] = np.arange(order.size)
+        return pa.concat_tables(parts).take(pa.array(back))
+
     def batches(self, names: Sequence[str], *, scores: bool = False) -> Iterator[pa.Table]:
         """The rows of the window, with `feature_NAME` and `at`; at least one batch, which may be empty."""
         import pyarrow as pa
@@ -126,14 +156,20 @@ class StreamedInputs:
     ) -> pa.Table:
         import pyarrow as pa
 
-        columns: dict[str, Any] = {}
-        for name in names:
-            kind = self.kinds[name]
-            values = batch.column(have.index(name)) if name in have else pa.nulls(batch.num_rows, kind)
-            columns[FEATURE + name] = values if values.type == kind else values.cast(kind, safe=False)
+        columns = self._cast(batch, have, names)
         columns["at"] = pa.array(self.at_us[first:after], pa.int64()).cast(pa.timestamp("us", tz="UTC"))
         if scores:
             columns["score"] = self.scores[first:after]
         table = pa.table(columns)
         inside = self._inside(first, after)
         return table if inside.all() else table.filter(pa.array(inside))
+
+    def _cast(self, batch: pa.RecordBatch, have: Sequence[str], names: Sequence[str]) -> dict[str, Any]:
+        import pyarrow as pa
+
+        columns: dict[str, Any] = {}
+        for name in names:
+            kind = self.kinds[name]
+            values = batch.column(have.index(name)) if name in have else pa.nulls(batch.num_rows, kind)
+            columns[FEATURE + name] = values if values.type == kind else values.cast(kind, safe=False)
+        return columns
