@@ -154,6 +154,9 @@ def point(body: Mapping[str, Any]) -> Point:
         "p99_ms": body["system"]["p99_ms"],
         "degraded": body["system"]["degraded"],
     }
+    numbers |= {f"business:{one['name']}": one["mean"] for one in body.get("business", ())}
+    guessed = (body.get("estimate") or {}).get("metrics", {})
+    numbers |= {f"estimated:{name}": value for name, value in guessed.items()}
     return Point(at=body["window"].partition("/")[2], window=body["window"], metrics=numbers)
 
 
