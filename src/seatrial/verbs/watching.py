@@ -150,7 +150,7 @@ class Watching(Alerting):
         keep = keep and against == "training"
         from seatrial.monitoring.monitor import make_report
         from seatrial.stores.prediction_log import LogWarning
-        from seatrial.verbs.tested import test_part
+        from seatrial.verbs.tested import labelled_test_part
 
         declared = self._model(model)
         monitor = self._monitor(declared.name)
@@ -183,7 +183,7 @@ class Watching(Alerting):
             on_call=declared.on_call,
             runbook=declared.runbook,
             error_rate=self._error_rate(declared.name, chosen, sample.within(chosen).rows.num_rows),
-            tested=test_part(self, release, sample.threshold, sample.quantile),
+            tested=labelled_test_part(self, release, sample.threshold, sample.quantile),
             business=self._business(declared, monitor, chosen),
         )
         report = msgspec.structs.replace(report, findings=[*report.findings, *unread])
