@@ -56,8 +56,8 @@ def given(tmp_path):
 
 def both(log, mapping, **more):
     return [
-        read_log(log, read_map(mapping), as_of_us=more.get("as_of_us", NOW_US), long_rows=rows).sample
-        for rows in (10**9, 0)
+        read_log(log, read_map(mapping), as_of_us=more.get("as_of_us", NOW_US), long=most).sample
+        for most in (10**9, -1)
     ]
 
 
@@ -106,14 +106,14 @@ def test_a_long_reference_is_read_column_by_column_and_is_the_same(given, tmp_pa
     given(table(), "reference.parquet", row_group_size=500)
     sample = both(log, mapping)[0]
     one, other = (
-        read_reference(tmp_path / "reference.parquet", read_map(mapping), sample, long_rows=rows) for rows in (10**9, 0)
+        read_reference(tmp_path / "reference.parquet", read_map(mapping), sample, long=most) for most in (10**9, -1)
     )
     same(drift(sample, one), drift(sample, other))
     assert (one.together, one.rows_per_day) == (other.together, other.rows_per_day)
     timeless = table().drop_columns(["t", "p", "y"])
     given(timeless, "reference.parquet")
     one, other = (
-        read_reference(tmp_path / "reference.parquet", read_map(mapping), sample, long_rows=rows) for rows in (10**9, 0)
+        read_reference(tmp_path / "reference.parquet", read_map(mapping), sample, long=most) for most in (10**9, -1)
     )
     same(drift(sample, one), drift(sample, other))
 
@@ -137,9 +137,9 @@ def test_files_with_other_columns_or_types_are_put_together_as_when_they_are_rea
     reference = of_window(at_once, Window(to_us(START), to_us(START) + 5 * DAY_US))
     same(drift(at_once, reference), drift(streamed, reference))
     pq.write_table(later.set_column(1, "p", pa.array(["x"] * 2000)), tmp_path / "log" / "2.parquet")
-    for rows in (0, 10**9):
+    for most in (-1, 10**9):
         with pytest.raises(LogMissing):
-            read_log(tmp_path / "log", read_map(mapping), as_of_us=NOW_US, long_rows=rows)
+            read_log(tmp_path / "log", read_map(mapping), as_of_us=NOW_US, long=most)
 
 
 def test_a_few_rows_are_drawn_evenly_with_their_scores(given):

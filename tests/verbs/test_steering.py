@@ -275,7 +275,7 @@ def test_a_report_on_one_row_without_a_label_raises_no_alarm(answered):
         report = project.monitor("late", window=window(28.9, 29.1))
         assert (report.rows, report.verdict) == (1, "unknown")
         assert "1 of 200" in str(report.drift)
-        assert project.alerts("late") == []
+        assert [one.alarm for one in project.alerts("late")] == ["no predictions"]  # for a day, which is another thing
 
 
 def test_a_window_that_nobody_asked_about_is_reported_without_a_trace(live):

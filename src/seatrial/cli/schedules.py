@@ -206,6 +206,34 @@ def came(thing: Plain) -> list[Block]:
     return [*blocks, Line(f"  Kept as {job['id']}")]
 
 
+def cost(thing: Plain) -> list[Block]:
+    """What things take: value, money where there is a price, and what the figure rests on."""
+    price, currency = thing["cpu_hour"], thing["currency"]
+    rows = []
+    for one in thing["figures"]:
+        if one["value"] is None:
+            rows.append((one["of"], "not measured yet", "", one["words"]))
+            continue
+        took = f"{one['value']:.3g} s" if one["unit"] == "CPU seconds" else _bytes(one["value"])
+        money = "" if one["money"] is None else f"{one['money']:.2g} {currency}".strip()
+        dates = sorted({str(one[name])[:10] for name in ("since", "until") if one[name]})
+        count = f"{one['measurements']:,} measurement{'' if one['measurements'] == 1 else 's'}"
+        rows.append((one["of"], took, money, f"{count}, {' to '.join(dates)}; {one['words']}"))
+    told = f"An hour of one core is {price:g} {currency}".strip() + ", as seatrial.toml says."
+    none = 'No price is set: [cost] cpu_hour = 0.04, currency = "EUR" in seatrial.toml.'
+    heads = ("what", "takes", "money", "how it is known") if price else ("what", "takes", "how it is known")
+    table = Table(heads, rows if price else [(of, took, known) for of, took, _, known in rows])
+    return [table, Line(told if price else none, "dim")]
+
+
+def _bytes(value: float) -> str:
+    for unit in ("B", "kB", "MB", "GB"):
+        if value < 1000:
+            return f"{value:.3g} {unit}"
+        value /= 1000
+    return f"{value:,.3g} TB"
+
+
 def words(pause: Plain) -> str:
     """Who paused it, since when and why."""
     until = f", until {pause['until']}" if pause["until"] else ""

@@ -158,15 +158,16 @@ def _fail(report: Report, fail_on: str | None) -> None:
 
 @verb("retrain")
 @click.argument("model", required=False)
-@click.argument("step", type=click.Choice(["propose", "train", "compare"]), default="propose")
+@click.argument("step", type=click.Choice(["propose", "train", "compare", "advance"]), default="propose")
 @click.option("--reason", default="", metavar="TEXT", help="Why; with it a person may propose without a trigger.")
 @click.pass_obj
 def retrain(call: Invocation, model: str | None, step: str, reason: str) -> None:
     """STEP propose asks the triggers and only proposes; train fits, judges and packs the challenger of the open
-    proposal; compare looks at it beside the champion once more. Nothing goes live: see approve and promote."""
+    proposal; compare looks at it beside the champion once more; advance does whatever comes next, for schedules. What
+    goes live is decided by approve and promote, unless the model's Retrain says otherwise."""
     from seatrial.cli import outcome
 
-    if model in ("train", "compare", "propose"):
+    if model in ("train", "compare", "propose", "advance"):
         step, model = model, None
     with call.project() as project:
         with talk.Progress() as progress:
@@ -258,7 +259,8 @@ def proposals_list(call: Invocation, model: str | None) -> None:
     from seatrial.cli import outcome
 
     with call.project() as project:
-        call.answer(project.proposals(model), outcome.proposals)
+        refused = project.proposal_refusals(model)
+        call.answer(project.proposals(model), lambda found: [*outcome.proposals(found), *outcome.refused(refused)])
 
 
 @NOUNS["proposals"].command("show")
@@ -270,3 +272,14 @@ def proposals_show(call: Invocation, id: str) -> None:
 
     with call.project() as project:
         call.answer(project.proposal_show(id), outcome.proposal)
+
+
+@NOUNS["proposals"].command("refusals")
+@click.argument("model", required=False)
+@click.pass_obj
+def proposals_refusals(call: Invocation, model: str | None) -> None:
+    """List retrainings that were asked for and refused, with the reasons, oldest first."""
+    from seatrial.cli import outcome
+
+    with call.project() as project:
+        call.answer(project.proposal_refusals(model), outcome.refusals)

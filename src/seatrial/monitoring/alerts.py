@@ -11,7 +11,7 @@ Who is told of all this, and how, is `monitoring.telling` and `monitoring.routes
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -140,10 +140,17 @@ def settle(metadata: MetadataStore, report: Report, *, actor: str, at_us: int, e
 
 
 def settle_silences(
-    metadata: MetadataStore, models: Iterable[str], silences: Sequence[Silence], *, actor: str, at_us: int
+    metadata: MetadataStore,
+    models: Iterable[str],
+    silences: Sequence[Silence],
+    *,
+    actor: str,
+    at_us: int,
+    undecided: Collection[tuple[str, str]] = (),
 ) -> list[Alert]:
     """Open an alert for each silence that has none, and resolve those of `models` that are over.
 
+    undecided: (model, name) of what nobody can say whether it is missed; an alert on it stays as it is.
     Returns the silences' alerts that are open or acknowledged now.
     """
     found = []
@@ -153,7 +160,7 @@ def settle_silences(
             before = alerts(metadata, model)
             ringing = {one.alarm: one for one in before if one.kind == "silence" and one.state != "resolved"}
             for name, alert in ringing.items():
-                if name not in missed:
+                if name not in missed and (model, name) not in undecided:
                     _resolved(transaction, alert, actor, at_us, CAME, None)
             for name, silence in missed.items():
                 if name not in ringing and not _dismissed(metadata, transaction, silence):

@@ -21,14 +21,15 @@ from seatrial.data.reading import Times, csv_header, read
 from seatrial.data.sources import CsvSource, FrameSource
 from seatrial.monitoring.alarms import MIN_ROWS
 from seatrial.monitoring.baseline import Baseline, labelled
-from seatrial.monitoring.definition import Alarm
+from seatrial.monitoring.definition import Alarm, Monitor
 from seatrial.monitoring.labels import FIELD, LabelCounts, parse, prediction_keys
 from seatrial.monitoring.mapping import BadMap, ColumnMap, read_map
 from seatrial.monitoring.monitor import make_report
-from seatrial.monitoring.report import Report
+from seatrial.monitoring.report import AlarmResult, Report
 from seatrial.monitoring.sample import FEATURE, OF_CLASS, Sample, from_log, joined, places
-from seatrial.monitoring.streamed import EVER, LONG_ROWS, StreamedInputs
+from seatrial.monitoring.streamed import EVER, LONG, StreamedInputs
 from seatrial.monitoring.tally import tallies
+from seatrial.monitoring.watched import Watched
 from seatrial.stores.prediction_log import PredictionLog
 
 if TYPE_CHECKING:
@@ -97,6 +98,7 @@ def monitor_log(
     if against is not None:
         compared = _past(against, window, sample, reference)
     tested = None if reference is None else _labelled(reference, columns)
+    seen, policy = _watched(sample, window, monitor, compared, columns, as_of_us)
     report = make_report(
         sample,
         window=window,
@@ -108,17 +110,30 @@ def monitor_log(
         on_call=columns.on_call,
         runbook=columns.runbook,
         tested=tested,
+        watched=seen,
+        policy=policy,
     )
     notes = [*too_small, *imported.left_out, *_silence(sample, window, as_of_us)]
     return msgspec.structs.replace(report, findings=[*report.findings, *notes], next=_next(report))
 
 
-def read_log(
-    log: Path, columns: ColumnMap, *, labels: Path | None = None, as_of_us: int, long_rows: int = LONG_ROWS
-) -> Imported:
+def _watched(
+    sample: Sample, window: Window, monitor: Monitor, reference: Reference | None, columns: ColumnMap, as_of_us: int
+) -> tuple[Watched | None, list[AlarmResult]]:
+    """The policy over the whole log up to the window's end."""
+    from seatrial.monitoring import watch
+
+    if not monitor.policy:
+        return None, []
+    source = watch.source_of(sample, reference, columns.tested)
+    state, learned = watch.over(monitor, sample, source, until_us=min(as_of_us, window.end_us))
+    return watch.watched(state, learned), watch.alarms(state)
+
+
+def read_log(log: Path, columns: ColumnMap, *, labels: Path | None = None, as_of_us: int, long: int = LONG) -> Imported:
     """The predictions of a log until `as_of_us`, with the labels known by then.
 
-    long_rows: the inputs of a Parquet log with more rows than that stay where they are, and are read in batches.
+    long: the inputs of a Parquet log with more values than that stay where they are, and are read in batches.
     """
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -137,8 +152,8 @@ def read_log(
                 next="Correct the map.",
             )
     elsewhere = ("label", "label_known_at") if labels is not None else ()
-    long = _is_long(log, long_rows)
-    table, left_out = _read(log, columns, without=elsewhere, inputs=not long)
+    streamed = _is_long(log, columns, long)
+    table, left_out = _read(log, columns, without=elsewhere, inputs=not streamed)
     until = pa.scalar(as_of_us, pa.timestamp("us", tz="UTC"))
     missing = table["at"].null_count
     if missing:
@@ -147,7 +162,7 @@ def read_log(
             expected="Every prediction needs its time.",
         )
     inputs = None
-    if long:
+    if streamed:
         inputs, left_out = _streamed(log, columns, table)
         inputs = inputs.within(Window(EVER.start_us, as_of_us + 1))
         table = table.append_column("place", pa.array(range(table.num_rows), pa.int64()))
@@ -163,7 +178,7 @@ def read_log(
     return Imported(_without_fields(replace(sample, rows=table, labels=counts), columns.key), left_out)
 
 
-def read_reference(path: Path, columns: ColumnMap, sample: Sample, *, long_rows: int = LONG_ROWS) -> Reference:
+def read_reference(path: Path, columns: ColumnMap, sample: Sample, *, long: int = LONG) -> Reference:
     """Rows to compare with; their scores too, where they have them."""
     from seatrial.monitoring.against import shares_together
     from seatrial.monitoring.reference import Reference
@@ -172,7 +187,7 @@ def read_reference(path: Path, columns: ColumnMap, sample: Sample, *, long_rows:
     if _is_ours(path):
         table = PredictionLog(path).rows(model=columns.model)
         rows = from_log(table, None, model=columns.model, task=columns.task, as_of_us=2**62).rows
-    elif _is_long(path, long_rows):
+    elif _is_long(path, columns, long):
         rows, _ = _read(path, columns, required=False, inputs=False)
         inputs, _ = _streamed(path, columns, rows)
     else:
@@ -196,14 +211,14 @@ def read_reference(path: Path, columns: ColumnMap, sample: Sample, *, long_rows:
     return replace(reference, together=shares_together(found))
 
 
-def _is_long(path: Path, rows: int) -> bool:
+def _is_long(path: Path, columns: ColumnMap, values: int) -> bool:
     """Whether the inputs of a file, or of a folder of files, are too many to be read at once."""
     import pyarrow as pa
 
     if _is_ours(path) or _is_csv(path) or not path.exists():
         return False
     try:
-        return _count(path) > rows
+        return _count(path) * len(_inputs(columns, _header(path))) > values
     except (pa.ArrowException, OSError) as error:
         raise _no_parquet(path, error) from None
 

@@ -15,16 +15,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seatrial.core.windows import Window
-from seatrial.monitoring.reference import Reference, profile_of
+from seatrial.monitoring.reference import Reference, plain, profile_of
 from seatrial.monitoring.sample import FEATURE
-from seatrial.monitoring.tally import BATCH_ROWS, Tallies, add_up
+from seatrial.monitoring.tally import Tallies, add_up, batch_rows
 from seatrial.stats.profile import FORMAT
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-LONG_ROWS = 200_000
-"""Rows beyond which a log is streamed."""
+LONG = 4_000_000
+"""Values, which is rows times inputs, beyond which a log is streamed: 200,000 rows of 20 inputs."""
 PAGE_BYTES = 1 << 16
 EVER = Window(-(2**61), 2**61)
 
@@ -75,7 +75,7 @@ class StreamedInputs:
         """All values of one input, in the order of the files."""
         import pyarrow as pa
 
-        chunks = [chunk for batch in self.batches([name]) for chunk in batch[FEATURE + name].chunks]
+        chunks = [chunk for batch in self.batches([name]) for chunk in plain(batch[FEATURE + name]).chunks]
         return pa.chunked_array(chunks, self.kinds[name])
 
     def drawn(self, names: Sequence[str], most: int) -> pa.Table:
@@ -89,7 +89,7 @@ class StreamedInputs:
             places = np.arange(-seen % step, batch.num_rows, step)
             parts.append(batch.take(places))
             seen += batch.num_rows
-        return pa.concat_tables(parts)
+        return pa.concat_tables([pa.table({name: plain(one[name]) for name in one.column_names}) for one in parts])
 
     def taken(self, places: NDArray[np.int64]) -> pa.Table:
         """The inputs of these rows, by their place among all rows of the files, in the order given."""
@@ -115,7 +115,8 @@ class StreamedInputs:
                     ):
                         start, end = np.searchsorted(wanted, [first, first + batch.num_rows])
                         of_batch = batch.take(pa.array(wanted[start:end] - first))
-                        parts.append(pa.table(self._cast(of_batch, have, names)))
+                        chosen = pa.table(self._cast(of_batch, have, names))
+                        parts.append(pa.table({name: plain(chosen[name]) for name in chosen.column_names}))
                         first += batch.num_rows
         back = np.empty(order.size, np.int64)
         back[order] = np.arange(order.size)
@@ -132,15 +133,16 @@ class StreamedInputs:
             empty | {"at": pa.array([], instant)} | ({"score": pa.array([], pa.float64())} if scores else {})
         )
         first = 0
+        words = [name for name in names if pa.types.is_string(self.kinds[name])]
         for path in self.files:
-            with pq.ParquetFile(path, pre_buffer=False, buffer_size=PAGE_BYTES) as file:
+            with pq.ParquetFile(path, pre_buffer=False, buffer_size=PAGE_BYTES, read_dictionary=words) as file:
                 have = [name for name in names if name in file.schema_arrow.names]
                 for group in range(file.num_row_groups):
                     rows = file.metadata.row_group(group).num_rows
                     if not self._inside(first, first + rows).any():
                         first += rows
                         continue
-                    size = max(1, min(BATCH_ROWS, rows))
+                    size = max(1, min(batch_rows(len(have)), rows))
                     for batch in file.iter_batches(size, row_groups=[group], columns=have, use_threads=False):
                         after = first + batch.num_rows
                         yield self._chosen(batch, have, names, first, after, scores=scores)
@@ -171,5 +173,6 @@ class StreamedInputs:
         for name in names:
             kind = self.kinds[name]
             values = batch.column(have.index(name)) if name in have else pa.nulls(batch.num_rows, kind)
-            columns[FEATURE + name] = values if values.type == kind else values.cast(kind, safe=False)
+            same = values.type == kind or (pa.types.is_dictionary(values.type) and values.type.value_type == kind)
+            columns[FEATURE + name] = values if same else values.cast(kind, safe=False)
         return columns

@@ -936,7 +936,10 @@ class Building(Nouns):
 
         sign, verify = self.signer
         if settle(metadata, self.routes, sign=sign, verify=verify):
+            from seatrial.retraining.proposal import settle_all
+
             follow(self, metadata)
+            settle_all(metadata, actor=self.actor, at_us=self.now_us)
         return reconcile(metadata, self.routes, sign=sign, verify=verify)
 
     def _reconcile_or_warn(self) -> None:

@@ -38,13 +38,15 @@ class Evidence:
     """Where a rollout's evidence is read.
 
     sampled: a deployment's answers of a window, by its name in the log. read: the rows of a source. key: the columns of
-    the model's key; keyed: its text for each prediction of a window, by prediction_id.
+    the model's key; keyed: its text for each prediction of a window, by prediction_id. routed: what the deployment
+    routed each by, where that is a field.
     """
 
     sampled: Callable[[Window, str], Sample]
     read: Callable[[Source], pa.Table]
     key: list[str]
     keyed: Callable[[Window, str], dict[str, str | None]]
+    routed: Callable[[Window, str], dict[str, str | None]]
 
 
 class RolloutShown(msgspec.Struct, frozen=True):
@@ -156,10 +158,18 @@ def _analysis(workspace: Workspace, deployment: Deployment, rollout: Rollout, ev
     of_new = deployment.name + SHADOW if isinstance(strategy, Shadow) else deployment.name
     samples = {name: evidence.sampled(window, name) for name in {deployment.name, of_new}}
     known = {name: _losses(sample) for name, sample in samples.items()}
+    by_key = deployment.route_by is not None
+    routed = {name: evidence.routed(window, name) if by_key else None for name in samples}
     arms = [(deployment.name, rollout.live), (of_new, rollout.new)]
     given = [_given(samples[name], release) for name, release in arms]
     live, new = (
-        _answers(samples[name], mask, known[name], failures.count(window=window, deployment=name, release=release))
+        _answers(
+            samples[name],
+            mask,
+            known[name],
+            failures.count(window=window, deployment=name, release=release),
+            routed[name],
+        )
         for (name, release), mask in zip(arms, given, strict=True)
     )
     metric = None
@@ -180,7 +190,7 @@ def _analysis(workspace: Workspace, deployment: Deployment, rollout: Rollout, ev
         new,
         since_us=rollout.since_us,
         as_of_us=now_us,
-        by_key=deployment.route_by is not None,
+        by_key=by_key,
         valued=metric,
     )
 
@@ -202,7 +212,13 @@ def _given(sample: Sample, release: str) -> NDArray[np.bool_]:
     return given
 
 
-def _answers(sample: Sample, of_arm: NDArray[np.bool_], loss: NDArray[np.float64], failed: int) -> Answers:
+def _answers(
+    sample: Sample,
+    of_arm: NDArray[np.bool_],
+    loss: NDArray[np.float64],
+    failed: int,
+    routed: dict[str, str | None] | None,
+) -> Answers:
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -214,6 +230,7 @@ def _answers(sample: Sample, of_arm: NDArray[np.bool_], loss: NDArray[np.float64
         score=sample.scores()[of_arm],
         loss=loss[of_arm],
         failed=failed,
+        key=None if routed is None else _keys(rows["prediction_id"].to_pylist(), routed),
     )
     ids = pc.coalesce(rows["request_id"], rows["prediction_id"])
     return per_request(answers, ids.combine_chunks().dictionary_encode().indices.to_numpy()) if len(rows) else answers
@@ -244,4 +261,17 @@ def per_request(answers: Answers, request: NDArray[np.int64]) -> Answers:
         score=mean(answers.score),
         loss=mean(answers.loss),
         failed=answers.failed,
+        key=None if answers.key is None else answers.key[first],
     )
+
+
+def _keys(ids: list[str], routed: dict[str, str | None]) -> NDArray[np.intp]:
+    """(n,) the number of the key of each prediction; one without a key is on its own."""
+    import numpy as np
+
+    numbers: dict[str, int] = {}
+    found = np.empty(len(ids), dtype=np.intp)
+    for place, id in enumerate(ids):
+        key = routed.get(id)
+        found[place] = numbers.setdefault(f"id {id}" if key is None else f"key {key}", len(numbers))
+    return found
