@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 import msgspec
 import numpy as np
@@ -182,3 +183,14 @@ def test_a_reference_and_a_past_window_are_one_too_many(given, tmp_path):
     log, mapping = given(table())
     with pytest.raises(BadReference, match="both"):
         monitor_log(log, mapping, log, as_of_us=NOW_US, against="7d")
+
+
+def test_what_is_said_of_how_right_the_model_was_is_the_same_for_a_long_log(given, monkeypatch):
+    log, mapping = given(table(4000, sort=False), row_group_size=700)
+    at_once = monitor_log(log, mapping, as_of_us=NOW_US)
+    monkeypatch.setattr("seatrial.monitoring.imported.read_log", partial(read_log, long=-1))
+    streamed = monitor_log(log, mapping, as_of_us=NOW_US)
+    for part in ("concept", "slices", "estimate", "calibration", "arrival"):
+        assert getattr(streamed, part) == getattr(at_once, part), part
+    assert streamed.slices.looked_at > 10
+    assert streamed.concept.parts

@@ -65,14 +65,15 @@ def baseline(sample: Sample, window: Window, given: Baseline | None = None) -> t
 
 def labelled(sample: Sample) -> Sample:
     """The rows that have a label and an answer."""
-    known = np.isfinite(sample.label_values()) & sample.answered()
-    return sample if known.all() else chosen(sample, known)
+    return chosen(sample, np.isfinite(sample.label_values()) & sample.answered())
 
 
 def chosen(sample: Sample, which: NDArray[np.bool_]) -> Sample:
     """Those rows."""
     import pyarrow as pa
 
+    if which.all():
+        return sample  # no copy of a long log
     return replace(sample, rows=sample.rows.filter(pa.array(which)))
 
 
@@ -126,4 +127,4 @@ def _of(sample: Sample, who: tuple[str | None, str | None]) -> Sample:
         if value is not None:
             same = pc.fill_null(pc.equal(sample.rows[name], pa.scalar(value)), False)
             which &= same.to_numpy(zero_copy_only=False)
-    return sample if which.all() else chosen(sample, which)
+    return chosen(sample, which)

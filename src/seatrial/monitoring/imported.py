@@ -343,7 +343,7 @@ def _labelled(path: Path, columns: ColumnMap) -> Baseline | None:
     roles = {columns.label, columns.score or columns.predicted, *list(columns.probabilities.values())[:1]}
     if not columns.label or not {name for name in roles if name} <= set(have):
         return None
-    long = _is_long(path, LONG_ROWS)
+    long = _is_long(path, columns, LONG)
     rows, _ = _read(path, columns, required=False, inputs=not long)
     inputs = _streamed(path, columns, rows)[0] if long else None
     rows = rows.append_column("place", pa.array(range(rows.num_rows), pa.int64())) if long else rows

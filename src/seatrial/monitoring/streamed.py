@@ -110,9 +110,8 @@ class StreamedInputs:
                     if start == end:
                         first += rows
                         continue
-                    for batch in file.iter_batches(
-                        max(1, min(BATCH_ROWS, rows)), row_groups=[group], columns=have, use_threads=False
-                    ):
+                    size = max(1, min(batch_rows(len(have)), rows))
+                    for batch in file.iter_batches(size, row_groups=[group], columns=have, use_threads=False):
                         start, end = np.searchsorted(wanted, [first, first + batch.num_rows])
                         of_batch = batch.take(pa.array(wanted[start:end] - first))
                         chosen = pa.table(self._cast(of_batch, have, names))
