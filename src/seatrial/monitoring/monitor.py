@@ -36,6 +36,7 @@ from seatrial.monitoring.system import system
 from seatrial.monitoring.watched import POLICY
 
 if TYPE_CHECKING:
+    from seatrial.core.objective import Objective
     from seatrial.monitoring.baseline import Baseline
     from seatrial.monitoring.figures import Business
     from seatrial.monitoring.reference import Reference
@@ -70,6 +71,7 @@ def make_report(
     elsewhere: bool = False,
     tested: Baseline | None = None,
     business: Sequence[Business] = (),
+    objective: Objective | None = None,
     watched: Watched | None = None,
     policy: Sequence[AlarmResult] = (),
 ) -> Report:
@@ -84,7 +86,7 @@ def make_report(
     since_us: instant of the model's first prediction ever, when the sample does not reach back to it.
     elsewhere: the model is served by other software, so `next` names no command that needs a project.
     tested: labelled rows of before to compare answers with; None: those of the log from before the window.
-    business: numbers of the business, of the window's requests.
+    business: numbers of the business, of the window's requests. objective: what the deployment promises.
     watched, policy: what the policy has seen, and its alarms (see `monitoring.watch`).
     """
     monitor = monitor or Monitor(sample.model)
@@ -128,7 +130,7 @@ def make_report(
         quality=checks,
         drift=drifted,
         performance=figures,
-        system=system(inside, error_rate=error_rate),
+        system=system(inside, error_rate=error_rate, objective=objective),
         alarms=alarms,
         marks=[mark for mark in marks if mark.at <= iso(from_us(as_of_us))],
         history=list(history),
