@@ -23,8 +23,6 @@ FEWEST = 500
 """Labelled rows below which nothing is compared with them."""
 MOST = 200_000
 """Labelled rows of a baseline that are looked at; of more, as many are drawn."""
-MOST_READ = 50_000
-"""Rows of which the inputs are read when a log is too long to lie in memory."""
 
 
 @dataclass(frozen=True)
@@ -78,8 +76,8 @@ def chosen(sample: Sample, which: NDArray[np.bool_]) -> Sample:
 
 
 def drawn(one: Baseline) -> Baseline:
-    """At most MOST rows, drawn evenly over time, with their inputs."""
-    return replace(one, sample=loaded(some(one.sample, MOST)))
+    """At most MOST rows, drawn evenly over time."""
+    return replace(one, sample=some(one.sample, MOST))
 
 
 def some(sample: Sample, most: int) -> Sample:
@@ -89,20 +87,6 @@ def some(sample: Sample, most: int) -> Sample:
         return sample
     places = np.unique(np.linspace(0, count - 1, most).astype(np.int64))
     return replace(sample, rows=sample.rows.take(places))
-
-
-def loaded(sample: Sample) -> Sample:
-    """The sample with its inputs among its rows; of a long log at most `MOST_READ` rows, drawn evenly."""
-    if sample.inputs is None:
-        return sample
-    import pyarrow as pa
-
-    few = some(sample, MOST_READ)
-    features = few.inputs.taken(few.rows["place"].to_numpy()) if few.inputs is not None else pa.table({})
-    rows = few.rows
-    for name in features.column_names:
-        rows = rows.append_column(name, features[name])
-    return replace(few, rows=rows, inputs=None)
 
 
 def _release(inside: Sample) -> tuple[str | None, str | None]:

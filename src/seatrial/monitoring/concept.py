@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from seatrial.monitoring.baseline import Baseline, chosen, labelled, loaded
+from seatrial.monitoring.baseline import Baseline, chosen, labelled
 from seatrial.monitoring.figures import Changed, Concept
 from seatrial.monitoring.sample import FEATURE
 from seatrial.monitoring.shift import TOLD_APART, shift
@@ -58,7 +58,7 @@ def concept(inside: Sample, base: Baseline | None, why: str, ripe: NDArray[np.bo
     """
     if inside.decided_only:
         return _unknown("the log does not say how sure the model was")
-    now = loaded(_measured(chosen(inside, ripe)))
+    now = _measured(chosen(inside, ripe))
     note = "" if ripe.all() else f"{int(np.count_nonzero(~ripe)):,} predictions are too young for their labels"
     if base is None:
         return _unknown(f"nothing to compare with: {why}", note)

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from seatrial.monitoring.baseline import loaded
 from seatrial.monitoring.reference import floats, is_text, plain
 from seatrial.monitoring.sample import FEATURE
 from seatrial.stats.domain import Codes, Domain, domain
@@ -33,7 +32,6 @@ def shift(before: Sample, now: Sample, *, seed: int = 0) -> Domain | None:
 
     Its weights are those of `before`.
     """
-    now = loaded(now)
     names = [name for name in before.features if name in now.features][:MOST_COLUMNS]
     if not names or before.rows.num_rows < 2 or now.rows.num_rows < 2:
         return None

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seatrial.core.signature import Task
-from seatrial.monitoring.baseline import chosen, labelled, loaded, some
+from seatrial.monitoring.baseline import chosen, labelled, some
 from seatrial.monitoring.figures import SliceFigure, Slices
 from seatrial.monitoring.reference import floats, is_text, plain
 from seatrial.monitoring.sample import FEATURE
@@ -67,7 +67,7 @@ def slices(inside: Sample, *, seed: int = 0) -> Slices:
     count = sample.rows.num_rows
     if count < FEWEST:
         return Slices(loss_name, note=f"not enough data: {count:,} of {FEWEST} labels")
-    sample = loaded(some(sample, MOST_ROWS))
+    sample = some(sample, MOST_ROWS)
     loss = _losses(sample)
     finite = np.isfinite(loss)
     if not finite.all():
