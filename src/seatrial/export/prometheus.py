@@ -439,8 +439,8 @@ those of the Site Reliability Workbook, chapter 5. What is left of the budget is
 
 _WATCHED = """
 The group seatrial-monitoring asks for the gauges that `seatrial monitor` and `seatrial alerts check` write to the
-folder under `[alerts] textfile` of seatrial.toml. Let node_exporter read it (`--collector.textfile.directory`), and Prometheus
-scrape node_exporter.
+folder under `[alerts] textfile` of seatrial.toml. Let node_exporter read it
+(`--collector.textfile.directory`), and Prometheus scrape node_exporter.
 """
 
 

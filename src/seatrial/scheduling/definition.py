@@ -22,6 +22,7 @@ COMMANDS: Mapping[str, tuple[str, ...]] = {
     "deployments advance": ("deployments", "advance", "MODEL"),
     "predictions ship": ("predictions", "ship"),
     "predictions prune": ("predictions", "prune"),
+    "alerts check": ("alerts", "check"),
 }
 """The verbs that may be scheduled, as they are typed."""
 
@@ -45,8 +46,8 @@ class Schedule:
     """A verb that runs by itself inside `seatrial up`, or by `seatrial schedules run NAME` from another scheduler.
 
     verb: "monitor", "label", "retrain", "materialize", "batch" (`predict --batch`), "deployments advance",
-        "predictions ship" or "predictions prune". model: of which model, or deployment; not for `materialize` and
-        `predictions`.
+        "predictions ship", "predictions prune" or "alerts check". model: of which model, or deployment; not for
+        `materialize`, `predictions` and `alerts`.
     every: a duration; the instants are its multiples since 1970-01-01T00:00Z. cron: five fields, in `timezone`. See
         `core.timing` for what happens when clocks change.
     args: more words for the verb, such as ["last-day", "--to", "scores/"] for "batch".
