@@ -15,7 +15,7 @@ from tests.conftest import LACKING
 PLACE = Path.home() / ".cache" / "seatrial-bench"
 
 
-def environment(request: pytest.FixtureRequest, name: str, requirement: str) -> Path:
+def environment(request: pytest.FixtureRequest, name: str, *requirements: str) -> Path:
     """The Python of the environment; where it cannot be made the test is listed as not run, and for want of what."""
     python = PLACE / name / "bin" / "python"
     beside = Path(sys.executable).parent / "uv"
@@ -25,14 +25,12 @@ def environment(request: pytest.FixtureRequest, name: str, requirement: str) -> 
         quiet = {"check": False, "capture_output": True}
         if not python.exists():
             subprocess.run([uv, "venv", "--quiet", "--python", "3.11", str(PLACE / name)], **quiet)
-        if (
-            subprocess.run([uv, "pip", "install", "--quiet", "--python", str(python), requirement], **quiet).returncode
-            == 0
-        ):
+        install = [uv, "pip", "install", "--quiet", "--python", str(python), *requirements]
+        if subprocess.run(install, **quiet).returncode == 0:
             ready.touch()
     if not ready.exists():
-        request.node.user_properties.append((LACKING, requirement))
-        pytest.skip(f"{requirement} cannot be installed")
+        request.node.user_properties.append((LACKING, requirements[0]))
+        pytest.skip(f"{requirements[0]} cannot be installed")
     return python
 
 

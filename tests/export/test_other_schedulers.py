@@ -57,18 +57,23 @@ def test_airflow_reads_the_dags_and_runs_one_twice_for_one_instant(request, fold
     for _ in range(2):
         airflow("dags", "test", "project-every-1h", "2024-01-10T12:30:00Z")
     made = ran(folder)
-    assert made[:2] == [("materialize", "done", 1), ("label", "done", 1)]
+    assert made[:2] == [("materialize", "done", 1), ("label-late", "done", 1)]
     assert all(state == "done" for _, state, _ in made)
 
 
 def test_prefect_runs_a_flow(request, folder, tmp_path):
-    python = environment(request, "prefect", "prefect>=3,<4")
+    python = environment(
+        request, "prefect", "prefect>=3,<4", "fastapi<0.130"
+    )  # Prefect 3.8 with a later one does not start
     with Project(folder) as project:
         _, file = project.export_prefect(tmp_path / "flows")
-    code = (
-        f"import {file.removesuffix('.py')} as f; print(all(one.state.is_completed() for one in f.project_every_1h()))"
+    code = f"import {file.removesuffix('.py')} as f; print(all(one.is_completed() for one in f.project_every_1h()))"
+    env = variables(
+        PREFECT_HOME=str(tmp_path / "home"),
+        PREFECT_SERVER_ANALYTICS_ENABLED="false",
+        PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS="300",
+        DO_NOT_TRACK="1",
     )
-    env = variables(PREFECT_HOME=str(tmp_path / "home"), PREFECT_SERVER_ANALYTICS_ENABLED="false", DO_NOT_TRACK="1")
     done = subprocess.run(
         [str(python), "-c", code],
         cwd=tmp_path / "flows",
@@ -80,7 +85,7 @@ def test_prefect_runs_a_flow(request, folder, tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip().endswith("True")
-    assert ran(folder) == [("materialize", "done", 1), ("label", "done", 1)]
+    assert ran(folder) == [("materialize", "done", 1), ("label-late", "done", 1)]
 
 
 def test_kubeflow_compiles_the_pipelines(request, folder, tmp_path):

@@ -34,6 +34,8 @@ from seatrial.stats.metrics import log_loss
 from seatrial.verbs.inputs import columns
 from tests.journeys.worlds import APRIL, ENGINEER, MIDNIGHT, REVIEWER, opened, served, twin
 
+pytestmark = pytest.mark.slow
+
 MAY = parse_window("2013-05-01T04:00:00Z/2013-06-01T04:00:00Z")
 REASON = "the summer is later than the winter"
 

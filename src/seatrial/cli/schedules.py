@@ -138,21 +138,22 @@ def next_words(one: Plain) -> str:
     """The next instant on the clocks of the schedule's zone."""
     if one["paused"]:
         return "paused"
+    if one["due"]:
+        return "due now"
     local = one["next_local"]
-    zone = "UTC" if local.endswith("+00:00") else local[19:]
-    return (
-        f"{local[:10]} {local[11:19]} {zone}".replace(":00 ", " ", 1)
-        if local[17:19] == "00"
-        else (f"{local[:10]} {local[11:19]} {zone}")
-    )
+    return f"{_clock(local)} {'UTC' if local.endswith('+00:00') else local[19:]}"
+
+
+def _clock(text: str) -> str:
+    """Date and time of an ISO 8601 text, with seconds where there are any."""
+    return f"{text[:10]} {text[11:16] if text[17:19] == '00' else text[11:19]}"
 
 
 def last_words(job: Plain | None) -> str:
     """How the last run ended."""
     if job is None:
         return "never"
-    at = f"{job['slot'][:10]} {job['slot'][11:16]}Z"
-    return f"{MARKS.get(job['state'], '✗')} {job['state']}, {at}"
+    return f"{MARKS.get(job['state'], '✗')} {job['state']}, {_clock(job['slot'])} UTC"
 
 
 def shown(one: Plain) -> list[Block]:
@@ -180,7 +181,7 @@ def ran(jobs: Sequence[Plain]) -> list[Block]:
     rows = [
         (
             job["schedule"],
-            f"{job['slot'][:10]} {job['slot'][11:16]}Z",
+            f"{_clock(job['slot'])} UTC",
             f"{MARKS.get(job['state'], '✗')} {job['state']}",
             str(job["attempt"]),
             "" if job["seconds"] is None else f"{job['seconds']:.1f}",

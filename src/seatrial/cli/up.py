@@ -172,7 +172,7 @@ class _Supervisor:
                     for part in self._parts:
                         self._look_after(part)
             finally:
-                self._end()
+                self._end(stop)
         return self._code
 
     def _ready(self, control: _Part, stop: int) -> bool:
@@ -196,11 +196,12 @@ class _Supervisor:
 
         part.began = monotonic()
         piped = part.name == "control"
+        out = None if not piped else subprocess.DEVNULL if part.starts else subprocess.PIPE
         try:
             part.process = subprocess.Popen(
                 part.words,
                 stdin=subprocess.PIPE if piped else subprocess.DEVNULL,
-                stdout=subprocess.PIPE if piped and not part.starts else None,
+                stdout=out,
                 start_new_session=True,  # Ctrl-C is for this process, which tells the others
                 preexec_fn=die_with_parent(signal.SIGTERM),
             )
@@ -237,7 +238,10 @@ class _Supervisor:
         waits = [part.at - now for part in self._parts if part.process is None]
         return min([0.5, *(max(one, 0.01) for one in waits)])
 
-    def _end(self) -> None:
+    def _end(self, stop: int) -> None:
+        """Ask every part to end and wait for it; asked a second time, or when the time is up, kill it."""
+        while select.select([stop], [], [], 0)[0]:
+            os.read(stop, 1)
         for part in self._parts:
             if part.process is not None and part.process.poll() is None:
                 with suppress(ProcessLookupError):
@@ -246,12 +250,12 @@ class _Supervisor:
         for part in self._parts:
             if part.process is None:
                 continue
-            try:
-                code = part.process.wait(max(until - monotonic(), 0.1))
-            except subprocess.TimeoutExpired:
-                talk.say(f"The {part.name} process did not end in time, and was killed.")
-                part.process.kill()
-                code = part.process.wait()
+            while (code := part.process.poll()) is None:
+                if monotonic() > until or select.select([stop], [], [], 0.1)[0]:
+                    talk.say(f"The {part.name} process has not ended, and is killed.")
+                    part.process.kill()
+                    code = part.process.wait()
+                    break
             if part.name == "server" and code > 0 and not self._code:
                 self._code = code  # connections were cut off; it said so
             self._close(part)

@@ -19,8 +19,6 @@ from seatrial.stores.metadata import MetadataStore
 
 RECENT = 100
 """So many of the newest measurements count."""
-MEASURED = ("done", "refused", "failed")
-"""Runs that went their whole way; one that was stopped or lost says nothing of what it takes."""
 SERVING_UNMEASURED = "`seatrial up` measures it while it serves on a port that is named"
 RUN_UNMEASURED = "a run by `seatrial up` or `seatrial schedules run` is measured"
 
@@ -78,11 +76,8 @@ def cost(
 
 
 def _trains(run: JobRun) -> bool:
-    return run.command[:1] == ["retrain"] and "train" in run.command[1:] and run.state == "done" and not _idled(run)
-
-
-def _idled(run: JobRun) -> bool:
-    return run.words.startswith("nothing to do")
+    """Whether a challenger was trained, which the words of its answer tell."""
+    return run.command[:1] == ["retrain"] and run.words.startswith(("challenger ", "gates refused"))
 
 
 def _verb(run: JobRun) -> str:
@@ -106,7 +101,7 @@ def _serving(kept: Sequence[Record]) -> Figure:
 
 
 def _of_runs(name: str, runs: Sequence[JobRun]) -> Figure:
-    measured = [one for one in runs if one.cpu_seconds is not None and one.state in MEASURED][-RECENT:]
+    measured = [one for one in runs if one.cpu_seconds is not None and one.state == "done"][-RECENT:]
     if not measured:
         return Figure(name, None, "CPU seconds", words=RUN_UNMEASURED)
     return Figure(

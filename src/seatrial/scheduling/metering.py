@@ -59,6 +59,7 @@ class Meter:
         self._sample_seconds = sample_seconds
         self._next = 0.0
         self._before: Counted | None = None
+        self._idle: tuple[int, int] | None = None
         self._begin()
 
     def beat(self, idle: bool) -> None:

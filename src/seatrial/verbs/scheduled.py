@@ -49,8 +49,8 @@ class ScheduleShown(msgspec.Struct, frozen=True):
     """A schedule, and how it stands.
 
     command: what is run. timing: as it is declared. next: the next instant, in UTC; next_local: in the schedule's zone;
-    in the past when it is due now. paused: why it is not run now. last: the newest run. run_by: which processes run
-    schedules at present; without one nothing here runs by itself.
+    due: it has come, and nobody has run it yet. paused: why it is not run now. last: the newest run. run_by: which
+    processes run schedules at present; without one nothing here runs by itself.
     """
 
     name: str
@@ -60,6 +60,7 @@ class ScheduleShown(msgspec.Struct, frozen=True):
     timezone: str
     next: str
     next_local: str
+    due: bool
     paused: Pause | None
     last: JobRun | None
     run_by: list[str]
@@ -359,12 +360,13 @@ class Scheduled(Challenging):
         following = jobs.next_us(schedule, now if since is None else since, newest, now)
         return ScheduleShown(
             name=schedule.name,
-            command=["seatrial", *schedule.words],
+            command=["seatrial", *schedule.told],
             model=schedule.model,
             timing=str(schedule.timing),
             timezone=schedule.timezone,
             next=iso(from_us(following)),
             next_local=schedule.timing.local(following).isoformat(timespec="seconds"),
+            due=following <= now,
             paused=paused(self.metadata, loops(schedule), now),
             last=newest,
             run_by=[one.holder for one in lease.present(self.metadata, UP, machine_us())],
