@@ -142,7 +142,10 @@ def test_a_run_whose_process_is_gone_is_lost_when_its_lease_has_ended(world):
         begin(world, hourly(), Due(TEN + HOUR))
     assert (refused.value.exit_code, refused.value.facts["job"]) == (5, job.id)
     assert jobs.bury(world.metadata, "hourly", actor="test", now_us=world.now) is None
+    assert jobs.as_seen(world.metadata, job, world.now) == job
     world.now += lease.LEASE_US
+    seen = jobs.as_seen(world.metadata, job, world.now)
+    assert (seen.state, seen.words) == ("lost", jobs.LOST)  # nobody recorded it yet
     assert jobs.bury(world.metadata, "hourly", actor="test", now_us=world.now).id == job.id
     assert jobs.newest(world.metadata, "hourly").state == "lost"
     assert jobs.due(hourly(), 0, jobs.newest(world.metadata, "hourly"), world.now) == Due(TEN, attempt=2)

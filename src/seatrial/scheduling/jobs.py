@@ -253,6 +253,13 @@ def _follows(schedule: Schedule, before: JobRun, found: Due) -> bool:
     return before.state in AGAIN and before.attempt <= schedule.retries
 
 
+def as_seen(metadata: MetadataStore, job: JobRun, now_us: int) -> JobRun:
+    """A run as whoever looks at `now_us` is told of it: without a lease it is lost, though nobody recorded that yet."""
+    if job.state != "running" or lease.held(metadata, job.schedule, now_us) is not None:
+        return job
+    return msgspec.structs.replace(job, state="lost", words=LOST)
+
+
 def bury(metadata: MetadataStore, name: str, *, actor: str, now_us: int) -> JobRun | None:
     """Tell that the newest run is lost, when it has neither an end nor a lease; the run, if so."""
     found = newest(metadata, name)
