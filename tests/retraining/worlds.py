@@ -20,9 +20,9 @@ from seatrial import *
 
 rows = ParquetSource("rows.parquet", event_timestamp="at", label_known_at="known",
                      expectations=[expect.between("x", -50, 50)])
-Model("late", task="binary", target="late", key=["flight"], labels=rows, features=["request:x", "request:y"],
+Model("late", task="binary", target="late", key=["flight"], labels=rows, features=[{features}],
       estimator="{estimator}", params={params}, cv_folds=0,
-      slices=["where"], gates=[Gate.at_least("roc_auc", {gate})], owner="ops", runbook="docs/runbook.md")
+      slices=["where"], gates=[Gate.at_least("roc_auc", {gate}){more}], owner="ops", runbook="docs/runbook.md")
 Deployment("late", strategy={strategy})
 Retrain("late", {retrain})
 """
@@ -37,9 +37,13 @@ def write(
     estimator: str = LOGISTIC,
     params: str = "{}",
     gate: float = 0.5,
+    features: str = '"request:x", "request:y"',
+    more: str = "",
 ) -> None:
     """The project file."""
-    text = PROJECT.format(retrain=retrain, strategy=strategy, estimator=estimator, params=params, gate=gate)
+    text = PROJECT.format(
+        retrain=retrain, strategy=strategy, estimator=estimator, params=params, gate=gate, features=features, more=more
+    )
     (folder / "project.py").write_text(text)
 
 

@@ -15,6 +15,8 @@ import pytest
 
 from seatrial.core.clock import to_us
 from seatrial.core.errors import SeatrialError
+from seatrial.core.identity import new_id
+from seatrial.core.records import Record
 from seatrial.core.windows import Window
 from seatrial.retraining.alone import alone
 from tests.retraining.worlds import START, TRAINED, made, opened, write
@@ -122,7 +124,9 @@ def test_a_hard_rule_that_the_newest_report_found_broken_refuses(project):
     report = project.monitor("late", keep=False)
     assert all(one.passed for one in report.quality)
     broken = msgspec.structs.replace(report.quality[0], passed=False, found="x missing")
-    project._keep_report(msgspec.structs.replace(report, quality=[broken]), None)
+    body = msgspec.to_builtins(msgspec.structs.replace(report, quality=[broken]))
+    with project.metadata.transaction() as transaction:
+        transaction.add(Record(new_id("rep"), "report", "late", (), body))
     error = refused(lambda: trained(project))
     assert (error.code, "x missing" in error.found) == ("retrain.data_broken", True)
     project.clock.set(LATER + 8 * DAY)  # it says nothing of the data of a week later

@@ -13,6 +13,7 @@ from seatrial.cli.door import Invocation, as_time
 from seatrial.cli.nouns import NOUNS
 from seatrial.cli.render import Block, Line, Plain, Style, Table
 from seatrial.cli.verbs import verb
+from seatrial.core.errors import counted
 
 if TYPE_CHECKING:
     from seatrial.monitoring.mutes import Mute
@@ -149,7 +150,7 @@ def details(one: Plain) -> list[Block]:
         "found": one["words"],
         "window": one["window"],
         "numbers": ", ".join(f"{name} {value:g}" for name, value in one["evidence"].items() if value is not None),
-        "seen": f"{one['seen']} times, last {one['last_seen_at']}",
+        "seen": f"{counted(one['seen'], 'time')}, last {one['last_seen_at']}",
         "release": one["release"],
         "owner": one["owner"],
         "on call": one["on_call"],

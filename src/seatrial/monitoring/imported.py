@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from seatrial.monitoring.reference import Categories, Reference
+    from seatrial.monitoring.rehearsal import Rehearsal
 
 DAY_US = 86_400_000_000
 NEVER_US = -(2**62)
@@ -94,9 +95,7 @@ def monitor_log(
     imported = read_log(log, columns, labels=labels, as_of_us=as_of_us)
     sample = imported.sample
     window = window or default_window(sample, duration_us(monitor.window), as_of_us)
-    compared, too_small = (None, ()) if reference is None else _compared(reference, columns, sample)
-    if against is not None:
-        compared = _past(against, window, sample, reference)
+    compared, too_small = compared_with(reference, against, columns, sample, window)
     tested = None if reference is None else _labelled(reference, columns)
     seen, policy = _watched(sample, window, monitor, compared, columns, as_of_us)
     report = make_report(
@@ -114,7 +113,36 @@ def monitor_log(
         policy=policy,
     )
     notes = [*too_small, *imported.left_out, *_silence(sample, window, as_of_us)]
-    return msgspec.structs.replace(report, findings=[*report.findings, *notes], next=_next(report))
+    return msgspec.structs.replace(report, findings=[*report.findings, *notes], next=told_next(report))
+
+
+def rehearse_log(
+    log: Path,
+    mapping: Path,
+    reference: Path | None = None,
+    *,
+    as_of_us: int,
+    over_us: int,
+    labels: Path | None = None,
+) -> Rehearsal:
+    """The policy replayed on a log from elsewhere, over the last `over_us` of it; see `monitoring.rehearsal`.
+
+    Raises as `monitor_log` does.
+    """
+    from seatrial.monitoring import watch
+    from seatrial.monitoring.rehearsal import WARM_US, rehearse
+
+    columns = read_map(mapping)
+    sample = read_log(log, columns, labels=labels, as_of_us=as_of_us).sample
+    compared, _ = (None, ()) if reference is None else _compared(reference, columns, sample)
+    end_us = default_window(sample, over_us, as_of_us).end_us
+    sample = sample.within(Window(end_us - over_us - WARM_US, end_us))
+    source = watch.source_of(sample, compared, columns.tested)
+    at = sample.at_us()
+    first = int(at[0]) if at.size else end_us
+    state = watch.begin("", first, watch.every_of(columns.monitor, at.size, end_us - first))
+    state = watch.first_release(source, state, end_us)
+    return rehearse(columns.monitor, state, source, from_us=end_us - over_us, until_us=end_us)
 
 
 def _watched(
@@ -130,7 +158,9 @@ def _watched(
     return watch.watched(state, learned), watch.alarms(state)
 
 
-def read_log(log: Path, columns: ColumnMap, *, labels: Path | None = None, as_of_us: int, long: int = LONG) -> Imported:
+def read_log(
+    log: Path, columns: ColumnMap, *, labels: Path | None = None, as_of_us: int, long: int | None = None
+) -> Imported:
     """The predictions of a log until `as_of_us`, with the labels known by then.
 
     long: the inputs of a Parquet log with more values than that stay where they are, and are read in batches.
@@ -152,7 +182,7 @@ def read_log(log: Path, columns: ColumnMap, *, labels: Path | None = None, as_of
                 next="Correct the map.",
             )
     elsewhere = ("label", "label_known_at") if labels is not None else ()
-    streamed = _is_long(log, columns, long)
+    streamed = _is_long(log, columns, LONG if long is None else long)
     table, left_out = _read(log, columns, without=elsewhere, inputs=not streamed)
     until = pa.scalar(as_of_us, pa.timestamp("us", tz="UTC"))
     missing = table["at"].null_count
@@ -164,6 +194,7 @@ def read_log(log: Path, columns: ColumnMap, *, labels: Path | None = None, as_of
     inputs = None
     if streamed:
         inputs, left_out = _streamed(log, columns, table)
+        table = table.append_column("place", pa.array(np.arange(table.num_rows)))
         inputs = inputs.within(Window(EVER.start_us, as_of_us + 1))
     if not pc.all(pc.less_equal(table["at"], until)).as_py():
         table = table.filter(pc.less_equal(table["at"], until))
@@ -177,7 +208,7 @@ def read_log(log: Path, columns: ColumnMap, *, labels: Path | None = None, as_of
     return Imported(_without_fields(replace(sample, rows=table, labels=counts), columns.key), left_out)
 
 
-def read_reference(path: Path, columns: ColumnMap, sample: Sample, *, long: int = LONG) -> Reference:
+def read_reference(path: Path, columns: ColumnMap, sample: Sample, *, long: int | None = None) -> Reference:
     """Rows to compare with; their scores too, where they have them."""
     from seatrial.monitoring.against import shares_together
     from seatrial.monitoring.reference import Reference
@@ -186,7 +217,7 @@ def read_reference(path: Path, columns: ColumnMap, sample: Sample, *, long: int 
     if _is_ours(path):
         table = PredictionLog(path).rows(model=columns.model)
         rows = from_log(table, None, model=columns.model, task=columns.task, as_of_us=2**62).rows
-    elif _is_long(path, columns, long):
+    elif _is_long(path, columns, LONG if long is None else long):
         rows, _ = _read(path, columns, required=False, inputs=False)
         inputs, _ = _streamed(path, columns, rows)
     else:
@@ -253,8 +284,7 @@ def _streamed(path: Path, columns: ColumnMap, table: pa.Table) -> tuple[Streamed
             left_out += _not_compared(path, columns, name, kind)
     never = 0 if table["at"].null_count == len(table) else NEVER_US  # rows without a time among others do not count
     at_us = table["at"].cast(pa.int64()).fill_null(never).to_numpy()
-    scores = table["score"].to_numpy() if "score" in table.column_names else np.full(at_us.size, np.nan)
-    return StreamedInputs(tuple(files), kinds, at_us, scores), tuple(left_out)
+    return StreamedInputs(tuple(files), kinds, at_us), tuple(left_out)
 
 
 def _inputs(columns: ColumnMap, have: Sequence[str]) -> list[str]:
@@ -303,6 +333,15 @@ def _shares(rows: pa.Table) -> Categories | None:
     return Reference.from_profile({"rows": rows.num_rows, "inputs": {}, "predicted": values}).predicted
 
 
+def compared_with(
+    path: Path | None, against: str | None, columns: ColumnMap, sample: Sample, window: Window
+) -> tuple[Reference | None, Sequence[str]]:
+    """The rows of a file, or of a window of the log; None, and why, when there are none or too few."""
+    if against is not None:
+        return _past(against, window, sample, path), ()
+    return (None, ()) if path is None else _compared(path, columns, sample)
+
+
 def _compared(path: Path, columns: ColumnMap, sample: Sample) -> tuple[Reference | None, Sequence[str]]:
     """What to compare with; None, and why, when it is too little to say what is usual."""
     reference = read_reference(path, columns, sample)
@@ -333,7 +372,6 @@ def _past(against: str, window: Window, sample: Sample, reference: Path | None) 
 
 def _labelled(path: Path, columns: ColumnMap) -> Baseline | None:
     """The rows of the reference that have a score and a label, to compare answers with; None when it has none."""
-    import numpy as np
     import pyarrow as pa
 
     if _is_ours(path):
@@ -342,13 +380,18 @@ def _labelled(path: Path, columns: ColumnMap) -> Baseline | None:
     roles = {columns.label, columns.score or columns.predicted, *list(columns.probabilities.values())[:1]}
     if not columns.label or not {name for name in roles if name} <= set(have):
         return None
-    rows, _ = _read(path, columns, required=False)
+    long = _is_long(path, columns, LONG)
+    rows, _ = _read(path, columns, required=False, inputs=not long)
+    inputs = None
+    if long:
+        inputs, _ = _streamed(path, columns, rows)
+        rows = rows.append_column("place", pa.array(np.arange(rows.num_rows)))
     timed = rows["at"].null_count == 0
     if not timed:
         at = pa.array(np.zeros(rows.num_rows, np.int64)).cast(rows["at"].type)
         rows = rows.set_column(rows.column_names.index("at"), "at", at)
-    sample = Sample(columns.model, columns.task, rows.sort_by("at"), decided_only=columns.decided_only)
-    found = labelled(sample)
+    sample = Sample(columns.model, columns.task, rows.sort_by("at"), decided_only=columns.decided_only, inputs=inputs)
+    found = labelled(sample.few())
     return Baseline(f"labelled rows of {path.name}", found, timed) if found.rows.num_rows else None
 
 
@@ -765,7 +808,7 @@ def _silence(sample: Sample, window: Window, as_of_us: int) -> list[str]:
     return [f"the log ends {apart} before now: its last prediction is of {iso(from_us(int(at[-1])))}"]
 
 
-def _next(report: Report) -> str:
+def told_next(report: Report) -> str:
     """What to do, without the commands that need a project."""
     if "`seatrial label" in report.next:
         return "Tell what really happened: name the label's column in the map, or give a file with --labels."

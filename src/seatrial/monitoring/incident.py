@@ -1,12 +1,14 @@
 """Incidents: what happened around an alert, one line after the other?
 
 Nothing is measured again: every line is an event of the audit log on the model, its deployments, releases, proposals,
-data, labels, views or alerts. Labels, views and reports that came more often than twenty times are counted by day.
+data, labels, views or alerts. Of what comes regularly (labels, views, quiet reports) a run of three or more without
+anything else in between is one line.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from itertools import groupby
 from typing import TYPE_CHECKING, Literal
 
 import msgspec
@@ -16,7 +18,7 @@ from seatrial.core.errors import counted
 from seatrial.core.records import Event
 from seatrial.core.windows import Window, parse_window
 from seatrial.monitoring.alerts import Alert
-from seatrial.monitoring.telling import TOLD, is_open, told_of
+from seatrial.monitoring.telling import SEVERITIES, TOLD, is_open, told_of
 from seatrial.stores.metadata import MetadataStore
 
 if TYPE_CHECKING:
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 DAY_US = 86_400_000_000
-MANY = 20
+RUN = 3
 
 Kind = Literal[
     "alert",
@@ -42,7 +44,8 @@ Kind = Literal[
 
 
 class Moment(msgspec.Struct, frozen=True):
-    """One thing that happened. at: domain time, ISO 8601 in UTC. id: what it is about. tone: "bad", "good" or empty."""
+    """One thing that happened. at: domain time, ISO 8601 in UTC. id: what it is about. tone: "bad", "good" or empty.
+    event: its number in the audit log, the first one's where several are one line."""
 
     at: str
     kind: Kind
@@ -50,6 +53,7 @@ class Moment(msgspec.Struct, frozen=True):
     actor: str = ""
     id: str = ""
     tone: str = ""
+    event: int = 0
 
 
 class Incident(msgspec.Struct, frozen=True):
@@ -95,11 +99,12 @@ def incident(
     if asked.incident == told_of(metadata, asked.model).incident:
         ringing = ringing or is_open(told_of(metadata, asked.model), alerts)
     first_us = min(_us(one.opened_at) for one in together)
-    looked_us = min(parse_window(one.window).start_us for one in together if one.kind != "silence" or one is asked)
+    looked_us = [parse_window(one.window).start_us for one in together if one.kind != "silence"]
     last_us = now_us if ringing else max(_us(one.resolved_at or one.opened_at) for one in together) + DAY_US
-    since_us = max(min(first_us - 7 * DAY_US, max(looked_us, first_us - 60 * DAY_US)), 0)
+    since_us = max(min([first_us - 7 * DAY_US, *looked_us]), first_us - 60 * DAY_US, 0)
     span = Window(since_us, max(last_us, first_us) + 1)
-    lead = next((one for one in together if one.severity == "high"), together[0])
+    worst = sorted(together, key=lambda one: (one.state == "resolved", -SEVERITIES.index(one.severity)))
+    lead = worst[0]  # of those that ring still, the oldest of the worst
     around = _Around(metadata, asked.model, span, list(alerts), deployments, sources, views)
     return Incident(
         format=FORMAT,
@@ -164,11 +169,12 @@ class _Around:
             self._releases(),
             self._proposals(),
             self._data(),
-            _by_day(list(self._labels()), "labels", lambda many: f"labels told {len(many)} times"),
-            _by_day(list(self._features()), "features", lambda many: f"views written {len(many)} times"),
-            _by_day(list(self._reports()), "report", lambda many: f"{len(many)} reports, the last: {many[-1].words}"),
+            self._labels(),
+            self._features(),
+            self._reports(),
         )
-        return sorted((moment for part in parts for moment in part), key=lambda one: one.at)
+        found = sorted((moment for part in parts for moment in part), key=lambda one: (one.at, one.event))
+        return list(_without_runs(found))
 
     def _events(self, **of: str) -> Iterator[Event]:
         for event in self._metadata.events(**of):  # type: ignore[arg-type]
@@ -280,20 +286,24 @@ class _Around:
         return f"version {record.body['version']} ({release})" if record else release
 
 
-def _by_day(found: Sequence[Moment], kind: Kind, words: Callable[[Sequence[Moment]], str]) -> Iterator[Moment]:
-    """Moments as they are, or one for each day when there are many."""
-    if len(found) <= MANY:
-        yield from found
-        return
-    days: dict[str, list[Moment]] = {}
-    for one in sorted(found, key=lambda one: one.at):
-        days.setdefault(one.at[:10], []).append(one)
-    for many in days.values():
-        yield Moment(many[0].at, kind, words(many) if len(many) > 1 else many[0].words, many[0].actor, many[-1].id)
+def _without_runs(found: Sequence[Moment]) -> Iterator[Moment]:
+    """The moments, with one in the place of a run of what comes regularly."""
+
+    def regular(one: Moment) -> str:
+        return one.kind if one.kind in ("labels", "features") or (one.kind == "report" and not one.tone) else ""
+
+    for kind, run in groupby(found, key=regular):
+        moments = list(run)
+        if not kind or len(moments) < RUN:
+            yield from moments
+            continue
+        first, last = moments[0], moments[-1]
+        words = f"{len(moments)} times until {last.at[:16].replace('T', ' ')}, the last: {last.words}"
+        yield Moment(first.at, first.kind, words, first.actor, last.id, "", first.event)
 
 
 def _moment(event: Event, kind: Kind, words: str, id: str, tone: str = "") -> Moment:
-    return Moment(iso(from_us(event.at_us)), kind, " ".join(words.split()), event.actor, id, tone)
+    return Moment(iso(from_us(event.at_us)), kind, " ".join(words.split()), event.actor, id, tone, event.seq)
 
 
 def _us(at: str) -> int:

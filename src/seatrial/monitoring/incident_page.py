@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import groupby
 
 from seatrial.core.clock import parse_time
+from seatrial.core.errors import counted
 from seatrial.monitoring.alerts import Alert
 from seatrial.monitoring.incident import Incident, Moment
 from seatrial.monitoring.page import document
@@ -67,7 +68,8 @@ def _alert(one: Alert) -> str:
     return (
         f'<div class="alert {one.severity} {one.state}"><p><strong>{safe(one.alarm)}</strong> '
         f'<span class="sev">{one.severity}, {one.state}{safe(quiet)}</span></p><p>{safe(one.words, 600)}</p>'
-        f'<p class="small">opened {safe(_minute(one.opened_at))}{safe(ended)}{safe(why, 300)} · seen {one.seen} times '
+        f'<p class="small">opened {safe(_minute(one.opened_at))}{safe(ended)}{safe(why, 300)} '
+        f"· seen {counted(one.seen, 'time')} "
         f"· <code>{safe(one.id)}</code></p></div>"
     )
 

@@ -17,6 +17,7 @@ from seatrial.core.clock import from_us, iso
 from seatrial.core.errors import Failed
 from seatrial.core.windows import Window
 from seatrial.monitoring.alarms import MIN_ROWS, QUIET_START, evaluate
+from seatrial.monitoring.attribution import Score, attribution
 from seatrial.monitoring.definition import MIN_LABELS, PERFORMANCE, Alarm, Monitor
 from seatrial.monitoring.outcome import with_outcome
 from seatrial.monitoring.performance import performance
@@ -72,6 +73,7 @@ def make_report(
     business: Sequence[Business] = (),
     watched: Watched | None = None,
     policy: Sequence[AlarmResult] = (),
+    score: Score | None = None,
 ) -> Report:
     """The report on `window` with what was known at `as_of_us`. Nothing is written, nothing raises for what data hold.
 
@@ -84,6 +86,7 @@ def make_report(
     since_us: instant of the model's first prediction ever, when the sample does not reach back to it.
     elsewhere: the model is served by other software, so `next` names no command that needs a project.
     tested: labelled rows of before to compare answers with; None: those of the log from before the window.
+    score: the model that answered, to tell which inputs moved the predictions; see `monitoring.attribution`.
     business: numbers of the business, of the window's requests.
     watched, policy: what the policy has seen, and its alarms (see `monitoring.watch`).
     """
@@ -136,6 +139,7 @@ def make_report(
         on_call=on_call,
         runbook=runbook,
         watched=watched,
+        attribution=None if reference is None else attribution(inside, drifted, reference, score),
     )
     return with_outcome(report, sample, window, as_of_us, given=tested, business=business)
 

@@ -51,9 +51,11 @@ def with_outcome(
     inside = sample.within(window)
     drawn = _drawn(inside)
     came = arrival(sample, window, as_of_us)
-    base, why = baseline(sample, window, given)
-    changed = concept(inside, base, why, ripe_rows(inside, as_of_us, came))
-    guessed = estimate(inside, base, why)
+    near = sample.few()
+    close = near.within(window)
+    base, why = baseline(near, window, given)
+    changed = concept(close, base, why, ripe_rows(close, as_of_us, came))
+    guessed = estimate(close, base, why)
     if guessed.metrics and changed.verdict == "changed":
         note = "; ".join(text for text in (guessed.note, DISBELIEVED) if text)
         guessed = msgspec.structs.replace(guessed, note=note)
@@ -62,11 +64,11 @@ def with_outcome(
         "arrival": came,
         "calibration": calibration(inside, _of_scores(inside, drawn)),
         "concept": changed,
-        "slices": slices(inside),
+        "slices": slices(close),
         "estimate": guessed,
         "business": list(business),
     }
-    findings = [*report.findings, *_findings(came, changed, guessed, report)]
+    findings = [*report.findings, *_findings(came, changed, guessed, report), *_thinned(inside, close)]
     verdict, headline, next_ = report.verdict, report.headline, report.next
     if changed.verdict == "changed" and verdict in ("ok", "unknown"):
         verdict = "watch"
@@ -77,6 +79,13 @@ def with_outcome(
     return msgspec.structs.replace(
         report, **found, findings=list(dict.fromkeys(findings)), verdict=verdict, headline=headline, next=next_
     )
+
+
+def _thinned(inside: Sample, close: Sample) -> list[str]:
+    rows, looked = inside.rows.num_rows, close.rows.num_rows
+    if inside.inputs is None or looked == rows:
+        return []
+    return [f"the log is long: slices, change of the outcome and estimates look at {looked:,} of its {rows:,} rows"]
 
 
 def _drawn(inside: Sample) -> Resampling | None:

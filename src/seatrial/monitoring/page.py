@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from itertools import pairwise
 
 from seatrial.core.clock import parse_time
-from seatrial.monitoring import outcome_page
+from seatrial.monitoring import attribution, outcome_page
 from seatrial.monitoring.pictures import (
     STYLE,
     At,
@@ -142,6 +142,7 @@ def html(report: Report) -> str:
         _performance(report),
         outcome_page.section(report),
         _drift(report),
+        attribution.section(report),
         _quality(report),
         _alarms(report),
         _history(report),

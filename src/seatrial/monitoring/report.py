@@ -11,6 +11,7 @@ from typing import Literal
 import msgspec
 
 from seatrial.core.pages import table_page
+from seatrial.monitoring.attribution import Attribution
 from seatrial.monitoring.figures import Arrival, Business, Calibration, Concept, Estimate, Interval, Slices
 from seatrial.monitoring.watched import Watched
 
@@ -225,6 +226,7 @@ class Report(msgspec.Struct, frozen=True):
     estimate: Estimate | None = None
     business: list[Business] = []
     watched: Watched | None = None
+    attribution: Attribution | None = None
 
     def _repr_html_(self) -> str:
         fired = [alarm.name for alarm in self.alarms if alarm.state == "fired"]

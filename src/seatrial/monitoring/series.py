@@ -196,7 +196,7 @@ def windows_of(
         notes.append("no reference to compare with: neither inputs nor predictions are watched")
     else:
         for name, column in reference.columns.items():
-            found += _input(name, inside, place, starts.size, column, notes)
+            found += _input(name, sample.with_input(inside, name), place, starts.size, column, notes)
         found += _prediction(inside, place, starts.size, reference)
         new = sorted(set(sample.features) - set(reference.columns))
         if new:
@@ -346,7 +346,7 @@ def _distance(name: str, distance: Floats, present: Ints, reference: Column, p_v
     few = present < FEWEST_DISTANCE
     series = Series("distance", name, 0.0, reference.tolerated)
     none = _nothing(distance)
-    return _Column(series, np.where(few, np.nan, distance), none, none, np.where(few, np.nan, p_values))
+    return _Column(series, np.where(few, np.nan, distance), none, none, np.where(present < FEWEST, np.nan, p_values))
 
 
 def _share(

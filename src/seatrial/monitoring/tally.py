@@ -94,6 +94,7 @@ class Tallies:
         that fewer than one row in 1,000 of a batch lacks are not counted in it.
     repeated: rows that are the same as one before, in their instant and in every input that the reference has (values
         of categories beyond those that it keeps count as one); None when the rows carry no instant.
+    ids_again: rows whose prediction_id is another's too, where only somebody else can tell.
     """
 
     rows: int
@@ -103,6 +104,7 @@ class Tallies:
     predicted: Tally | None = None
     patterns: Mapping[tuple[str, ...], int] = field(default_factory=dict)
     repeated: int | None = None
+    ids_again: int | None = None
 
     @property
     def together(self) -> dict[tuple[str, ...], int]:

@@ -24,7 +24,8 @@ from seatrial.core.types import Field
 from seatrial.features.plan import FeaturePlan
 from seatrial.stats.bootstrap import Difference, Resampling, difference, intervals, resample
 from seatrial.stats.calibration import reliability
-from seatrial.stats.metrics import confusion, multiclass_confusion
+from seatrial.stats.metrics import confusion, losses, multiclass_confusion
+from seatrial.training.continuing import FORGOTTEN
 from seatrial.training.estimator import controlled, describe, importance, make_estimator
 from seatrial.training.evaluation import (
     CrossValidation,
@@ -233,7 +234,10 @@ def fit(
                 model.task, known.at(parts.test), labels, partial(fitted.score_columns, model), seed=model.seed
             )
         with watch.stage("judge"):
-            asked = [*of_project, *model.gates]
+            own = list(model.gates)
+            if model.continues is not None and not any(gate.kind == "remembers" for gate in own):
+                own.append(Gate.remembers(FORGOTTEN))
+            asked = [*of_project, *own]
             latency = _latency_ms(model, known, fitted, parts, asked)
             evidence = _evidence(model, known, parts, test, cv, champion, asked)
             evidence = replace(
@@ -242,8 +246,9 @@ def fit(
                 train_metrics=_train_metrics(model, known, fitted, parts, threshold.value, asked),
                 latency_ms=None if latency is None else float(np.median(latency)),
                 latency_range=None if latency is None else (min(latency), max(latency)),
+                memory=_memory(model, fitted),
             )
-            gates = judge(model.gates, evidence, of_project=of_project, waives=model.waives)
+            gates = judge(own, evidence, of_project=of_project, waives=model.waives)
             passed = not any(result.refuses for result in gates)
         native = None
         last = fitted
@@ -456,6 +461,24 @@ def _drawn(model: Model, rows: TrainingRows, chosen: Indices) -> Resampling:
         groups=group_codes(model, rows)[chosen] if split_kind(model, rows) == "group" else None,
         unit=model.split.by or "group",
     )
+
+
+def _memory(model: Model, fitted: PartFit) -> tuple[float, float] | None:
+    """The mean loss, on rows that it learned from, of the fit that was gone on from, and of this one; None when it
+    learned anew. Rows without a label or without a score of either do not count."""
+    start = model.continues
+    if start is None or not start.remembered.num_rows:
+        return None
+    rows = training_rows(model, start.remembered, cutoff_us=None)
+    every = np.arange(rows.size)
+    inputs, _ = encode(start.signature, rows.at(every))
+    before, after = start.native.scorer()(inputs), fitted.score(model, rows, every)
+    labels = rows.labels
+    if rows.classes:  # places among the classes of the rows, of which the fit may know more
+        labels = np.array([start.signature.classes.index(one) for one in rows.classes], dtype=float)[labels.astype(int)]
+    then, now = (losses(model.task, labels, scores) for scores in (before, after))
+    known = np.isfinite(then) & np.isfinite(now)
+    return (float(then[known].mean()), float(now[known].mean())) if known.any() else None
 
 
 def _confusion(

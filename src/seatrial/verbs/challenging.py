@@ -171,7 +171,8 @@ class Challenging(Watching):
             proposal = self._open(model, manual_reason(reason), reason)
         before = len(self.metadata.records("run", model.name))
         try:
-            trained = self.train(model.name, tune="champion", progress=progress)
+            start = "champion" if self._retrain(model.name).warm_start else None
+            trained = self.train(model.name, tune="champion", continue_from=start, progress=progress)
             released = self.release(trained.run, progress=progress) if trained.passed else None
         except SeatrialError as error:
             self._broke_off(model, proposal, error, fitted=len(self.metadata.records("run", model.name)) > before)

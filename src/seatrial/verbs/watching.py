@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from seatrial.monitoring.figures import Business
     from seatrial.monitoring.policy import Learned
     from seatrial.monitoring.reference import Reference
+    from seatrial.monitoring.rehearsal import Rehearsal
     from seatrial.monitoring.report import AlarmResult, Mark, Point, Report
     from seatrial.monitoring.sample import Sample
     from seatrial.monitoring.watch import Source, Step
@@ -154,6 +155,7 @@ class Watching(Alerting):
         "training" nothing is written either, because alarms are declared for that.
         """
         keep = keep and against == "training"
+        from seatrial.monitoring.attribution import scorer
         from seatrial.monitoring.monitor import make_report
         from seatrial.stores.prediction_log import LogWarning
         from seatrial.verbs.tested import test_part
@@ -194,11 +196,33 @@ class Watching(Alerting):
             business=self._business(declared, monitor, chosen),
             watched=watched,
             policy=policy,
+            score=scorer(self._bundle(release)) if release else None,
         )
         report = msgspec.structs.replace(report, findings=[*report.findings, *unread])
         silent = self._cadences(declared)
         report = with_silences(report, silent)
         return self._keep_report(report, release, sample.within(chosen), silent) if keep else report
+
+    def rehearse(self, model: str | None = None, *, over: str = "28d") -> Rehearsal:
+        """Replay the policy on the model's own past: what it would have raised and when, how soon a planted incident is
+        found, and which thresholds meet the stated budget. Nothing is kept.
+
+        over: how far back from now; the four weeks before, where there are any, tell what is usual.
+        """
+        from seatrial.monitoring import watch
+        from seatrial.monitoring.rehearsal import WARM_US, rehearse
+
+        declared = self._model(model)
+        monitor = self._monitor(declared.name)
+        self._compact_log()
+        source = self._watch_source(declared)
+        from_us = self.now_us - duration_us(over)
+        back = Window(max(from_us - WARM_US, 0), self.now_us)
+        at = self._predictions(declared, back)["at"].cast("int64").to_numpy()
+        first = int(at.min()) if at.size else self.now_us
+        state = watch.begin("", first, watch.every_of(monitor, at.size, self.now_us - first))
+        state = watch.first_release(source, state, self.now_us)
+        return rehearse(monitor, state, source, from_us=from_us, until_us=self.now_us)
 
     def _policy(
         self, model: Model, monitor: Monitor, *, keep: bool, past: bool = False
