@@ -359,11 +359,12 @@ class Project(Scheduled):
     def export_prometheus(self, folder: str | Path) -> list[str]:
         """Write recording and alert rules for every deployment, and a test of them; the names of the files.
 
-        Alerts tell when a deployment uses up the error budget of its objective too fast, see `Deployment`.
+        Alerts tell when a deployment uses up the error budget of its objective too fast, see `Deployment`; where the
+        gauges of monitoring are written, also when nothing watches any more.
         """
         from seatrial.export.prometheus import export
 
-        return export(self._promised(), Path(folder))
+        return export(self._promised(), Path(folder), watched=bool(self.settings.alerts.textfile))
 
     def export_grafana(self, folder: str | Path) -> list[str]:
         """Write a dashboard for every deployment, over the rules of `export_prometheus`; the names of the files."""

@@ -54,7 +54,7 @@ def test_up_serves_runs_what_is_due_restarts_what_is_killed_and_ends_with_sigter
         until(lambda: any(job.state == "done" for job in project.schedule_history()))
         (control, server) = children(up.pid)
         assert project.schedule_show("materialize").run_by == [f"{socket.gethostname()}:{control}"]
-        again = started(made, "--port", str(port))
+        again = started(made, "--port", str(port), "--only", "server")
         _, err = again.communicate(timeout=60)
         assert again.returncode == 6
         assert f"{port}" in err  # it says that the port is taken
@@ -71,17 +71,29 @@ def test_up_serves_runs_what_is_due_restarts_what_is_killed_and_ends_with_sigter
         assert project.schedule_show("materialize").run_by == []
 
 
-def test_without_schedules_only_the_server_runs(tmp_path):
+def test_without_schedules_it_says_that_nothing_runs_by_itself(tmp_path):
     up = started(project_at(tmp_path / "p", ""), "--port", "0")
     line = up.stderr.readline()
     assert line == "No schedule is declared: nothing runs by itself.\n"
     while "Serving at" not in line:
         assert line
         line = up.stderr.readline()
-    until(lambda: len(children(up.pid)) == 1)
+    until(lambda: len(children(up.pid)) == 2)
     up.send_signal(signal.SIGTERM)
     up.communicate(timeout=60)
     assert up.returncode == 0
+
+
+def test_killed_itself_it_takes_its_parts_along(tmp_path):
+    up = started(project_at(tmp_path / "p", 'Schedule("materialize", every="1h")\n'), "--port", "0")
+    while "Serving at" not in up.stderr.readline():
+        assert up.poll() is None
+    parts = children(up.pid)
+    assert len(parts) == 2
+    up.kill()
+    up.wait(10)
+    until(lambda: not any(Path(f"/proc/{pid}/cmdline").exists() for pid in parts))
+    up.communicate(timeout=60)
 
 
 def test_what_is_wrong_with_a_schedule_ends_up_before_anything_is_served(tmp_path, capsys):

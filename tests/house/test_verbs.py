@@ -49,9 +49,10 @@ def test_every_public_verb_of_project_is_a_command():
         for name, value in {**vars(Building), **vars(Project)}.items()
         if callable(value) and not name.startswith("_")
     }
-    # options of other verbs: predict --replay, --batch and --stream, push --from, runs show --html, validate --propose
+    # options of other verbs: predict --replay, --batch and --stream, push --from, runs show --html, validate --propose,
+    # monitor --rehearse
     helpers = {"close", "mirror", "propose", "reconcile", "replay", "predict_batch", "predict_files", "predict_stream"}
-    helpers |= {"push_stream", "run_page"}
+    helpers |= {"push_stream", "run_page", "rehearse"}
     helpers |= {"deployment_watch"}  # deployments advance --watch
     helpers |= {"run"}  # a block of Python: `with project.run("x") as r`
     commands = {*COMMANDS, *(f"export_{form}" for form in VERBS["export"].commands), *NOUNS}

@@ -8,14 +8,11 @@ import threading
 import msgspec
 import pytest
 
-from seatrial.monitoring.addresses import Allowed
 from seatrial.monitoring.alerts import settle
 from seatrial.monitoring.routes import deliver
 from seatrial.stores.metadata import MetadataStore
-from tests.monitoring.alerted import Hook, report_on, settled
+from tests.monitoring.alerted import HERE, Hook, report_on, settled
 from tests.monitoring.worlds import DAY_US, START_US
-
-HERE = Allowed.parse(["127.0.0.0/8", "::1"])
 
 
 @pytest.fixture

@@ -5,9 +5,7 @@ from __future__ import annotations
 import pytest
 
 from seatrial import Retrain, Schedule, Trigger
-from seatrial.core.clock import parse_time, to_us
 from seatrial.retraining.definition import BadRetrain
-from seatrial.retraining.triggers import look
 from seatrial.scheduling.definition import BadSchedule, implied
 
 
@@ -25,6 +23,9 @@ from seatrial.scheduling.definition import BadSchedule, implied
             "predict late --batch last-week --to out",
         ),
         (Schedule("deployments advance", "late", every="5m"), "deployments-advance-late", "deployments advance late"),
+        (Schedule("retrain", "late", every="1h"), "retrain-late", "retrain late advance"),
+        (Schedule("retrain", "late", every="1h", args=["propose"]), "retrain-late", "retrain late propose"),
+        (Schedule("alerts check", every="5m"), "alerts-check", "alerts check"),
         (Schedule("predictions prune", cron="0 4 * * *"), "predictions-prune", "predictions prune"),
     ],
 )
@@ -60,6 +61,14 @@ def test_what_cannot_work_is_refused_where_it_is_declared(wrong, words):
     assert words in str(refused.value)
 
 
+def test_what_is_kept_and_shown_of_a_command_holds_no_password():
+    address = "postgresql://ada:s3cret@db/reports?table=late"
+    schedule = Schedule("batch", "late", every="1h", args=["last-day", "--to", address])
+    assert schedule.words[-1] == address
+    assert schedule.told[-1] == "postgresql://ada:***@db/reports?table=late"
+    assert schedule.told[:-1] == schedule.words[:-1]
+
+
 def test_the_pause_before_a_retry_doubles():
     schedule = Schedule("monitor", "late", every="1h", back_off="1m", retries=3)
     assert [schedule.pause_us(attempt) // 60_000_000 for attempt in (1, 2, 3)] == [1, 2, 4]
@@ -68,7 +77,7 @@ def test_the_pause_before_a_retry_doubles():
 def test_retraining_by_the_clock_stands_for_a_schedule_of_its_own():
     retrain = Retrain("late", on=["performance", "schedule:0 3 * * 1"])
     (schedule,) = implied([retrain])
-    assert (schedule.name, " ".join(schedule.words)) == ("retrain-late-on-schedule", "retrain late")
+    assert (schedule.name, " ".join(schedule.words)) == ("retrain-late-on-schedule", "retrain late advance")
     assert str(schedule.timing) == "0 3 * * 1 UTC"
     both = Retrain("late", on=["schedule:0 3 * * 1", Trigger.schedule("0 3 1 * *", timezone="Europe/Berlin")])
     assert [one.name for one in implied([both])] == ["retrain-late-on-schedule-1", "retrain-late-on-schedule-2"]
@@ -79,15 +88,3 @@ def test_retraining_by_the_clock_stands_for_a_schedule_of_its_own():
 def test_a_wrong_expression_is_told_where_retraining_is_declared(wrong):
     with pytest.raises(BadRetrain, match="Retrain\\('late'\\) has the trigger"):
         Retrain("late", on=[wrong])
-
-
-@pytest.mark.parametrize(
-    ("since", "fired"),
-    [("2024-03-03T00:00:00Z", True), ("2024-03-04T03:00:00Z", False), ("2024-03-05T00:00:00Z", False), (None, False)],
-)
-def test_the_clock_is_a_reason_once_its_instant_came_since_the_last_proposal(since, fired):
-    now = to_us(parse_time("2024-03-05T12:00:00Z"))  # a Tuesday
-    since_us = to_us(parse_time(since)) if since else None
-    (reason,) = look([Trigger.schedule("0 3 * * 1")], lambda: None, [], now, since_us=since_us)
-    assert reason.fired is fired
-    assert ("came at 2024-03-04T03:00:00Z" in reason.words) is fired

@@ -26,7 +26,7 @@ def test_samples_of_one_world_cannot_be_told_apart():
 
 def test_weights_are_the_ratio_of_the_densities():
     random = np.random.default_rng(1)
-    old, new = random.normal(size=(20_000, 2)), random.normal(size=(20_000, 2)) + np.array([0.8, 0])
+    old, new = random.normal(size=(20_000, 2)), random.normal((0.8, 0), size=(20_000, 2))
     edges = np.linspace(-3, 3.5, 19)
     found = domain(coded(old, edges), coded(new, edges), np.full(2, 20))
     assert found.moved(0.55)

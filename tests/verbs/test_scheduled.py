@@ -53,7 +53,7 @@ def test_schedules_are_listed_with_their_next_instant_in_their_zone(tmp_path):
         shown = {one.name: one for one in project.schedules()}
         assert list(shown) == ["materialize", "retrain-late", "monitor-late"]
         retrain = shown["retrain-late"]
-        assert retrain.command == ["seatrial", "retrain", "late"]
+        assert retrain.command == ["seatrial", "retrain", "late", "advance"]
         assert (retrain.next, retrain.next_local) == ("2024-01-15T02:00:00Z", "2024-01-15T03:00:00+01:00")
         assert (retrain.last, retrain.run_by, retrain.paused) == (None, [], None)
         status = project.status()[0]
@@ -91,7 +91,7 @@ def test_a_schedule_is_run_once_for_an_instant_by_whoever_asks(tmp_path, capsys)
         earlier = project.schedule_run("materialize", slot=datetime(2024, 1, 10, 9, 59, tzinfo=UTC))
         assert (earlier.ran, earlier.job.id) == (False, job.id)  # the store is further already
     code, out, _ = command(made, "schedules", "history", capsys=capsys)
-    assert "materialize  2024-01-10 12:00Z  ✓ done" in out
+    assert "materialize  2024-01-10 12:00 UTC  ✓ done" in out
 
 
 def test_a_run_that_is_refused_ends_with_its_reason(tmp_path, capsys):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -11,6 +12,8 @@ import click
 from seatrial.cli.door import Invocation, as_time
 from seatrial.cli.nouns import NOUNS
 from seatrial.cli.render import Block, Line, Plain, Style, Table
+from seatrial.cli.verbs import verb
+from seatrial.core.errors import counted
 
 if TYPE_CHECKING:
     from seatrial.monitoring.mutes import Mute
@@ -82,6 +85,15 @@ def alerts_unmute(call: Invocation, name: str) -> None:
         call.answer(ended, lambda _: [Line(f"{_of(one)} is not muted any more") for one in ended])
 
 
+@NOUNS["alerts"].command("check")
+@click.pass_obj
+def alerts_check(call: Invocation) -> None:
+    """Look whether everything that should come still comes (predictions, labels, reports, views), send what waits, and
+    send the heartbeat. Made for a scheduler; every five minutes is not too often."""
+    with call.project() as project:
+        call.answer(project.alerts_check(), checked)
+
+
 @NOUNS["alerts"].command("undelivered")
 @click.pass_obj
 def alerts_undelivered(call: Invocation) -> None:
@@ -97,6 +109,23 @@ def alerts_resend(call: Invocation, id: tuple[str, ...]) -> None:
     """Try undelivered messages again, at once: those named, or all of them."""
     with call.project() as project:
         call.answer(project.alerts_resend(id), undelivered)
+
+
+@verb("incident")
+@click.argument("alert")
+@click.option("--html", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="Write a page as well.")
+@click.pass_obj
+def incident(call: Invocation, alert: str, html: Path | None) -> None:
+    """ALERT is an alert or an incident, or the start of its id. Alerts, messages, deployments, rollouts, approvals,
+    retrainings, data, labels, views and reports around it, from the audit log."""
+    with call.project() as project:
+        found = project.incident(alert)
+        if html is not None:
+            from seatrial.cli.data import write_page
+            from seatrial.monitoring.incident_page import html as page
+
+            write_page(html, page(found))
+        call.answer(found, timeline)
 
 
 # What a person reads
@@ -121,7 +150,7 @@ def details(one: Plain) -> list[Block]:
         "found": one["words"],
         "window": one["window"],
         "numbers": ", ".join(f"{name} {value:g}" for name, value in one["evidence"].items() if value is not None),
-        "seen": f"{one['seen']} times, last {one['last_seen_at']}",
+        "seen": f"{counted(one['seen'], 'time')}, last {one['last_seen_at']}",
         "release": one["release"],
         "owner": one["owner"],
         "on call": one["on_call"],
@@ -145,6 +174,44 @@ def details(one: Plain) -> list[Block]:
     more += [f"seatrial alerts acknowledge {one['id']}"] if one["state"] == "open" else []
     next = [Line(f"{'      ' if place else 'Next: '}{text}") for place, text in enumerate(more)]
     return [*blocks, Line(), *next]
+
+
+def timeline(thing: Plain) -> list[Block]:
+    """An incident: what rang, then day by day what happened."""
+    what = f"incident {thing['id']}" if thing["id"] else f"alert {thing['alert']}"
+    style: Style = "red" if thing["state"] == "open" else "green"
+    blocks: list[Block] = [
+        Line(f"{thing['state'].upper()}: {thing['headline']}", style),
+        Line(f"{what} of '{thing['model']}', {thing['since'][:10]} to {thing['until'][:10]}", "dim"),
+    ]
+    facts = [(name, thing[key]) for name, key in (("owner", "owner"), ("on call", "on_call"), ("runbook", "runbook"))]
+    told = [f"{name} {value}" for name, value in facts if value]
+    blocks += [Line("; ".join(told), "dim")] if told else []
+    blocks += [Line(), listing(thing["alerts"])[0]]
+    day = ""
+    for one in thing["moments"]:
+        if one["at"][:10] != day:
+            day = one["at"][:10]
+            blocks += [Line(), Line(day, "bold")]
+        mark = ">" if one["id"] == thing["alert"] else " "
+        who = f"  ({one['actor']})" if one["actor"] else ""
+        tone: Style = {"bad": "red", "good": "green"}.get(one["tone"], "")  # type: ignore[assignment]
+        blocks.append(Line(f"{mark} {one['at'][11:16]}  {one['kind']:<11} {one['words']}{who}", tone))
+    return [*blocks, Line(), *(Line(f"Next: {text}") for text in thing["next"][:2])]
+
+
+def checked(done: Plain) -> list[Block]:
+    """What keeps coming and what does not, then what was sent."""
+    signs = {"missed": ("✗", "red"), "on time": ("✓", "green"), "not expected": ("-", ""), "from the future": ("?", "")}
+    blocks: list[Block] = []
+    for one in done["cadences"]:
+        sign, style = signs[one["state"]]
+        blocks.append(Line(f"{sign} {one['words']}", style))  # type: ignore[arg-type]
+    for alert in done["silent"]:
+        blocks.append(Line(f"  {alert['id']} ({alert['severity']}, {alert['state']}): {alert['action']}"))
+    waiting = f", {done['waiting']} wait (see `seatrial alerts undelivered`)" if done["waiting"] else ""
+    blocks.append(Line(f"messages sent: {done['sent']}{waiting}; heartbeat: {done['heartbeat']}"))
+    return blocks
 
 
 def muted(mutes: Sequence[Mute]) -> list[Block]:

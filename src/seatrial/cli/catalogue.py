@@ -40,6 +40,7 @@ VERBS: dict[str, tuple[Line, ...]] = {
     "Looking back": (
         ("explain", "Explain one prediction"),
         ("reproduce", "Make a run again and compare"),
+        ("incident", "Show what happened around an alert"),
         ("review", "Name each model's red flags"),
         ("lineage", "Show what an id was made from, and what from it"),
         ("status", "Show for each model what is live"),
@@ -64,7 +65,7 @@ NOUNS: tuple[Line, ...] = (
     ("releases", "Packed versions: list, show, verify, diff, card, sbom, delete, resign"),
     ("deployments", "What is live: list, show, status, advance"),
     ("predictions", "The prediction log: list, show, ship, prune"),
-    ("alerts", "Alarms: list, show, acknowledge, resolve, mute, unmute, undelivered, resend"),
+    ("alerts", "Alarms: list, show, acknowledge, resolve, mute, unmute, check, undelivered, resend"),
     ("proposals", "Proposed retrainings: list, show, refusals"),
     ("schedules", "What runs by itself: list, show, run, history"),
     ("keys", "Keys that sign and are trusted: list, show, rotate, revoke, trust"),

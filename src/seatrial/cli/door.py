@@ -219,6 +219,7 @@ class Root(_Helping, click.Group):
     def get_command(self, _ctx: click.Context, name: str) -> click.Command | None:
         from seatrial.cli import (  # noqa: F401  their verbs and nouns register themselves
             alerting,
+            exports,
             feature_quality,
             feature_rows,
             predictions,

@@ -471,6 +471,7 @@ def statuses(models: list[Plain]) -> list[Block]:
         blocks += [Line(f"  {name:<12}  {value}") for name, value in card.items() if value]
         if model.get("distrusted"):
             blocks.append(Line(f"  signature     by {model['distrusted']}, a key that was revoked", "red"))
+        blocks += [Line(f"  silent        {words}", "red") for words in model.get("silent") or ()]
         if model.get("refused"):
             blocks.append(
                 Line(f"  last run      {model['refused']} was refused: {'; '.join(model['refused_because'])}", "red")

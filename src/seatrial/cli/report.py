@@ -139,7 +139,13 @@ def _drift(report: Report, distances: Sequence[str]) -> list[Block]:
     words = f"{moved} of {len(found.columns)} inputs moved{against}"
     rest = len(every) - len(listed)
     more: list[Block] = [Line(f"and {rest} more", "dim")] if rest else []
+    told = report.attribution
+    more += [Line(_capital(told.words))] if told is not None and told.words else []
     return [Line(), Line(words, "red" if moved else ""), Table(head, rows), *more, *notes]
+
+
+def _capital(words: str) -> str:
+    return words[0].upper() + words[1:]
 
 
 def _quality(report: Report) -> list[Block]:

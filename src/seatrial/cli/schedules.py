@@ -138,21 +138,22 @@ def next_words(one: Plain) -> str:
     """The next instant on the clocks of the schedule's zone."""
     if one["paused"]:
         return "paused"
+    if one["due"]:
+        return "due now"
     local = one["next_local"]
-    zone = "UTC" if local.endswith("+00:00") else local[19:]
-    return (
-        f"{local[:10]} {local[11:19]} {zone}".replace(":00 ", " ", 1)
-        if local[17:19] == "00"
-        else (f"{local[:10]} {local[11:19]} {zone}")
-    )
+    return f"{_clock(local)} {'UTC' if local.endswith('+00:00') else local[19:]}"
+
+
+def _clock(text: str) -> str:
+    """Date and time of an ISO 8601 text, with seconds where there are any."""
+    return f"{text[:10]} {text[11:16] if text[17:19] == '00' else text[11:19]}"
 
 
 def last_words(job: Plain | None) -> str:
     """How the last run ended."""
     if job is None:
         return "never"
-    at = f"{job['slot'][:10]} {job['slot'][11:16]}Z"
-    return f"{MARKS.get(job['state'], '✗')} {job['state']}, {at}"
+    return f"{MARKS.get(job['state'], '✗')} {job['state']}, {_clock(job['slot'])} UTC"
 
 
 def shown(one: Plain) -> list[Block]:
@@ -180,7 +181,7 @@ def ran(jobs: Sequence[Plain]) -> list[Block]:
     rows = [
         (
             job["schedule"],
-            f"{job['slot'][:10]} {job['slot'][11:16]}Z",
+            f"{_clock(job['slot'])} UTC",
             f"{MARKS.get(job['state'], '✗')} {job['state']}",
             str(job["attempt"]),
             "" if job["seconds"] is None else f"{job['seconds']:.1f}",
@@ -204,6 +205,34 @@ def came(thing: Plain) -> list[Block]:
     ]
     blocks += [Line(f"  {job['words']}")] if job["words"] else []
     return [*blocks, Line(f"  Kept as {job['id']}")]
+
+
+def cost(thing: Plain) -> list[Block]:
+    """What things take: value, money where there is a price, and what the figure rests on."""
+    price, currency = thing["cpu_hour"], thing["currency"]
+    rows = []
+    for one in thing["figures"]:
+        if one["value"] is None:
+            rows.append((one["of"], "not measured yet", "", one["words"]))
+            continue
+        took = f"{one['value']:.3g} s" if one["unit"] == "CPU seconds" else _bytes(one["value"])
+        money = "" if one["money"] is None else f"{one['money']:.2g} {currency}".strip()
+        dates = sorted({str(one[name])[:10] for name in ("since", "until") if one[name]})
+        count = f"{one['measurements']:,} measurement{'' if one['measurements'] == 1 else 's'}"
+        rows.append((one["of"], took, money, f"{count}, {' to '.join(dates)}; {one['words']}"))
+    told = f"An hour of one core is {price:g} {currency}".strip() + ", as seatrial.toml says."
+    none = 'No price is set: [cost] cpu_hour = 0.04, currency = "EUR" in seatrial.toml.'
+    heads = ("what", "takes", "money", "how it is known") if price else ("what", "takes", "how it is known")
+    table = Table(heads, rows if price else [(of, took, known) for of, took, _, known in rows])
+    return [table, Line(told if price else none, "dim")]
+
+
+def _bytes(value: float) -> str:
+    for unit in ("B", "kB", "MB", "GB"):
+        if value < 1000:
+            return f"{value:.3g} {unit}"
+        value /= 1000
+    return f"{value:,.3g} TB"
 
 
 def words(pause: Plain) -> str:

@@ -11,9 +11,11 @@ from seatrial.cli import talk
 from seatrial.cli.door import BadCommandLine, Invocation, as_window
 from seatrial.cli.nouns import NOUNS
 from seatrial.cli.verbs import verb
-from seatrial.core.errors import Failed
+from seatrial.core.errors import Failed, GateRefused
 
+DATABASES = ("postgresql://", "postgres://", "${")
 NAMES = ("ks", "wasserstein", "js", "psi", "chi2", "tv")  # of stats.distances, which loads numpy
+
 if TYPE_CHECKING:
     from seatrial.core.windows import Window
     from seatrial.monitoring.report import Report
@@ -23,7 +25,7 @@ EXPECT = click.option(
 )
 
 
-class AlarmsFired(Failed):
+class AlarmsFired(GateRefused):
     """`monitor --fail-on` saw an alarm of that severity, or a higher one."""
 
     code = "monitor.alarms_fired"
@@ -58,10 +60,17 @@ def label(call: Invocation, model: str | None, rows: Path | None) -> None:
 @click.option("--html", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="Write a page as well.")
 @click.option("--dry-run", is_flag=True, help="Report only: keep nothing, open and resolve no alert.")
 @click.option(
+    "--against", metavar="WHAT", help="Compare with: training (default), champion, 7d (before the window), START/END."
+)
+@click.option(
     "--distance", "distances", multiple=True, type=click.Choice(NAMES), help="Show this distance of inputs as well."
 )
-@click.option("--fail-on", type=click.Choice(["low", "medium", "high"]), help="End with 1 when such an alarm fired.")
-@click.option("--log", type=click.Path(path_type=Path), help="A log from elsewhere; no project is needed.")
+@click.option("--fail-on", type=click.Choice(["low", "medium", "high"]), help="End with 3 when such an alarm fired.")
+@click.option("--rehearse", is_flag=True, help="Replay the policy on the past instead: alarms, incidents, thresholds.")
+@click.option("--over", metavar="DURATION", help="With --rehearse: how far back (default: 28d).")
+@click.option("--log", metavar="PATH|URL", help="A log from elsewhere, or postgresql://...; no project is needed.")
+@click.option("--table", help="With --log postgresql://...: the table of predictions; only aggregates leave it.")
+@click.option("--query", metavar="SELECT", help="In place of --table.")
 @click.option("--map", "mapping", type=click.Path(path_type=Path), help="With --log: which columns mean what (TOML).")
 @click.option("--reference", type=click.Path(path_type=Path), help="With --log: rows to compare with.")
 @click.option("--labels", type=click.Path(path_type=Path), help="With --log: labels that lie in another file.")
@@ -76,7 +85,11 @@ def monitor(
     against: str | None,
     distances: tuple[str, ...],
     fail_on: str | None,
-    log: Path | None,
+    rehearse: bool,
+    over: str | None,
+    log: str | None,
+    table: str | None,
+    query: str | None,
     mapping: Path | None,
     reference: Path | None,
     labels: Path | None,
@@ -87,9 +100,15 @@ def monitor(
     resolved.
 
     With --log and --map the same for a model that is served elsewhere: `--log` is a Parquet or CSV file, or a log
-    folder that `PredictionLog(...).write(...)` made."""
+    folder that `PredictionLog(...).write(...)` made. Where the rows may not leave PostgreSQL, `--log postgresql://...`
+    or `--log '${DATABASE_URL}'` with --table or --query asks it for aggregates."""
     from seatrial.cli import report as rendering
 
+    if over and not rehearse:
+        raise BadCommandLine("--over goes with --rehearse.", state="Nothing was done.")
+    if rehearse:
+        _rehearse(call, model, over or "28d", log, mapping, reference, labels, other=window or html or fail_on)
+        return
     if log is not None:
         if model is not None:
             raise BadCommandLine(
@@ -97,10 +116,12 @@ def monitor(
                 expected="The map says which model a log is of.",
                 state="Nothing was done.",
             )
-        report = _elsewhere(call, log, mapping, reference, labels, window, against)
+        report = _elsewhere(call, log, (table, query), mapping, reference, labels, window, against)
     else:
-        if mapping or reference or labels:
-            raise BadCommandLine("--map, --reference and --labels go with --log.", state="Nothing was done.")
+        if mapping or reference or labels or table or query:
+            raise BadCommandLine(
+                "--map, --reference, --labels, --table and --query go with --log.", state="Nothing was done."
+            )
         with call.project() as project:
             report = project.monitor(model, window=window, keep=not dry_run, against=against or "training")
     if html is not None:
@@ -113,9 +134,48 @@ def monitor(
     _fail(report, fail_on)
 
 
+def _rehearse(
+    call: Invocation,
+    model: str | None,
+    over: str,
+    log: str | None,
+    mapping: Path | None,
+    reference: Path | None,
+    labels: Path | None,
+    *,
+    other: object,
+) -> None:
+    from seatrial.cli import rehearsed
+    from seatrial.core.clock import machine_us, to_us
+    from seatrial.core.windows import duration_us
+    from seatrial.monitoring.imported import rehearse_log
+
+    if other:
+        raise BadCommandLine(
+            "--window, --html and --fail-on are for a report; --rehearse makes none.", state="Nothing was done."
+        )
+    if log is None:
+        with call.project() as project:
+            done = project.rehearse(model, over=over)
+        call.answer(done, lambda _: rehearsed.lines(done))
+        return
+    if mapping is None:
+        raise BadCommandLine("--log needs --map.", next="See docs/monitoring.md.", state="Nothing was done.")
+    if log.startswith(DATABASES):
+        raise BadCommandLine(
+            "--rehearse replays rows, and rows of a database do not leave it.",
+            next="Give a Parquet file of them.",
+            state="Nothing was done.",
+        )
+    as_of_us = to_us(call.at) if call.at else machine_us()
+    found = rehearse_log(Path(log), mapping, reference, as_of_us=as_of_us, over_us=duration_us(over), labels=labels)
+    call.answer(found, lambda _: rehearsed.lines(found))
+
+
 def _elsewhere(
     call: Invocation,
-    log: Path,
+    log: str,
+    rows: tuple[str | None, str | None],
     mapping: Path | None,
     reference: Path | None,
     labels: Path | None,
@@ -132,7 +192,42 @@ def _elsewhere(
             state="Nothing was done.",
         )
     as_of_us = to_us(call.at) if call.at else machine_us()
-    return monitor_log(log, mapping, reference, as_of_us=as_of_us, window=window, labels=labels, against=against)
+    if log.startswith(DATABASES):
+        return _in_database(log, *rows, mapping, reference, labels, as_of_us=as_of_us, window=window, against=against)
+    if any(rows):
+        raise BadCommandLine("--table and --query go with --log postgresql://...", state="Nothing was done.")
+    return monitor_log(Path(log), mapping, reference, as_of_us=as_of_us, window=window, labels=labels, against=against)
+
+
+def _in_database(
+    url: str,
+    table: str | None,
+    query: str | None,
+    mapping: Path,
+    reference: Path | None,
+    labels: Path | None,
+    *,
+    as_of_us: int,
+    window: Window | None,
+    against: str | None,
+) -> Report:
+    from seatrial.data.sources import PostgresSource
+    from seatrial.monitoring.in_database import monitor_database
+
+    if (table is None) == (query is None):
+        raise BadCommandLine(
+            "a log in PostgreSQL needs --table or --query, and not both.",
+            expected='Such as --table shop.predictions, or --query "SELECT * FROM shop.predictions WHERE ...".',
+            state="Nothing was done.",
+        )
+    if labels is not None:
+        raise BadCommandLine(
+            "--labels is a file, and the predictions stay in PostgreSQL.",
+            expected="Join the labels in --query, and name their column in the map.",
+            state="Nothing was done.",
+        )
+    source = PostgresSource(name=table or "query", url=url, table=table, sql=query)
+    return monitor_database(source, mapping, reference, as_of_us=as_of_us, window=window, against=against)
 
 
 def _write(path: Path, text: str) -> None:

@@ -46,7 +46,6 @@ class _Part:
     pause: float = 0.0
     at: float = 0.0
     starts: int = 0
-    over: bool = False
 
 
 @verb("up")
@@ -72,6 +71,7 @@ class _Part:
 @click.option("--grace", default="30s", show_default=True, metavar="DURATION", help="What a run may still take.")
 @click.option("--only", type=click.Choice(["server", "schedules"]), help="One of the two parts.")
 @click.option("--control", is_flag=True, hidden=True)
+@click.option("--server", default="", hidden=True)
 @click.pass_obj
 def up(
     call: Invocation,
@@ -83,6 +83,7 @@ def up(
     grace: str,
     only: str | None,
     control: bool,
+    server: str,
 ) -> None:
     """Serves every deployment as `seatrial serve` does and runs what schedules declare, until Ctrl-C or SIGTERM. Each
     run is a process of its own; how it ended is kept: see `seatrial schedules history`. Without schedules nothing runs
@@ -95,7 +96,7 @@ def up(
             "`seatrial up` goes with the machine's clock, not with --at.", state="Nothing was started."
         )
     if control:
-        _control(call, grace_seconds)
+        _control(call, grace_seconds, server)
         return
     shared = ["--project", str(Path(call.project_folder).resolve())]
     shared += [*(["--env", call.env] if call.env else []), *(["--actor", call.actor] if call.actor else [])]
@@ -103,6 +104,7 @@ def up(
     serving = [*seatrial, "serve", "--host", host, "--port", str(port), "--workers", str(workers), "--log", form]
     serving += ["--memory-budget", memory_budget] if memory_budget else []
     controlling = [*seatrial, "up", "--control", "--grace", grace]
+    controlling += ["--server", _address(host, port)] if port and only is None else []
     talk.release()
     parts = [
         *([] if only == "server" else [_Part("control", controlling)]),
@@ -113,7 +115,13 @@ def up(
         raise click.exceptions.Exit(code)
 
 
-def _control(call: Invocation, grace_seconds: float) -> None:
+def _address(host: str, port: int) -> str:
+    """Where the server is asked from this machine."""
+    here = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(host, host)
+    return f"http://[{here}]:{port}" if ":" in here else f"http://{here}:{port}"
+
+
+def _control(call: Invocation, grace_seconds: float, server: str) -> None:
     """The control process: its stdin is a pipe of its supervisor, and ends with it."""
     with _told_to_stop() as stop, call.project() as project:
 
@@ -121,7 +129,7 @@ def _control(call: Invocation, grace_seconds: float) -> None:
             with suppress(OSError):
                 print(json.dumps({"schedules": len(declared)}), flush=True)
 
-        project.up([stop, sys.stdin.fileno()], say=talk.say, ready=ready, grace_seconds=grace_seconds)
+        project.up([stop, sys.stdin.fileno()], say=talk.say, ready=ready, grace_seconds=grace_seconds, server=server)
 
 
 @contextmanager
@@ -164,7 +172,7 @@ class _Supervisor:
                     for part in self._parts:
                         self._look_after(part)
             finally:
-                self._end()
+                self._end(stop)
         return self._code
 
     def _ready(self, control: _Part, stop: int) -> bool:
@@ -179,9 +187,6 @@ class _Supervisor:
                 count = json.loads(line)["schedules"]
                 if not count:
                     talk.say("No schedule is declared: nothing runs by itself.")
-                    control.over = len(self._parts) > 1
-                    if control.over:
-                        control.process.terminate()
                 return True
             self._code = control.process.wait() or 1
         return False
@@ -191,11 +196,12 @@ class _Supervisor:
 
         part.began = monotonic()
         piped = part.name == "control"
+        out = None if not piped else subprocess.DEVNULL if part.starts else subprocess.PIPE
         try:
             part.process = subprocess.Popen(
                 part.words,
                 stdin=subprocess.PIPE if piped else subprocess.DEVNULL,
-                stdout=subprocess.PIPE if piped and not part.starts else None,
+                stdout=out,
                 start_new_session=True,  # Ctrl-C is for this process, which tells the others
                 preexec_fn=die_with_parent(signal.SIGTERM),
             )
@@ -207,15 +213,13 @@ class _Supervisor:
 
     def _look_after(self, part: _Part) -> None:
         if part.process is None:
-            if not part.over and monotonic() >= part.at:
+            if monotonic() >= part.at:
                 self._start(part)
             return
         code = part.process.poll()
         if code is None:
             return
         self._close(part)
-        if part.over:
-            return
         if code > 0 and part.starts == 1 and part.name == "server":
             self._code = code  # it explained itself: the port is taken, an option is wrong
             return
@@ -231,10 +235,13 @@ class _Supervisor:
     def _nap(self) -> float:
         """Until somebody has to be started again; a part that ends is seen within half a second."""
         now = monotonic()
-        waits = [part.at - now for part in self._parts if part.process is None and not part.over]
+        waits = [part.at - now for part in self._parts if part.process is None]
         return min([0.5, *(max(one, 0.01) for one in waits)])
 
-    def _end(self) -> None:
+    def _end(self, stop: int) -> None:
+        """Ask every part to end and wait for it; asked a second time, or when the time is up, kill it."""
+        while select.select([stop], [], [], 0)[0]:
+            os.read(stop, 1)
         for part in self._parts:
             if part.process is not None and part.process.poll() is None:
                 with suppress(ProcessLookupError):
@@ -243,12 +250,12 @@ class _Supervisor:
         for part in self._parts:
             if part.process is None:
                 continue
-            try:
-                code = part.process.wait(max(until - monotonic(), 0.1))
-            except subprocess.TimeoutExpired:
-                talk.say(f"The {part.name} process did not end in time, and was killed.")
-                part.process.kill()
-                code = part.process.wait()
+            while (code := part.process.poll()) is None:
+                if monotonic() > until or select.select([stop], [], [], 0.1)[0]:
+                    talk.say(f"The {part.name} process has not ended, and is killed.")
+                    part.process.kill()
+                    code = part.process.wait()
+                    break
             if part.name == "server" and code > 0 and not self._code:
                 self._code = code  # connections were cut off; it said so
             self._close(part)

@@ -87,6 +87,16 @@ class Alerts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     textfile: str = ""
 
 
+class Cost(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What computing costs here, for `status --cost`.
+
+    cpu_hour: an hour of one core; 0: no money is shown. currency: its name, such as "EUR".
+    """
+
+    cpu_hour: Annotated[float, msgspec.Meta(ge=0, le=1e6)] = 0.0
+    currency: str = ""
+
+
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A project's settings in one environment.
 
@@ -116,6 +126,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     policy: Policy = Policy()
     spark: Spark = Spark()
     signing: Signing = Signing()
+    cost: Cost = Cost()
     webhooks: dict[str, str] = {}
     routes: dict[str, str] = {}
     alerts: Alerts = Alerts()
@@ -163,7 +174,7 @@ def read_settings(text: str, *, env: str, variables: Mapping[str, str]) -> Setti
             expected=f"Known are {listed(known)}; under [stores]: {listed(Stores.__struct_fields__)}; "
             f"under [policy]: {listed(Policy.__struct_fields__)}; under [spark]: {listed(Spark.__struct_fields__)}; "
             f"under [signing]: {listed(Signing.__struct_fields__)}; "
-            f"under [alerts]: {listed(Alerts.__struct_fields__)}.",
+            f"under [cost]: {listed(Cost.__struct_fields__)}; under [alerts]: {listed(Alerts.__struct_fields__)}.",
         ) from None
 
 

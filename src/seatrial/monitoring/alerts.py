@@ -11,13 +11,13 @@ Who is told of all this, and how, is `monitoring.telling` and `monitoring.routes
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import msgspec
 
-from seatrial.core.clock import from_us, iso
+from seatrial.core.clock import from_us, iso, parse_time, to_us
 from seatrial.core.errors import Conflict, UsageError
 from seatrial.core.identity import new_id
 from seatrial.core.records import Event, Record
@@ -124,26 +124,40 @@ def settle(metadata: MetadataStore, report: Report, *, actor: str, at_us: int, e
     more is resolved.
     Returns the model's alerts that are open or acknowledged now, and those resolved by this call, oldest first.
     """
-    touched: set[str] = set()
+    ended: set[str] = set()
     with metadata.transaction() as transaction:
+        now = {one.id: one for one in alerts(metadata, report.model)}
+        changed = set()
         for alarm in report.alarms:
-            touched |= _settle(metadata, transaction, report, alarm, actor, at_us, example)
+            change = _settle(metadata, transaction, report, alarm, now, actor, at_us, example)
+            if change is not None:
+                changed.add(change[0])
+                ended |= {change[0]} if change[1] == "resolved" else set()
         declared = {alarm.name for alarm in report.alarms}
-        now = alerts(metadata, report.model)
-        for alert in now:
-            if alert.state != "resolved" and alert.alarm not in declared and alert.kind != "silence":
-                _resolved(transaction, alert, actor, at_us, "the alarm is not declared any more", report.window)
-                touched.add(alert.id)
-        now = alerts(metadata, report.model) if touched else now
-        tell(metadata, transaction, report.model, now, actor=actor, at_us=at_us)
-    return [alert for alert in alerts(metadata, report.model) if alert.state != "resolved" or alert.id in touched]
+        for one in list(now.values()):
+            if one.state != "resolved" and one.alarm not in declared and one.kind != "silence":
+                _resolved(transaction, one, actor, at_us, "the alarm is not declared any more", report.window)
+                changed.add(one.id)
+                ended.add(one.id)
+        now |= _read(metadata, changed)
+        tell(metadata, transaction, report.model, list(now.values()), actor=actor, at_us=at_us)
+        told = told_of(metadata, report.model).opened
+    shown = [one for one in now.values() if one.state != "resolved" or one.id in ended]
+    return [msgspec.structs.replace(one, incident=told.get(one.id, "")) for one in shown]
 
 
 def settle_silences(
-    metadata: MetadataStore, models: Iterable[str], silences: Sequence[Silence], *, actor: str, at_us: int
+    metadata: MetadataStore,
+    models: Iterable[str],
+    silences: Sequence[Silence],
+    *,
+    actor: str,
+    at_us: int,
+    undecided: Collection[tuple[str, str]] = (),
 ) -> list[Alert]:
     """Open an alert for each silence that has none, and resolve those of `models` that are over.
 
+    undecided: (model, name) of what nobody can say whether it is missed; an alert on it stays as it is.
     Returns the silences' alerts that are open or acknowledged now.
     """
     found = []
@@ -153,14 +167,17 @@ def settle_silences(
             before = alerts(metadata, model)
             ringing = {one.alarm: one for one in before if one.kind == "silence" and one.state != "resolved"}
             for name, alert in ringing.items():
-                if name not in missed:
+                ahead = to_us(parse_time(alert.opened_at)) > at_us  # the clock was put back: nothing is concluded
+                if name not in missed and (model, name) not in undecided and not ahead:
                     _resolved(transaction, alert, actor, at_us, CAME, None)
             for name, silence in missed.items():
                 if name not in ringing and not _dismissed(metadata, transaction, silence):
                     _silent(transaction, silence, actor, at_us)
             after = alerts(metadata, model)
             tell(metadata, transaction, model, after, actor=actor, at_us=at_us)
-        found += [one for one in after if one.kind == "silence" and one.state != "resolved"]
+            told = told_of(metadata, model).opened
+        silent = [one for one in after if one.kind == "silence" and one.state != "resolved"]
+        found += [msgspec.structs.replace(one, incident=told.get(one.id, "")) for one in silent]
     return found
 
 
@@ -220,28 +237,36 @@ def _settle(
     transaction: Transaction,
     report: Report,
     alarm: AlarmResult,
+    now: Mapping[str, Alert],
     actor: str,
     at_us: int,
     example: str,
-) -> set[str]:
-    """The ids of the alerts that were opened or resolved."""
+) -> tuple[str, Literal["opened", "seen", "resolved"]] | None:
+    """The alert that changed, and how."""
     if alarm.state == "not_enough_data":
-        return set()
+        return None
     head = transaction.head(KIND, f"{report.model}/{alarm.name}")
-    current = alert(metadata, head.record_id) if head else None
+    current = now[head.record_id] if head else None
     if current is not None and _end_us(alarm.window) <= _last_us(metadata, current):
-        return set()
+        return None
     ringing = current is not None and current.state != "resolved"
     if alarm.state == "fired" and not ringing:
-        return {_opened(transaction, report, alarm, actor, at_us, head.generation if head else 0, example)}
+        generation = head.generation if head else 0
+        return _opened(transaction, report, alarm, actor, at_us, generation, example), "opened"
     if current is None or not ringing:
-        return set()
+        return None
     if alarm.state == "fired":
         body = {"window": alarm.window, "evidence": _evidence(alarm), "report": report.id}
         transaction.event("alert.seen", current.id, actor=actor, at_us=at_us, body=body)
-        return set()
+        return current.id, "seen"
     _resolved(transaction, current, actor, at_us, "the alarm is quiet again", alarm.window)
-    return {current.id}
+    return current.id, "resolved"
+
+
+def _read(metadata: MetadataStore, ids: Iterable[str]) -> dict[str, Alert]:
+    """These alerts as they are now, oldest first, without their incidents."""
+    records = [record for record in map(metadata.record, sorted(ids)) if record is not None]
+    return {record.id: _folded(record, metadata.events(subject=record.id), "") for record in records}
 
 
 def _opened(

@@ -23,10 +23,12 @@ if TYPE_CHECKING:
     from seatrial.monitoring.sample import Sample
 
 HOUR_US = 3_600_000_000
+MINUTE_US = 60_000_000
 USUAL = 0.95
 POINTS = 60
 FEWEST = 200
 """Labels of predictions below which history says nothing."""
+FEWEST_LATE = 50
 SURE = 0.001
 APART = 0.01
 """Mean difference of label and score between early and late labels that is borne; of a regression in standard
@@ -53,7 +55,7 @@ def arrival(sample: Sample, window: Window, as_of_us: int) -> Arrival:
     ages = np.maximum((as_of_us - inside.at_us()) / HOUR_US, 0.0)
     usual = curve.age_of(USUAL)
     last = min(int(inside.at_us()[-1]), as_of_us)
-    ripe_us = None if usual is None else last + math.ceil(usual * HOUR_US)
+    ripe_us = None if usual is None else math.ceil((last + usual * HOUR_US) / MINUTE_US) * MINUTE_US
     ripe = None if ripe_us is None else ripe_us <= as_of_us
     first = iso(from_us(int(sample.at_us()[0])))[:10]
     found = Arrival(
@@ -129,7 +131,7 @@ def _means(labels: NDArray[np.float64], scores: NDArray[np.float64], which: NDAr
 
 
 def _apart(early: NDArray[np.float64], late: NDArray[np.float64]) -> bool:
-    if early.size < FEWEST or late.size < FEWEST:
+    if early.size < FEWEST or late.size < FEWEST_LATE:
         return False
     difference = float(early.mean() - late.mean())
     error = math.sqrt(early.var(ddof=1) / early.size + late.var(ddof=1) / late.size)

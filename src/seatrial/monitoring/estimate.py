@@ -115,8 +115,8 @@ def _binary(
 ) -> tuple[dict[str, float | None], dict[str, Interval | None]]:
     labels, old = before.label_values(), before.scores()
     scores, threshold = now.scores(), now.threshold
-    calibrated = isotonic(old, labels, weights)(scores)
-    point = expected_binary(calibrated, scores, threshold=threshold)
+    calibrated = isotonic(old, labels, weights)
+    point = expected_binary(calibrated(scores), scores, threshold=threshold)
     # the rest is done on levels of scores, of which there are few
     edges = _edges(scores, threshold)
     place = np.searchsorted(edges, scores, side="right")
@@ -126,7 +126,7 @@ def _binary(
     rows = rows[there].astype(np.float64)
     random = np.random.default_rng(seed)
     again = _calibrated_again(old, labels, weights, at_us, seed, level)
-    whole = expected_binary(isotonic(old, labels, weights)(level), level, threshold=threshold, weights=rows)
+    whole = expected_binary(calibrated(level), level, threshold=threshold, weights=rows)
     drawn: dict[str, list[float]] = {name: [] for name in point}
     for means in again:
         happened = random.binomial(rows.astype(np.int64), np.clip(means, 0, 1)) / rows

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 FEWEST = 50
 """Labels below which no interval is made."""
 REPLICATES = 500
+DISBELIEVED = "the labels that are known say that the world does answer differently: do not lean on this estimate"
 
 
 def with_outcome(
@@ -50,19 +51,24 @@ def with_outcome(
     inside = sample.within(window)
     drawn = _drawn(inside)
     came = arrival(sample, window, as_of_us)
-    base, why = baseline(sample, window, given)
-    changed = concept(inside, base, why, ripe_rows(inside, as_of_us, came))
-    guessed = estimate(inside, base, why)
+    near = sample.few()
+    close = near.within(window)
+    base, why = baseline(near, window, given)
+    changed = concept(close, base, why, ripe_rows(close, as_of_us, came))
+    guessed = estimate(close, base, why)
+    if guessed.metrics and changed.verdict == "changed":
+        note = "; ".join(text for text in (guessed.note, DISBELIEVED) if text)
+        guessed = msgspec.structs.replace(guessed, note=note)
     found: dict[str, Any] = {
         "performance": _with_intervals(report, inside, drawn),
         "arrival": came,
         "calibration": calibration(inside, _of_scores(inside, drawn)),
         "concept": changed,
-        "slices": slices(inside),
+        "slices": slices(close),
         "estimate": guessed,
         "business": list(business),
     }
-    findings = [*report.findings, *_findings(came, changed, guessed, report)]
+    findings = [*report.findings, *_findings(came, changed, guessed, report), *_thinned(inside, close)]
     verdict, headline, next_ = report.verdict, report.headline, report.next
     if changed.verdict == "changed" and verdict in ("ok", "unknown"):
         verdict = "watch"
@@ -73,6 +79,13 @@ def with_outcome(
     return msgspec.structs.replace(
         report, **found, findings=list(dict.fromkeys(findings)), verdict=verdict, headline=headline, next=next_
     )
+
+
+def _thinned(inside: Sample, close: Sample) -> list[str]:
+    rows, looked = inside.rows.num_rows, close.rows.num_rows
+    if inside.inputs is None or looked == rows:
+        return []
+    return [f"the log is long: slices, change of the outcome and estimates look at {looked:,} of its {rows:,} rows"]
 
 
 def _drawn(inside: Sample) -> Resampling | None:
@@ -118,10 +131,10 @@ def _with_intervals(report: Report, inside: Sample, drawn: Resampling | None) ->
 
 def _findings(came: Arrival, changed: Concept, guessed: Estimate, report: Report) -> list[str]:
     found = []
-    if came.ripe is False and came.expected is not None and came.known is not None and came.usual_hours is not None:
+    if came.ripe is False and came.expected is not None and came.usual_hours is not None:
         found.append(
-            f"labels: {_percent(came.known)} have arrived, {_percent(came.expected)} is usual at this age; usually "
-            f"95 % of those that come are there by {age_words(came.usual_hours)}, for this window on {came.ripe_at}"
+            f"this window is young: at its age {_percent(came.expected)} of the labels are usual, 95 % of those that "
+            f"come are there by {age_words(came.usual_hours)}, for the whole window on {came.ripe_at}"
         )
         if came.biased:
             early, late = came.same_age["observed"], came.later["observed"]

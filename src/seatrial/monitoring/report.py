@@ -11,7 +11,9 @@ from typing import Literal
 import msgspec
 
 from seatrial.core.pages import table_page
+from seatrial.monitoring.attribution import Attribution
 from seatrial.monitoring.figures import Arrival, Business, Calibration, Concept, Estimate, Interval, Slices
+from seatrial.monitoring.watched import Watched
 
 FORMAT = 1
 
@@ -190,7 +192,7 @@ class Report(msgspec.Struct, frozen=True):
 
     id: of the record when the report was kept. as_of: what was known then counts, nothing later.
     headline: one sentence that a product manager understands; next: what to do, a command where there is one.
-    releases: rows by release (id or version).
+    releases: rows by release (id or version). watched: what the policy has seen; None when it is off or has no rows.
     arrival, calibration, concept, slices, estimate: see `monitoring.figures`; None in older reports.
     business: numbers of the business, as the monitor declares them.
     """
@@ -223,6 +225,8 @@ class Report(msgspec.Struct, frozen=True):
     slices: Slices | None = None
     estimate: Estimate | None = None
     business: list[Business] = []
+    watched: Watched | None = None
+    attribution: Attribution | None = None
 
     def _repr_html_(self) -> str:
         fired = [alarm.name for alarm in self.alarms if alarm.state == "fired"]

@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from email.message import EmailMessage
+from email.policy import default
 from email.utils import formatdate
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -65,6 +66,8 @@ def read(address: str) -> Mail | str:
     if tls not in ("starttls", "none"):
         return "its option tls is neither starttls nor none"
     user, password = unquote(parts.username or ""), unquote(parts.password or "")
+    if not (user + password).isascii():
+        return "its user or password has letters that smtplib cannot send: only ASCII"
     encrypted = "tls" if parts.scheme.casefold() == "smtps" else tls
     if password and encrypted == "none":
         return "its password would be sent without encryption"
@@ -101,8 +104,8 @@ def send(address: str, message: Mapping[str, Any], allowed: Allowed, seconds: fl
 
 def compose(message: Mapping[str, Any], mail: Mail) -> EmailMessage:
     """The letter; the same message has the same Message-ID, and those of an incident are one thread."""
-    letter = EmailMessage()
-    letter["Subject"] = title(message)
+    letter = EmailMessage(default.clone(max_line_length=250))  # a subject in one line, which every reader can search
+    letter["Subject"] = title(message)[:200]
     letter["From"] = mail.sender
     letter["To"] = ", ".join(mail.to)
     letter["Date"] = formatdate((message.get("sent_us") or machine_us()) / 1e6)

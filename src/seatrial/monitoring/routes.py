@@ -177,7 +177,7 @@ def resend(metadata: MetadataStore, ids: Iterable[str] = ()) -> int:
     chosen = tuple(ids)
     count = 0
     with metadata.transaction() as transaction:
-        for topic in (DEAD, TOPIC):
+        for topic in (TOPIC, DEAD):
             for seq, message in metadata.pending(topic):
                 if (topic == TOPIC and not message.get("failure")) or not _means(chosen, message):
                     continue

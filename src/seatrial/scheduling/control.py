@@ -127,7 +127,8 @@ class Control:
             try:
                 how = one.look()
             except SeatrialError as error:
-                self._tell("metadata", f"Its end cannot be recorded yet, {one.schedule.name}: {explained(error)}")
+                what = "its lease cannot be renewed" if one.children else "its end cannot be recorded"
+                self._tell("metadata", f"{one.schedule.name}: {what} yet: {explained(error)}")
                 continue
             if how is not None:
                 self._running.remove(one)

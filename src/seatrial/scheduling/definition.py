@@ -20,15 +20,17 @@ COMMANDS: Mapping[str, tuple[str, ...]] = {
     "materialize": ("materialize",),
     "batch": ("predict", "MODEL", "--batch"),
     "deployments advance": ("deployments", "advance", "MODEL"),
+    "alerts check": ("alerts", "check"),
     "predictions ship": ("predictions", "ship"),
     "predictions prune": ("predictions", "prune"),
 }
 """The verbs that may be scheduled, as they are typed."""
 
-DEFAULT_ARGS: Mapping[str, tuple[str, ...]] = {"batch": ("last-day",)}
+DEFAULT_ARGS: Mapping[str, tuple[str, ...]] = {"batch": ("last-day",), "retrain": ("advance",)}
 PATH_ORDER = ("materialize", "batch", "label", "monitor", "retrain", "deployments advance")
 MOST_RETRIES = 20
 LONGEST_TIMEOUT_US = 7 * 86_400_000_000
+_PASSWORD = re.compile(r"(://[^:/@\s]*):[^@\s]*@")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 
 CatchUp = Literal["once", "skip"]
@@ -44,12 +46,12 @@ class BadSchedule(UsageError):
 class Schedule:
     """A verb that runs by itself inside `seatrial up`, or by `seatrial schedules run NAME` from another scheduler.
 
-    verb: "monitor", "label", "retrain", "materialize", "batch" (`predict --batch`), "deployments advance",
-        "predictions ship" or "predictions prune". model: of which model, or deployment; not for `materialize` and
-        `predictions`.
+    verb: "monitor", "label", "retrain" (`retrain MODEL advance`), "materialize", "batch" (`predict --batch last-day`),
+        "deployments advance", "alerts check", "predictions ship" or "predictions prune". model: of which model, or
+        deployment; not for `materialize`, `alerts` and `predictions`.
     every: a duration; the instants are its multiples since 1970-01-01T00:00Z. cron: five fields, in `timezone`. See
         `core.timing` for what happens when clocks change.
-    args: more words for the verb, such as ["last-day", "--to", "scores/"] for "batch".
+    args: more words for the verb, instead of the default ones, such as ["last-week", "--to", "scores/"] for "batch".
     name: by default the verb and the model, "monitor-late".
     timeout: after which a run is stopped. retries: how often a run that failed is tried again; the first time after
         `back_off`, then after twice as long each time. What a gate, a rule or the command line refuses is not tried
@@ -112,6 +114,11 @@ class Schedule:
     def words(self) -> list[str]:
         """What is typed after `seatrial`."""
         return [*(self.model if word == "MODEL" else word for word in COMMANDS[self.verb]), *self.args]
+
+    @property
+    def told(self) -> list[str]:
+        """The same as it is kept and shown: without the passwords of addresses."""
+        return [_PASSWORD.sub(r"\1:***@", word) for word in self.words]
 
     @property
     def timeout_us(self) -> int:

@@ -160,7 +160,7 @@ def declare(metadata: MetadataStore, schedule: Schedule, *, actor: str, at_us: i
         known = declared_us(metadata, schedule)
         if known is not None:  # another process was faster
             return known
-        body = {"timing": str(schedule.timing), "words": schedule.words, "at_us": at_us}
+        body = {"timing": str(schedule.timing), "words": schedule.told, "at_us": at_us}
         record = Record(new_id("sched"), DECLARED, schedule.name, (), body)
         transaction.add(record)
         transaction.move(DECLARED, schedule.name, record.id, expected=None)
@@ -217,7 +217,7 @@ def begin(
         same = before is not None and before.slot_us == found.slot_us
         attempt = before.attempt + 1 if same and before is not None else 1
         body: dict[str, Any] = {
-            "command": schedule.words,
+            "command": schedule.told,
             "slot_us": found.slot_us,
             "attempt": attempt,
             "missed": found.missed,

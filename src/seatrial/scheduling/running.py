@@ -113,6 +113,7 @@ class Running:
         path = folder / f"{self.schedule.name}.{self.job.id}.txt"
         try:
             folder.mkdir(parents=True, exist_ok=True)
+            path.touch(mode=0o600)  # a verb may print what is not for everybody
             path.write_text(output, encoding="utf-8")
         except OSError as error:
             words = f"{ended.words}; what it printed could not be kept: {error.strerror}".lstrip("; ")

@@ -110,6 +110,10 @@ def _pause(name: str, body: dict[str, object]) -> Pause:
         name=name,
         reason=str(body["reason"]),
         by=str(body["actor"]),
-        since=iso(from_us(int(str(body["at_us"])))),
-        until=iso(from_us(int(str(until)))) if until is not None else None,
+        since=_second(int(str(body["at_us"]))),
+        until=_second(int(str(until))) if until is not None else None,
     )
+
+
+def _second(us: int) -> str:
+    return iso(from_us(us // 1_000_000 * 1_000_000))

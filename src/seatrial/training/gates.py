@@ -146,7 +146,8 @@ class Gate:
 
     @staticmethod
     def not_worse_than_champion(metric: str, *, margin: float | None = None) -> Gate:
-        """The metric of the test part is not worse than the champion's on the same rows; passes without a champion.
+        """The metric is not worse than the champion's on the test rows that it has not learned from, or, where these
+        are fewer than 200, than on the champion's own test part; passes without a champion.
 
         margin: without it the two values are compared as they are. With it the model passes only when the whole
         interval of the difference (paired bootstrap, drawn in blocks of time) is above -margin, in the better
@@ -297,7 +298,8 @@ class Evidence:
     """What gates look at.
 
     metrics: of the test part. cv_mean, cv_std: of each metric over the folds; empty without cross-validation.
-    champion: the champion's metrics on the same test rows; None when there is none.
+    champion: the champion's metrics on the rows that `beside_champion` has those of the new model for (None: the whole
+        test part): rows which the champion has not learned from, or its own test part; None when there is none.
     differences: by metric, how much larger it is than the champion's, for gates with a margin.
     few: what the differences rest on, in words ("15 days"), when it is so little that intervals are too narrow.
     intervals: of the test part's metrics. train_metrics: of the rows that the fit learned from, for the overfit gap.
@@ -311,6 +313,7 @@ class Evidence:
     cv_mean: Metrics
     cv_std: Metrics
     champion: Metrics | None = None
+    beside_champion: Metrics | None = None
     champion_name: str = ""
     differences: Mapping[str, Difference] = field(default_factory=dict)
     few: str = ""
@@ -470,12 +473,13 @@ def _no_column(gate: Gate) -> GateResult:
 
 
 def _against_champion(gate: Gate, evidence: Evidence) -> GateResult:
-    value = evidence.metrics.get(gate.metric)
+    beside = evidence.metrics if evidence.beside_champion is None else evidence.beside_champion
+    value = beside.get(gate.metric)
     if evidence.champion is None:
         return GateResult(gate, value, None, True, "no champion to compare with")
     if gate.value is not None:
         return _within_margin(gate, gate.value, evidence)
-    what = f"{gate.metric} of the test part (champion: {evidence.champion_name})"
+    what = f"{gate.metric} of the test part beside the champion ({evidence.champion_name})"
     return _compare(gate, what, value, evidence.champion.get(gate.metric))
 
 

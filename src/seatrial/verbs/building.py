@@ -1308,11 +1308,12 @@ class Building(Nouns):
     def _champion(self, model: Model) -> ChampionScores | None:
         """The live release of the model, as the gate that compares with it wants it; None when nothing is live.
 
-        It scores the challenger's own test rows, so every column that it reads must be among theirs.
+        It scores those of the challenger's test rows that it has not learned from, so every column that it reads must
+        be among theirs.
         """
         from seatrial.core.signature import encode
         from seatrial.releases.bundle import open_bundle
-        from seatrial.training.pipeline import ChampionNotComparable, ChampionScores
+        from seatrial.training.pipeline import ALL_ROWS_US, ChampionNotComparable, ChampionScores
 
         names = [d.name for d in self.definitions.deployments.values() if d.model == model.name] or [model.name]
         head = self.metadata.head("deployment", names[0])
@@ -1335,7 +1336,18 @@ class Building(Nouns):
             return runtime.score(inputs)
 
         at = 0.5 if bundle.manifest.threshold is None else bundle.manifest.threshold
-        return ChampionScores(f"{model.name} {bundle.manifest.version}", score, signature.classes, at)
+        # of a model from elsewhere nobody knows which rows it learned from
+        run = self.metadata.record(bundle.manifest.lineage.run) if bundle.manifest.lineage.run else None
+        learned = None if run is None else run.body.get("cutoff_us") or ALL_ROWS_US
+        return ChampionScores(
+            name=f"{model.name} {bundle.manifest.version}",
+            score=score,
+            classes=signature.classes,
+            threshold=at,
+            learned_until_us=learned,
+            metrics=bundle.manifest.metrics,
+            intervals=((run.body.get("intervals") or {}).get("of") or {}) if run else {},
+        )
 
     def _parity_rows(self, run: Record, window: Window | None, progress: Progress | None) -> Rows:
         """The rows on which a release must answer like the native model: of the run, or of the sample of a model from

@@ -349,17 +349,16 @@ class Challenging(Watching):
         return max(at, default=None)
 
     def _open_alerts(self, model: str) -> list[OpenAlert]:
+        """The open alerts of what was seen: silence is no reason to train."""
         from seatrial.retraining.triggers import OpenAlert
 
         metrics: dict[str, str] = {}
-        for alert in self.alerts(model):
+        alerts = [alert for alert in self.alerts(model) if alert.kind != "silence"]
+        for alert in alerts:
             report = self.metadata.record(alert.report)
             for alarm in report.body["alarms"] if report else []:
                 metrics[alarm["name"]] = alarm["metric"]
-        return [
-            OpenAlert(one.id, one.alarm, metrics.get(one.alarm, ""), one.severity, one.headline)
-            for one in self.alerts(model)
-        ]
+        return [OpenAlert(one.id, one.alarm, metrics.get(one.alarm, ""), one.severity, one.headline) for one in alerts]
 
     def _known_at(self, model: Model) -> NDArray[np.int64]:
         """When each label of the label source became known, in microseconds since 1970."""

@@ -230,6 +230,7 @@ class ModelStatus(msgspec.Struct, frozen=True):
 
     live: the version that answers. refused: the newest run, when its gates said no or it failed; refused_because: why.
     distrusted: the key that signed what is live, when it is not trusted any more.
+    silent: what should have come and did not, a sentence each.
     schedules: what runs by itself for it, and for the whole project (`verbs.scheduled.ScheduleShown`).
     paused: what of it stands still (`stores.pauses.Pause`).
     next: the command that would bring it further.
@@ -250,6 +251,7 @@ class ModelStatus(msgspec.Struct, frozen=True):
     refused: str | None = None
     refused_because: list[str] = []
     distrusted: str | None = None
+    silent: list[str] = []
     schedules: list[dict[str, Any]] = []
     paused: list[dict[str, Any]] = []
 

@@ -8,12 +8,14 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing, suppress
 from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from seatrial.core.clock import FixedClock, from_us, iso, machine_us, to_us
 from seatrial.core.errors import Failed, SeatrialError, UsageError, did_you_mean, listed
+from seatrial.core.settings import LOCAL
 from seatrial.folder.loading import UnknownName
 from seatrial.folder.workspace import STATE
 from seatrial.stores.pauses import Pause
@@ -21,6 +23,8 @@ from seatrial.verbs.challenging import Challenging
 from seatrial.verbs.results import ModelStatus
 
 if TYPE_CHECKING:
+    from seatrial.export.tasks import Pipeline
+    from seatrial.scheduling.cost import Cost
     from seatrial.scheduling.definition import Schedule
     from seatrial.scheduling.jobs import JobRun
     from seatrial.scheduling.running import How
@@ -45,8 +49,8 @@ class ScheduleShown(msgspec.Struct, frozen=True):
     """A schedule, and how it stands.
 
     command: what is run. timing: as it is declared. next: the next instant, in UTC; next_local: in the schedule's zone;
-    in the past when it is due now. paused: why it is not run now. last: the newest run. run_by: which processes run
-    schedules at present; without one nothing here runs by itself.
+    due: it has come, and nobody has run it yet. paused: why it is not run now. last: the newest run. run_by: which
+    processes run schedules at present; without one nothing here runs by itself.
     """
 
     name: str
@@ -56,6 +60,7 @@ class ScheduleShown(msgspec.Struct, frozen=True):
     timezone: str
     next: str
     next_local: str
+    due: bool
     paused: Pause | None
     last: JobRun | None
     run_by: list[str]
@@ -132,14 +137,17 @@ class Scheduled(Challenging):
         say: Callable[[str], None] = lambda _: None,
         ready: Callable[[list[Schedule]], None] = lambda _: None,
         grace_seconds: float = 30.0,
+        server: str = "",
     ) -> None:
         """Start what schedules declare, a process for each run, until one of `stop_files` (descriptors) can be
         read.
 
         This is the control process of `seatrial up`; the command runs the server beside it. say: told what happens.
         ready: called once, before the first look. grace_seconds: how long a run may still take when it is to stop.
+        server: the address of the server beside it, whose cost is then measured.
         """
         from seatrial.scheduling.control import Control
+        from seatrial.scheduling.metering import Meter, counters, memory_below
         from seatrial.stores.metadata import MetadataStore
 
         if isinstance(self.clock, FixedClock):
@@ -153,9 +161,18 @@ class Scheduled(Challenging):
         self.close()
         with closing(MetadataStore(path, busy_seconds=CONTROL_WAITS, make=False)) as metadata:
             how = self._how()
-            control = Control(metadata, declared, how, say=say, facts={"schedules": len(declared)})
+            meter = Meter(
+                metadata,
+                read=lambda: counters(server) if server else None,
+                memory=lambda: memory_below(os.getppid()),
+                by=how.by,
+                actor=self.actor,
+            )
+            facts = {"schedules": len(declared)}
+            control = Control(metadata, declared, how, say=say, facts=facts, beat=meter.beat)
             ready(declared)
             control.run(stop_files, grace_seconds=grace_seconds)
+            meter.keep()
 
     def pause(self, name: str, *, reason: str, until: datetime | None = None) -> Pause:
         """Let a loop stand still until it is resumed, or `until`.
@@ -216,6 +233,68 @@ class Scheduled(Challenging):
             )
             for one in found
         ]
+
+    # -- for other schedulers
+
+    def export_airflow(self, folder: str | Path, *, place: str | None = None) -> list[str]:
+        """Write DAGs for Airflow 3: what is declared, and each model's path to a release; the names of the files.
+
+        place: the project's folder as the workers see it (default: where it is here).
+        """
+        from seatrial.export.airflow import export
+
+        return export(self._pipelines(), Path(folder), project=self.name, place=place or str(self.folder))
+
+    def export_prefect(self, folder: str | Path, *, place: str | None = None) -> list[str]:
+        """Write flows for Prefect 3, as `export_airflow` does."""
+        from seatrial.export.prefect import export
+
+        return export(self._pipelines(), Path(folder), project=self.name, place=place or str(self.folder))
+
+    def export_kubeflow(self, folder: str | Path, *, image: str) -> list[str]:
+        """Write pipelines for Kubeflow (kfp 2). image: one with seatrial, and the project in its working directory."""
+        from seatrial.export.kubeflow import export
+
+        return export(self._pipelines(), Path(folder), project=self.name, image=image)
+
+    def export_cron(self, folder: str | Path, *, place: str | None = None) -> list[str]:
+        """Write a crontab of what is declared; the names of the files. Raises NothingToExport."""
+        from seatrial.export.cron import export
+
+        return export(self._pipelines(), Path(folder), place=place or str(self.folder))
+
+    def _pipelines(self) -> list[Pipeline]:
+        """What other schedulers are given: a pipeline for each timing, then one for each model's path."""
+        from seatrial.export.tasks import NothingToExport, path
+        from seatrial.scheduling.pipelines import timed
+
+        models = self.definitions.models.values()
+        found = timed(list(self._schedules().values()), project=self.name)
+        found += [path(model.name, project=self.name, views=bool(model.views)) for model in models]
+        if not found:
+            raise NothingToExport(
+                "the project declares no model and no schedule.",
+                expected="Each is a task, or several.",
+                state="Nothing was written.",
+            )
+        return found if self.env == LOCAL else [one.of_environment(self.env) for one in found]
+
+    def cost(self) -> Cost:
+        """What predictions, retrainings, reports and the log take, as far as it was measured; see `scheduling.cost`."""
+        from seatrial.scheduling import jobs
+        from seatrial.scheduling.cost import cost
+        from seatrial.stores.log_batches import standing
+
+        found, _ = standing([*self.log.local_batches().values(), *self.log.shipped_batches().values()])
+        parts = {(one.batch, part.file): part for one in found for part in one.parts}
+        price = self.settings.cost
+        return cost(
+            self.metadata,
+            jobs.history(self.metadata),
+            [(part.records, part.bytes, part.recorded_us) for part in parts.values()],
+            cpu_hour=price.cpu_hour,
+            currency=price.currency,
+        )
 
     def _reason(self, reason: str) -> str:
         if not reason.strip():
@@ -281,12 +360,13 @@ class Scheduled(Challenging):
         following = jobs.next_us(schedule, now if since is None else since, newest, now)
         return ScheduleShown(
             name=schedule.name,
-            command=["seatrial", *schedule.words],
+            command=["seatrial", *schedule.told],
             model=schedule.model,
             timing=str(schedule.timing),
             timezone=schedule.timezone,
             next=iso(from_us(following)),
             next_local=schedule.timing.local(following).isoformat(timespec="seconds"),
+            due=following <= now,
             paused=paused(self.metadata, loops(schedule), now),
             last=newest,
             run_by=[one.holder for one in lease.present(self.metadata, UP, machine_us())],
