@@ -17,6 +17,7 @@ FULL = Watched(
     verdict="act",
     drifted=0.25,
     labelled=0.5,
+    label_delay=7200.0,
     labels_at=1.7e9,
     predicted_at=1.7e9,
     missed={"labels": True, "view carrier": False},

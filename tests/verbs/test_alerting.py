@@ -240,6 +240,28 @@ def test_the_commands_say_the_same(folder, capsys):
     assert "silent        'late' has made no prediction" in capsys.readouterr().out
 
 
+def test_a_route_that_cannot_work_is_named_before_anything_rings(tmp_path, monkeypatch):
+    monkeypatch.delenv("OPS", raising=False)
+    routes = {
+        "ops": "${OPS}",
+        "mail": "smtp://ann:secret@host",
+        "carrier": "pigeon://secret",
+        "good": "https://a.example",
+    }
+    toml = "[routes]\n" + "".join(f'{name} = "{address}"\n' for name, address in routes.items())
+    (tmp_path / "seatrial.toml").write_text(toml)
+    labels = ParquetSource("x.parquet", event_timestamp="at")
+    given = {"task": "binary", "target": "late", "labels": labels, "features": ["request:size"], "estimator": "a.B"}
+    model = Model("late", on_call="route:good, route:nobody", **given)
+    with Project(tmp_path, clock=FakeClock(day(1)), definitions=[model]) as project:
+        found = project.alerts_check().routes
+    assert set(found) == {"ops", "mail", "carrier", "nobody"}
+    assert found["ops"] == "its variable or file is not set"
+    assert "no known kind" in found["carrier"]
+    assert "lacks to= or from=" in found["mail"]
+    assert "secret" not in str(found)
+
+
 def test_on_an_empty_project_there_is_nothing_to_expect(tmp_path):
     labels = ParquetSource("x.parquet", event_timestamp="at")
     model = Model("late", task="binary", target="late", labels=labels, features=["request:size"], estimator="a.B")

@@ -209,6 +209,7 @@ def checked(done: Plain) -> list[Block]:
         blocks.append(Line(f"{sign} {one['words']}", style))  # type: ignore[arg-type]
     for alert in done["silent"]:
         blocks.append(Line(f"  {alert['id']} ({alert['severity']}, {alert['state']}): {alert['action']}"))
+    blocks += [Line(f"✗ route '{name}': {why}", "red") for name, why in done["routes"].items()]
     waiting = f", {done['waiting']} wait (see `seatrial alerts undelivered`)" if done["waiting"] else ""
     blocks.append(Line(f"messages sent: {done['sent']}{waiting}; heartbeat: {done['heartbeat']}"))
     return blocks

@@ -26,6 +26,7 @@ HELP = {
     "seatrial_report_verdict": "1 for the verdict of the newest report.",
     "seatrial_drifted_inputs_ratio": "Share of the inputs that have moved, in the newest report.",
     "seatrial_labelled_ratio": "Share of the newest report's predictions whose label has arrived.",
+    "seatrial_label_delay_seconds": "The age by which 95 % of the labels that ever come are there.",
     "seatrial_labels_timestamp_seconds": "When labels last came.",
     "seatrial_predictions_timestamp_seconds": "The newest instant that was predicted for.",
     "seatrial_missed": "1 for what should have come and did not.",
@@ -48,6 +49,7 @@ class Watched:
     verdict: str = ""
     drifted: float | None = None
     labelled: float | None = None
+    label_delay: float | None = None
     labels_at: float | None = None
     predicted_at: float | None = None
     missed: dict[str, bool] = field(default_factory=dict)
@@ -69,6 +71,7 @@ def text(project: str, watched: Sequence[Watched], *, heartbeat: float, undelive
             rows["seatrial_report_verdict"] += [(mine | {"verdict": v}, v == one.verdict) for v in VERDICTS]
         rows["seatrial_drifted_inputs_ratio"].append((mine, one.drifted))
         rows["seatrial_labelled_ratio"].append((mine, one.labelled))
+        rows["seatrial_label_delay_seconds"].append((mine, one.label_delay))
         rows["seatrial_labels_timestamp_seconds"].append((mine, one.labels_at))
         rows["seatrial_predictions_timestamp_seconds"].append((mine, one.predicted_at))
         rows["seatrial_missed"] += [(mine | {"what": what}, missed) for what, missed in one.missed.items()]

@@ -54,6 +54,7 @@ class Checked(msgspec.Struct, frozen=True):
 
     cadences: of each model, what should keep coming. silent: the open alerts on what did not. sent, waiting: messages.
     heartbeat: "sent", "not set", or why it was not taken. textfile: the file of gauges; empty when none is set.
+    routes: what is wrong with those that are declared or named by an on_call, by name, without any address.
     """
 
     at: str
@@ -63,6 +64,7 @@ class Checked(msgspec.Struct, frozen=True):
     waiting: int
     heartbeat: str
     textfile: str
+    routes: dict[str, str] = {}
 
 
 class Alerting(Building):
@@ -216,7 +218,8 @@ class Alerting(Building):
         done = self._deliver()
         textfile = self._write_gauges()
         heartbeat = self._beat()
-        return Checked(iso(self.clock.now()), found, silent, done.sent, done.pending, heartbeat, textfile)
+        routes, now = self._route_problems(), iso(self.clock.now())
+        return Checked(now, found, silent, done.sent, done.pending, heartbeat, textfile, routes)
 
     def _cadences(self, model: Model) -> list[Cadence]:
         from seatrial.verbs.feeds import cadences
@@ -282,6 +285,7 @@ class Alerting(Building):
         last = reports[-1].body if reports else {}
         columns = last.get("drift", {}).get("columns", [])
         performance = last.get("performance", {})
+        usual_hours = (last.get("arrival") or {}).get("usual_hours")
         mine = {one.what: one for one in found if one.model == model}
         return Watched(
             model,
@@ -292,6 +296,7 @@ class Alerting(Building):
             verdict=last.get("verdict", ""),
             drifted=sum(one["drifted"] for one in columns) / len(columns) if columns else None,
             labelled=performance["labelled"] / performance["rows"] if performance.get("rows") else None,
+            label_delay=usual_hours * 3600 if usual_hours is not None else None,
             labels_at=_seconds(mine["labels"].last_at) if "labels" in mine else None,
             predicted_at=_seconds(mine["predictions"].last_at) if "predictions" in mine else None,
             missed={what: one.state == "missed" for what, one in mine.items()},
@@ -349,6 +354,19 @@ class Alerting(Building):
         from seatrial.monitoring.addresses import Allowed
 
         return Allowed.parse(self.settings.alerts.internal)
+
+    def _route_problems(self) -> dict[str, str]:
+        from seatrial.monitoring.routes import address_of, problem
+        from seatrial.monitoring.telling import targets
+
+        urls = self.alert_routes
+        found = dict.fromkeys({*self.settings.webhooks, *self.settings.routes}, "its variable or file is not set")
+        found = {name: problem(urls[name]) if name in urls else why for name, why in found.items()}
+        for model in self._models().values():
+            for target in targets(model.on_call):
+                if address_of(urls, target) is None:
+                    found.setdefault(target.partition(":")[2], f"'{model.name}' names it, and it has no address")
+        return {name: why for name, why in sorted(found.items()) if why}
 
     def _is_reachable(self, on_call: str) -> bool:
         """Whether every route that an `on_call` names has an address here."""
