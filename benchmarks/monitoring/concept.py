@@ -82,7 +82,7 @@ def rows(
 
 
 def moved(inputs: Matrix) -> Matrix:
-    return inputs + np.array([0.7, 0.7, 0, 0, 0, 0])
+    return inputs + np.array([1.0, 1.0, 0, 0, 0, 0])
 
 
 def narrower(inputs: Matrix) -> Matrix:
@@ -92,7 +92,7 @@ def narrower(inputs: Matrix) -> Matrix:
 CASES: dict[str, dict[str, Any]] = {
     "no change": {},
     "no change, days have weather (0.2 logits)": {"weather": 0.2},
-    "two inputs shift by 0.7 sd": {"ask": moved},
+    "two inputs shift by 1 sd": {"ask": moved},
     "inputs narrow to 0.7": {"ask": narrower},
     "level rises by 0.4 logits": {"level": 0.4},
     "an effect vanishes": {"effects": EFFECTS * np.array([1, 0, 1, 1, 1, 1])},

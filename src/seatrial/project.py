@@ -28,6 +28,8 @@ from seatrial.verbs.watching import DAY_US
 if TYPE_CHECKING:
     from seatrial.core.signature import Signature
     from seatrial.deployment.definition import Deployment
+    from seatrial.deployment.deploy import Deployed as Decided
+    from seatrial.deployment.requests import RequestChange
     from seatrial.export.kubernetes import Manifests
     from seatrial.export.prometheus import Promised
     from seatrial.features.skew import SkewReport
@@ -50,6 +52,10 @@ ROLLBACK_BUSY_SECONDS = 0.3
 
 class RollbacksNotTold(UserWarning):
     """This host was rolled back without the metadata store, which cannot be told of it yet."""
+
+
+def _exported(form: str, reason: str) -> dict[str, str]:
+    return {"form": form} | ({"reason": reason} if reason else {})
 
 
 class Project(Scheduled):
@@ -315,21 +321,27 @@ class Project(Scheduled):
             return in_rebuilt_environment(self, name, allow=allow, progress=progress)
         return reproduce(self, self._inputs, name, current=current, allow=allow, progress=progress)
 
-    def export_docker(self, release: str | None, folder: str | Path, *, training: bool = False) -> list[str]:
+    def export_docker(
+        self, release: str | None, folder: str | Path, *, training: bool = False, reason: str = ""
+    ) -> list[str]:
         """Write a folder from which Docker builds a server for one release; the names of the files.
 
+        release: of a model alone it is the live one, else the newest that may go live.
         training: an image instead that trains the run of a release (or a run, as `reproduce` takes it) again.
+        reason: needed for a release that nobody approved where policy asks for that, or that was rolled back.
+        Raises NotForExport.
         """
         from seatrial.export.docker import export
+        from seatrial.verbs.exporting import exported_release
         from seatrial.verbs.training_image import training_image
 
         if training:
             return training_image(self, release or self._model(None).name, Path(folder))
-        chosen = self.chosen_release(None, release)
+        chosen = exported_release(self, release, reason=reason)
         target = Path(folder)
         written = export(self.objects.path(chosen.body["object"]), target, trusted=self.trusted)
         with self.metadata.transaction() as transaction:
-            self.event(transaction, "release.exported", chosen.id, {"form": "docker"})
+            self.event(transaction, "release.exported", chosen.id, _exported("docker", reason))
         return written
 
     def export_kubernetes(
@@ -340,21 +352,24 @@ class Project(Scheduled):
         image: str,
         slot: Literal["blue", "green"] | None = None,
         kserve: bool = False,
+        reason: str = "",
     ) -> Manifests:
         """Write the manifests with which Kubernetes runs the image of one release (see `export_docker`).
 
+        release, reason: as of `export_docker`.
         image: its name with a tag or, better, a digest. slot: one of two Deployments beside each other, for blue-green.
         kserve: KServe's InferenceService instead.
         """
         from seatrial.export.kubernetes import export
         from seatrial.releases.bundle import open_bundle
+        from seatrial.verbs.exporting import exported_release, told_of
 
-        chosen = self.chosen_release(None, release)
+        chosen = exported_release(self, release, reason=reason)
         bundle = open_bundle(self.objects.path(chosen.body["object"]), self.trusted)
         written = export(bundle, Path(folder), image=image, slot=slot, kserve=kserve, project=self.name)
         with self.metadata.transaction() as transaction:
-            self.event(transaction, "release.exported", chosen.id, {"form": "kubernetes", "image": image})
-        return written
+            self.event(transaction, "release.exported", chosen.id, _exported("kubernetes", reason) | {"image": image})
+        return msgspec.structs.replace(written, told=told_of(self, chosen))
 
     def export_prometheus(self, folder: str | Path) -> list[str]:
         """Write recording and alert rules for every deployment, and a test of them; the names of the files.
@@ -538,10 +553,11 @@ class Project(Scheduled):
         expected: the generation that the caller saw; raises HeadMoved when somebody deployed since.
         at_once: all of the traffic, whatever the strategy. Raises RolloutUnderWay in the middle of a rollout.
         Raises NotApproved unless a second person approved the release, it was live here before, or policy asks for
-        no approval.
+        no approval. Raises WasTakenBack for one that was rolled back from it, unless it is named and has a reason.
         """
         from seatrial.deployment.deploy import live
         from seatrial.deployment.rollout import rollout_of
+        from seatrial.deployment.taken_back import check_not_taken_back, taken_back
         from seatrial.retraining.approval import approval_of, require
         from seatrial.retraining.proposal import newest
 
@@ -551,6 +567,9 @@ class Project(Scheduled):
         now = live(self.metadata, deployment.name)
         if expected is None:
             expected = now.head.generation if now else 0  # what is checked here is what is replaced below
+        if now is None or now.record.inputs != (chosen.id,):
+            back = taken_back(self.metadata, deployment.name).get(chosen.id)
+            check_not_taken_back(chosen.id, back, named=release is not None, reason=reason)
         rollout = rollout_of(now)
         follows = expected  # the generation that an approval must have been given for
         if now is not None and rollout is not None and rollout.new == chosen.id and expected == now.head.generation:
@@ -716,7 +735,7 @@ class Project(Scheduled):
         sign, verify = self.signer
         facts = {"actor": self.actor, "at_us": self.now_us, "reason": reason}
         path = self.sqlite_path("metadata")
-        settled = True
+        settled, requests = True, None
         try:
             if self.routes.names() and not (path.exists() and path.stat().st_size):
                 raise MetadataUnreachable(f"the metadata store {path.name} is not there, or empty.")
@@ -729,6 +748,7 @@ class Project(Scheduled):
                 with suppress(SeatrialError):  # a name that lags behind is mended by the next `reconcile`
                     follow(self, metadata)
                     self._settle_proposal(done.record.body["model"])
+                    requests = self._changed_back(metadata, done)
         except (Unavailable, MetadataDamaged, MetadataUnreachable, NotMetadata):
             route = roll_back_here(self.routes, name, sign=sign, verify=verify, expected=expected, **facts)  # type: ignore[arg-type]
             generation = route.generation
@@ -739,7 +759,18 @@ class Project(Scheduled):
             live=route.arms[0].release,
             settled=settled,
             seconds=round(monotonic() - started, 3),
+            requests=requests,
         )
+
+    def _changed_back(self, metadata: MetadataStore, done: Decided) -> RequestChange | None:
+        """What is different for callers after a roll-back; None: nothing."""
+        from seatrial.deployment.requests import change
+
+        left = metadata.record(done.record.body["rolled_back"])
+        lost = metadata.record(left.inputs[-1]) if left else None
+        live = metadata.record(done.record.inputs[0])
+        found = change(lost, live) if lost and live else None
+        return found if found and found.words else None
 
     def _deployed_name(self, model: str | None) -> str:
         """The deployment meant, from the route files alone when there is no doubt: an emergency reads no project."""
@@ -749,9 +780,6 @@ class Project(Scheduled):
         if model is None and len(names) == 1:
             return names[0]
         return self._deployment(model).name
-
-    def _was_live(self, deployment: str, release: str) -> bool:
-        return any(release == record.inputs[0] for record in self.metadata.records("deployment", deployment))
 
     # -- looking closely
 

@@ -10,12 +10,12 @@ import pytest
 from seatrial import FrameSource
 from seatrial.core.clock import from_us, iso
 from seatrial.deployment.analysis import NOTHING, Answers, Valued, Values, analyse
-from seatrial.deployment.definition import DAY_US, ABTest, Canary, Guardrail, Metric
+from seatrial.deployment.definition import DAY_US, ABTest, Canary, Guardrail, Metric, Shadow
 
 SINCE_US = 1_700_000_000_000_000
 
 
-def answers(n, *, seed, days=2.0, latency=5.0, degraded=0.0, score=0.2, loss=None, failed=0):
+def answers(n, *, seed, days=2.0, latency=5.0, degraded=0.0, score=0.2, loss=None, failed=0, refused=0):
     random = np.random.default_rng(seed)
     at_us = SINCE_US + np.sort(random.integers(0, int(days * DAY_US), n))
     return Answers(
@@ -25,6 +25,7 @@ def answers(n, *, seed, days=2.0, latency=5.0, degraded=0.0, score=0.2, loss=Non
         score=np.clip(random.normal(score, 0.1, n), 0, 1),
         loss=np.full(n, np.nan) if loss is None else loss(at_us, random),
         failed=failed,
+        refused=refused,
     )
 
 
@@ -50,6 +51,7 @@ def test_a_new_release_like_the_live_one_moves_on_when_its_time_is_over():
         ("mean_score", {"score": 0.45}),
         ("mean_score", {"score": 0.02}),
         ("degraded", {"degraded": 0.1}),
+        ("refused", {"refused": 600}),
     ],
 )
 def test_a_harm_beyond_its_margin_takes_the_traffic_back_before_the_step_is_over(harm, fault):
@@ -57,6 +59,19 @@ def test_a_harm_beyond_its_margin_takes_the_traffic_back_before_the_step_is_over
     assert found.verdict == "roll back"
     assert [one.name for one in found.guardrails if one.state == "crossed"] == [harm]
     assert found.why.startswith(f"{harm}: ")
+
+
+def test_a_release_that_refuses_everything_has_no_answers_and_is_taken_back_all_the_same():
+    found = judged(Canary(), answers(20_000, seed=1), answers(0, seed=2, refused=1000), share=5.0)
+    assert (found.verdict, found.rows["new"]) == ("roll back", 0)
+    assert found.why.startswith("refused: 1 against 0")
+
+
+def test_rows_that_do_not_suit_a_shadow_make_it_wait():
+    found = judged(Shadow(), answers(20_000, seed=1), answers(5_000, seed=2, refused=15_000), share=0.0, days=8.0)
+    assert found.verdict == "hold"
+    assert "refused: 0.75 against 0" in found.why
+    assert [one.name for one in found.guardrails if one.state == "crossed"] == ["refused"]
 
 
 def test_a_release_that_is_faster_and_fails_less_crosses_nothing():

@@ -344,3 +344,28 @@ def test_what_was_written_is_json(bundle, tmp_path):
     told = json.loads(msgspec.json.encode(done))
     assert told["files"] == sorted(told["files"])
     assert told["release"] == bundle.id
+
+
+@pytest.mark.parametrize("kserve", [False, True])
+def test_a_release_that_hashes_gets_the_key_from_a_secret_and_says_how_to_make_it(tmp_path, kserve):
+    manifest, files = manifest_and_files()
+    field = manifest.signature.request_names[0]
+    signature = msgspec.structs.replace(manifest.signature, personal={field: "hash"})
+    hashing = bundle_of(tmp_path, msgspec.structs.replace(manifest, signature=signature), files)
+    told = export(hashing, tmp_path / "k8s", image=DIGEST, kserve=kserve)
+    (thing,) = [one for one in objects(tmp_path / "k8s").values() if one["kind"] in ("Deployment", "InferenceService")]
+    container = pod_of(thing).get("containers", [pod_of(thing).get("model")])[0]
+    (given,) = [one for one in container["env"] if one["name"] == "SEATRIAL_PERSONAL_KEY"]
+    assert given["valueFrom"]["secretKeyRef"] == {"name": f"{told.name}-personal", "key": "key"}
+    assert any(f"{told.name}-personal" in note and field in note for note in told.notes)
+    docker.export(
+        tmp_path / "late.seatrial",
+        tmp_path / "image",
+        trusted=trusted_keys(tmp_path / "keys"),
+        requirements=["numpy==2.4.0"],
+    )
+    assert "SEATRIAL_PERSONAL_KEY" in (tmp_path / "image" / "README.md").read_text()
+
+
+def test_a_release_that_hashes_nothing_asks_for_no_key(rolling):
+    assert "SEATRIAL_PERSONAL_KEY" not in json.dumps(rolling)

@@ -156,6 +156,12 @@ class TestRules:
 
 def told_by_a_server(tmp_path) -> set[str]:
     """The names of every sample, once everything that can happen has."""
+    lines = everything_told(tmp_path).decode().splitlines()
+    return {line.split("{")[0].split(" ")[0] for line in lines if line[0] != "#"}
+
+
+def everything_told(tmp_path) -> bytes:
+    """What a server tells when everything that can happen has."""
     metrics = Service(log=PredictionLog(tmp_path / "log", objects=ObjectStore(tmp_path / "objects"))).metrics
     served = predictor(metrics=metrics)
     served.handle(json.dumps({"instances": [GOOD | {"carrier": "ZZ"}]}).encode())
@@ -170,7 +176,16 @@ def told_by_a_server(tmp_path) -> set[str]:
     metrics.asked("page", 200)
     metrics._count(metrics._tables["seatrial_series_over_limit"].family, "x")
     metrics.traced("sent")
-    return {line.split("{")[0].split(" ")[0] for line in metrics.render().decode().splitlines() if line[0] != "#"}
+    metrics.stored("late", 200)
+    metrics.of_cache("late", "1")
+    return metrics.render()
+
+
+@pytest.mark.needs("promtool")
+def test_promtool_finds_nothing_wrong_with_what_is_told(tmp_path):
+    told = everything_told(tmp_path)
+    checked = subprocess.run(["promtool", "check", "metrics"], input=told, capture_output=True, check=False)
+    assert (checked.returncode, checked.stdout, checked.stderr) == (0, b"", b"")
 
 
 def test_what_rules_and_dashboards_ask_for_is_told_by_a_server_or_recorded(tmp_path):
@@ -204,9 +219,16 @@ def test_every_alert_says_how_urgent_it_is_and_where_to_look():
     alerts = [rule for one in PROMISED for rule in prometheus._burns(one)] + list(prometheus._service())
     for alert in alerts:
         assert alert["labels"]["severity"] in ("page", "ticket")
-        assert alert["annotations"].keys() == {"summary", "description", "runbook_url"}
+        link = alert["annotations"].get("runbook_url", "https://")
+        assert alert["annotations"].keys() - {"runbook", "runbook_url"} == {"summary", "description"}
+        assert len(alert["annotations"]) == 3
+        assert link.startswith("https://")
         assert all(alert["annotations"].values())
     assert {alert["annotations"]["runbook_url"] for alert in alerts[:6]} == {"https://wiki/late"}
+    [relative] = {
+        alert["annotations"]["runbook"] for alert in prometheus._burns(Promised("a", "a", runbook="docs/a.md"))
+    }
+    assert relative == "docs/a.md"
 
 
 def test_a_dashboard_has_its_own_place_and_no_two_panels_share_one():

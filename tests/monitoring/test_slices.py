@@ -42,6 +42,7 @@ def test_a_planted_slice_is_the_worst_one():
     assert worst.interval[0] < worst.loss < worst.interval[1]
     assert worst.loss > worst.others
     assert worst.p_value < 1e-6
+    assert worst.off
     assert (found.columns, found.loss) == (4, "log loss")
 
 
@@ -53,6 +54,17 @@ def test_a_pair_is_told_when_it_is_worse_than_both_of_its_values():
 def test_a_slice_that_is_bad_by_itself_is_not_told_again_with_every_other_value():
     named = [one.where for one in slices(planted()).worst]
     assert named == [{"carrier": "BB"}]
+
+
+def test_rows_that_are_hard_for_any_model_are_not_called_off():
+    random = np.random.default_rng(5)
+    hard = np.arange(4000) % 2 == 0
+    scores = np.where(hard, 0.5, random.choice([0.03, 0.97], 4000))
+    labels = (random.random(4000) < scores).astype(float)
+    found = slices(a_sample(scores, labels, feature_kind=pa.array(np.where(hard, "fog", "clear").tolist())))
+    (worst,) = found.worst
+    assert worst.where == {"kind": "fog"}
+    assert not worst.off
 
 
 def test_chance_makes_no_worst_slice():

@@ -39,3 +39,20 @@ def test_an_empty_window_has_no_figures():
     found = system(a_sample([]))
     assert (found.rows, found.p99_ms, found.degraded) == (0, None, None)
     assert "no predictions" in found.note
+
+
+def test_what_was_promised_stands_beside_what_was_kept():
+    from seatrial.core.objective import Objective
+
+    sample = a_sample([0.5] * 100, latency_ms=pa.array([2.0] * 90 + [80.0] * 10))
+    found = system(sample, error_rate=0.2, objective=Objective(availability=0.99, latency_ms=50, share=0.95))
+    assert (found.availability, found.failed, found.prompt) == (0.8, 25, 0.9)
+    assert found.promised == (0.99, 0.95, 50)
+    assert [words.partition("%")[0] for words in found.broken] == ["80.00", "90.00"]
+    kept = system(sample, error_rate=0.0, objective=Objective(availability=0.99, latency_ms=100, share=0.95))
+    assert (kept.broken, kept.prompt) == ([], 1)
+
+
+def test_when_every_request_failed_nobody_knows_how_many_there_were():
+    found = system(a_sample([]), error_rate=1.0)
+    assert (found.availability, found.failed, found.prompt) == (0, None, None)

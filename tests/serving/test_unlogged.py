@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import json
-import os
 import resource
-import subprocess
-from pathlib import Path
+from urllib.request import Request, urlopen
 
 import pytest
 
 from seatrial.core.windows import Window
 from seatrial.releases.signing import signing_key
 from seatrial.serving.clients.client import Client
+from seatrial.serving.doors.container import platform
+from seatrial.serving.scoring.predictor import Share
+from seatrial.serving.service import Service
 from seatrial.stores.prediction_log import PredictionLog
-from tests.serving.worlds import GOOD, bundle, predictor, server
+from tests.disks import fill_up, small_disk
+from tests.serving.worlds import GOOD, bundle, in_thread, predictor, release, server
 
 EVER = Window(0, 10**17)
 
@@ -42,6 +44,34 @@ def test_answers_leave_with_a_flag_and_are_counted(blocked, tmp_path):
     metrics = served._metrics.render().decode()
     assert 'seatrial_unlogged_predictions_total{model_name="late",model_version="1"} 3.0' in metrics
     assert 'model_predictions_total{model_name="late",model_version="1"} 3.0' in metrics
+
+
+def test_they_are_flagged_at_every_door(blocked):
+    service = Service(log=blocked)
+    service.serve("late", service.make_predictor("late", [Share("live", release())]))
+    service.prove()
+    vertex = platform({"AIP_HTTP_PORT": "8080", "AIP_HEALTH_ROUTE": "/healthy", "AIP_PREDICT_ROUTE": "/vertex"})
+    rows = {"instances": [GOOD, GOOD]}
+    tensors = {
+        "inputs": [
+            {"name": name, "datatype": datatype, "shape": [1], "data": [GOOD[name]]}
+            for name, datatype in (("distance", "FP64"), ("seats", "INT64"), ("night", "BOOL"), ("carrier", "BYTES"))
+        ]
+    }
+    with in_thread(service, platform=vertex) as url:
+
+        def asked(path, body):
+            request = Request(url + path, json.dumps(body).encode(), {"content-type": "application/json"})
+            with urlopen(request) as answer:
+                return json.load(answer)
+
+        assert asked("/predict", {"features": GOOD})["degraded"] == ["prediction_log"]
+        assert [row["degraded"] for row in asked("/predict", rows)["predictions"]] == [["prediction_log"]] * 2
+        assert [row["degraded"] for row in asked("/vertex", rows)["predictions"]] == [["prediction_log"]] * 2
+        assert asked("/invocations", rows)["degraded"] == ["prediction_log"]
+        assert asked("/v2/models/late/infer", tensors)["parameters"]["degraded"] == "prediction_log"
+        with Client(url) as client:
+            assert [one.degraded for one in client.predict_many([GOOD, GOOD]).predictions] == [["prediction_log"]] * 2
 
 
 def test_the_loss_is_recorded_when_the_disk_takes_something_again(blocked, tmp_path):
@@ -91,36 +121,17 @@ def test_a_server_with_that_policy_answers_through_a_full_disk(home):
 
 
 @pytest.fixture
-def small_disk(tmp_path):
-    """A file system of 256 KiB of its own."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    words = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(folder)]
-    if os.geteuid() or subprocess.run(words, capture_output=True, check=False).returncode:
-        pytest.skip("needs the right to mount a file system")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
-
-
-def fill_up(folder: Path) -> Path:
-    file = folder / "other"
-    with file.open("wb", buffering=0) as other:
-        for size in (4096, 1):
-            while True:
-                try:
-                    if other.write(b"x" * size) != size:
-                        break
-                except OSError:
-                    break
-    return file
+def disk(tmp_path):
+    with small_disk(tmp_path / "disk") as folder:
+        yield folder
 
 
 @pytest.mark.parametrize("policy", ["refuse", "serve_unlogged"])
-def test_on_a_disk_that_is_full_nothing_that_was_logged_is_lost(small_disk, policy):
-    log = PredictionLog(small_disk / "log", when_full=policy)
+def test_on_a_disk_that_is_full_nothing_that_was_logged_is_lost(disk, policy):
+    log = PredictionLog(disk / "log", when_full=policy)
     served = predictor(log=log)
     logged = [ask(served, GOOD)[1]["prediction_id"]]
-    other = fill_up(small_disk)
+    other = fill_up(disk)
     statuses = []
     for _ in range(40):
         status, found = ask(served, GOOD)
@@ -136,3 +147,30 @@ def test_on_a_disk_that_is_full_nothing_that_was_logged_is_lost(small_disk, poli
     assert log.unlogged.count(window=EVER) == (lost if policy == "serve_unlogged" else 0)
     assert log.failures.count(window=EVER) == (0 if policy == "serve_unlogged" else lost)
     assert log.verify()[0].torn == 0
+
+
+class TestReady:
+    """A server whose log cannot be written would refuse every request."""
+
+    @pytest.fixture
+    def blocked(self, tmp_path):
+        (tmp_path / "log").write_text("in the way")
+        return tmp_path / "log"
+
+    def service(self, log):
+        made = Service(log=log)
+        made.serve("late", made.make_predictor("late", [Share("live", release())]))
+        made.prove()
+        return made
+
+    def test_a_server_is_not_ready_until_its_log_can_be_written(self, blocked):
+        made = self.service(PredictionLog(blocked))
+        assert (made.state()["ready"], "[log.unwritable]" in made.state()["reason"]) == (False, True)
+        blocked.unlink()
+        made._look_at_log()
+        assert made.state()["ready"]
+        assert list((blocked / "segments").iterdir()) == []
+        assert made.predictor("late").handle(b"{}").status == 422
+
+    def test_one_that_answers_unlogged_by_policy_is_ready(self, blocked):
+        assert self.service(PredictionLog(blocked, when_full="serve_unlogged")).state()["ready"]

@@ -6,6 +6,8 @@ import pytest
 
 from seatrial.core.windows import Window
 from seatrial.stores.failures import MINUTE_US, FailureLog, FailuresTooNew
+from seatrial.stores.prediction_log import PredictionLog
+from tests.stores.test_log_keeper import until
 
 AT_US = 1_364_774_400_000_000
 HOUR = Window(AT_US, AT_US + 60 * MINUTE_US)
@@ -40,6 +42,23 @@ def test_a_place_that_cannot_be_written_raises_nothing_and_keeps_the_counts(tmp_
     place.unlink()
     log.close()
     assert log.count(window=HOUR) == 1
+
+
+def test_counts_are_written_within_a_second_or_when_the_disk_takes_them_though_nothing_more_is_counted(tmp_path):
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "unlogged").write_text("in the way")
+    logs = [PredictionLog(tmp_path / name) for name in ("sound", "full")]
+    for log in logs:
+        log.failures.add("late", 503, AT_US)
+        log.unlogged.add("late", 200, AT_US, count=2)
+    readers = [PredictionLog(tmp_path / name) for name in ("sound", "full")]
+    until(lambda: [one.failures.count(window=HOUR) for one in readers] == [1, 1])
+    assert [one.unlogged.count(window=HOUR) for one in readers] == [2, 0]
+    (tmp_path / "full" / "unlogged").unlink()
+    until(lambda: readers[1].unlogged.count(window=HOUR) == 2)
+    for log in logs:
+        log.close()
+    assert [one.unlogged.count(window=HOUR) for one in readers] == [2, 2]
 
 
 def test_a_line_that_was_cut_off_is_left_out_and_a_newer_format_refused(tmp_path):

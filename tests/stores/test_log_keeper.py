@@ -19,8 +19,9 @@ from seatrial.stores import pauses
 from seatrial.stores.log_keeper import Keeper, Orders
 from seatrial.stores.metadata import MetadataStore
 from seatrial.stores.objects import ObjectStore
-from seatrial.stores.prediction_log import LogWarning, PredictionLog
+from seatrial.stores.prediction_log import LogUnwritable, LogWarning, PredictionLog
 from seatrial.testing.prediction_log_suite import DAY_US, a_schema, fill, ids
+from tests.disks import fill_up, small_disk
 
 
 @pytest.fixture
@@ -213,6 +214,36 @@ def test_what_could_not_be_shipped_in_time_is_said_and_shipped_by_the_next(log, 
     assert log.unshipped() == 0
     assert len(ids(log)) == 3
     capfd.readouterr()
+
+
+@pytest.mark.parametrize("filled_by", ["segments", "another"])
+def test_a_full_disk_heals_while_the_object_store_has_room_and_loses_nothing(tmp_path, capfd, filled_by):
+    with small_disk(tmp_path / "disk", "1m") as disk:
+        objects = ObjectStore(tmp_path / "objects")
+        log = PredictionLog(disk / "log", objects=objects, segment_bytes=32 * 2**10)
+        written = []
+
+        def takes() -> bool:
+            try:
+                written.extend(fill(log, a_schema(), 1))
+            except LogUnwritable:
+                return False
+            return True
+
+        while takes():
+            if filled_by == "another" and len(written) == 1500:
+                fill_up(disk)
+        assert len(written) >= 1500
+        with Keeper(orders(log)):
+            until(takes)  # the full segment is closed now, and another begun
+            for _ in range(1000):
+                until(takes)
+            log.close()
+        assert ids(log) == written
+        assert log.unshipped() == 0
+    said = capfd.readouterr().err
+    assert "the prediction log's disk is full. Its closed segments go straight to the object store" in said
+    assert "No space left" not in said
 
 
 def test_an_object_store_that_hangs_does_not_hold_up_the_end(log, tmp_path):

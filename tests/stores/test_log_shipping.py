@@ -12,7 +12,7 @@ import pytest
 
 from seatrial.stores import log_shipping
 from seatrial.stores.log_batches import LogBusy, locked
-from seatrial.stores.log_shipping import prune, put_together, removable, ship
+from seatrial.stores.log_shipping import prune, put_together, removable, ship, ship_straight
 from seatrial.stores.objects import ObjectStore, ObjectsUnwritable
 from seatrial.stores.prediction_log import LogDamaged, LogElsewhere, LogWarning, PredictionLog
 from seatrial.testing.prediction_log_suite import DAY_US, NOON_US, PredictionLogSuite, a_row, a_schema, fill, ids
@@ -344,17 +344,19 @@ CRASH = """
 import os, shutil, sys
 from pathlib import Path
 from seatrial.stores.prediction_log import PredictionLog
-from seatrial.stores.log_shipping import prune, put_together, ship
+from seatrial.stores.log_shipping import prune, put_together, ship, ship_straight
 from seatrial.stores.objects import ObjectStore
 from seatrial.testing.prediction_log_suite import *
 import pyarrow.parquet, pyarrow.compute, pyarrow.dataset
-top, shipped, every = Path(sys.argv[1]), sys.argv[2] == "shipped", int(sys.argv[3])
+top, shipped, every = Path(sys.argv[1]), sys.argv[2] != "local", int(sys.argv[3])
 LIMIT = NOON_US + 5 * DAY_US
 
 def opened(place):
     return PredictionLog(place / "log", objects=ObjectStore(place / "objects") if shipped else None)
 
 def keep(log):
+    if sys.argv[2] == "straight":
+        ship_straight(log)
     log.compact()
     ship(log)
     if put_together(log, most=3):
@@ -437,15 +439,46 @@ def crash_at_every_step(tmp_path: Path, shipped: str, every: int) -> int:
     return int(done.stdout)
 
 
-@pytest.mark.parametrize("shipped", ["shipped", "local"])
+@pytest.mark.parametrize("shipped", ["shipped", "local", "straight"])
 def test_a_keeper_that_dies_at_a_file_operation_loses_and_doubles_nothing(tmp_path, shipped):
     assert crash_at_every_step(tmp_path, shipped, every=13) > 30
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("shipped", ["shipped", "local"])
+@pytest.mark.parametrize("shipped", ["shipped", "local", "straight"])
 def test_a_keeper_that_dies_at_any_file_operation_loses_and_doubles_nothing(tmp_path, shipped):
     assert crash_at_every_step(tmp_path, shipped, every=1) > 30
+
+
+def test_a_segment_goes_straight_to_the_store_and_says_so_to_every_reader(log, tmp_path):
+    written = fill(log, a_schema(), 3)
+    log.rotate()
+    written += fill(log, a_schema(), 2)  # of a segment that somebody appends to
+    assert ship_straight(log).records == 3
+    assert len(list(log.root.rglob("*.seg"))) == 1
+    assert not list(log.root.rglob("*.parquet"))
+    assert ids(log) == ids(PredictionLog(log.root)) == written
+    assert log.unshipped() == 2
+    assert [path.name for path in log.objects.root.glob(".log-*")] == []
+
+
+def test_a_segment_on_its_way_is_left_alone_while_the_store_cannot_be_asked(log, tmp_path):
+    """It may be there: compacting it would double its records when the store is back."""
+    written = fill(log, a_schema(), 3)
+    log.rotate()
+    [path] = (log.root / "segments").glob("*.seg")
+    copy = path.read_bytes()
+    ship_straight(log)
+    [batch] = log.shipped_batches()
+    (log.root / "segments" / f"{path.stem}.{batch}.seg").write_bytes(copy)  # as if it died before it removed it
+    log.objects.root.rename(tmp_path / "away")
+    assert log.compact().segments == 0
+    assert PredictionLog(log.root).compact().segments == 0
+    (tmp_path / "away").rename(log.objects.root)
+    assert ids(log) == written
+    log.compact()
+    assert not list(log.root.rglob("*.seg"))
+    assert ids(log) == written
 
 
 def test_readers_see_each_record_once_while_another_process_keeps(log):

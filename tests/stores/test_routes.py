@@ -55,8 +55,8 @@ def test_every_truncation_is_refused():
 
 
 def test_a_newer_format_is_refused_by_its_number():
-    with pytest.raises(RouteTooNew, match="format 3"):
-        read_route("late", write_route(ROUTE, sign).replace(b'"format":1', b'"format":3', 1), verify)
+    with pytest.raises(RouteTooNew, match="format 4"):
+        read_route("late", write_route(ROUTE, sign).replace(b'"format":1', b'"format":4', 1), verify)
 
 
 def test_a_route_of_another_deployment_is_refused():
@@ -107,11 +107,21 @@ def test_a_route_that_older_versions_would_not_follow_has_a_newer_format(beside)
         read_route("late", write_route(ROUTE, sign).replace(b'"format":1', b'"format":2', 1), verify)
 
 
+def test_the_fields_that_other_releases_want_are_of_a_format_of_their_own():
+    route = changed(sent={"distance": "float", "wind": "float"}, cache=10)
+    data = write_route(route, sign)
+    assert data.startswith(b'{"format":3')
+    assert read_route("late", data, verify) == route
+    with pytest.raises(RouteDamaged):
+        read_route("late", data.replace(b'"format":3', b'"format":2', 1), verify)
+
+
 def test_a_route_without_them_is_written_as_before():
     data = write_route(ROUTE, sign)
     assert data.startswith(b'{"format":1')
     assert b"cache" not in data
     assert b"defaults" not in data
+    assert b"sent" not in data
 
 
 @pytest.mark.parametrize("cache", [-1, 10**7])

@@ -83,6 +83,18 @@ def test_what_is_refused_is_kept_with_the_reason_and_counts_once(redis_server, o
     assert fields == [b"id", bad.id.encode(), b"reason", b"no row", b"row", b"b"]
 
 
+@pytest.mark.parametrize("name", [b"id", b"reason", b"fields"])
+def test_an_entrys_own_fields_hide_nothing_that_is_said_of_its_refusal(redis_server, opened, name):
+    fields = {b"row": b"b", name: b"theirs"}
+    redis_server.ask("XADD", "sales", "*", *(part for pair in fields.items() for part in pair))
+    stream = opened(redis_server)
+    [entry] = stream.read(10, wait_seconds=0)
+    stream.settle([], [(entry, "no row")])
+    [(_, copy)] = redis_server.ask("XRANGE", "sales:refused", "-", "+")
+    assert copy[:5] == [b"id", entry.id.encode(), b"reason", b"no row", b"fields"]
+    assert msgspec.msgpack.decode(copy[5]) == fields
+
+
 def test_an_entry_that_was_deleted_since_it_was_read_holds_nobody_up(redis_server, opened):
     add(redis_server, *"ab")
     first, _ = opened(redis_server).read(10, wait_seconds=0)

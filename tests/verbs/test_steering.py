@@ -287,6 +287,42 @@ def test_a_window_that_nobody_asked_about_is_reported_without_a_trace(live):
         assert len(project.metadata.records("report", "late")) == 1
 
 
+def test_an_input_that_the_model_never_learned_moved_and_moved_no_prediction(live):
+    with opened(live, 27) as project:
+        report = project.monitor("late", window=window(22, 27), keep=False)
+        assert [one.name for one in report.drift.columns if one.drifted] == ["season"]
+        found = report.attribution
+        assert (found.method, found.rows) == ("rescoring", 240)
+        assert [(part.name, round(part.moved, 9)) for part in found.parts] == [("season", 0.0)]
+        assert found.rest == pytest.approx(found.moved)
+
+
+def test_a_report_against_another_time_or_the_champion_keeps_nothing(live):
+    with opened(live, 27) as project:
+        before = project.audit_verify().events
+        past = project.monitor("late", window=window(22, 27), against="5d")
+        assert past.drift.reference == f"the predictions of {window(17, 22)}"
+        assert {one.name: one.drifted for one in past.drift.columns} == {"season": True, "size": False}
+        same = project.monitor("late", window=window(22, 27), against=str(window(17, 22)))
+        assert same.drift == past.drift
+        champion = project.monitor("late", window=window(22, 27), against="champion")
+        assert champion.drift.reference == "the champion's training rows"
+        assert champion.drift.columns == project.monitor("late", window=window(22, 27), keep=False).drift.columns
+        assert project.audit_verify().events == before
+
+
+def test_what_nobody_can_compare_with_is_refused(live, packed, tmp_path):
+    with opened(live, 27) as project:
+        for against in ("yesterday", str(window(26, 30))):
+            code, status, _ = refused(lambda to=against: project.monitor("late", window=window(22, 27), against=to))
+            assert (code, status) == ("monitor.bad_reference", 2)
+        code, _, words = refused(lambda: project.monitor("late", window=window(22, 27), against=str(window(1, 2))))
+        assert (code, "holds 0 predictions" in words) == ("monitor.reference_too_small", True)
+    with opened(copy(packed, tmp_path / "fresh"), 16) as project:
+        code, _, words = refused(lambda: project.monitor("late", against="champion"))
+        assert (code, "no champion" in words) == ("monitor.bad_reference", True)
+
+
 def of_calibration(alerts):
     return [alert for alert in alerts if alert.alarm.startswith("calibration")]
 

@@ -112,10 +112,10 @@ def features_used_by(call: Invocation, name: str) -> None:
 @click.pass_obj
 def models_list(call: Invocation) -> None:
     """List models with their versions and aliases."""
-    from seatrial.cli import render
+    from seatrial.cli import registered, render
 
     with call.project() as project:
-        call.answer(project.models(), lambda things: render.listing(things, next="seatrial train"))
+        call.answer(project.models(), lambda things: render.listing(registered.listed(things), next="seatrial train"))
 
 
 @NOUNS["releases"].command("list")

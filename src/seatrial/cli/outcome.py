@@ -121,9 +121,12 @@ def decided(done: Plain) -> list[Block]:
 
 
 def rolled_back(done: Plain) -> list[Block]:
+    from seatrial.cli.rolling import callers
+
     blocks: list[Block] = [
         Line(f"'{done['deployment']}' answers with {done['live']} again, generation {done['generation']}", "green"),
         Line(f"  in {done['seconds']:.3f} s"),
+        *callers(done),
     ]
     if not done["settled"]:
         words = "The metadata store is away: this host alone was rolled back; the store is told when it is back."

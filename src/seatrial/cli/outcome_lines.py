@@ -125,15 +125,25 @@ def _slices(report: Report, detail: bool) -> list[Block]:
         return [_line("slices", one.note)] if one.note else []
     if not one.worst:
         return [_line("slices", f"none of {one.looked_at:,} is worse than the other rows beyond chance")]
-    words = f"{len(one.worst)} of {one.looked_at:,} are worse than the other rows beyond chance ({one.loss}):"
+    off = sum(found.off for found in one.worst)
+    words = f"of {one.looked_at:,}, {off} are off their level and {len(one.worst) - off} harder than the other rows:"
     rows = [_slice(found) for found in (one.worst if detail else one.worst[:FEW])]
-    head = ("slice", "rows", one.loss, "95 %", "others", "said", "happened")
+    head = ("slice", "", "rows", one.loss, "95 %", "others", "said", "happened")
     return [_line("slices", words), Table(head, rows), *([_line("", one.note, "dim")] if one.note else [])]
 
 
 def _slice(one: SliceFigure) -> list[Cell]:
     where = " and ".join(f"{column} {value}" for column, value in one.where.items())
-    return [where, one.rows, one.loss, span(one.interval), one.others, one.mean_score, one.observed]
+    return [
+        where,
+        "OFF" if one.off else "hard",
+        one.rows,
+        one.loss,
+        span(one.interval),
+        one.others,
+        one.mean_score,
+        one.observed,
+    ]
 
 
 def _estimate(report: Report, detail: bool) -> list[Block]:

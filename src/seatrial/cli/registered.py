@@ -7,6 +7,13 @@ import json
 from seatrial.cli.render import MAIN_METRICS, Block, Line, Plain, Table, inline
 
 
+def listed(things: list[Plain]) -> list[Plain]:
+    """The versions of every model; whether one was rolled back only where one was."""
+    if any(one["rolled_back"] for one in things):
+        return things
+    return [{name: value for name, value in one.items() if name != "rolled_back"} for one in things]
+
+
 def model(shown: Plain) -> list[Block]:
     """A model: its versions, newest last, and what its aliases name."""
     rows = []

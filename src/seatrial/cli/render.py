@@ -189,6 +189,7 @@ def initialised(result: Plain) -> list[Block]:
     enter = f"cd {result['folder']} && " if result["folder"] != "." else ""
     return [
         *(Line(f"  {name}") for name in result["files"]),
+        *(Line(result[name], "bold") for name in ("told", "needs") if result.get(name)),
         Line(f"✓ {counted(len(result['files']), 'file')} written to {_place(result['folder'])}.", "green"),
         Line(f"Next: {enter}seatrial validate"),
     ]
@@ -377,14 +378,15 @@ def deployed(done: Plain) -> list[Block]:
             Line(f"  Nothing was changed; it is generation {done['generation']}."),
             Line("Next: seatrial serve"),
         ]
-    if done.get("share", 100) < 100:
-        from seatrial.cli.rolling import begun
+    from seatrial.cli.rolling import begun, callers
 
+    if done.get("share", 100) < 100:
         return begun(done)
     return [
         Line(f"✓ {done['deployment']}: version {done['version']} is live ({done['live']}).", "green"),
         Line(f"  Before      {done['previous'] or 'nothing was live'}"),
         Line(f"  Generation  {done['generation']}, {done['strategy'].replace('_', '-')}"),
+        *callers(done),
         Line("Next: seatrial serve"),
     ]
 
@@ -447,6 +449,15 @@ def checked(checks: list[Plain]) -> list[Block]:
     return [Table(("", "check", "found", "next"), rows)]
 
 
+def rollout_words(rollout: Plain) -> str:
+    """A rollout that is under way, in one line."""
+    kind = {"ab_test": "A/B test"}.get(rollout["strategy"], rollout["strategy"])
+    share = f"{rollout['share']:g} % of the traffic" if rollout["share"] else "no traffic"
+    return (
+        f"{kind}: {rollout['new']} has {share}, step {rollout['step']} of {rollout['steps']} since {rollout['since']}"
+    )
+
+
 def statuses(models: list[Plain]) -> list[Block]:
     """A card per model: what is live, the data, parameters, performance, owner, and the next step."""
     if not models:
@@ -461,6 +472,7 @@ def statuses(models: list[Plain]) -> list[Block]:
         performance = {name: value for name, value in model["performance"].items() if name in MAIN_METRICS}
         card = {
             "live": live,
+            "rollout": rollout_words(model["rollout"]) if model.get("rollout") else None,
             "candidate": f"version {model['candidate']}" if model["candidate"] else None,
             "data": ", ".join([*([model["training_set"]] if model["training_set"] else []), *model["snapshots"]]),
             "parameters": _stated(model["parameters"]),
@@ -469,6 +481,8 @@ def statuses(models: list[Plain]) -> list[Block]:
         }
         blocks.append(Line(model["model"], "bold"))
         blocks += [Line(f"  {name:<12}  {value}") for name, value in card.items() if value]
+        if model.get("rolled_back"):
+            blocks.append(Line(f"  newest        was {model['rolled_back']}", "red"))
         if model.get("distrusted"):
             blocks.append(Line(f"  signature     by {model['distrusted']}, a key that was revoked", "red"))
         blocks += [Line(f"  silent        {words}", "red") for words in model.get("silent") or ()]
@@ -487,6 +501,7 @@ def exported(result: Plain) -> list[Block]:
     """The files that were written."""
     return [
         *(Line(f"  {name}") for name in result["files"]),
+        *(Line(result[name], "bold") for name in ("told", "needs") if result.get(name)),
         Line(f"✓ {counted(len(result['files']), 'file')} written to {_place(result['folder'])}.", "green"),
     ]
 
@@ -685,6 +700,7 @@ def release(thing: Plain) -> list[Block]:
     ]
     facts = {
         "version": f"{thing['version']} of {thing['model']}; {thing['explanation']}",
+        "rolled back": thing.get("rolled_back"),
         "asks for": ", ".join(asked),
         "example": json.dumps({"features": thing["example"]}, ensure_ascii=False),
         "threshold": _threshold_words(thing["threshold"], lineage.get("more", {}).get("positive")),

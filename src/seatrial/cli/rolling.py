@@ -34,12 +34,23 @@ def begun(done: Plain) -> list[Block]:
         Line(f"✓ {name}: version {done['version']} {takes} ({done['live']}).", "green"),
         Line(f"  Live        {done['previous']}, with the {'rest' if share else 'answers'}"),
         Line(f"  Generation  {done['generation']}, {done['strategy'].replace('_', '-')}"),
+        *callers(done),
         Line(f"  Steps       {_strip(done['strategy'], done['steps'], 0)}"),
         Line(f"  This one    until {done['step_ends']} at least, and {done['min_rows']:,} answers of the new release"),
         Line("  Who moves   `seatrial deployments advance` alone: it judges the step, and takes the next one or goes"),
         Line(f"              back. While nobody runs it the new release will {stays}, even if it does harm."),
         Line(f"Next: seatrial deployments advance {name} --watch"),
     ]
+
+
+def callers(done: Plain) -> list[Block]:
+    """What is different for callers, where anything is."""
+    from seatrial.deployment.requests import RequestChange
+
+    if not done.get("requests"):
+        return []
+    first, *more = msgspec.convert(done["requests"], RequestChange).words
+    return [Line(f"  Callers     {first}", "bold"), *(Line(f"              {one}", "bold") for one in more)]
 
 
 def status(thing: Plain) -> list[Block]:

@@ -535,19 +535,28 @@ export = Noun("export", short_help=catalogue.purpose("export"), help=f"{catalogu
 VERBS["export"] = export
 
 
+UNAPPROVED = click.option(
+    "--reason", default="", metavar="TEXT", help="Why, where nobody approved it or it was rolled back."
+)
+
+
 @export.command("docker")
 @click.argument("release")
 @click.option("--to", "folder", required=True, type=click.Path(file_okay=False, path_type=Path), metavar="DIR")
 @click.option("--training", is_flag=True, help="An image that trains the run of RELEASE, or a run, again.")
+@UNAPPROVED
 @click.pass_obj
-def export_docker(call: Invocation, release: str, folder: Path, training: bool) -> None:
-    """Write Dockerfile, pinned requirements and bundle of RELEASE to a folder. With --training the definitions and
-    packages of its run instead, or of any name that `seatrial reproduce` takes: the image's command reproduces it."""
+def export_docker(call: Invocation, release: str, folder: Path, training: bool, reason: str) -> None:
+    """Write Dockerfile, pinned requirements and bundle of RELEASE to a folder; of a model its live release, else the
+    newest that may go live. With --training the definitions and packages of its run instead, or of any name that
+    `seatrial reproduce` takes: the image's command reproduces it."""
     from seatrial.cli import render
+    from seatrial.verbs import exporting
 
     with call.project() as project:
-        files = project.export_docker(release, folder, training=training)
-        call.answer({"folder": str(folder), "release": release, "files": files}, render.exported)
+        told = {"release": release} if training else exporting.described(project, release, reason=reason)
+        files = project.export_docker(told["release"], folder, training=training, reason=reason)
+        call.answer({"folder": str(folder), **told, "files": files}, render.exported)
 
 
 @export.command("kubernetes")
@@ -561,17 +570,25 @@ def export_docker(call: Invocation, release: str, folder: Path, training: bool) 
 @click.option("--to", "folder", required=True, type=click.Path(file_okay=False, path_type=Path), metavar="DIR")
 @click.option("--slot", type=click.Choice(["blue", "green"]), help="One of two Deployments, for blue-green.")
 @click.option("--kserve", is_flag=True, help="KServe's InferenceService.")
+@UNAPPROVED
 @click.pass_obj
 def export_kubernetes(
-    call: Invocation, release: str, image: str, folder: Path, slot: Literal["blue", "green"] | None, kserve: bool
+    call: Invocation,
+    release: str,
+    image: str,
+    folder: Path,
+    slot: Literal["blue", "green"] | None,
+    kserve: bool,
+    reason: str,
 ) -> None:
-    """Write manifests that run the image of RELEASE (see `seatrial export docker`): Deployment, Service, autoscaler,
-    disruption budget; network policy, ServiceMonitor and a claim for the log to choose from. DIR/README.md has the
-    commands."""
+    """Write manifests that run the image of RELEASE, of a model its live one (see `seatrial export docker`):
+    Deployment, Service, autoscaler, disruption budget; network policy, ServiceMonitor and a claim for the log to choose
+    from. DIR/README.md has the commands."""
     from seatrial.cli import render
 
     with call.project() as project:
-        call.answer(project.export_kubernetes(release, folder, image=image, slot=slot, kserve=kserve), render.manifests)
+        done = project.export_kubernetes(release, folder, image=image, slot=slot, kserve=kserve, reason=reason)
+        call.answer(done, render.manifests)
 
 
 @export.command("prometheus")

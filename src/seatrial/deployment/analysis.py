@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seatrial.core.clock import from_us, iso
-from seatrial.deployment.definition import DAY_US, STEPWISE, Canary, Guardrail, Harm, Metric
+from seatrial.deployment.definition import DAY_US, STEPWISE, Canary, Guardrail, Harm, Metric, Shadow
 from seatrial.stats.confidence import (
     Moments,
     clustered,
@@ -56,7 +56,7 @@ class Answers:
     keys are what is independent. None: requests are.
     at_us: the instant of each. latency_ms, degraded, score: as logged; score is P(positive), the probability of the
     likeliest class or the value. loss: by its label, smaller is better; NaN where no label is known. failed: requests
-    of this arm that got a 5xx.
+    of this arm that got a 5xx. refused: those that got a 4xx because of its release.
     """
 
     at_us: NDArray[np.int64]
@@ -66,6 +66,7 @@ class Answers:
     loss: NDArray[np.float64]
     failed: int
     key: NDArray[np.intp] | None = None
+    refused: int = 0
 
 
 @dataclass(frozen=True)
@@ -238,7 +239,9 @@ def _verdict(
     *,
     by_key: bool,
 ) -> tuple[Verdict, str]:
-    crossed = [one for one in figures if one.state == "crossed"]
+    # what a shadow refuses nobody was refused; it has to wait until callers send what it needs
+    borne = ("refused",) if isinstance(strategy, Shadow) else ()
+    crossed = [one for one in figures if one.state == "crossed" and one.name not in borne]
     if crossed:
         return "roll back", "; ".join(words(one) for one in crossed)
     if evidence > SPLIT_EVIDENCE and not by_key:
@@ -335,7 +338,9 @@ def _mostly_fails(live: Answers, new: Answers) -> bool:
 def _pair(harm: Harm, live: Answers, new: Answers) -> tuple[Moments, Moments] | None:
     """The harm's moments in both arms; None where it cannot be told."""
     if harm == "errors":
-        return _failures(live), _failures(new)
+        return _failures(live, live.failed), _failures(new, new.failed)
+    if harm == "refused":
+        return _failures(live, live.refused), _failures(new, new.refused)
     if not live.at_us.size or not new.at_us.size:
         return None
     if harm == "slow":
@@ -360,10 +365,10 @@ def _share_of(flags: NDArray[np.bool_], key: NDArray[np.intp] | None) -> Moments
     return Moments(found.n, found.mean, max(found.variance, alone.variance / alone.n * found.n), found.clusters)
 
 
-def _failures(arm: Answers) -> Moments:
-    """Failed requests of all. Whose they were is not known: with keys, all requests of one count as one observation
-    (Kish's effective size), as if it failed always or never."""
-    alone = _share(arm.failed, arm.failed + arm.at_us.size)
+def _failures(arm: Answers, failed: int) -> Moments:
+    """Requests that failed, or were refused, of all. Whose they were is not known: with keys, all requests of one count
+    as one observation (Kish's effective size), as if it failed always or never."""
+    alone = _share(failed, failed + arm.at_us.size)
     if arm.key is None or not arm.at_us.size:
         return alone
     counts = np.unique(arm.key, return_counts=True)[1].astype(np.float64)

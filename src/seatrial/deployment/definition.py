@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import isfinite
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, get_args
 
 from seatrial.core.declared import declare
-from seatrial.core.errors import UsageError
+from seatrial.core.errors import UsageError, listed
 from seatrial.core.objective import Objective
 from seatrial.core.windows import duration_us
 from seatrial.data.sources import Source
 from seatrial.stores.routes import MOST_CACHED, Default, OnStoreFailure
 
-Harm = Literal["errors", "slow", "mean_score", "degraded"]
+Harm = Literal["errors", "slow", "mean_score", "degraded", "refused"]
 """What a guardrail watches, each as a mean over answers: see `Guardrail`."""
 DAY_US = 86_400_000_000
 
@@ -31,7 +31,8 @@ class Guardrail:
 
     harm: "errors", the share of requests that got a 5xx; "slow", the share of answers that are slower than 99 % of the
         live release's; "mean_score", the mean probability (or value), which must not move either way; "degraded", the
-        share of answers that lacked a feature.
+        share of answers that lacked a feature; "refused", the share of requests that got a 4xx because of the release
+        that was to answer: a field that only it needs, a null or a category that it does not take, no finite score.
     margin: how much worse is still borne, as a difference: 0.01 is one request in a hundred; of "mean_score" for a
         regression in the target's unit.
     """
@@ -59,11 +60,16 @@ class Guardrail:
         """At most this much more of the answers may have lacked a feature."""
         return cls("degraded", margin)
 
+    @classmethod
+    def refused(cls, margin: float = 0.005) -> Guardrail:
+        """At most this much more of the requests may be refused because of the release that was to answer."""
+        return cls("refused", margin)
+
     def __post_init__(self) -> None:
-        if self.harm not in ("errors", "slow", "mean_score", "degraded"):
+        if self.harm not in get_args(Harm):
             raise BadDeployment(
                 f"a guardrail watches {self.harm!r}.",
-                expected='"errors", "slow", "mean_score" or "degraded" is expected.',
+                expected=f"One of {listed(repr(one) for one in get_args(Harm))} is expected.",
             )
         if (
             isinstance(self.margin, bool)
@@ -118,7 +124,13 @@ class Metric:
                 )
 
 
-GUARDRAILS = (Guardrail.errors(), Guardrail.slow(), Guardrail.mean_score(), Guardrail.degraded())
+GUARDRAILS = (
+    Guardrail.errors(),
+    Guardrail.slow(),
+    Guardrail.mean_score(),
+    Guardrail.degraded(),
+    Guardrail.refused(),
+)
 
 
 @dataclass(frozen=True)

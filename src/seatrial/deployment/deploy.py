@@ -19,6 +19,7 @@ from seatrial.core.identity import new_id
 from seatrial.core.records import Head, Record
 from seatrial.core.routing import BUCKETS
 from seatrial.deployment.definition import Deployment
+from seatrial.deployment.requests import beside
 from seatrial.registry.versions import refuse_deleted
 from seatrial.stores.metadata import MetadataStore, Transaction
 from seatrial.stores.routes import Arm, RouteDamaged, RouteFile, RouteNotTrusted, RouteStore, Sign, Verify
@@ -128,6 +129,8 @@ def deploy(
         } | ({"rollout": rollout} if rollout else {})
         body |= deployment.beside
         inputs = tuple(part.release.id for part in traffic)
+        given = {part.release.id: part.release for part in traffic}
+        body |= beside(lambda id: given.get(id) or metadata.record(id), old, inputs)
         record, head = _decide(transaction, event, deployment.name, inputs, body, actor, at_us, expected)
     route = route_of(record, head)
     routes.write(route, sign, verify)
@@ -184,7 +187,9 @@ def roll_back_within(
             state="Nothing was changed.",
             next=f"Deploy another release: `seatrial deploy {name}`.",
         )
-    body = target.body | {"reason": reason, "rolled_back": current.id} | (facts or {})
+    body = {name: value for name, value in target.body.items() if name not in ("recent", "sent")}
+    body |= {"reason": reason, "rolled_back": current.id} | (facts or {})
+    body |= beside(metadata.record, current, target.inputs)
     return _decide(transaction, "rollback", name, target.inputs, body, actor, at_us, head.generation)
 
 
@@ -223,6 +228,7 @@ def route_of(record: Record, head: Head) -> RouteFile:
         replaces=record.body.get("replaces_generation"),
         defaults=record.body.get("defaults", {}),
         cache=record.body.get("cache", 0),
+        sent=record.body.get("sent", {}),
     )
 
 

@@ -108,7 +108,8 @@ def roll_back_here(
             state="Nothing was changed.",
             next="When the metadata store is back, deploy another release.",
         )
-    route = msgspec.structs.replace(before, generation=now.generation + 1)
+    # who sends what the release that is left wanted is not refused for it
+    route = msgspec.structs.replace(before, generation=now.generation + 1, sent=now.sent | before.sent)
     entry = Entry(FORMAT, name, route.generation, before.generation, actor, reason, at_us, machine_us())
     try:
         _journal(routes, entry)

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import msgspec
 
 from seatrial.core.clock import from_us, iso, parse_time, to_us
-from seatrial.core.errors import Conflict, UsageError, listed
+from seatrial.core.errors import Conflict, UsageError
 from seatrial.core.identity import new_id
 from seatrial.core.records import Head, Record
 from seatrial.core.routing import BUCKETS
@@ -121,24 +121,15 @@ def check_alone(name: str, deployed: Deployed | None, *, at_once: bool, reason: 
         )
 
 
-def check_shadow(release: Record, live: Record) -> None:
+def check_shadow(release: Record) -> None:
     """Raise NoShadow for a release that cannot score what the live one answers without holding it up."""
-    manifests = [one.body["manifest"] for one in (release, live)]
-    form = manifests[0].get("model_format", "onnx")
+    form = release.body["manifest"].get("model_format", "onnx")
     if form != "onnx":
         raise NoShadow(
             f"release {release.id} is scored by a process of its own ({form}); the live one would wait for it.",
             expected="A release in ONNX form can be a shadow.",
             state="Nothing was deployed.",
             next="Declare strategy=Canary(): its first step gives the release little of the traffic.",
-        )
-    wants, has = ({field["name"] for field in one["signature"]["request"]} for one in manifests)
-    if wants - has:
-        raise NoShadow(
-            f"release {release.id} wants request fields that the live one does not: {listed(sorted(wants - has))}.",
-            expected="A shadow scores the requests of the live release.",
-            state="Nothing was deployed.",
-            next="Declare strategy=Canary(), and let callers send the new fields first.",
         )
 
 
@@ -219,7 +210,14 @@ def decide(
         if analysis.verdict == "hold":
             return kept, None
         back, moved = roll_back_within(
-            transaction, decider.metadata, deployment.name, head, decider.actor, decider.at_us, reason
+            transaction,
+            decider.metadata,
+            deployment.name,
+            head,
+            decider.actor,
+            decider.at_us,
+            reason,
+            {"look": kept.id},
         )
     route = route_of(back, moved)
     decider.routes.write(route, decider.sign, decider.verify)

@@ -18,6 +18,7 @@ from seatrial.export.build_folder import USER, WHEEL, dockerignore, system_packa
 from seatrial.releases.bundle import LOCK, Bundle, open_bundle
 from seatrial.releases.formats import model_file, packages
 from seatrial.releases.signing import TrustedKeys, public_pem
+from seatrial.stores.personal_key import VARIABLE as PERSONAL_KEY
 
 # The base dependencies of seatrial (pyproject.toml): what a server imports, and nothing that trains.
 SERVING = (
@@ -100,6 +101,11 @@ def scored_by(bundle: Bundle) -> tuple[str, ...]:
     """The packages with which the child process of a release scores; none for one that answers with ONNX."""
     format = bundle.manifest.model_format
     return packages(format, bundle.files[model_file(format)])
+
+
+def hashed_columns(bundle: Bundle) -> list[str]:
+    """The columns that the log keeps as pseudonyms, for which the server needs a key."""
+    return sorted(name for name, how in bundle.manifest.signature.personal.items() if how == "hash")
 
 
 def serving_requirements(lock: str, scored_by: Sequence[str] = ()) -> list[str]:
@@ -241,7 +247,18 @@ answer what has come in; give it `--time 40`. With a further volume at `{OBJECTS
 the log is also shipped there, as Parquet, within a minute, and the rest of it when the container is stopped.
 
 `docker run ... {tag} serve` is the same, which is how SageMaker starts it.
-{_features_words(bundle)}"""
+{_personal_words(bundle)}{_features_words(bundle)}"""
+
+
+def _personal_words(bundle: Bundle) -> str:
+    """What the server needs to make pseudonyms; empty for a release that makes none."""
+    names = hashed_columns(bundle)
+    if not names:
+        return ""
+    return f"""
+It keeps {listed(names)} as pseudonyms in its log, and does not serve without the key that makes them, the same on every
+host: `--env {PERSONAL_KEY}="$(cat .seatrial/keys/personal.key)"`, from where secrets are kept. It is in no file here.
+"""
 
 
 def _features_words(bundle: Bundle) -> str:

@@ -20,8 +20,9 @@ import msgspec
 
 from seatrial.core.errors import UsageError, listed
 from seatrial.export.build_folder import USER, write_files
-from seatrial.export.docker import LOCAL, LOG, OBJECTS, PORT, TEMPORARY, scored_by
+from seatrial.export.docker import LOCAL, LOG, OBJECTS, PORT, TEMPORARY, hashed_columns, scored_by
 from seatrial.releases.bundle import Bundle
+from seatrial.stores.personal_key import VARIABLE as PERSONAL_KEY
 
 Slot = Literal["blue", "green"]
 
@@ -54,7 +55,7 @@ class Manifests(msgspec.Struct, frozen=True):
     """What was written.
 
     name: what the objects are called, a DNS label. files: relative to the folder, sorted. notes: what to know, for
-    people; empty when there is nothing.
+    people; empty when there is nothing. told: which release it is and who approved it, in one line.
     """
 
     folder: str
@@ -64,6 +65,7 @@ class Manifests(msgspec.Struct, frozen=True):
     image: str
     files: tuple[str, ...]
     notes: tuple[str, ...]
+    told: str = ""
 
 
 def export(
@@ -98,6 +100,8 @@ def export(
         notes.append(f"The objects are called '{name}': '{manifest.model}' is no DNS label.")
     if not pinned:
         notes.append(f"The tag of {image} can be moved to another image: name the digest for a release that stays.")
+    if pod.hashes:
+        notes.append(f"It hashes {listed(pod.hashes)}: make the secret '{name}-personal' first, as the manifest says.")
     files["README.md"] = _readme(pod, slot, kserve=kserve, notes=notes)
     written = write_files(folder, {path: text.encode() for path, text in files.items()})
     return Manifests(str(folder), bundle.id, manifest.model, name, image, tuple(written), tuple(notes))
@@ -146,6 +150,7 @@ class _Pod:
         self.version, self.semantic_version = manifest.version, manifest.semantic_version
         self.name, self.instance, self.image, self.project = name, instance, image, project
         self.views = [view.name for view in manifest.plan.views]
+        self.hashes = hashed_columns(bundle)
         self.selector = f"app.kubernetes.io/name: {name}\napp.kubernetes.io/instance: {instance}"
         self.labels = f"""\
 {self.selector}
@@ -290,6 +295,16 @@ volumeMounts:
         key: url
   - name: SEATRIAL_NAME
     value: {_text(self.project)}
+"""
+        if self.hashes:
+            told += f"""\
+  # The key by which {listed(self.hashes)} get their pseudonyms in the log, the same wherever this release answers:
+  # kubectl create secret generic {self.name}-personal --from-literal=key="$(cat .seatrial/keys/personal.key)"
+  - name: {PERSONAL_KEY}
+    valueFrom:
+      secretKeyRef:
+        name: {self.name}-personal
+        key: key
 """
         return f"""\
 env:

@@ -301,13 +301,20 @@ def _alert(
     runbook: str = "",
     labels: dict[str, str] | None = None,
 ) -> dict[str, Any]:
+    runbook = runbook or _RUNBOOK
     return {
         "alert": name,
         "expr": expr,
         "for": lasts,
         "labels": {"severity": severity} | (labels or {}),
-        "annotations": {"summary": summary, "description": description, "runbook_url": runbook or _RUNBOOK},
+        "annotations": {"summary": summary, "description": description, _link(runbook): runbook},
     }
+
+
+def _link(runbook: str) -> str:
+    """The annotation that a runbook is told in: `runbook_url` is a link wherever alerts are shown, so it has to be
+    one."""
+    return "runbook_url" if runbook.startswith(("https://", "http://")) else "runbook"
 
 
 def tests(promised: Sequence[Promised], *, watched: bool) -> str:
@@ -431,16 +438,16 @@ Name `{RULES}` under `rule_files` of prometheus.yml, and let it scrape `/metrics
       - job_name: seatrial
         static_configs: [{{targets: ["HOST:8000"]}}]
 
-Alerts carry `severity` (page: somebody now; ticket: in working hours) and `runbook_url`. Burn rates and windows are
-those of the Site Reliability Workbook, chapter 5. What is left of the budget is asked over {BUDGET}: Prometheus keeps
-15 days unless `--storage.tsdb.retention.time` says more.
+Alerts carry `severity` (page: somebody now; ticket: in working hours) and `runbook_url`, or `runbook` where it is
+no absolute address. Burn rates and windows are those of the Site Reliability Workbook, chapter 5. What is left of the
+budget is asked over {BUDGET}: Prometheus keeps 15 days unless `--storage.tsdb.retention.time` says more.
 """
 
 
 _WATCHED = """
 The group seatrial-monitoring asks for the gauges that `seatrial monitor` and `seatrial alerts check` write to the
-folder under `[alerts] textfile` of seatrial.toml. Let node_exporter read it
-(`--collector.textfile.directory`), and Prometheus scrape node_exporter.
+folder under `[alerts] textfile` of seatrial.toml. Let node_exporter read it (`--collector.textfile.directory`), and
+Prometheus scrape node_exporter.
 """
 
 

@@ -63,24 +63,30 @@ def baseline(sample: Sample, window: Window, given: Baseline | None = None) -> t
 
 def labelled(sample: Sample) -> Sample:
     """The rows that have a label and an answer."""
-    known = np.isfinite(sample.label_values()) & sample.answered()
-    return sample if known.all() else chosen(sample, known)
+    return chosen(sample, np.isfinite(sample.label_values()) & sample.answered())
 
 
 def chosen(sample: Sample, which: NDArray[np.bool_]) -> Sample:
     """Those rows."""
     import pyarrow as pa
 
+    if which.all():
+        return sample  # no copy of a long log
     return replace(sample, rows=sample.rows.filter(pa.array(which)))
 
 
 def drawn(one: Baseline) -> Baseline:
     """At most MOST rows, drawn evenly over time."""
-    count = one.rows
-    if count <= MOST:
-        return one
-    places = np.unique(np.linspace(0, count - 1, MOST).astype(np.int64))
-    return replace(one, sample=replace(one.sample, rows=one.sample.rows.take(places)))
+    return replace(one, sample=some(one.sample, MOST))
+
+
+def some(sample: Sample, most: int) -> Sample:
+    """At most so many rows, drawn evenly over time."""
+    count = sample.rows.num_rows
+    if count <= most:
+        return sample
+    places = np.unique(np.linspace(0, count - 1, most).astype(np.int64))
+    return replace(sample, rows=sample.rows.take(places))
 
 
 def _release(inside: Sample) -> tuple[str | None, str | None]:
@@ -105,4 +111,4 @@ def _of(sample: Sample, who: tuple[str | None, str | None]) -> Sample:
         if value is not None:
             same = pc.fill_null(pc.equal(sample.rows[name], pa.scalar(value)), False)
             which &= same.to_numpy(zero_copy_only=False)
-    return sample if which.all() else chosen(sample, which)
+    return chosen(sample, which)

@@ -136,6 +136,8 @@ class SliceFigure(msgspec.Struct, frozen=True):
     where: column and value, one or two of them. loss: mean loss of its rows, interval, and of all the other rows;
     shrunk: how much worse it is than the others, drawn towards nothing the less the fewer rows say it (empirical
     Bayes); mean_score, observed: what was said and what happened in it. p_value: that it is no worse.
+    off: what happened in it is not what was said, beyond chance: a fault of the model. Else its rows are only harder
+    to tell, as they may be for any model.
     """
 
     where: dict[str, str]
@@ -147,11 +149,13 @@ class SliceFigure(msgspec.Struct, frozen=True):
     p_value: float
     mean_score: float | None
     observed: float
+    off: bool = False
 
 
 class Slices(msgspec.Struct, frozen=True):
     """Where the model is worst. loss: what is compared. looked_at: slices of enough rows; worst: those that are
-    worse than the other rows beyond chance, across all that were looked at, the worst first."""
+    worse than the other rows beyond chance, across all that were looked at: first those that are off, then those that
+    are only harder, the worst first of both."""
 
     loss: str
     looked_at: int = 0

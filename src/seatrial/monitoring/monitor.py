@@ -37,6 +37,7 @@ from seatrial.monitoring.system import system
 from seatrial.monitoring.watched import POLICY
 
 if TYPE_CHECKING:
+    from seatrial.core.objective import Objective
     from seatrial.monitoring.baseline import Baseline
     from seatrial.monitoring.figures import Business
     from seatrial.monitoring.reference import Reference
@@ -71,6 +72,7 @@ def make_report(
     elsewhere: bool = False,
     tested: Baseline | None = None,
     business: Sequence[Business] = (),
+    objective: Objective | None = None,
     watched: Watched | None = None,
     policy: Sequence[AlarmResult] = (),
     score: Score | None = None,
@@ -87,7 +89,7 @@ def make_report(
     elsewhere: the model is served by other software, so `next` names no command that needs a project.
     tested: labelled rows of before to compare answers with; None: those of the log from before the window.
     score: the model that answered, to tell which inputs moved the predictions; see `monitoring.attribution`.
-    business: numbers of the business, of the window's requests.
+    business: numbers of the business, of the window's requests. objective: what the deployment promises.
     watched, policy: what the policy has seen, and its alarms (see `monitoring.watch`).
     """
     monitor = monitor or Monitor(sample.model)
@@ -131,7 +133,7 @@ def make_report(
         quality=checks,
         drift=drifted,
         performance=figures,
-        system=system(inside, error_rate=error_rate),
+        system=system(inside, error_rate=error_rate, objective=objective),
         alarms=alarms,
         marks=[mark for mark in marks if mark.at <= iso(from_us(as_of_us))],
         history=list(history),
@@ -165,6 +167,9 @@ def point(body: Mapping[str, Any]) -> Point:
         "p99_ms": body["system"]["p99_ms"],
         "degraded": body["system"]["degraded"],
     }
+    numbers |= {f"business:{one['name']}": one["mean"] for one in body.get("business", ())}
+    guessed = (body.get("estimate") or {}).get("metrics", {})
+    numbers |= {f"estimated:{name}": value for name, value in guessed.items()}
     return Point(at=body["window"].partition("/")[2], window=body["window"], metrics=numbers)
 
 

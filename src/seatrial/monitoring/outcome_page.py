@@ -143,7 +143,7 @@ def _slices(report: Report) -> str:
     shown = _shown(report)
     picture = whiskers(
         [
-            Whisker(name, found.loss, found.interval, beyond=True, note=f"{found.rows:,} rows")
+            Whisker(name, found.loss, found.interval, beyond=found.off, note=f"{found.rows:,} rows")
             for name, found in zip(named, one.worst, strict=True)
         ],
         title=f"Mean {one.loss} of the worst slices",
@@ -153,6 +153,7 @@ def _slices(report: Report) -> str:
     rows = [
         (
             name,
+            "off" if found.off else "hard",
             f"{found.rows:,}",
             f"{found.loss:.3g}",
             span_text(found.interval, "number"),
@@ -162,17 +163,24 @@ def _slices(report: Report) -> str:
         )
         for name, found in zip(named, one.worst, strict=True)
     ]
-    head = ("slice", "rows", one.loss, "between", "others", "said", "happened")
-    told = f"{len(named)} slices are worse than the other rows, most of all {named[0]}."
-    if len(named) == 1:
-        told = f"One slice is worse than the other rows: {named[0]}."
+    head = ("slice", "", "rows", one.loss, "between", "others", "said", "happened")
+    off = sum(found.off for found in one.worst)
+    told = f"{_slices_words(off)} off its level" if off == 1 else f"{_slices_words(off)} off their level"
+    told = f"{told}, most of all {named[0]}." if off else "No slice is off its level."
+    if len(named) > off:
+        told += f" {_slices_words(len(named) - off)} harder to tell than the other rows."
     words = (
         f"{one.looked_at:,} slices of one or two of {one.columns} inputs with at least {one.least_rows:,} rows were "
         "compared with all other rows. Listed are those that are worse beyond chance with at most 1 % false finds, in "
-        "the order of how much worse they are when small slices are drawn towards the rest."
+        "the order of how much worse they are when small slices are drawn towards the rest: first those that are off, "
+        "where what happened is not what was said, then those whose rows are harder to tell, as for any model."
     )
-    body = f"<p>{safe(words, 600)}</p>{picture}{table(head, rows, numbers=range(1, 7))}"
+    body = f"<p>{safe(words, 600)}</p>{picture}{table(head, rows, numbers=range(2, 8))}"
     return part(heading, told, body + _small(one.note))
+
+
+def _slices_words(count: int) -> str:
+    return "One slice is" if count == 1 else f"{count} slices are"
 
 
 def _others(report: Report) -> float:

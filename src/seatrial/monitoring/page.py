@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from itertools import pairwise
 
 from seatrial.core.clock import parse_time
-from seatrial.monitoring import attribution, outcome_page
+from seatrial.monitoring import attribution, outcome_page, quality
 from seatrial.monitoring.pictures import (
     STYLE,
     At,
@@ -144,6 +144,7 @@ def html(report: Report) -> str:
         _drift(report),
         attribution.section(report),
         _quality(report),
+        quality.section(report),
         _alarms(report),
         _history(report),
         _system(report),
@@ -526,12 +527,28 @@ def _system(report: Report) -> str:
         ("99 of 100 within", _ms(one.p99_ms)),
         ("answered with something missing", value_text(one.degraded, "share")),
         ("requests that failed", value_text(one.error_rate, "share")),
+        *_promises(report),
     ]
     rows = [row for row in rows if row[1] != "–"]
     note = f'<p class="small">{safe(one.note[0].upper() + one.note[1:], 600)}.</p>' if one.note else ""
-    told = ", ".join(f"{name} {value}" for name, value in rows[1:2] + rows[3:5])
+    told = "; ".join(one.broken) or ", ".join(f"{name} {value}" for name, value in rows[1:2] + rows[3:5])
     body = (table(("", ""), rows, numbers=(1,)) if rows else "") + note
-    return part("How did the service do?", f"{told[:1].upper()}{told[1:]}." if told else "", body)
+    words = f"{told[:1].upper()}{told[1:]}." if told else ""
+    return part("How did the service do?", words, body, loud=bool(one.broken))
+
+
+def _promises(report: Report) -> list[tuple[str, str]]:
+    """What was promised, beside what was kept."""
+    one = report.system
+    if one.promised is None:
+        return []
+    available, share, within = one.promised
+    rows = []
+    if one.availability is not None:
+        rows.append((f"requests that were answered ({available:.4g} promised)", f"{one.availability:.5g}"))
+    if one.prompt is not None:
+        rows.append((f"answers within {within:g} ms ({share:.4g} promised)", f"{one.prompt:.5g}"))
+    return rows
 
 
 def _small_print(report: Report) -> str:

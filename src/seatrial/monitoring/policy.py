@@ -8,8 +8,8 @@ It looks at statistics of whole windows, never at rows.
             weeks is what is usual. Slow is then the average of the last 24 hours, fast a jump (what a window does not
             share with the one before it), each beyond what these weeks themselves show when they are left out
 
-The stated budget of false alarms is divided among the paths and sets their thresholds: half of it is the level of the
-fast path, and the other half moves the CUSUM's threshold, which is 12 for a budget of one a month over 36,000 looks.
+The stated budget of false alarms is divided among the paths and sets their thresholds: a quarter of it is the level of
+the fast path, and it moves the CUSUM's threshold, which is 12 for a budget of one a month over 36,000 looks.
 """
 
 from __future__ import annotations
@@ -46,8 +46,10 @@ MOST_STEP = 6.0
 """A single window counts for no more, so that one absurd window is no alarm of the slow path."""
 MOST_SCORE = 20.0
 FALSE_DISCOVERIES = 0.001
-OF_JUMPS, OF_AVERAGES = 0.25, 0.5
-"""Parts of the budget when the season is known; the rest is for what has none."""
+OF_DISTANCES = 0.25
+"""The part of the budget that the fast path may use up; by Siegmund's formula CUSUM uses a tenth of it."""
+OF_JUMPS, OF_AVERAGES = 0.2, 0.3
+"""The parts of what has a season. What is left is for what few weeks do not tell of how far a level wanders."""
 BEYOND_DISTANCE = 1.3
 OVERDISPERSED = 1.3
 """How much more than its rows explain a series has to vary before it has a season."""
@@ -128,12 +130,10 @@ class Thresholds:
 
 @dataclass(frozen=True)
 class Judged:
-    """fired: (w, m) which of m subjects are in alarm after each of w windows. closeness: (m,) how near each came to its
-    threshold at most, 1 being at it. firing: those in alarm at the end."""
+    """fired: (w, m) which of m subjects are in alarm after each of w windows. firing: those in alarm at the end."""
 
     subjects: tuple[str, ...]
     fired: Bools
-    closeness: Floats
     sums: Sums
     firing: dict[str, Firing]
 
@@ -145,7 +145,7 @@ def thresholds(budget: float, series: Sequence[Series], every_us: int, factors: 
     fast = sum(one.kind == "distance" for one in series)
     looks = max(slow, fast, 1) * windows
     h = THRESHOLD + math.log(looks / LOOKS / budget)
-    q = min(FALSE_DISCOVERIES * max(1.0, budget), 0.5 * budget / windows)
+    q = min(FALSE_DISCOVERIES * max(1.0, budget), OF_DISTANCES * budget / windows)
     return Thresholds(q, min(max(h, LOWEST), HIGHEST), budget, windows, dict(factors))
 
 
@@ -167,14 +167,11 @@ def judge(
     if learned is not None and seasonal:
         _season(windows, limits, learned, sums, after, ratios)
     seen = np.zeros((len(windows), len(subjects)), dtype=bool)
-    closeness = np.zeros(len(subjects))
     for series, _, ratio in ratios:
         place = subjects.index(series.subject)
-        known = np.nan_to_num(ratio)
-        seen[:, place] |= known > 1
-        closeness[place] = max(closeness[place], known.max(initial=0.0))
+        seen[:, place] |= np.nan_to_num(ratio) > 1
     fired = _held(windows, subjects, seen, firing)
-    return Judged(subjects, fired, closeness, after, _firing(windows, subjects, fired, seen, ratios, firing, learned))
+    return Judged(subjects, fired, after, _firing(windows, subjects, fired, seen, ratios, firing, learned))
 
 
 def onsets(fired: Bools, before: Bools) -> Bools:

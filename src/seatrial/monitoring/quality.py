@@ -15,7 +15,7 @@ import numpy as np
 
 from seatrial.core.clock import from_us, iso
 from seatrial.monitoring.reference import Categories, Column, Reference
-from seatrial.monitoring.report import Check
+from seatrial.monitoring.report import Check, Report
 from seatrial.stats.distances import proportion_p_value
 
 if TYPE_CHECKING:
@@ -47,6 +47,7 @@ USUAL = (0.5, 2.0)
 SLOWER = 2.0
 """Times the usual age or delay; of the newest row, times the longest pause between two."""
 HOUR_US = 3_600_000_000
+MOST_SHOWN = 100
 
 
 def quality(
@@ -271,6 +272,20 @@ def label_delays(sample: Sample) -> NDArray[np.int64]:
     told = known_us != np.iinfo(np.int64).min
     delays: NDArray[np.int64] = known_us[told] - sample.at_us()[told]
     return delays
+
+
+def section(report: Report) -> str:
+    """What was noticed, as safe mark-up for the page; empty when nothing was."""
+    from seatrial.monitoring.pictures import safe, table
+
+    found = [one for one in report.quality if one.noticed and one.passed]
+    if not found:
+        return ""
+    rows = [(one.name, one.column, one.found, one.expected) for one in found[:MOST_SHOWN]]
+    more = f'<p class="small">And {len(found) - MOST_SHOWN} more.</p>' if len(found) > MOST_SHOWN else ""
+    words = safe(f"{len(found)} of the checks that passed found something unusual, which is no fault by itself.")
+    inner = table(("check", "column", "found", "expected"), rows)
+    return f"<h3>What is unusual about them</h3><p>{words}</p>{inner}{more}"
 
 
 def spoken(us: float) -> str:

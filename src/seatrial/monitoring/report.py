@@ -137,7 +137,10 @@ class Performance(msgspec.Struct, frozen=True):
 class System(msgspec.Struct, frozen=True):
     """How the service did. Latencies in milliseconds; degraded: share of answers given with something missing.
 
-    error_rate: share of requests refused or failed on our side (5xx); None when nobody counted.
+    error_rate: share of requests refused or failed on our side (5xx); None when nobody counted. failed: how many.
+    availability: share of requests that were answered. prompt: share of answers within the promised latency.
+    promised: share of requests to be answered, share of answers to be prompt, and within how many milliseconds; None
+        where no deployment promises anything. broken: which of the first two were not kept in this window, in words.
     """
 
     rows: int
@@ -147,6 +150,11 @@ class System(msgspec.Struct, frozen=True):
     degraded: float | None
     error_rate: float | None
     note: str = ""
+    failed: int | None = None
+    availability: float | None = None
+    prompt: float | None = None
+    promised: tuple[float, float, float] | None = None
+    broken: list[str] = []
 
 
 class AlarmResult(msgspec.Struct, frozen=True):

@@ -5,6 +5,8 @@ variance of blocks of time. Among hundreds of slices the worst mean belongs to t
 a least size, what is told is held to a share of 1 % of false finds (Benjamini-Hochberg, after Welch's one-sided test),
 and the order is by how much worse a slice is after it was drawn towards nothing by as much as its own noise says
 (empirical Bayes: Efron and Morris 1975). A pair is told only when it is worse than both of its values by themselves.
+A loss is higher where the truth is harder to tell, for any model; so those slices come first in which what happened is
+not what was said, and the others are called hard.
 """
 
 from __future__ import annotations
@@ -17,14 +19,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seatrial.core.signature import Task
-from seatrial.monitoring.baseline import chosen, labelled
+from seatrial.monitoring.baseline import chosen, labelled, some
 from seatrial.monitoring.figures import SliceFigure, Slices
 from seatrial.monitoring.reference import floats, is_text, plain
 from seatrial.monitoring.sample import FEATURE
 from seatrial.stats.bootstrap import resample
 from seatrial.stats.detectors import benjamini_hochberg
 from seatrial.stats.metrics import losses
-from seatrial.stats.parts import means
+from seatrial.stats.parts import Means, means
 from seatrial.stats.student import t_p_value, t_quantile
 
 if TYPE_CHECKING:
@@ -37,6 +39,8 @@ FEWEST = 500
 LEAST_ROWS = 100
 LEAST_SHARE = 0.005
 FALSE_FINDS = 0.01
+LEAST_GAP = 0.02
+"""Distance of what was said and what happened that is borne; of a regression in standard deviations of the label."""
 MOST_ROWS = 100_000
 MOST_VALUES = 20
 NUMBERS = 10
@@ -63,9 +67,7 @@ def slices(inside: Sample, *, seed: int = 0) -> Slices:
     count = sample.rows.num_rows
     if count < FEWEST:
         return Slices(loss_name, note=f"not enough data: {count:,} of {FEWEST} labels")
-    if count > MOST_ROWS:
-        places = np.unique(np.linspace(0, count - 1, MOST_ROWS).astype(np.int64))
-        sample = _at(sample, places)
+    sample = some(sample, MOST_ROWS)
     loss = _losses(sample)
     finite = np.isfinite(loss)
     if not finite.all():
@@ -89,7 +91,8 @@ def slices(inside: Sample, *, seed: int = 0) -> Slices:
     unit = drawn.words if drawn.few else f"{drawn.clusters} blocks of a {drawn.unit}"
     if not every:
         return Slices(**facts, unit=unit, note="no slice has enough rows")
-    note = "" if count <= MOST_ROWS else f"{MOST_ROWS:,} of {count:,} labelled rows, drawn evenly, were looked at"
+    looked_at = sample.rows.num_rows
+    note = "" if count <= looked_at else f"{looked_at:,} of {count:,} labelled rows, drawn evenly, were looked at"
     return Slices(**facts, unit=unit, worst=_worst(every), note=note)
 
 
@@ -105,6 +108,7 @@ class _Slice:
     degrees: float
     mean_score: float | None
     observed: float
+    off_p_value: float
 
     @property
     def worse(self) -> float:
@@ -127,6 +131,8 @@ class _Looked:
         self.loss, self.cluster = loss, cluster
         self.labels = sample.label_values()
         self.scores = None if sample.decided_only else sample.scores()
+        self.rest = None if self.scores is None else np.nan_to_num(self.labels - self.scores)
+        self.least_gap = LEAST_GAP * (float(self.labels.std()) if sample.task == "regression" else 1.0)
         self.least = max(LEAST_ROWS, int(LEAST_SHARE * loss.size))
         self.codes: dict[str, tuple[NDArray[np.intp], list[str]]] = {}
         for name in sample.features:
@@ -158,6 +164,7 @@ class _Looked:
         scores = None
         if self.scores is not None:
             scores = np.bincount(place, weights=np.nan_to_num(self.scores), minlength=len(names))
+        rest = None if self.rest is None else means(self.rest, place, len(names), self.cluster)
         total, count = float(self.loss.sum()), self.loss.size
         # the variance of slice minus others, blocks of time taken together: what a block does to both cancels
         size = int(self.cluster.max()) + 1
@@ -172,9 +179,9 @@ class _Looked:
             n = int(rows[number])
             others = (total - float(inside.mean[number]) * n) / (count - n)
             one = (sums[number] - inside.mean[number] * counts[number]) / n
-            rest = ((all_sums - sums[number]) - others * (all_counts - counts[number])) / (count - n)
+            against = ((all_sums - sums[number]) - others * (all_counts - counts[number])) / (count - n)
             clusters = int((counts[number] > 0).sum())
-            variance = float(((one - rest) ** 2).sum()) * size / max(size - 1, 1)
+            variance = float(((one - against) ** 2).sum()) * size / max(size - 1, 1)
             found.append(
                 _Slice(
                     where=tuple(zip(columns, names[number], strict=True)),
@@ -185,6 +192,7 @@ class _Looked:
                     degrees=clusters - 1.0,
                     mean_score=None if scores is None else float(scores[number] / n),
                     observed=float(labels[number] / n),
+                    off_p_value=float("nan") if rest is None else _off(rest, number, self.least_gap),
                 )
             )
         return found
@@ -199,6 +207,14 @@ class _Looked:
         return place, told
 
 
+def _off(rest: Means, number: int, least: float) -> float:
+    """The p-value that what happened in a slice is what was said; 1 when they lie closer than what is borne."""
+    mean, error = float(rest.mean[number]), float(np.sqrt(rest.variance[number]))
+    if abs(mean) <= least or not np.isfinite(error):
+        return 1.0
+    return t_p_value(mean / error if error else float("inf"), float(rest.degrees[number]))
+
+
 def _worst(every: list[_Slice]) -> list[SliceFigure]:
     p_values = np.array([one.p_value for one in every])
     sure = benjamini_hochberg(p_values, FALSE_FINDS)
@@ -209,8 +225,9 @@ def _worst(every: list[_Slice]) -> list[SliceFigure]:
     prior = max(float((worse[known] ** 2 - noise[known]).mean()), 0.0) if known.any() else 0.0
     shrunk = np.divide(worse * prior, prior + noise, out=np.zeros_like(worse), where=known & (prior + noise > 0))
     alone = {one.where[0]: float(drawn) for one, drawn in zip(every, shrunk, strict=True) if len(one.where) == 1}
+    off = benjamini_hochberg(np.array([one.off_p_value for one in every]), FALSE_FINDS)
     found = []
-    for place in np.argsort(-shrunk, kind="stable").tolist():
+    for place in np.lexsort((-shrunk, ~off)).tolist():
         one = every[place]
         if not sure[place] or shrunk[place] <= 0:
             continue
@@ -228,6 +245,7 @@ def _worst(every: list[_Slice]) -> list[SliceFigure]:
                 p_value=one.p_value,
                 mean_score=one.mean_score,
                 observed=one.observed,
+                off=bool(off[place]),
             )
         )
     return found[:MOST]
@@ -281,9 +299,3 @@ def _losses(sample: Sample) -> Floats:
     if sample.task == "regression":
         return np.abs(sample.label_values() - sample.scores())
     return losses("binary", sample.label_values(), sample.scores())
-
-
-def _at(sample: Sample, places: NDArray[np.int64]) -> Sample:
-    from dataclasses import replace
-
-    return replace(sample, rows=sample.rows.take(places))

@@ -124,7 +124,7 @@ def tally(values: pa.ChunkedArray, reference: Column) -> Tally:
 
 def tallies(rows: pa.Table, reference: Reference) -> Tallies:
     """A table with `feature_NAME` columns and `score`, and `predicted_class` where there are several classes."""
-    size = batch_rows(rows.num_columns)
+    size = BATCH_ROWS  # of rows that lie in memory a batch takes no more, however many columns it has
     return add_up((rows.slice(first, size) for first in range(0, max(1, rows.num_rows), size)), reference)
 
 

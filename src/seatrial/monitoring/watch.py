@@ -65,7 +65,6 @@ class State(msgspec.Struct, frozen=True):
     sums: Sums
     firing: dict[str, Firing]
     series: int = 0
-    closest: tuple[str, float] = ("", 0.0)
     learned_us: int = 0
     notes: tuple[str, ...] = ()
 
@@ -143,7 +142,6 @@ def advance(
 def _judged(monitor: Monitor, state: State, learned: Learned | None, windows: Windows) -> Step:
     limits = thresholds(monitor.false_alarms_per_month, windows.series, state.every_us, dict(monitor.thresholds))
     found = judge(windows, limits, state.sums, state.firing, learned)
-    nearest = int(found.closeness.argmax()) if found.closeness.size else -1
     after = msgspec.structs.replace(
         state,
         cursor_us=int(windows.ends[-1]),
@@ -151,7 +149,6 @@ def _judged(monitor: Monitor, state: State, learned: Learned | None, windows: Wi
         sums=found.sums,
         firing=found.firing,
         series=len(windows.series),
-        closest=(found.subjects[nearest], float(found.closeness[nearest])) if nearest >= 0 else ("", 0.0),
         notes=tuple(dict.fromkeys([*state.notes, *windows.notes]))[-12:],
     )
     return Step(after, learned, windows, found)

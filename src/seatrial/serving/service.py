@@ -32,7 +32,7 @@ from seatrial.serving.scoring.stored import StoredPrediction
 from seatrial.serving.scoring.stored import read as read_stored
 from seatrial.serving.scoring.watched_store import WatchedStore
 from seatrial.stores.online import OnlineStore, OnlineStoreDamaged, OnlineStoreTooNew, OnlineStoreUnavailable
-from seatrial.stores.prediction_log import PredictionLog
+from seatrial.stores.prediction_log import LogUnwritable, PredictionLog
 from seatrial.stores.routes import RouteFile, RouteNotTrusted, RouteStore, Verify
 
 if TYPE_CHECKING:
@@ -155,6 +155,7 @@ class Service:
         self._releases: dict[str, Release] = {}
         self._refused: dict[str, SeatrialError] = {}
         self._proved = False
+        self._no_log = ""  # why the log's folder took nothing when the server began
         # of each release the key that signed it, and where its bundle is
         self._signers: dict[str, tuple[str, str]] = {}
         self._distrusted: dict[str, str] = {}
@@ -211,6 +212,7 @@ class Service:
                     "arms": [_told_of(share) for share in predictor.shares],
                 }
                 | ({} if predictor.cached is None else {"cache": predictor.cached})
+                | ({"ignored": predictor.ignored} if predictor.ignored else {})
                 for name, predictor in sorted(self.predictors.items())
             },
             "refused": {name: error.code for name, error in sorted(self._refused.items())},
@@ -227,6 +229,8 @@ class Service:
             return "The server is shutting down."
         if not self._proved:
             return "Releases are being loaded and their golden rows replayed."
+        if self._no_log:
+            return self._no_log
         if self._withheld:
             return f"Deployment '{min(self._withheld)}' is not served ({NotTrusted.code})."
         missing = sorted(self._refused.keys() - self.predictors.keys())
@@ -241,6 +245,8 @@ class Service:
         while True:
             if not self._proved or self._changed():
                 await asyncio.to_thread(self.refresh)
+            if self._no_log:
+                await asyncio.to_thread(self._look_at_log)
             if self.metrics.refusals is not None:
                 self.metrics.refusals.look()
             await asyncio.sleep(WATCH_SECONDS)
@@ -261,8 +267,22 @@ class Service:
                     keys_changed = True
         if keys_changed or self._distrusted:
             self._look_at_trust()
-        self._proved = True
-        self._settle()
+        if self._proved:
+            self._settle()
+        else:
+            self.prove()
+
+    def _look_at_log(self) -> None:
+        """See whether the log's folder takes what is to be answered, where nothing leaves without."""
+        if self.log is not None and self.log.when_full == "refuse":
+            before, self._no_log = self._no_log, ""
+            try:
+                self.log.check()
+            except LogUnwritable as error:
+                self._no_log = f"{error.found} [{error.code}]"
+            if before != self._no_log:
+                _LOGGER.warning("%s", self._no_log or "the prediction log can be written now")
+                self._settle()
 
     def _look_at_trust(self) -> None:
         """See for which deployments no trusted key vouches, and report, or withhold, them."""
@@ -322,6 +342,7 @@ class Service:
 
     def prove(self) -> None:
         """Say that all there is to serve was given with `serve`."""
+        self._look_at_log()
         self._proved = True
         self._settle()
 
@@ -357,6 +378,7 @@ class Service:
             on_store_failure=route.on_store_failure if route else "refuse",
             defaults=route.defaults if route else None,
             cache=route.cache if route else 0,
+            sent=route.sent if route else None,
             replay=self._replay,
             now_us=self._now_us,
             max_rows=self._max_rows,
@@ -365,13 +387,22 @@ class Service:
     def stored(self, model: str, key: str) -> tuple[StoredPrediction, float]:
         """What a batch said of a key of a model last, and how many seconds ago; 0 when that instant is to come yet.
 
-        Raises NothingStored, and StoreDown when the online store cannot be asked.
+        Raises NothingStored, NotFound when no such model is served here either, and StoreDown when the online store
+        cannot be asked.
         """
         try:
             found = None if self.online is None else read_stored(self.online, model, key)
         except (OnlineStoreUnavailable, OnlineStoreDamaged, OnlineStoreTooNew) as error:
             _LOGGER.warning("a stored prediction of '%s' cannot be read: %s [%s]", model[:100], error.found, error.code)
+            if model in self.models:
+                self.metrics.store_failed(model, error.code)
             raise StoreDown("the online store does not answer.", state="", next="Try again.") from None
+        if found is None and self.models and model not in self.models:
+            raise NotFound(
+                "no model of this name is served, and no prediction of it is stored.",
+                expected=f"There are {listed(sorted(self.models))}. {did_you_mean(model, self.models)}".strip(),
+                state="",
+            )
         if found is None:
             raise NothingStored(
                 "no prediction of this key is stored." if self.online else "this server has no online store.",
@@ -379,6 +410,11 @@ class Service:
                 state="",
             )
         return found, max(0.0, (self._now_us() - to_us(found.as_of)) / 1e6)
+
+    @property
+    def models(self) -> set[str]:
+        """The models that answer here."""
+        return {share.release.model for one in self.predictors.values() for share in one.shares}
 
     def route(self, name: str) -> RouteFile | None:
         """The route file that a deployment answers by; None when it was given with `serve`."""

@@ -1,6 +1,8 @@
 """Means of parts of the rows, and whether they are others than before, when the rows of a block of time go together.
 
-The variance of each mean is that of its clusters' totals (Liang and Zeger 1986): rows of one day share its weather.
+The variance of each mean is that of its clusters' totals (Liang and Zeger 1986): rows of one day share its weather. Of
+few clusters that is itself uncertain, and too small as often as not, so it is never taken for less than that of rows
+drawn one by one (Angrist and Pischke, Mostly Harmless Econometrics, 2009, section 8.2: the larger of the two).
 """
 
 from __future__ import annotations
@@ -43,6 +45,8 @@ def means(values: Floats, part: Places, parts: int, cluster: Places, weights: Fl
     clusters = there.sum(axis=1)
     with np.errstate(invalid="ignore", divide="ignore"):
         variance = (totals**2).sum(axis=1) / mass**2 * clusters / (clusters - 1.0)
+        alone = np.bincount(part, weights=(weights * (values - mean[part])) ** 2, minlength=parts) / mass**2
+        variance = np.maximum(variance, alone * rows / np.maximum(rows - 1.0, 1.0))
     return Means(rows, mean, np.where(clusters > 1, variance, np.nan), clusters - 1.0)
 
 

@@ -1,8 +1,9 @@
 """Failures: how many requests did a service not answer, through no fault of theirs?
 
-The prediction log holds answers; what got a 5xx instead is counted here, by minute and status, in one small file per
-process. Counts are written once a second while something fails, and when the process ends: its sudden death takes at
-most the last second's. Counting never stands in the way of an answer.
+The prediction log holds answers; what got a 5xx instead is counted here, and what was refused (4xx) because of the
+release that was to answer: by minute and status, in one small file per process. A request that no release would have
+taken is counted nowhere. Who counts has `flush` called every second, and `close` when it ends: a sudden death takes at
+most the last second's, or what the disk did not take until then. Counting never stands in the way of an answer.
 """
 
 from __future__ import annotations
@@ -10,19 +11,17 @@ from __future__ import annotations
 import os
 import threading
 from collections import Counter
-from contextlib import suppress
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
 
-from seatrial.core.clock import monotonic
 from seatrial.core.errors import Failed
 from seatrial.core.identity import uuid7
 from seatrial.core.windows import Window
 
 FORMAT = 1
 MINUTE_US = 60_000_000
-FLUSH_SECONDS = 1.0
 
 
 class FailuresTooNew(Failed):
@@ -46,30 +45,48 @@ class Count(msgspec.Struct, frozen=True):
 
 
 class FailureLog:
-    """The counts under one folder; any number of processes write, each its own file, and read at once."""
+    """The counts under one folder; any number of processes write, each its own file, and read at once.
 
-    def __init__(self, root: Path) -> None:
+    waits: called when there is something to write, so that somebody calls `flush` soon.
+    """
+
+    def __init__(self, root: Path, waits: Callable[[], None] | None = None) -> None:
         self.root = root
-        self._lock = threading.Lock()
+        self._waits = waits
+        self.forked()
+
+    def forked(self) -> None:
+        """Begin anew in a child process: what was counted before is its parent's."""
+        self._lock = threading.Lock()  # of the counts
+        self._writing = threading.Lock()
         self._counts: Counter[tuple[int, str, int, str]] = Counter()
-        self._flushed = monotonic()
         self._path: Path | None = None
 
     def add(self, deployment: str, status: int, at_us: int, release: str = "", count: int = 1) -> None:
         """Count a request, or several, answered with `status`. Never raises: a full disk delays counts, not answers."""
         with self._lock:
+            first = not self._counts
             self._counts[at_us - at_us % MINUTE_US, deployment, status, release] += count
-            if monotonic() - self._flushed >= FLUSH_SECONDS:
-                self._flush()
+        if first and self._waits is not None:
+            self._waits()
 
-    def close(self) -> None:
-        """Write what is not written yet."""
-        with self._lock:
-            self._flush()
+    def flush(self) -> None:
+        """Write what is not written yet; what the disk does not take is kept for the next time."""
+        with self._writing:
+            with self._lock:
+                counts, self._counts = self._counts, Counter()
+            if counts and not self._write(counts):
+                with self._lock:
+                    self._counts += counts
 
-    def count(self, *, window: Window, deployment: str | None = None, release: str | None = None) -> int:
+    close = flush
+
+    def count(
+        self, *, window: Window, deployment: str | None = None, release: str | None = None, refused: bool = False
+    ) -> int:
         """Requests that failed in the minutes that begin in the window, and in that of its start.
 
+        refused: those that got a 4xx because of the release that was to answer, and not those that got a 5xx.
         Lines that cannot be read are left out.
 
         Raises FailuresTooNew.
@@ -89,29 +106,28 @@ class FailureLog:
                     )
                 start_us = window.start_us - window.start_us % MINUTE_US
                 of_it = deployment in (None, one.deployment) and release in (None, one.release)
+                of_it = of_it and refused == (one.status < 500)
                 if start_us <= one.minute_us < window.end_us and of_it:
                     total += one.count
         return total
 
-    def _flush(self) -> None:
-        self._flushed = monotonic()
-        if not self._counts:
-            return
-        counts = [
-            Count(FORMAT, minute_us, deployment, status, number, release)
-            for (minute_us, deployment, status, release), number in sorted(self._counts.items())
-        ]
-        lines = b"".join(msgspec.json.encode(one) + b"\n" for one in counts)
-        with suppress(OSError):
+    def _write(self, counts: Counter[tuple[int, str, int, str]]) -> bool:
+        lines = b"".join(
+            msgspec.json.encode(Count(FORMAT, minute_us, deployment, status, number, release)) + b"\n"
+            for (minute_us, deployment, status, release), number in sorted(counts.items())
+        )
+        try:
             self.root.mkdir(parents=True, exist_ok=True)
             if self._path is None:
                 self._path = self.root / f"{uuid7()}.jsonl"
             descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
             try:
                 before = os.fstat(descriptor).st_size
-                if os.write(descriptor, lines) != len(lines):  # the disk is full: all of it, later
-                    os.ftruncate(descriptor, before)
-                    return
+                if os.write(descriptor, lines) == len(lines):
+                    return True
+                os.ftruncate(descriptor, before)  # the disk is full: all of it, later
             finally:
                 os.close(descriptor)
-            self._counts.clear()
+        except OSError:
+            pass
+        return False

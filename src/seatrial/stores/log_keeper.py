@@ -37,6 +37,7 @@ REST_SECONDS = 10.0
 _GRACE_SECONDS = 2.0
 _PRUNE_SECONDS = 3600.0
 _AGAIN_SECONDS = (1.0, 30.0)
+_REFUSED = "refused or left unlogged, as log_full says"
 _BESIDE = 10  # the child is this much nicer than the server
 
 
@@ -138,14 +139,17 @@ class _Keeping:
     def once(self) -> bool:
         """Compact, ship, put together and prune what there is; whether all of it could be done."""
         try:
-            self._move()
+            full = self._move()
             self._prune()
         except LogBusy:
             return False
         except Exception as error:  # whatever it is, the records are here, and tried again
             self._tell(error)
             return False
-        self._tell(None)
+        if full:
+            self._tell_full()
+        else:
+            self._tell(None)
         return True
 
     def rest(self) -> bool:
@@ -164,15 +168,25 @@ class _Keeping:
                 return False
             threading.Event().wait(0.2)
 
-    def _move(self) -> None:
-        from seatrial.stores.log_shipping import put_together, ship
+    def _move(self) -> bool:
+        """Compact, ship and put together what there is; whether the log's disk had no room and was passed by."""
+        from seatrial.stores.log_shipping import is_full, put_together, ship, ship_straight
 
-        self._log.compact()
+        try:
+            self._log.compact()
+        except OSError as error:
+            if not is_full(error) or self._log.objects is None or self._paused():
+                raise
+            with suppress(OSError):
+                ship(self._log)  # what is compacted already makes room when it goes
+            ship_straight(self._log)
+            return True
         if self._paused():
-            return
+            return False
         ship(self._log)
         if put_together(self._log):
             ship(self._log)
+        return False
 
     def _paused(self) -> bool:
         """Whether somebody paused shipping; a store that cannot be asked pauses nothing."""
@@ -220,7 +234,7 @@ class _Keeping:
             return
         self._told = code
         if error is None:
-            sys.stderr.write("seatrial: the prediction log is shipped again.\n")
+            sys.stderr.write("seatrial: the prediction log is compacted and shipped again.\n")
         else:
             found = error.found if isinstance(error, SeatrialError) else f"{type(error).__name__}: {error}"
             sys.stderr.write(
@@ -228,6 +242,17 @@ class _Keeping:
                 "machine's disk, and is shipped when that works again.\n"
             )
         sys.stderr.flush()
+
+    def _tell_full(self) -> None:
+        """Say on stderr that there is no room for compaction, once."""
+        if self._told != "full":
+            self._told = "full"
+            sys.stderr.write(
+                "seatrial: the prediction log's disk is full. Its closed segments go straight to the object store, "
+                f"which makes room; what comes while there is none is {_REFUSED}. "
+                f"Give {self._orders.root} a larger disk.\n"
+            )
+            sys.stderr.flush()
 
     @contextmanager
     def _place(self) -> Iterator[bool]:

@@ -1,7 +1,8 @@
 """Shipping: how do the records of a prediction log come to the object store, and when do they go?
 
 `ship` copies each compacted batch to the object store, then tells there what the batch is, then notes here that it is
-there, then removes it here. `put_together` makes one batch of many small ones, and `prune` takes days out. Each
+there, then removes it here. `ship_straight` does so with segments that there is no room to compact.
+`put_together` makes one batch of many small ones, and `prune` takes days out. Each
 step can be done again: a process may die between any two of them, and the next one goes on. What is not in the object
 store is never removed here, and readers see every record once, before, between and after.
 
@@ -11,8 +12,10 @@ object store: whoever shipped a batch is the one to put it together with others.
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time
@@ -49,6 +52,7 @@ TOGETHER = 16
 """So many batches of one size are put together, until they are large."""
 LARGE_BYTES = 256 * 2**20
 _DAY_US = 86_400_000_000
+_SHIPPED = b'{"format":1}'
 _AT_ONCE = 20_000  # records in memory while batches are put together
 
 
@@ -59,6 +63,11 @@ class Shipped:
     batches: int = 0
     records: int = 0
     bytes: int = 0
+
+    def and_of(self, batch: Batch) -> Shipped:
+        """With one batch more."""
+        size = sum(part.bytes for part in batch.parts)
+        return Shipped(self.batches + 1, self.records + batch.records, self.bytes + size)
 
 
 @dataclass(frozen=True)
@@ -84,22 +93,51 @@ def ship(log: PredictionLog) -> Shipped:
         return Shipped()
     log.root.mkdir(parents=True, exist_ok=True)
     done = Shipped()
-    failed: SeatrialError | None = None
+    failed: SeatrialError | OSError | None = None
     with locked(log.root / "ship.lock"):
         _clear(log)
         for batch in standing(log.local_batches().values())[0]:
             try:
                 if batch.batch not in log.marks():
                     _put(log, log.objects, batch)
-                    done = Shipped(
-                        done.batches + 1, done.records + batch.records, done.bytes + sum(p.bytes for p in batch.parts)
-                    )
+                    done = done.and_of(batch)
                 _remove_here(log, batch)
-            except SeatrialError as error:
+            except (SeatrialError, OSError) as error:
                 failed = failed or error
         if failed is not None:
             raise failed
         _remove_replaced(log)
+    return done
+
+
+def is_full(error: OSError) -> bool:
+    """Whether an error says that a disk has no room."""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def ship_straight(log: PredictionLog) -> Shipped:
+    """Bring every closed segment to the object store without anything written to the log's own disk, oldest first.
+
+    For a disk that is full of segments, where there is no room for compacted ones. Each becomes a batch in the store,
+    and goes from here as soon as the store has it. Raises what the store raises, LogBusy, and OSError.
+    """
+    done = Shipped()
+    if log.objects is None:
+        return done
+    objects = log.objects
+    with locked(log.root / "compact.lock"), locked(log.root / "ship.lock"):
+        log.clear_leftovers()
+        objects.put(SHIPPED, _SHIPPED)  # before a segment says that it is on its way: then a store is known to be there
+        for name in log.movable():
+            batch = uuid7()
+            named = log.on_its_way(name, batch)
+            with tempfile.TemporaryDirectory(dir=objects.root, prefix=".log-") as folder:
+                parts, damage, _ = log.as_parquet([named], Path(folder))
+                made = _put_parts(objects, Batch(FORMAT, batch, (named,), parts), Path(folder))
+            _tell(objects, made)  # from here on readers leave the segment
+            log.retire([named], damage)
+            _mark(log, objects, made)
+            done = done.and_of(made)
     return done
 
 
@@ -187,29 +225,44 @@ def told(gone: Sequence[Removal], before_us: int) -> dict[str, Any]:
 
 def _put(log: PredictionLog, objects: ObjectStore, batch: Batch) -> None:
     """Files first, then what names them, then the note here that they are there."""
+    there = _put_parts(objects, structs.replace(batch, format=FORMAT), _folder(log) / batch.batch)
+    _tell(objects, there)
+    try:
+        _mark(log, objects, there)
+    except OSError as error:
+        if not is_full(error):
+            raise
+        _remove_here(log, batch)  # this makes room for the note
+        _mark(log, objects, there)
+
+
+def _put_parts(objects: ObjectStore, batch: Batch, folder: Path) -> Batch:
+    """Bring a batch's files to the object store; the batch that names them there."""
     parts = []
     for part in batch.parts:
         key = key_of(batch.batch, part.file)
-        digest = objects.put_file(key, _folder(log) / batch.batch / part.file)
-        parts.append(structs.replace(part, key=key, digest=digest))
-    _tell(log, objects, structs.replace(batch, format=FORMAT, parts=tuple(parts)), own=True)
+        parts.append(structs.replace(part, key=key, digest=objects.put_file(key, folder / part.file)))
+    return structs.replace(batch, parts=tuple(parts))
 
 
-def _tell(log: PredictionLog, objects: ObjectStore, batch: Batch, *, own: bool) -> None:
-    data = msgspec.json.encode(batch)
-    objects.put(SHIPPED, b'{"format":1}')
-    objects.put(f"{MANIFESTS}{batch.batch}.json", data)
-    if own:
-        marks = log.root / "shipped"
-        marks.mkdir(exist_ok=True)
-        place = msgspec.json.encode({"format": 1, "objects": os.path.relpath(objects.root, log.root)})
-        if not (log.root / STORE).exists() or (log.root / STORE).read_bytes() != place:
-            write_whole(log.root / f".{STORE}", place)
-            (log.root / f".{STORE}").rename(log.root / STORE)
-        aside = marks / f".new-{batch.batch}"
-        write_whole(aside, data)
-        aside.rename(marks / f"{batch.batch}.json")
-        sync_folder(marks)
+def _tell(objects: ObjectStore, batch: Batch) -> None:
+    """Say in the object store what a batch is; from here on readers take it."""
+    objects.put(SHIPPED, _SHIPPED)
+    objects.put(f"{MANIFESTS}{batch.batch}.json", msgspec.json.encode(batch))
+
+
+def _mark(log: PredictionLog, objects: ObjectStore, batch: Batch) -> None:
+    """Note here that a batch was shipped from here, and where to."""
+    marks = log.root / "shipped"
+    marks.mkdir(exist_ok=True)
+    place = msgspec.json.encode({"format": 1, "objects": os.path.relpath(objects.root, log.root)})
+    if not (log.root / STORE).exists() or (log.root / STORE).read_bytes() != place:
+        write_whole(log.root / f".{STORE}", place)
+        (log.root / f".{STORE}").rename(log.root / STORE)
+    aside = marks / f".new-{batch.batch}"
+    write_whole(aside, msgspec.json.encode(batch))
+    aside.rename(marks / f"{batch.batch}.json")
+    sync_folder(marks)
 
 
 def _remove_here(log: PredictionLog, batch: Batch) -> None:
@@ -345,7 +398,10 @@ def _put_rest(log: PredictionLog, objects: ObjectStore, batch: Batch, rest: tupl
     if rest and not own:
         return  # who shipped it may put it together with others at this moment, and does this later
     keyed = tuple(structs.replace(part, key=part.key or key_of(batch.batch, part.file)) for part in rest)
-    _tell(log, objects, Batch(FORMAT, uuid7(), (batch.batch,), keyed, batch.size), own=own)
+    made = Batch(FORMAT, uuid7(), (batch.batch,), keyed, batch.size)
+    _tell(objects, made)
+    if own:
+        _mark(log, objects, made)
 
 
 def _link_rest(log: PredictionLog, batch: Batch, rest: tuple[Part, ...]) -> None:

@@ -7,6 +7,7 @@ process turns closed segments into Parquet by model and day (`compact`) and ship
 whoever moved them died half-way.
 
     segments/ID.seg                                       one per process, locked by it while it is open
+    segments/ID.BATCH.seg                                 on its way, as this batch, straight to the object store
     compacted/BATCH/batch.json                            its files, and which segments and batches it replaces
     compacted/BATCH/model=M/day=YYYY-MM-DD/SCHEMA.parquet
     shipped/BATCH.json                                    a batch that is in the object store, and no longer here
@@ -25,6 +26,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import logging
 import os
 import shutil
 import threading
@@ -105,9 +107,11 @@ Fsync = Literal["never", "group", "always"]
 WhenFull = Literal["refuse", "serve_unlogged"]
 
 _GROUP_SECONDS = 0.05
+_LOOK_SECONDS = 0.9  # between two looks at the folder, and at counts that wait: the tender comes every second
 _MOST_SCHEMAS = 1_000  # remembered by `write`; every set of feature names is one
 _BATCH_BYTES = 128 * 2**20  # segments compacted together
 _TOGETHER = 20_000  # records that a compaction has in memory at once
+_LOGGER = logging.getLogger("seatrial.serving.log")
 
 
 class LogUnwritable(Unavailable):
@@ -167,9 +171,29 @@ class _Open:
     schemas: set[int] = field(default_factory=set)
     unsynced: bool = False
 
+    @property
+    def stands(self) -> bool:
+        """Whether the file is still found under its name."""
+        try:
+            return os.path.samestat(self.path.stat(), os.fstat(self.fd))
+        except OSError:
+            return False
+
+
+_LOGS: weakref.WeakSet[PredictionLog] = weakref.WeakSet()
+
+
+def _forked() -> None:
+    """A child must not write its parent's segments: it opens its own, and tends them itself."""
+    for log in list(_LOGS):
+        log._forked()
+
+
+os.register_at_fork(after_in_child=_forked)
+
 
 class PredictionLog:
-    """One log, written by any number of processes, read and compacted by others.
+    """One log, written by any number of processes, read and compacted by others. A process may be forked at any time.
 
     fsync: "never" leaves writing to disk to the kernel: a dead process loses nothing, a power failure or a dead
         kernel the last seconds. "group" syncs in the background every 50 ms, "always" before `append` returns.
@@ -207,16 +231,31 @@ class PredictionLog:
         self._known: dict[str, Batch] = {}
         self._shipped: dict[str, Batch] = {}
         self._counted: dict[str, tuple[int, int]] = {}
-        self.failures = FailureLog(root / "failures")
-        self.unlogged = FailureLog(root / "unlogged")
+        waits = _weakly(self)
+        self.failures = FailureLog(root / "failures", waits)
+        self.unlogged = FailureLog(root / "unlogged", waits)
         self._encode = msgspec.msgpack.Encoder().encode
         self._lock = threading.Lock()
         self._open: _Open | None = None
+        self._tending = threading.Lock()
         self._tender: threading.Thread | None = None
         self._stop = threading.Event()
+        self._looked = 0.0
         self._schemas: dict[tuple[Any, ...], LogSchema] = {}
         self._texts: set[tuple[str, str]] = set()  # inputs that were text, by model
         self._closed_bytes = 0
+        _LOGS.add(self)
+
+    def _forked(self) -> None:
+        segment, self._open = self._open, None
+        if segment is not None:
+            with suppress(OSError):
+                os.close(segment.fd)  # its lock stays with the parent
+        self._lock, self._tending = threading.Lock(), threading.Lock()
+        self._tender, self._stop = None, threading.Event()
+        self._closed_bytes = 0
+        self.failures.forked()
+        self.unlogged.forked()
 
     # -- writing
 
@@ -312,12 +351,25 @@ class PredictionLog:
             except OSError as error:
                 raise _unwritable(error) from None
 
+    def check(self) -> None:
+        """Raise LogUnwritable when nothing can be appended now, before anybody is answered."""
+        try:
+            self._segments.mkdir(parents=True, exist_ok=True)
+            probe = self._segments / f".new-{uuid7()}"
+            try:
+                probe.write_bytes(header())
+            finally:
+                probe.unlink(missing_ok=True)
+        except OSError as error:
+            raise _unwritable(error) from None
+
     def close(self) -> None:
         """Close the segment and stop the background thread. The log can be used again afterwards."""
-        self._stop.set()
-        if self._tender is not None:
-            self._tender.join()
-            self._tender = None
+        with self._tending:
+            tender, self._tender = self._tender, None
+            self._stop.set()
+        if tender is not None:
+            tender.join()
         self.failures.close()
         self.unlogged.close()
         self.rotate()
@@ -425,8 +477,8 @@ class PredictionLog:
         self._compacted.mkdir(parents=True, exist_ok=True)
         done = Compaction()
         with locked(self.root / "compact.lock"):
-            self._clear_leftovers()
-            for batch in _in_batches([name for name in self._uncompacted() if self._is_closed(name)], self._segments):
+            self.clear_leftovers()
+            for batch in _in_batches(self.movable(), self._segments):
                 one = self._compact(batch)
                 done = Compaction(
                     done.segments + one.segments,
@@ -440,21 +492,66 @@ class PredictionLog:
     def _compact(self, names: Sequence[str]) -> Compaction:
         batch = uuid7()
         aside = self._compacted / f".tmp-{batch}"
-        aside.mkdir()
+        try:
+            aside.mkdir()
+            parts, damaged, torn = self.as_parquet(names, aside)
+            made = Batch(log_batches.FORMAT, batch, tuple(names), parts)
+            make_visible(aside, made, self._compacted / batch)  # from here on readers leave its segments
+        except OSError:
+            shutil.rmtree(aside, ignore_errors=True)  # a full disk has no room for it
+            raise
+        self.retire(names, damaged)
+        return Compaction(len(names), made.records, len(parts), torn, damaged)
+
+    def as_parquet(self, names: Sequence[str], folder: Path) -> tuple[tuple[Part, ...], tuple[Damage, ...], int]:
+        """Write what is in closed segments to files below a folder; the files, the damage, and the bytes of torn
+        tails."""
         scan = Scan()
         torn = 0
-        with BatchWriter(aside, FILE_FORMAT) as writer:
+        with BatchWriter(folder, FILE_FORMAT) as writer:
             waiting = _Waiting(writer)
             for name in names:
                 for entry in entries(name, (self._segments / name).read_bytes(), scan):
                     waiting.take(entry)
                 torn, scan.tail = torn + scan.tail, 0
             waiting.write_all()
-            parts = writer.finish()
-        made = Batch(log_batches.FORMAT, batch, tuple(names), parts)
-        make_visible(aside, made, self._compacted / batch)  # from here on readers leave its segments
-        self._retire(names, {damage.segment for damage in scan.damaged})
-        return Compaction(len(names), made.records, len(parts), torn, tuple(scan.damaged))
+            return writer.finish(), tuple(scan.damaged), torn
+
+    def movable(self) -> list[str]:
+        """The closed segments that are in no batch, oldest first. What was on its way to an object store that cannot be
+        asked now is left out: it may be there."""
+        return [
+            name
+            for name in self._uncompacted()
+            if self._is_closed(name) and (not _sent_as(name) or self._is_sent(_sent_as(name)) is False)
+        ]
+
+    def on_its_way(self, name: str, batch: str) -> str:
+        """Give a closed segment a name that says as which batch it goes to the object store; that name.
+
+        Whoever finds it after a sudden death asks the store for that batch before its records go anywhere else.
+        """
+        named = f"{name.partition('.')[0]}.{batch}.seg"
+        (self._segments / name).rename(self._segments / named)
+        return named
+
+    def _is_sent(self, batch: str) -> bool | None:
+        """Whether a batch is in the object store; None when that cannot be asked."""
+        objects = self._store()
+        if objects is None or not objects.exists(SHIPPED):
+            return None
+        return objects.exists(f"{MANIFESTS}{batch}.json")
+
+    def _remove_files_of(self, batch: str) -> None:
+        """Remove what came into the object store of a batch that did not."""
+        objects = self._store()
+        for key in objects.keys("predictions/model=") if objects is not None else ():
+            if objects is not None and f"/{batch}-" in key:
+                objects.remove(key)
+
+    def retire(self, names: Iterable[str], damage: Iterable[Damage]) -> None:
+        """Remove segments that are in a batch; those that are damaged are kept elsewhere."""
+        self._retire(names, {one.segment for one in damage})
 
     def _retire(self, names: Iterable[str], damaged: set[str]) -> None:
         for name in names:
@@ -465,11 +562,19 @@ class PredictionLog:
             else:
                 path.unlink(missing_ok=True)
 
-    def _clear_leftovers(self) -> None:
+    def clear_leftovers(self) -> None:
         """Finish what a dead compaction or a process that died while it opened a segment left behind."""
         for aside in self._compacted.glob(".tmp-*"):
             shutil.rmtree(aside)
-        retired = standing(self.local_batches().values())[1] & set(self._segment_names())
+        names = self._segment_names()
+        retired = standing(self.local_batches().values())[1] & set(names)
+        for name in names:
+            batch = _sent_as(name)
+            sent = self._is_sent(batch) if batch else None
+            if sent:
+                retired.add(name)
+            elif sent is False:  # it will go there as another batch
+                self._remove_files_of(batch)
         self._retire(retired, {name for name in retired if _is_damaged(self._segments / name)})
         for path in self._segments.glob(".new-*"):
             if _unlocked(path):
@@ -694,24 +799,29 @@ class PredictionLog:
     def _renew(self) -> _Open:
         try:
             self._close_segment()
-            self._segments.mkdir(parents=True, exist_ok=True)
             segment = self._create()
         except OSError as error:
             raise _unwritable(error) from None
         self._open = segment
-        if self._tender is None:
-            self._stop.clear()
-            self._tender = threading.Thread(
-                target=_tend,
-                args=(weakref.ref(self), self._stop, self._tend_seconds()),
-                name="prediction-log",
-                daemon=True,
-            )
-            self._tender.start()
+        self._begin_to_tend()
         return segment
+
+    def _begin_to_tend(self) -> None:
+        """Have a thread come by every second, or as often as is synced."""
+        with self._tending:
+            if self._tender is None:
+                self._stop = threading.Event()
+                self._tender = threading.Thread(
+                    target=_tend,
+                    args=(weakref.ref(self), self._stop, self._tend_seconds()),
+                    name="prediction-log",
+                    daemon=True,
+                )
+                self._tender.start()
 
     def _create(self) -> _Open:
         while True:
+            self._segments.mkdir(parents=True, exist_ok=True)
             name = uuid7()
             hidden = self._segments / f".new-{name}"
             path = self._segments / f"{name}.seg"
@@ -754,6 +864,25 @@ class PredictionLog:
             self._close_segment()
         raise _unwritable(error)
 
+    def _write_again(self, gone: _Open) -> None:
+        """Put what is in a segment that somebody removed, or moved away, into a new one; it is still at hand."""
+        self._open = None
+        why = "it was moved elsewhere, and its records with it"
+        try:
+            if os.fstat(gone.fd).st_nlink:
+                self._closed_bytes += gone.size
+            else:
+                data = Path(f"/proc/self/fd/{gone.fd}").read_bytes()[HEADER_BYTES : gone.size]
+                self._open = self._create()
+                self._write(self._open, data)
+                self._open.schemas |= gone.schemas
+                why = "it was removed, and its records are in a new one"
+        except (OSError, LogUnwritable) as error:
+            why = f"it was removed, and its records are lost: {error}"
+        finally:
+            os.close(gone.fd)
+        _LOGGER.warning("%s is not in the prediction log's folder any more: %s", gone.path.name, why)
+
     def _close_segment(self) -> None:
         segment, self._open = self._open, None
         if segment is None:
@@ -769,7 +898,15 @@ class PredictionLog:
         return _GROUP_SECONDS if self._fsync == "group" else max(_GROUP_SECONDS, min(1.0, self._segment_seconds))
 
     def _tend(self) -> None:
-        """Close a segment that nobody appends to any more, and bring to the disk what was appended."""
+        """Close a segment that nobody appends to any more, and bring to the disk what was appended. Once a second see
+        that the segment is still there, and write the counts that wait."""
+        if monotonic() - self._looked >= _LOOK_SECONDS:
+            self._looked = monotonic()
+            with self._lock:
+                if self._open is not None and not self._open.stands:
+                    self._write_again(self._open)
+            self.failures.flush()
+            self.unlogged.flush()
         with self._lock:
             segment = self._open
             if segment is None:
@@ -790,6 +927,18 @@ class PredictionLog:
                 self.rotate()
         finally:
             os.close(fd)
+
+
+def _weakly(log: PredictionLog) -> Callable[[], None]:
+    """What sees to it that a log is tended, and does not keep it."""
+    known = weakref.ref(log)
+
+    def begin() -> None:
+        found = known()
+        if found is not None:
+            found._begin_to_tend()
+
+    return begin
 
 
 def _tend(log: weakref.ref[PredictionLog], stop: threading.Event, every: float) -> None:
@@ -879,6 +1028,11 @@ def _in_batches(names: Sequence[str], folder: Path) -> list[list[str]]:
             batches.append([])
             size = 0
     return [batch for batch in batches if batch]
+
+
+def _sent_as(name: str) -> str:
+    """The batch as which a segment is on its way; empty for most, which are not."""
+    return name.split(".")[1] if name.count(".") == 2 else ""
 
 
 def _is_damaged(path: Path) -> bool:

@@ -21,8 +21,11 @@ import msgspec
 from seatrial.core.errors import Failed
 from seatrial.core.identity import canonical_json
 from seatrial.core.routing import BUCKETS
+from seatrial.core.types import Dtype
 
-FORMAT = 2  # of a route with defaults or a cache, of which older versions know nothing; others are written as format 1
+FORMAT = 3
+"""Of a route with fields that other releases want; 2 of one with defaults or a cache; 1 of any other: a version that
+would not follow a route refuses it, and reads every other."""
 
 SHADOW_ARM = "shadow"
 """The arm that scores what the others answer, for nobody to see; its share is 0."""
@@ -84,6 +87,8 @@ class RouteFile(msgspec.Struct, frozen=True):
     defaults: by name of a looked-up feature ("view__feature"), the value that stands for it while the online store does
         not answer; only with "missing".
     cache: how many scores are kept, by what the model was given; 0: none.
+    sent: every field that callers may send, with its type: those of the arms and of the deployment's other recent
+        releases, which are ignored. Empty where all of these want the same.
     """
 
     deployment: str
@@ -96,6 +101,7 @@ class RouteFile(msgspec.Struct, frozen=True):
     replaces: int | None = None
     defaults: dict[str, Default] = {}
     cache: int = 0
+    sent: dict[str, Dtype] = {}
 
 
 class _Signed(msgspec.Struct, frozen=True):
@@ -199,7 +205,7 @@ def write_route(route: RouteFile, sign: Sign) -> bytes:
     """The bytes of a route file. Raises RouteDamaged when the route is not sound."""
     _check(route.deployment, route)
     plain = msgspec.to_builtins(route)
-    for name in ("defaults", "cache"):  # a route without them is what older versions write
+    for name in ("defaults", "cache", "sent"):  # a route without them is what older versions write
         if not plain[name]:
             del plain[name]
     body = canonical_json(plain)
@@ -242,7 +248,9 @@ def read_route(deployment: str, data: bytes, verify: Verify) -> RouteFile:
 
 
 def _format_of(route: RouteFile) -> int:
-    return FORMAT if route.defaults or route.cache else 1
+    if route.sent:
+        return 3
+    return 2 if route.defaults or route.cache else 1
 
 
 def _check(deployment: str, route: RouteFile) -> None:

@@ -22,6 +22,7 @@ SUSPECT = 3  # after so many deliveries an entry is taken over alone: it may be 
 LONGEST_BLOCK = 1.0  # seconds: a server is asked again, so that whoever wants to stop can
 
 MOST_FIELDS = 1000  # that a script can take apart
+OURS = frozenset((b"id", b"reason", b"fields"))  # what a copy of a refused entry says itself
 
 # an entry that is not pending any more was refused before: of it there is a copy already
 REFUSE = """
@@ -78,14 +79,15 @@ class RedisStream:
     def settle(self, done: Sequence[Entry], refused: Sequence[tuple[Entry, str]]) -> None:
         """Acknowledge entries, and keep a copy of the refused in `NAME:refused`; all of it or nothing.
 
-        Of more than MOST_FIELDS fields the copy is one field `fields`: a MessagePack map of them.
+        Of more than MOST_FIELDS fields, or where one of them is named as one of ours, the copy is one field `fields`: a
+        MessagePack map of them.
         """
         commands: list[Command] = []
         if done:
             commands.append(("XACK", self.name, self._group, *(entry.id for entry in done)))
         for entry, reason in refused:
             told = entry.fields
-            if len(told) > MOST_FIELDS:
+            if len(told) > MOST_FIELDS or not OURS.isdisjoint(told):
                 told = {b"fields": msgspec.msgpack.encode(told)}
             fields = (part for pair in told.items() for part in pair)
             keys = (self.name, f"{self.name}:refused")

@@ -838,6 +838,7 @@ class Building(Nouns):
         at_once: all of the traffic, whatever the strategy. Raises RolloutUnderWay, NoReason.
         """
         from seatrial.deployment.deploy import Traffic, deploy, live
+        from seatrial.deployment.requests import RequestChange, change, check_callers
         from seatrial.deployment.rollout import Decider, begin, check_alone, check_shadow, first_step, is_other
         from seatrial.governance.audit import anchor
         from seatrial.verbs.custody import follow
@@ -861,10 +862,13 @@ class Building(Nouns):
                 changed=False,
             )
         check_alone(deployment.name, before, at_once=at_once, reason=reason)
+        changed = change(self.record(before.record.inputs[0]), chosen) if before else RequestChange()
+        if deployment.strategy.kind != "shadow" or at_once:
+            check_callers(deployment.name, chosen, changed, reason=reason)
         sign, verify = self.signer
         if before is not None and not at_once and deployment.strategy.kind != "blue_green" and is_other(before, chosen):
             if deployment.strategy.kind == "shadow":
-                check_shadow(chosen, self.record(before.record.inputs[0]))
+                check_shadow(chosen)
             decider = Decider(self.metadata, self.routes, sign, verify, self.actor, self.now_us)
             old = self.record(before.record.inputs[0])
             done = begin(decider, deployment, old, chosen, expected=expected, reason=reason)
@@ -891,6 +895,7 @@ class Building(Nouns):
             previous=before.record.inputs[0] if before else None,
             strategy=deployment.strategy.kind,
             audit=anchor(self.metadata),
+            requests=changed if changed.words else None,
             **first_step(deployment, done),
         )
 
@@ -1304,6 +1309,9 @@ class Building(Nouns):
                 transaction.enqueue(MLFLOW, message)
         self._start_mirror()
         return version
+
+    def _was_live(self, deployment: str, release: str) -> bool:
+        return any(release == record.inputs[0] for record in self.metadata.records("deployment", deployment))
 
     def _champion(self, model: Model) -> ChampionScores | None:
         """The live release of the model, as the gate that compares with it wants it; None when nothing is live.

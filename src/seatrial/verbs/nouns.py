@@ -16,10 +16,11 @@ from seatrial.core.records import Event, Record
 from seatrial.core.windows import duration_text
 from seatrial.folder.loading import pick
 from seatrial.folder.workspace import Workspace
-from seatrial.verbs.results import FeatureInfo, FoundFeature, FunctionShown, ModelStatus, Searched
+from seatrial.verbs.results import FeatureInfo, FoundFeature, FunctionShown, ModelStatus, RolloutLine, Searched
 
 if TYPE_CHECKING:
     from seatrial.data.snapshot import SnapshotDiff
+    from seatrial.deployment.taken_back import TakenBack
     from seatrial.features.definitions import FeatureView
     from seatrial.governance.audit import Anchor, AuditReport
     from seatrial.governance.lineage import Lineage
@@ -283,7 +284,7 @@ class Nouns(Workspace):
         """Every version of every model, with its aliases and its release."""
         found = []
         for model in self.registry.models():
-            aliases = self.registry.aliases(model)
+            aliases, back = self.registry.aliases(model), self._taken_back(model)
             for record in self.registry.versions(model):
                 release = self.release_of(record.id)
                 found.append(
@@ -293,6 +294,7 @@ class Nouns(Workspace):
                         "aliases": [alias for alias, named in aliases.items() if named.id == record.id],
                         "run": record.body["run"],
                         "release": release.id if release else None,
+                        "rolled_back": back[release.id].words if release and release.id in back else None,
                         "id": record.id,
                     }
                 )
@@ -336,8 +338,17 @@ class Nouns(Workspace):
 
         record = self._any_release(id)
         path = self.objects.path(record.body["object"])
+        back = self._taken_back(record.body["model"]).get(record.id)
         shown = {"id": record.id, "path": str(path), "cost": self._cost_of(record), **record.body["manifest"]}
+        shown |= {"rolled_back": back.words} if back else {}
         return shown | {"example": example(open_bundle(path, self.trusted))}
+
+    def _taken_back(self, model: str) -> dict[str, TakenBack]:
+        """The releases that a deployment of the model was rolled back from."""
+        from seatrial.deployment.taken_back import taken_back
+
+        every = [taken_back(self.metadata, name) for name in self._deployments_of(model)]
+        return {id: found for one in reversed(every) for id, found in one.items()}
 
     def _cost_of(self, release: Record) -> dict[str, Any] | None:
         """What the child process of a release cost where it was packed; None for one that answers with ONNX."""
@@ -582,7 +593,7 @@ class Nouns(Workspace):
         run = self.record(release.inputs[1]) if release else None
         if run is None and versions:
             run = self.record(max(versions, key=lambda record: int(record.body["version"])).inputs[0])
-        since = self.metadata.events(subject=f"deployment/{deployed}")
+        decisions = self.metadata.records("deployment", deployed)
         packed = self.metadata.head("release", model.name)
         runs = [record for record in self.metadata.records("run", model.name) if "sample" not in record.body]
         refused = runs[-1] if runs and not runs[-1].body["passed"] else None
@@ -596,6 +607,7 @@ class Nouns(Workspace):
             following = f"seatrial deploy {deployed}" if head is None else "seatrial serve"
             if head is None and self._needs_approval(model.name, packed.record_id):
                 following = f'seatrial approve {packed.record_id} --reason "..." --actor SECOND_PERSON'
+        back = self._taken_back(model.name).get(packed.record_id) if packed else None
         distrusted = distrusted_signer(self, release) if release else None
         if distrusted:
             following = f"seatrial keys show {distrusted}, then seatrial releases resign --by {distrusted}"
@@ -604,7 +616,7 @@ class Nouns(Workspace):
             owner=model.owner,
             live=str(release.body["version"]) if release else None,
             release=f"{release.body['semantic_version']} {release.id}" if release else None,
-            since=iso(from_us(since[-1].at_us)) if since else None,
+            since=self._live_since(deployed, decisions),
             generation=head.generation if head else None,
             candidate=self.record(candidate.record_id).body["version"] if candidate else None,
             snapshots=[one for one in run.inputs[1:] if one.startswith("snap_")] if run else [],
@@ -615,7 +627,29 @@ class Nouns(Workspace):
             refused=refused.id if refused else None,
             refused_because=_refused_because(refused) if refused else [],
             distrusted=distrusted,
+            rollout=_under_way(decisions[-1]) if decisions else None,
+            rolled_back=back.words if back else None,
         )
+
+    def _live_since(self, deployment: str, decisions: list[Record]) -> str | None:
+        """When the release that is live got all of the traffic, whatever was tried beside it since."""
+        at = {
+            event.body.get("record"): event.at_us for event in self.metadata.events(subject=f"deployment/{deployment}")
+        }
+        since = None
+        for record in reversed(decisions):
+            if record.inputs[0] != decisions[-1].inputs[0]:
+                break
+            since = at.get(record.id, since)
+        return iso(from_us(since)) if since is not None else None
+
+
+def _under_way(decision: Record) -> RolloutLine | None:
+    kept = decision.body.get("rollout")
+    if not kept:
+        return None
+    share = kept["steps"][kept["step"]]
+    return RolloutLine(kept["strategy"], kept["new"], share, kept["step"] + 1, len(kept["steps"]), kept["since"])
 
 
 def _shared_from(view: FeatureView) -> str | None:

@@ -9,6 +9,7 @@ import msgspec
 
 from seatrial.core.pages import table_page
 from seatrial.data.profile import DataNote
+from seatrial.deployment.requests import RequestChange
 from seatrial.governance.audit import Anchor
 from seatrial.retraining.proposal import Proposal
 
@@ -121,6 +122,7 @@ class Deployed(msgspec.Struct, frozen=True):
     share: percent of the traffic that the release has; below 100 a rollout has begun, and `previous` is still live.
     steps: of a rollout that began, the percents of traffic to come; step_ends: when its first step may end at the
     earliest; min_rows: the answers that it needs.
+    requests: what is different for callers; None where nothing is.
     """
 
     deployment: str
@@ -135,6 +137,7 @@ class Deployed(msgspec.Struct, frozen=True):
     steps: list[float] = []
     step_ends: str | None = None
     min_rows: int | None = None
+    requests: RequestChange | None = None
 
 
 class Replayed(msgspec.Struct, frozen=True):
@@ -225,6 +228,17 @@ class Searched(msgspec.Struct, frozen=True):
     did_you_mean: str
 
 
+class RolloutLine(msgspec.Struct, frozen=True):
+    """A rollout that is under way. share: percent of the traffic that the new release has; step: 1 for the first."""
+
+    strategy: str
+    new: str
+    share: float
+    step: int
+    steps: int
+    since: str
+
+
 class ModelStatus(msgspec.Struct, frozen=True):
     """How a model stands.
 
@@ -233,6 +247,8 @@ class ModelStatus(msgspec.Struct, frozen=True):
     silent: what should have come and did not, a sentence each.
     schedules: what runs by itself for it, and for the whole project (`verbs.scheduled.ScheduleShown`).
     paused: what of it stands still (`stores.pauses.Pause`).
+    since: when the live release got the traffic. rollout: of another one beside it. rolled_back: when and why the
+    newest release lost the traffic that it had.
     next: the command that would bring it further.
     """
 
@@ -254,6 +270,8 @@ class ModelStatus(msgspec.Struct, frozen=True):
     silent: list[str] = []
     schedules: list[dict[str, Any]] = []
     paused: list[dict[str, Any]] = []
+    rollout: RolloutLine | None = None
+    rolled_back: str | None = None
 
 
 class Labelled(msgspec.Struct, frozen=True):
@@ -305,10 +323,14 @@ class Retrained(msgspec.Struct, frozen=True):
 
 
 class RolledBack(msgspec.Struct, frozen=True):
-    """A deployment after a roll-back. settled: the metadata store knows; False: it was away and is told later."""
+    """A deployment after a roll-back. settled: the metadata store knows; False: it was away and is told later.
+
+    requests: what is different for callers; None where nothing is, or nobody could be asked.
+    """
 
     deployment: str
     generation: int
     live: str
     settled: bool
     seconds: float
+    requests: RequestChange | None = None

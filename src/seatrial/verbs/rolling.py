@@ -168,6 +168,7 @@ def _analysis(workspace: Workspace, deployment: Deployment, rollout: Rollout, ev
             mask,
             known[name],
             failures.count(window=window, deployment=name, release=release),
+            failures.count(window=window, deployment=name, release=release, refused=True),
             routed[name],
         )
         for (name, release), mask in zip(arms, given, strict=True)
@@ -217,6 +218,7 @@ def _answers(
     of_arm: NDArray[np.bool_],
     loss: NDArray[np.float64],
     failed: int,
+    refused: int,
     routed: dict[str, str | None] | None,
 ) -> Answers:
     import pyarrow as pa
@@ -230,6 +232,7 @@ def _answers(
         score=sample.scores()[of_arm],
         loss=loss[of_arm],
         failed=failed,
+        refused=refused,
         key=None if routed is None else _keys(rows["prediction_id"].to_pylist(), routed),
     )
     ids = pc.coalesce(rows["request_id"], rows["prediction_id"])
@@ -262,6 +265,7 @@ def per_request(answers: Answers, request: NDArray[np.int64]) -> Answers:
         loss=mean(answers.loss),
         failed=answers.failed,
         key=None if answers.key is None else answers.key[first],
+        refused=answers.refused,
     )
 
 

@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 SCORES, ROWS = "test_scores.parquet", "parity_rows.parquet"
 
 
-def test_part(workspace: Workspace, release: Record | None, threshold: float, quantile: float) -> Baseline | None:
+def labelled_test_part(
+    workspace: Workspace, release: Record | None, threshold: float, quantile: float
+) -> Baseline | None:
     """The labelled test part of the release's run; None when there is none here, or its files cannot be read.
 
     Columns that are personal are left out: the log has them in another form, or not at all.

@@ -21,6 +21,7 @@ from seatrial.verbs.results import Labelled, Progress
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from seatrial.core.objective import Objective
     from seatrial.monitoring.cadence import Cadence
     from seatrial.monitoring.definition import Monitor
     from seatrial.monitoring.figures import Business
@@ -158,7 +159,7 @@ class Watching(Alerting):
         from seatrial.monitoring.attribution import scorer
         from seatrial.monitoring.monitor import make_report
         from seatrial.stores.prediction_log import LogWarning
-        from seatrial.verbs.tested import test_part
+        from seatrial.verbs.tested import labelled_test_part
 
         declared = self._model(model)
         monitor = self._monitor(declared.name)
@@ -192,8 +193,9 @@ class Watching(Alerting):
             on_call=declared.on_call,
             runbook=declared.runbook,
             error_rate=self._error_rate(declared.name, chosen, sample.within(chosen).rows.num_rows),
-            tested=test_part(self, release, sample.threshold, sample.quantile),
+            tested=labelled_test_part(self, release, sample.threshold, sample.quantile),
             business=self._business(declared, monitor, chosen),
+            objective=self._objective(declared.name),
             watched=watched,
             policy=policy,
             score=scorer(self._bundle(release)) if release else None,
@@ -419,6 +421,12 @@ class Watching(Alerting):
             before = min(before, past.start_us)
         start_us = min(before, min(window.end_us, self.now_us) - widest) - DAY_US
         return Window(max(start_us, 0), max(window.end_us, self.now_us))
+
+    def _objective(self, model: str) -> Objective | None:
+        """What the model's deployment promises; None where there are several, or none is declared or live."""
+        declared = self.definitions.deployments
+        names = self._deployments_of(model)
+        return declared[names[0]].objective if len(names) == 1 and names[0] in declared else None
 
     def _error_rate(self, model: str, window: Window, answered: int) -> float | None:
         """The share of the window's requests that the service failed; None when it was not asked at all."""

@@ -132,6 +132,8 @@ def test_a_csv_is_read_by_the_types_of_the_fields(url, expected):
         (b"\xff\xfe", "text/csv", 400, "UTF-8"),
         (b"seats,night,carrier,distance\nmany,true,DL,1\n", "text/csv", 400, "seats"),
         (b"x", "text/html", 415, "text/csv is taken"),
+        (b"{}", "application/x-www-form-urlencoded", 415, "Content-Type says that the body is a form"),
+        ({"instances": [GOOD | {"seats": None}]}, "application/json", 400, "row 0 "),
         (b'{"instances": [], "instances": []}', "application/json", 400, "more than once"),
         (b'{"instances": [{"carrier": "\\ud800"}]}', "application/json", 400, "not JSON"),
     ],

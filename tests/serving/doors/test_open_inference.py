@@ -308,6 +308,29 @@ def test_a_server_that_is_not_ready_says_so():
         assert refusal(url, "/v2/models/late")[0] == 503
 
 
+def test_what_is_wrong_is_told_in_the_words_of_tensors(url):
+    def infer(**given):
+        data = {
+            "distance": ("FP64", 1.0),
+            "seats": ("INT64", 150),
+            "night": ("BOOL", False),
+            "carrier": ("BYTES", "DL"),
+        }
+        tensors = [
+            {"name": name, "datatype": kind, "shape": [1], "data": [given.get(name, value)]}
+            for name, (kind, value) in data.items()
+            if given.get(name, value) is not ...
+        ]
+        status, body, _ = ask(url, "/v2/models/late/infer", {"inputs": tensors})
+        return status, json.loads(body)["error"]
+
+    status, error = infer(seats=..., night=...)
+    assert status == 400
+    assert error.startswith("the inputs lack 'seats', 'night'.")
+    status, error = infer(seats=None)
+    assert (status, "instances" in error, "row 0" in error) == (400, False, True)
+
+
 def test_data_may_be_nested_or_flat_and_null_is_what_is_missing(url):
     column = one(shape=(2, 1), data=[[544.0], [90.0]])
     flat = column | {"data": [544.0, 90.0]}

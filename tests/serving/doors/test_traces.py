@@ -166,6 +166,22 @@ class TestServers:
         assert [one["http.response.status_code"] for one in roots] == [400, 200]
         assert roots[0]["error.type"] == "request.not_json"
 
+    def test_answers_of_every_door_say_in_which_trace_they_were_made(self, home, collector):
+        tensors = [
+            {"name": name, "datatype": datatype, "shape": [1], "data": [GOOD[name]]}
+            for name, datatype in (("distance", "FP64"), ("seats", "INT64"), ("night", "BOOL"), ("carrier", "BYTES"))
+        ]
+        sound = {"/predict": {"features": GOOD}, "/invocations": {"instances": [GOOD]}}
+        sound["/v2/models/late/infer"] = {"inputs": tensors}
+        bad = {"/predict": {"features": {}}, "/invocations": {"instances": [{}]}}
+        with Server(home, OTEL_EXPORTER_OTLP_ENDPOINT=collector.url, OTEL_TRACES_SAMPLER_ARG="0") as server:
+            for asked, kind in ((sound, 2), (bad, 4)):
+                for path, given in asked.items():
+                    data = json.dumps(given).encode()
+                    status, _, found = server.ask(data, path, traceparent=PARENT, content_type="application/json")
+                    assert (status // 100, str(found)[:36]) == (kind, PARENT[:36])
+                    assert server.ask(data, path, content_type="application/json")[2] is None
+
     @pytest.mark.parametrize("state", ["away", "slow"])
     def test_a_collector_that_does_not_answer_changes_no_answer(self, home, collector, state):
         collector.slow = 30.0

@@ -13,6 +13,7 @@ from seatrial.serving.scoring.cache import ScoreCache
 from seatrial.stores.online_sqlite import SqliteOnlineStore
 from seatrial.stores.prediction_log import PredictionLog
 from seatrial.stores.routes import RouteFile
+from tests.serving.meters.test_metrics import value
 from tests.serving.scoring.test_predictor import ask, ask_many
 from tests.serving.scoring.test_watched_store import service
 from tests.serving.test_service import World
@@ -36,6 +37,10 @@ def test_the_same_inputs_are_scored_once_and_answered_logged_and_counted_each_ti
         ids.add(body["prediction_id"])
     assert cached.cached == {"kept": 1, "hits": 4, "misses": 1}
     assert plain.cached is None
+    metrics = cached._metrics.render()
+    for outcome, number in (("hit", 4), ("miss", 1)):
+        labels = {"model_name": "late", "model_version": "1", "outcome": outcome}
+        assert value(metrics, "seatrial_score_cache_lookups_total", **labels) == number
     assert {row["prediction_id"] for row in log.rows().to_pylist()} == ids
     assert len(ids) == 5
     assert 'model_predictions_total{model_name="late",model_version="1"} 5.0' in cached._metrics.render().decode()

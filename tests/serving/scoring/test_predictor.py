@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -12,13 +13,14 @@ from hypothesis import strategies as st
 
 from seatrial.core.errors import Unavailable
 from seatrial.core.routing import bucket
-from seatrial.core.signature import encode
+from seatrial.core.signature import Signature, encode
 from seatrial.core.types import Field
 from seatrial.core.windows import Window
 from seatrial.features.plan import AggregationPlan, FeaturePlan, ViewPlan
 from seatrial.releases.runtime import Runtime
 from seatrial.serving.meters.metrics import Metrics
-from seatrial.serving.scoring.predictor import ArmsDiffer, NoOnlineStore, Predictor, Share
+from seatrial.serving.scoring.fields import ArmsDiffer
+from seatrial.serving.scoring.predictor import NoOnlineStore, Predictor, Share
 from seatrial.stores.online_sqlite import SqliteOnlineStore
 from seatrial.stores.prediction_log import PredictionLog
 from tests.serving.worlds import (
@@ -196,6 +198,23 @@ def test_a_fault_is_counted_for_the_release_that_was_to_answer(log):
     assert 10 < statuses.count(500) < 50
 
 
+def test_a_refusal_is_counted_for_the_release_because_of_which_it_is_one(log):
+    wants = SIGNATURE.__class__(
+        "binary", (*REQUEST, Field("wind", "float")), SIGNATURE.inputs, SIGNATURE.categories, SIGNATURE.integers
+    )
+    shares = [Share("live", release(0), 5000), Share("new", release(1, version="2", signature=wants), 5000)]
+    served = Predictor("late", shares, metrics=Metrics(), log=log)
+    statuses = [ask(served, request_id=f"r{number}")[0] for number in range(60)]
+    assert ask(served, {})[0] == ask(served, GOOD | {"rain": 1})[0] == 422  # the fault of no release
+    log.failures.close()
+    ever = Window(0, 2**62)
+    refused = [log.failures.count(window=ever, release=one.id, refused=True) for one in (release(0), release(1))]
+    assert refused == [0, statuses.count(422)]
+    assert 10 < statuses.count(422) < 50
+    assert log.failures.count(window=ever, refused=True) == statuses.count(422)
+    assert log.failures.count(window=ever) == 0
+
+
 class TestRouting:
     def test_a_key_stays_in_its_arm_and_the_split_follows_the_shares(self):
         control, treatment = release(0), release(1, version="2")
@@ -227,14 +246,6 @@ class TestRouting:
         assert {row["model_version"] for row in many["predictions"]} == {"1", "2"}
         assert log.rows()["version"].to_pylist()[:40] == [row["model_version"] for row in many["predictions"]]
 
-    def test_a_request_holds_the_fields_of_every_arm(self):
-        wider = SIGNATURE.__class__(
-            "binary", (*REQUEST, Field("wind", "float")), SIGNATURE.inputs, SIGNATURE.categories, SIGNATURE.integers
-        )
-        served = predictor(release(0), release(1, signature=wider))
-        assert ask(served)[1]["code"] == "request.missing_field"
-        assert ask(served, GOOD | {"wind": 3})[0] == 200
-
     def test_arms_that_want_one_field_with_two_types_are_refused(self):
         fields = (Field("distance", "string"), *REQUEST[1:])
         other = SIGNATURE.__class__("binary", fields, SIGNATURE.inputs, SIGNATURE.categories, SIGNATURE.integers)
@@ -244,6 +255,132 @@ class TestRouting:
     def test_a_split_by_a_field_that_is_not_there_is_refused(self):
         with pytest.raises(ArmsDiffer, match="'customer'"):
             predictor(route_by="customer")
+
+
+def wanting(*fields: Field, without: tuple[str, ...] = (), integers=SIGNATURE.integers):
+    names = {field.name for field in fields}
+    kept = tuple(field for field in REQUEST if field.name not in names and field.name not in without)
+    return Signature("binary", (*kept, *fields), SIGNATURE.inputs, SIGNATURE.categories, integers)
+
+
+def by_arm(served, row, rows=200):
+    """For each version (200) or code (else) how many of some requests got it; and by id, what each got."""
+    found = {f"r{number}": ask(served, row, request_id=f"r{number}") for number in range(rows)}
+    return Counter(body.get("model_version") or body["code"] for _, body in found.values()), found
+
+
+class TestArmsThatWantUnlikeFields:
+    WIND = Field("wind", "float")
+
+    def served(self, *signatures, shares=(9500, 500), **options):
+        arms = [
+            Share(name, release(place, version=str(place + 1), signature=one), share)
+            for place, (name, one, share) in enumerate(zip(("live", "new"), signatures, shares, strict=False))
+        ]
+        return Predictor("late", arms, **{"metrics": Metrics(), "log": None} | options)
+
+    def test_only_the_arm_that_needs_a_new_field_refuses_those_who_do_not_send_it(self):
+        served = self.served(SIGNATURE, wanting(self.WIND), shares=(9000, 1000))
+        counts, found = by_arm(served, GOOD)
+        assert set(counts) == {"1", "request.missing_field"}
+        assert 5 < counts["request.missing_field"] < 40
+        refused = next(body for status, body in found.values() if status == 422)
+        assert (refused["field"], "'wind'" in refused["detail"]) == ("wind", True)
+        sent, _ = by_arm(served, GOOD | {"wind": 3.0})
+        assert sent == {"1": counts["1"], "2": counts["request.missing_field"]}
+
+    def test_only_the_arm_that_takes_no_null_refuses_one(self):
+        served = self.served(SIGNATURE, wanting(Field("distance", "float", nullable=False)), shares=(9000, 1000))
+        counts, _ = by_arm(served, GOOD | {"distance": None})
+        assert set(counts) == {"1", "request.bad_field"}
+        assert 5 < counts["request.bad_field"] < 40
+        assert set(by_arm(served, GOOD)[0]) == {"1", "2"}
+
+    def test_an_arm_without_a_field_does_not_ask_for_it(self):
+        served = self.served(SIGNATURE, wanting(without=("night",)), shares=(5000, 5000))
+        without = {name: value for name, value in GOOD.items() if name != "night"}
+        counts, _ = by_arm(served, without)
+        assert set(counts) == {"request.missing_field", "2"}
+
+    def test_of_many_rows_the_one_that_does_not_suit_its_arm_is_named(self):
+        served = self.served(SIGNATURE, wanting(self.WIND), shares=(5000, 5000), route_by="tail")
+        goes = {
+            number: ask(served, GOOD | {"tail": f"N{number}", "wind": 1.0})[1]["model_version"] for number in range(9)
+        }
+        first = next(number for number, version in goes.items() if version == "2")
+        status, told = ask_many(served, [GOOD | {"tail": f"N{number}"} for number in range(9)])
+        assert (status, told["code"], told["row"]) == (422, "request.missing_field", first)
+
+    def test_a_whole_number_that_only_one_arm_cannot_hold_is_refused_by_that_one(self):
+        served = self.served(SIGNATURE, wanting(integers=()), shares=(5000, 5000))
+        counts, _ = by_arm(served, GOOD | {"seats": 2**24 + 1})
+        assert set(counts) == {"signature.input_not_exact", "2"}
+
+    def test_what_is_wrong_for_every_arm_is_refused_before_one_is_chosen(self):
+        served = self.served(SIGNATURE, wanting(self.WIND))
+        assert set(by_arm(served, GOOD | {"rain": 1.0}, 5)[0]) == {"request.unknown_field"}
+        assert set(by_arm(served, GOOD | {"wind": "strong"}, 5)[0]) == {"request.bad_field"}
+        assert set(by_arm(served, {}, 5)[0]) == {"request.missing_field"}
+
+    def test_a_shadow_that_wants_more_refuses_nobody_and_counts_its_own_faults(self, log):
+        stricter = wanting(self.WIND, Field("distance", "float", nullable=False))
+        shares = [Share("live", release(0)), Share("shadow", release(1, version="2", signature=stricter), 0)]
+        served = Predictor("late", shares, metrics=Metrics(), log=log)
+        rows = [GOOD, GOOD | {"wind": 1.0}, GOOD | {"wind": 1.0, "distance": None}, GOOD | {"wind": None}]
+        assert [ask(served, row)[0] for row in rows] == [200] * 4
+        log.failures.close()
+        ever = Window(0, 2**62)
+        assert log.failures.count(window=ever, deployment="late", refused=True) == 0
+        assert log.failures.count(window=ever, deployment="late~shadow", release=release(1).id, refused=True) == 2
+        assert log.rows(deployment="late~shadow").num_rows == 2
+
+    @given(
+        st.lists(st.tuples(st.booleans(), st.booleans(), st.booleans()), min_size=2, max_size=2),
+        st.sampled_from(["absent", None, 3.0]),
+    )
+    @settings(deadline=None, max_examples=40)
+    def test_an_arm_of_several_takes_what_it_would_take_alone(self, arms, wind):
+        signatures = [
+            wanting(*([Field("wind", "float", nullable=nullable, optional=optional)] if there else []))
+            for there, nullable, optional in arms
+        ]
+        row = GOOD if wind == "absent" else GOOD | {"wind": wind}
+        together = self.served(*signatures, shares=(5000, 5000), salt="s")
+        for number in range(6):
+            arm = 0 if bucket("s", f"r{number}") < 5000 else 1
+            alone = self.served(signatures[arm], shares=(10_000,))
+            own = row if arms[arm][0] else GOOD  # a field that this arm alone would not know
+            assert ask(together, row, request_id=f"r{number}")[0] == ask(alone, own)[0] or (
+                not any(there for there, _, _ in arms) and wind != "absent"
+            )
+
+
+class TestFieldsOfAnotherRelease:
+    SENT = {"distance": "float", "wind": "float", "why": "string", "since": "timestamp"}  # noqa: RUF012
+
+    def test_they_are_taken_and_ignored(self, log):
+        served = predictor(sent=self.SENT, log=log)
+        plain = ask(served)[1]
+        for more in ({"wind": 3.5}, {"wind": None}, {"why": "a reason", "since": "2013-04-01T05:00:00Z"}):
+            status, told = ask(served, GOOD | more, return_features=True)
+            assert (status, told["probability"]) == (200, plain["probability"])
+            assert not told["features"].keys() & self.SENT.keys() - {"distance"}
+        assert ask_many(served, [GOOD | {"wind": 1.0}, GOOD])[0] == 200
+        assert not set(log.rows().column_names) & {"wind", "why", "since"}
+        assert served.ignored == ["wind", "why", "since"]
+
+    def test_they_are_checked_like_any_other(self):
+        served = predictor(sent=self.SENT)
+        assert ask(served, GOOD | {"wind": "strong"})[1]["code"] == "request.bad_field"
+        assert ask(served, GOOD | {"rain": 1.0})[1]["code"] == "request.unknown_field"
+        twice = b'{"features": {"distance": 1.0, "seats": 1, "night": true, "carrier": "DL", "wind": 1.0, "wind": 2.0}}'
+        assert json.loads(served.handle(twice).body)["code"] == "request.duplicate_key"
+
+    def test_several_arms_ignore_them_as_well(self):
+        wind = Field("wind", "float")
+        served = predictor(release(0), release(1, version="2", signature=wanting(wind)), sent=self.SENT)
+        assert served.ignored == ["why", "since"]
+        assert set(by_arm(served, GOOD | {"wind": 1.0, "why": "x"}, 40)[0]) == {"1", "2"}
 
 
 class TestLookUps:

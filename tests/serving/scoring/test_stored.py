@@ -7,10 +7,12 @@ import pytest
 
 from seatrial.core.clock import from_us
 from seatrial.serving.clients.client import Client, ServerRefused, ServerUnable
+from seatrial.serving.scoring.predictor import Share
 from seatrial.serving.scoring.stored import ROWS, StoredPrediction, read, write
 from seatrial.serving.service import Service
 from seatrial.stores.online import OnlineStoreDamaged, OnlineStoreTooNew, open_online
-from tests.serving.worlds import in_thread
+from tests.serving.meters.test_metrics import value
+from tests.serving.worlds import in_thread, release
 
 OF = {"release": "rel_1", "model_version": "3"}
 
@@ -100,6 +102,33 @@ class TestTheDoor:
                     client.stored(model, key)
                 assert error.value.facts == {"status": 404, "code": "serving.nothing_stored"}
                 assert "4711" not in str(error.value)
+
+    def test_a_model_that_is_not_served_is_told_from_a_key_that_is_not_known(self, online):
+        made = Service(online=online)
+        made.serve("late", made.make_predictor("late", [Share("live", release())]))
+        made.prove()
+        online.update(lambda rows: rows.put(("predictions/late", b"damaged"), b"damaged"))
+        write(online, "retired", ["k"], [(1, 0.75)], [1], **OF)
+        with in_thread(made) as url, Client(url, retries=0) as client:
+            with pytest.raises(ServerRefused, match="no prediction of this key"):
+                client.stored("late", "k")
+            with pytest.raises(ServerRefused, match=r"no model of this name.*There are late\.") as error:
+                client.stored("latte-4711", "k")
+            assert error.value.facts == {"status": 404, "code": "http.not_found"}
+            assert "4711" not in str(error.value)
+            assert client.stored("retired", "k").prediction == 1
+            with pytest.raises(ServerUnable):
+                client.stored("late", "damaged")
+            metrics = client.get("/metrics")
+        name = "seatrial_stored_prediction_requests_total"
+        assert value(metrics, name, model_name="late", status="4xx") == 1
+        assert value(metrics, name, model_name="late", status="5xx") == 1
+        assert value(metrics, name, model_name="", status="4xx") == 1
+        assert value(metrics, name, model_name="", status="2xx") == 1
+        failures = {"model_name": "late", "code": "online.damaged"}
+        assert value(metrics, "seatrial_online_store_failures_total", **failures) == 1
+        assert b'seatrial_requests_total{deployment="",' not in metrics  # which pages
+        assert b"latte" not in metrics
 
     def test_what_cannot_be_read_is_unavailable(self, online, url):
         online.update(lambda rows: rows.put(("predictions/late", b"k"), b"damaged"))

@@ -95,7 +95,7 @@ def read(body: bytes, fields: Sequence[Field]) -> tuple[bytes, Callable[[Answer]
 def _answered(answer: Answer) -> Answer:
     """The answer to a prediction of many rows as Vertex AI takes it: of each row all that is told of it."""
     rows: list[dict[str, Any]] = msgspec.json.decode(answer.body)["predictions"]
-    return Answer(200, msgspec.json.encode({"predictions": rows}))
+    return answer._replace(body=msgspec.json.encode({"predictions": rows}))
 
 
 def _port(environment: Mapping[str, str], name: str, otherwise: str = "") -> int:

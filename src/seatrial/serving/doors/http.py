@@ -327,16 +327,26 @@ def header(scope: Scope, name: bytes) -> bytes:
     return next((value for given, value in scope["headers"] if given == name), b"")
 
 
-def check_head(method: str, headers: Iterable[tuple[bytes, bytes]], max_body: int, *, compressed: bool = False) -> str:
+def check_head(
+    method: str,
+    headers: Iterable[tuple[bytes, bytes]],
+    max_body: int,
+    *,
+    compressed: bool = False,
+    version: Callable[[], str] | None = None,
+) -> str:
     """The name of who asks for a prediction. Raises when the request can be refused before its body is read.
 
-    compressed: the door takes compressed bodies.
+    compressed: the door takes compressed bodies. version: of HTTP, for who sees to the header Host itself.
     """
     if method != "POST":
         raise MethodNotAllowed("predictions are asked for with POST.", state="Nothing was predicted.")
     caller = ""
+    hosts = 0
     for name, value in headers:
-        if name == b"content-length":
+        if name == b"host":
+            hosts += 1
+        elif name == b"content-length":
             if len(value) > 18 or int(value) > max_body:
                 raise body_too_large(max_body)
         elif name == b"content-encoding":
@@ -348,7 +358,16 @@ def check_head(method: str, headers: Iterable[tuple[bytes, bytes]], max_body: in
                 )
         elif name == b"x-seatrial-caller":
             caller = value.decode("latin-1")
+    if hosts != 1 and version is not None:
+        check_host(headers, version())
     return caller
+
+
+def check_host(headers: Iterable[tuple[bytes, bytes]], version: str) -> None:
+    """Raise NotHttp for a request that does not name one host, which HTTP/1.1 wants (RFC 9112, section 3.2)."""
+    hosts = sum(name == b"host" for name, _ in headers)
+    if hosts > 1 or (not hosts and version == "1.1"):
+        raise NotHttp("the request names no host, or several.", expected="HTTP/1.1 wants one header Host.", state="")
 
 
 def body_too_large(max_body: int) -> BodyTooLarge:
@@ -366,6 +385,12 @@ def body_too_slow(seconds: float) -> BodyTooSlow:
     )
 
 
+def trace_of(answer: Answer) -> tuple[tuple[bytes, bytes], ...]:
+    """The header that names the trace in which an answer was made; none for most, which are in none."""
+    found = getattr(answer, "traceparent", b"")
+    return ((b"traceparent", found),) if found else ()
+
+
 async def _send(
     send: Send, answer: Answer, *, kind: bytes = PROBLEM, close: bool = False, allow: bytes = b"POST"
 ) -> None:
@@ -375,6 +400,7 @@ async def _send(
         (b"content-type", JSON if answer.status == 200 else kind),
         (b"content-length", str(len(body)).encode()),
     ]
+    headers += trace_of(answer)
     if answer.status == 405:
         headers.append((b"allow", allow))
     if answer.retry_after:
@@ -427,11 +453,13 @@ def application(service: Service) -> FastAPI:
 
     @app.get("/predictions/{model}/{key:path}", summary="What a batch said of a key last.", response_model=None)
     def stored(model: str, key: str) -> Response:
+        known = model if model in service.models else ""
         try:
             found, age = service.stored(model, key)
         except SeatrialError as error:
-            service.metrics.failed("", error.code, status=error.http_status)
+            service.metrics.stored(known, error.http_status, error.code)
             return refusal(error)
+        service.metrics.stored(known, 200)
         return json(msgspec.structs.asdict(found) | {"age_seconds": round(age, 3)})
 
     @app.get("/openapi.json", summary="This document.", response_model=None)

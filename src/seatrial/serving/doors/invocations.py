@@ -48,8 +48,12 @@ def read(content_type: str, body: bytes, fields: Sequence[Field]) -> tuple[bytes
     if kind == "text/csv":
         return _written(_from_csv(body), fields, as_text=True), _decisions
     if kind != "application/json":
+        form = kind == "application/x-www-form-urlencoded"  # as curl says of all that it is not told of
         raise WrongContentType(
-            "the body is said to be something else.", expected="application/json or text/csv is taken.", state=_NOTHING
+            f"the header Content-Type says that the body is {'a form' if form else 'neither JSON nor CSV'}.",
+            expected="application/json or text/csv is taken.",
+            state=_NOTHING,
+            next="Send the header Content-Type: application/json.",
         )
     found = _decoded(body)
     if not isinstance(found, dict):
@@ -68,20 +72,27 @@ def refused(answer: Answer) -> Answer:
     found = msgspec.json.decode(answer.body)
     status = 400 if answer.status == 422 else answer.status
     code = "BAD_REQUEST" if status < 500 else "TEMPORARILY_UNAVAILABLE" if status == 503 else "INTERNAL_ERROR"
-    said = {"error_code": code, "message": f"{found.get('detail', '')} ({found.get('code', '')})"}
-    return Answer(status, msgspec.json.encode(said), answer.retry_after)
+    detail = str(found.get("detail", "")).replace(" of 'instances'", "")  # a row, in whatever form it came
+    said = {"error_code": code, "message": f"{detail} ({found.get('code', '')})"}
+    return answer._replace(status=status, body=msgspec.json.encode(said))
 
 
 def _decisions(answer: Answer) -> Answer:
     """The answer to a prediction of many rows in MLflow's form."""
-    rows = msgspec.json.decode(answer.body)["predictions"]
-    return Answer(200, msgspec.json.encode({"predictions": [row["prediction"] for row in rows]}))
+    return _told(answer, lambda row: row["prediction"])
 
 
 def _probabilities(answer: Answer) -> Answer:
     """The same where `params` ask for probabilities and not for decisions."""
+    return _told(answer, _probability)
+
+
+def _told(answer: Answer, value: Callable[[Mapping[str, Any]], Any]) -> Answer:
+    """One value of each row, and `degraded`, which MLflow does not know, when something went without."""
     rows = msgspec.json.decode(answer.body)["predictions"]
-    return Answer(200, msgspec.json.encode({"predictions": [_probability(row) for row in rows]}))
+    told: dict[str, Any] = {"predictions": [value(row) for row in rows]}
+    degraded = sorted({why for row in rows for why in row.get("degraded", ())})
+    return answer._replace(body=msgspec.json.encode(told | ({"degraded": degraded} if degraded else {})))
 
 
 def _decoded(body: bytes) -> Any:

@@ -30,7 +30,7 @@ import seatrial
 from seatrial.core.errors import UsageError, did_you_mean, listed
 from seatrial.core.types import Field
 from seatrial.serving.doors.body import packed, strict_json, unpacked
-from seatrial.serving.doors.http import JSON, MethodNotAllowed, foreseen, header
+from seatrial.serving.doors.http import JSON, MethodNotAllowed, foreseen, header, trace_of
 from seatrial.serving.scoring.personal import as_strict
 from seatrial.serving.scoring.predictor import Answer, Predictor, Share, finish, problem, shadow
 from seatrial.serving.scoring.requests import LONGEST_ID, BadRequest
@@ -132,7 +132,8 @@ class Door:
             reply = await answer(scope, body)
         except Exception as error:
             told = foreseen(error)
-            self._service.metrics.failed("", told.code, status=told.http_status)
+            infers = scope["path"].endswith("/infer")  # what else is asked here is no prediction
+            self._service.metrics.failed("", told.code, status=told.http_status if infers else 0)
             reply = refused(problem(told))
             if isinstance(told, MethodNotAllowed):
                 reply = reply._replace(headers=((b"allow", str(told.facts.get("allowed", "POST")).encode()),))
@@ -264,8 +265,9 @@ def metadata(name: str, predictor: Predictor, known: Mapping[str, Any]) -> dict[
             {"name": one, "datatype": datatype, "shape": shape} for one, (datatype, shape) in outputs(predictor).items()
         ],
     }
-    if is_wide(fields):
-        columns = json.dumps([field.name for field in fields])
+    columns_of_wide = wide(predictor)
+    if columns_of_wide:
+        columns = json.dumps([field.name for field in columns_of_wide])
         found["parameters"] = {"wide_input": WIDE, "wide_datatype": "FP32", "wide_columns": columns}
     return found
 
@@ -301,9 +303,17 @@ def taken(field: Field | None) -> tuple[str, ...]:
     return (*_FLOATS, *_WHOLE) if field is None else _TAKEN.get(field.dtype, ("BYTES",))
 
 
-def is_wide(fields: Sequence[Field]) -> bool:
-    """Whether rows may come as one tensor: every field is a number."""
-    return all(field.dtype in _DATATYPES for field in fields) and all(field.name not in WIDES for field in fields)
+def wide(predictor: Predictor) -> Sequence[Field]:
+    """The fields that may come as one tensor, where they are all numbers; none where they are not.
+
+    They are those of the release that was live before, as long as a request may do without what another one adds: who
+    sends a tensor knows its columns by their place alone.
+    """
+    fields = predictor.reader.fields
+    if all(field.optional for field in fields[predictor.own_fields :]):
+        fields = fields[: predictor.own_fields]
+    sound = all(field.dtype in _DATATYPES and field.name not in WIDES for field in fields)
+    return fields if sound else ()
 
 
 def read(body: bytes, header_length: bytes, predictor: Predictor) -> Inference:
@@ -328,7 +338,7 @@ def read(body: bytes, header_length: bytes, predictor: Predictor) -> Inference:
         raise _bad(f"'id' is not a string of 1 to {LONGEST_ID} characters.")
     parameters = _parameters(found, "the request")
     wanted = _wanted(found.get("outputs", []), outputs(predictor), parameters)
-    rows = _rows(_tensors(found.get("inputs"), raw), predictor.reader.fields, predictor.max_rows)
+    rows = _rows(_tensors(found.get("inputs"), raw), predictor)
     asked: dict[str, Any] = {"instances": rows}
     if identity is not None:
         asked["request_id"] = identity
@@ -370,14 +380,15 @@ def answered(name: str, answer: Answer, asked: Inference, predictor: Predictor) 
         parameters["degraded"] = ",".join(degraded)
     document["parameters"] = parameters
     head = msgspec.json.encode(document)
-    return Reply(200, head + b"".join(raw), len(head) if raw else None)
+    return Reply(200, head + b"".join(raw), len(head) if raw else None, trace_of(answer))
 
 
 def refused(answer: Answer) -> Reply:
     """A problem document as this protocol says what was wrong."""
     found = msgspec.json.decode(answer.body)
-    said = msgspec.json.encode({"error": f"{found.get('detail', '')} ({found.get('code', '')})"})
-    headers = ((b"retry-after", b"%d" % answer.retry_after),) if answer.retry_after else ()
+    detail = str(found.get("detail", "")).replace(" of 'instances'", "")  # a row of its tensors
+    said = msgspec.json.encode({"error": f"{detail} ({found.get('code', '')})"})
+    headers = trace_of(answer) + (((b"retry-after", b"%d" % answer.retry_after),) if answer.retry_after else ())
     return Reply(400 if answer.status == 422 else answer.status, said, headers=headers)
 
 
@@ -540,20 +551,21 @@ def _strings(raw: memoryview, count: int, where: str) -> list[Any]:
     return found
 
 
-def _rows(tensors: Sequence[_Tensor], fields: Sequence[Field], most: int) -> list[dict[str, Any]]:
+def _rows(tensors: Sequence[_Tensor], predictor: Predictor) -> list[dict[str, Any]]:
     """The rows of a request, by the names of their fields."""
-    by_name = {field.name: field for field in fields}
+    by_name = {field.name: field for field in predictor.reader.fields}
+    together, most = wide(predictor), predictor.max_rows
     if len({tensor.name for tensor in tensors}) != len(tensors):
         raise _bad("an input comes more than once.")
-    if len(tensors) == 1 and tensors[0].name in WIDES and is_wide(fields):
-        columns = _of_wide(tensors[0], fields)
+    if len(tensors) == 1 and tensors[0].name in WIDES and together:
+        columns = _of_wide(tensors[0], together)
     else:
         for number, tensor in enumerate(tensors):
             if tensor.name not in by_name:
-                wide = f" or {WIDE} alone" if is_wide(fields) else ""
+                alone = f" or {WIDE} alone" if together else ""
                 raise _bad(
                     f"input {number} is none of the model's.",
-                    f"It has {listed(by_name, most=20)}{wide}. {did_you_mean(tensor.name[:100], by_name)}".strip(),
+                    f"It has {listed(by_name, most=20)}{alone}. {did_you_mean(tensor.name[:100], by_name)}".strip(),
                 )
             if len(tensor.shape) == 2 and tensor.shape[1] != 1:
                 raise _bad(f"input '{tensor.name}' is not of shape [n] or [n, 1].")
@@ -563,6 +575,9 @@ def _rows(tensors: Sequence[_Tensor], fields: Sequence[Field], most: int) -> lis
         raise _bad("the inputs are not of one number of rows.")
     if not 0 < max(counts) <= most:
         raise _bad(f"the request holds {max(counts)} rows.", f"From 1 to {most} rows are taken at once.")
+    missing = [repr(field.name) for field in fields if not field.optional and field.name not in columns]
+    if missing:
+        raise _bad(f"the inputs lack {listed(missing, most=20)}.", "There is a tensor for each field of a row.")
     return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 

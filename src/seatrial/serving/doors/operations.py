@@ -105,7 +105,7 @@ def schemas(name: str, predictor: Predictor) -> Schema:
     fields = predictor.reader.fields
     outputs = protocol.outputs(predictor)
     tensors = [_tensor(field.name, field) for field in fields]
-    if protocol.is_wide(fields):
+    if protocol.wide(predictor):
         tensors += [_tensor(one, None) for one in protocol.WIDES]
     wanted = _object({"name": {"enum": list(outputs)}, "parameters": _with_flag("binary_data")}, ["name"])
     answered = {
@@ -170,7 +170,8 @@ def invocations(name: str, predictor: Predictor, operation_id: str) -> Schema:
     """The operation for MLflow's clients."""
     example = predictor.shares[0].release.example
     examples = {"records": {"value": {"dataframe_records": [example]}}} if example is not None else {}
-    predictions = _object({"predictions": {"type": "array"}}, ["predictions"])
+    degraded = {"type": "array", "items": {"type": "string"}}
+    predictions = _object({"predictions": {"type": "array"}, "degraded": degraded}, ["predictions"])
     return {
         "operationId": operation_id,
         "summary": f"A prediction of '{predictor.shares[0].release.model}' in the form of MLflow's clients.",

@@ -236,7 +236,11 @@ def _schemas(name: str, predictor: Predictor) -> Schema:
         f"{name}_many": _object({"instances": rows, **rest}, ["instances"]),
         f"{name}_answer": _object({**answer, **whole, **optional}, [*answer, *whole]),
         f"{name}_answers": _object(
-            {"predictions": {"type": "array", "items": _object({**answer, **optional}, list(answer))}, **whole},
+            {
+                "predictions": {"type": "array", "items": _object({**answer, **optional}, list(answer))},
+                **whole,
+                "degraded": optional["degraded"],
+            },
             ["predictions", *whole],
         ),
     }

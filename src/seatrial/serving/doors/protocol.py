@@ -13,6 +13,7 @@ document. Nothing here waits, so a connection that trickles its bytes keeps nobo
 from __future__ import annotations
 
 import asyncio
+import logging
 import select
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import unquote
@@ -29,6 +30,7 @@ from seatrial.serving.doors.http import (
     body_too_large,
     body_too_slow,
     check_head,
+    check_host,
     in_form,
 )
 from seatrial.serving.doors.ways import PREDICT
@@ -46,6 +48,11 @@ not end is given up, which is then within 30 seconds."""
 IDLE_LOOKS = 5
 LINGER_SECONDS = 1.0
 
+STAY, CLOSE, LINGER = 0, 1, 2
+"""What becomes of a connection with an answer: it stays; it is closed; it is closed, and what its caller goes on
+sending is read and dropped for a while, because a connection that is closed before takes the answer away."""
+_LOGGER = logging.getLogger("seatrial.serving")
+
 
 class Turn:
     """The answers of one turn of the event loop, in the order in which they were made."""
@@ -56,15 +63,15 @@ class Turn:
         self._metrics = metrics
         self._answered = metrics.door(PREDICT)
         self._refused = 0
-        self._waiting: list[tuple[PredictionProtocol, Draft | Later, bool]] = []
+        self._waiting: list[tuple[PredictionProtocol, Draft | Later, int]] = []
         self._later = False  # whether some of them are not drafted yet
         self.draining = False  # every connection is closed with its next answer
 
-    def add(self, connection: PredictionProtocol, draft: Draft | Later, *, close: bool) -> None:
-        """Answer on a connection at the end of this turn. close: then close it."""
+    def add(self, connection: PredictionProtocol, draft: Draft | Later, ending: int) -> None:
+        """Answer on a connection at the end of this turn. ending: STAY, CLOSE or LINGER, with this very answer."""
         if not self._waiting:
             self._loop.call_soon(self.send)
-        self._waiting.append((connection, draft, close))
+        self._waiting.append((connection, draft, ending))
         self._later = self._later or isinstance(draft, Later)
 
     def send(self) -> None:
@@ -75,8 +82,11 @@ class Turn:
             drafts = drafted(asked) if self._later else cast("list[Draft]", asked)
             self._later = False
             answers = finish(self._log, drafts)
-            for (connection, _, close), answer in zip(waiting, answers, strict=True):
-                connection.send(answer, close=close)
+            for (connection, _, ending), answer in zip(waiting, answers, strict=True):
+                try:
+                    connection.send(answer, ending)
+                except Exception as error:  # of this connection alone: the others have their answers
+                    connection.give_up(error)
             self._answered.value += len(answers) - self._refused
             self._refused = 0
             shadow(drafts)
@@ -99,6 +109,7 @@ class PredictionProtocol(HttpToolsProtocol):
         self._deployment = _not_ours if taken else _deployment
         self._in_head = False
         self._head_size = 0
+        self._weigh = False  # whether a head that ends now may be too large
         self._requests = 0
         # the prediction whose body is arriving: its parts, None while there is none
         self._parts: list[bytes] | None = None
@@ -108,8 +119,8 @@ class PredictionProtocol(HttpToolsProtocol):
         self._deadline: asyncio.TimerHandle | None = None
         self._last = False  # the connection is closed after this answer
         self._ended = False  # nothing more is answered
-        self._refused = False
-        self._problem_kind = PROBLEM
+        self._problem_kind = PROBLEM  # of the answer that refuses the connection's last request
+        self._behind: Draft | None = None  # that answer, while requests before it wait for theirs
 
     # -- of the connection
 
@@ -130,11 +141,12 @@ class PredictionProtocol(HttpToolsProtocol):
         if self._ended:
             return
         began_in_head = self._in_head
+        self._weigh = began_in_head or len(data) > MAX_HEAD
         super().data_received(data)
         if self._in_head and began_in_head:
             self._head_size += len(data)
             if self._head_size > MAX_HEAD:
-                self._refuse(HeadTooLarge("the request's head is too large.", expected=f"At most {MAX_HEAD} bytes."))
+                self._refuse(_head_too_large())
         elif self._parts is not None and self._deadline is None:  # most bodies come with their heads and need no timer
             self._deadline = self.loop.call_later(self._front.slow_seconds, self._body_too_slow)
 
@@ -168,11 +180,11 @@ class PredictionProtocol(HttpToolsProtocol):
         super().resume_writing()
         self.flow.resume_reading()
 
-    def send(self, answer: Answer, *, close: bool) -> None:
-        """Write an answer; close: and close the connection."""
+    def send(self, answer: Answer, ending: int) -> None:
+        """Write an answer; ending: STAY, CLOSE or LINGER."""
         kind = JSON
         if answer.status != 200:
-            kind = self._problem_head(answer)
+            kind = _problem_head(self._problem_kind if ending == LINGER else PROBLEM, answer)
             self._turn.refused(answer.status)
         if self.transport.is_closing():
             return
@@ -181,18 +193,29 @@ class PredictionProtocol(HttpToolsProtocol):
             kind,
             len(answer.body),
             b"".join([b"%b: %b\r\n" % header for header in self.server_state.default_headers]),
-            b"connection: close\r\n" if close else b"",
+            b"connection: close\r\n" if ending else b"",
         )
         self.transport.write(head + answer.body)
-        if self._refused or (close and self._turn.draining):
-            # what the caller goes on sending is read and dropped for a while: closing before would take the answer away
-            self.linger()
-        elif close:
-            self.transport.close()
+        if ending:
+            if ending == LINGER or self._turn.draining:
+                self.linger()
+            else:
+                self.transport.close()
 
-    def _problem_head(self, answer: Answer) -> bytes:
-        """The media type of a problem, and the line behind it that says when asking again may help."""
-        return self._problem_kind + (b"\r\nretry-after: %d" % answer.retry_after if answer.retry_after else b"")
+    def give_up(self, error: Exception) -> None:
+        """Break the connection, on which an answer could not be written: another in its place would be a wrong one."""
+        self._ended = True
+        self._front.service.metrics.unsent()
+        _LOGGER.warning("an answer could not be written to its connection, which was closed: %s", error)
+        self.transport.abort()
+
+    def on_response_complete(self) -> None:
+        """Go on with what waited behind an answer of the application's."""
+        under_way = bool(self.pipeline)
+        super().on_response_complete()
+        if self._behind is not None and not under_way:
+            behind, self._behind = self._behind, None
+            self._turn.add(self, behind, LINGER)
 
     def linger(self) -> None:
         """Close, but read and drop for a while what the caller goes on sending, which would take the answer away."""
@@ -223,13 +246,22 @@ class PredictionProtocol(HttpToolsProtocol):
         if self._ended:
             return
         self._in_head = False
-        self._head_size = 0
         self._requests += 1
+        if self._weigh:
+            self._head_size = 0
+            if len(self.url) + sum([len(name) + len(value) + 4 for name, value in self.headers]) > MAX_HEAD:
+                self._refuse(_head_too_large())
+                return
         own, name = self._deployment(self.url) if self.parser.get_method() == b"POST" else (False, None)
         if name in self._front.service.elsewhere:
             own = False  # this one waits for another process, which nothing here may
         if not own or not (self.cycle is None or self.cycle.response_complete):
             self._turn.send()  # answers leave in the order of their requests
+            try:
+                check_host(self.headers, self.parser.get_http_version())
+            except SeatrialError as error:
+                self._refuse(error)
+                return
             super().on_headers_complete()
             if self._last:
                 self.cycle.keep_alive = False
@@ -239,7 +271,7 @@ class PredictionProtocol(HttpToolsProtocol):
             self._refuse(NotHttp("the request asks to speak another protocol.", next="Leave the header Upgrade out."))
             return
         try:
-            self._caller = check_head("POST", self.headers, self._front.max_body)
+            self._caller = check_head("POST", self.headers, self._front.max_body, version=self.parser.get_http_version)
         except SeatrialError as error:
             self._refuse(error)
             return
@@ -269,7 +301,7 @@ class PredictionProtocol(HttpToolsProtocol):
             self._name, parts[0] if len(parts) == 1 else b"".join(parts), self._caller, self.headers
         )
         self._ended = self._last or self.parser.get_http_version() == "1.0" or not self.parser.should_keep_alive()
-        self._turn.add(self, draft, close=self._ended)
+        self._turn.add(self, draft, CLOSE if self._ended else STAY)
 
     def send_400_response(self, msg: str) -> None:
         """What uvicorn calls for what its parser does not take."""
@@ -282,14 +314,32 @@ class PredictionProtocol(HttpToolsProtocol):
         self._refuse(body_too_slow(self._front.slow_seconds))
 
     def _refuse(self, error: SeatrialError) -> None:
-        """Answer with a problem, and close: what else comes on this connection cannot be trusted or is not wanted."""
+        """Answer with a problem, after all that was asked before, and close: what else comes on this connection cannot
+        be trusted or is not wanted."""
+        if self._ended:  # it was not wanted before
+            return
         self._forget_body()
-        self._ended = self._refused = True
+        self._ended = True
         self._front.service.metrics.failed("", error.code, status=error.http_status)
-        # the path is known when the application has begun with the request
-        under_way = self.cycle is not None and not self.cycle.response_complete
-        answer, self._problem_kind = in_form(self.cycle.scope["path"] if under_way else "", problem(error))
-        self._turn.add(self, Draft(answer), close=True)
+        cycle, waits = self.cycle, False
+        path = ""
+        if cycle is not None and not cycle.response_complete:
+            waits = True
+            if cycle.more_body:  # it is the application's request that is refused
+                path = cycle.scope["path"]
+                if self.pipeline and self.pipeline[0][0] is cycle:  # which has not begun with it
+                    self.pipeline.popleft()
+                elif cycle.response_started:  # and is answering it: `_Lingering` closes then
+                    cycle.keep_alive = False
+                    return
+                else:
+                    cycle.disconnected, waits = True, False
+                    cycle.message_event.set()
+        answer, self._problem_kind = in_form(path, problem(error))
+        if waits:
+            self._behind = Draft(answer)
+        else:
+            self._turn.add(self, Draft(answer), LINGER)
 
     def _forget_body(self) -> None:
         self._parts = None
@@ -312,6 +362,15 @@ class _Lingering:
             self._connection.linger()
         else:
             self._connection.transport.close()
+
+
+def _head_too_large() -> HeadTooLarge:
+    return HeadTooLarge("the request's head is too large.", expected=f"At most {MAX_HEAD} bytes.")
+
+
+def _problem_head(kind: bytes, answer: Answer) -> bytes:
+    """The media type of a problem, and the line behind it that says when asking again may help."""
+    return kind + (b"\r\nretry-after: %d" % answer.retry_after if answer.retry_after else b"")
 
 
 def _not_ours(_url: bytes) -> tuple[bool, str | None]:

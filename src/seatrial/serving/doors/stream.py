@@ -239,10 +239,19 @@ def _body(entry: Entry) -> bytes:
     if body is None and row is None:
         raise _Poison("it has no field 'request', nor 'row'" if entry.fields else "it was deleted before it was read")
     if body is None:
-        body = b'{"features":' + (row or b"") + b"}"
+        body = b'{"features":' + _one_object(row or b"") + b"}"
     if len(body) > MAX_BODY:
         raise _Poison(f"it has {len(body)} bytes; a request has at most {MAX_BODY}")
     return body
+
+
+def _one_object(row: bytes) -> bytes:
+    """The bytes of a JSON object, and nothing behind it that would stand beside the row in its request."""
+    try:
+        msgspec.json.decode(row, type=dict[str, msgspec.Raw])
+    except (msgspec.DecodeError, RecursionError):
+        raise _Poison("its field 'row' is not one JSON object [request.not_json]") from None
+    return row
 
 
 def _renamed(record: LoggedPrediction, id: str) -> LoggedPrediction:

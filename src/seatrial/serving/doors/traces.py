@@ -72,22 +72,31 @@ class Trace:
 
 
 class TracedAnswer(Answer):
-    """An answer that says in which trace it was made; one that was changed since then does not."""
+    """An answer that says in which trace it was made, and goes on to when it is changed."""
 
     traceparent: bytes = b""
+
+    def _replace(self, **changes: Any) -> TracedAnswer:
+        return _in_trace(super()._replace(**changes), self.traceparent)
+
+
+def _in_trace(answer: Answer, traceparent: bytes) -> TracedAnswer:
+    found = TracedAnswer(*answer)
+    found.traceparent = traceparent
+    return found
 
 
 class TracedProtocol(PredictionProtocol):
     """Connections of a server whose requests may be traced: answers carry their trace."""
 
-    def send(self, answer: Answer, *, close: bool) -> None:
+    def send(self, answer: Answer, ending: int) -> None:
         if not isinstance(answer, TracedAnswer) or not answer.traceparent:
-            super().send(answer, close=close)
+            super().send(answer, ending)
             return
         before = self.server_state
         self.server_state = _More(before, [*before.default_headers, (b"traceparent", answer.traceparent)])  # type: ignore[assignment]
         try:
-            super().send(answer, close=close)
+            super().send(answer, ending)
         finally:
             self.server_state = before
 
@@ -197,15 +206,14 @@ class _Traced(Watched):
         request: Request | None = None,
     ) -> Draft:
         draft = super().draft(body, caller, since=since, wait=wait, request=request)
-        answer = TracedAnswer(*draft.answer)
-        answer.traceparent = self._trace.traceparent
-        return draft._replace(answer=answer)
+        return draft._replace(answer=_in_trace(draft.answer, self._trace.traceparent))
 
     def refuse(self, error: SeatrialError, release: str = "", **ids: str) -> Answer:
         self._trace.error = error.code
         self._trace.facts["http.response.status_code"] = error.http_status
         self.note(self._began, monotonic())
-        return super().refuse(error, release, trace_id=f"{self._trace.context.trace:032x}", **ids)
+        answer = super().refuse(error, release, trace_id=f"{self._trace.context.trace:032x}", **ids)
+        return _in_trace(answer, self._trace.traceparent)
 
     def note(self, start: float, now: float) -> None:
         """Hand the trace over. Instants are monotonic."""

@@ -186,6 +186,22 @@ DISTRUSTED = Family(
     merge="max",
 )
 TRACES = Family("seatrial_traces", "Traced requests by what became of their spans.", ("outcome",))
+UNSENT = Family(
+    "seatrial_answers_unsent",
+    "Answers that could not be written to their connection, which was closed. They are in the log.",
+    (),
+)
+STORED = Family(
+    "seatrial_stored_prediction_requests",
+    "Requests for a prediction that a batch stored; without a model when nothing of that name is served.",
+    ("model_name", "status"),
+)
+CACHE = Family(
+    "seatrial_score_cache_lookups",
+    "Rows whose score was looked for among those that are kept: hit or miss.",
+    ("model_name", "model_version", "outcome"),
+    most=500,
+)
 LOG_BYTES = Family("seatrial_log_bytes", "Bytes appended to the prediction log.", ())
 OVER = Family(
     "seatrial_series_over_limit",
@@ -206,6 +222,9 @@ COUNTERS = (
     UNLOGGED,
     REFUSED,
     TRACES,
+    UNSENT,
+    STORED,
+    CACHE,
     LOG_BYTES,
     OVER,
 )
@@ -286,6 +305,7 @@ class Metrics:
                 self._restore(name, labels, values)
         self.ready = self._number(READY)
         self.in_flight = self._number(IN_FLIGHT)
+        self._unsent = self._number(UNSENT)
         self._log_bytes = self._number(LOG_BYTES)
         self._starts = self._number(STARTS)
         self._starts.inc()
@@ -360,6 +380,20 @@ class Metrics:
 
     def unlogged(self, model: str, version: str, rows: int) -> None:
         self._count(UNLOGGED, model, version, by=rows)
+
+    def of_cache(self, model: str, version: str) -> tuple[Number, Number]:
+        """What counts the scores of a release that were kept, and those that were not."""
+        return self._number(CACHE, model, version, "hit"), self._number(CACHE, model, version, "miss")
+
+    def stored(self, model: str, status: int, code: str = "") -> None:
+        """Count a request for a stored prediction; one that was refused is written to the server's log."""
+        self._count(STORED, model, status_class(status))
+        if status >= 400 and self.refusals is not None:
+            self.refusals.tell(code, status, model=model)
+
+    def unsent(self) -> None:
+        """Count an answer that could not be written to its connection."""
+        self._unsent.inc()
 
     def took_up(self, deployment: str, generation: int) -> None:
         self._number(GENERATION, deployment).set(generation)

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seatrial.core.signature import NamedRows
+from seatrial.serving.meters.metrics import Number
 
 Scores = NDArray[np.floating[Any]]
 
@@ -24,11 +25,12 @@ class ScoreCache:
     """The scores of one release, called in its place. What was used least recently goes first.
 
     size: the most scores that are kept. hits, misses: requests of one row; of several rows nothing is kept, since a
-    model's last bits may depend on how many it is asked at once.
+    model's last bits may depend on how many it is asked at once. told: counts them also where they outlive this cache.
     """
 
-    def __init__(self, score: Callable[[Any], Scores], size: int) -> None:
+    def __init__(self, score: Callable[[Any], Scores], size: int, told: tuple[Number, Number] | None = None) -> None:
         self.hits = self.misses = 0
+        self._told_hits, self._told_misses = told or (Number(), Number())
         self._score = score
         self._size = size
         self._kept: OrderedDict[Any, Scores] = OrderedDict()
@@ -48,8 +50,10 @@ class ScoreCache:
             if found is not None:
                 self._kept.move_to_end(key)
                 self.hits += 1
+                self._told_hits.value += 1
                 return found
             self.misses += 1
+            self._told_misses.value += 1
         scores = self._score(rows)
         with self._lock:
             self._kept[key] = scores

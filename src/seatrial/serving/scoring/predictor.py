@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import struct
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from concurrent import futures
 from contextlib import suppress
 from dataclasses import dataclass
@@ -21,12 +22,12 @@ from msgspec import UNSET, UnsetType
 from numpy.typing import NDArray
 
 from seatrial.core.clock import machine_us, monotonic
-from seatrial.core.errors import Failed, SeatrialError, Unavailable, UsageError
+from seatrial.core.errors import Failed, SeatrialError, Unavailable
 from seatrial.core.identity import uuid7
 from seatrial.core.personal import Treatment, strictest
 from seatrial.core.routing import BUCKETS, bucket, choose
 from seatrial.core.signature import NamedRows, Signature
-from seatrial.core.types import Field
+from seatrial.core.types import Dtype, Field
 from seatrial.features.lookup import Lookup
 from seatrial.features.plan import FeaturePlan
 from seatrial.releases.named import UnseenNotAccepted
@@ -36,6 +37,7 @@ from seatrial.serving.meters.metrics import SAMPLED, Counted, Metrics
 from seatrial.serving.scoring.ahead import Ahead
 from seatrial.serving.scoring.cache import ScoreCache
 from seatrial.serving.scoring.defaults import check_defaults
+from seatrial.serving.scoring.fields import ArmsDiffer, Suited, accepted, exact_fields, ignored_fields, plain
 from seatrial.serving.scoring.personal import masked
 from seatrial.serving.scoring.requests import Request, RequestReader
 from seatrial.serving.scoring.row import row_encoder
@@ -56,12 +58,6 @@ class NoScore(Failed):
     """The model has no finite answer for a row."""
 
     code = "serving.no_score"
-
-
-class ArmsDiffer(UsageError):
-    """Two arms of a deployment want one request field with two types, or split by a field that is not there."""
-
-    code = "serving.arms_differ"
 
 
 class NoOnlineStore(Failed):
@@ -226,7 +222,9 @@ class Predictor:
     shares: the arms, adding up to 10,000. salt, route_by: see `stores.routes.RouteFile`.
     online: the online store; needed when a release looks features up.
     log: where answers are written before they leave; None: they are not logged.
-    defaults, cache: see `stores.routes.RouteFile`.
+    defaults, cache, sent: see `stores.routes.RouteFile`.
+    own_fields: how many fields the first arm's requests hold; they are the first of `reader.fields`.
+    ignored: the fields that are taken for the sake of another release, and of which nothing is made.
     replay: requests may say `at`. now_us: the domain's clock for those that do not.
     """
 
@@ -243,6 +241,7 @@ class Predictor:
         on_store_failure: OnStoreFailure = "refuse",
         defaults: Mapping[str, Default] | None = None,
         cache: int = 0,
+        sent: Mapping[str, Dtype] | None = None,
         replay: bool = False,
         now_us: Callable[[], int] = machine_us,
         max_rows: int = 1000,
@@ -254,25 +253,32 @@ class Predictor:
         self.ahead = Ahead(online) if online is not None and self.looks_up else None
         self.replay = replay
         self.max_rows = max_rows
-        fields = _common_fields(deployment, [share.release.signature for share in shares])
+        answering = [share for share in shares if share.name != SHADOW_ARM]
+        hidden = [share for share in shares if share.name == SHADOW_ARM]
+        seen, unseen = ([share.release.signature for share in some] for some in (answering, hidden))
+        fields, exact = accepted(deployment, seen, unseen), exact_fields(seen)
         names = [field.name for field in fields]
-        exact = {name for share in shares for name in share.release.signature.integers}
-        self.reader = RequestReader(fields, exact=exact, replay=replay, max_rows=max_rows)
+        # with one arm, or with arms that want the same, reading a request is all the looking at it that there is
+        self._differ = any(Suited(fields, signature).asks for signature in [*seen, *unseen])
+        beside = ignored_fields(fields, sent or {})
+        self.ignored = [field.name for field in beside]
+        self.own_fields = len(shares[0].release.signature.request)
+        self.reader = RequestReader(
+            fields, exact=exact, replay=replay, max_rows=max_rows, tells_absent=self._differ, ignored=beside
+        )
         if route_by is not None and route_by not in names:
             raise ArmsDiffer(
                 f"deployment '{deployment}' splits its traffic by '{route_by}', which is no field of its requests.",
                 expected=f"Requests hold {', '.join(names)}.",
                 state="Nothing was changed.",
             )
-        answering = [share for share in shares if share.name != SHADOW_ARM]
-        hidden = [share for share in shares if share.name == SHADOW_ARM]
         check_defaults(deployment, defaults or {}, [(share.release.plan, share.release.signature) for share in shares])
         # requests are the same for every arm, so what one of them declares to be personal is so for all
         personal = strictest(share.release.signature.personal for share in shares)
-        given = (fields, self.ahead, on_store_failure, defaults or {}, cache, metrics, log, personal)
+        given = (fields, exact, self.ahead, on_store_failure, defaults or {}, cache, metrics, log, personal)
         self._arms = [_Arm(deployment, share, *given) for share in answering]
         self._shadows = [_Arm(deployment + SHADOW, share, *given) for share in hidden]
-        self._only = self._arms[0] if len(self._arms) == 1 else None
+        self._only = self._arms[0] if len(self._arms) == 1 and not self._differ else None
         self._cuts = [share.share for share in answering]
         self._salt = salt
         self._route_position = None if route_by is None else names.index(route_by)
@@ -351,8 +357,9 @@ class Predictor:
             request = None
             with suppress(Exception):  # its draft will tell what is wrong with it
                 request = self.reader.read(one.body)
+                rows = plain(request.rows) if self._differ else request.rows
                 for arm in self._arms:
-                    keys |= dict.fromkeys(arm.keys(request.rows))
+                    keys |= dict.fromkeys(arm.keys(rows))
             requests.append(request)
         try:
             with suppress(SeatrialError):  # each draft will ask for itself, and tell
@@ -407,7 +414,7 @@ class Predictor:
             release=release,
             **ids,
         )
-        if self._log is not None and error.http_status >= 500:
+        if self._log is not None and (error.http_status >= 500 or release):
             self._log.failures.add(self.deployment, error.http_status, self._now_us(), release)
         return problem(error)
 
@@ -425,7 +432,8 @@ class Predictor:
             self._metrics.unlogged(counted.model, counted.version, rows)
         self.count(draft, monotonic())
         body = msgspec.json.decode(draft.answer.body)
-        body["degraded"] = [*body.get("degraded", ()), PREDICTION_LOG]
+        for told in (body, *body.get("predictions", ())):  # each row too: most doors tell of rows alone
+            told["degraded"] = [*told.get("degraded", ()), PREDICTION_LOG]
         return draft.answer._replace(body=msgspec.json.encode(body))
 
     def _answer_one(self, arm: _Arm, request: Request, caller: str, start: float) -> Draft:
@@ -468,7 +476,10 @@ class Predictor:
         for position, numbers in by_arm.items():
             arm = self._arms[position]
             try:
-                results = arm.score([request.rows[number] for number in numbers], at_us, request.bounded)
+                asked_of = [request.rows[number] for number in numbers]
+                if self._differ:
+                    asked_of = arm.suited.take(asked_of, numbers if request.many else [None])
+                results = arm.score(asked_of, at_us, request.bounded)
             except Exception as error:
                 raise _of_release(error, arm) from error
             for number, result in zip(numbers, results, strict=True):
@@ -522,7 +533,8 @@ class Predictor:
         for arm in self._shadows:
             start = monotonic()
             try:
-                results = arm.score(asked.rows, asked.at_us, asked.bounded)
+                rows = arm.suited.take(asked.rows, range(len(asked.rows))) if self._differ else asked.rows
+                results = arm.score(rows, asked.at_us, asked.bounded)
                 latency = round((monotonic() - start) * 1000, 3)
                 if self._log is not None:
                     logged = [
@@ -541,7 +553,11 @@ class Predictor:
     def _route(self, row: tuple[Any, ...], request_id: str) -> int:
         if self._only is not None:
             return 0
-        key = request_id if self._route_position is None else str(row[self._route_position])
+        if self._route_position is None:
+            key = request_id
+        else:
+            value = row[self._route_position]
+            key = str(None if value is UNSET else value)
         return choose(self._cuts, bucket(self._salt, key))
 
 
@@ -638,6 +654,7 @@ class _Arm:
         deployment: str,
         share: Share,
         fields: Sequence[Field],
+        exact: AbstractSet[str],
         online: Ahead | None,
         on_store_failure: OnStoreFailure,
         defaults: Mapping[str, Default],
@@ -661,7 +678,8 @@ class _Arm:
         self.inputs = signature.inputs
         self.counted: Counted = metrics.of_release(release.model, release.version)
         self._metrics = metrics
-        self.cache = ScoreCache(release.score, cache) if cache else None
+        told = metrics.of_cache(release.model, release.version) if cache else None
+        self.cache = ScoreCache(release.score, cache, told) if cache else None
         self._score: Score = self.cache or release.score
         self._no_missing = release.no_missing
         self._score_row = None if self.cache else release.score_row
@@ -671,6 +689,7 @@ class _Arm:
         self._pack = struct.Struct(f"<{len(signature.classes)}d").pack
         self._threshold = release.threshold
         self._names = tuple(field.name for field in fields)
+        self.suited = Suited(fields, signature)
         self._encoder: Any = row_encoder(signature)
         self._named = signature.layout == "named"
         self._no_unseen = {name: frozenset(signature.categories[name]) for name in release.no_unseen}
@@ -686,7 +705,7 @@ class _Arm:
         self._positions = None if self._lookup else tuple(self._names.index(name) for name in signature.inputs)
         self._as_they_come = self._positions == tuple(range(len(fields)))
         whole = {field.name for field in fields if field.dtype == "int"}
-        self._bounded = self._lookup is None and whole.issuperset(signature.integers)
+        self._bounded = self._lookup is None and (whole & exact).issuperset(signature.integers)
         self._in_loops = self._positions is None or bool(self._encoder.unseen) or bool(self._classes) or self._named
         self._mask = masked(personal, log, signature, fields) if personal and log is not None else None
         logged = self._mask or signature
@@ -923,35 +942,3 @@ def problem(error: SeatrialError) -> Answer:
             document[name] = error.facts[name]
     seconds = error.facts.get("retry_after")
     return Answer(error.http_status, msgspec.json.encode(document), seconds if isinstance(seconds, int) else 0)
-
-
-def _common_fields(deployment: str, signatures: Sequence[Signature]) -> list[Field]:
-    """What a request to the deployment holds: the fields of every arm, since a caller cannot know its arm.
-
-    A field is needed when any arm needs it, and takes null when every arm that has it does.
-    Raises ArmsDiffer when two arms want one field with two types.
-    """
-    fields: dict[str, Field] = {}
-    for signature in signatures:
-        for field in signature.request:
-            other = fields.get(field.name)
-            if other is None:
-                fields[field.name] = field
-                continue
-            if other.dtype != field.dtype:
-                raise ArmsDiffer(
-                    f"the arms of deployment '{deployment}' want field '{field.name}' "
-                    f"as {other.dtype} and as {field.dtype}.",
-                    expected="One request must suit every arm.",
-                    state="Nothing was changed.",
-                )
-            fields[field.name] = Field(
-                field.name,
-                field.dtype,
-                nullable=field.nullable and other.nullable,
-                optional=field.optional and other.optional,
-                description=other.description or field.description,
-            )
-    # inputs in the first arm's order come first: then a row is often its input as it stands
-    first = [name for name in signatures[0].inputs if name in fields]
-    return [fields[name] for name in dict.fromkeys([*first, *fields])]

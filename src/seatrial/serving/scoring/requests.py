@@ -100,7 +100,8 @@ class AtNotAllowed(BadRequest):
 class Request:
     """A sound request.
 
-    rows: for each row its fields in the reader's order; None is null or absent; timestamps are microseconds.
+    rows: for each row its fields in the reader's order; None is null or absent, unless the reader tells these apart;
+        timestamps are microseconds.
     at_us: None unless the server replays and the request says when it is made.
     many: it came as `instances` and is answered as `predictions`.
     bounded: every integer is within 2^53 (2^24 for those that go into a model as integers), and so is every float.
@@ -118,17 +119,27 @@ class RequestReader:
     """Reads the bodies of one deployment's requests.
 
     fields: what a row holds. exact: fields that go into a model as integers, whose limit is 2^24 and not 2^53.
-    replay: `at` is allowed. max_rows: the most rows of one request.
+    replay: `at` is allowed. max_rows: the most rows of one request. tells_absent: what is absent is UNSET in a row, and
+    not None. ignored: fields that are taken as well, checked like the others, and left out of the rows.
     """
 
     def __init__(
-        self, fields: Sequence[Field], *, exact: Iterable[str] = (), replay: bool = False, max_rows: int = 1000
+        self,
+        fields: Sequence[Field],
+        *,
+        exact: Iterable[str] = (),
+        replay: bool = False,
+        max_rows: int = 1000,
+        tells_absent: bool = False,
+        ignored: Sequence[Field] = (),
     ) -> None:
-        self.fields = tuple(fields)
-        self.names = tuple(field.name for field in fields)
+        self.fields = (*fields, *ignored)
+        self.names = tuple(field.name for field in self.fields)
+        self._kept = len(fields) if ignored else None
         self._exact = frozenset(exact)
         self._replay = replay
         self._max_rows = max_rows
+        self._absent = UNSET if tells_absent else None
         row = msgspec.defstruct(
             "Row",
             [
@@ -155,7 +166,7 @@ class RequestReader:
         self._astuple = msgspec.structs.astuple
         self._optional = [position for position, field in enumerate(self.fields) if field.optional]
         self._strings = [position for position, field in enumerate(self.fields) if field.dtype in _STRINGS]
-        self._times = [position for position, field in enumerate(self.fields) if field.dtype == "timestamp"]
+        self._times = [position for position, field in enumerate(fields) if field.dtype == "timestamp"]
         self._row_quotes = 2 * len(self.fields)
         self._plain = not self._optional and not self._strings
 
@@ -222,7 +233,9 @@ class RequestReader:
                 expected=f"From 1 to {self._max_rows} rows are taken at once.",
                 state="Nothing was predicted.",
             )
-        if self._optional:
+        if self._kept is not None:
+            rows = [row[: self._kept] for row in rows]
+        if self._optional and self._absent is None:
             rows = [tuple(None if value is UNSET else value for value in row) for row in rows]
         if self._times:
             rows = [self._with_times(row, position if many else None) for position, row in enumerate(rows)]
@@ -242,10 +255,10 @@ class RequestReader:
     def _with_times(self, row: tuple[Any, ...], number: int | None) -> tuple[Any, ...]:
         values = list(row)
         for position in self._times:
-            if values[position] is not None:
+            if isinstance(values[position], str):
                 values[position] = _microseconds(values[position])
                 if values[position] is None:
-                    raise self._bad(self.fields[position], number)
+                    raise bad_field(self.fields[position], number)
         return tuple(values)
 
     def _quotes(self, values: tuple[Any, ...]) -> int:
@@ -357,7 +370,7 @@ class RequestReader:
     def _value(self, field: Field, members: dict[str, Any], where: str, number: int | None) -> Any:
         if field.name not in members:
             if field.optional:
-                return None
+                return self._absent
             missing = [f"'{f.name}'" for f in self.fields if not f.optional and f.name not in members]
             raise MissingField(
                 f"{where} lacks {listed(missing, most=20)}.",
@@ -372,7 +385,7 @@ class RequestReader:
         if value is None:
             if field.nullable:
                 return None
-            raise self._bad(field, number)
+            raise bad_field(field, number)
         match field.dtype:
             case "bool":
                 right = isinstance(value, bool)
@@ -385,7 +398,7 @@ class RequestReader:
             case _:
                 right = isinstance(value, str)
         if not right:
-            raise self._bad(field, number)
+            raise bad_field(field, number)
         if isinstance(value, int) and not isinstance(value, bool):
             limit = self._limit(field) if field.dtype == "int" else EXACT_FLOAT64
             if abs(value) > limit:
@@ -394,15 +407,6 @@ class RequestReader:
         if isinstance(value, float) and not math.isfinite(value):
             raise self._out_of_range(field, number, "a number beyond what a float holds")
         return value
-
-    def _bad(self, field: Field, number: int | None) -> BadField:
-        null = " or null" if field.nullable else "; null is not allowed"
-        return BadField(
-            f"field '{field.name}'{_in(number)} is not {_WORDS[field.dtype]}{null}.",
-            state="Nothing was predicted.",
-            field=field.name,
-            row=number,
-        )
 
     def _out_of_range(self, field: Field, number: int | None, what: str) -> NumberOutOfRange:
         return NumberOutOfRange(
@@ -420,6 +424,17 @@ class RequestReader:
             + ' and "return_features" if wanted; '
             + f"a row holds {listed(self.names, most=20)}."
         )
+
+
+def bad_field(field: Field, number: int | None) -> BadField:
+    """That a field of a row is of another type, or null where it may not be. number: of the row; None: the only one."""
+    null = " or null" if field.nullable else "; null is not allowed"
+    return BadField(
+        f"field '{field.name}'{_in(number)} is not {_WORDS[field.dtype]}{null}.",
+        state="Nothing was predicted.",
+        field=field.name,
+        row=number,
+    )
 
 
 class _Object:
