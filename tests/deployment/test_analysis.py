@@ -301,7 +301,7 @@ def test_requests_of_one_key_are_no_evidence_of_their_own():
 
 
 def test_a_harm_to_every_key_is_seen_also_where_they_are_few():
-    live, new = by_keys(1, keys=16)
+    live, new = by_keys(1, keys=40)
     harmed = replace(new, score=np.clip(new.score + 0.6, 0, 1))
     found = judged(Canary(), live, harmed, by_key=True)
     assert (found.verdict, found.guardrails[2].state) == ("roll back", "crossed")

@@ -9,6 +9,7 @@ from contextlib import suppress
 
 import pytest
 
+from seatrial import Schedule
 from seatrial.core.errors import Unavailable
 from seatrial.scheduling import jobs, lease
 from seatrial.scheduling.jobs import Due, Ended, JobRun, StillRunning
@@ -141,7 +142,10 @@ def test_a_run_whose_process_is_gone_is_lost_when_its_lease_has_ended(world):
         begin(world, hourly(), Due(TEN + HOUR))
     assert (refused.value.exit_code, refused.value.facts["job"]) == (5, job.id)
     assert jobs.bury(world.metadata, "hourly", actor="test", now_us=world.now) is None
+    assert jobs.as_seen(world.metadata, job, world.now) == job
     world.now += lease.LEASE_US
+    seen = jobs.as_seen(world.metadata, job, world.now)
+    assert (seen.state, seen.words) == ("lost", jobs.LOST)  # nobody recorded it yet
     assert jobs.bury(world.metadata, "hourly", actor="test", now_us=world.now).id == job.id
     assert jobs.newest(world.metadata, "hourly").state == "lost"
     assert jobs.due(hourly(), 0, jobs.newest(world.metadata, "hourly"), world.now) == Due(TEN, attempt=2)
@@ -172,9 +176,18 @@ def test_a_schedule_that_is_declared_anew_does_not_catch_up_with_instants_before
     assert jobs.declare(world.metadata, hourly(), actor="test", at_us=START + HOUR) == first == START
     other = hourly(retries=0)
     assert jobs.declared_us(world.metadata, other) == START  # its instants are the same
-    changed = type(other)("monitor", "late", every="2h", name="hourly")
+    changed = Schedule("monitor", "late", every="2h", name="hourly")
     assert jobs.declared_us(world.metadata, changed) is None
     assert jobs.declare(world.metadata, changed, actor="test", at_us=START + HOUR) == START + HOUR
+
+
+def test_two_processes_that_declare_it_differently_do_not_take_turns(world):
+    other = Schedule("monitor", "late", every="2h", name="hourly")
+    for number, schedule in enumerate([hourly(), other] * 3):
+        jobs.declare(world.metadata, schedule, actor="test", at_us=START + number)
+    assert jobs.declared_us(world.metadata, hourly()) == START
+    assert jobs.declared_us(world.metadata, other) == START + 1
+    assert len(world.metadata.events(kind="schedule.declared")) == 2
 
 
 def test_a_full_disk_claims_nothing_and_a_later_look_claims_it(world):

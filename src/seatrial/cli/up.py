@@ -255,6 +255,7 @@ class _Supervisor:
                     talk.say(f"The {part.name} process has not ended, and is killed.")
                     part.process.kill()
                     code = part.process.wait()
+                    self._code = self._code or 1
                     break
             if part.name == "server" and code > 0 and not self._code:
                 self._code = code  # connections were cut off; it said so

@@ -374,7 +374,7 @@ def _failures(arm: Answers, failed: int) -> Moments:
     counts = np.unique(arm.key, return_counts=True)[1].astype(np.float64)
     effective = arm.at_us.size**2 / float(counts @ counts)
     cautious = _share(round(alone.mean * effective), max(round(effective), 1))
-    return Moments(counts.size, alone.mean, cautious.variance / effective * counts.size, counts.size)
+    return Moments(counts.size, alone.mean, cautious.variance / effective * counts.size, effective)
 
 
 def _share(count: int, n: int) -> Moments:

@@ -71,8 +71,8 @@ class Control:
             self._gather()
             if asked and not self._children() and monotonic() > until + 2 * AGAIN_SECONDS:
                 break  # their ends cannot be recorded: whoever comes next finds them lost
-            if not wait(self._children(), BUSY_SECONDS) and not self._children() and self._running:
-                wait([], BUSY_SECONDS)
+            if self._running:
+                wait(self._children(), BUSY_SECONDS)
         with suppress(SeatrialError):
             lease.leave(self._metadata, UP, self._how.by)
 

@@ -143,12 +143,14 @@ def next_us(schedule: Schedule, since_us: int, newest: JobRun | None, now_us: in
 
 
 def declared_us(metadata: MetadataStore, schedule: Schedule) -> int | None:
-    """Since when the schedule is known as it is declared now; None when it was not told yet, or is another now."""
-    head = metadata.head(DECLARED, schedule.name)
+    """Since when the schedule is known with its present timing; None when it was not told yet.
+
+    Each timing of a name has a head of its own: two processes with two versions of a project file do not take turns in
+    declaring it anew, which would leave nothing due.
+    """
+    head = metadata.head(DECLARED, _declared(schedule))
     record = metadata.record(head.record_id) if head else None
-    if record is None or record.body["timing"] != str(schedule.timing):
-        return None
-    return int(record.body["at_us"])
+    return int(record.body["at_us"]) if record else None
 
 
 def declare(metadata: MetadataStore, schedule: Schedule, *, actor: str, at_us: int) -> int:
@@ -163,9 +165,13 @@ def declare(metadata: MetadataStore, schedule: Schedule, *, actor: str, at_us: i
         body = {"timing": str(schedule.timing), "words": schedule.told, "at_us": at_us}
         record = Record(new_id("sched"), DECLARED, schedule.name, (), body)
         transaction.add(record)
-        transaction.move(DECLARED, schedule.name, record.id, expected=None)
+        transaction.move(DECLARED, _declared(schedule), record.id, expected=0)
         transaction.event("schedule.declared", record.id, actor=actor, at_us=at_us, body=body)
     return at_us
+
+
+def _declared(schedule: Schedule) -> str:
+    return f"{schedule.name} {schedule.timing}"
 
 
 def newest(metadata: MetadataStore, name: str) -> JobRun | None:
@@ -245,6 +251,13 @@ def _follows(schedule: Schedule, before: JobRun, found: Due) -> bool:
     if found.slot_us != before.slot_us:
         return found.slot_us > before.slot_us
     return before.state in AGAIN and before.attempt <= schedule.retries
+
+
+def as_seen(metadata: MetadataStore, job: JobRun, now_us: int) -> JobRun:
+    """A run as whoever looks at `now_us` is told of it: without a lease it is lost, though nobody recorded that yet."""
+    if job.state != "running" or lease.held(metadata, job.schedule, now_us) is not None:
+        return job
+    return msgspec.structs.replace(job, state="lost", words=LOST)
 
 
 def bury(metadata: MetadataStore, name: str, *, actor: str, now_us: int) -> JobRun | None:

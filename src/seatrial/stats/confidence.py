@@ -70,14 +70,15 @@ def t_sequence(values: NDArray[np.float64], *, alpha: float) -> tuple[float, flo
 class Moments:
     """What is known of a sample: its size, its mean and its variance (ddof 1).
 
-    clusters: how many clusters it comes in, where its observations are not independent but those of different clusters
-    are; `n` is that number too then, and `variance / n` the squared standard error of the mean. None: independent.
+    clusters: how many clusters of one size it comes to, where its observations are not independent but those of
+    different clusters are; `n` is the number of clusters then, and `variance / n` the squared standard error of the
+    mean. None: independent.
     """
 
     n: int = 0
     mean: float = 0.0
     variance: float = 0.0
-    clusters: int | None = None
+    clusters: float | None = None
 
 
 def moments(values: NDArray[np.float64]) -> Moments:
@@ -93,7 +94,8 @@ def clustered(values: NDArray[np.float64], cluster: NDArray[np.intp]) -> Moments
     values: (n,), finite. cluster: (n,) the cluster of each. The mean is over values. The squared standard error is
     that of a ratio of sums over clusters, K/(K - 1) sum((s_k - m n_k)^2) / n^2, with s_k, n_k the sum and the number
     of cluster k (Cochran: Sampling techniques, 1977, 6.4; the cluster-robust variance of a mean), and never less than
-    that of independent values: a few clusters may be alike by chance.
+    that of independent values: a few clusters may be alike by chance. Clusters of unlike size come to fewer of one
+    size: n^2 / sum(n_k^2) (Kish: Survey sampling, 1965).
     """
     if not values.size:
         return Moments(clusters=0)
@@ -102,11 +104,11 @@ def clustered(values: NDArray[np.float64], cluster: NDArray[np.intp]) -> Moments
     counts = np.bincount(code, minlength=size)
     mean = float(values.mean())
     if size < 2:
-        return Moments(size, mean, 0.0, size)
+        return Moments(size, mean, 0.0, 1)
     apart = np.bincount(code, weights=values, minlength=size) - mean * counts
     squared = size / (size - 1) * float(apart @ apart) / values.size**2
     independent = float(values.var(ddof=1)) / values.size
-    return Moments(size, mean, max(squared, independent) * size, size)
+    return Moments(size, mean, max(squared, independent) * size, values.size**2 / float(counts @ counts))
 
 
 @dataclass(frozen=True)
@@ -164,7 +166,8 @@ def _of_few(times: float, control: Moments, treatment: Moments) -> float:
     """
     if control.clusters is None or treatment.clusters is None:
         return times
-    parts = [(one.variance / one.n, one.clusters - 1) for one in (control, treatment) if one.clusters is not None]
+    both = (control, treatment)
+    parts = [(one.variance / one.n, max(one.clusters - 1, 0.5)) for one in both if one.clusters is not None]
     whole = sum(part for part, _ in parts)
     if whole <= 0:
         return times

@@ -1074,6 +1074,7 @@ class Building(Nouns):
             for one, answer in done:
                 score = answer.prediction if declared.task == "regression" else answer.probability
                 scores[positions[id(one)]] = score
+        feed.up_to(window.end_us)  # the next window begins where this one ends, not at its last request
         seconds = monotonic() - started
         labelled, metrics = measured(
             declared, rows, *by_class(declared, rows, scores), threshold=self._threshold(declared.name)

@@ -95,7 +95,8 @@ class Scheduled(Challenging):
         found = jobs.history(self.metadata, name, limit=limit)
         if name is not None and not found:
             self._schedule(name)
-        return found
+        now = machine_us()
+        return [jobs.as_seen(self.metadata, one, now) for one in found]
 
     def schedule_run(
         self,
@@ -368,7 +369,7 @@ class Scheduled(Challenging):
             next_local=schedule.timing.local(following).isoformat(timespec="seconds"),
             due=following <= now,
             paused=paused(self.metadata, loops(schedule), now),
-            last=newest,
+            last=jobs.as_seen(self.metadata, newest, machine_us()) if newest else None,
             run_by=[one.holder for one in lease.present(self.metadata, UP, machine_us())],
             catch_up=schedule.catch_up,
             timeout=schedule.timeout,

@@ -575,7 +575,7 @@ def _rows(tensors: Sequence[_Tensor], predictor: Predictor) -> list[dict[str, An
         raise _bad("the inputs are not of one number of rows.")
     if not 0 < max(counts) <= most:
         raise _bad(f"the request holds {max(counts)} rows.", f"From 1 to {most} rows are taken at once.")
-    missing = [repr(field.name) for field in fields if not field.optional and field.name not in columns]
+    missing = [repr(field.name) for field in by_name.values() if not field.optional and field.name not in columns]
     if missing:
         raise _bad(f"the inputs lack {listed(missing, most=20)}.", "There is a tensor for each field of a row.")
     return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
