@@ -8,7 +8,7 @@ BUILT := .venv/built
 SERVICES := redis-server postgresql openjdk-17-jre-headless prometheus prometheus-alertmanager chromium
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test long lint docs bench lock services clean
+.PHONY: help venv demo test slow long lint docs bench lock services clean
 
 help: ## Show this list
 	@awk -F ': .*## |: ## ' '/^[a-z]+:.* ## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -28,9 +28,13 @@ $(BUILT): requirements.lock pyproject.toml
 demo: $(BUILT) ## Tell the whole story on real flights, some minutes
 	@$(BIN)/seatrial demo
 
-test: $(BUILT) lint ## Run lint and every test; as root, install the servers that these need
+test: $(BUILT) lint ## Run lint and the tests; as root, install the servers that these need
 	@.ci/services wanted $(SERVICES)
 	@$(BIN)/python -m pytest -n auto
+
+slow: $(BUILT) ## Run the tests that `make test` has no time for
+	@.ci/services wanted $(SERVICES)
+	@$(BIN)/python -m pytest -n auto -m slow
 
 long: $(BUILT) ## Run the tests that take many minutes
 	@$(BIN)/python -m pytest -m long

@@ -58,6 +58,11 @@ class ByFile(LoadScopeScheduling):
         return SHARED.get(file, file)
 
 
+ASIDE = {
+    "slow": "takes seconds that `make test` does not have; `make slow` and CI run it, and who names its file",
+    "long": "takes minutes; runs only with -m long",
+}
+
 # a busy machine is no reason to fail: nothing here is timed
 settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("patient")
@@ -65,7 +70,8 @@ settings.load_profile("patient")
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "needs(program): a program of the system that the test talks to")
-    config.addinivalue_line("markers", "long: takes minutes; runs only with -m long")
+    for kind, told in ASIDE.items():
+        config.addinivalue_line("markers", f"{kind}: {told}")
     config.pluginmanager.register(NotRun())
     # the mirror costs seconds of every training; the tests that are about it switch it on
     os.environ.setdefault("SEATRIAL_STORES_MLFLOW", "")
@@ -80,12 +86,13 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadSco
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if "long" in config.option.markexpr:
-        return
-    long = [item for item in items if item.get_closest_marker("long")]
-    if long:
-        config.hook.pytest_deselected(items=long)
-        items[:] = [item for item in items if item not in long]
+    """Leave aside what was not asked for; who names files wants all of them but the long ones."""
+    whole = config.args == config.getini("testpaths")
+    aside = [kind for kind in ASIDE if kind not in config.option.markexpr and (whole or kind == "long")]
+    left = [item for item in items if any(item.get_closest_marker(kind) for kind in aside)]
+    if left:
+        config.hook.pytest_deselected(items=left)
+        items[:] = [item for item in items if item not in left]
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

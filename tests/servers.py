@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import signal
 import socket
@@ -13,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 
 REDIS = "redis-server"
 
@@ -112,3 +114,58 @@ def kafka_cluster() -> Iterator[str]:
         assert brokers, "the mock cluster did not start"
         yield brokers
         process.kill()
+
+
+ALERTMANAGER = "prometheus-alertmanager"
+GROUPED = """
+route: {receiver: ops, group_by: [model], group_wait: 300ms, group_interval: 300ms, repeat_interval: 1h}
+receivers: [{name: ops, webhook_configs: [{url: "%s", send_resolved: true}]}]
+inhibit_rules: [{source_matchers: ['severity="page"'], target_matchers: ['severity="ticket"'], equal: [model]}]
+"""
+
+
+@dataclass
+class AlertmanagerProcess:
+    """A Prometheus Alertmanager of its own, alone, that tells a webhook; a page inhibits the tickets of its model."""
+
+    folder: Path
+    hook: str
+    port: int = field(default_factory=lambda: free_port())
+    process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def start(self) -> AlertmanagerProcess:
+        self.folder.mkdir(exist_ok=True)
+        (self.folder / "config.yml").write_text(GROUPED % self.hook)
+        command = [program(ALERTMANAGER), f"--config.file={self.folder / 'config.yml'}", "--cluster.listen-address="]
+        command += [f"--storage.path={self.folder / 'data'}", f"--web.listen-address=127.0.0.1:{self.port}"]
+        with (self.folder / "log").open("wb") as log:
+            self.process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
+        for _ in range(1000):
+            try:
+                if self.ask("/-/ready", plain=True):
+                    return self
+            except OSError:
+                assert self.process.poll() is None, (self.folder / "log").read_text()
+            time.sleep(0.01)
+        raise AssertionError("the Alertmanager did not start")
+
+    def ask(self, path: str, *, plain: bool = False) -> Any:
+        """What it answers to GET, as JSON unless `plain`."""
+        with urlopen(f"{self.url}{path}", timeout=5) as answer:
+            text = answer.read().decode()
+        return text if plain else json.loads(text)
+
+    def alerts(self) -> list[dict[str, Any]]:
+        """Those that fire, whether they are inhibited or not."""
+        found: list[dict[str, Any]] = self.ask("/api/v2/alerts")
+        return found
+
+    def stop(self) -> None:
+        if self.process:
+            self.process.kill()
+            self.process.wait()
+            self.process = None

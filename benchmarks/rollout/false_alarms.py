@@ -8,6 +8,8 @@ counts the pairs of which it ever says that they differ, at alpha 5 %:
     split          the sequential test of the split at 1,000:1, against chi-squared at p < 0.001
     days           the sequence by which labels and metrics are judged, looked at on each of 2 to 60 days, against the
                    asymptotic one and a t-test
+    keys           traffic that is split by a key, whose requests are alike: the same guardrail with keys as what is
+                   independent, against one that takes requests for it (mean probability, and the share degraded)
     canary         `analyse` itself with the default guardrails: rolled back, or not advanced in the end
 
 and with --flights FOLDER (a folder that `seatrial demo` made): the difference in log loss of its first two releases on
@@ -32,8 +34,8 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from seatrial.core.clock import monotonic, to_us
-from seatrial.deployment.analysis import ALPHA, SPLIT_EVIDENCE, TUNED_FOR, Answers, analyse
-from seatrial.deployment.definition import DAY_US, Canary
+from seatrial.deployment.analysis import ALPHA, SPLIT_EVIDENCE, TUNED_FOR, Answers, _figure, analyse
+from seatrial.deployment.definition import DAY_US, Canary, Guardrail
 from seatrial.stats.confidence import Moments, asymptotic_sequence, difference_bounds, difference_sequence, t_sequence
 from seatrial.stats.sample_ratio import log_evidence
 
@@ -110,6 +112,37 @@ def days(runs: int) -> dict[str, float]:
         t = np.abs(np.array([part.mean() for part in seen])) / errors
         wrong["t-test"] += bool((t > stats.t.isf(ALPHA / 2, n - 1)).any())
     return {judge: count / runs for judge, count in wrong.items()}
+
+
+def keys(runs: int, *, per_look: int = 250, looks: int = 20) -> dict[str, dict[str, float]]:
+    """Equal releases, `looks` looks: K keys of unlike weight, each with a level of its own, in one arm for good."""
+    found = {}
+    for count, share in ((6, 0.5), (16, 0.5), (16, 0.1), (100, 0.5), (100, 0.1), (1000, 0.5), (1000, 0.1)):
+        wrong = dict.fromkeys(("score by key", "score by request", "degraded by key", "degraded by request"), 0)
+        for seed in range(runs):
+            random = np.random.default_rng(seed)
+            asked = random.choice(count, size=per_look * looks, p=random.dirichlet(np.full(count, 0.5)))
+            new = (random.random(count) < share)[asked]
+            level = 1 / (1 + np.exp(1.5 - random.normal(size=count)))[asked]
+            score = np.clip(level + random.normal(0, 0.05, asked.size), 0, 1)
+            degraded = random.random(asked.size) < 0.1 * level
+            seen: set[str] = set()
+            for n in range(per_look, asked.size + 1, per_look):
+                for by in ("key", "request"):
+                    arms = [
+                        Answers(
+                            np.zeros(int(part.sum()), np.int64), np.zeros(int(part.sum())), degraded[:n][part],
+                            score[:n][part], np.empty(0), 0, asked[:n][part] if by == "key" else None,
+                        )
+                        for part in (~new[:n], new[:n])
+                    ]  # fmt: skip
+                    for harm, name in (("mean_score", "score"), ("degraded", "degraded")):
+                        if _figure(Guardrail(harm, 1e-12), *arms).state == "crossed":
+                            seen.add(f"{name} by {by}")
+            for name in seen:
+                wrong[name] += 1
+        found[f"{count} at {share:.0%}"] = {name: count / runs for name, count in wrong.items()}
+    return found
 
 
 def canary(runs: int) -> dict[str, float]:
@@ -201,10 +234,12 @@ def main() -> int:
     started = monotonic()
     told: dict[str, object] = {"runs": given.runs}
     guarded, splits = guardrail(given.runs), split(given.runs)
+    keyed = keys(max(given.runs // 5, 5))
     told |= {
         "guardrail": guarded,
         "split": splits,
         "days": days(given.runs),
+        "keys": keyed,
         "canary": canary(max(given.runs // 20, 5)),
     }
     if given.flights:
@@ -219,6 +254,7 @@ def main() -> int:
                 words = ", ".join(f"{k} {v:.4f}" for k, v in value.items()) if isinstance(value, dict) else value
                 print(f"{part:<10} {name:<12} {words}")
     worst = max(max(one["one-sided"], one["two-sided"]) for one in guarded.values())
+    worst = max(worst, *(max(one["score by key"], one["degraded by key"]) for one in keyed.values()))
     flagged = max(one["sequential"] for one in splits.values())
     print(f"worst guardrail / goal {worst / GOAL:.2f}, split / goal {flagged / SPLIT_GOAL:.2f}")
     return 0 if worst <= GOAL and flagged <= SPLIT_GOAL else 1

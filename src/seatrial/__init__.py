@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from seatrial.project import Project as Project
     from seatrial.retraining.definition import Retrain as Retrain
     from seatrial.retraining.definition import Trigger as Trigger
+    from seatrial.scheduling.definition import Schedule as Schedule
     from seatrial.serving.clients.async_client import AsyncClient as AsyncClient
     from seatrial.serving.clients.client import Client as Client
     from seatrial.stores.prediction_log import PredictionLog as PredictionLog
@@ -78,6 +79,7 @@ _HOME = {
     "ProjectGates": "seatrial.training.gates",
     "QuerySource": "seatrial.data.sources",
     "Retrain": "seatrial.retraining.definition",
+    "Schedule": "seatrial.scheduling.definition",
     "SeatrialError": "seatrial.core.errors",
     "SetAside": "seatrial.data.expectations",
     "Shadow": "seatrial.deployment.definition",
@@ -122,6 +124,7 @@ __all__ = [
     "ProjectGates",
     "QuerySource",
     "Retrain",
+    "Schedule",
     "SeatrialError",
     "SetAside",
     "Shadow",

@@ -21,8 +21,8 @@ from seatrial.core.clock import from_us, iso, monotonic
 from seatrial.core.errors import SeatrialError, Unavailable, UsageError, listed
 from seatrial.core.records import Record
 from seatrial.core.windows import Window
-from seatrial.verbs.challenging import Challenging
-from seatrial.verbs.results import Deployed, Progress, RolledBack, Scored
+from seatrial.verbs.results import Deployed, Progress, Retrained, RolledBack, Scored
+from seatrial.verbs.scheduled import Scheduled
 from seatrial.verbs.watching import DAY_US
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def _exported(form: str, reason: str) -> dict[str, str]:
     return {"form": form} | ({"reason": reason} if reason else {})
 
 
-class Project(Challenging):
+class Project(Scheduled):
     """A folder with a project file, opened: every verb. See `Workspace` for the arguments."""
 
     @staticmethod
@@ -90,6 +90,7 @@ class Project(Challenging):
 
     def _tell_of_rollbacks(self) -> None:
         from seatrial.deployment.emergency import journalled, settle
+        from seatrial.retraining.proposal import settle_all
         from seatrial.stores.metadata import MetadataStore
 
         waiting = journalled(self.routes)
@@ -102,6 +103,7 @@ class Project(Challenging):
             if path.exists() and path.stat().st_size:
                 with closing(MetadataStore(path, busy_seconds=ROLLBACK_BUSY_SECONDS, make=False)) as metadata:
                     settle(metadata, self.routes, sign=sign, verify=verify)
+                    settle_all(metadata, actor=self.actor, at_us=self.now_us)
                 return
         except (SeatrialError, OSError) as error:
             why = error.found if isinstance(error, SeatrialError) else str(error)
@@ -372,11 +374,12 @@ class Project(Challenging):
     def export_prometheus(self, folder: str | Path) -> list[str]:
         """Write recording and alert rules for every deployment, and a test of them; the names of the files.
 
-        Alerts tell when a deployment uses up the error budget of its objective too fast, see `Deployment`.
+        Alerts tell when a deployment uses up the error budget of its objective too fast, see `Deployment`; where the
+        gauges of monitoring are written, also when nothing watches any more.
         """
         from seatrial.export.prometheus import export
 
-        return export(self._promised(), Path(folder))
+        return export(self._promised(), Path(folder), watched=bool(self.settings.alerts.textfile))
 
     def export_grafana(self, folder: str | Path) -> list[str]:
         """Write a dashboard for every deployment, over the rules of `export_prometheus`; the names of the files."""
@@ -465,7 +468,54 @@ class Project(Challenging):
                 actor=self.actor,
                 at_us=self.now_us,
                 seen=seen,
+                experiment=_experiment(self._deployment(deployment)),
             )
+
+    def retrain(
+        self, model: str | None = None, step: str = "propose", *, reason: str = "", progress: Progress | None = None
+    ) -> Retrained:
+        """See `Challenging.retrain`; "advance" also promotes a challenger that by its `Retrain` needs no person."""
+        done = super().retrain(model, step, reason=reason, progress=progress)
+        if step != "advance" or done.proposal is None or done.proposal.state not in ("better", "approved"):
+            return done
+        return self._without_person(done, done.proposal)
+
+    def _without_person(self, done: Retrained, proposal: Proposal) -> Retrained:
+        """Approve and promote by policy, or keep why a person is needed."""
+        from seatrial.retraining.approval import approval_of, decide
+        from seatrial.retraining.exemption import NEEDS_PERSON, POLICY, exemption
+
+        assert proposal.challenger is not None, "it was compared"
+        retrain, model = self._retrain(proposal.model), self._model(proposal.model)
+        if retrain.approval != POLICY:
+            return done
+        release, champion = self.record(proposal.challenger), self.record(proposal.champion)
+        if proposal.state == "better":
+            found = exemption(retrain, proposal, self._bundle(champion).manifest, self._bundle(release).manifest)
+            if found.against:
+                words = "needs a person: " + "; ".join(found.against)
+                self._refused(model, "advance", NEEDS_PERSON, words, proposal.trigger, proposal.id)
+                return msgspec.structs.replace(done, words=f"{done.words}; {words}")
+            with self.metadata.transaction() as transaction:
+                decide(
+                    self.metadata,
+                    transaction,
+                    "approved",
+                    release=release,
+                    proposal=proposal,
+                    proposers=self._proposers(release, proposal),
+                    deployment=proposal.deployment,
+                    reason=f"{found.facts['verdict']}; {found.facts['changed']} Every margin is kept.",
+                    actor=self.actor,
+                    at_us=self.now_us,
+                    exempt=found.facts,
+                )
+        said = approval_of(self.metadata, proposal.deployment, proposal.challenger)
+        if said is None or not said.exempt:
+            return done  # a person approved it, and promotes it
+        moved = self.promote(proposal.model, reason=f"by policy {POLICY}: {said.reason}")
+        words = f"{done.words}; promoted by policy, {moved.share:g} % of the traffic"
+        return msgspec.structs.replace(done, words=words, proposal=self.proposal_show(proposal.id))
 
     def _decided_on(self, name: str | None) -> tuple[Record, Proposal | None]:
         from seatrial.retraining.proposal import ENDED, NothingProposed, newest, proposals
@@ -532,8 +582,7 @@ class Project(Challenging):
             compared = proposal.comparison_id if proposal and proposal.challenger == chosen.id else None
             require(self.metadata, deployment.name, chosen.id, follows, comparison=compared)
         done = super().deploy(model, release=chosen.id, reason=reason, expected=expected, at_once=at_once)
-        if done.share == 100:
-            self._end_proposal(deployment.model, chosen.id)
+        self._settle_proposal(deployment.model)
         return msgspec.structs.replace(done, generation=self._outdo(self.metadata, deployment.name) or done.generation)
 
     def _outdo(self, metadata: MetadataStore, deployment: str) -> int | None:
@@ -548,7 +597,7 @@ class Project(Challenging):
 
         Raises NotApproved, StaleEvidence, VerdictRefuses, NothingProposed, HeadMoved.
         """
-        from seatrial.retraining.approval import VerdictRefuses
+        from seatrial.retraining.approval import VerdictRefuses, approval_of
         from seatrial.retraining.proposal import NothingProposed, newest
 
         declared = self._model(model)
@@ -561,7 +610,9 @@ class Project(Challenging):
                 state="Nothing was deployed.",
                 next=f"Run `seatrial retrain {declared.name}` first.",
             )
-        if proposal.comparison is None or proposal.comparison.verdict != "better":
+        approval = approval_of(self.metadata, proposal.deployment, proposal.challenger)
+        for_experiment = approval is not None and approval.decision == "approved" and bool(approval.experiment)
+        if not for_experiment and (proposal.comparison is None or proposal.comparison.verdict != "better"):
             said = proposal.comparison.words if proposal.comparison else "it was not compared yet"
             raise VerdictRefuses(
                 f"challenger {proposal.challenger} of '{declared.name}' cannot be promoted: {said}.",
@@ -581,9 +632,10 @@ class Project(Challenging):
     def deployment_advance(self, name: str | None = None) -> Moved:
         """Judge a rollout's step; then the new release gets more of the traffic, loses it, or keeps what it has.
 
-        Raises NoRollout, NothingDeployed, and HeadMoved when somebody else deployed meanwhile.
+        Raises NoRollout, NothingDeployed, Paused, and HeadMoved when somebody else deployed meanwhile.
         """
         from seatrial.deployment.rollout import check_not_in_future
+        from seatrial.stores.pauses import ROLLOUTS, paused, refuse
         from seatrial.verbs import rolling
         from seatrial.verbs.custody import follow
 
@@ -591,10 +643,12 @@ class Project(Challenging):
         self.reconcile()
         check_not_in_future(self.now_us)
         deployment = self._deployment(name)
+        held = paused(self.metadata, [ROLLOUTS, deployment.name, deployment.model], self.now_us)
+        refuse(held, f"the rollout of '{deployment.name}' is not looked at")
         moved, done = rolling.move(self, deployment, self._evidence(deployment))
         if done is not None:
             follow(self, self.metadata)
-            self._end_rollout(deployment.model, done)
+            self._settle_proposal(deployment.model)
             if moved.analysis.verdict == "roll back":
                 left = self.record(done.record.body["rolled_back"])
                 rolling.announce(self, moved, self.record(left.inputs[-1]))
@@ -619,28 +673,6 @@ class Project(Challenging):
 
         return rolling.watch(self, self._deployment(name), self.deployment_advance, every, told, wait)
 
-    def _require_metadata(self) -> None:
-        """Raise MetadataUnreachable where something is served and the store that decided it is gone: a new and empty
-        one would say that nothing was ever deployed."""
-        from seatrial.stores.metadata import MetadataUnreachable
-
-        path = self.sqlite_path("metadata")
-        if self.routes.names() and not path.exists():
-            raise MetadataUnreachable(
-                f"the metadata store {path.name} is not there, while {listed(self.routes.names())} is served.",
-                state="Nothing was decided; what is served stays as it is.",
-                next="Bring it back, or put a backup in its place. `seatrial rollback` works without it.",
-            )
-
-    def _end_rollout(self, model: str, done: Decided) -> None:
-        """End the proposal whose challenger has all of the traffic now, or lost what it had."""
-        back = self.metadata.record(done.record.body.get("rolled_back") or "")
-        rollout = back.body.get("rollout") if back else None
-        if rollout is not None:
-            self._end_proposal(model, rollout["new"], "rolled_back")
-        elif len(done.record.inputs) == 1:
-            self._end_proposal(model, done.record.inputs[0])
-
     def _evidence(self, deployment: Deployment) -> Evidence:
         from seatrial.monitoring.labels import prediction_keys
         from seatrial.verbs.rolling import Evidence
@@ -658,7 +690,23 @@ class Project(Challenging):
             lambda source: self._inputs.uncut(source),
             list(model.key),
             keyed,
+            lambda window, name: self._routed(model.name, deployment.route_by or "", window, name),
         )
+
+    def _routed(self, model: str, field: str, window: Window, deployment: str) -> dict[str, str | None]:
+        """By prediction_id, the value of the field that a deployment is routed by, as text; nothing where it was not
+        logged."""
+        import pyarrow as pa
+
+        from seatrial.stores.prediction_log import LogColumnMissing
+
+        try:
+            columns = ["prediction_id", f"field_{field}"]
+            rows = self.log.rows(model=model, window=window, deployment=deployment, columns=columns)
+        except LogColumnMissing:
+            return {}
+        texts = rows[columns[1]].cast(pa.string()).to_pylist()
+        return dict(zip(rows["prediction_id"].to_pylist(), texts, strict=True))
 
     def _check_generation(self, deployment: str, expected: int | None) -> None:
         """Raise HeadMoved when somebody deployed since the caller looked, before anything else is found wrong."""
@@ -708,7 +756,7 @@ class Project(Challenging):
                 generation = self._outdo(metadata, name) or route.generation
                 with suppress(SeatrialError):  # a name that lags behind is mended by the next `reconcile`
                     follow(self, metadata)
-                    self._end_rollout(done.record.body["model"], done)
+                    self._settle_proposal(done.record.body["model"])
                     requests = self._changed_back(metadata, done)
         except (Unavailable, MetadataDamaged, MetadataUnreachable, NotMetadata):
             route = roll_back_here(self.routes, name, sign=sign, verify=verify, expected=expected, **facts)  # type: ignore[arg-type]
@@ -744,14 +792,6 @@ class Project(Challenging):
 
     def _was_live(self, deployment: str, release: str) -> bool:
         return any(release == record.inputs[0] for record in self.metadata.records("deployment", deployment))
-
-    def _end_proposal(self, model: str, release: str, how: Literal["live", "rolled_back"] = "live") -> None:
-        from seatrial.retraining.proposal import newest
-
-        proposal = newest(self.metadata, model)
-        if proposal is not None and proposal.challenger == release and proposal.state != "live":
-            with self.metadata.transaction() as transaction:
-                self.event(transaction, f"proposal.{how}", proposal.id, {"release": release})
 
     # -- looking closely
 
@@ -915,8 +955,19 @@ class Project(Challenging):
                 approved_by=approval.actor if approval and approval.decision == "approved" else None,
                 open_alerts=len(self.alerts(model.name)),
                 retrain_declared=model.name in self.definitions.retrains,
-                reachable=model.on_call.removeprefix("webhook:") in self.webhooks,
+                reachable=self._is_reachable(model.on_call),
                 taken_back=self._taken_back_lately(model.name, TAKEN_BACK_DAYS),
             )
             reviewed.append(review(facts))
         return reviewed
+
+
+def _experiment(deployment: Deployment) -> str:
+    """The A/B test or shadow in which a deployment's rollouts show which release is better, in words; else empty."""
+    from seatrial.deployment.definition import ABTest, Shadow
+
+    strategy = deployment.strategy
+    if not isinstance(strategy, ABTest | Shadow):
+        return ""
+    name = strategy.decide if isinstance(strategy.decide, str) else strategy.decide.name
+    return f"{strategy.kind} of '{deployment.name}', decided by {name}"

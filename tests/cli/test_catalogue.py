@@ -17,8 +17,10 @@ from seatrial.cli.verbs import VERBS
 
 DESIGNED = """
     init validate snapshot materialize push check train release deploy serve predict label monitor retrain approve
-    reject promote rollback lineage explain reproduce review export import backup restore status doctor up demo
-    snapshots features runs models releases deployments predictions alerts proposals keys audit
+    reject promote rollback lineage explain incident reproduce review export import backup restore status doctor up
+    pause resume demo
+    snapshots features runs models releases deployments predictions alerts proposals schedules
+    keys audit
 """.split()
 
 

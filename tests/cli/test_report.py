@@ -31,7 +31,7 @@ def test_labels_days_alarms_inputs_and_failed_checks_are_shown():
     assert "FIRED" in text
     assert "1 of 2 inputs moved, against training rows" in text
     assert "not enough data: 0 of 200 rows" in text
-    assert "✗ range of temp: 12 % outside, expected at most 1 %" in text
+    assert "✗ range of temp: 12 % outside; expected: at most 1 %" in text
     assert "p99 3000 ms, degraded 1.0 %" in text
 
 

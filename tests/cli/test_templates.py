@@ -48,6 +48,7 @@ def test_a_project_gets_what_is_promised():
     assert files_of(TEMPLATES / "empty") == ["project.py"]
 
 
+@pytest.mark.slow
 def test_the_templates_tests_pass_in_a_project_with_a_model(tmp_path):
     done = run_tests_of(make(tmp_path / "project"))
     assert done.returncode == 0, done.stdout

@@ -268,6 +268,7 @@ print((peak() - before) // 1024)
 """
 
 
+@pytest.mark.slow
 def test_a_large_file_is_taken_and_checked_in_less_memory_than_its_table(tmp_path):
     rows = 400_000
     random = np.random.default_rng(1)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from seatrial import FrameSource
 from seatrial.core.clock import from_us, iso
 from seatrial.deployment.analysis import NOTHING, Answers, Valued, Values, analyse
-from seatrial.deployment.definition import DAY_US, ABTest, Canary, Metric, Shadow
+from seatrial.deployment.definition import DAY_US, ABTest, Canary, Guardrail, Metric, Shadow
 
 SINCE_US = 1_700_000_000_000_000
 
@@ -270,3 +272,61 @@ def test_equal_releases_are_not_told_apart_by_a_few_days():
                 wrong += 1
                 break
     assert wrong <= 0.05 * 150
+
+
+def by_keys(seed, *, keys=60, per_key=40, level=1.0):
+    """Both arms of equal releases, keys split between them for good; each key has a level of its own."""
+    random = np.random.default_rng(seed)
+    asked = random.choice(keys, size=keys * per_key, p=random.dirichlet(np.ones(keys)))
+    new = (random.random(keys) < 0.5)[asked]
+    score = np.clip(0.3 + level * 0.1 * random.normal(size=keys)[asked] + random.normal(0, 0.02, asked.size), 0, 1)
+    at_us = SINCE_US + np.sort(random.integers(0, 2 * DAY_US, asked.size))
+    slow, lost = random.gamma(4, 1.2, asked.size), random.random(asked.size) < 0.002
+    return [
+        Answers(at_us[part], slow[part], lost[part], score[part], np.full(int(part.sum()), np.nan), 0, asked[part])
+        for part in (~new, new)
+    ]
+
+
+def test_requests_of_one_key_are_no_evidence_of_their_own():
+    strict = Canary(guardrails=[Guardrail.mean_score(0.001)])
+    crossed = {"key": 0, "request": 0}
+    for seed in range(100):
+        arms = by_keys(seed)
+        alone = [replace(arm, key=None) for arm in arms]
+        for by, pair in (("key", arms), ("request", alone)):
+            crossed[by] += judged(strict, *pair, by_key=True).verdict == "roll back"
+    assert crossed["key"] <= 3
+    assert crossed["request"] > 50
+
+
+def test_a_harm_to_every_key_is_seen_also_where_they_are_few():
+    live, new = by_keys(1, keys=16)
+    harmed = replace(new, score=np.clip(new.score + 0.6, 0, 1))
+    found = judged(Canary(), live, harmed, by_key=True)
+    assert (found.verdict, found.guardrails[2].state) == ("roll back", "crossed")
+    failing = replace(new, failed=30 * new.at_us.size)
+    assert judged(Canary(), live, failing, by_key=True).verdict == "roll back"
+
+
+def test_what_keys_are_like_is_no_gain_however_many_days_it_lasts():
+    wrong = {"key": 0, "request": 0}
+    for seed in range(60):
+        random = np.random.default_rng(seed)
+        keys, days, each = 30, 14, 4
+        of_key, new = random.normal(0, 0.3, keys), random.random(keys) < 0.5
+        if not 2 <= new.sum() <= keys - 2:
+            continue
+        asked = np.tile(np.repeat(np.arange(keys), each), days)
+        at_us = SINCE_US + np.repeat(np.arange(days), keys * each) * DAY_US + 1
+        loss = 1 + of_key[asked] + random.normal(0, 0.2, asked.size)
+        flat = np.full(asked.size, 0.2)
+        arms = [
+            Answers(at_us[p], flat[p], np.zeros(int(p.sum()), bool), flat[p], loss[p], 0, asked[p])
+            for p in (~new[asked], new[asked])
+        ]
+        for by, pair in (("key", arms), ("request", [replace(arm, key=None) for arm in arms])):
+            found = judged(ABTest(50), *pair, days=days, by_key=True)
+            wrong[by] += found.labels.state in ("better", "worse")
+    assert wrong["key"] <= 2
+    assert wrong["request"] > 30

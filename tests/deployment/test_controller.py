@@ -13,6 +13,7 @@ from seatrial.core.errors import Unavailable
 from seatrial.deployment.controller import BadPace, Watched, lease, pace, watch
 from seatrial.deployment.rollout import NoRollout
 from seatrial.stores.metadata import HeadMoved, MetadataUnreachable
+from seatrial.stores.pauses import Paused
 
 HOLD = """
 import sys
@@ -84,6 +85,11 @@ def test_it_looks_until_the_rollout_is_over_and_waits_in_between():
 def test_a_store_that_is_away_and_somebody_who_was_faster_cost_one_look():
     look, _ = looks(Unavailable("away"), "hold", HeadMoved("moved"), MetadataUnreachable("gone"), "over")
     assert watched(look) == ("over", [300.0] * 4, [Unavailable, HeadMoved, MetadataUnreachable])
+
+
+def test_while_it_is_paused_it_goes_on_looking_whether_it_still_is():
+    look, _ = looks(Paused("paused"), Paused("paused"), "over")
+    assert watched(look) == ("over", [300.0] * 2, [Paused, Paused])
 
 
 def test_a_rollout_that_somebody_ended_meanwhile_is_the_end_and_none_at_all_is_an_error():

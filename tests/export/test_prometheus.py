@@ -12,7 +12,7 @@ import pytest
 from seatrial.cli import run
 from seatrial.core.objective import BadObjective, Objective
 from seatrial.deployment.definition import BadDeployment, Deployment
-from seatrial.export import grafana, prometheus
+from seatrial.export import gauges, grafana, prometheus
 from seatrial.export.build_folder import FolderNotEmpty
 from seatrial.export.prometheus import RULES, TESTS, Promised
 from seatrial.serving.service import Service
@@ -47,6 +47,25 @@ class TestRules:
         assert prometheus.export(PROMISED, tmp_path / "rules") == ["README.md", TESTS, RULES]
         said = promtool("check", "rules", "--lint=all", "--lint-fatal", RULES)
         assert "SUCCESS: 45 rules found" in said
+
+    def test_where_monitoring_writes_gauges_there_are_rules_on_them_too(self, promtool, tmp_path):
+        prometheus.export(PROMISED[:1], tmp_path / "rules", watched=True)
+        said = promtool("check", "rules", "--lint=all", "--lint-fatal", RULES)
+        assert "SUCCESS" in said
+        assert "SUCCESS" in promtool("test", "rules", TESTS)
+        text = (tmp_path / "rules" / RULES).read_text()
+        asked = set(re.findall(r"seatrial_[a-z_]+", text.partition("seatrial-monitoring")[2]))
+        assert asked <= set(gauges.HELP)
+
+    @pytest.mark.parametrize(
+        "change", [("> 1800", "> 18000"), ("seatrial_undelivered_messages) > 0", "seatrial_undelivered_messages) > 1")]
+    )
+    def test_the_test_of_monitoring_fails_when_a_rule_is_wrong(self, promtool, tmp_path, change):
+        prometheus.export(PROMISED[:1], tmp_path / "rules", watched=True)
+        rules = tmp_path / "rules" / RULES
+        assert change[0] in rules.read_text()
+        rules.write_text(rules.read_text().replace(*change))
+        promtool("test", "rules", TESTS, code=1)
 
     def test_a_burn_pages_and_a_good_or_idle_service_does_not(self, promtool, tmp_path):
         prometheus.export(PROMISED, tmp_path / "rules")

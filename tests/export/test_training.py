@@ -22,6 +22,8 @@ from seatrial.training.environment import installed
 from seatrial.verbs.runs import NotExtractable
 from tests.worlds import edit, git, write_project
 
+pytestmark = pytest.mark.slow
+
 TOOLS = Path(sys.executable).parent
 
 

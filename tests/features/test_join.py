@@ -138,6 +138,7 @@ def test_the_time_of_the_latest_row_that_counts_is_told_on_request(history, aske
     assert times == [brute_force.latest_event(view, history, question, question["at"]) for question in asked]
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(histories, questions, st.randoms(use_true_random=False))
 def test_the_order_of_the_history_and_the_number_of_threads_change_nothing(history, asked, random):
@@ -176,6 +177,7 @@ def test_pushed_as_they_become_known_online_equals_offline_bit_by_bit(tmp_path_f
     store.close()
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(histories, questions, moments)
 def test_materialized_up_to_an_instant_online_equals_offline_at_that_instant(tmp_path_factory, history, asked, at):
@@ -217,6 +219,7 @@ def test_of_a_thousand_restated_entities_the_latest_known_version_wins_in_any_or
 ZONES = [None, "UTC", "America/New_York", "Asia/Kolkata"]
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::seatrial.data.reading.DataWarning")
 @settings(max_examples=60, deadline=None)
 @given(
@@ -260,6 +263,7 @@ def test_columns_of_any_unit_and_zone_say_the_same_instants_also_when_clocks_are
         assert about({name: row[f"delays__{name}"] for name in view.features}) == about(expected)
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(histories, questions, st.sampled_from(["1h", "3h", None]), st.integers(1, 3))
 def test_several_views_of_one_history_each_keep_their_own_ttl(history, asked, ttl, repeats):

@@ -338,6 +338,7 @@ def flights(tmp_path_factory):
         yield right, wrong
 
 
+@pytest.mark.slow
 def test_the_flights_model_has_no_leak_and_says_what_nobody_can_check(flights):
     correct, _ = flights
     report = correct.feature_leaks("late")
@@ -350,6 +351,7 @@ def test_the_flights_model_has_no_leak_and_says_what_nobody_can_check(flights):
     assert report.left_whole == ["airports", "flights"]
 
 
+@pytest.mark.slow
 def test_a_same_day_mean_that_promises_88_offline_is_refused_by_train(flights):
     _, leaky = flights
     assert 0.86 <= offline_auc(leaky) <= 0.90

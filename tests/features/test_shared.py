@@ -160,6 +160,7 @@ def test_nothing_of_the_other_project_is_written_or_run_and_its_data_need_not_be
     assert files(folder) == before
 
 
+@pytest.mark.slow
 def test_features_are_the_same_online_here_offline_here_and_offline_there(theirs, ours):
     from seatrial.features.join import as_of
 

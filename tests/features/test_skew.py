@@ -19,6 +19,8 @@ from seatrial.features.skew import SkewFound, Tally, different, missing_fields, 
 from seatrial.testing import FakeClock
 from seatrial.verbs.history import Feed, in_window, request_fields, times_us
 
+pytestmark = pytest.mark.slow
+
 TIME = pa.timestamp("us", tz="UTC")
 NOON = datetime(2024, 3, 1, 12, tzinfo=UTC)
 HOUR = timedelta(hours=1)

@@ -30,7 +30,7 @@ from seatrial.features.join import KeyMissing, as_of
 from seatrial.features.plan import plan_view
 from tests.features.test_join import HOUR, START, event, event_table, histories, question_table, questions, view_of
 
-pytestmark = pytest.mark.needs("java")
+pytestmark = [pytest.mark.slow, pytest.mark.needs("java")]
 
 TIME = pa.timestamp("us", tz="UTC")
 

@@ -106,6 +106,7 @@ busy = st.lists(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=30, deadline=None)
 @given(st.one_of(busy, histories), questions, st.sampled_from([("carrier",), ("carrier", "origin")]), st.integers(1, 9))
 def test_pushed_as_they_become_known_tiles_say_what_the_join_says_bit_by_bit(
@@ -129,6 +130,7 @@ def test_pushed_as_they_become_known_tiles_say_what_the_join_says_bit_by_bit(
                 assert as_told(one.assemble(question, question["at"]).columns, view) == as_told(offline[position], view)
 
 
+@pytest.mark.slow
 @settings(max_examples=20, deadline=None)
 @given(busy, st.integers(1, 9), st.sampled_from([0, 1, HOUR // 3, HOUR - 1]))
 def test_a_request_behind_the_pushes_is_answered_as_of_its_own_instant(tmp_path_factory, history, repeats, behind_us):
@@ -150,6 +152,7 @@ def test_a_request_behind_the_pushes_is_answered_as_of_its_own_instant(tmp_path_
             assert as_told(online, view) == as_told(offline, view)
 
 
+@pytest.mark.slow
 @settings(max_examples=30, deadline=None)
 @given(busy, moments)
 def test_materialized_at_once_tiles_say_what_the_join_says(tmp_path_factory, history, at):
@@ -220,6 +223,7 @@ def test_a_known_entity_in_tiles_is_read_in_one_round_trip(tmp_path, few_are_man
         assert len(watched.reads) == 1
 
 
+@pytest.mark.slow
 def test_tiles_that_left_the_longest_window_are_deleted_and_the_entity_becomes_one_row(tmp_path, few_are_many):
     view = view_of(ttl=None)
     with online_store(tmp_path) as store:

@@ -17,8 +17,8 @@ HEAVY = ("duckdb", "lightgbm", "mlflow", "msgspec", "numpy", "onnx", "onnxruntim
 PUBLIC = """
     ABTest Alarm AsyncClient BlueGreen Canary Client Costs CsvSource DeltaSource Deployment Entity FrameSource Gate
     Guardrail Metric Model ModelCard Monitor Objective ParquetSource PostgresSource PredictionLog Project
-    ProjectGates QuerySource Retrain SeatrialError SetAside Shadow Split Trigger Tune agg expect feature_view load
-    log_run on_request point_in_time_join shared_view sql
+    ProjectGates QuerySource Retrain Schedule SeatrialError SetAside Shadow Split Trigger Tune agg expect feature_view
+    load log_run on_request point_in_time_join shared_view sql
 """.split()
 
 

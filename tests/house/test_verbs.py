@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import pkgutil
+from importlib import import_module
+
 import click
 import pytest
 
-from seatrial import Project
-from seatrial.cli import catalogue, feature_quality, feature_rows, predictions, registry, runs, steering  # noqa: F401  they register themselves
+from seatrial import Project, cli
+from seatrial.cli import catalogue
 from seatrial.cli.nouns import NOUNS
 from seatrial.cli.verbs import VERBS
 from seatrial.verbs.building import Building
+
+for module in pkgutil.iter_modules(cli.__path__):
+    import_module(f"{cli.__name__}.{module.name}")  # commands register themselves
 
 COMMANDS = [name for lines in catalogue.VERBS.values() for name, _ in lines]
 ONLY_COMMANDS = {"demo"}  # a program of verbs, not a verb
@@ -43,9 +49,10 @@ def test_every_public_verb_of_project_is_a_command():
         for name, value in {**vars(Building), **vars(Project)}.items()
         if callable(value) and not name.startswith("_")
     }
-    # options of other verbs: predict --replay, --batch and --stream, push --from, runs show --html, validate --propose
+    # options of other verbs: predict --replay, --batch and --stream, push --from, runs show --html, validate --propose,
+    # monitor --rehearse
     helpers = {"close", "mirror", "propose", "reconcile", "replay", "predict_batch", "predict_files", "predict_stream"}
-    helpers |= {"push_stream", "run_page"}
+    helpers |= {"push_stream", "run_page", "rehearse"}
     helpers |= {"deployment_watch"}  # deployments advance --watch
     helpers |= {"run"}  # a block of Python: `with project.run("x") as r`
     commands = {*COMMANDS, *(f"export_{form}" for form in VERBS["export"].commands), *NOUNS}

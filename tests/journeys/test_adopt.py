@@ -25,6 +25,8 @@ from tests.house.tree import ROOT
 from tests.journeys.worlds import served
 from tests.servers import free_port
 
+pytestmark = pytest.mark.slow
+
 EXAMPLES = ROOT / "examples" / "adopt"
 
 

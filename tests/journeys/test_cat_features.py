@@ -24,6 +24,8 @@ from seatrial.training.rows import training_rows
 from seatrial.verbs.external import BadSample
 from tests.journeys.worlds import served
 
+pytestmark = pytest.mark.slow
+
 PROJECT = """
 from seatrial import Model, ParquetSource
 

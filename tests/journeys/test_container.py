@@ -279,7 +279,7 @@ def test_the_image_holds_nothing_that_trains(installed):
     assert not packages & {"scikit_learn", "lightgbm", "mlflow_skinny", "pandas", "onnx", "skl2onnx"}
 
 
-pytestmark = pytest.mark.needs("unshare", "setpriv")
+pytestmark = [pytest.mark.slow, pytest.mark.needs("unshare", "setpriv")]
 
 
 def test_it_answers_as_the_images_user_without_capabilities_and_as_the_first_process(life):

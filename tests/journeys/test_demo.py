@@ -10,6 +10,8 @@ from seatrial import Project
 from seatrial.cli import demo
 from seatrial.core.windows import parse_window
 
+pytestmark = pytest.mark.slow
+
 DAY = parse_window("2013-04-01T04:00:00Z/2013-04-02T04:00:00Z")
 
 

@@ -22,6 +22,8 @@ from seatrial.cli import render
 from seatrial.releases.bundle import open_bundle
 from seatrial.serving.batch.table import score
 
+pytestmark = pytest.mark.slow
+
 ROWS = 300
 HEAVY = {"size": 0.25, "weight": 0.9, "kind": "a"}
 PROJECT = """

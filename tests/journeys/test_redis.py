@@ -16,6 +16,8 @@ from seatrial.core.windows import parse_window
 from seatrial.serving.clients.client import Client
 from tests.journeys.worlds import served
 
+pytestmark = pytest.mark.slow
+
 AT = datetime(2024, 1, 20, tzinfo=UTC)
 WINDOW = parse_window("2024-01-14T00:00:00Z/2024-01-17T00:00:00Z")
 PROJECT = """

@@ -62,7 +62,7 @@ def journey(folder: Path) -> Journey:
         project.snapshot()
     before = sorted(path.name for path in (folder / ".seatrial").rglob("*") if path.is_file())
     file.write_text(text)
-    (folder / "seatrial.toml").write_text('[webhooks]\nops = "${OPS_WEBHOOK}"\n')
+    (folder / "seatrial.toml").write_text('[webhooks]\nops = "${OPS_WEBHOOK}"\n\n[alerts]\ninternal = ["127.0.0.1"]\n')
     commit = committed(folder)
 
     project = opened(folder, MIDNIGHT, mirrored=True)

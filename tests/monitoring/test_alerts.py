@@ -1,56 +1,26 @@
 from __future__ import annotations
 
-import json
-import socket
 import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import msgspec
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from seatrial.core.records import Record
 from seatrial.core.windows import Window
-from seatrial.monitoring.alerts import AlertOver, UnknownAlert, acknowledge, alerts, deliver, resolve, settle
+from seatrial.monitoring.alerts import AlertOver, UnknownAlert, acknowledge, alerts, resolve, settle
 from seatrial.monitoring.definition import Alarm, Monitor
-from seatrial.monitoring.monitor import make_report
 from seatrial.stores.metadata import MetadataStore
-from tests.monitoring.worlds import DAY_US, START_US, a_sample
-
-MONITOR = Monitor("late")
+from tests.monitoring.alerted import report_on, settled
+from tests.monitoring.worlds import DAY_US, START_US
 
 
 @pytest.fixture
 def metadata(tmp_path):
     return MetadataStore(tmp_path / "metadata.db")
-
-
-def report_on(day, rate=0.6, *, monitor=MONITOR, on_call="webhook:ops", few=False):
-    """The report of the week that ends `day` days into April; 0.3 was predicted, `rate` came true."""
-    end = START_US + day * DAY_US
-    count = 100 if few else 700
-    at = end - 8 * DAY_US + np.arange(count) * (8 * DAY_US // count)
-    labels = np.arange(count) % 10 < rate * 10
-    sample = a_sample(np.full(count, 0.3), labels.astype(float), at_us=at)
-    return make_report(
-        sample,
-        window=Window(end - 7 * DAY_US, end),
-        as_of_us=end,
-        monitor=monitor,
-        id=f"rep_{day}_{rate}",
-        owner="flight-ops",
-        on_call=on_call,
-        runbook="docs/runbook.md",
-    )
-
-
-def settled(metadata, day, *given, **named):
-    report = report_on(day, *given, **named)
-    return settle(metadata, report, actor="ann", at_us=START_US + day * DAY_US)
 
 
 def kinds(metadata):
@@ -180,7 +150,8 @@ def test_two_reports_at_once_open_one_alert(metadata):
         thread.start()
     for thread in threads:
         thread.join()
-    assert kinds(metadata) == ["alert.opened"]
+    assert kinds(metadata) == ["alert.opened", "alerts.told"]
+    assert len(metadata.pending("webhook")) == 1
 
 
 steps = st.one_of(
@@ -224,138 +195,3 @@ def as_if(day, state):
     window = str(Window(START_US + (day - 7) * DAY_US, START_US + day * DAY_US))
     alarm = msgspec.structs.replace(BASE.alarms[0], state=state, window=window)
     return msgspec.structs.replace(BASE, alarms=[alarm], window=window)
-
-
-# Delivery
-
-
-class Hook:
-    """A webhook on this machine: answers with `status`, remembers what it got."""
-
-    def __init__(self, status=200, **headers):
-        got = self.got = []
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self):
-                got.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-                self.send_response(status)
-                for name, value in headers.items():
-                    self.send_header(name, value)
-                self.end_headers()
-
-            def log_message(self, *_):
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
-        self.url = f"http://127.0.0.1:{self.server.server_port}/hook?token=secret"
-
-    def close(self):
-        self.server.shutdown()
-        self.server.server_close()
-
-
-@pytest.fixture
-def hook():
-    hook = Hook()
-    yield hook
-    hook.close()
-
-
-def test_the_webhook_hears_of_the_opening_and_of_the_end_in_order(metadata, hook):
-    settled(metadata, 10)
-    settled(metadata, 11)
-    settled(metadata, 12, 0.3)
-    done = deliver(metadata, {"ops": hook.url})
-    assert (done.sent, done.pending, done.failures) == (2, 0, {})
-    assert [message["event"] for message in hook.got] == ["opened", "resolved"]
-    opened = hook.got[0]["alert"]
-    assert opened["evidence"]["value"] == pytest.approx(0.3, abs=0.01)
-    assert (opened["owner"], opened["runbook"], opened["severity"]) == ("flight-ops", "docs/runbook.md", "high")
-    assert deliver(metadata, {"ops": hook.url}).sent == 0
-
-
-def test_without_a_webhook_nothing_waits_to_be_sent(metadata):
-    settled(metadata, 10, on_call="ann@example.org")
-    assert deliver(metadata, {}).pending == 0
-
-
-def test_a_webhook_without_an_address_keeps_its_messages(metadata, hook):
-    settled(metadata, 10)
-    done = deliver(metadata, {"other": hook.url})
-    assert (done.sent, done.pending) == (0, 1)
-    assert done.failures == {"webhook:ops": "no address is set for it"}
-    assert deliver(metadata, {"ops": hook.url}).sent == 1
-
-
-@pytest.mark.parametrize("status", [199 + 102, 307, 400, 500])
-def test_an_answer_that_is_no_yes_keeps_the_message(metadata, status):
-    hook = Hook(status, Location="http://127.0.0.1:1/elsewhere")
-    settled(metadata, 10)
-    done = deliver(metadata, {"ops": hook.url})
-    hook.close()
-    assert (done.sent, done.pending, len(hook.got)) == (0, 1, 1)
-    assert str(status) in done.failures["webhook:ops"]
-
-
-@pytest.mark.parametrize(
-    "url",
-    [
-        "",
-        "not an address",
-        "file:///etc/passwd?token=secret",
-        "ftp://127.0.0.1/secret",
-        "http://",
-        "http://127.0.0.1:99999/secret",
-        "http://127.0.0.1:0/secret",
-        "http://[::1/secret",
-        "http://127.0.0.1:1/secret",
-        "http://127.0.0.1:1/a b\r\nsecret: x",
-        "http://name.that.does.not.exist.invalid/secret",
-        "https://127.0.0.1:1/secret",
-        "http://" + "a" * 300 + "/secret",
-        "http://..secret/",
-    ],
-)
-def test_an_address_that_does_not_work_never_raises_and_is_never_shown(metadata, url):
-    settled(metadata, 10)
-    done = deliver(metadata, {"ops": url}, timeout=2)
-    assert (done.sent, done.pending) == (0, 1)
-    assert "secret" not in done.failures["webhook:ops"]
-    assert "127.0.0.1" not in done.failures["webhook:ops"]
-
-
-@pytest.mark.parametrize("trickle", [b"", b"H", b"HTTP/1.1 200 OK\r\nX-Slow: "])
-def test_a_webhook_that_hangs_or_trickles_holds_nobody_up(metadata, trickle):
-    """The limit is on the whole exchange: the webhook goes on for as long as the test waits for us."""
-    server = socket.create_server(("127.0.0.1", 0))
-    stop = threading.Event()
-
-    def serve():
-        connection, _ = server.accept()
-        with connection:
-            connection.recv(65536)
-            try:
-                connection.sendall(trickle)
-                while not stop.wait(0.05):
-                    connection.sendall(trickle[-1:])
-            except OSError:
-                pass
-
-    thread = threading.Thread(target=serve)
-    thread.start()
-    settled(metadata, 10)
-    settled(metadata, 11, 0.3)
-    done = deliver(metadata, {"ops": f"http://127.0.0.1:{server.getsockname()[1]}/secret"}, timeout=0.4)
-    stop.set()
-    thread.join()
-    server.close()
-    assert (done.sent, done.pending) == (0, 2)
-    assert done.failures == {"webhook:ops": "no answer in time"} or "reached" in done.failures["webhook:ops"]
-
-
-def test_one_target_that_fails_does_not_hold_up_another(metadata, hook):
-    settled(metadata, 10, on_call="webhook:dead")
-    settle(metadata, msgspec.structs.replace(report_on(10), model="early"), actor="ann", at_us=START_US + 10 * DAY_US)
-    done = deliver(metadata, {"dead": "http://127.0.0.1:1/", "ops": hook.url})
-    assert (done.sent, done.pending, list(done.failures)) == (1, 1, ["webhook:dead"])

@@ -56,8 +56,8 @@ def given(tmp_path):
 
 def both(log, mapping, **more):
     return [
-        read_log(log, read_map(mapping), as_of_us=more.get("as_of_us", NOW_US), long_rows=rows).sample
-        for rows in (10**9, 0)
+        read_log(log, read_map(mapping), as_of_us=more.get("as_of_us", NOW_US), long=most).sample
+        for most in (10**9, -1)
     ]
 
 
@@ -106,14 +106,14 @@ def test_a_long_reference_is_read_column_by_column_and_is_the_same(given, tmp_pa
     given(table(), "reference.parquet", row_group_size=500)
     sample = both(log, mapping)[0]
     one, other = (
-        read_reference(tmp_path / "reference.parquet", read_map(mapping), sample, long_rows=rows) for rows in (10**9, 0)
+        read_reference(tmp_path / "reference.parquet", read_map(mapping), sample, long=most) for most in (10**9, -1)
     )
     same(drift(sample, one), drift(sample, other))
     assert (one.together, one.rows_per_day) == (other.together, other.rows_per_day)
     timeless = table().drop_columns(["t", "p", "y"])
     given(timeless, "reference.parquet")
     one, other = (
-        read_reference(tmp_path / "reference.parquet", read_map(mapping), sample, long_rows=rows) for rows in (10**9, 0)
+        read_reference(tmp_path / "reference.parquet", read_map(mapping), sample, long=most) for most in (10**9, -1)
     )
     same(drift(sample, one), drift(sample, other))
 
@@ -136,19 +136,38 @@ def test_files_with_other_columns_or_types_are_put_together_as_when_they_are_rea
     at_once, streamed = both(tmp_path / "log", mapping)
     reference = of_window(at_once, Window(to_us(START), to_us(START) + 5 * DAY_US))
     same(drift(at_once, reference), drift(streamed, reference))
+    assert streamed.inputs.missing("weight") == at_once.rows["feature_weight"].null_count / 4000 > 0.5
+    found = streamed.with_input(streamed.rows.slice(1900, 200), "weight")["feature_weight"]
+    assert found.to_pylist() == at_once.rows["feature_weight"].slice(1900, 200).to_pylist()
     pq.write_table(later.set_column(1, "p", pa.array(["x"] * 2000)), tmp_path / "log" / "2.parquet")
-    for rows in (0, 10**9):
+    for most in (-1, 10**9):
         with pytest.raises(LogMissing):
-            read_log(tmp_path / "log", read_map(mapping), as_of_us=NOW_US, long_rows=rows)
+            read_log(tmp_path / "log", read_map(mapping), as_of_us=NOW_US, long=most)
 
 
-def test_a_few_rows_are_drawn_evenly_with_their_scores(given):
-    log, mapping = given(table(), row_group_size=300)
+@pytest.mark.parametrize("sort", [True, False])
+def test_where_rows_are_needed_every_so_many_th_comes_with_its_inputs(given, sort, monkeypatch):
+    log, mapping = given(table(sort=sort), row_group_size=300)
     at_once, streamed = both(log, mapping)
-    one, other = (each.drawn(["size"], 500) for each in (at_once, streamed))
-    assert one.num_rows == other.num_rows == 500
-    assert other["score"].to_pylist() == pytest.approx(one["score"].to_pylist())
-    assert other["feature_size"].to_pylist() == one["feature_size"].to_pylist()
+    whole = streamed.few()
+    assert whole.inputs is None
+    for name in ("size", "plan", "none"):
+        assert whole.rows[f"feature_{name}"].to_pylist() == at_once.rows[f"feature_{name}"].to_pylist()
+    monkeypatch.setattr("seatrial.monitoring.streamed.FEW", 5 * 500)
+    few = streamed.few()
+    assert few.rows["feature_size"].to_pylist() == at_once.rows["feature_size"].to_pylist()[::8]
+    assert few.rows["score"].to_pylist() == at_once.rows["score"].to_pylist()[::8]
+    assert few.within(Window(to_us(START), to_us(START) + DAY_US)).rows.num_rows > 20
+    assert at_once.few() is at_once
+
+
+def test_the_report_on_a_streamed_log_says_what_it_looked_at(given, monkeypatch):
+    log, mapping = given(table())
+    monkeypatch.setattr("seatrial.monitoring.imported.LONG", -1)
+    monkeypatch.setattr("seatrial.monitoring.streamed.FEW", 5 * 2000)
+    report = monitor_log(log, mapping, as_of_us=NOW_US, window=Window(to_us(START), NOW_US))
+    assert report.rows == 4000
+    assert any("look at 2,000 of its 4,000 rows" in words for words in report.findings)
 
 
 # Against a past window

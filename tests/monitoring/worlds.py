@@ -56,3 +56,23 @@ def calibrated(count=2100, rate=0.3, *, seed=0, **given):
     random = np.random.default_rng(seed)
     scores = np.clip(random.beta(6 * rate, 6 * (1 - rate), count), 0.01, 0.99)
     return a_sample(scores, (random.random(count) < scores).astype(float), **given)
+
+
+CLASSES = ("early", "late", "on time")
+
+
+def of_classes(count=2000, *, seed=0, labelled=True, sure=3.0):
+    """Predictions of three classes that come true as often as they say, spread over the first week."""
+    random = np.random.default_rng(seed)
+    raw = random.random((count, 3)) ** sure
+    table = raw / raw.sum(axis=1, keepdims=True)
+    place = (random.random(count)[:, None] > np.cumsum(table, axis=1)).sum(axis=1)
+    names = np.array(CLASSES)
+    said, happened = names[table.argmax(axis=1)], names[np.minimum(place, 2)]
+    right = (said == happened).astype(float) if labelled else np.full(count, np.nan)
+    columns = {f"probability_{name}": pa.array(table[:, number]) for number, name in enumerate(CLASSES)}
+    columns |= {
+        "predicted_class": pa.array(said.tolist(), pa.string()),
+        "label_class": pa.array(happened.tolist() if labelled else [None] * count, pa.string()),
+    }
+    return a_sample(table.max(axis=1), right, task="multiclass", **columns)

@@ -29,7 +29,7 @@ from seatrial.verbs.tracking import Origin, log_fit
 from tests.cli.test_verbs import make
 from tests.servers import free_port
 
-pytestmark = pytest.mark.needs("mlflow")
+pytestmark = [pytest.mark.slow, pytest.mark.needs("mlflow")]
 BROKEN = """
 
 class Dying:

@@ -158,6 +158,7 @@ def test_a_child_that_does_not_answer_in_time_is_killed_and_the_next_call_starts
     assert child.score(rows()[:1]).shape == (1,)
 
 
+@pytest.mark.slow
 def test_a_row_that_kills_the_child_twice_is_refused_and_others_are_answered():
     native, kills, good = crashing()
     child = SupervisedRuntime(native.format, native.data, native.task, 1)

@@ -21,12 +21,12 @@ def world(days: int, gain: float, *, sd: float = 0.05, seed: int = 0, rows: int 
     return at, labels, np.sqrt(1.0 + of_day), np.ones(days * rows)
 
 
-def judged(data, *, days_known: int, judge_for: int = 60, min_days: int = 7, task="regression"):
+def judged(data, *, days_known: int, judge_for: int = 60, min_days: int = 7, task="regression", **how):
     at, labels, champion, challenger = data
     return compare(
         model="late", task=task, champion="rel_a", challenger="rel_b", at_us=at, labels=labels,
         champion_scores=champion, challenger_scores=challenger, start_us=START_US,
-        as_of_us=START_US + days_known * DAY_US, min_days=min_days, judge_for_us=judge_for * DAY_US,
+        as_of_us=START_US + days_known * DAY_US, min_days=min_days, judge_for_us=judge_for * DAY_US, **how,
     )  # fmt: skip
 
 
@@ -84,14 +84,12 @@ def test_the_gain_is_the_mean_of_daily_log_loss_differences():
     assert looked.challenger_metrics["log_loss"] == pytest.approx(loss[1].mean())
 
 
-def test_looking_every_week_at_equal_models_calls_a_winner_in_at_most_one_of_twenty():
+def test_looking_every_day_at_equal_models_calls_a_winner_in_at_most_three_of_a_hundred():
     wrong = 0
     for seed in range(400):
-        data = world(60, 0.0, seed=seed, rows=30)
-        wrong += any(
-            judged(data, days_known=days).verdict in ("better", "worse") for days in (14, 21, 28, 35, 42, 49, 56, 60)
-        )
-    assert wrong <= 400 * 0.05 + 9  # two standard errors above
+        data = world(30, 0.0, seed=seed, rows=30)
+        wrong += any(judged(data, days_known=days).verdict in ("better", "worse") for days in range(7, 31))
+    assert wrong <= 400 * 0.03
 
 
 @settings(max_examples=30, deadline=None)
@@ -120,3 +118,69 @@ def test_several_classes_are_compared_by_the_probability_of_what_happened():
     assert found.days[0].gain == pytest.approx(np.log(0.6) - np.log(1 / 3))
     assert found.rows == int((~np.isnan(labels)).sum())
     assert found.challenger_metrics["accuracy"] == 1.0
+
+
+def sliced(days=10, rows=200, harm=0.0, seed=5):
+    """Labels of two places, and scores of a champion and of a challenger that is better, but not in the south."""
+    random = np.random.default_rng(seed)
+    n = days * rows
+    at = START_US + np.repeat(np.arange(days), rows) * DAY_US + np.tile(np.arange(rows), days)
+    truth = random.uniform(0.05, 0.95, n)
+    labels = (random.random(n) < truth).astype(float)
+    where = np.where(np.arange(n) % 4 == 0, "south", "north")
+    challenger = np.where(where == "south", np.clip(truth * (1 - harm) + harm * 0.5, 0.01, 0.99), truth)
+    return (at, labels, np.clip(0.4 * truth + 0.3, 0, 1), challenger), {"where": where}
+
+
+def test_a_challenger_that_is_better_and_keeps_every_margin_changes_nothing_significant():
+    data, slices = sliced()
+    looked = judged(
+        data, days_known=10, task="binary", slices=slices, margins={"log_loss": 0.02, "positive_rate": 0.05}
+    )
+    assert (looked.verdict, looked.significant) == ("better", [])
+    assert [(one.what, one.where) for one in looked.changes] == [
+        ("log_loss", "all rows"), ("positive_rate", "all rows"), ("log_loss", "where=north"),
+        ("positive_rate", "where=north"), ("log_loss", "where=south"), ("positive_rate", "where=south"),
+    ]  # fmt: skip
+
+
+def test_a_slice_that_got_worse_is_significant_also_when_the_whole_is_better():
+    data, slices = sliced(days=20, harm=0.9)
+    looked = judged(data, days_known=20, task="binary", slices=slices, margins={"log_loss": 0.02, "roc_auc": 0.5})
+    assert looked.verdict == "better"
+    (change,) = looked.significant
+    assert (change.what, change.where, change.rows) == ("log_loss", "where=south", 1000)
+    south = slices["where"] == "south"
+    _, labels, champion, challenger = data
+    loss = [-np.mean(np.where(labels == 1, np.log(p), np.log(1 - p))[south]) for p in (champion, challenger)]
+    assert change.worse == pytest.approx(loss[1] - loss[0])
+    assert "needs a person" in looked.words
+
+
+def test_a_share_of_decisions_that_moves_either_way_is_significant():
+    data, _ = sliced()
+    one = judged(data, days_known=10, task="binary", margins={"positive_rate": 0.05}, thresholds=(0.5, 0.3))
+    other = judged(data, days_known=10, task="binary", margins={"positive_rate": 0.05}, thresholds=(0.3, 0.5))
+    for looked in (one, other):
+        (change,) = looked.significant
+        assert abs(change.challenger - change.champion) == pytest.approx(change.worse)
+
+
+def test_a_slice_of_few_rows_is_told_and_not_judged():
+    data, slices = sliced(days=7, rows=40, harm=0.9)
+    looked = judged(data, days_known=7, task="binary", slices=slices, margins={"log_loss": 0.001})
+    assert {one.where: one.state for one in looked.changes}["where=south"] == "too few"
+
+
+def test_margins_of_a_regression_and_of_several_classes_look_at_what_these_have():
+    looked = judged(world(10, 0.2), days_known=10, margins={"mean_prediction": 0.1, "rmse": 1.0, "roc_auc": 0.1})
+    assert [(one.what, one.state) for one in looked.changes] == [("mean_prediction", "within"), ("rmse", "within")]
+    random = np.random.default_rng(4)
+    at, *_ = world(10, 0.0)
+    champion, challenger = random.dirichlet([1, 1, 1], 500), random.dirichlet([5, 1, 1], 500)
+    looked = judged(
+        (at, random.integers(0, 3, 500).astype(float), champion, challenger), days_known=10, task="multiclass",
+        margins={"positive_rate": 0.1},
+    )  # fmt: skip
+    (change,) = looked.significant
+    assert change.challenger - change.champion > 0.3

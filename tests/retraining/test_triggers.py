@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from seatrial.core.errors import NotInThisVersion
+from seatrial.core.clock import parse_time, to_us
 from seatrial.retraining.definition import BadRetrain, Retrain, Trigger
-from seatrial.retraining.triggers import Labelled, look, trailing_gap
+from seatrial.retraining.triggers import Labelled, OpenAlert, Seen, look, trailing_gap
 
 DAY_US = 86_400_000_000
 NOW_US = 1_367_208_000_000_000
@@ -22,8 +22,16 @@ def predictions(rate_by_day, *, score=0.2, lag_us=3_600_000_000) -> Labelled:
     return Labelled(at, at + float(lag_us), np.full(at.size, score), labels)
 
 
-def one(trigger, rows, now_us=NOW_US, alerts=()):
-    return look([trigger], lambda: rows, alerts, now_us)[0]
+NEVER = Labelled(np.array([], dtype=np.int64), np.array([]), np.array([]), np.array([]))
+
+
+def one(trigger, rows=NEVER, now_us=NOW_US, alerts=(), since_us=0, cutoff_us=0, known=()):
+    seen = Seen(lambda: rows, lambda: alerts, since_us, cutoff_us, lambda: np.array(known, dtype=np.int64))
+    return look([trigger], seen, now_us)[0]
+
+
+def us(text):
+    return to_us(parse_time(text))
 
 
 def test_a_gap_at_two_looks_in_a_row_proposes_and_at_one_does_not():
@@ -62,9 +70,73 @@ def test_no_predictions_and_no_labels_are_not_enough_data():
         assert "not enough data" in found.words
 
 
-def test_an_open_alert_of_high_severity_proposes():
-    assert one(Trigger.alarm(), None, alerts=[("alert_1", "46 % late, 24 % predicted")]).fired
-    assert not one(Trigger.alarm(), None).fired
+RINGING = [
+    OpenAlert("alert_1", "calibration gap above 0.1 over 7d", "calibration_gap", "high", "46 % late, 24 % predicted"),
+    OpenAlert("alert_2", "ks above 0.3 over 7d", "ks", "medium", "inputs moved"),
+]
+
+
+def test_an_open_alert_of_high_severity_proposes_and_a_lower_one_when_it_is_asked_for():
+    assert one(Trigger.alarm(), alerts=RINGING).evidence == {"alerts": ["alert_1"]}
+    assert not one(Trigger.alarm(), alerts=RINGING[1:]).fired
+    assert one(Trigger.alarm(severity="medium"), alerts=RINGING).evidence == {"alerts": ["alert_1", "alert_2"]}
+    assert not one(Trigger.alarm()).fired
+
+
+def test_an_alarm_is_chosen_by_its_name_or_by_its_metric():
+    assert one(Trigger.alarm("ks above 0.3 over 7d", severity="low"), alerts=RINGING).words == "inputs moved"
+    assert one(Trigger.alarm(metric="ks", severity="low"), alerts=RINGING).evidence["alerts"] == ["alert_2"]
+    assert not one(Trigger.alarm(metric="ks"), alerts=RINGING).fired
+    quiet = one(Trigger.alarm(metric="roc_auc"), alerts=RINGING)
+    assert (quiet.fired, quiet.words) == (False, "there is not an open alert on roc_auc of high severity")
+
+
+def test_a_schedule_is_due_once_for_each_instant_and_one_that_was_missed_is_made_up_for():
+    trigger = Trigger.schedule("0 3 * * 1")
+    monday = us("2024-01-08T03:00:00Z")
+    assert one(trigger, now_us=monday, since_us=monday - 1).fired
+    assert not one(trigger, now_us=monday + DAY_US, since_us=monday).fired
+    missed = one(trigger, now_us=monday + 30 * DAY_US, since_us=monday + 1)
+    assert missed.evidence == {"instants": 4, "at": "2024-02-05T03:00:00Z"}
+    assert missed.fired
+    assert Retrain("late", on=["schedule:0 3 * * 1"]).triggers == (trigger,)
+
+
+def test_new_labels_are_those_that_became_known_after_the_champions_cut_off_and_by_now():
+    known = [NOW_US - 5, NOW_US - 3, NOW_US, NOW_US + 1]
+    found = one(Trigger.new_data(2), known=known, cutoff_us=NOW_US - 5)
+    assert (found.fired, found.evidence["new"]) == (True, 2)
+    assert not one(Trigger.new_data(3), known=known, cutoff_us=NOW_US - 5).fired
+    assert "0 of 1" in one(Trigger.new_data(1)).words
+
+
+def drawn(auc_like, days=30):
+    """Predictions that are more (1) or less (0) to do with what happens."""
+    random = np.random.default_rng(1)
+    rows = predictions([0.3] * days)
+    scores = np.clip(0.3 + auc_like * 0.4 * (rows.labels - 0.3) + random.normal(0, 0.1, rows.labels.size), 0.01, 0.99)
+    return Labelled(rows.at_us, rows.known_us, scores, rows.labels)
+
+
+def test_a_performance_that_is_shown_to_be_worse_proposes_and_says_its_interval():
+    found = one(Trigger.performance("roc_auc", 0.9, window="30d"), drawn(0.1))
+    assert found.fired
+    assert found.evidence["low"] < found.evidence["value"] < found.evidence["high"] < 0.9
+    assert not one(Trigger.performance("roc_auc", 0.55, window="30d"), drawn(0.9)).fired
+    near = one(Trigger.performance("roc_auc", found.evidence["value"] + 0.001, window="30d"), drawn(0.1))
+    assert (near.fired, "not shown" in near.words) == (False, True)
+
+
+def test_a_loss_is_worse_when_it_is_above():
+    assert one(Trigger.performance("log_loss", 0.1, window="30d"), drawn(0.1)).fired
+    assert not one(Trigger.performance("log_loss", 5.0, window="30d"), drawn(0.1)).fired
+
+
+def test_few_labels_or_few_days_or_another_tasks_metric_show_nothing():
+    trigger = Trigger.performance("roc_auc", 0.99, window="30d")
+    assert "not enough data (0 of 200" in one(trigger).words
+    assert "not enough data" in one(trigger, drawn(0.1, days=1)).words
+    assert "can never fire" in one(Trigger.performance("rmse", 1.0), drawn(0.1)).words
 
 
 @pytest.mark.parametrize(
@@ -72,7 +144,10 @@ def test_an_open_alert_of_high_severity_proposes():
     [
         {"on": "performance"}, {"on": ["sometimes"]}, {"on": [3]}, {"budget": "many"}, {"budget": 2},
         {"cool_down": "3 days"}, {"cool_down": 3}, {"approval": "none"}, {"judge_for": ""}, {"min_days": 1},
-        {"model": 5}, {"min_days": True},
+        {"model": 5}, {"min_days": True}, {"on": ["schedule:often"]}, {"on": ["schedule:0 3 30 2 *"]},
+        {"margins": {"auc": 0.1}}, {"margins": {"roc_auc": 0}}, {"margins": 0.1}, {"warm_start": "yes"},
+        {"approval": "auto-if-better"}, {"approval": "auto-if-better", "margins": {"log_loss": 0.1}},
+        {"approval": "auto-if-better", "margins": {"positive_rate": 0.1}},
     ],
 )  # fmt: skip
 def test_a_wrong_declaration_is_refused(wrong):
@@ -86,6 +161,15 @@ def test_a_wrong_trigger_is_refused(wrong):
         Trigger.calibration(**wrong)
 
 
-def test_schedules_are_said_to_be_planned():
-    with pytest.raises(NotInThisVersion):
-        Retrain("late", on=["schedule:0 3 * * 1"])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda: Trigger.schedule("0 3 * *"), lambda: Trigger.schedule(""), lambda: Trigger.schedule("61 * * * *"),
+        lambda: Trigger.new_data(0), lambda: Trigger.new_data(1.5), lambda: Trigger.performance("auc", 0.5),
+        lambda: Trigger.performance("roc_auc", float("nan")), lambda: Trigger.performance("roc_auc", 0.5, window="x"),
+        lambda: Trigger.alarm(severity="loud"), lambda: Trigger.alarm(3),
+    ],
+)  # fmt: skip
+def test_a_trigger_that_can_never_work_is_refused(wrong):
+    with pytest.raises(BadRetrain):
+        wrong()

@@ -51,6 +51,7 @@ def schemathesis(url, folder, *words):
     return ran.returncode, ran.stdout
 
 
+@pytest.mark.slow
 def test_schemathesis_finds_nothing(tmp_path):
     with in_thread(world("fare")) as url:
         status, said = schemathesis(url, tmp_path, "-n", "20", "--phases", "examples,fuzzing")

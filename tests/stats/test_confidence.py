@@ -1,11 +1,14 @@
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy import integrate, stats
 
 from seatrial.stats.confidence import (
     Moments,
     TooFewObservations,
     asymptotic_sequence,
+    clustered,
     difference_bounds,
     difference_sequence,
     moments,
@@ -228,3 +231,36 @@ def test_a_harm_is_found_long_before_the_end():
 def test_a_difference_needs_two_observations_on_each_side():
     with pytest.raises(TooFewObservations):
         difference_sequence(Moments(1, 0.5), Moments(100, 0.5, 0.25), alpha=0.05, tuned_for=5000)
+
+
+def test_clusters_of_one_value_each_are_independent_values():
+    values = np.random.default_rng(1).normal(size=50)
+    found, alone = clustered(values, np.arange(50)), moments(values)
+    assert (found.n, found.clusters) == (50, 50)
+    assert found.mean == pytest.approx(alone.mean)
+    assert found.variance == pytest.approx(alone.variance)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 10_000))
+def test_the_error_of_clusters_is_that_of_a_ratio_of_sums(seed):
+    random = np.random.default_rng(seed)
+    cluster = random.integers(0, 12, 200)
+    values = random.normal(size=12)[cluster] * 3 + random.normal(size=200)
+    found = clustered(values, cluster)
+    sums, counts = (np.array([f(values[cluster == one]) for one in np.unique(cluster)]) for f in (np.sum, np.size))
+    size = counts.size
+    wanted = size / (size - 1) * np.sum((sums - values.mean() * counts) ** 2) / values.size**2
+    assert found.variance / found.n == pytest.approx(max(wanted, values.var(ddof=1) / values.size))
+    assert found.n == size
+
+
+def test_few_clusters_widen_an_interval_as_students_t_does():
+    for clusters in (10, 30, 100):
+        few, many = Moments(clusters, 0.0, 1.0, clusters), Moments(clusters, 0.0, 1.0)
+        half, normal = (difference_bounds(one, one, alpha=0.05, tuned_for=200).high for one in (few, many))
+        error = np.sqrt(2 / clusters)
+        exact = stats.t.isf(stats.norm.sf(normal / error), 2 * (clusters - 1)) * error
+        assert 0.999 * exact <= half <= 1.25 * exact
+    assert clustered(np.empty(0), np.empty(0, int)).n == 0
+    assert clustered(np.ones(5), np.zeros(5, int)).clusters == 1

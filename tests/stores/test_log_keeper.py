@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from seatrial.core.clock import monotonic
+from seatrial.stores import pauses
 from seatrial.stores.log_keeper import Keeper, Orders
 from seatrial.stores.metadata import MetadataStore
 from seatrial.stores.objects import ObjectStore
@@ -35,9 +36,9 @@ def orders(log: PredictionLog, **changes: object) -> Orders:
     return Orders(**given | changes)
 
 
-def keep_once(log: PredictionLog) -> None:
+def keep_once(log: PredictionLog, **changes: object) -> None:
     """A server that ends at once, and has half a second for the rest."""
-    with Keeper(orders(log, rest_seconds=0.5)):
+    with Keeper(orders(log, rest_seconds=0.5, **changes)):
         pass
 
 
@@ -57,6 +58,22 @@ def test_closed_segments_are_shipped_while_the_server_runs(log):
         assert ids(log) == written
         written += fill(log, a_schema(), 1)
         assert log.unshipped() == 1
+
+
+def test_nothing_is_shipped_while_that_is_paused_and_all_of_it_afterwards(log, tmp_path):
+    metadata = MetadataStore(tmp_path / "metadata.db")
+    with metadata.transaction() as transaction:
+        pauses.pause(transaction, pauses.SHIPPING, reason="costs", until_us=None, actor="ada", at_us=1)
+    path = str(metadata.path)
+    fill(log, a_schema(), 2)
+    log.close()
+    with pytest.warns(LogWarning, match="2 predictions are not shipped"):
+        keep_once(log, metadata=path)
+    assert log.unshipped() == 2
+    with Keeper(orders(log, metadata=path)):
+        with metadata.transaction() as transaction:
+            pauses.resume(transaction, pauses.SHIPPING, reason="", actor="ada", at_us=2)
+        until(lambda: log.unshipped() == 0)
 
 
 def test_the_rest_is_shipped_when_the_block_ends(log):

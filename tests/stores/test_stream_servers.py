@@ -13,6 +13,8 @@ from seatrial.stores.streams_redis import RedisStream
 from seatrial.testing import StreamSuite
 from tests.servers import kafka_cluster
 
+pytestmark = pytest.mark.slow
+
 
 class RedisServerOfStreams:
     field = b"row"

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import mean_pinball_loss, recall_score, roc_auc_score
+from sklearn.metrics import log_loss, mean_pinball_loss, recall_score, roc_auc_score
 from sklearn.model_selection import cross_val_score
 from sklearn.pipeline import make_pipeline
 
@@ -19,7 +19,7 @@ from seatrial.features.definitions import BadDefinition
 from seatrial.training.estimator import EstimatorFailed, MissingValuesNotTaken
 from seatrial.training.gates import Gate
 from seatrial.training.model import Split
-from seatrial.training.pipeline import ChampionNotComparable, ChampionScores
+from seatrial.training.pipeline import ALL_ROWS_US, ChampionNotComparable, ChampionScores
 from seatrial.training.rows import OneClass
 from seatrial.training.threshold import Costs
 from tests.training.factories import HISTOGRAM, HOUR, LIGHTGBM, LOGISTIC, START, model, put, run, table
@@ -130,6 +130,67 @@ def test_the_champion_is_compared_on_the_same_test_rows():
     constant = ChampionScores("late 1", lambda rows: np.full(rows.num_rows, 0.5))
     assert run(declared, table(), champion=constant).passed
     assert run(declared, table()).gates[0].reason == "no champion to compare with"
+
+
+def test_a_champion_is_not_asked_about_rows_that_it_has_learned_from():
+    """A release is refitted on its own test part; to compare on these rows would refuse every successor."""
+    declared = model(gates=[Gate.not_worse_than_champion("log_loss"), Gate.not_worse_than_champion("roc_auc")])
+    own = run(model(), table(1000))
+    asked = []
+
+    def perfect(rows):
+        asked.append(rows.num_rows)
+        return np.where(np.array(rows["late"]), 0.99, 0.01)
+
+    champion = ChampionScores("late 1", perfect, learned_until_us=ALL_ROWS_US, metrics=own.metrics)
+    same = run(declared, table(1000), champion=champion)
+    assert asked == []
+    assert [(one.passed, one.value) for one in same.gates] == [(True, one.threshold) for one in same.gates]
+    assert "on its own test part, since it has learned from these" in same.gates[0].reason
+    better = {"log_loss": own.metrics["log_loss"] - 0.001, "roc_auc": own.metrics["roc_auc"] + 0.001}
+    champion = ChampionScores("late 1", perfect, learned_until_us=ALL_ROWS_US, metrics=better)
+    assert [one.passed for one in run(declared, table(1000), champion=champion).gates] == [False, False]
+
+
+def test_both_are_compared_on_the_test_rows_that_the_champion_has_not_learned_from():
+    gates = [Gate.not_worse_than_champion("log_loss"), Gate.not_worse_than_champion("log_loss", margin=0.01)]
+    given = table(2000)
+    whole = run(model(), given).test_scores
+    known = np.array(whole["label_known_at"].cast(pa.int64()))
+    until = int(np.sort(known)[150])
+    new = known > until
+    asked = []
+
+    def own(rows):
+        asked.append(rows["flight"].to_pylist())
+        return whole["score"].to_numpy()[new]
+
+    fitted = run(model(gates=gates), given, champion=ChampionScores("late 1", own, learned_until_us=until))
+    assert asked == [whole.filter(pa.array(new))["flight"].to_pylist()]
+    by_value, by_margin = fitted.gates
+    assert (
+        by_value.value
+        == by_value.threshold
+        == pytest.approx(log_loss(whole["label"].to_numpy()[new], whole["score"].to_numpy()[new]))
+    )
+    assert f"on the {new.sum()} of {new.size} test rows that it has not learned from" in by_value.reason
+    assert (by_margin.value, by_margin.interval, by_margin.passed) == (0.0, (0.0, 0.0), True)
+
+
+def test_beside_the_champions_own_test_part_a_margin_needs_two_independent_intervals():
+    declared = model(gates=[Gate.not_worse_than_champion("log_loss", margin=10)])
+    own = run(model(), table(1000))
+    of = own.intervals["of"]
+    given = {"learned_until_us": ALL_ROWS_US, "metrics": own.metrics, "intervals": of}
+    (result,) = run(declared, table(1000), champion=ChampionScores("late 1", len, **given)).gates
+    low, high = of["log_loss"]
+    value = own.metrics["log_loss"]
+    wide = np.hypot(value - low, high - value)
+    assert (result.value, result.passed) == (0.0, True)
+    assert result.interval == pytest.approx((-wide, wide))
+    without = given | {"intervals": {}}
+    (result,) = run(declared, table(1000), champion=ChampionScores("late 1", len, **without)).gates
+    assert result.passed is False
 
 
 def test_a_champion_that_does_not_score_every_row_is_an_error():

@@ -17,7 +17,7 @@ from seatrial.releases.foreign import ForeignUnreadable, WrongTask
 from seatrial.releases.throwaway import NotOpened, open_pickle
 from tests.registry.test_mlflow_server import Server
 
-pytestmark = pytest.mark.needs("mlflow")
+pytestmark = [pytest.mark.slow, pytest.mark.needs("mlflow")]
 
 TRAIN = Path(__file__).parents[2] / "examples" / "adopt" / "from_mlflow" / "train.py"
 

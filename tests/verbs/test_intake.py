@@ -172,6 +172,7 @@ def test_text_in_a_field_for_each_column_becomes_what_the_column_holds(project, 
     assert online(project) == offline(project, [first, first | {"receipt": "r4", "amount": None}])
 
 
+@pytest.mark.slow
 def test_consumers_that_are_killed_in_the_middle_lose_nothing_and_double_nothing(project, redis_server):
     rows = [sale(number) for number in range(12_000)]
     add(redis_server, [sale(99, shop="seven"), *rows])

@@ -86,6 +86,7 @@ def undisturbed(folder, *instants):
         return online(project)
 
 
+@pytest.mark.slow
 def test_one_that_was_killed_at_any_point_is_made_good_by_the_next(folder):
     with Project(folder, clock=FixedClock(NOON)) as project:
         project.snapshot()
@@ -105,6 +106,7 @@ def test_one_that_was_killed_at_any_point_is_made_good_by_the_next(folder):
         assert [one.written for one in again] == [0, 0]
 
 
+@pytest.mark.slow
 def test_two_at_once_of_which_one_is_older_leave_what_the_newer_says(folder):
     hour_before = NOON - timedelta(hours=1)
     with Project(folder, clock=FixedClock(NOON)) as project:

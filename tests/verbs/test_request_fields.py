@@ -20,7 +20,7 @@ from seatrial.deployment.taken_back import WasTakenBack
 from seatrial.serving.scoring.predictor import Predictor
 from seatrial.testing import FakeClock
 from seatrial.verbs import exporting
-from seatrial.verbs.watching import AlertsNotDelivered
+from seatrial.verbs.alerting import AlertsNotDelivered
 
 START = datetime(2024, 3, 1, tzinfo=UTC)
 TIME = pa.timestamp("us", "UTC")
@@ -155,7 +155,7 @@ def test_a_canary_that_refuses_what_the_champion_answers_is_taken_back(world):
         assert not [one for one in project.review()[0].flags if one.name == "taken back"]
 
 
-@pytest.mark.filterwarnings("ignore::seatrial.verbs.watching.AlertsNotDelivered")
+@pytest.mark.filterwarnings("ignore::seatrial.verbs.alerting.AlertsNotDelivered")
 def test_who_runs_advance_hears_of_a_roll_back_by_its_exit_code(world, monkeypatch, capsys):
     with world.project() as project:
         project.deploy("loan", release=world.releases[1], reason="once more")

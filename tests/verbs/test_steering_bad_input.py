@@ -27,7 +27,7 @@ from seatrial.retraining.proposal import NothingProposed, keep_comparison, newes
 from seatrial.stores.metadata import HeadMoved, MetadataBusy, MetadataStore
 from seatrial.stores.prediction_log import LogWarning
 from seatrial.testing import FakeClock
-from seatrial.verbs.watching import AlertsNotDelivered
+from seatrial.verbs.alerting import AlertsNotDelivered
 
 START = datetime(2024, 1, 1, tzinfo=UTC)
 EVE = "eve"

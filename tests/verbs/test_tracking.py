@@ -324,6 +324,7 @@ def test_a_model_whose_fits_were_only_logged_is_released_by_its_run_which_is_nam
     assert refused.value.next == f"Run `seatrial release {run.run}`."
 
 
+@pytest.mark.slow
 def test_a_run_that_ends_while_the_mirror_is_on_its_way_out_is_told_before_the_project_closes(tmp_path, monkeypatch):
     monkeypatch.delenv("SEATRIAL_STORES_MLFLOW")
     with Project(tmp_path, actor="ada") as project:

@@ -40,9 +40,15 @@ VERBS: dict[str, tuple[Line, ...]] = {
     "Looking back": (
         ("explain", "Explain one prediction"),
         ("reproduce", "Make a run again and compare"),
+        ("incident", "Show what happened around an alert"),
         ("review", "Name each model's red flags"),
         ("lineage", "Show what an id was made from, and what from it"),
         ("status", "Show for each model what is live"),
+    ),
+    "By itself": (
+        ("up", "Serve, and run what is declared, in one command"),
+        ("pause", "Let a loop stand still, with a reason"),
+        ("resume", "Let it go on"),
     ),
     "Housekeeping": (
         ("export", "Write files for other systems"),
@@ -59,8 +65,9 @@ NOUNS: tuple[Line, ...] = (
     ("releases", "Packed versions: list, show, verify, diff, card, sbom, delete, resign"),
     ("deployments", "What is live: list, show, status, advance"),
     ("predictions", "The prediction log: list, show, ship, prune"),
-    ("alerts", "What fired: list, show, acknowledge, resolve"),
-    ("proposals", "Proposed retrainings: list, show"),
+    ("alerts", "Alarms: list, show, acknowledge, resolve, mute, unmute, check, undelivered, resend"),
+    ("proposals", "Proposed retrainings: list, show, refusals"),
+    ("schedules", "What runs by itself: list, show, run, history"),
     ("keys", "Keys that sign and are trusted: list, show, rotate, revoke, trust"),
     ("audit", "Who did what: list, show, verify"),
 )
@@ -69,7 +76,6 @@ LATER: tuple[Line, ...] = (
     ("import", "Take in a release from elsewhere"),
     ("backup", "Copy the project's state"),
     ("restore", "Put a copy back"),
-    ("up", "Run everything in one command"),
 )
 
 

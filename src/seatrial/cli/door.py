@@ -218,12 +218,16 @@ class Root(_Helping, click.Group):
 
     def get_command(self, _ctx: click.Context, name: str) -> click.Command | None:
         from seatrial.cli import (  # noqa: F401  their verbs and nouns register themselves
+            alerting,
+            exports,
             feature_quality,
             feature_rows,
             predictions,
             registry,
             runs,
+            schedules,
             steering,
+            up,
         )
         from seatrial.cli.nouns import NOUNS
         from seatrial.cli.verbs import VERBS
@@ -353,5 +357,4 @@ _INSTEAD = {
     "rollback": "To return to an earlier release: `seatrial deploy MODEL --release ID --reason TEXT`.",
     "promote": "`seatrial deploy MODEL --release ID` sends all traffic to a release.",
     "explain": "`seatrial lineage ID` shows what a prediction came from.",
-    "up": "`seatrial serve` answers requests.",
 }

@@ -8,6 +8,7 @@ from seatrial.cli.render import Block, Line, Plain, Style, Table
 
 if TYPE_CHECKING:
     from seatrial.governance.explain import Explained
+    from seatrial.retraining.refusals import Refusal
 
 
 def labelled(done: Plain) -> list[Block]:
@@ -72,10 +73,40 @@ def proposal(one: Plain) -> list[Block]:
         Line(f"  champion   {one['champion']}, generation {one['generation']} of '{one['deployment']}'"),
         Line(f"  challenger {one['challenger'] or 'none yet'}"),
     ]
+    blocks += [Line(f"  broke off  {failed}", "red") for failed in one["failed"]]
     blocks += [Line(f"  look       {look}") for look in one["looks"]]
+    blocks += [Line(f"  significant {change}", "red") for change in one["significant"]]
+    if one["ended"]:
+        blocks.append(Line(f"  ended      {one['ended']}"))
     if one["next"]:
         blocks.append(Line(f"next: {one['next']}"))
     return blocks
+
+
+def refusals(things: list[Plain]) -> list[Block]:
+    """Every refusal, with its reason."""
+    if not things:
+        return [Line("no retraining was refused")]
+    blocks: list[Block] = []
+    for one in things:
+        when = one["at"] if one["times"] == 1 else f"{one['at']} to {one['last']}, {one['times']} times"
+        blocks += [
+            Line(f"{when}  {one['model']} {one['step']}  {one['code']}", "red"),
+            Line(f"  asked by   {one['trigger']}"),
+            Line(f"  refused    {one['reason']}"),
+        ]
+    return blocks
+
+
+def refused(things: list[Refusal]) -> list[Block]:
+    """That there are refusals, and the newest one."""
+    if not things:
+        return []
+    times, newest = sum(one.times for one in things), things[-1]
+    return [
+        Line(f"refused {times:,} times, last on {newest.last[:10]}: {newest.reason}", "red"),
+        Line("next: seatrial proposals refusals"),
+    ]
 
 
 def decided(done: Plain) -> list[Block]:
@@ -101,16 +132,6 @@ def rolled_back(done: Plain) -> list[Block]:
         words = "The metadata store is away: this host alone was rolled back; the store is told when it is back."
         blocks.append(Line(words, "red"))
     return blocks
-
-
-def alerts(things: list[Plain]) -> list[Block]:
-    if not things:
-        return [Line("no open alert")]
-    rows = [
-        [one["id"], one["model"], one["alarm"], one["severity"], one["state"], one["opened_at"][:16], one["owner"]]
-        for one in things
-    ]
-    return [Table(["alert", "model", "alarm", "severity", "state", "opened", "owner"], rows)]
 
 
 def reviewed(models: list[Plain]) -> list[Block]:

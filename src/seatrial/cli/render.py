@@ -463,6 +463,8 @@ def statuses(models: list[Plain]) -> list[Block]:
     """A card per model: what is live, the data, parameters, performance, owner, and the next step."""
     if not models:
         return [Line("The project declares no model."), Line("Next: declare a Model in project.py")]
+    from seatrial.cli.schedules import by_itself
+
     blocks: list[Block] = []
     for model in models:
         live = "nothing"
@@ -484,12 +486,14 @@ def statuses(models: list[Plain]) -> list[Block]:
             blocks.append(Line(f"  newest        was {model['rolled_back']}", "red"))
         if model.get("distrusted"):
             blocks.append(Line(f"  signature     by {model['distrusted']}, a key that was revoked", "red"))
+        blocks += [Line(f"  silent        {words}", "red") for words in model.get("silent") or ()]
         if model.get("refused"):
             blocks.append(
                 Line(f"  last run      {model['refused']} was refused: {'; '.join(model['refused_because'])}", "red")
             )
             if not model["next"].endswith(model["refused"]):
                 blocks.append(Line(f"                see: seatrial runs show {model['refused']}"))
+        blocks += by_itself(model)
         blocks += [Line(f"  Next: {model['next']}"), Line()]
     return blocks[:-1]
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from seatrial.cli.outcome_lines import outcome_lines, span
 from seatrial.cli.render import MAIN_METRICS, Block, Cell, Line, Style, Table, shown
 
 if TYPE_CHECKING:
@@ -30,10 +31,11 @@ TOLD = {
 }
 
 
-def monitor_lines(report: Report, distances: Sequence[str] = ()) -> list[Block]:
+def monitor_lines(report: Report, distances: Sequence[str] = (), *, detail: bool = False) -> list[Block]:
     """One report: verdict, next step, then performance, alarms, inputs, data and service.
 
     distances: shown beside the one that each input is judged by.
+    detail: every section with its numbers; without it a section is a line or two.
     """
     word, style = VERDICTS[report.verdict]
     return [
@@ -42,6 +44,7 @@ def monitor_lines(report: Report, distances: Sequence[str] = ()) -> list[Block]:
         Line(),
         Line(f"{report.model}, {report.window}, as of {report.as_of}", "dim"),
         *_performance(report),
+        *outcome_lines(report, detail=detail),
         *_days(report),
         *_alarms(report),
         *_drift(report, distances),
@@ -64,14 +67,21 @@ def _performance(report: Report) -> list[Block]:
         rows.append(["mean prediction", one.mean_score, None, None])
         rows.append(["mean label", one.observed, None, None])
     names = [*(name for name in MAIN_METRICS if name in one.metrics), *one.metrics]
+    rows = [[*row, ""] for row in rows]
     rows += [
-        [name, one.metrics[name], one.constant.get(name), one.training.get(name)]
+        [name, one.metrics[name], one.constant.get(name), one.training.get(name), span(one.intervals.get(name))]
         for name in dict.fromkeys(names)
         if one.metrics[name] is not None
     ]
     if rows:
-        wide = 4 if one.training else 3
-        blocks += [Line(), Table(("performance", "now", "constant", "test")[:wide], [row[:wide] for row in rows])]
+        head = ["performance", "now", "95 %", "constant", "test"]
+        kept = [place for place, name in enumerate(head) if not (name == "test" and not one.training)]
+        kept = [place for place in kept if head[place] != "95 %" or any(row[4] for row in rows)]
+        ordered = [[row[0], row[1], row[4], row[2], row[3]] for row in rows]
+        blocks += [Line(), Table([head[i] for i in kept], [[row[i] for i in kept] for row in ordered])]
+    if one.blocks:
+        narrow = ", too few: they are too narrow" if one.few_blocks else ""
+        blocks.append(Line(f"intervals draw {one.blocks}{narrow}", "dim"))
     return blocks
 
 
@@ -129,7 +139,13 @@ def _drift(report: Report, distances: Sequence[str]) -> list[Block]:
     words = f"{moved} of {len(found.columns)} inputs moved{against}"
     rest = len(every) - len(listed)
     more: list[Block] = [Line(f"and {rest} more", "dim")] if rest else []
+    told = report.attribution
+    more += [Line(_capital(told.words))] if told is not None and told.words else []
     return [Line(), Line(words, "red" if moved else ""), Table(head, rows), *more, *notes]
+
+
+def _capital(words: str) -> str:
+    return words[0].upper() + words[1:]
 
 
 def _quality(report: Report) -> list[Block]:

@@ -11,9 +11,11 @@ from seatrial.cli import talk
 from seatrial.cli.door import BadCommandLine, Invocation, as_window
 from seatrial.cli.nouns import NOUNS
 from seatrial.cli.verbs import verb
-from seatrial.core.errors import Failed
+from seatrial.core.errors import Failed, GateRefused
 
+DATABASES = ("postgresql://", "postgres://", "${")
 NAMES = ("ks", "wasserstein", "js", "psi", "chi2", "tv")  # of stats.distances, which loads numpy
+
 if TYPE_CHECKING:
     from seatrial.core.windows import Window
     from seatrial.monitoring.report import Report
@@ -23,7 +25,7 @@ EXPECT = click.option(
 )
 
 
-class AlarmsFired(Failed):
+class AlarmsFired(GateRefused):
     """`monitor --fail-on` saw an alarm of that severity, or a higher one."""
 
     code = "monitor.alarms_fired"
@@ -58,13 +60,21 @@ def label(call: Invocation, model: str | None, rows: Path | None) -> None:
 @click.option("--html", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="Write a page as well.")
 @click.option("--dry-run", is_flag=True, help="Report only: keep nothing, open and resolve no alert.")
 @click.option(
+    "--against", metavar="WHAT", help="Compare with: training (default), champion, 7d (before the window), START/END."
+)
+@click.option(
     "--distance", "distances", multiple=True, type=click.Choice(NAMES), help="Show this distance of inputs as well."
 )
-@click.option("--fail-on", type=click.Choice(["low", "medium", "high"]), help="End with 1 when such an alarm fired.")
-@click.option("--log", type=click.Path(path_type=Path), help="A log from elsewhere; no project is needed.")
+@click.option("--fail-on", type=click.Choice(["low", "medium", "high"]), help="End with 3 when such an alarm fired.")
+@click.option("--rehearse", is_flag=True, help="Replay the policy on the past instead: alarms, incidents, thresholds.")
+@click.option("--over", metavar="DURATION", help="With --rehearse: how far back (default: 28d).")
+@click.option("--log", metavar="PATH|URL", help="A log from elsewhere, or postgresql://...; no project is needed.")
+@click.option("--table", help="With --log postgresql://...: the table of predictions; only aggregates leave it.")
+@click.option("--query", metavar="SELECT", help="In place of --table.")
 @click.option("--map", "mapping", type=click.Path(path_type=Path), help="With --log: which columns mean what (TOML).")
 @click.option("--reference", type=click.Path(path_type=Path), help="With --log: rows to compare with.")
 @click.option("--labels", type=click.Path(path_type=Path), help="With --log: labels that lie in another file.")
+@click.option("--detail", is_flag=True, help="Every section with its numbers.")
 @click.pass_obj
 def monitor(
     call: Invocation,
@@ -75,19 +85,30 @@ def monitor(
     against: str | None,
     distances: tuple[str, ...],
     fail_on: str | None,
-    log: Path | None,
+    rehearse: bool,
+    over: str | None,
+    log: str | None,
+    table: str | None,
+    query: str | None,
     mapping: Path | None,
     reference: Path | None,
     labels: Path | None,
+    detail: bool,
 ) -> None:
     """Data quality, drift, performance with the labels known so far, calibration, latency, alarms. Compares with the
     training rows of the release, or with what --against says; then nothing is kept. Alerts are opened, continued and
     resolved.
 
     With --log and --map the same for a model that is served elsewhere: `--log` is a Parquet or CSV file, or a log
-    folder that `PredictionLog(...).write(...)` made."""
+    folder that `PredictionLog(...).write(...)` made. Where the rows may not leave PostgreSQL, `--log postgresql://...`
+    or `--log '${DATABASE_URL}'` with --table or --query asks it for aggregates."""
     from seatrial.cli import report as rendering
 
+    if over and not rehearse:
+        raise BadCommandLine("--over goes with --rehearse.", state="Nothing was done.")
+    if rehearse:
+        _rehearse(call, model, over or "28d", log, mapping, reference, labels, other=window or html or fail_on)
+        return
     if log is not None:
         if model is not None:
             raise BadCommandLine(
@@ -95,25 +116,66 @@ def monitor(
                 expected="The map says which model a log is of.",
                 state="Nothing was done.",
             )
-        report = _elsewhere(call, log, mapping, reference, labels, window, against)
+        report = _elsewhere(call, log, (table, query), mapping, reference, labels, window, against)
     else:
-        if mapping or reference or labels:
-            raise BadCommandLine("--map, --reference and --labels go with --log.", state="Nothing was done.")
+        if mapping or reference or labels or table or query:
+            raise BadCommandLine(
+                "--map, --reference, --labels, --table and --query go with --log.", state="Nothing was done."
+            )
         with call.project() as project:
             report = project.monitor(model, window=window, keep=not dry_run, against=against or "training")
     if html is not None:
         from seatrial.monitoring.page import html as page
 
         _write(html, page(report))
-    call.answer(report, lambda _: rendering.monitor_lines(report, distances))
+    call.answer(report, lambda _: rendering.monitor_lines(report, distances, detail=detail))
     if html is not None:
         talk.say(f"The report as a page: {html}")
     _fail(report, fail_on)
 
 
+def _rehearse(
+    call: Invocation,
+    model: str | None,
+    over: str,
+    log: str | None,
+    mapping: Path | None,
+    reference: Path | None,
+    labels: Path | None,
+    *,
+    other: object,
+) -> None:
+    from seatrial.cli import rehearsed
+    from seatrial.core.clock import machine_us, to_us
+    from seatrial.core.windows import duration_us
+    from seatrial.monitoring.imported import rehearse_log
+
+    if other:
+        raise BadCommandLine(
+            "--window, --html and --fail-on are for a report; --rehearse makes none.", state="Nothing was done."
+        )
+    if log is None:
+        with call.project() as project:
+            done = project.rehearse(model, over=over)
+        call.answer(done, lambda _: rehearsed.lines(done))
+        return
+    if mapping is None:
+        raise BadCommandLine("--log needs --map.", next="See docs/monitoring.md.", state="Nothing was done.")
+    if log.startswith(DATABASES):
+        raise BadCommandLine(
+            "--rehearse replays rows, and rows of a database do not leave it.",
+            next="Give a Parquet file of them.",
+            state="Nothing was done.",
+        )
+    as_of_us = to_us(call.at) if call.at else machine_us()
+    found = rehearse_log(Path(log), mapping, reference, as_of_us=as_of_us, over_us=duration_us(over), labels=labels)
+    call.answer(found, lambda _: rehearsed.lines(found))
+
+
 def _elsewhere(
     call: Invocation,
-    log: Path,
+    log: str,
+    rows: tuple[str | None, str | None],
     mapping: Path | None,
     reference: Path | None,
     labels: Path | None,
@@ -130,7 +192,42 @@ def _elsewhere(
             state="Nothing was done.",
         )
     as_of_us = to_us(call.at) if call.at else machine_us()
-    return monitor_log(log, mapping, reference, as_of_us=as_of_us, window=window, labels=labels, against=against)
+    if log.startswith(DATABASES):
+        return _in_database(log, *rows, mapping, reference, labels, as_of_us=as_of_us, window=window, against=against)
+    if any(rows):
+        raise BadCommandLine("--table and --query go with --log postgresql://...", state="Nothing was done.")
+    return monitor_log(Path(log), mapping, reference, as_of_us=as_of_us, window=window, labels=labels, against=against)
+
+
+def _in_database(
+    url: str,
+    table: str | None,
+    query: str | None,
+    mapping: Path,
+    reference: Path | None,
+    labels: Path | None,
+    *,
+    as_of_us: int,
+    window: Window | None,
+    against: str | None,
+) -> Report:
+    from seatrial.data.sources import PostgresSource
+    from seatrial.monitoring.in_database import monitor_database
+
+    if (table is None) == (query is None):
+        raise BadCommandLine(
+            "a log in PostgreSQL needs --table or --query, and not both.",
+            expected='Such as --table shop.predictions, or --query "SELECT * FROM shop.predictions WHERE ...".',
+            state="Nothing was done.",
+        )
+    if labels is not None:
+        raise BadCommandLine(
+            "--labels is a file, and the predictions stay in PostgreSQL.",
+            expected="Join the labels in --query, and name their column in the map.",
+            state="Nothing was done.",
+        )
+    source = PostgresSource(name=table or "query", url=url, table=table, sql=query)
+    return monitor_database(source, mapping, reference, as_of_us=as_of_us, window=window, against=against)
 
 
 def _write(path: Path, text: str) -> None:
@@ -156,15 +253,16 @@ def _fail(report: Report, fail_on: str | None) -> None:
 
 @verb("retrain")
 @click.argument("model", required=False)
-@click.argument("step", type=click.Choice(["propose", "train", "compare"]), default="propose")
+@click.argument("step", type=click.Choice(["propose", "train", "compare", "advance"]), default="propose")
 @click.option("--reason", default="", metavar="TEXT", help="Why; with it a person may propose without a trigger.")
 @click.pass_obj
 def retrain(call: Invocation, model: str | None, step: str, reason: str) -> None:
     """STEP propose asks the triggers and only proposes; train fits, judges and packs the challenger of the open
-    proposal; compare looks at it beside the champion once more. Nothing goes live: see approve and promote."""
+    proposal; compare looks at it beside the champion once more; advance does whatever comes next, for schedules. What
+    goes live is decided by approve and promote, unless the model's Retrain says otherwise."""
     from seatrial.cli import outcome
 
-    if model in ("train", "compare", "propose"):
+    if model in ("train", "compare", "propose", "advance"):
         step, model = model, None
     with call.project() as project:
         with talk.Progress() as progress:
@@ -248,53 +346,6 @@ def review(call: Invocation) -> None:
         call.answer(project.review(), outcome.reviewed)
 
 
-@NOUNS["alerts"].command("list")
-@click.argument("model", required=False)
-@click.option("--every", is_flag=True, help="Resolved ones too.")
-@click.pass_obj
-def alerts_list(call: Invocation, model: str | None, every: bool) -> None:
-    """List alerts that are open or acknowledged, all or those of MODEL."""
-    from seatrial.cli import outcome
-
-    with call.project() as project:
-        call.answer(project.alerts(model, every=every), outcome.alerts)
-
-
-@NOUNS["alerts"].command("show")
-@click.argument("id")
-@click.pass_obj
-def alerts_show(call: Invocation, id: str) -> None:
-    """Show one alert: evidence, what to do, who was told."""
-    from seatrial.cli import render
-
-    with call.project() as project:
-        call.answer(project.alert_show(id), render.details)
-
-
-@NOUNS["alerts"].command("acknowledge")
-@click.argument("id")
-@click.option("--reason", default="", metavar="TEXT")
-@click.pass_obj
-def alerts_acknowledge(call: Invocation, id: str, reason: str) -> None:
-    """Say that somebody looks at it."""
-    from seatrial.cli import outcome
-
-    with call.project() as project:
-        call.answer([project.alert_acknowledge(id, reason)], outcome.alerts)
-
-
-@NOUNS["alerts"].command("resolve")
-@click.argument("id")
-@click.option("--reason", default="", metavar="TEXT")
-@click.pass_obj
-def alerts_resolve(call: Invocation, id: str, reason: str) -> None:
-    """Say that it is over."""
-    from seatrial.cli import outcome
-
-    with call.project() as project:
-        call.answer([project.alert_resolve(id, reason)], outcome.alerts)
-
-
 @NOUNS["proposals"].command("list")
 @click.argument("model", required=False)
 @click.pass_obj
@@ -303,7 +354,8 @@ def proposals_list(call: Invocation, model: str | None) -> None:
     from seatrial.cli import outcome
 
     with call.project() as project:
-        call.answer(project.proposals(model), outcome.proposals)
+        refused = project.proposal_refusals(model)
+        call.answer(project.proposals(model), lambda found: [*outcome.proposals(found), *outcome.refused(refused)])
 
 
 @NOUNS["proposals"].command("show")
@@ -315,3 +367,14 @@ def proposals_show(call: Invocation, id: str) -> None:
 
     with call.project() as project:
         call.answer(project.proposal_show(id), outcome.proposal)
+
+
+@NOUNS["proposals"].command("refusals")
+@click.argument("model", required=False)
+@click.pass_obj
+def proposals_refusals(call: Invocation, model: str | None) -> None:
+    """List retrainings that were asked for and refused, with the reasons, oldest first."""
+    from seatrial.cli import outcome
+
+    with call.project() as project:
+        call.answer(project.proposal_refusals(model), outcome.refusals)

@@ -56,7 +56,7 @@ def tell_on(
 ) -> dict[str, Any]:
     """From the labels of April to the end of the year; the facts for the summary. serving: starts a server; its
     address."""
-    from seatrial.verbs.watching import AlertsNotDelivered
+    from seatrial.verbs.alerting import AlertsNotDelivered
 
     project.actor = ENGINEER
     pages = folder / "reports"
@@ -97,9 +97,9 @@ def _april(project: Project, story: Steps, pages: Path, chapters: list[Chapter])
             if _calibration(report).state == "fired" and not first:
                 first = report.as_of
                 _on_the_alarm(tell, mornings)
-        (alert,) = project.alerts("late", every=True)
+        alert = next(one for one in project.alerts("late", every=True) if one.alarm.startswith("calibration"))
         tell(
-            f"One alert, of {alert.severity} severity, for {alert.owner}; it waits for an address of '{alert.on_call}'."
+            f"An alert, of {alert.severity} severity, for {alert.owner}; it waits for an address of '{alert.on_call}'."
         )
         fired = sum(_calibration(one).state == "fired" for one in mornings)
         tell(f"It fired on {fired} of {len(mornings)} mornings, and was resolved by itself.")

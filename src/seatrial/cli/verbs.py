@@ -487,12 +487,18 @@ def lineage(call: Invocation, id: str) -> None:
 
 
 @verb("status")
+@click.option("--cost", is_flag=True, help="What predictions, retrainings, reports and the log take, as measured.")
 @click.pass_obj
-def status(call: Invocation) -> None:
-    """Release, data, parameters, performance and owner of each model, and what to do next."""
+def status(call: Invocation, cost: bool) -> None:
+    """Release, data, parameters, performance and owner of each model, what runs by itself, and what to do next."""
     from seatrial.cli import render
 
     with call.project() as project:
+        if cost:
+            from seatrial.cli import schedules
+
+            call.answer(project.cost(), schedules.cost)
+            return
         call.answer(project.status(), render.statuses)
 
 

@@ -72,6 +72,31 @@ class Spark(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     master: str = "local[*]"
 
 
+class Alerts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How alerts leave the house.
+
+    internal: networks ("10.0.0.0/8"), addresses and names of hosts on this machine or in the house's own network that
+        messages may be sent to; nothing internal is allowed otherwise.
+    heartbeat: an http or https address that is asked by POST whenever `seatrial alerts check` has done its work, so
+        that somebody outside notices when it does not; "${VAR}" and "${file:PATH}" as for routes.
+    textfile: a folder of node_exporter's textfile collector, into which `monitor` and `alerts check` write gauges.
+    """
+
+    internal: tuple[str, ...] = ()
+    heartbeat: str = ""
+    textfile: str = ""
+
+
+class Cost(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What computing costs here, for `status --cost`.
+
+    cpu_hour: an hour of one core; 0: no money is shown. currency: its name, such as "EUR".
+    """
+
+    cpu_hour: Annotated[float, msgspec.Meta(ge=0, le=1e6)] = 0.0
+    currency: str = ""
+
+
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A project's settings in one environment.
 
@@ -83,8 +108,9 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     log_retention: how long predictions are kept, such as "90d"; empty: for ever.
     log_full: what becomes of an answer that the log's disk does not take: "refuse" answers 503, "serve_unlogged" lets
         it leave, with a flag, and counts it.
-    webhooks: name -> address that alerts are sent to, for a model's on_call="webhook:NAME"; "${VAR}" is taken from
-        the environment, so that no secret stands in the file.
+    routes: name -> address that alerts are sent to, for a model's on_call="route:NAME", see `monitoring.routes`;
+        "${VAR}" is taken from the environment and "${file:PATH}" from a file, so that no secret stands here.
+    webhooks: the same, for on_call="webhook:NAME".
     sources: name of a raw source -> the Parquet file that its rows are read from here, instead of from where it is
         declared: rows as a snapshot keeps them, to work on without the database, or on a part of it.
     """
@@ -100,7 +126,10 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     policy: Policy = Policy()
     spark: Spark = Spark()
     signing: Signing = Signing()
+    cost: Cost = Cost()
     webhooks: dict[str, str] = {}
+    routes: dict[str, str] = {}
+    alerts: Alerts = Alerts()
     sources: dict[str, str] = {}
 
 
@@ -144,11 +173,15 @@ def read_settings(text: str, *, env: str, variables: Mapping[str, str]) -> Setti
             f"seatrial.toml does not fit: {error}.",
             expected=f"Known are {listed(known)}; under [stores]: {listed(Stores.__struct_fields__)}; "
             f"under [policy]: {listed(Policy.__struct_fields__)}; under [spark]: {listed(Spark.__struct_fields__)}; "
-            f"under [signing]: {listed(Signing.__struct_fields__)}.",
+            f"under [signing]: {listed(Signing.__struct_fields__)}; "
+            f"under [cost]: {listed(Cost.__struct_fields__)}; under [alerts]: {listed(Alerts.__struct_fields__)}.",
         ) from None
 
 
 def _checked(settings: Settings) -> Settings:
+    twice = sorted(set(settings.webhooks) & set(settings.routes))
+    if twice:
+        raise BadSettings(f"'{twice[0]}' stands under [webhooks] and under [routes].", expected="One of them is meant.")
     for name, nothing in (("log_ship", "never"), ("log_retention", "")):
         value = getattr(settings, name)
         if value == nothing:

@@ -91,6 +91,42 @@ def rows(source: PostgresSource, only: Sequence[str] | None = None) -> pa.Table:
             raise _wrong_value(source, connection, inner, chosen, error) from None
 
 
+@dataclass(frozen=True)
+class Asked:
+    """The rows of a source, where they lie: what is asked of them is SQL, and only what comes out of that is fetched.
+
+    inner: a SELECT of the rows; columns: theirs.
+    """
+
+    inner: str
+    columns: tuple[Column, ...]
+    _connection: psycopg.Connection[Any]
+
+    def ask(self, sql: str) -> list[tuple[Any, ...]]:
+        """The rows of the answer. sql: one SELECT in which nothing is a parameter."""
+        return self._connection.execute(sql.encode()).fetchall()
+
+    def literal(self, value: Any) -> str:
+        """The value as it is written in SQL."""
+        from psycopg.sql import Literal
+
+        return Literal(value).as_string(self._connection)
+
+
+@contextmanager
+def asked(source: PostgresSource) -> Iterator[Asked]:
+    """One read-only transaction over the rows of `source`, all questions of one instant. Raises as `rows` does."""
+    if importlib.util.find_spec("psycopg") is None:
+        raise SourceExtraMissing(
+            f"source '{source.name}' is in PostgreSQL, which needs the package 'psycopg'; it is not installed.",
+            next='Install seatrial with its extra: pip install "seatrial[postgres]".',
+        )
+    url = _resolved(source)
+    with _translated(source, url), _connected(source, url) as connection:
+        inner = _inner(source, connection)
+        yield Asked(inner, tuple(_columns(source, connection, inner)), connection)
+
+
 # The connection
 
 

@@ -19,12 +19,23 @@ from numpy.typing import NDArray
 
 from seatrial.core.clock import from_us, iso
 from seatrial.deployment.definition import DAY_US, STEPWISE, Canary, Guardrail, Harm, Metric, Shadow
-from seatrial.stats.confidence import Moments, difference_bounds, difference_sequence, moments, t_sequence
+from seatrial.stats.confidence import (
+    Moments,
+    clustered,
+    difference_bounds,
+    difference_sequence,
+    moments,
+    t_sequence,
+)
 from seatrial.stats.sample_ratio import log_evidence
 
 ALPHA = 0.05
 TUNED_FOR = 20_000
 """Answers of both arms together at which a guardrail's interval is tightest."""
+TUNED_FOR_KEYS = 200
+"""The same of keys, where the traffic is split by one: their number grows slowly, and then hardly at all."""
+MOST_FAIL = 0.5
+"""A difference in failures beyond which keys are not waited for."""
 WEEK_OF_DAYS = 7
 """Days without which a canary is not decided by labels or a metric: a Monday is not like a Sunday."""
 TAKE_UP_US = 10_000_000
@@ -39,8 +50,10 @@ Verdict = Literal["advance", "hold", "roll back", "keep the live release"]
 
 @dataclass(frozen=True)
 class Answers:
-    """What one arm answered at this step: arrays over its answers, (n,), one a request: they are to be independent.
+    """What one arm answered at this step: arrays over its answers, (n,), one a request.
 
+    key: the number of the key of each, where traffic is split by one: requests of a key are alike and in one arm, so
+    keys are what is independent. None: requests are.
     at_us: the instant of each. latency_ms, degraded, score: as logged; score is P(positive), the probability of the
     likeliest class or the value. loss: by its label, smaller is better; NaN where no label is known. failed: requests
     of this arm that got a 5xx. refused: those that got a 4xx because of its release.
@@ -52,6 +65,7 @@ class Answers:
     score: NDArray[np.float64]
     loss: NDArray[np.float64]
     failed: int
+    key: NDArray[np.intp] | None = None
     refused: int = 0
 
 
@@ -172,6 +186,7 @@ def analyse(
 
     share: percent of the traffic that the new release was to get. by_key: traffic is split by a key and not by request;
     keys of unlike weight then make counts of answers differ from the shares, so the split is told and not judged.
+    Answers then have their key, and every guardrail takes keys for what is independent, as do labels beside days.
     valued: what the strategy's metric says, where it has one.
     """
     rows = live.at_us.size, new.at_us.size
@@ -292,8 +307,10 @@ def _figure(guardrail: Guardrail, live: Answers, new: Answers) -> Figure:
     control, treatment = pair
     both_ways = guardrail.harm == "mean_score"
     interval = difference_sequence if both_ways else difference_bounds
-    bounds = interval(control, treatment, alpha=ALPHA, tuned_for=TUNED_FOR)
+    tuned_for = TUNED_FOR if control.clusters is None else TUNED_FOR_KEYS
+    bounds = interval(control, treatment, alpha=ALPHA, tuned_for=tuned_for)
     crossed = bounds.low > guardrail.margin or (both_ways and bounds.high < -guardrail.margin)
+    crossed = crossed or (guardrail.harm in ("errors", "refused") and _mostly_fails(guardrail.harm, live, new))
     within = bounds.high <= guardrail.margin and (not both_ways or bounds.low >= -guardrail.margin)
     return Figure(
         guardrail.harm,
@@ -307,24 +324,58 @@ def _figure(guardrail: Guardrail, live: Answers, new: Answers) -> Figure:
     )
 
 
+def _mostly_fails(harm: Harm, live: Answers, new: Answers) -> bool:
+    """Where keys are what is independent, a few of them prove nothing of failures whose keys nobody knows; but a
+    release that fails most of what it is asked, whoever asks, is not kept until there are more."""
+    if live.key is None:
+        return False
+    counts = [(arm.failed if harm == "errors" else arm.refused, arm.at_us.size) for arm in (live, new)]
+    arms = [_share(count, count + answered) for count, answered in counts]
+    if min(arm.n for arm in arms) < 2:
+        return False
+    return difference_bounds(arms[0], arms[1], alpha=ALPHA, tuned_for=TUNED_FOR).low > MOST_FAIL
+
+
 def _pair(harm: Harm, live: Answers, new: Answers) -> tuple[Moments, Moments] | None:
     """The harm's moments in both arms; None where it cannot be told."""
     if harm == "errors":
-        return _share(live.failed, live.failed + live.at_us.size), _share(new.failed, new.failed + new.at_us.size)
+        return _failures(live, live.failed), _failures(new, new.failed)
     if harm == "refused":
-        return _share(live.refused, live.refused + live.at_us.size), _share(new.refused, new.refused + new.at_us.size)
+        return _failures(live, live.refused), _failures(new, new.refused)
     if not live.at_us.size or not new.at_us.size:
         return None
     if harm == "slow":
         usual = float(np.quantile(live.latency_ms, 0.99))
-        return _share_of(live.latency_ms > usual), _share_of(new.latency_ms > usual)
+        return _share_of(live.latency_ms > usual, live.key), _share_of(new.latency_ms > usual, new.key)
     if harm == "degraded":
-        return _share_of(live.degraded), _share_of(new.degraded)
-    return moments(live.score[np.isfinite(live.score)]), moments(new.score[np.isfinite(new.score)])
+        return _share_of(live.degraded, live.key), _share_of(new.degraded, new.key)
+    return _mean_score(live), _mean_score(new)
 
 
-def _share_of(flags: NDArray[np.bool_]) -> Moments:
-    return _share(int(np.count_nonzero(flags)), flags.size)
+def _mean_score(arm: Answers) -> Moments:
+    known = np.isfinite(arm.score)
+    return moments(arm.score[known]) if arm.key is None else clustered(arm.score[known], arm.key[known])
+
+
+def _share_of(flags: NDArray[np.bool_], key: NDArray[np.intp] | None) -> Moments:
+    """Of flags, each of one request. With keys at least as unsure as as many independent requests."""
+    alone = _share(int(np.count_nonzero(flags)), flags.size)
+    if key is None:
+        return alone
+    found = clustered(flags.astype(np.float64), key)
+    return Moments(found.n, found.mean, max(found.variance, alone.variance / alone.n * found.n), found.clusters)
+
+
+def _failures(arm: Answers, failed: int) -> Moments:
+    """Failed (or refused) requests of all. Whose they were is not known: with keys, all requests of one count as one
+    observation (Kish's effective size), as if it failed always or never."""
+    alone = _share(failed, failed + arm.at_us.size)
+    if arm.key is None or not arm.at_us.size:
+        return alone
+    counts = np.unique(arm.key, return_counts=True)[1].astype(np.float64)
+    effective = arm.at_us.size**2 / float(counts @ counts)
+    cautious = _share(round(alone.mean * effective), max(round(effective), 1))
+    return Moments(counts.size, alone.mean, cautious.variance / effective * counts.size, counts.size)
 
 
 def _share(count: int, n: int) -> Moments:
@@ -338,7 +389,7 @@ def _share(count: int, n: int) -> Moments:
 def _labels(strategy: STEPWISE, live: Answers, new: Answers, since_us: int, as_of_us: int) -> Labels:
     arms = [(arm.at_us, arm.loss) for arm in (live, new)]
     gains, labelled = _by_day(arms[0], arms[1], since_us, as_of_us)
-    mean, low, high = _interval(gains)
+    mean, low, high = _with_keys(_interval(gains), live, new)
     state: Literal["better", "worse", "undecided", "too early"] = "undecided"
     if len(gains) < _least_days(strategy):
         state = "too early"
@@ -347,6 +398,26 @@ def _labels(strategy: STEPWISE, live: Answers, new: Answers, since_us: int, as_o
     elif high is not None and high < 0:
         state = "worse"
     return Labels(len(gains), labelled, mean, low, high, state)
+
+
+def _with_keys(
+    by_day: tuple[float | None, float | None, float | None], live: Answers, new: Answers
+) -> tuple[float | None, float | None, float | None]:
+    """The interval by day, widened to what holds for the keys as well. A key is in one arm on every day, so what its
+    own losses are like does not even out over days: only more keys do that."""
+    mean, low, high = by_day
+    if live.key is None or new.key is None or low is None or high is None:
+        return by_day
+    known = [np.isfinite(arm.loss) for arm in (live, new)]
+    control, treatment = (
+        clustered(arm.loss[mask], arm.key[mask])
+        for arm, mask in zip((new, live), reversed(known), strict=True)
+        if arm.key is not None
+    )
+    if min(control.n, treatment.n) < 2:
+        return mean, None, None
+    keys = difference_sequence(control, treatment, alpha=ALPHA, tuned_for=TUNED_FOR_KEYS)
+    return mean, min(low, keys.low), max(high, keys.high)
 
 
 def _measured(metric: Metric, valued: Valued, least: int, since_us: int, as_of_us: int) -> Measured:

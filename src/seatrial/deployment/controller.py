@@ -19,6 +19,7 @@ from seatrial.core.errors import Conflict, SeatrialError, Unavailable, UsageErro
 from seatrial.core.windows import duration_us
 from seatrial.deployment.rollout import NoRollout
 from seatrial.stores.metadata import HeadMoved, MetadataUnreachable
+from seatrial.stores.pauses import Paused
 
 SHORTEST_US = 1_000_000
 
@@ -80,14 +81,14 @@ def watch(
 
     look: judges the rollout and does what the verdict says. over: whether that was the end of it.
     every: seconds between two looks. wait: waits for so long; False when no more looks are wanted.
-    missed: told of a look that could not be taken: a store was away, or somebody else decided meanwhile. The next one
-    finds out; when it finds no rollout any more, somebody ended it. Whatever else is wrong is raised.
+    missed: told of a look that could not be taken: a store was away, somebody paused it, or decided meanwhile. The
+    next one finds out; when it finds no rollout any more, somebody ended it. Whatever else is wrong is raised.
     """
     last: Look | None = None
     while True:
         try:
             last = look()
-        except (Unavailable, HeadMoved, MetadataUnreachable) as error:
+        except (Unavailable, HeadMoved, MetadataUnreachable, Paused) as error:
             missed(error)
         except NoRollout as error:
             if last is None:

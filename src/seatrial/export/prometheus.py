@@ -45,21 +45,24 @@ class Promised:
     owner: str = ""
 
 
-def export(promised: Sequence[Promised], folder: Path) -> list[str]:
+def export(promised: Sequence[Promised], folder: Path, *, watched: bool = False) -> list[str]:
     """Write the rules and a test of them for `promtool test rules`; the names of the files, sorted.
 
+    watched: the gauges of monitoring (`export.gauges`) are written for node_exporter, so there are rules on them too.
     folder: is made; when it exists it must be empty. Raises FolderNotEmpty, CannotWrite.
     """
-    files = {RULES: rules(promised), TESTS: tests(promised), "README.md": _readme(promised)}
+    files = {RULES: rules(promised, watched=watched), TESTS: tests(promised, watched=watched)}
+    files["README.md"] = _readme(promised) + (_WATCHED if watched else "")
     return write_files(folder, {name: text.encode() for name, text in files.items()})
 
 
-def rules(promised: Sequence[Promised]) -> str:
+def rules(promised: Sequence[Promised], *, watched: bool = False) -> str:
     """The text of the rules' file."""
     groups = [
         {"name": "seatrial-recording", "rules": list(_recorded(promised))},
         {"name": "seatrial-objectives", "rules": [rule for one in promised for rule in _burns(one)]},
         {"name": "seatrial-service", "rules": list(_service())},
+        {"name": "seatrial-monitoring", "rules": list(_monitoring()) if watched else []},
     ]
     head = "# Written by `seatrial export prometheus`; written again when a deployment or its objective changes.\n"
     return head + yaml({"groups": [group for group in groups if group["rules"]]})
@@ -235,6 +238,58 @@ def _service() -> Iterator[dict[str, Any]]:
     )
 
 
+def _monitoring() -> Iterator[dict[str, Any]]:
+    """The alerts on what watches: who wakes somebody when it is dead, or when its messages reach nobody?"""
+    runbook = "docs/alerts.md"
+    yield _alert(
+        "SeatrialHeartbeatMissing",
+        "time() - max by (project) (seatrial_heartbeat_timestamp_seconds) > 1800",
+        "5m",
+        "page",
+        "Nothing watches over the models",
+        "Of {{ $labels.project }} neither `seatrial alerts check` nor `seatrial monitor` has done its work for "
+        "{{ $value | humanizeDuration }}.",
+        runbook=runbook,
+    )
+    yield _alert(
+        "SeatrialHeartbeatAbsent",
+        "absent(seatrial_heartbeat_timestamp_seconds)",
+        "10m",
+        "page",
+        "Nothing tells whether anything watches over the models",
+        "Prometheus finds no heartbeat of seatrial: node_exporter's textfile collector does not read its folder, or "
+        "it was never written.",
+        runbook=runbook,
+    )
+    yield _alert(
+        "SeatrialMessagesUndelivered",
+        "max by (project) (seatrial_undelivered_messages) > 0",
+        "30m",
+        "page",
+        "Alerts do not reach anybody",
+        "{{ $value }} messages of {{ $labels.project }} did not arrive; `seatrial alerts undelivered` says why.",
+        runbook=runbook,
+    )
+    yield _alert(
+        "SeatrialIncidentOpen",
+        "max by (project, model) (seatrial_incident_open) == 1",
+        "1h",
+        "ticket",
+        "An incident goes on",
+        "Of {{ $labels.model }}, for more than an hour; its page was sent when it began. See `seatrial alerts list`.",
+        runbook=runbook,
+    )
+    yield _alert(
+        "SeatrialMissed",
+        "max by (project, model, what) (seatrial_missed) == 1",
+        "15m",
+        "ticket",
+        "Something that should come does not",
+        "The {{ $labels.what }} of {{ $labels.model }}; `seatrial alerts check` says since when.",
+        runbook=runbook,
+    )
+
+
 def _alert(
     name: str,
     expr: str,
@@ -255,7 +310,7 @@ def _alert(
     }
 
 
-def tests(promised: Sequence[Promised]) -> str:
+def tests(promised: Sequence[Promised], *, watched: bool) -> str:
     """A file for `promtool test rules`: of each deployment the page fires while a fifth of its requests fails or is
     slow, and stays silent while all goes well, and while nobody asks."""
     cases: list[dict[str, Any]] = []
@@ -276,8 +331,48 @@ def tests(promised: Sequence[Promised]) -> str:
             ]
             series = _served(one, answered, broken, fast)
             cases.append({"interval": "1m", "input_series": series, "alert_rule_test": expected})
+    cases += _monitoring_cases() if watched else []
     head = "# promtool test rules " + TESTS + "\n"
     return head + yaml({"rule_files": [RULES], "evaluation_interval": "1m", "tests": cases})
+
+
+def _monitoring_cases() -> list[dict[str, Any]]:
+    """A heart that beats and misses nothing is silent; one that stopped, and each thing that is wrong, is told."""
+    rules = {one["alert"]: one for one in _monitoring()}
+    beats, stopped = "0+60x120", "0x120"
+
+    def case(beat: str, wrong: int, expected: dict[str, tuple[dict[str, str], str, str]]) -> dict[str, Any]:
+        of = 'project="parcels"'
+        series = {
+            f"seatrial_heartbeat_timestamp_seconds{{{of}}}": beat,
+            f"seatrial_undelivered_messages{{{of}}}": f"{wrong}x120",
+            f'seatrial_incident_open{{{of},model="late"}}': f"{wrong}x120",
+            f'seatrial_missed{{{of},model="late",what="labels"}}': f"{wrong}x120",
+        }
+        found = []
+        for name, rule in rules.items():
+            labels, value, told = expected.get(name, ({}, "", ""))
+            alerts = []
+            if labels:
+                said = rule["annotations"]["description"].replace(value, told)
+                for label, text in labels.items():
+                    said = said.replace(f"{{{{ $labels.{label} }}}}", text)
+                annotations = rule["annotations"] | {"description": said}
+                alerts = [{"exp_labels": rule["labels"] | labels, "exp_annotations": annotations}]
+            found.append({"eval_time": "90m", "alertname": name, "exp_alerts": alerts})
+        series_of = [{"series": name, "values": values} for name, values in series.items()]
+        return {"interval": "1m", "input_series": series_of, "alert_rule_test": found}
+
+    project = {"project": "parcels"}
+    model = project | {"model": "late"}
+    number = "{{ $value }}"
+    wrong = {
+        "SeatrialHeartbeatMissing": (project, "{{ $value | humanizeDuration }}", "1h 30m 0s"),
+        "SeatrialMessagesUndelivered": (project, number, "1"),
+        "SeatrialIncidentOpen": (model, number, ""),
+        "SeatrialMissed": (model | {"what": "labels"}, number, ""),
+    }
+    return [case(beats, 0, {}), case(stopped, 1, wrong)]
 
 
 def _expected(
@@ -339,6 +434,13 @@ Name `{RULES}` under `rule_files` of prometheus.yml, and let it scrape `/metrics
 Alerts carry `severity` (page: somebody now; ticket: in working hours) and `runbook_url`. Burn rates and windows are
 those of the Site Reliability Workbook, chapter 5. What is left of the budget is asked over {BUDGET}: Prometheus keeps
 15 days unless `--storage.tsdb.retention.time` says more.
+"""
+
+
+_WATCHED = """
+The group seatrial-monitoring asks for the gauges that `seatrial monitor` and `seatrial alerts check` write to the
+folder under `[alerts] textfile` of seatrial.toml. Let node_exporter read it (`--collector.textfile.directory`), and Prometheus
+scrape node_exporter.
 """
 
 

@@ -208,6 +208,7 @@ class FeatureView:
 
     ttl_us: how old the latest row may be for last-value features; None: any age. Windows have their own length.
     features: name -> aggregation, in the order of the class body.
+    every_us: within which time it is to be materialized again; None: nobody said. Not part of the digest.
     """
 
     name: str
@@ -218,6 +219,7 @@ class FeatureView:
     owner: str = ""
     description: str = ""
     tags: tuple[str, ...] = ()
+    every_us: int | None = None
     _digest: str = field(default="", repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -303,9 +305,11 @@ def feature_view(
     ttl: str | None = None,
     owner: str = "",
     tags: Sequence[str] = (),
+    every: str | None = None,
 ) -> Callable[[type], FeatureView]:
     """Make the decorated class body a `FeatureView`: its name, its docstring, its aggregations.
 
+    every: how often it is materialized, such as "1h"; a time that is missed opens an alert.
     Raises BadDefinition when the body holds anything but aggregations, or none, or the source lacks a time.
     """
 
@@ -354,6 +358,7 @@ def feature_view(
             owner=owner,
             description=(body.__doc__ or "").strip(),
             tags=tuple(tags),
+            every_us=None if every is None else duration_us(every),
         )
 
     return make

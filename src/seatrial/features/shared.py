@@ -35,7 +35,7 @@ AT = "@"
 """Between the name of a source and that of the project that it is from."""
 
 _SQLITE = "sqlite:///"
-_LATER = frozenset({"entity", "source", "features", "ttl_us", "owner", "description", "tags", "_digest"})
+_LATER = frozenset({"entity", "source", "features", "ttl_us", "owner", "description", "tags", "every_us", "_digest"})
 
 
 class SharedProjectMissing(Failed):

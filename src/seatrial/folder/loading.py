@@ -28,6 +28,7 @@ from seatrial.features.shared import AT, SharedRows, SharedView
 from seatrial.folder.opened import opened
 from seatrial.monitoring.definition import Monitor
 from seatrial.retraining.definition import Retrain
+from seatrial.scheduling.definition import Schedule
 from seatrial.training.gates import Gate, ProjectGates, check_waives
 from seatrial.training.model import Model
 
@@ -74,6 +75,7 @@ class Definitions:
     functions: dict[str, RequestFunction] = field(default_factory=dict)
     read: tuple[Path, ...] = ()
     not_kept: tuple[str, ...] = ()
+    schedules: dict[str, Schedule] = field(default_factory=dict)
 
     @property
     def told_by(self) -> tuple[Path, ...]:
@@ -139,6 +141,7 @@ def collect(declared: Iterable[object], *, folder: Path, files: Sequence[Path] =
     sources: dict[str, Source] = {}
     gates: list[Gate] = []
     functions: dict[str, RequestFunction] = {}
+    schedules: dict[str, Schedule] = {}
     things = list(declared)
     for thing in things:
         if isinstance(thing, FeatureView):
@@ -155,6 +158,8 @@ def collect(declared: Iterable[object], *, folder: Path, files: Sequence[Path] =
             _add("monitor", monitors, thing.model, thing)
         elif isinstance(thing, Retrain):
             _add("retrain", retrains, thing.model, thing)
+        elif isinstance(thing, Schedule):
+            _add("schedule", schedules, thing.name, thing)
         elif isinstance(thing, ProjectGates):
             gates += [gate for gate in thing.gates if gate not in gates]
         elif isinstance(thing, Source):
@@ -175,6 +180,7 @@ def collect(declared: Iterable[object], *, folder: Path, files: Sequence[Path] =
         digest(code),
         tuple(gates),
         functions,
+        schedules=schedules,
     )
 
 

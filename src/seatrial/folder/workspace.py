@@ -227,15 +227,13 @@ class Workspace:
         return LabelStore(self._folder_of("log") / "labels")
 
     @property
-    def webhooks(self) -> dict[str, str]:
-        """Where alerts are sent, by name; an address that a variable should hold, but does not, is left out."""
-        found = {}
-        for name, url in self.settings.webhooks.items():
-            variable = url.removeprefix("${").removesuffix("}") if url.startswith("${") else ""
-            value = os.environ.get(variable, "") if variable else url
-            if value:
-                found[name] = value
-        return found
+    def alert_routes(self) -> dict[str, str]:
+        """Where alerts are sent, by name; an address that a variable or file should hold, but does not, is left out."""
+        from seatrial.monitoring.routes import expanded
+
+        declared = self.settings.webhooks | self.settings.routes
+        found = {name: expanded(address, os.environ, self.folder) for name, address in declared.items()}
+        return {name: address for name, address in found.items() if address}
 
     @cached_property
     def registry(self) -> Registry:

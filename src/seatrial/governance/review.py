@@ -30,7 +30,7 @@ class Reviewed(msgspec.Struct, frozen=True):
 class Facts(msgspec.Struct, frozen=True):
     """What a review looks at.
 
-    reachable: the webhook that `on_call` names has an address here.
+    reachable: every route that `on_call` names has an address here.
     monitored_at: instant of the newest report, or None; predictions, labels: how many are known of the model.
     taken_back: the words of a roll-back of the last TAKEN_BACK_DAYS days, or empty.
     run: body of the run behind the live (or newest) release, or None. approved_by: who approved the live release.
@@ -79,11 +79,12 @@ def _owner(facts: Facts) -> Flag | None:
 
 
 def _webhook(facts: Facts) -> Flag | None:
-    if not facts.on_call.startswith("webhook:") or facts.reachable:
+    routes = [one.strip().partition(":") for one in facts.on_call.split(",")]
+    if facts.reachable or not any(kind in ("webhook", "route") for kind, _, _ in routes):
         return None
-    name = facts.on_call.removeprefix("webhook:")
+    kind, _, name = next(one for one in routes if one[0] in ("webhook", "route"))
     words = f"on_call='{facts.on_call}' has no address here, so nobody is told of an alert"
-    return Flag("alerts go nowhere", words, f'Set {name} = "${{VARIABLE}}" under [webhooks] in seatrial.toml.')
+    return Flag("alerts go nowhere", words, f'Set {name} = "${{VARIABLE}}" under [{kind}s] in seatrial.toml.')
 
 
 def _monitor(facts: Facts) -> Flag | None:

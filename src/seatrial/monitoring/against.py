@@ -85,7 +85,8 @@ def of_window(sample: Sample, past: Window) -> Reference:
         table = table.drop_columns(["score"])
     reference = Reference.from_table(table, name=name)
     if before.inputs is not None:
-        reference = replace(reference, columns=before.inputs.reference(name).columns)
+        told = before.inputs.reference(name)
+        reference = replace(reference, columns=told.columns, scores=told.scores or reference.scores)
     return with_usual(reference, before)
 
 

@@ -134,8 +134,10 @@ class _Look:
         return (found.degraded, "the log does not say") if metric == "degraded" else (found.p99_ms, found.note)
 
     def _missing(self, column: str) -> tuple[float | None, str]:
-        if FEATURE + column not in self.sample.rows.column_names:
+        if column not in self.sample.features:
             return None, f"the predictions have no input '{column}'"
+        if self.sample.inputs is not None:
+            return self.sample.inputs.missing(column), ""
         values = self.sample.rows[FEATURE + column]
         return values.null_count / self.rows, ""
 

@@ -1,37 +1,38 @@
-"""Alerts: which alarms are ringing, who looks at them, and who was told?
+"""Alerts: which alarms are ringing, who looks at them, and how did they end?
 
 An alert is a frozen record of what was found when its alarm first fired. Its state is a fold of events: opened, seen
 (the alarm still fired at a later look), acknowledged, resolved. While an alert is open or
 acknowledged its alarm opens no other. It is resolved by a person or when its alarm is quiet again; too little data
 is not quiet. A report on an older window than the alert was last seen in changes nothing.
 
-Opened and resolved alerts are left in the outbox for the model's on_call; `deliver` sends them.
+Besides the alarms of reports there are silences (`monitoring.cadence`): something that was expected did not come.
+Who is told of all this, and how, is `monitoring.telling` and `monitoring.routes`.
 """
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from typing import Any, Literal
-from urllib.parse import SplitResult, urlsplit
 
 import msgspec
 
-from seatrial.core.clock import from_us, iso, monotonic
+from seatrial.core.clock import from_us, iso, parse_time, to_us
 from seatrial.core.errors import Conflict, UsageError
-from seatrial.core.identity import canonical_json, new_id
+from seatrial.core.identity import new_id
 from seatrial.core.records import Event, Record
-from seatrial.core.windows import parse_window
+from seatrial.core.windows import Window, parse_window
+from seatrial.monitoring.mutes import muted_until, mutes
 from seatrial.monitoring.report import AlarmResult, Report, Severity
+from seatrial.monitoring.telling import tell, told_of
 from seatrial.stores.metadata import MetadataStore, Transaction
 
 KIND = "alert"
 FORMAT = 1
-TOPIC = "webhook"
-WEBHOOK = "webhook:"
+CAME = "it is not missed any more"
+
+Kind = Literal["", "alarm", "silence"]
+"""Empty: an alert of a version that did not say."""
 
 State = Literal["open", "acknowledged", "resolved"]
 
@@ -64,6 +65,8 @@ class Alert(msgspec.Struct, frozen=True):
     alarm: the alarm's name; evidence: its numbers when it fired (value, threshold, rows, labelled, and of a
     performance alarm mean_score and observed), words: the same as a sentence. window: what was looked at; release:
     what answered most of it; report: the id of the report. seen: how often it was found firing, the first included.
+    kind: of an alarm of a report, or a silence. example: a prediction to `explain`. incident: which one it belongs
+    to, once it was told; a page opens one. muted_until: nobody is told of it until then.
     Times are of the domain, ISO 8601 in UTC.
     """
 
@@ -91,42 +94,107 @@ class Alert(msgspec.Struct, frozen=True):
     resolved_by: str = ""
     reason: str = ""
     history: tuple[Happened, ...] = ()
+    kind: Kind = ""
+    example: str = ""
+    incident: str = ""
+    muted_until: str = ""
 
 
 @dataclass(frozen=True)
-class Delivery:
-    """What one call of `deliver` did. failures: why messages still wait, by target, without any address."""
+class Silence:
+    """Something that was expected and did not come. name: such as "no labels"; words: a sentence; window: since when
+    nothing came, and until when it was looked for; evidence: numbers."""
 
-    sent: int
-    pending: int
-    failures: dict[str, str]
+    model: str
+    name: str
+    severity: Severity
+    words: str
+    window: Window
+    action: str
+    evidence: dict[str, float | None]
+    owner: str = ""
+    on_call: str = ""
+    runbook: str = ""
 
 
-def settle(metadata: MetadataStore, report: Report, *, actor: str, at_us: int) -> list[Alert]:
-    """Open, continue or resolve the alerts of the report's alarms, in one transaction.
+def settle(metadata: MetadataStore, report: Report, *, actor: str, at_us: int, example: str = "") -> list[Alert]:
+    """Open, continue or resolve the alerts of the report's alarms, and leave messages on them, in one transaction.
 
-    at_us: domain time. Returns the model's alerts that are open or acknowledged now, and those resolved by this call,
-    oldest first. An alert whose alarm is not declared any more is resolved.
+    at_us: domain time. example: a prediction of the window to look at first. An alert whose alarm is not declared any
+    more is resolved.
+    Returns the model's alerts that are open or acknowledged now, and those resolved by this call, oldest first.
     """
-    touched: set[str] = set()
+    ended: set[str] = set()
     with metadata.transaction() as transaction:
+        now = {one.id: one for one in alerts(metadata, report.model)}
+        changed = set()
         for alarm in report.alarms:
-            touched |= _settle(metadata, transaction, report, alarm, actor, at_us)
+            change = _settle(metadata, transaction, report, alarm, now, actor, at_us, example)
+            if change is not None:
+                changed.add(change[0])
+                ended |= {change[0]} if change[1] == "resolved" else set()
         declared = {alarm.name for alarm in report.alarms}
-        for alert in alerts(metadata, report.model):
-            if alert.state != "resolved" and alert.alarm not in declared:
-                _resolved(transaction, alert, actor, at_us, "the alarm is not declared any more", report.window)
-                touched.add(alert.id)
-    return [alert for alert in alerts(metadata, report.model) if alert.state != "resolved" or alert.id in touched]
+        for one in list(now.values()):
+            if one.state != "resolved" and one.alarm not in declared and one.kind != "silence":
+                _resolved(transaction, one, actor, at_us, "the alarm is not declared any more", report.window)
+                changed.add(one.id)
+                ended.add(one.id)
+        now |= _read(metadata, changed)
+        tell(metadata, transaction, report.model, list(now.values()), actor=actor, at_us=at_us)
+        told = told_of(metadata, report.model).opened
+    shown = [one for one in now.values() if one.state != "resolved" or one.id in ended]
+    return [msgspec.structs.replace(one, incident=told.get(one.id, "")) for one in shown]
+
+
+def settle_silences(
+    metadata: MetadataStore,
+    models: Iterable[str],
+    silences: Sequence[Silence],
+    *,
+    actor: str,
+    at_us: int,
+    undecided: Collection[tuple[str, str]] = (),
+) -> list[Alert]:
+    """Open an alert for each silence that has none, and resolve those of `models` that are over.
+
+    undecided: (model, name) of what nobody can say whether it is missed; an alert on it stays as it is.
+    Returns the silences' alerts that are open or acknowledged now.
+    """
+    found = []
+    for model in dict.fromkeys(models):
+        missed = {one.name: one for one in silences if one.model == model}
+        with metadata.transaction() as transaction:
+            before = alerts(metadata, model)
+            ringing = {one.alarm: one for one in before if one.kind == "silence" and one.state != "resolved"}
+            for name, alert in ringing.items():
+                ahead = to_us(parse_time(alert.opened_at)) > at_us  # the clock was put back: nothing is concluded
+                if name not in missed and (model, name) not in undecided and not ahead:
+                    _resolved(transaction, alert, actor, at_us, CAME, None)
+            for name, silence in missed.items():
+                if name not in ringing and not _dismissed(metadata, transaction, silence):
+                    _silent(transaction, silence, actor, at_us)
+            after = alerts(metadata, model)
+            tell(metadata, transaction, model, after, actor=actor, at_us=at_us)
+            told = told_of(metadata, model).opened
+        silent = [one for one in after if one.kind == "silence" and one.state != "resolved"]
+        found += [msgspec.structs.replace(one, incident=told.get(one.id, "")) for one in silent]
+    return found
 
 
 def alerts(metadata: MetadataStore, model: str | None = None) -> list[Alert]:
     """Every alert, or those of one model, oldest first."""
+    records = [one for one in metadata.records(KIND) if model is None or one.body["model"] == model]
+    told = {one: told_of(metadata, one).opened for one in {record.body["model"] for record in records}}
     return [
-        _folded(record, metadata.events(subject=record.id))
-        for record in metadata.records(KIND)
-        if model is None or record.body["model"] == model
+        _folded(record, metadata.events(subject=record.id), told[record.body["model"]].get(record.id, ""))
+        for record in records
     ]
+
+
+def with_mutes(metadata: MetadataStore, alerts: Sequence[Alert], at_us: int) -> list[Alert]:
+    """The alerts with the end of what mutes them at an instant."""
+    silent = {model: mutes(metadata, at_us, model) for model in {one.model for one in alerts}}
+    return [msgspec.structs.replace(one, muted_until=muted_until(silent[one.model], one.alarm)) for one in alerts]
 
 
 def alert(metadata: MetadataStore, id: str) -> Alert:
@@ -136,7 +204,8 @@ def alert(metadata: MetadataStore, id: str) -> Alert:
         raise UnknownAlert(
             f"there is no alert '{id}'.", state="Nothing was changed.", next="See `seatrial alerts list`.", id=id
         )
-    return _folded(record, metadata.events(subject=id))
+    told = told_of(metadata, record.body["model"]).opened
+    return _folded(record, metadata.events(subject=id), told.get(id, ""))
 
 
 def acknowledge(metadata: MetadataStore, id: str, *, actor: str, at_us: int, reason: str = "") -> Alert:
@@ -156,65 +225,52 @@ def resolve(metadata: MetadataStore, id: str, *, actor: str, at_us: int, reason:
         now = alert(metadata, id)
         _require_unresolved(now)
         _resolved(transaction, now, actor, at_us, reason, None)
+        tell(metadata, transaction, now.model, alerts(metadata, now.model), actor=actor, at_us=at_us)
     return alert(metadata, id)
-
-
-def deliver(metadata: MetadataStore, urls: Mapping[str, str], timeout: float = 5.0) -> Delivery:
-    """Send what waits, to each target in order, as JSON by POST. Never raises for what a target does.
-
-    urls: name -> address (http or https), for the target "webhook:NAME".
-    timeout: seconds for all messages of one target together, from the name look-up to the answer's first line. What a
-        target did not take with a 2xx answer waits for the next call, and so does what comes after it; redirects are
-        not followed. A message may arrive twice when an answer is lost: its `id` and `event` tell.
-    """
-    waiting: dict[str, list[tuple[int, dict[str, Any]]]] = {}
-    for seq, message in metadata.pending(TOPIC):
-        waiting.setdefault(str(message.get("target", "")), []).append((seq, message))
-    sent, failures = 0, {}
-    for target, messages in waiting.items():
-        address = urls.get(target.removeprefix(WEBHOOK)) or urls.get(target)
-        if address is None:
-            failures[target] = "no address is set for it"
-            continue
-        deadline = monotonic() + timeout
-        for seq, message in messages:
-            failure = _post(address, canonical_json(message), deadline - monotonic())
-            if failure:
-                failures[target] = failure
-                break
-            metadata.done(TOPIC, seq)
-            sent += 1
-    return Delivery(sent, sum(map(len, waiting.values())) - sent, failures)
 
 
 # Settling
 
 
 def _settle(
-    metadata: MetadataStore, transaction: Transaction, report: Report, alarm: AlarmResult, actor: str, at_us: int
-) -> set[str]:
-    """The ids of the alerts that were opened or resolved."""
+    metadata: MetadataStore,
+    transaction: Transaction,
+    report: Report,
+    alarm: AlarmResult,
+    now: Mapping[str, Alert],
+    actor: str,
+    at_us: int,
+    example: str,
+) -> tuple[str, Literal["opened", "seen", "resolved"]] | None:
+    """The alert that changed, and how."""
     if alarm.state == "not_enough_data":
-        return set()
+        return None
     head = transaction.head(KIND, f"{report.model}/{alarm.name}")
-    current = alert(metadata, head.record_id) if head else None
+    current = now[head.record_id] if head else None
     if current is not None and _end_us(alarm.window) <= _last_us(metadata, current):
-        return set()
+        return None
     ringing = current is not None and current.state != "resolved"
     if alarm.state == "fired" and not ringing:
-        return {_opened(transaction, report, alarm, actor, at_us, head.generation if head else 0)}
+        generation = head.generation if head else 0
+        return _opened(transaction, report, alarm, actor, at_us, generation, example), "opened"
     if current is None or not ringing:
-        return set()
+        return None
     if alarm.state == "fired":
         body = {"window": alarm.window, "evidence": _evidence(alarm), "report": report.id}
         transaction.event("alert.seen", current.id, actor=actor, at_us=at_us, body=body)
-        return set()
+        return current.id, "seen"
     _resolved(transaction, current, actor, at_us, "the alarm is quiet again", alarm.window)
-    return {current.id}
+    return current.id, "resolved"
+
+
+def _read(metadata: MetadataStore, ids: Iterable[str]) -> dict[str, Alert]:
+    """These alerts as they are now, oldest first, without their incidents."""
+    records = [record for record in map(metadata.record, sorted(ids)) if record is not None]
+    return {record.id: _folded(record, metadata.events(subject=record.id), "") for record in records}
 
 
 def _opened(
-    transaction: Transaction, report: Report, alarm: AlarmResult, actor: str, at_us: int, generation: int
+    transaction: Transaction, report: Report, alarm: AlarmResult, actor: str, at_us: int, generation: int, example: str
 ) -> str:
     name = f"{report.model}/{alarm.name}"
     alone = report.verdict == "act" and [one.name for one in report.alarms if one.state == "fired"] == [alarm.name]
@@ -234,30 +290,51 @@ def _opened(
         "on_call": report.on_call,
         "runbook": report.runbook,
         "opened_at": iso(from_us(at_us)),
+        "kind": "alarm",
+        "example": example,
     }
     record = Record(new_id(KIND), KIND, name, (report.id,) if report.id else (), body, FORMAT)
     transaction.add(record)
     transaction.event("alert.opened", record.id, actor=actor, at_us=at_us, body={"window": alarm.window})
     transaction.move(KIND, name, record.id, expected=generation)
-    _route(transaction, record.id, body, "opened", at_us)
     return record.id
+
+
+def _dismissed(metadata: MetadataStore, transaction: Transaction, silence: Silence) -> bool:
+    """Whether a person said that this very silence is over; nothing came since."""
+    head = transaction.head(KIND, f"{silence.model}/{silence.name}")
+    last = alert(metadata, head.record_id) if head else None
+    return last is not None and last.reason != CAME and parse_window(last.window).start_us == silence.window.start_us
+
+
+def _silent(transaction: Transaction, silence: Silence, actor: str, at_us: int) -> None:
+    name = f"{silence.model}/{silence.name}"
+    body = {
+        "model": silence.model,
+        "alarm": silence.name,
+        "severity": silence.severity,
+        "headline": silence.words,
+        "words": silence.words,
+        "evidence": silence.evidence,
+        "action": silence.action,
+        "window": str(silence.window),
+        "release": "",
+        "report": "",
+        "owner": silence.owner,
+        "on_call": silence.on_call,
+        "runbook": silence.runbook,
+        "opened_at": iso(from_us(at_us)),
+        "kind": "silence",
+    }
+    record = Record(new_id(KIND), KIND, name, (), body, FORMAT)
+    transaction.add(record)
+    transaction.event("alert.opened", record.id, actor=actor, at_us=at_us, body={"window": body["window"]})
+    transaction.move(KIND, name, record.id, expected=None)
 
 
 def _resolved(transaction: Transaction, now: Alert, actor: str, at_us: int, reason: str, window: str | None) -> None:
     body = {"reason": reason} if window is None else {"reason": reason, "window": window}
     transaction.event("alert.resolved", now.id, actor=actor, at_us=at_us, body=body)
-    plain = msgspec.to_builtins(now)
-    _route(transaction, now.id, plain | {"reason": reason}, "resolved", at_us)
-
-
-def _route(transaction: Transaction, id: str, body: Mapping[str, Any], event: str, at_us: int) -> None:
-    """Leave a message for whoever is on call; without a webhook there is nobody to send it to."""
-    if not body["on_call"].startswith(WEBHOOK):
-        return
-    told = ("model", "alarm", "severity", "headline", "words", "evidence", "action", "window", "release", "owner")
-    message = {"id": id, "event": event, "at": iso(from_us(at_us)), "runbook": body["runbook"]}
-    message |= {name: body[name] for name in told} | {"reason": body.get("reason", "")}
-    transaction.enqueue(TOPIC, {"format": FORMAT, "target": body["on_call"], "event": event, "alert": message})
 
 
 def _evidence(alarm: AlarmResult) -> dict[str, float | None]:
@@ -292,7 +369,7 @@ def _require_unresolved(now: Alert) -> None:
         )
 
 
-def _folded(record: Record, events: list[Event]) -> Alert:
+def _folded(record: Record, events: list[Event], incident: str) -> Alert:
     body = record.body
     changes: dict[str, Any] = {"state": "open", "seen": 1, "last_seen_at": body["opened_at"]}
     history = []
@@ -301,7 +378,7 @@ def _folded(record: Record, events: list[Event]) -> Alert:
         reason = event.body.get("reason", "")
         value = event.body.get("evidence", {}).get("value")
         history.append(
-            Happened(at, kind, event.actor, reason, body["evidence"]["value"] if kind == "opened" else value)
+            Happened(at, kind, event.actor, reason, body["evidence"].get("value") if kind == "opened" else value)
         )
         if kind == "seen":
             changes |= {"seen": changes["seen"] + 1, "last_seen_at": at}
@@ -309,65 +386,4 @@ def _folded(record: Record, events: list[Event]) -> Alert:
             changes |= {"state": kind, "acknowledged_at": at, "acknowledged_by": event.actor, "reason": reason}
         elif kind == "resolved":
             changes |= {"state": kind, "resolved_at": at, "resolved_by": event.actor, "reason": reason}
-    return msgspec.convert(body | changes | {"id": record.id, "history": history}, Alert)
-
-
-# Delivery
-
-
-def _post(address: str, body: bytes, seconds: float) -> str:
-    """Post once; why it failed, or an empty text. No address, which may hold a secret, is ever part of the reason."""
-    parts = _address(address)
-    if parts is None:
-        return "its address is no http or https address"
-    if seconds <= 0:
-        return "its time was used up by the messages before"
-    post = _Post(parts, body, seconds)
-    # a thread of its own: neither a name look-up that hangs nor an answer that trickles in ends by a socket's timeout
-    worker = threading.Thread(target=post.run, name="webhook", daemon=True)
-    worker.start()
-    worker.join(seconds)
-    if worker.is_alive():
-        post.abort()
-        return "no answer in time"
-    return post.failure
-
-
-class _Post:
-    """One request in a thread; `failure` is set when it ends."""
-
-    def __init__(self, parts: SplitResult, body: bytes, seconds: float) -> None:
-        kind = HTTPSConnection if parts.scheme == "https" else HTTPConnection
-        self._connection = kind(parts.hostname or "", parts.port, timeout=seconds)
-        self._path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-        self._body = body
-        self.failure = "no answer"
-
-    def run(self) -> None:
-        try:
-            headers = {"Content-Type": "application/json", "User-Agent": "seatrial"}
-            self._connection.request("POST", self._path, self._body, headers)
-            status = self._connection.getresponse().status
-            redirected = ", and redirects are not followed" if 300 <= status < 400 else ""
-            self.failure = "" if 200 <= status < 300 else f"it answered {status}{redirected}"
-        except (OSError, HTTPException, ValueError) as error:
-            # the kind only: words of the driver may repeat the address
-            self.failure = f"it could not be reached ({type(error).__name__})"
-        finally:
-            self._connection.close()
-
-    def abort(self) -> None:
-        """Let the thread end: what it waits for on the socket fails at once."""
-        sock = self._connection.sock
-        if sock is not None:
-            with suppress(OSError):
-                sock.shutdown(2)
-
-
-def _address(address: str) -> SplitResult | None:
-    try:
-        parts = urlsplit(address)
-        good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        return None
-    return parts if good else None
+    return msgspec.convert(body | changes | {"id": record.id, "history": history, "incident": incident}, Alert)

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Literal, NoReturn
 
 from seatrial.core.declared import declare
 from seatrial.core.errors import did_you_mean, listed
 from seatrial.core.windows import BadDuration, duration_us
 from seatrial.features.definitions import BadDefinition
+from seatrial.monitoring.business import BusinessMetric, is_metric
 from seatrial.monitoring.report import Severity
 from seatrial.stats.distances import NAMES
 from seatrial.stats.metrics import METRICS
 
 MIN_LABELS = 200
 CALIBRATION_GAP = 0.10
+SHORTEST_US = 60_000_000
 
 PERFORMANCE = frozenset(name for metrics in METRICS.values() for name in metrics) | {"calibration_gap"}
 DRIFT = frozenset({*NAMES, "prediction_ks"})
@@ -119,10 +121,19 @@ class Monitor:
     """How a model is watched.
 
     window: what a report looks at by default, back from now.
-    false_alarms_per_month: the budget that the policy for drift is made for; stated, and checked by a simulation.
+    false_alarms_per_month: the budget of false alarms in 30 days that sets the thresholds of the policy; what it
+        comes to on the model's own history, `seatrial monitor MODEL --rehearse` tells.
     calibration: the default alarm, on a gap of more than 0.10 between mean prediction and observed rate over seven
         days. Leave it on: no comparison of inputs sees a world that answers differently.
+    every: how often the model is looked at, such as "1h": the length of the windows that the policy judges, and the
+        time within which the next report is expected; without it hours or days, as the traffic has it.
+    labels_within: within which time labels come after their prediction, such as "3d". Without it, and for reports
+        without `every`, `monitoring.cadence` goes by how they came before.
+    business: numbers of the business that a report shows beside its own: `Metric(name, source)`, as of a deployment.
     subject, outcome: words for headlines, such as "flights" and "late"; without them the model's name is used.
+    policy: whether the policy is watching at all; declared alarms do not need it.
+    thresholds: by what its thresholds are multiplied, by series ("missing:age"), input ("age"), kind ("level",
+        "distance", "missing", "unseen", "error") or "*".
     """
 
     model: str
@@ -132,6 +143,11 @@ class Monitor:
     calibration: bool = True
     subject: str = ""
     outcome: str = ""
+    every: str = ""
+    labels_within: str = ""
+    business: Sequence[BusinessMetric] = ()
+    policy: bool = True
+    thresholds: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not isinstance(self.model, str) or not self.model:
@@ -150,6 +166,18 @@ class Monitor:
         if not isinstance(self.calibration, bool):
             _bad(f"{where} has calibration={self.calibration!r}.", "True or False is expected.")
         _check_window(self.window, where)
+        for name in ("every", "labels_within"):
+            if getattr(self, name) != "":
+                _check_window(getattr(self, name), f"{where}: {name}")
+        if isinstance(self.business, str) or not all(is_metric(one) for one in self.business):
+            _bad(f"{where} has business={self.business!r}.", "A list of Metric(name, source) is expected.")
+        object.__setattr__(self, "business", tuple(self.business))
+        called = [metric.name for metric in self.business]
+        again = sorted({name for name in called if called.count(name) > 1})
+        if again:
+            _bad(f"{where} has the business metric '{again[0]}' twice.", "Each is declared once.")
+        _check_policy(self, where)
+        object.__setattr__(self, "thresholds", dict(self.thresholds))
         names = [alarm.name for alarm in self.every_alarm]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
@@ -188,6 +216,20 @@ def _check_window(window: object, where: str) -> None:
     except BadDuration:
         pass
     _bad(f"{where} has the window {window!r}.", 'A duration such as "7d" or "24h" is expected.')
+
+
+def _check_policy(monitor: Monitor, where: str) -> None:
+    if not isinstance(monitor.policy, bool):
+        _bad(f"{where} has policy={monitor.policy!r}.", "True or False is expected.")
+    try:
+        if monitor.every and duration_us(monitor.every) < SHORTEST_US:
+            _bad(f"{where} has every={monitor.every!r}.", "At least a minute is expected.")
+    except BadDuration:
+        _bad(f"{where} has every={monitor.every!r}.", 'A duration such as "1h" or "1d" is expected.')
+    given = monitor.thresholds
+    factors = given.values() if isinstance(given, Mapping) else [None]
+    if not all(_is_number(one) and one > 0 for one in factors):
+        _bad(f"{where} has thresholds={given!r}.", 'A factor above 0 for each name is expected, such as {"age": 1.5}.')
 
 
 def _share(share: float | str, metric: str) -> float:

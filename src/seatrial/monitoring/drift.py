@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from seatrial.monitoring.reference import Categories, Column, Numbers, Reference
 from seatrial.monitoring.report import ColumnDrift, Drift
 from seatrial.monitoring.sample import Sample
-from seatrial.monitoring.tally import Tallies, Tally, tallies, tally
+from seatrial.monitoring.tally import PLAIN, Tallies, Tally, tallies, tally
 from seatrial.stats import distances
 from seatrial.stats.detectors import benjamini_hochberg
 
@@ -95,9 +95,9 @@ def distances_of(found: Tally, reference: Column) -> dict[str, float]:
     """Every distance that is defined for the column, by its name in `stats.distances.NAMES`, and chi2_p_value.
 
     Of numbers tv, js and chi2 look at ten bins of equal mass of the reference and one on either side of its range; psi,
-    as is usual, puts what lies outside into the outer of the ten. wasserstein is in standard deviations of the
-    reference, and left out where that has none. Of categories all values that the reference has, and all others as one;
-    chi2 puts the rare ones together. Nothing without a value on either side.
+    as is usual, puts what lies outside into the outer of the ten. wasserstein is in the reference's sd,
+    and left out where that has none, or holds infinite values. Of categories all values that the reference has, and all
+    others as one; chi2 puts the rare ones together. Nothing without a value on either side.
     """
     if not found.present or not reference.rows or not found.counts.size:
         return {}
@@ -111,7 +111,7 @@ def distances_of(found: Tally, reference: Column) -> dict[str, float]:
         rough = _folded(whole), _folded(counts)
         pooled = whole, counts
         told = {"ks": distances.kolmogorov_smirnov(reference.counts, found.counts)}
-        if reference.std:
+        if reference.std and max(-reference.low, reference.high) < PLAIN:
             beyond = found.below, found.above
             moved = distances.wasserstein(reference.counts, found.counts, reference.cuts, beyond) / reference.std
             told |= {"wasserstein": moved} if np.isfinite(moved) else {}

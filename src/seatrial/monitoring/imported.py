@@ -20,20 +20,23 @@ from seatrial.core.windows import Window, duration_text, duration_us
 from seatrial.data.reading import Times, csv_header, read
 from seatrial.data.sources import CsvSource, FrameSource
 from seatrial.monitoring.alarms import MIN_ROWS
-from seatrial.monitoring.definition import Alarm
+from seatrial.monitoring.baseline import Baseline, labelled
+from seatrial.monitoring.definition import Alarm, Monitor
 from seatrial.monitoring.labels import FIELD, LabelCounts, parse, prediction_keys
 from seatrial.monitoring.mapping import BadMap, ColumnMap, read_map
 from seatrial.monitoring.monitor import make_report
-from seatrial.monitoring.report import Report
+from seatrial.monitoring.report import AlarmResult, Report
 from seatrial.monitoring.sample import FEATURE, OF_CLASS, Sample, from_log, joined, places
-from seatrial.monitoring.streamed import EVER, LONG_ROWS, StreamedInputs
+from seatrial.monitoring.streamed import EVER, LONG, StreamedInputs
 from seatrial.monitoring.tally import tallies
+from seatrial.monitoring.watched import Watched
 from seatrial.stores.prediction_log import PredictionLog
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
     from seatrial.monitoring.reference import Categories, Reference
+    from seatrial.monitoring.rehearsal import Rehearsal
 
 DAY_US = 86_400_000_000
 NEVER_US = -(2**62)
@@ -92,9 +95,9 @@ def monitor_log(
     imported = read_log(log, columns, labels=labels, as_of_us=as_of_us)
     sample = imported.sample
     window = window or default_window(sample, duration_us(monitor.window), as_of_us)
-    compared, too_small = (None, ()) if reference is None else _compared(reference, columns, sample)
-    if against is not None:
-        compared = _past(against, window, sample, reference)
+    compared, too_small = compared_with(reference, against, columns, sample, window)
+    tested = None if reference is None else _labelled(reference, columns)
+    seen, policy = _watched(sample, window, monitor, compared, columns, as_of_us)
     report = make_report(
         sample,
         window=window,
@@ -105,17 +108,62 @@ def monitor_log(
         owner=columns.owner,
         on_call=columns.on_call,
         runbook=columns.runbook,
+        tested=tested,
+        watched=seen,
+        policy=policy,
     )
     notes = [*too_small, *imported.left_out, *_silence(sample, window, as_of_us)]
-    return msgspec.structs.replace(report, findings=[*report.findings, *notes], next=_next(report))
+    return msgspec.structs.replace(report, findings=[*report.findings, *notes], next=told_next(report))
+
+
+def rehearse_log(
+    log: Path,
+    mapping: Path,
+    reference: Path | None = None,
+    *,
+    as_of_us: int,
+    over_us: int,
+    labels: Path | None = None,
+) -> Rehearsal:
+    """The policy replayed on a log from elsewhere, over the last `over_us` of it; see `monitoring.rehearsal`.
+
+    Raises as `monitor_log` does.
+    """
+    from seatrial.monitoring import watch
+    from seatrial.monitoring.rehearsal import WARM_US, rehearse
+
+    columns = read_map(mapping)
+    sample = read_log(log, columns, labels=labels, as_of_us=as_of_us).sample
+    compared, _ = (None, ()) if reference is None else _compared(reference, columns, sample)
+    end_us = default_window(sample, over_us, as_of_us).end_us
+    sample = sample.within(Window(end_us - over_us - WARM_US, end_us))
+    source = watch.source_of(sample, compared, columns.tested)
+    at = sample.at_us()
+    first = int(at[0]) if at.size else end_us
+    state = watch.begin("", first, watch.every_of(columns.monitor, at.size, end_us - first))
+    state = watch.first_release(source, state, end_us)
+    return rehearse(columns.monitor, state, source, from_us=end_us - over_us, until_us=end_us)
+
+
+def _watched(
+    sample: Sample, window: Window, monitor: Monitor, reference: Reference | None, columns: ColumnMap, as_of_us: int
+) -> tuple[Watched | None, list[AlarmResult]]:
+    """The policy over the whole log up to the window's end."""
+    from seatrial.monitoring import watch
+
+    if not monitor.policy:
+        return None, []
+    source = watch.source_of(sample, reference, columns.tested)
+    state, learned = watch.over(monitor, sample, source, until_us=min(as_of_us, window.end_us))
+    return watch.watched(state, learned), watch.alarms(state)
 
 
 def read_log(
-    log: Path, columns: ColumnMap, *, labels: Path | None = None, as_of_us: int, long_rows: int = LONG_ROWS
+    log: Path, columns: ColumnMap, *, labels: Path | None = None, as_of_us: int, long: int | None = None
 ) -> Imported:
     """The predictions of a log until `as_of_us`, with the labels known by then.
 
-    long_rows: the inputs of a Parquet log with more rows than that stay where they are, and are read in batches.
+    long: the inputs of a Parquet log with more values than that stay where they are, and are read in batches.
     """
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -134,8 +182,8 @@ def read_log(
                 next="Correct the map.",
             )
     elsewhere = ("label", "label_known_at") if labels is not None else ()
-    long = _is_long(log, long_rows)
-    table, left_out = _read(log, columns, without=elsewhere, inputs=not long)
+    streamed = _is_long(log, columns, LONG if long is None else long)
+    table, left_out = _read(log, columns, without=elsewhere, inputs=not streamed)
     until = pa.scalar(as_of_us, pa.timestamp("us", tz="UTC"))
     missing = table["at"].null_count
     if missing:
@@ -144,8 +192,9 @@ def read_log(
             expected="Every prediction needs its time.",
         )
     inputs = None
-    if long:
+    if streamed:
         inputs, left_out = _streamed(log, columns, table)
+        table = table.append_column("place", pa.array(np.arange(table.num_rows)))
         inputs = inputs.within(Window(EVER.start_us, as_of_us + 1))
     if not pc.all(pc.less_equal(table["at"], until)).as_py():
         table = table.filter(pc.less_equal(table["at"], until))
@@ -159,7 +208,7 @@ def read_log(
     return Imported(_without_fields(replace(sample, rows=table, labels=counts), columns.key), left_out)
 
 
-def read_reference(path: Path, columns: ColumnMap, sample: Sample, *, long_rows: int = LONG_ROWS) -> Reference:
+def read_reference(path: Path, columns: ColumnMap, sample: Sample, *, long: int | None = None) -> Reference:
     """Rows to compare with; their scores too, where they have them."""
     from seatrial.monitoring.against import shares_together
     from seatrial.monitoring.reference import Reference
@@ -168,7 +217,7 @@ def read_reference(path: Path, columns: ColumnMap, sample: Sample, *, long_rows:
     if _is_ours(path):
         table = PredictionLog(path).rows(model=columns.model)
         rows = from_log(table, None, model=columns.model, task=columns.task, as_of_us=2**62).rows
-    elif _is_long(path, long_rows):
+    elif _is_long(path, columns, LONG if long is None else long):
         rows, _ = _read(path, columns, required=False, inputs=False)
         inputs, _ = _streamed(path, columns, rows)
     else:
@@ -192,14 +241,14 @@ def read_reference(path: Path, columns: ColumnMap, sample: Sample, *, long_rows:
     return replace(reference, together=shares_together(found))
 
 
-def _is_long(path: Path, rows: int) -> bool:
+def _is_long(path: Path, columns: ColumnMap, values: int) -> bool:
     """Whether the inputs of a file, or of a folder of files, are too many to be read at once."""
     import pyarrow as pa
 
     if _is_ours(path) or _is_csv(path) or not path.exists():
         return False
     try:
-        return _count(path) > rows
+        return _count(path) * len(_inputs(columns, _header(path))) > values
     except (pa.ArrowException, OSError) as error:
         raise _no_parquet(path, error) from None
 
@@ -235,8 +284,7 @@ def _streamed(path: Path, columns: ColumnMap, table: pa.Table) -> tuple[Streamed
             left_out += _not_compared(path, columns, name, kind)
     never = 0 if table["at"].null_count == len(table) else NEVER_US  # rows without a time among others do not count
     at_us = table["at"].cast(pa.int64()).fill_null(never).to_numpy()
-    scores = table["score"].to_numpy() if "score" in table.column_names else np.full(at_us.size, np.nan)
-    return StreamedInputs(tuple(files), kinds, at_us, scores), tuple(left_out)
+    return StreamedInputs(tuple(files), kinds, at_us), tuple(left_out)
 
 
 def _inputs(columns: ColumnMap, have: Sequence[str]) -> list[str]:
@@ -285,6 +333,15 @@ def _shares(rows: pa.Table) -> Categories | None:
     return Reference.from_profile({"rows": rows.num_rows, "inputs": {}, "predicted": values}).predicted
 
 
+def compared_with(
+    path: Path | None, against: str | None, columns: ColumnMap, sample: Sample, window: Window
+) -> tuple[Reference | None, Sequence[str]]:
+    """The rows of a file, or of a window of the log; None, and why, when there are none or too few."""
+    if against is not None:
+        return _past(against, window, sample, path), ()
+    return (None, ()) if path is None else _compared(path, columns, sample)
+
+
 def _compared(path: Path, columns: ColumnMap, sample: Sample) -> tuple[Reference | None, Sequence[str]]:
     """What to compare with; None, and why, when it is too little to say what is usual."""
     reference = read_reference(path, columns, sample)
@@ -311,6 +368,31 @@ def _past(against: str, window: Window, sample: Sample, reference: Path | None) 
             state="Nothing was reported.",
         )
     return of_window(sample, found)
+
+
+def _labelled(path: Path, columns: ColumnMap) -> Baseline | None:
+    """The rows of the reference that have a score and a label, to compare answers with; None when it has none."""
+    import pyarrow as pa
+
+    if _is_ours(path):
+        return None
+    have = _header(path)
+    roles = {columns.label, columns.score or columns.predicted, *list(columns.probabilities.values())[:1]}
+    if not columns.label or not {name for name in roles if name} <= set(have):
+        return None
+    long = _is_long(path, columns, LONG)
+    rows, _ = _read(path, columns, required=False, inputs=not long)
+    inputs = None
+    if long:
+        inputs, _ = _streamed(path, columns, rows)
+        rows = rows.append_column("place", pa.array(np.arange(rows.num_rows)))
+    timed = rows["at"].null_count == 0
+    if not timed:
+        at = pa.array(np.zeros(rows.num_rows, np.int64)).cast(rows["at"].type)
+        rows = rows.set_column(rows.column_names.index("at"), "at", at)
+    sample = Sample(columns.model, columns.task, rows.sort_by("at"), decided_only=columns.decided_only, inputs=inputs)
+    found = labelled(sample.few())
+    return Baseline(f"labelled rows of {path.name}", found, timed) if found.rows.num_rows else None
 
 
 def default_window(sample: Sample, length_us: int, as_of_us: int) -> Window:
@@ -726,7 +808,7 @@ def _silence(sample: Sample, window: Window, as_of_us: int) -> list[str]:
     return [f"the log ends {apart} before now: its last prediction is of {iso(from_us(int(at[-1])))}"]
 
 
-def _next(report: Report) -> str:
+def told_next(report: Report) -> str:
     """What to do, without the commands that need a project."""
     if "`seatrial label" in report.next:
         return "Tell what really happened: name the label's column in the map, or give a file with --labels."

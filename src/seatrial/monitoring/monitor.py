@@ -17,7 +17,9 @@ from seatrial.core.clock import from_us, iso
 from seatrial.core.errors import Failed
 from seatrial.core.windows import Window
 from seatrial.monitoring.alarms import MIN_ROWS, QUIET_START, evaluate
-from seatrial.monitoring.definition import MIN_LABELS, PERFORMANCE, Monitor
+from seatrial.monitoring.attribution import Score, attribution
+from seatrial.monitoring.definition import MIN_LABELS, PERFORMANCE, Alarm, Monitor
+from seatrial.monitoring.outcome import with_outcome
 from seatrial.monitoring.performance import performance
 from seatrial.monitoring.report import (
     FORMAT,
@@ -32,10 +34,14 @@ from seatrial.monitoring.report import (
     Verdict,
 )
 from seatrial.monitoring.system import system
+from seatrial.monitoring.watched import POLICY
 
 if TYPE_CHECKING:
+    from seatrial.monitoring.baseline import Baseline
+    from seatrial.monitoring.figures import Business
     from seatrial.monitoring.reference import Reference
     from seatrial.monitoring.sample import Sample
+    from seatrial.monitoring.watched import Watched
 
 NO_REFERENCE = "no reference to compare with, so nobody looked whether the inputs moved"
 
@@ -63,6 +69,11 @@ def make_report(
     error_rate: float | None = None,
     since_us: int | None = None,
     elsewhere: bool = False,
+    tested: Baseline | None = None,
+    business: Sequence[Business] = (),
+    watched: Watched | None = None,
+    policy: Sequence[AlarmResult] = (),
+    score: Score | None = None,
 ) -> Report:
     """The report on `window` with what was known at `as_of_us`. Nothing is written, nothing raises for what data hold.
 
@@ -74,6 +85,10 @@ def make_report(
     training: metrics of the release's test part. error_rate: share of failed requests, when somebody counted.
     since_us: instant of the model's first prediction ever, when the sample does not reach back to it.
     elsewhere: the model is served by other software, so `next` names no command that needs a project.
+    tested: labelled rows of before to compare answers with; None: those of the log from before the window.
+    score: the model that answered, to tell which inputs moved the predictions; see `monitoring.attribution`.
+    business: numbers of the business, of the window's requests.
+    watched, policy: what the policy has seen, and its alarms (see `monitoring.watch`).
     """
     monitor = monitor or Monitor(sample.model)
     inside = sample.within(window)
@@ -86,6 +101,7 @@ def make_report(
         evaluate(alarm, sample, until_us, reference, training, since_us=since_us, drifts=drifts)
         for alarm in monitor.every_alarm
     ]
+    alarms += policy
     judged = _judge(
         _Facts(
             monitor,
@@ -99,7 +115,7 @@ def make_report(
             sample.task == "multiclass",
         )
     )
-    return Report(
+    report = Report(
         format=FORMAT,
         id=id,
         model=sample.model,
@@ -122,7 +138,10 @@ def make_report(
         owner=owner,
         on_call=on_call,
         runbook=runbook,
+        watched=watched,
+        attribution=None if reference is None else attribution(inside, drifted, reference, score),
     )
+    return with_outcome(report, sample, window, as_of_us, given=tested, business=business)
 
 
 def point(body: Mapping[str, Any]) -> Point:
@@ -229,12 +248,7 @@ class _Facts:
         found = [
             result
             for result in self.alarms
-            if result.state == "fired"
-            and harmful
-            == (
-                declared[result.name].of_performance
-                or (not declared[result.name].of_drift and result.severity == "high")
-            )
+            if result.state == "fired" and harmful == _harm(result, declared.get(result.name))
         ]
         return sorted(found, key=lambda result: (order.index(result.severity), result.metric != "calibration_gap"))
 
@@ -245,11 +259,18 @@ class _Facts:
         if not self.performance.rows:
             return "no predictions in this window"
         declared = {alarm.name: alarm for alarm in self.monitor.every_alarm}
-        looked = [result for result in self.alarms if declared[result.name].of_performance]
+        looked = [one for one in self.alarms if one.name in declared and declared[one.name].of_performance]
         lacking = [result.note for result in looked if result.state == "not_enough_data"]
         if self.performance.labelled < needed:
             return f"not enough data: {self.performance.labelled:,} of {needed:,} labels"
         return lacking[0] if lacking else ""
+
+
+def _harm(result: AlarmResult, declared: Alarm | None) -> bool:
+    """Whether an alarm that fired shows harm: a loss, or what was declared to be grave and is no drift."""
+    if declared is None:  # of the policy
+        return result.severity == "high"
+    return declared.of_performance or (not declared.of_drift and result.severity == "high")
 
 
 @dataclass(frozen=True)
@@ -286,6 +307,8 @@ def _broken(facts: _Facts) -> str:
 def _harmful(facts: _Facts, alarm: AlarmResult) -> str:
     if alarm.metric == "calibration_gap":
         return f"{_calibration(facts, alarm)}; {_inputs(facts)}."
+    if alarm.metric.startswith(POLICY):
+        return f"{_subject(facts)} has grown worse: {alarm.evidence}; {_inputs(facts)}."
     tested = facts.performance.training.get(alarm.metric)
     before = f", it was {_number(tested)} in testing" if tested is not None else ""
     value = _number(alarm.value)
@@ -405,7 +428,11 @@ def _findings(facts: _Facts) -> list[str]:
     if figures.labels.get("contradicting"):
         found.append(f"{_count(figures.labels['contradicting'], 'label')} told otherwise before; the newest counts")
     found += [text for text in (figures.note, facts.drift.note) if text]
-    found += [f"alarm '{one.name}': {one.note}" for one in facts.alarms if one.state == "not_enough_data"]
+    found += [
+        f"alarm '{one.name}': {one.note}"
+        for one in facts.alarms
+        if one.state == "not_enough_data" and not one.metric.startswith(POLICY)
+    ]
     return list(dict.fromkeys(found))
 
 

@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 from itertools import pairwise
 
 from seatrial.core.clock import parse_time
+from seatrial.monitoring import attribution, outcome_page
 from seatrial.monitoring.pictures import (
     STYLE,
     At,
@@ -24,7 +25,9 @@ from seatrial.monitoring.pictures import (
     calibration_curve,
     columns,
     line_chart,
+    part,
     safe,
+    span_text,
     table,
     value_text,
 )
@@ -86,6 +89,18 @@ dl.figures dt { color: var(--quiet); font-size: .85rem; }
 dl.figures dd { margin: 0; font-size: 1.35rem; font-weight: 650; font-variant-numeric: tabular-nums; }
 dl.figures dd span { display: block; font-size: .85rem; font-weight: 400; color: var(--quiet); }
 ul { padding-left: 1.2rem; margin: .3rem 0 .8rem; } li { margin: .2rem 0; }
+.part { border-top: 1px solid var(--rule); padding: .9rem 0 .2rem; margin: 0; font-size: 1rem; }
+.part > summary { color: var(--ink); list-style: none; display: grid; grid-template-columns: 1.3rem 1fr; }
+.part > summary::-webkit-details-marker { display: none; }
+.part > summary::before { content: "›"; color: var(--quiet); font-size: 1.3rem; line-height: 1.5rem;
+  transition: transform .1s; }
+.part[open] > summary::before { transform: rotate(90deg); transform-origin: .3rem .85rem; }
+.part h2 { border: 0; margin: 0; padding: 0; font-size: 1.12rem; }
+.part > summary .told { grid-column: 2; } div.part { padding-left: 1.3rem; }
+.told { display: block; color: var(--quiet); max-width: 46rem; } .told.loud { color: var(--red); font-weight: 600; }
+.part > :not(summary) { margin-left: 1.3rem; } div.part > * { margin-left: 0; }
+.part + .part { margin-top: .5rem; } .verdict + dl + .part { margin-top: 2rem; }
+.blind { border-left: 4px solid var(--red); padding-left: .8rem; font-weight: 600; }
 .chapter { border-left: 3px solid var(--rule); padding-left: 1.2rem; margin-top: 2rem; }
 .chapter h2 { border: 0; padding: 0; margin: 0 0 .3rem; }
 .chapter .when { color: var(--quiet); font-size: .9rem; font-weight: 600; }
@@ -98,7 +113,7 @@ code { font: .9em ui-monospace, SFMono-Regular, Menlo, Consolas, monospace; }
   main { max-width: none; padding: 0; }
   .verdict, dl.figures div { border: 1px solid var(--rule); }
   figure, .chapter h2, tr { break-inside: avoid; } h2, h3 { break-after: avoid; }
-  details:not([open]) { display: none; } }
+  details:not([open]):not(.part) { display: none; } }
 """
 
 
@@ -125,7 +140,9 @@ def html(report: Report) -> str:
         _figures(report),
         _findings(report),
         _performance(report),
+        outcome_page.section(report),
         _drift(report),
+        attribution.section(report),
         _quality(report),
         _alarms(report),
         _history(report),
@@ -297,14 +314,13 @@ def _findings(report: Report) -> str:
 
 def _performance(report: Report) -> str:
     one, shown = report.performance, _shown(report)
-    parts = ["<h2>Was the model right?</h2>"]
+    heading, parts = "Was the model right?", []
     if not one.rows:
-        return "".join([*parts, "<p>There are no predictions in this window.</p>"])
+        return part(heading, "There are no predictions in this window.", "")
     if not one.labelled:
-        note = one.note or "no label has arrived"
-        parts.append(f"<p>Nobody knows yet: {safe(note)}. Only what it said is drawn.</p>")
+        told = f"Nobody knows yet: {one.note or 'no label has arrived'}. Only what it said is drawn."
     else:
-        parts.append(f"<p>{safe(_level_sentence(report))}</p>")
+        told = _level_sentence(report)
         if one.note:
             parts.append(f"<p>{safe(one.note[0].upper() + one.note[1:], 600)}.</p>")
     lines = "Dashed: how sure the model was. Solid: how often it was right."
@@ -314,7 +330,7 @@ def _performance(report: Report) -> str:
         f"{lines} The shaded area between them is how far it was off. Empty dots are days with fewer than {FEW} labels."
     )
     parts.append(days_picture(one.days, shown=shown, marks=report.marks, caption=caption))
-    if one.bins:
+    if one.bins and report.calibration is None:
         parts.append("<h3>Can its numbers be taken at their word?</h3>")
         words = (
             "Predictions of one size are put together, and compared with what became of them. On the dashed line what "
@@ -325,7 +341,7 @@ def _performance(report: Report) -> str:
     parts.append(f"<p>{safe(_labels_sentence(report))}</p>")
     parts.append(labels_picture(report))
     parts.append(_metrics(report))
-    return "".join(parts)
+    return part(heading, told, "".join(parts), open=True)
 
 
 def _level_sentence(report: Report) -> str:
@@ -367,21 +383,25 @@ def _metrics(report: Report) -> str:
         (
             METRIC_WORDS.get(name, name.replace("_", " ")),
             value_text(value, "number"),
+            span_text(one.intervals.get(name), "number"),
             value_text(one.constant.get(name), "number"),
             value_text(one.training.get(name), "number"),
         )
         for name, value in one.metrics.items()
     ]
-    head = ("", "now", "always saying the mean", "when it was tested")
-    wide = 4 if one.training else 3
-    return "<h3>The figures behind it</h3>" + table(head[:wide], [row[:wide] for row in rows], numbers=(1, 2, 3))
+    head = ("", "now", "between", "always saying the mean", "when it was tested")
+    kept = [0, 1, *([2] if any(row[2] != "–" for row in rows) else []), 3, *([4] if one.training else [])]
+    narrow = ", which are few: they are too narrow" if one.few_blocks else ""
+    drawn = f'<p class="small">Intervals of 95 % draw {safe(one.blocks)}{narrow}.</p>' if one.blocks else ""
+    figures = table([head[i] for i in kept], [[row[i] for i in kept] for row in rows], numbers=(1, 2, 3, 4))
+    return f"<h3>The figures behind it</h3>{figures}{drawn}"
 
 
 def _drift(report: Report) -> str:
     found = report.drift
-    parts = ["<h2>Did the inputs move?</h2>"]
+    heading, parts = "Did the inputs move?", []
     if not found.columns and found.prediction is None:
-        return "".join([*parts, f"<p>{safe(found.note or 'Nothing was compared')}.</p>"])
+        return part(heading, f"{found.note or 'Nothing was compared'}.", "")
     moved = [one.name for one in found.columns if one.drifted]
     if moved:
         words = f"{len(moved)} of {len(found.columns)} inputs moved: {', '.join(moved[:5])}"
@@ -395,7 +415,8 @@ def _drift(report: Report) -> str:
         words = "They could not be compared."
     else:
         words = f"None of {len(found.columns)} inputs moved further than ordinary weeks differ."
-    parts.append(f"<p>{safe(words, 600)} {safe(found.note, 600)}</p>")
+    if found.note:
+        parts.append(f"<p>{safe(found.note, 600)}</p>")
     caption = (
         "Each bar is the distance between this window and the reference"
         f"{f' ({found.reference})' if found.reference else ''}: 0 is the same, 1 has nothing in common. The black tick "
@@ -420,38 +441,42 @@ def _drift(report: Report) -> str:
     left = len(found.columns) - MOST_COLUMNS
     more = f"<p>{left:,} more columns, none of which moved further, are in the report as JSON.</p>" if left > 0 else ""
     parts.append(f"<details><summary>Every input in numbers</summary>{table(head, rows, numbers=(6,))}{more}</details>")
-    return "".join(parts)
+    return part(heading, words, "".join(parts), open=bool(moved))
 
 
 def _quality(report: Report) -> str:
-    parts = ["<h2>Are the data sound?</h2>"]
+    heading, parts = "Are the data sound?", []
     failed = [one for one in report.quality if not one.passed]
     passed = [one for one in report.quality if one.passed]
     if not report.quality:
-        return "".join([*parts, "<p>Nothing was checked: there is no reference to check against.</p>"])
+        return part(heading, "Nothing was checked: there is no reference to check against.", "")
+    told = f"All {len(passed)} checks passed."
     if failed:
-        parts.append(f"<p><strong>{len(failed)} of {len(report.quality)} checks failed.</strong></p>")
+        told = f"{len(failed)} of {len(report.quality)} checks failed."
         parts.append(
             table(
                 ("check", "column", "found", "expected"),
                 [(f"✗ {one.name}", one.column, one.found, one.expected) for one in failed[:MOST_COLUMNS]],
             )
         )
-    else:
-        parts.append(f"<p>All {len(passed)} checks passed.</p>")
     if passed:
         rows = [(f"✓ {one.name}", one.column, one.found, one.expected) for one in passed[:MOST_COLUMNS]]
         inner = table(("check", "column", "found", "expected"), rows)
-        parts.append(f"<details><summary>What passed</summary>{inner}</details>")
-    return "".join(parts)
+        parts.append(f"<details><summary>What passed</summary>{inner}</details>" if failed else inner)
+    return part(heading, told, "".join(parts), loud=bool(failed))
 
 
 def _alarms(report: Report) -> str:
     if not report.alarms:
-        return "<h2>Alarms</h2><p>None is declared.</p>"
+        return part("Alarms", "None is declared.", "")
     rows = [(_state(one), one.name, _evidence(one), one.severity, one.action) for one in report.alarms]
     head = ("", "alarm", "evidence", "severity", "what to do")
-    return "<h2>Alarms</h2>" + table(head, rows)
+    fired = sum(one.state == "fired" for one in report.alarms)
+    unjudged = sum(one.state == "not_enough_data" for one in report.alarms)
+    told = f"{fired or 'None'} of {len(report.alarms)} fired" + (
+        f", {unjudged} could not be judged." if unjudged else "."
+    )
+    return part("Alarms", told, table(head, rows), loud=bool(fired))
 
 
 def _state(alarm: AlarmResult) -> str:
@@ -471,7 +496,7 @@ def _history(report: Report) -> str:
     reports = sorted(found.items(), key=lambda one: one[0])[-MOST_POINTS:]
     if len(reports) < 2:
         return ""
-    parts = ["<h2>How did it come to this?</h2>"]
+    parts = []
     times = [parse_time(at) for at, _ in reports]
     parts.append(
         line_chart(
@@ -490,7 +515,7 @@ def _history(report: Report) -> str:
     metric = next((name for name in HISTORY if sum(n.get(name) is not None for _, n in reports) > 1), None)
     if metric:
         parts.append(history_picture(reports, metric, report.marks))
-    return "".join(parts)
+    return part("How did it come to this?", f"The last {len(reports)} reports.", "".join(parts))
 
 
 def _system(report: Report) -> str:
@@ -504,7 +529,9 @@ def _system(report: Report) -> str:
     ]
     rows = [row for row in rows if row[1] != "–"]
     note = f'<p class="small">{safe(one.note[0].upper() + one.note[1:], 600)}.</p>' if one.note else ""
-    return "<h2>How did the service do?</h2>" + (table(("", ""), rows, numbers=(1,)) if rows else "") + note
+    told = ", ".join(f"{name} {value}" for name, value in rows[1:2] + rows[3:5])
+    body = (table(("", ""), rows, numbers=(1,)) if rows else "") + note
+    return part("How did the service do?", f"{told[:1].upper()}{told[1:]}." if told else "", body)
 
 
 def _small_print(report: Report) -> str:

@@ -62,6 +62,8 @@ svg .badge { fill: var(--ink); } svg .badge.loud { fill: var(--red); }
 svg text.number { fill: var(--ground); font-size: 11px; font-weight: 700; text-anchor: middle; }
 svg .bar { fill: var(--blue); } svg .bar.beyond { fill: var(--red); } svg .bar.faint { fill: var(--rule); }
 svg .hatch { stroke: var(--ground); stroke-width: 2; }
+svg .whisker { stroke: var(--quiet); stroke-width: 2; } svg .whisker.observed { stroke: var(--red); }
+svg .whisker.plain { stroke: var(--blue); }
 svg .limit { stroke: var(--ink); stroke-width: 2.5; } svg .limit.under { stroke: var(--ground); stroke-width: 6.5; }
 ol.marks { list-style: none; padding: 0; margin: .5rem 0 0; font-size: .9rem; }
 ol.marks li { margin: .15rem 0; }
@@ -123,11 +125,26 @@ class Bar:
 
 @dataclass(frozen=True)
 class Dot:
-    """One dot of `calibration_curve`: mean of what was predicted, mean of what happened, over so many rows."""
+    """One dot of `calibration_curve`: mean of what was predicted, mean of what happened, over so many rows.
+
+    interval: of what happened; None: there is none.
+    """
 
     predicted: float
     observed: float
     rows: int
+    interval: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True)
+class Whisker:
+    """One row of `whiskers`: a value and its interval. beyond: stands out. note: beside it."""
+
+    name: str
+    value: float
+    interval: tuple[float, float] | None = None
+    beyond: bool = False
+    note: str = ""
 
 
 def line_chart(
@@ -289,6 +306,10 @@ def calibration_curve(
     points = [(across.y(one.predicted), up.y(one.observed)) for one in dots]
     drawn.append(f'<polyline class="line observed" points="{" ".join(f"{_n(a)},{_n(b)}" for a, b in points)}"/>')
     largest = max(one.rows for one in dots) or 1
+    for one, (a, _) in zip(dots, points, strict=True):
+        if one.interval is not None and all(map(math.isfinite, one.interval)):
+            ends = [min(max(up.y(value), top), bottom) for value in one.interval]
+            drawn.append(f'<line class="whisker" x1="{_n(a)}" x2="{_n(a)}" y1="{_n(ends[0])}" y2="{_n(ends[1])}"/>')
     for one, (a, b) in zip(dots, points, strict=True):
         means = f"{value_text(one.predicted, shown)} predicted, {value_text(one.observed, shown)} observed"
         radius = 3.5 + 7 * math.sqrt(one.rows / largest)
@@ -298,10 +319,127 @@ def calibration_curve(
             f"<title>{safe(f'{means}, {one.rows:,} rows')}</title></circle>"
         )
     numbers = _numbers(
-        ("predicted", "observed", "rows"),
-        [(value_text(one.predicted, shown), value_text(one.observed, shown), f"{one.rows:,}") for one in dots],
+        ("predicted", "observed", "between", "rows"),
+        [
+            (
+                value_text(one.predicted, shown),
+                value_text(one.observed, shown),
+                span_text(one.interval, shown),
+                f"{one.rows:,}",
+            )
+            for one in dots
+        ],
     )
     return _figure(_svg(420, high, title, drawn, narrow=True), title, caption, numbers)
+
+
+def whiskers(
+    rows: Sequence[Whisker],
+    *,
+    title: str,
+    caption: str = "",
+    shown: Shown = "number",
+    zero: tuple[float, str] = (0.0, "no change"),
+    borne: float | None = None,
+) -> str:
+    """Values with their intervals, a row each, around a line that means nothing happened.
+
+    zero: where that line stands, and its name. borne: how far from it counts as nothing; shaded.
+    """
+    rows = [one for one in rows if math.isfinite(one.value)]
+    if not rows:
+        return _figure("", title, caption or "There is nothing to draw.")
+    level, name = zero
+    ends = [value for one in rows for value in one.interval or () if math.isfinite(value)]
+    spread = [level, *(one.value for one in rows), *ends]
+    spread += [] if borne is None else [level - borne, level + borne]
+    left, right, row_high, top = 236, WIDTH - 150, 28, 22
+    scale = _Scale.of(spread, left, right)
+    bottom = top + row_high * len(rows) + 4
+    drawn = []
+    if borne is not None:
+        start, end = scale.y(level - borne), scale.y(level + borne)
+        drawn.append(
+            f'<rect class="band" x="{_n(start)}" y="{top}" width="{_n(end - start)}" height="{bottom - top}"/>'
+        )
+    for tick, words in zip(scale.ticks, tick_texts(scale.ticks, shown), strict=True):
+        at = _n(scale.y(tick))
+        drawn.append(f'<line class="rule" x1="{at}" x2="{at}" y1="{top}" y2="{bottom}"/>')
+        drawn.append(_text(scale.y(tick), bottom + 16, words, "quiet mid"))
+    at = _n(scale.y(level))
+    drawn.append(f'<line class="axis" x1="{at}" x2="{at}" y1="{top}" y2="{bottom}"/>')
+    drawn.append(_text(scale.y(level), top - 8, name, "quiet mid"))
+    for number, one in enumerate(rows):
+        y = top + 4 + row_high * number + 10
+        kind = "observed" if one.beyond else "plain"
+        drawn.append(_text(left - 12, y + 5, _short(one.name, 32), "end strong" if one.beyond else "end", tip=one.name))
+        if one.interval is not None and all(map(math.isfinite, one.interval)):
+            low, high = map(scale.y, one.interval)
+            drawn.append(f'<line class="whisker {kind}" x1="{_n(low)}" x2="{_n(high)}" y1="{y}" y2="{y}"/>')
+        tip = f"{one.name}: {value_text(one.value, shown)} ({span_text(one.interval, shown)})"
+        place = f'cx="{_n(scale.y(one.value))}" cy="{y}" r="5"'
+        drawn.append(f'<circle class="dot {kind}" {place}><title>{safe(tip)}</title></circle>')
+        drawn.append(_text(right + 14, y + 5, _short(one.note, 20), "strong" if one.beyond else "quiet"))
+    numbers = _numbers(
+        ("", "value", "between", "note"),
+        [(one.name, value_text(one.value, shown), span_text(one.interval, shown), one.note) for one in rows],
+    )
+    return _figure(_svg(WIDTH, bottom + 24, title, drawn), title, caption, numbers)
+
+
+def arrival_steps(
+    points: Sequence[tuple[float, float]],
+    *,
+    title: str,
+    caption: str = "",
+    marks: Sequence[tuple[float, str]] = (),
+) -> str:
+    """A share that rises with age. points: hours and shares, ascending. marks: ages, drawn across with their words."""
+    points = [one for one in points if math.isfinite(one[0]) and math.isfinite(one[1])]
+    if not points:
+        return _figure("", title, caption or "There is nothing to draw.")
+    days = points[-1][0] > 72
+    unit = 24.0 if days else 1.0
+    high, left, right, top, bottom = 230, 52, WIDTH - 132, 30, 182
+    across = _Scale.of([0.0, points[-1][0] / unit], left, right, from_zero=True)
+    up = _Scale.of([0.0, 1.0], bottom, top, from_zero=True)
+    drawn = [
+        _level(up, tick, left, right, words)
+        for tick, words in zip(up.ticks, tick_texts(up.ticks, "share"), strict=True)
+    ]
+    for tick, words in zip(across.ticks, tick_texts(across.ticks, "number"), strict=True):
+        drawn.append(_text(across.y(tick), bottom + 18, words, "quiet mid"))
+    drawn.append(
+        _text((left + right) / 2, bottom + 38, f"{'days' if days else 'hours'} after the prediction", "quiet mid")
+    )
+    path = [(float(left), float(bottom))]
+    for age, share in points:
+        path += [(across.y(age / unit), path[-1][1]), (across.y(age / unit), up.y(share))]
+    path.append((right, path[-1][1]))
+    drawn.append(f'<polyline class="line plain" points="{" ".join(f"{_n(a)},{_n(b)}" for a, b in path)}"/>')
+    for age, words in marks:
+        at = across.y(age / unit)
+        if left <= at <= right:
+            drawn.append(f'<line class="mark" x1="{_n(at)}" x2="{_n(at)}" y1="{top - 6}" y2="{bottom}"/>')
+            drawn.append(_text(at, top - 12, words, "quiet mid"))
+    numbers = _numbers(("hours", "share known"), [(f"{a:,.3g}", value_text(b, "share")) for a, b in points])
+    return _figure(_svg(WIDTH, high, title, drawn), title, caption, numbers)
+
+
+def part(heading: str, told: str, body: str, *, loud: bool = False, open: bool = False) -> str:
+    """A section of a page: its heading and one sentence, the rest on demand. told: text. body: safe mark-up."""
+    words = f'<span class="told{" loud" if loud else ""}">{safe(told, 400)}</span>' if told else ""
+    if not body:
+        return f'<div class="part"><h2>{safe(heading)}</h2>{words}</div>'
+    return (
+        f'<details class="part"{" open" if open or loud else ""}><summary><h2>{safe(heading)}</h2>{words}</summary>'
+        f"{body}</details>"
+    )
+
+
+def span_text(interval: tuple[float, float] | None, shown: Shown) -> str:
+    """An interval for people, a dash where there is none."""
+    return "–" if interval is None else f"{value_text(interval[0], shown)} to {value_text(interval[1], shown)}"
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]], *, numbers: Sequence[int] = ()) -> str:

@@ -61,7 +61,7 @@ def quality(
     if not rows.num_rows:
         return []
     found = sample.counted(reference) if counted is None else counted
-    checks = [columns_there(found, reference), _once(sample), _scored(sample)]
+    checks = [columns_there(found, reference), _once(sample, found), _scored(sample)]
     if sample.task != "regression":
         checks.append(_in_range(sample))
     checks += of_counts(found, reference)
@@ -91,12 +91,13 @@ def columns_there(found: Tallies, reference: Reference) -> Check:
     return Check("columns", "", not absent, words, "every column of the reference", noticed=bool(more))
 
 
-def _once(sample: Sample) -> Check:
+def _once(sample: Sample, found: Tallies) -> Check:
     import pyarrow.compute as pc
 
     ids = sample.rows["prediction_id"]
     twice = len(ids) - ids.null_count
     twice -= pc.count_distinct(ids, mode="only_valid").as_py() if twice else 0
+    twice = twice if found.ids_again is None else found.ids_again
     return Check("each prediction once", "", twice == 0, f"{twice:,} of {len(ids):,} again", "no prediction_id twice")
 
 

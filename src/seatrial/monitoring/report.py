@@ -11,6 +11,9 @@ from typing import Literal
 import msgspec
 
 from seatrial.core.pages import table_page
+from seatrial.monitoring.attribution import Attribution
+from seatrial.monitoring.figures import Arrival, Business, Calibration, Concept, Estimate, Interval, Slices
+from seatrial.monitoring.watched import Watched
 
 FORMAT = 1
 
@@ -110,6 +113,8 @@ class Performance(msgspec.Struct, frozen=True):
         that a model must beat); training: of the release's test part, for comparison.
     mean_score, observed, gap: over labelled rows; gap = mean_score - observed.
     labels: what became of the labels that were told, see `monitoring.labels`.
+    intervals: of the metrics, at 95 %, None where there is none; blocks: what was drawn for them ("28 blocks of 6
+        hours"); few_blocks: these are so few that the intervals are too narrow.
     """
 
     rows: int
@@ -124,6 +129,9 @@ class Performance(msgspec.Struct, frozen=True):
     days: list[Day]
     labels: dict[str, int]
     note: str = ""
+    intervals: dict[str, Interval | None] = {}
+    blocks: str = ""
+    few_blocks: bool = False
 
 
 class System(msgspec.Struct, frozen=True):
@@ -184,7 +192,9 @@ class Report(msgspec.Struct, frozen=True):
 
     id: of the record when the report was kept. as_of: what was known then counts, nothing later.
     headline: one sentence that a product manager understands; next: what to do, a command where there is one.
-    releases: rows by release (id or version).
+    releases: rows by release (id or version). watched: what the policy has seen; None when it is off or has no rows.
+    arrival, calibration, concept, slices, estimate: see `monitoring.figures`; None in older reports.
+    business: numbers of the business, as the monitor declares them.
     """
 
     format: int
@@ -209,6 +219,14 @@ class Report(msgspec.Struct, frozen=True):
     owner: str = ""
     on_call: str = ""
     runbook: str = ""
+    arrival: Arrival | None = None
+    calibration: Calibration | None = None
+    concept: Concept | None = None
+    slices: Slices | None = None
+    estimate: Estimate | None = None
+    business: list[Business] = []
+    watched: Watched | None = None
+    attribution: Attribution | None = None
 
     def _repr_html_(self) -> str:
         fired = [alarm.name for alarm in self.alarms if alarm.state == "fired"]

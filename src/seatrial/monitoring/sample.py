@@ -34,7 +34,11 @@ class Inputs(Protocol):
 
     def reference(self, name: str) -> Reference: ...
 
-    def drawn(self, names: Sequence[str], most: int) -> pa.Table: ...
+    def few(self, sample: Sample) -> Sample: ...
+
+    def with_input(self, rows: pa.Table, name: str) -> pa.Table: ...
+
+    def missing(self, name: str) -> float: ...
 
 
 @dataclass(frozen=True)
@@ -91,17 +95,17 @@ class Sample:
             return tallies(self.rows, reference)
         told = [name for name in ("score", "predicted_class") if name in self.rows.column_names]
         answers = tallies(self.rows.select(told), reference)
-        return replace(self.inputs.counted(reference), scores=answers.scores, predicted=answers.predicted)
+        found = self.inputs.counted(reference)
+        return replace(found, scores=found.scores or answers.scores, predicted=answers.predicted)
 
-    def drawn(self, names: Sequence[str], most: int) -> pa.Table:
-        """At most so many rows, evenly spread: `at`, `score`, and `feature_NAME` of these inputs."""
-        if self.inputs is not None:
-            return self.inputs.drawn(names, most)
-        import numpy as np
+    def few(self) -> Sample:
+        """The same with its inputs in `rows`: all rows, or of a long log every so many-th. Where the inputs can only be
+        counted, there are none of them."""
+        return self if self.inputs is None else self.inputs.few(self)
 
-        step = max(1, -(-self.rows.num_rows // most))
-        chosen = self.rows.select(["at", "score", *(FEATURE + name for name in names)])
-        return chosen.take(np.arange(0, self.rows.num_rows, step))
+    def with_input(self, rows: pa.Table, name: str) -> pa.Table:
+        """rows: of this sample; with `feature_NAME`, which may have to be read. Unchanged where there is none."""
+        return rows if self.inputs is None or name not in self.features else self.inputs.with_input(rows, name)
 
     @property
     def of_classes(self) -> bool:

@@ -6,7 +6,7 @@ instant, score and label.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,16 +15,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seatrial.core.windows import Window
-from seatrial.monitoring.reference import Reference, profile_of
-from seatrial.monitoring.sample import FEATURE
-from seatrial.monitoring.tally import BATCH_ROWS, Tallies, add_up
+from seatrial.monitoring.reference import Reference, floats, is_text, plain, profile_of
+from seatrial.monitoring.sample import FEATURE, Sample
+from seatrial.monitoring.tally import Tallies, add_up, batch_rows
 from seatrial.stats.profile import FORMAT
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-LONG_ROWS = 200_000
-"""Rows beyond which a log is streamed."""
+LONG = 4_000_000
+"""Values, which is rows times inputs, beyond which a log is streamed: 200,000 rows of 20 inputs."""
+FEW = 2_000_000
+"""Values that are read at once where rows are needed and not counts."""
 PAGE_BYTES = 1 << 16
 EVER = Window(-(2**61), 2**61)
 
@@ -33,14 +35,13 @@ EVER = Window(-(2**61), 2**61)
 class StreamedInputs:
     """Implements `sample.Inputs`.
 
-    files: Parquet, in order. kinds: of each input, by its name. at_us, scores: of every row of all files, in their
-    order. window: of the rows that count.
+    files: Parquet, in order. kinds: of each input, by its name. at_us: of every row of all files, in their order; a
+    place in them is what the column `place` of the sample's rows holds. window: of the rows that count.
     """
 
     files: tuple[Path, ...]
     kinds: Mapping[str, pa.DataType]
     at_us: NDArray[np.int64] = field(repr=False)
-    scores: NDArray[np.float64] = field(repr=False)
     window: Window = EVER
     _kept: list[tuple[Reference, Tallies]] = field(default_factory=list, repr=False)
 
@@ -75,65 +76,97 @@ class StreamedInputs:
         """All values of one input, in the order of the files."""
         import pyarrow as pa
 
-        chunks = [chunk for batch in self.batches([name]) for chunk in batch[FEATURE + name].chunks]
+        chunks = [chunk for batch in self.batches([name]) for chunk in plain(batch[FEATURE + name]).chunks]
         return pa.chunked_array(chunks, self.kinds[name])
 
-    def drawn(self, names: Sequence[str], most: int) -> pa.Table:
-        """At most so many rows, evenly spread over those of the window: inputs, `at` and `score`."""
+    def taken(self, names: Sequence[str], places: NDArray[np.int64]) -> pa.Table:
+        """`feature_NAME` of the rows at these places of the files, in this order."""
         import pyarrow as pa
 
-        rows = int(np.count_nonzero(self._inside(0, self.at_us.size)))
-        step = max(1, -(-rows // most))
-        parts, seen = [], 0
-        for batch in self.batches(list(names), scores=True):
-            places = np.arange(-seen % step, batch.num_rows, step)
-            parts.append(batch.take(places))
-            seen += batch.num_rows
-        return pa.concat_tables(parts)
+        order = np.argsort(places, kind="stable")
+        wanted, parts = places[order], []
 
-    def batches(self, names: Sequence[str], *, scores: bool = False) -> Iterator[pa.Table]:
+        def inside(first: int, after: int) -> NDArray[np.int64]:
+            return wanted[np.searchsorted(wanted, first) : np.searchsorted(wanted, after)]
+
+        for batch, have, first in self._read(names, lambda first, after: bool(inside(first, after).size)):
+            chosen = inside(first, first + batch.num_rows) - first
+            if chosen.size:
+                table = pa.table(self._features(batch, have, names)).take(chosen)
+                parts.append(pa.table({name: plain(table[name]) for name in table.column_names}))
+        if not parts:
+            return pa.table({FEATURE + name: pa.array([], self.kinds[name]) for name in names})
+        back = np.empty(order.size, np.int64)
+        back[order] = np.arange(order.size)
+        return pa.concat_tables(parts).take(back)
+
+    def with_input(self, rows: pa.Table, name: str) -> pa.Table:
+        return rows.append_column(FEATURE + name, self.taken([name], rows["place"].to_numpy())[FEATURE + name])
+
+    def missing(self, name: str) -> float:
+        column = self.column(name)
+        return float(np.isnan(floats(column)).mean() if not is_text(column) else column.null_count / len(column))
+
+    def few(self, sample: Sample) -> Sample:
+        rows, names = sample.rows, self.names
+        step = max(1, -(-rows.num_rows * len(names) // FEW))
+        rows = rows.take(np.arange(0, rows.num_rows, step))
+        features = self.taken(names, rows["place"].to_numpy())
+        for name in features.column_names:
+            rows = rows.append_column(name, features[name])
+        return replace(sample, rows=rows, inputs=None)
+
+    def batches(self, names: Sequence[str]) -> Iterator[pa.Table]:
         """The rows of the window, with `feature_NAME` and `at`; at least one batch, which may be empty."""
         import pyarrow as pa
-        import pyarrow.parquet as pq
 
         instant = pa.timestamp("us", tz="UTC")
         empty = {FEATURE + name: pa.array([], self.kinds[name]) for name in names}
-        yield pa.table(
-            empty | {"at": pa.array([], instant)} | ({"score": pa.array([], pa.float64())} if scores else {})
-        )
+        yield pa.table(empty | {"at": pa.array([], instant)})
+        if not names:
+            yield pa.table({"at": pa.array(self.at_us[self._inside(0, self.at_us.size)], pa.int64()).cast(instant)})
+            return
+        for batch, have, first in self._read(names, lambda first, after: bool(self._inside(first, after).any())):
+            inside = self._inside(first, first + batch.num_rows)
+            at = pa.array(self.at_us[first : first + batch.num_rows], pa.int64()).cast(instant)
+            table = pa.table(self._features(batch, have, names) | {"at": at})
+            yield table if inside.all() else table.filter(pa.array(inside))
+
+    def _read(
+        self, names: Sequence[str], wanted: Callable[[int, int], bool]
+    ) -> Iterator[tuple[pa.RecordBatch, list[str], int]]:
+        """Batches of the row groups that are wanted, the names that they have, and the place of their first row."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
         first = 0
+        words = [name for name in names if pa.types.is_string(self.kinds[name])]
         for path in self.files:
-            with pq.ParquetFile(path, pre_buffer=False, buffer_size=PAGE_BYTES) as file:
+            with pq.ParquetFile(path, pre_buffer=False, buffer_size=PAGE_BYTES, read_dictionary=words) as file:
                 have = [name for name in names if name in file.schema_arrow.names]
                 for group in range(file.num_row_groups):
                     rows = file.metadata.row_group(group).num_rows
-                    if not self._inside(first, first + rows).any():
+                    if not rows or not wanted(first, first + rows):
                         first += rows
                         continue
-                    size = max(1, min(BATCH_ROWS, rows))
-                    for batch in file.iter_batches(size, row_groups=[group], columns=have, use_threads=False):
-                        after = first + batch.num_rows
-                        yield self._chosen(batch, have, names, first, after, scores=scores)
-                        first = after
+                    size = max(1, min(batch_rows(len(have)), rows))
+                    read = have or file.schema_arrow.names[:1]  # rows of which no column is wanted are rows too
+                    for batch in file.iter_batches(size, row_groups=[group], columns=read, use_threads=False):
+                        yield batch, have, first
+                        first += batch.num_rows
 
     def _inside(self, first: int, after: int) -> NDArray[np.bool_]:
         at_us = self.at_us[first:after]
         inside: NDArray[np.bool_] = (at_us >= self.window.start_us) & (at_us < self.window.end_us)
         return inside
 
-    def _chosen(
-        self, batch: pa.RecordBatch, have: Sequence[str], names: Sequence[str], first: int, after: int, *, scores: bool
-    ) -> pa.Table:
+    def _features(self, batch: pa.RecordBatch, have: Sequence[str], names: Sequence[str]) -> dict[str, Any]:
         import pyarrow as pa
 
         columns: dict[str, Any] = {}
         for name in names:
             kind = self.kinds[name]
             values = batch.column(have.index(name)) if name in have else pa.nulls(batch.num_rows, kind)
-            columns[FEATURE + name] = values if values.type == kind else values.cast(kind, safe=False)
-        columns["at"] = pa.array(self.at_us[first:after], pa.int64()).cast(pa.timestamp("us", tz="UTC"))
-        if scores:
-            columns["score"] = self.scores[first:after]
-        table = pa.table(columns)
-        inside = self._inside(first, after)
-        return table if inside.all() else table.filter(pa.array(inside))
+            same = values.type == kind or (pa.types.is_dictionary(values.type) and values.type.value_type == kind)
+            columns[FEATURE + name] = values if same else values.cast(kind, safe=False)
+        return columns

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from seatrial.monitoring.reference import Column, Numbers, Reference, codes, floats, is_text, plain
+from seatrial.monitoring.reference import Categories, Column, Numbers, Reference, codes, floats, is_text, plain
 from seatrial.monitoring.sample import FEATURE
 from seatrial.stats.profile import LARGEST, bin_counts, moments, value_counts
 
@@ -22,9 +22,11 @@ if TYPE_CHECKING:
 
 PLAIN = 1e290
 """Numbers below it can be added up without a thought of overflow."""
-MOST_PATTERNS = 10_000
+RARE = 1_000
+"""Rows of a batch of which one must lack a set of columns for it to be counted."""
 KEYS_SEED = 20130101
 BATCH_ROWS = 65_536
+BATCH_VALUES = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -88,10 +90,11 @@ class Tallies:
     """A window. rows: of it; columns: by the names of inputs, those of the reference that the window has; names: of
     every input that it has; scores, predicted: as far as the reference has them.
 
-    patterns: which inputs went missing together: rows by the set of their names, two or more, most rows first; of
-        many different sets only the most frequent.
+    patterns: which inputs went missing together: rows by the set of their names, two or more, most rows first. Sets
+        that fewer than one row in 1,000 of a batch lacks are not counted in it.
     repeated: rows that are the same as one before, in their instant and in every input that the reference has (values
         of categories beyond those that it keeps count as one); None when the rows carry no instant.
+    ids_again: rows whose prediction_id is another's too, where only somebody else can tell.
     """
 
     rows: int
@@ -101,6 +104,7 @@ class Tallies:
     predicted: Tally | None = None
     patterns: Mapping[tuple[str, ...], int] = field(default_factory=dict)
     repeated: int | None = None
+    ids_again: int | None = None
 
     @property
     def together(self) -> dict[tuple[str, ...], int]:
@@ -120,7 +124,13 @@ def tally(values: pa.ChunkedArray, reference: Column) -> Tally:
 
 def tallies(rows: pa.Table, reference: Reference) -> Tallies:
     """A table with `feature_NAME` columns and `score`, and `predicted_class` where there are several classes."""
-    return add_up((rows.slice(first, BATCH_ROWS) for first in range(0, max(1, rows.num_rows), BATCH_ROWS)), reference)
+    size = batch_rows(rows.num_columns)
+    return add_up((rows.slice(first, size) for first in range(0, max(1, rows.num_rows), size)), reference)
+
+
+def batch_rows(columns: int) -> int:
+    """Rows that are counted at once, so that a batch of many columns takes no more memory than one of few."""
+    return max(1024, min(BATCH_ROWS, BATCH_VALUES // max(columns, 1)))
 
 
 def add_up(batches: Iterable[pa.Table], reference: Reference) -> Tallies:
@@ -164,8 +174,17 @@ class _Looked:
 
 
 def _tally(values: pa.ChunkedArray, reference: Column) -> _Looked:
-    values = plain(values)
     total = len(values)
+    encoded = _encoded(values)
+    if encoded is not None and isinstance(reference, Categories):
+        places = np.concatenate([_places(chunk, reference.values) for chunk in encoded.chunks])
+        unknown: NDArray[np.bool_] = places < 0
+        missing = int(np.count_nonzero(unknown))
+        if missing == total:
+            return _Looked(Tally(total, missing), unknown)
+        counts = value_counts(places, reference.values)
+        return _Looked(Tally(total, missing, True, counts), unknown if missing else None, places)
+    values = plain(values)
     if is_text(values):
         missing = values.null_count
         absent = values.is_null().to_numpy() if missing else None
@@ -184,6 +203,29 @@ def _tally(values: pa.ChunkedArray, reference: Column) -> _Looked:
     if not isinstance(reference, Numbers):
         return _Looked(Tally(total, missing, False), absent, numbers)
     return _Looked(_numbers(numbers[~dark] if missing else numbers, total, reference), absent, numbers)
+
+
+def _encoded(values: pa.ChunkedArray) -> pa.ChunkedArray | None:
+    """The column, when it is a dictionary of strings and has rows."""
+    import pyarrow as pa
+
+    of_words = pa.types.is_dictionary(values.type) and (
+        pa.types.is_string(values.type.value_type) or pa.types.is_large_string(values.type.value_type)
+    )
+    return values if of_words and len(values) else None
+
+
+def _places(chunk: pa.DictionaryArray, known: Mapping[str, int]) -> NDArray[np.int32]:
+    """`reference.codes` of a chunk, looked up once for each value of its dictionary."""
+    import pyarrow as pa
+
+    words = chunk.dictionary
+    of_word = np.append(codes(pa.chunked_array([words]), known), np.int32(-1))
+    indices = chunk.indices
+    if indices.null_count:
+        indices = indices.cast(pa.int64()).fill_null(len(words))
+    found: NDArray[np.int32] = of_word[indices.to_numpy()]
+    return found
 
 
 def _numbers(present: NDArray[np.float64], total: int, reference: Numbers) -> Tally:
@@ -237,14 +279,12 @@ class _Together:
         if not places.size:
             return
         found, at, counts = np.unique(sums[places], return_index=True, return_counts=True)
+        often = counts * RARE >= first.size
+        found, at, counts = found[often], at[often], counts[often]
         for key, place, count in zip(found.tolist(), places[at].tolist(), counts.tolist(), strict=True):
             self._rows[key] = self._rows.get(key, 0) + count
             if key not in self._names:
                 self._names[key] = tuple(name for name, mask in absent.items() if mask[place])
-        if len(self._rows) > MOST_PATTERNS:
-            kept = sorted(self._rows, key=lambda key: -self._rows[key])[: MOST_PATTERNS // 2]
-            self._rows = {key: self._rows[key] for key in kept}
-            self._names = {key: self._names[key] for key in kept}
 
     def found(self) -> dict[tuple[str, ...], int]:
         order = sorted(self._rows, key=lambda key: (-self._rows[key], self._names[key]))

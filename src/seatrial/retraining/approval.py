@@ -9,19 +9,21 @@ names are what people say of themselves (*asserted*): four eyes, but no authenti
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
 from seatrial.core.clock import from_us, iso, parse_time, to_us
 from seatrial.core.errors import Conflict, GateRefused, NotAllowed, UsageError
 from seatrial.core.identity import new_id
-from seatrial.core.records import Record, record_digest
+from seatrial.core.records import Head, Record, record_digest
 from seatrial.core.windows import duration_text
 from seatrial.retraining.proposal import Proposal
 from seatrial.stores.metadata import MetadataStore, Transaction
 
 KIND = "approval"
+EXEMPT = "policy auto-if-better"
+"""Who an approval without a person is by."""
 FRESH_FOR_US = 7 * 86_400_000_000
 """How old a comparison may be, in domain time, when it is approved."""
 
@@ -59,7 +61,11 @@ class VerdictRefuses(GateRefused):
 
 
 class Approval(msgspec.Struct, frozen=True):
-    """One decision. evidence: digest by record id. asserted: the actor's identity was not proved."""
+    """One decision. evidence: digest by record id. asserted: the actor's identity was not proved.
+
+    exempt: of an approval without a person, what the policy found, see `retraining.exemption`. experiment: of one whose
+    challenger is still to be shown to be better, by what; empty otherwise.
+    """
 
     id: str
     decision: Decision
@@ -72,6 +78,8 @@ class Approval(msgspec.Struct, frozen=True):
     evidence: dict[str, str]
     at: str
     asserted: bool = True
+    exempt: dict[str, Any] = {}
+    experiment: str = ""
 
 
 def decide(
@@ -87,19 +95,25 @@ def decide(
     actor: str,
     at_us: int,
     seen: str | None = None,
+    experiment: str = "",
+    exempt: dict[str, Any] | None = None,
 ) -> Approval:
     """Keep a decision, in a transaction of the caller's.
 
     proposers: everybody who had a hand in the release. seen: the comparison that the actor looked at (its id), when
-    it matters that it is the newest.
+    it matters that it is the newest. experiment: what will show on live traffic which release is better, in words: then
+    a challenger may be approved for it that is not shown to be better yet, and none that is shown to be worse.
+    exempt: what the policy found under which nobody has to approve; then it is the policy that does.
     Raises NoReason, OwnProposal, StaleEvidence or VerdictRefuses, with nothing kept.
     """
     if not reason.strip():
         raise NoReason(f"no reason was given for '{decision}'.", next='Say why, for whoever asks later: --reason "..."')
     head = transaction.head("deployment", deployment)
     generation = head.generation if head else 0
+    by = EXEMPT if exempt else actor
+    unproved = False
     if decision == "approved":
-        if actor in proposers:
+        if by in proposers:
             raise OwnProposal(
                 f"'{actor}' proposed or packed release {release.id} and cannot approve it.",
                 expected="Somebody else looks at the evidence and decides. Names are asserted: this is four eyes, "
@@ -107,7 +121,8 @@ def decide(
                 next="Let a second person run it with --actor NAME.",
             )
         if proposal is not None:
-            _check_verdict(proposal, generation, at_us, seen)
+            unproved = bool(experiment) and _is_open(proposal)
+            _check_verdict(metadata, proposal, head, at_us, seen, unproved=unproved)
     evidence = [release.id, *release.inputs[:2]]
     if proposal is not None:
         evidence += [id for id in (proposal.id, proposal.comparison_id) if id]
@@ -118,17 +133,19 @@ def decide(
         "release": release.id,
         "deployment": deployment,
         "generation": generation,
-        "actor": actor,
+        "actor": by,
         "proposers": sorted(set(proposers)),
         "reason": reason,
         "evidence": digests,
         "asserted": True,
         "at_us": at_us,
+        "exempt": exempt or {},
+        "experiment": experiment if unproved else "",
     }
     record = Record(new_id("appr"), KIND, f"{deployment}/{release.id}", tuple(digests), body)
     transaction.add(record)
     transaction.move(KIND, record.name, record.id, expected=None)
-    facts = {name: body[name] for name in ("decision", "reason", "generation", "deployment")}
+    facts = {name: body[name] for name in ("decision", "reason", "generation", "deployment", "exempt", "experiment")}
     transaction.event(f"release.{decision}", release.id, actor=actor, at_us=at_us, body=facts | {"approval": record.id})
     if proposal is not None:
         transaction.event(f"proposal.{decision}", proposal.id, actor=actor, at_us=at_us, body={"approval": record.id})
@@ -184,9 +201,20 @@ def require(
     return found
 
 
-def _check_verdict(proposal: Proposal, generation: int, at_us: int, seen: str | None) -> None:
+def _is_open(proposal: Proposal) -> bool:
+    """Whether an experiment may still show which is better."""
+    return proposal.comparison is None or proposal.comparison.verdict in ("too early", "inconclusive")
+
+
+def _check_verdict(
+    metadata: MetadataStore, proposal: Proposal, head: Head | None, at_us: int, seen: str | None, *, unproved: bool
+) -> None:
+    generation = head.generation if head else 0
+    live = metadata.record(head.record_id) if head else None
     comparison = proposal.comparison
-    if comparison is None or comparison.verdict != "better":
+    if unproved:
+        comparison = None
+    elif comparison is None or comparison.verdict != "better":
         said = comparison.words if comparison else "it was not compared yet"
         raise VerdictRefuses(
             f"challenger {proposal.challenger} of '{proposal.model}' cannot be approved: {said}.",
@@ -198,12 +226,14 @@ def _check_verdict(proposal: Proposal, generation: int, at_us: int, seen: str | 
             f"you looked at comparison {seen}; the newest is {proposal.comparison_id}.",
             next=f"Look at `seatrial proposals show {proposal.id}`, then decide again.",
         )
-    if generation != proposal.generation:
+    if generation != proposal.generation and (live is None or live.inputs != (proposal.champion,)):
         raise StaleEvidence(
             f"deployment '{proposal.deployment}' is at generation {generation}; the challenger was compared with "
             f"what was live at {proposal.generation}.",
             next=_again(proposal.challenger or ""),
         )
+    if comparison is None:
+        return
     age = at_us - to_us(parse_time(comparison.as_of, name="as_of"))
     if age < 0:
         raise StaleEvidence(
@@ -224,5 +254,5 @@ def _again(release: str) -> str:
 
 def _plain(record: Record) -> Approval:
     body = record.body
-    fields = {name: body[name] for name in Approval.__struct_fields__ if name not in ("id", "at")}
+    fields = {name: body[name] for name in Approval.__struct_fields__ if name in body}
     return msgspec.convert(fields | {"id": record.id, "at": iso(from_us(body["at_us"]))}, Approval)

@@ -4,10 +4,14 @@ Both score every row (predictions do not change what happens, so nobody needs to
 share their weather and their staffing: on real flights the variance of a day's mean is 25 times what independent
 rows would have, and a sequence that looks row by row calls a winner nearly always. So one day is one observation,
 and the verdict is an anytime-valid confidence sequence of the daily mean gain: looking every week costs nothing.
+
+Better on the whole is not all there is. Declared margins say how much worse any slice may get, and how far the share of
+positive decisions may move; a change beyond one is significant, and a person looks at it whatever the verdict.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal
 
 import msgspec
@@ -16,17 +20,45 @@ from numpy.typing import NDArray
 
 from seatrial.core.clock import from_us, iso
 from seatrial.core.signature import Task
-from seatrial.stats.confidence import asymptotic_sequence
-from seatrial.stats.metrics import losses, measure
+from seatrial.stats.confidence import t_sequence
+from seatrial.stats.metrics import METRICS, losses, measure
 
 DAY_US = 86_400_000_000
 ALPHA = 0.05
-TUNED_FOR = 60
-"""The number of days at which the confidence sequence is tightest."""
 MIN_ROWS = 30
 """Labelled rows without which a day does not count."""
+FEW = 200
+"""Labelled rows below which a slice is not held to a margin: among many small ones the worst is the unluckiest."""
+WHOLE = "all rows"
 
 Verdict = Literal["better", "worse", "inconclusive", "too early"]
+
+
+class Change(msgspec.Struct, frozen=True):
+    """What the challenger changes in one place. what: a metric, "positive_rate" or "mean_prediction"; where: "all rows"
+    or a slice ("carrier=EV"). worse: by how much it got worse (of a share: changed). margin: what is borne.
+
+    state: "beyond" the margin is significant; "too few" rows, or rows that do not define the metric, are not judged.
+    """
+
+    what: str
+    where: str
+    rows: int
+    champion: float | None
+    challenger: float | None
+    worse: float | None
+    margin: float
+    state: Literal["within", "beyond", "too few"]
+
+    @property
+    def words(self) -> str:
+        """The change in one sentence."""
+        if self.worse is None or self.champion is None or self.challenger is None:
+            return f"{self.what} of {self.where}: not judged, {self.rows:,} rows"
+        return (
+            f"{self.what} of {self.where}: {self.challenger:.4g} after {self.champion:.4g} "
+            f"({self.margin:g} is borne; {self.rows:,} rows)"
+        )
 
 
 class DayGain(msgspec.Struct, frozen=True):
@@ -41,8 +73,10 @@ class Comparison(msgspec.Struct, frozen=True):
     """Challenger against champion up to `as_of`.
 
     loss: "log_loss" for binary, "squared_error" for regression. champion_metrics, challenger_metrics: over all rows.
-    gain, low, high: the mean over days, and its 95 % confidence sequence; None with fewer than two days.
+    gain, low, high: the mean over days, and its 95 % confidence sequence; None with too few days to bound it.
     final: the time to judge is over; an inconclusive verdict then stays.
+    changes: what the declared margins look at. shadow: "live" when both answered the same live requests, "batch" when
+        both were asked for the rows of history.
     """
 
     model: str
@@ -61,15 +95,24 @@ class Comparison(msgspec.Struct, frozen=True):
     challenger_metrics: dict[str, float | None]
     verdict: Verdict
     final: bool
+    changes: list[Change] = []
+    shadow: Literal["batch", "live"] = "batch"
+
+    @property
+    def significant(self) -> list[Change]:
+        """The changes beyond their margins, which a person must look at."""
+        return [one for one in self.changes if one.state == "beyond"]
 
     @property
     def words(self) -> str:
         """The verdict in one sentence."""
         if self.gain is None or self.low is None or self.high is None:
             return f"{self.verdict}: whole days with labels so far: {len(self.days)}"
+        of = f"; significant change, needs a person: {self.significant[0].words}" if self.significant else ""
         return (
             f"{self.verdict}: {self.loss} lower by {self.gain:.4f} a day on average "
             f"(95 % between {self.low:.4f} and {self.high:.4f}), better on {self.better_days} of {len(self.days)} days"
+            + of
         )
 
 
@@ -87,12 +130,19 @@ def compare(
     as_of_us: int,
     min_days: int,
     judge_for_us: int,
+    margins: Mapping[str, float] = {},
+    slices: Mapping[str, NDArray[np.str_]] = {},
+    thresholds: tuple[float, float] = (0.5, 0.5),
+    quantile: float = 0.5,
+    shadow: Literal["batch", "live"] = "batch",
 ) -> Comparison:
     """Judge the rows of [start, as_of).
 
     at_us: (n,) instants of the predictions. labels: (n,), NaN where not known at `as_of`.
     champion_scores, challenger_scores: (n,), or (n, C) of the same classes, for the same rows; rows that either could
         not score do not count.
+    margins: as `Retrain` declares them. slices: by column, the value of each row, (n,). thresholds: from which score on
+        champion and challenger decide "positive". quantile: which one a regression predicts.
     Only whole days before `as_of` count, and of those the ones with 30 labelled rows or more.
     """
     until = min(as_of_us, start_us + judge_for_us)
@@ -103,6 +153,12 @@ def compare(
     day = (at_us - start_us) // DAY_US
     whole = (until - start_us) // DAY_US
     usable &= day < whole
+
+    def measured(scores: NDArray[np.float64], threshold: float) -> dict[str, float | None]:
+        if not usable.any():
+            return {}
+        return measure(task, labels[usable], scores[usable], threshold=threshold, quantile=quantile)
+
     gains = losses(task, labels, champion_scores) - losses(task, labels, challenger_scores)
     days = []
     for number in range(int(whole)):
@@ -114,7 +170,7 @@ def compare(
     gain = low = high = None
     if values.size >= 2:
         gain = float(values.mean())
-        low, high = asymptotic_sequence(values, alpha=ALPHA, tuned_for=TUNED_FOR)
+        low, high = t_sequence(values, alpha=ALPHA) or (None, None)
     return Comparison(
         model=model,
         champion=champion,
@@ -128,11 +184,79 @@ def compare(
         gain=gain,
         low=low,
         high=high,
-        champion_metrics=measure(task, labels[usable], champion_scores[usable]) if usable.any() else {},
-        challenger_metrics=measure(task, labels[usable], challenger_scores[usable]) if usable.any() else {},
+        champion_metrics=measured(champion_scores, thresholds[0]),
+        challenger_metrics=measured(challenger_scores, thresholds[1]),
         verdict=_verdict(len(days), low, high, min_days),
         final=as_of_us >= start_us + judge_for_us,
+        changes=_changes(
+            task,
+            labels[usable],
+            (champion_scores[usable], challenger_scores[usable]),
+            {column: values[usable] for column, values in slices.items()},
+            margins,
+            thresholds,
+            quantile,
+        ),
+        shadow=shadow,
     )
+
+
+def _changes(
+    task: Task,
+    labels: NDArray[np.float64],
+    scores: tuple[NDArray[np.float64], NDArray[np.float64]],
+    slices: Mapping[str, NDArray[np.str_]],
+    margins: Mapping[str, float],
+    thresholds: tuple[float, float],
+    quantile: float,
+) -> list[Change]:
+    """What each margin looks at: all rows, and every value of every column to slice by."""
+    if not margins or not labels.size:
+        return []
+    places = [(WHOLE, np.ones(labels.size, dtype=bool))]
+    for column, values in slices.items():
+        places += [(f"{column}={value}", values == value) for value in np.unique(values)]
+    found = []
+    for where, mask in places:
+        rows = int(mask.sum())
+        before, after = (
+            measure(task, labels[mask], one[mask], threshold=threshold, quantile=quantile)
+            for one, threshold in zip(scores, thresholds, strict=True)
+        )
+        shares = _shares(task, scores[0][mask], scores[1][mask], thresholds)
+        for what, margin in margins.items():
+            if what not in METRICS[task] and what not in shares:
+                continue
+            then, now = shares[what] if what in shares else (before[what], after[what])
+            worse = None if then is None or now is None else _worse(task, what, then, now)
+            few = worse is None or (rows < FEW and where != WHOLE)
+            beyond = worse is not None and worse > margin
+            state: Literal["within", "beyond", "too few"] = "too few" if few else "beyond" if beyond else "within"
+            found.append(Change(what, where, rows, then, now, worse, float(margin), state))
+    return found
+
+
+def _shares(
+    task: Task, champion: NDArray[np.float64], challenger: NDArray[np.float64], thresholds: tuple[float, float]
+) -> dict[str, tuple[float, float]]:
+    """How much is decided which way, by the champion and by the challenger; of several classes, the share of the one
+    that moved furthest."""
+    if task == "regression":
+        return {"mean_prediction": (float(champion.mean()), float(challenger.mean()))}
+    if task == "binary":
+        shares = (float((one >= at).mean()) for one, at in zip((champion, challenger), thresholds, strict=True))
+        return {"positive_rate": (next(shares), next(shares))}
+    of_each = [np.bincount(one.argmax(axis=1), minlength=one.shape[1]) / len(one) for one in (champion, challenger)]
+    furthest = int(np.abs(of_each[1] - of_each[0]).argmax())
+    return {"positive_rate": (float(of_each[0][furthest]), float(of_each[1][furthest]))}
+
+
+def _worse(task: Task, what: str, before: float, after: float) -> float:
+    """By how much `what` got worse, negative when it got better; of a share how far it moved."""
+    metric = METRICS[task].get(what)
+    if metric is None:
+        return abs(after - before)
+    return before - after if metric.better == "higher" else after - before
 
 
 def _verdict(days: int, low: float | None, high: float | None, min_days: int) -> Verdict:

@@ -16,6 +16,7 @@ from seatrial.core.errors import NotAllowed, UsageError
 from seatrial.core.identity import new_id
 from seatrial.core.records import Event, Record
 from seatrial.core.windows import duration_text, duration_us
+from seatrial.registry.versions import Deleted, refuse_deleted
 from seatrial.retraining.comparison import Comparison
 from seatrial.retraining.definition import Retrain
 from seatrial.retraining.triggers import Reason
@@ -25,9 +26,19 @@ KIND = "proposal"
 COMPARISON = "comparison"
 
 State = Literal[
-    "open", "gates refused", "judging", "better", "worse", "inconclusive", "approved", "rejected", "live", "rolled back"
+    "open",
+    "gates refused",
+    "judging",
+    "better",
+    "worse",
+    "inconclusive",
+    "approved",
+    "rejected",
+    "live",
+    "rolled back",
+    "overtaken",
 ]
-ENDED: tuple[State, ...] = ("gates refused", "worse", "inconclusive", "rejected", "live", "rolled back")
+ENDED: tuple[State, ...] = ("gates refused", "worse", "inconclusive", "rejected", "live", "rolled back", "overtaken")
 
 
 class NothingProposed(UsageError):
@@ -47,6 +58,8 @@ class Proposal(msgspec.Struct, frozen=True):
 
     reason: why, in words. proposers: who opened it, trained it and packed its release, none of whom may approve it.
     champion: the release that was live, at `generation` of the deployment. looks: every comparison so far, as words.
+    evidence: what each trigger found. significant: changes beyond a declared margin in the newest comparison.
+    ended: why it ended without a decision, in words. failed: trainings that broke off, in words.
     """
 
     id: str
@@ -65,6 +78,10 @@ class Proposal(msgspec.Struct, frozen=True):
     comparison_id: str | None
     looks: list[str]
     next: str
+    evidence: list[dict[str, Any]] = []
+    significant: list[str] = []
+    ended: str = ""
+    failed: list[str] = []
 
 
 def open_proposal(
@@ -113,6 +130,8 @@ def standing(metadata: MetadataStore, record: Record) -> Proposal:
     challenger = run = comparison = comparison_id = None
     proposers: list[str] = []
     looks: list[str] = []
+    failed: list[str] = []
+    ended = ""
     opened = 0
     for event in metadata.events(subject=record.id):
         match event.kind:
@@ -134,8 +153,12 @@ def standing(metadata: MetadataStore, record: Record) -> Proposal:
                 state = "rejected"
             case "proposal.live":
                 state = "live"
-            case "proposal.rolled_back":  # its rollout took the traffic back
+            case "proposal.rolled_back":  # it lost the traffic that it had
                 state = "rolled back"
+            case "proposal.overtaken":  # what it challenges is not live any more
+                state, ended = "overtaken", event.body["reason"]
+            case "proposal.failed":  # its training broke off; it may be trained again
+                failed.append(event.body["reason"])
     body = record.body
     return Proposal(
         id=record.id,
@@ -154,6 +177,10 @@ def standing(metadata: MetadataStore, record: Record) -> Proposal:
         comparison_id=comparison_id,
         looks=looks,
         next=_next(state, record.name, challenger),
+        evidence=body.get("evidence", []),
+        significant=[one.words for one in comparison.significant] if comparison else [],
+        ended=ended,
+        failed=failed,
     )
 
 
@@ -169,21 +196,32 @@ def keep_comparison(
     return record
 
 
-def refusal(metadata: MetadataStore, retrain: Retrain, now_us: int) -> OverBudget | None:
-    """Why no challenger may be trained now: the cool-down after the last one, or a spent budget. None: one may."""
-    trained = [event.at_us for event in _trainings(metadata, retrain.model)]
-    if not trained:
+def over_budget(metadata: MetadataStore, retrain: Retrain, now_us: int) -> OverBudget | None:
+    """Why no challenger may be trained now: the cool-down after the last one, or a spent budget. None: one may.
+
+    A training whose gates said no counts like any other, and so does one that broke off after it had begun to fit.
+    """
+    events = _trainings(metadata, retrain.model)
+    trained = [event.at_us for event in events if event.kind == "proposal.trained"]
+    if not events:
         return None
-    cool_down = duration_us(retrain.cool_down)
-    since = now_us - max(trained)
-    if since < cool_down:
+    latest = max(event.at_us for event in events)
+    if latest > now_us:
+        return OverBudget(
+            f"the last challenger of '{retrain.model}' was trained at {iso(from_us(latest))}, which is later than now: "
+            "a clock was set back.",
+            expected=f"The cool-down is {retrain.cool_down}, and time must have passed for it.",
+            state="Nothing was proposed.",
+        )
+    since = now_us - max(trained, default=0)
+    if since < duration_us(retrain.cool_down):
         return OverBudget(
             f"the last challenger of '{retrain.model}' was trained {duration_text(max(since, 1_000_000))} ago.",
             expected=f"The cool-down is {retrain.cool_down}.",
             state="Nothing was proposed.",
         )
     most, span = retrain.most
-    recent = sum(1 for at in trained if at > now_us - span)
+    recent = sum(1 for event in events if event.at_us > now_us - span)
     if recent >= most:
         return OverBudget(
             f"{recent} challengers of '{retrain.model}' were trained within {duration_text(span)}.",
@@ -193,9 +231,80 @@ def refusal(metadata: MetadataStore, retrain: Retrain, now_us: int) -> OverBudge
     return None
 
 
+def settle(metadata: MetadataStore, transaction: Transaction, model: str, *, actor: str, at_us: int) -> State | None:
+    """End the model's newest proposal as its deployment says; the state that it came to, None: nothing was to be said.
+
+    live: its challenger has all of the traffic. rolled back: it had some or all, and lost it, however that came about
+    (a rollout that was judged, a person, an emergency that was told later). overtaken: what it challenges is not live
+    any more, so what was or would be compared is not what would be replaced.
+    """
+    proposal = newest(metadata, model)
+    head = transaction.head("deployment", proposal.deployment) if proposal else None
+    record = metadata.record(head.record_id) if head else None
+    if proposal is None or head is None or record is None:
+        return None
+    state, facts = _stands(metadata, proposal, head.generation, record)
+    gone = _gone(transaction, proposal) if proposal.state not in ENDED else ""
+    if state is None and gone:
+        state, facts = "overtaken", {"reason": gone}
+    if state is None or state == proposal.state:
+        return None
+    body = facts | {"release": proposal.challenger, "generation": head.generation}
+    transaction.event(f"proposal.{state.replace(' ', '_')}", proposal.id, actor=actor, at_us=at_us, body=body)
+    return state
+
+
+def settle_all(metadata: MetadataStore, *, actor: str, at_us: int) -> None:
+    """`settle` for every model that has a proposal: after decisions that were taken elsewhere and told late."""
+    for head in metadata.heads(KIND):
+        with metadata.transaction() as transaction:
+            settle(metadata, transaction, head.name, actor=actor, at_us=at_us)
+
+
+def _stands(
+    metadata: MetadataStore, proposal: Proposal, generation: int, record: Record
+) -> tuple[State | None, dict[str, Any]]:
+    challenger = proposal.challenger
+    if challenger is not None:
+        if record.inputs == (challenger,):
+            return "live", {}
+        left = metadata.record(record.body.get("rolled_back") or "")
+        lost = left is not None and challenger in left.inputs and challenger not in record.inputs
+        if lost and proposal.state in ("judging", "better", "approved", "live", "rolled back"):
+            return "rolled back", {"reason": record.body.get("reason", "")}
+        if challenger in record.inputs:  # its rollout is under way
+            return None, {}
+    if proposal.state in ENDED or generation == proposal.generation:
+        return None, {}
+    if record.inputs[0] == proposal.champion:
+        return None, {}  # another release came and went, or takes the traffic in steps
+    reason = (
+        f"release {record.inputs[0]} is live in '{proposal.deployment}' since generation {generation}; the challenger "
+        f"was to follow {proposal.champion} at generation {proposal.generation}"
+    )
+    return "overtaken", {"reason": reason}
+
+
+def _gone(transaction: Transaction, proposal: Proposal) -> str:
+    """That a release of the proposal may not be used any more, in words; empty when both may."""
+    for what, id in (("champion", proposal.champion), ("challenger", proposal.challenger)):
+        try:
+            if id is not None:
+                refuse_deleted(transaction, id, f"{what} {id}")
+        except Deleted:
+            return f"the {what} {id} was taken out of use"
+    return ""
+
+
 def _trainings(metadata: MetadataStore, model: str) -> list[Event]:
     ids = {record.id for record in metadata.records(KIND, model)}
-    return [event for event in metadata.events(kind="proposal.trained") if event.subject in ids]
+    kinds = ("proposal.trained", "proposal.failed")
+    return [
+        event
+        for kind in kinds
+        for event in metadata.events(kind=kind)
+        if event.subject in ids and event.body.get("counts", True)
+    ]
 
 
 def _comparison(metadata: MetadataStore, id: str) -> Comparison:
@@ -220,6 +329,8 @@ def _next(state: State, model: str, challenger: str | None) -> str:
             return f"seatrial approve {challenger} --reason TEXT"
         case "approved":
             return f"seatrial promote {model}"
+        case "overtaken":
+            return f"seatrial retrain {model}"
         case "gates refused":
             return "Look at the run: its gates said no; nothing goes live."
         case _:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from seatrial.core.identity import canonical_json
+from seatrial.core.records import Record
 from seatrial.stores.metadata import MetadataStore
 from seatrial.training.model import Model
 
@@ -21,11 +22,16 @@ def champions_choice(metadata: MetadataStore, model: Model, deployments: list[st
     """
     if model.tune is None:
         return None
-    head = next((head for name in deployments if (head := metadata.head("deployment", name)) is not None), None)
-    live = None if head is None else metadata.record(head.record_id)
-    release = None if live is None else metadata.record(live.inputs[0])
+    release = live_release(metadata, deployments)
     run = None if release is None else metadata.record(release.inputs[1])
     if run is None or "tuning" not in run.body:
         return None
     asked, now = run.body["definition"].get("tune"), model.tune.as_plain()
     return {"chosen_by": run.id} | run.body["tuning"] if canonical_json(asked) == canonical_json(now) else None
+
+
+def live_release(metadata: MetadataStore, deployments: list[str]) -> Record | None:
+    """The release that answers in the first of these deployments that has any."""
+    head = next((head for name in deployments if (head := metadata.head("deployment", name)) is not None), None)
+    live = None if head is None else metadata.record(head.record_id)
+    return None if live is None else metadata.record(live.inputs[0])

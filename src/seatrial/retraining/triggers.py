@@ -1,4 +1,5 @@
-"""Is there a reason to retrain now? Triggers look at predictions with their labels, and at open alerts."""
+"""Is there a reason to retrain now? Triggers look at predictions with their labels, at open alerts, at the clock and at
+the labels that became known since the champion was trained. Each says what it found, fired or not."""
 
 from __future__ import annotations
 
@@ -10,8 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seatrial.core.clock import from_us, iso
+from seatrial.core.signature import Task
+from seatrial.core.timing import Timing
 from seatrial.core.windows import duration_us
-from seatrial.retraining.definition import Trigger
+from seatrial.retraining.definition import SEVERITIES, Trigger
+from seatrial.stats.bootstrap import intervals, resample
+from seatrial.stats.metrics import METRICS, measure
 
 MIN_LABELS = 200
 
@@ -21,12 +26,46 @@ class Labelled:
     """Predictions of the live release with what is known of them, (n,) each, in any order.
 
     at_us: instants of the predictions; known_us: when the label was known, NaN where it is not; labels: NaN likewise.
+    happened, probabilities: of a multiclass model, places among C classes and (n, C). threshold: from which score on a
+    decision is positive.
     """
 
     at_us: NDArray[np.int64]
     known_us: NDArray[np.float64]
     scores: NDArray[np.float64]
     labels: NDArray[np.float64]
+    task: Task = "binary"
+    happened: NDArray[np.float64] | None = None
+    probabilities: NDArray[np.float64] | None = None
+    threshold: float = 0.5
+    quantile: float = 0.5
+
+
+@dataclass(frozen=True)
+class OpenAlert:
+    """An alert that is open. metric: what its alarm looks at. words: its headline."""
+
+    id: str
+    alarm: str
+    metric: str
+    severity: str
+    words: str
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What triggers may look at, each asked only when one of them does.
+
+    predictions: of the live release. alerts: those that are open. since_us: instants of a schedule count after it: when
+    the last proposal was opened, or what is live went live. cutoff_us: of the champion's training. known: instants at
+    which the labels of the label source became known, (n,).
+    """
+
+    predictions: Callable[[], Labelled]
+    alerts: Callable[[], Sequence[OpenAlert]]
+    since_us: int
+    cutoff_us: int
+    known: Callable[[], NDArray[np.int64]]
 
 
 @dataclass(frozen=True)
@@ -39,20 +78,22 @@ class Reason:
     evidence: dict[str, Any]
 
 
-def look(
-    triggers: Sequence[Trigger],
-    predictions: Callable[[], Labelled],
-    open_alerts: Sequence[tuple[str, str]],
-    now_us: int,
-) -> list[Reason]:
-    """What every trigger says at `now_us`.
+def look(triggers: Sequence[Trigger], seen: Seen, now_us: int) -> list[Reason]:
+    """What every trigger says at `now_us`."""
+    return [_look(trigger, seen, now_us) for trigger in triggers]
 
-    predictions: asked only when a trigger needs them. open_alerts: (id, words) of the open ones of high severity.
-    """
-    return [
-        _alarm(trigger, open_alerts) if trigger.kind == "alarm" else _calibration(trigger, predictions(), now_us)
-        for trigger in triggers
-    ]
+
+def _look(trigger: Trigger, seen: Seen, now_us: int) -> Reason:
+    match trigger.kind:
+        case "alarm":
+            return _alarm(trigger, seen.alerts())
+        case "schedule":
+            return _schedule(trigger, seen.since_us, now_us)
+        case "performance":
+            return _performance(trigger, seen.predictions(), now_us)
+        case "new data":
+            return _new_data(trigger, seen.known(), seen.cutoff_us, now_us)
+    return _calibration(trigger, seen.predictions(), now_us)
 
 
 def trailing_gap(rows: Labelled, now_us: int, window_us: int) -> tuple[float | None, int, bool]:
@@ -72,9 +113,65 @@ _FIRST_DAY_US = 86_400_000_000
 """A window is full when the first prediction lies in its first day: traffic seldom starts on the stroke."""
 
 
-def _alarm(trigger: Trigger, open_alerts: Sequence[tuple[str, str]]) -> Reason:
-    words = "; ".join(words for _, words in open_alerts) or "no alert of high severity is open"
-    return Reason(str(trigger), bool(open_alerts), words, {"alerts": [alert for alert, _ in open_alerts]})
+def _alarm(trigger: Trigger, alerts: Sequence[OpenAlert]) -> Reason:
+    least = SEVERITIES.index(trigger.severity)
+    meant = [
+        one
+        for one in alerts
+        if SEVERITIES.index(one.severity) >= least
+        and trigger.name in ("", one.alarm)
+        and trigger.metric in ("", one.metric)
+    ]
+    words = "; ".join(one.words for one in meant) or f"there is not {trigger}"
+    return Reason(str(trigger), bool(meant), words, {"alerts": [one.id for one in meant]})
+
+
+def _schedule(trigger: Trigger, since_us: int, now_us: int) -> Reason:
+    timing = Timing(cron=trigger.cron, timezone=trigger.timezone)
+    count, last = timing.between(since_us, now_us)
+    shown = iso(from_us(timing.after(now_us) if last is None else last))
+    words = f"{trigger}: next at {shown}" if last is None else f"{trigger}: came at {shown}"
+    return Reason(str(trigger), last is not None, words, {"instants": count, "at": shown})
+
+
+def _new_data(trigger: Trigger, known_us: NDArray[np.int64], cutoff_us: int, now_us: int) -> Reason:
+    new = int(np.count_nonzero((known_us > cutoff_us) & (known_us <= now_us)))
+    since = iso(from_us(cutoff_us))
+    words = f"{new:,} of {trigger.rows:,} labels became known since {since}, when the champion was trained"
+    return Reason(str(trigger), new >= trigger.rows, words, {"new": new, "rows": trigger.rows, "since": since})
+
+
+def _performance(trigger: Trigger, rows: Labelled, now_us: int) -> Reason:
+    name = trigger.metric
+    evidence: dict[str, Any] = {"metric": name, "value": None, "low": None, "high": None, "worse_than": trigger.value}
+    if name not in METRICS[rows.task]:
+        words = f"{name} is no metric of a {rows.task} model: the trigger can never fire"
+        return Reason(str(trigger), False, words, evidence)
+    window = duration_us(trigger.window)
+    known = (rows.at_us >= now_us - window) & (rows.at_us < now_us) & (rows.known_us <= now_us)
+    labels, scores = rows.labels, rows.scores
+    if rows.happened is not None and rows.probabilities is not None:
+        labels, scores = rows.happened, rows.probabilities
+    known &= ~np.isnan(labels) & np.isfinite(scores if scores.ndim == 1 else scores.sum(axis=1))
+    evidence |= {"labelled": int(known.sum()), "window": trigger.window}
+    if known.sum() < MIN_LABELS:
+        words = f"{name} over {trigger.window}: not enough data ({int(known.sum())} of {MIN_LABELS} labels)"
+        return Reason(str(trigger), False, words, evidence)
+    drawn = resample(int(known.sum()), seed=0, at_us=rows.at_us[known])
+    at: dict[str, Any] = {"threshold": rows.threshold, "quantile": rows.quantile}
+    value = measure(rows.task, labels[known], scores[known], **at)[name]
+    found = intervals(rows.task, labels[known], scores[known], drawn, **at)[name]
+    if value is None or found is None:
+        return Reason(str(trigger), False, f"{name} over {trigger.window}: these rows do not define it", evidence)
+    low, high = found
+    higher = METRICS[rows.task][name].better == "higher"
+    worse = high < trigger.value if higher else low > trigger.value
+    evidence |= {"value": value, "low": low, "high": high, "unit": drawn.unit, "few": drawn.few}
+    words = f"{name} over {trigger.window}: {value:.4g} (95 % between {low:.4g} and {high:.4g}), worse than "
+    words += f"{trigger.value:g} is {'shown' if worse else 'not shown'}"
+    if worse and drawn.few:
+        words += f"; but {drawn.unit}s are too few to say so"
+    return Reason(str(trigger), worse and not drawn.few, words, evidence)
 
 
 def _calibration(trigger: Trigger, rows: Labelled, now_us: int) -> Reason:

@@ -40,8 +40,7 @@ def numeric_profile(values: NDArray[np.float64]) -> dict[str, Any]:
     # between numbers this far apart nothing can be interpolated
     method: Any = "linear" if np.isfinite(high - low) else "inverted_cdf"
     quantiles = np.quantile(present, np.linspace(0, 1, QUANTILES + 1), method=method)
-    edges, often = np.unique(quantiles, return_counts=True)
-    edges = np.unique(np.concatenate([edges, np.nextafter(edges[often > 1], np.inf)]))
+    edges = edges_of(quantiles)
     counts = bin_counts(present, edges[1:-1])
     mean, std = moments(present)
     return plain | {
@@ -52,6 +51,12 @@ def numeric_profile(values: NDArray[np.float64]) -> dict[str, Any]:
         "edges": edges.tolist(),
         "counts": counts.tolist(),
     }
+
+
+def edges_of(quantiles: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The distinct quantiles, ascending, and right behind one that several of them share the next number."""
+    edges, often = np.unique(quantiles, return_counts=True)
+    return np.unique(np.concatenate([edges, np.nextafter(edges[often > 1], np.inf)]))
 
 
 def moments(present: NDArray[np.float64]) -> tuple[float | None, float | None]:
@@ -114,6 +119,17 @@ def weekly_distances(profile: Mapping[str, Any], values: NDArray[Any], at_us: ND
         else:
             cuts = np.asarray(profile["edges"][1:-1], dtype=np.float64)
             distances.append(kolmogorov_smirnov(np.asarray(profile["counts"]), bin_counts(of_week, cuts)))
+    return distances if len(distances) >= FEWEST_WEEKS else []
+
+
+def weeks_of(profile: Mapping[str, Any], by_week: Mapping[int, NDArray[np.int64]], last: int) -> list[float]:
+    """`weekly_distances` where somebody else has counted each week in the profile's bins. last: the week that is not
+    whole any more."""
+    category = profile["type"] == "category"
+    whole = np.array([*profile["values"].values(), profile["other"]]) if category else np.asarray(profile["counts"])
+    far = total_variation if category else kolmogorov_smirnov
+    weeks = [by_week[number] for number in sorted(by_week) if number < last]
+    distances = [far(whole, counts) for counts in weeks if counts.sum() >= FEWEST_IN_WEEK]
     return distances if len(distances) >= FEWEST_WEEKS else []
 
 

@@ -18,7 +18,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -168,13 +168,29 @@ class _Keeping:
         from seatrial.stores.log_shipping import put_together, ship
 
         self._log.compact()
+        if self._paused():
+            return
         ship(self._log)
         if put_together(self._log):
             ship(self._log)
 
+    def _paused(self) -> bool:
+        """Whether somebody paused shipping; a store that cannot be asked pauses nothing."""
+        from seatrial.stores.metadata import MetadataStore
+        from seatrial.stores.pauses import SHIPPING, paused
+
+        path = Path(self._orders.metadata)
+        if not self._orders.metadata or not path.is_file():
+            return False
+        with suppress(SeatrialError), closing(MetadataStore(path, make=False)) as metadata:
+            return paused(metadata, [SHIPPING], machine_us()) is not None
+        return False
+
     def _prune(self) -> None:
         """Take away what is too old, once an hour, after the audit log has it: without an audit log nothing goes."""
         if not self._orders.retention_us or (self._pruned is not None and monotonic() - self._pruned < _PRUNE_SECONDS):
+            return
+        if self._paused():
             return
         from seatrial.stores.log_shipping import prune, removable
 

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from seatrial.core.errors import UsageError, did_you_mean, listed
+from seatrial.core.errors import SeatrialError, UsageError, did_you_mean, listed
 from seatrial.core.signature import Layout, NamedRows, Rows, missing_in
 from seatrial.training.model import Model
 from seatrial.training.rows import TrainingRefused
@@ -175,7 +175,11 @@ def fit_estimator(model: Model, inputs: Rows, labels: NDArray[np.float64], names
     if model.task == "multiclass":  # XGBoost for one takes no gaps
         target = np.unique(target, return_inverse=True)[1].astype(np.int64)
     try:
+        if model.continues is not None:
+            return model.continues.fit(estimator, given(inputs, estimator), target, model.name)
         estimator.fit(given(inputs, estimator), target)
+    except SeatrialError:
+        raise
     except (Exception, SystemExit) as error:  # an estimator raises what it likes
         raise _explain(model, error, inputs, names, "fitted") from error
     return estimator

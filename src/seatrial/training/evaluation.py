@@ -108,6 +108,8 @@ class FoldScores:
 def fit_part(model: Model, rows: TrainingRows, request: Sequence[Field], indices: Indices) -> PartFit:
     """Fit on some rows; categories are those of these rows alone. Raises EstimatorFailed."""
     signature = rows.signature(model.task, request, indices, layout(model))
+    if model.continues is not None:
+        signature = model.continues.fitting(signature, rows, indices)
     inputs, _ = encode(signature, rows.at(indices))
     labels = rows.labels[indices]
     learned = np.unique(labels).astype(np.intp) if rows.classes else None

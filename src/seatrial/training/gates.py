@@ -36,6 +36,7 @@ Kind = Literal[
     "latency_at_most",
     "size_at_most",
     "not_worse_than_champion",
+    "remembers",
 ]
 Metrics = Mapping[str, float | None]
 
@@ -145,7 +146,8 @@ class Gate:
 
     @staticmethod
     def not_worse_than_champion(metric: str, *, margin: float | None = None) -> Gate:
-        """The metric of the test part is not worse than the champion's on the same rows; passes without a champion.
+        """The metric is not worse than the champion's on the test rows that it has not learned from, or, where these
+        are fewer than 200, than on the champion's own test part; passes without a champion.
 
         margin: without it the two values are compared as they are. With it the model passes only when the whole
         interval of the difference (paired bootstrap, drawn in blocks of time) is above -margin, in the better
@@ -153,8 +155,18 @@ class Gate:
         """
         return Gate("not_worse_than_champion", metric, margin)
 
+    @staticmethod
+    def remembers(share: float) -> Gate:
+        """A training that goes on from a fit has forgotten little: on a sample of the rows that the fit learned from,
+        its log loss (of a regression the mean squared error) is higher by at most this share. Passes when it learns
+        anew.
+        """
+        return Gate("remembers", value=share)
+
     def __str__(self) -> str:
         match self.kind:
+            case "remembers":
+                return f"what was known forgotten by at most {self.value:.0%}"
             case "at_least":
                 return f"{self.metric} at least {self.value:g}"
             case "at_most":
@@ -286,10 +298,12 @@ class Evidence:
     """What gates look at.
 
     metrics: of the test part. cv_mean, cv_std: of each metric over the folds; empty without cross-validation.
-    champion: the champion's metrics on the same test rows; None when there is none.
+    champion: the champion's metrics on the rows that `beside_champion` has those of the new model for (None: the whole
+        test part): rows which the champion has not learned from, or its own test part; None when there is none.
     differences: by metric, how much larger it is than the champion's, for gates with a margin.
     few: what the differences rest on, in words ("15 days"), when it is so little that intervals are too narrow.
     intervals: of the test part's metrics. train_metrics: of the rows that the fit learned from, for the overfit gap.
+    memory: of a training that goes on from a fit, the loss of that fit and its own on rows that the fit learned from.
     slices: the test part by column. size: bytes of the native model. latency_ms: of scoring one row by the fitted
     estimator, the median of several rounds. latency_range: the fastest and the slowest of these rounds.
     """
@@ -299,6 +313,7 @@ class Evidence:
     cv_mean: Metrics
     cv_std: Metrics
     champion: Metrics | None = None
+    beside_champion: Metrics | None = None
     champion_name: str = ""
     differences: Mapping[str, Difference] = field(default_factory=dict)
     few: str = ""
@@ -308,6 +323,7 @@ class Evidence:
     size: int | None = None
     latency_ms: float | None = None
     latency_range: tuple[float, float] | None = None
+    memory: tuple[float, float] | None = None
 
 
 def check_gates(gates: Sequence[Gate], task: Task, *, cv_folds: int) -> None:
@@ -363,6 +379,15 @@ def check_waives(model: str, waives: Mapping[str, str], of_project: Sequence[Gat
             )
 
 
+def _remembered(gate: Gate, evidence: Evidence) -> GateResult:
+    if evidence.memory is None:
+        return GateResult(gate, None, gate.value, True, "it learned anew, so it has nothing to forget")
+    then, now = evidence.memory
+    forgotten = (now - then) / then if then > 0 else math.inf if now > then else 0.0
+    words = f"on rows that the release learned from, its loss was {then:.4g} and is {now:.4g} ({forgotten:+.1%})"
+    return GateResult(gate, forgotten, gate.value, forgotten <= (gate.value or 0.0), words)
+
+
 def not_passed(model: str, results: Sequence[GateResult], *, state: str) -> GatesNotPassed:
     """The error for a model whose gates did not all pass.
 
@@ -381,6 +406,8 @@ def not_passed(model: str, results: Sequence[GateResult], *, state: str) -> Gate
 def _judge(gate: Gate, evidence: Evidence) -> GateResult:
     main = MAIN[evidence.task]
     match gate.kind:
+        case "remembers":
+            return _remembered(gate, evidence)
         case "at_least" | "at_most":
             value, interval = evidence.metrics.get(gate.metric), evidence.intervals.get(gate.metric)
             return replace(_compare(gate, f"{gate.metric} of the test part", value, gate.value), interval=interval)
@@ -446,12 +473,13 @@ def _no_column(gate: Gate) -> GateResult:
 
 
 def _against_champion(gate: Gate, evidence: Evidence) -> GateResult:
-    value = evidence.metrics.get(gate.metric)
+    beside = evidence.metrics if evidence.beside_champion is None else evidence.beside_champion
+    value = beside.get(gate.metric)
     if evidence.champion is None:
         return GateResult(gate, value, None, True, "no champion to compare with")
     if gate.value is not None:
         return _within_margin(gate, gate.value, evidence)
-    what = f"{gate.metric} of the test part (champion: {evidence.champion_name})"
+    what = f"{gate.metric} of the test part beside the champion ({evidence.champion_name})"
     return _compare(gate, what, value, evidence.champion.get(gate.metric))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from seatrial.core.card import ModelCard
 from seatrial.core.declared import declare
@@ -17,6 +17,9 @@ from seatrial.features.request_time import RequestFunction
 from seatrial.training.gates import Gate, check_gates
 from seatrial.training.space import Tune
 from seatrial.training.threshold import Costs
+
+if TYPE_CHECKING:
+    from seatrial.training.continuing import Start
 
 REQUEST = "request:"
 TASKS: tuple[Task, ...] = ("binary", "multiclass", "regression")
@@ -87,6 +90,7 @@ class Model:
     tune: parameters that are searched on the training part before the fit, `Tune(...)`.
     personal: request fields and inputs that tell of a person: {"tailnum": "hash", "email": "drop"}. The prediction log
         keeps of them a pseudonym, or nothing; docs/prediction_log.md says what that means for reports.
+    continues: set by a training that goes on from a fit, never declared; see `training.continuing`.
     card: what only its owner can say of it, ModelCard(...) or the path of a Markdown file of the project.
     """
 
@@ -115,6 +119,7 @@ class Model:
     inputs: Layout | None = None
     tune: Tune | None = None
     personal: Mapping[str, Treatment] = field(default_factory=dict)
+    continues: Start | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         check_name("model", self.name)

@@ -8,7 +8,7 @@ nothing is stored here, so a failure leaves nothing behind.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -22,9 +22,10 @@ from seatrial.core.clock import monotonic
 from seatrial.core.signature import Class, Rows, Signature, Task, aligned, encode
 from seatrial.core.types import Field
 from seatrial.features.plan import FeaturePlan
-from seatrial.stats.bootstrap import Resampling, difference, intervals, resample
+from seatrial.stats.bootstrap import Difference, Resampling, difference, intervals, resample
 from seatrial.stats.calibration import reliability
-from seatrial.stats.metrics import confusion, multiclass_confusion
+from seatrial.stats.metrics import confusion, losses, multiclass_confusion
+from seatrial.training.continuing import FORGOTTEN
 from seatrial.training.estimator import controlled, describe, importance, make_estimator
 from seatrial.training.evaluation import (
     CrossValidation,
@@ -55,6 +56,10 @@ METRICS_OF = "the fit on the training part, measured on the test part"
 
 TRAIN_ROWS = 20_000
 """Rows learned from that are scored again, at most, for the overfit gap."""
+MIN_NEW = 200
+"""Test rows that the champion has not learned from, with which both are compared on the same rows."""
+ALL_ROWS_US = 1 << 62
+"""Of a champion whose rows had no times: whatever is known now it may have learned from."""
 TIMED, ROUNDS = 40, 5  # rows in a round, after some that warm up
 MOST_CONFUSED = 50
 """Classes up to which a run's record holds how often each was taken for each."""
@@ -75,13 +80,17 @@ class ChampionScores:
 
     name: how messages call it ("late 3"). score: given the test rows (a table with the training set's columns),
     answers float64 (n,) in their order, or (n, C) with columns in the order of `classes`. threshold: from which score
-    on it decides "positive".
+    on it decides "positive". learned_until_us: it was refitted on every row whose label was known by then; None:
+    nobody knows which rows it learned from. metrics, intervals: of its own test part, before that refit.
     """
 
     name: str
     score: Callable[[pa.Table], NDArray[np.float64]]
     classes: tuple[Class, ...] = ()
     threshold: float = HALF
+    learned_until_us: int | None = None
+    metrics: Mapping[str, float | None] = field(default_factory=dict)
+    intervals: Mapping[str, tuple[float, float] | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -225,7 +234,10 @@ def fit(
                 model.task, known.at(parts.test), labels, partial(fitted.score_columns, model), seed=model.seed
             )
         with watch.stage("judge"):
-            asked = [*of_project, *model.gates]
+            own = list(model.gates)
+            if model.continues is not None and not any(gate.kind == "remembers" for gate in own):
+                own.append(Gate.remembers(FORGOTTEN))
+            asked = [*of_project, *own]
             latency = _latency_ms(model, known, fitted, parts, asked)
             evidence = _evidence(model, known, parts, test, cv, champion, asked)
             evidence = replace(
@@ -234,8 +246,9 @@ def fit(
                 train_metrics=_train_metrics(model, known, fitted, parts, threshold.value, asked),
                 latency_ms=None if latency is None else float(np.median(latency)),
                 latency_range=None if latency is None else (min(latency), max(latency)),
+                memory=_memory(model, fitted),
             )
-            gates = judge(model.gates, evidence, of_project=of_project, waives=model.waives)
+            gates = judge(own, evidence, of_project=of_project, waives=model.waives)
             passed = not any(result.refuses for result in gates)
         native = None
         last = fitted
@@ -337,14 +350,7 @@ def _test_part(
     of_project: Sequence[Gate],
 ) -> _TestPart:
     labels, at = rows.labels[parts.test], threshold.value
-    grouped = split_kind(model, rows) == "group"
-    drawn = resample(
-        labels.size,
-        seed=model.seed,
-        at_us=None if rows.at_us is None else rows.at_us[parts.test],
-        groups=group_codes(model, rows)[parts.test] if grouped else None,
-        unit=model.split.by or "group",
-    )
+    drawn = _drawn(model, rows, parts.test)
     return _TestPart(
         scores=scores,
         threshold=at,
@@ -383,27 +389,96 @@ def _evidence(
     compared = [gate for gate in asked if gate.kind == "not_worse_than_champion"]
     if champion is None or not compared:
         return evidence
-    labels, scores = rows.labels[parts.test], _champion_scores(model, rows, parts.test, champion)
+    new = _new_to(champion, rows, parts.test)
+    margins = [gate.metric for gate in compared if gate.value is not None and gate.fits(model.task)]
+    if new.sum() < min(MIN_NEW, new.size):
+        return replace(
+            evidence,
+            champion=dict(champion.metrics),
+            champion_name=f"{champion.name} on its own test part, since it has learned from {_most(new)}",
+            differences={name: _unpaired(name, test, champion) for name in margins},
+        )
+    whole = bool(new.all())
+    chosen, own = parts.test[new], test.scores[new]
+    labels, scores = rows.labels[chosen], _champion_scores(model, rows, chosen, champion)
+    drawn = test.drawn if whole else _drawn(model, rows, chosen)
     differences = {
-        gate.metric: difference(
+        name: difference(
             model.task,
-            gate.metric,
+            name,
             labels,
-            (test.scores, scores),
-            test.drawn,
+            (own, scores),
+            drawn,
             thresholds=(test.threshold, champion.threshold),
             quantile=model.quantile,
         )
-        for gate in compared
-        if gate.value is not None and gate.fits(model.task)
+        for name in margins
     }
+    rest = "" if whole else f", on the {labels.size:,} of {new.size:,} test rows that it has not learned from"
     return replace(
         evidence,
+        beside_champion=evidence.metrics if whole else measured(model, labels, own, test.threshold),
         champion=measured(model, labels, scores, champion.threshold),
-        champion_name=champion.name,
+        champion_name=champion.name + rest,
         differences=differences,
-        few=test.drawn.words if test.drawn.few else "",
+        few=drawn.words if drawn.few else "",
     )
+
+
+def _new_to(champion: ChampionScores, rows: TrainingRows, test: Indices) -> NDArray[np.bool_]:
+    """Which test rows the champion has not learned from; a champion is refitted on its own test part, too."""
+    if champion.learned_until_us is None:
+        return np.ones(test.size, dtype=bool)
+    if rows.known_us is None:
+        return np.zeros(test.size, dtype=bool)
+    return rows.known_us[test] > champion.learned_until_us
+
+
+def _most(new: NDArray[np.bool_]) -> str:
+    return f"all but {int(new.sum()):,} of these" if new.any() else "these"
+
+
+def _unpaired(metric: str, test: _TestPart, champion: ChampionScores) -> Difference:
+    """The difference of two figures of different rows; its interval is that of two independent ones."""
+    mine, other = test.metrics.get(metric), champion.metrics.get(metric)
+    around, around_other = test.intervals.get(metric), champion.intervals.get(metric)
+    if mine is None or other is None:
+        return Difference(None, None)
+    value = mine - other
+    if around is None or around_other is None:
+        return Difference(value, None)
+    down = float(np.hypot(mine - around[0], around_other[1] - other))
+    up = float(np.hypot(around[1] - mine, other - around_other[0]))
+    return Difference(value, (value - down, value + up))
+
+
+def _drawn(model: Model, rows: TrainingRows, chosen: Indices) -> Resampling:
+    """How these rows are drawn again: in blocks of time or by group where there are such."""
+    return resample(
+        chosen.size,
+        seed=model.seed,
+        at_us=None if rows.at_us is None else rows.at_us[chosen],
+        groups=group_codes(model, rows)[chosen] if split_kind(model, rows) == "group" else None,
+        unit=model.split.by or "group",
+    )
+
+
+def _memory(model: Model, fitted: PartFit) -> tuple[float, float] | None:
+    """The mean loss, on rows that it learned from, of the fit that was gone on from, and of this one; None when it
+    learned anew. Rows without a label or without a score of either do not count."""
+    start = model.continues
+    if start is None or not start.remembered.num_rows:
+        return None
+    rows = training_rows(model, start.remembered, cutoff_us=None)
+    every = np.arange(rows.size)
+    inputs, _ = encode(start.signature, rows.at(every))
+    before, after = start.native.scorer()(inputs), fitted.score(model, rows, every)
+    labels = rows.labels
+    if rows.classes:  # places among the classes of the rows, of which the fit may know more
+        labels = np.array([start.signature.classes.index(one) for one in rows.classes], dtype=float)[labels.astype(int)]
+    then, now = (losses(model.task, labels, scores) for scores in (before, after))
+    known = np.isfinite(then) & np.isfinite(now)
+    return (float(then[known].mean()), float(now[known].mean())) if known.any() else None
 
 
 def _confusion(

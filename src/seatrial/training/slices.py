@@ -127,7 +127,7 @@ def slices_of(
     main = METRICS[task][MAIN[task]]
     found = {}
     for name in columns:
-        values = _values(table.column(name), train, test)
+        values = slice_values(table.column(name), train, test)
         names, place, counts = np.unique(values, return_inverse=True, return_counts=True)
         made = []
         for number in np.argsort(-counts, kind="stable"):
@@ -165,8 +165,9 @@ def check_columns(whose: str, table: pa.Table, columns: Sequence[str]) -> None:
             ) from None
 
 
-def _values(column: pa.ChunkedArray, train: Indices, test: Indices) -> NDArray[np.str_]:
-    """What slice each test row is in, as text."""
+def slice_values(column: pa.ChunkedArray, train: Indices, test: Indices) -> NDArray[np.str_]:
+    """What slice each test row is in, as text, (m,). train, test: indices of rows; many numbers are cut into quarters
+    of those of `train`."""
     if pa.types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)
     if pa.types.is_boolean(column.type):

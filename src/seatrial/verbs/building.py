@@ -323,6 +323,7 @@ class Building(Nouns):
         sample: int | float | None = None,
         fresh: bool = False,
         tune: bool | Literal["champion"] = True,
+        continue_from: str | None = None,
         progress: Progress | None = None,
     ) -> Trained:
         """Fit a model on what was known at `cutoff` (default: now), judge it, and make it a version if its gates pass.
@@ -335,6 +336,8 @@ class Building(Nouns):
         that never becomes a version. fresh: join features, tune and cross-validate again, also when nothing was
         changed. tune: False takes the declared parameters of a model that says `tune=Tune(...)`; "champion" those that
         the run behind the live release chose, as `retrain` does, and tunes when there is no such choice.
+        continue_from: "champion" or a release whose fit is gone on from, on the rows whose label became known since;
+        see `training.continuing`. It is one of the run's inputs.
         Raises BreaksLiveRelease, before anything is written, when the project was changed so that a live release's
         features can no longer be kept up, and LeakFound, and trains nothing, for a column that knows more than could
         be known.
@@ -343,6 +346,7 @@ class Building(Nouns):
         from seatrial.features.leaks import note, refusal
         from seatrial.retraining.refit import champions_choice
         from seatrial.training.environment import describe
+        from seatrial.training.evaluation import fold_scores
         from seatrial.training.pipeline import fit
         from seatrial.training.remembered import remembered_folds
         from seatrial.training.sample import Sample
@@ -377,6 +381,12 @@ class Building(Nouns):
         views = [self.definitions.views[view.name] for view in plan.views]
         schemas = self._inputs.schemas([view.source for view in views])
         freeze(self, views, schemas, "train")
+        more: list[str] = []
+        if continue_from is not None:
+            from seatrial.verbs.continuing import started_from
+
+            declared, rows = started_from(self, declared, rows, continue_from)
+            more = [declared.continues.release] if declared.continues else []
         training_set = self._keep_training_set(declared, rows, snapshots, cutoff_us)
         run = new_id("run")
         body: dict[str, Any] = {
@@ -393,7 +403,10 @@ class Building(Nouns):
             body["card"] = words
         if sample is not None:
             body["sample"] = {"size": sample, "rows": rows.num_rows}
-        unfinished = Record(run, "run", declared.name, (training_set, *snapshots), body)
+        if declared.continues is not None:
+            start = declared.continues
+            body["continued"] = {"release": start.release, "run": start.run, "cutoff_us": start.cutoff_us}
+        unfinished = Record(run, "run", declared.name, (training_set, *snapshots, *more), body)
         with self._failing(unfinished, declared, progress, started_us) as tell:
             if declared.tune is not None and tune:
                 chosen = champions_choice(self.metadata, declared, self._deployments_of(declared.name))
@@ -412,7 +425,9 @@ class Building(Nouns):
                 of_project=self.definitions.gates,
                 unrepeatable=self.settings.policy.unrepeatable,
                 progress=tell,
-                folds_by=partial(remembered_folds, steps, environment_digest(environment.facts)),
+                folds_by=fold_scores
+                if declared.continues
+                else partial(remembered_folds, steps, environment_digest(environment.facts)),
             )
         notes = [_KNOWN_AT_ONCE] if timed and declared.labels.label_known_at is None else []
         used = zip(self._inputs.raw_names(declared, plan), snapshots, strict=True)
@@ -436,7 +451,7 @@ class Building(Nouns):
             "signature": msgspec.to_builtins(fitted.signature),
             "files": self._keep_run_files(run, fitted, environment),
         }
-        record = Record(run, "run", declared.name, (training_set, *snapshots), body)
+        record = Record(run, "run", declared.name, (training_set, *snapshots, *more), body)
         version = self._keep_run(record, fitted, started_us)
         return Trained(
             model=declared.name,
@@ -950,7 +965,10 @@ class Building(Nouns):
 
         sign, verify = self.signer
         if settle(metadata, self.routes, sign=sign, verify=verify):
+            from seatrial.retraining.proposal import settle_all
+
             follow(self, metadata)
+            settle_all(metadata, actor=self.actor, at_us=self.now_us)
         return reconcile(metadata, self.routes, sign=sign, verify=verify)
 
     def _reconcile_or_warn(self) -> None:
@@ -1304,11 +1322,12 @@ class Building(Nouns):
     def _champion(self, model: Model) -> ChampionScores | None:
         """The live release of the model, as the gate that compares with it wants it; None when nothing is live.
 
-        It scores the challenger's own test rows, so every column that it reads must be among theirs.
+        It scores those of the challenger's test rows that it has not learned from, so every column that it reads must
+        be among theirs.
         """
         from seatrial.core.signature import encode
         from seatrial.releases.bundle import open_bundle
-        from seatrial.training.pipeline import ChampionNotComparable, ChampionScores
+        from seatrial.training.pipeline import ALL_ROWS_US, ChampionNotComparable, ChampionScores
 
         names = [d.name for d in self.definitions.deployments.values() if d.model == model.name] or [model.name]
         head = self.metadata.head("deployment", names[0])
@@ -1331,7 +1350,18 @@ class Building(Nouns):
             return runtime.score(inputs)
 
         at = 0.5 if bundle.manifest.threshold is None else bundle.manifest.threshold
-        return ChampionScores(f"{model.name} {bundle.manifest.version}", score, signature.classes, at)
+        # of a model from elsewhere nobody knows which rows it learned from
+        run = self.metadata.record(bundle.manifest.lineage.run) if bundle.manifest.lineage.run else None
+        learned = None if run is None else run.body.get("cutoff_us") or ALL_ROWS_US
+        return ChampionScores(
+            name=f"{model.name} {bundle.manifest.version}",
+            score=score,
+            classes=signature.classes,
+            threshold=at,
+            learned_until_us=learned,
+            metrics=bundle.manifest.metrics,
+            intervals=((run.body.get("intervals") or {}).get("of") or {}) if run else {},
+        )
 
     def _parity_rows(self, run: Record, window: Window | None, progress: Progress | None) -> Rows:
         """The rows on which a release must answer like the native model: of the run, or of the sample of a model from

@@ -3,20 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from seatrial.core.clock import parse_time, to_us
-from seatrial.core.errors import UsageError
+from seatrial.core.errors import SeatrialError, UsageError, listed
 from seatrial.core.windows import Window, duration_us
+from seatrial.folder.workspace import STATE
+from seatrial.stores.pauses import RETRAINING, Paused, paused, refuse
 from seatrial.verbs.results import Progress, Retrained
 from seatrial.verbs.watching import DAY_US, Watching
 
 if TYPE_CHECKING:
+    import numpy as np
+    import pyarrow as pa
+    from numpy.typing import NDArray
+
+    from seatrial.releases.bundle import Bundle
     from seatrial.retraining.comparison import Comparison
-    from seatrial.retraining.definition import Retrain, Trigger
+    from seatrial.retraining.definition import Retrain
     from seatrial.retraining.proposal import Proposal
+    from seatrial.retraining.refusals import Refusal
     from seatrial.retraining.triggers import Labelled as Rows
+    from seatrial.retraining.triggers import OpenAlert, Seen
     from seatrial.training.model import Model
+
+FRESH_US = 7 * DAY_US
+"""A report older than this says nothing of the data that would be learned from now."""
 
 
 class Challenging(Watching):
@@ -29,38 +42,56 @@ class Challenging(Watching):
 
         step: "propose" asks the triggers, and only proposes; "train" fits, judges and packs the challenger of the
         open proposal, or, with a `reason`, of one that it opens by hand; "compare" looks at the challenger once more
-        beside the champion, on rows that neither was trained on.
-        Raises DataRefused when the data break their rules, OverBudget, NothingProposed.
+        beside the champion, on rows that neither was trained on; "advance" does whatever comes next, as a schedule
+        does.
+        What is refused is kept with its reason, see `proposal_refusals`.
+        Raises Paused, DataBroken, OverBudget, RolloutFirst, UnderWay, Training, NothingProposed.
         """
-        steps = {"propose": self._propose, "train": self._train_challenger, "compare": self._compare}
+        steps = {
+            "propose": self._propose,
+            "train": self._train_challenger,
+            "compare": self._compare,
+            "advance": self._advance,
+        }
         if step not in steps:
-            raise UsageError(f"retrain has no step '{step}'.", expected="propose, train or compare is expected.")
+            raise UsageError(f"retrain has no step '{step}'.", expected=f"{listed(steps)} is expected.")
         declared = self._trained_here(model, "how it is trained")
         return steps[step](declared, reason, progress)
 
     def _propose(self, model: Model, reason: str, _: Progress | None) -> Retrained:
-        from seatrial.retraining.proposal import ENDED, newest, refusal
+        from seatrial.retraining.proposal import ENDED, newest
+        from seatrial.retraining.refusals import UnderWay
         from seatrial.retraining.triggers import look
 
+        self._settle_proposal(model.name)
+        self._refuse_paused(model, "propose", reason)
         under_way = newest(self.metadata, model.name)
         if under_way is not None and under_way.state not in ENDED:
-            return self._retrained(model, f"a proposal is under way since {under_way.opened_at[:10]}", under_way)
+            return self._held(model, under_way, reason)
         retrain = self._retrain(model.name)
-        alerts = [(one.id, one.headline) for one in self.alerts(model.name) if one.severity == "high"]
-        watching = [one for one in retrain.triggers if one.kind == "calibration"]
-        reasons = look(retrain.triggers, lambda: self._labelled(model, watching), alerts, self.now_us)
+        reasons = look(retrain.triggers, self._seen(model, retrain), self.now_us)
         fired = [one for one in reasons if one.fired]
         if not fired and not reason:
             words = "; ".join(one.words for one in reasons) or "no trigger is declared"
             return self._retrained(model, f"nothing to propose: {words}", None)
-        refused = refusal(self.metadata, retrain, self.now_us)
-        if refused is not None:
-            raise refused
-        return self._retrained(model, "proposed", self._open(model, fired, reason))
+        trigger = "; ".join(one.trigger for one in fired) or "manual"
+        self._refuse_broken(model, "propose", trigger)
+        try:
+            return self._retrained(model, "proposed", self._open(model, fired or manual_reason(reason), reason))
+        except UnderWay:  # somebody was first
+            under_way = newest(self.metadata, model.name)
+            assert under_way is not None, "it is in the way"
+            return self._held(model, under_way, reason, trigger)
+
+    def _held(self, model: Model, under_way: Proposal, reason: str, trigger: str = "") -> Retrained:
+        words = f"a proposal is under way since {under_way.opened_at[:10]}"
+        self._refused(model, "propose", "retrain.under_way", words, trigger or reason or "not asked", under_way.id)
+        return self._retrained(model, words, under_way)
 
     def _open(self, model: Model, fired: Sequence[Any], reason: str) -> Proposal:
         from seatrial.deployment.deploy import live
-        from seatrial.retraining.proposal import NothingProposed, newest, open_proposal
+        from seatrial.retraining.proposal import ENDED, NothingProposed, newest, open_proposal, over_budget
+        from seatrial.retraining.refusals import UnderWay
 
         if model.labels.event_timestamp is None:
             raise UsageError(
@@ -76,25 +107,46 @@ class Challenging(Watching):
                 state="Nothing was proposed.",
                 next=f"Train, release and deploy '{model.name}' first.",
             )
+        trigger = "; ".join(one.trigger for one in fired) or "manual"
         with self.metadata.transaction() as transaction:
-            open_proposal(
-                transaction,
-                model=model.name,
-                reasons=fired,
-                words=reason,
-                champion=now.record.inputs[0],
-                deployment=deployment.name,
-                generation=now.head.generation,
-                actor=self.actor,
-                at_us=self.now_us,
-            )
+            # looked at again where nobody else writes: of a hundred alarms at once, one proposes
+            other = newest(self.metadata, model.name)
+            if other is not None and other.state not in ENDED:
+                raise UnderWay(f"a proposal of '{model.name}' is under way.", state="Nothing was proposed.")
+            refused = over_budget(self.metadata, self._retrain(model.name), self.now_us)
+            if refused is None:
+                open_proposal(
+                    transaction,
+                    model=model.name,
+                    reasons=fired,
+                    words=reason,
+                    champion=now.record.inputs[0],
+                    deployment=deployment.name,
+                    generation=now.head.generation,
+                    actor=self.actor,
+                    at_us=self.now_us,
+                )
+        if refused is not None:
+            raise self._refusal(model, "propose", refused, trigger)
         opened = newest(self.metadata, model.name)
         assert opened is not None, "it was opened above"
         return opened
 
     def _train_challenger(self, model: Model, reason: str, progress: Progress | None) -> Retrained:
-        from seatrial.retraining.proposal import ENDED, NothingProposed, newest, refusal
+        from seatrial.retraining.alone import alone
+        from seatrial.retraining.refusals import Training
 
+        try:
+            with alone(self.folder / STATE / "retraining", model.name):
+                return self._train_alone(model, reason, progress)
+        except Training as error:
+            raise self._refusal(model, "train", error, reason or "the open proposal") from None
+
+    def _train_alone(self, model: Model, reason: str, progress: Progress | None) -> Retrained:
+        from seatrial.retraining.proposal import ENDED, NothingProposed, newest, over_budget
+
+        self._settle_proposal(model.name)
+        self._refuse_paused(model, "train", reason)
         proposal = newest(self.metadata, model.name)
         if proposal is None or proposal.state in ENDED:
             if not reason:
@@ -110,15 +162,21 @@ class Challenging(Watching):
                 state="Nothing was trained.",
                 next=proposal.next or f"Look at `seatrial proposals show {proposal.id}`.",
             )
-        refused = refusal(self.metadata, self._retrain(model.name), self.now_us)
+        trigger = proposal.trigger if proposal else "manual"
+        refused = over_budget(self.metadata, self._retrain(model.name), self.now_us)
         if refused is not None:
-            raise refused
+            raise self._refusal(model, "train", refused, trigger, proposal.id if proposal else None)
+        self._refuse_broken(model, "train", trigger, proposal.id if proposal else None)
         if proposal is None:
-            from seatrial.retraining.proposal import manual
-
-            proposal = self._open(model, manual(reason), reason)
-        trained = self.train(model.name, tune="champion", progress=progress)
-        released = self.release(trained.run, progress=progress) if trained.passed else None
+            proposal = self._open(model, manual_reason(reason), reason)
+        before = len(self.metadata.records("run", model.name))
+        try:
+            start = "champion" if self._retrain(model.name).warm_start else None
+            trained = self.train(model.name, tune="champion", continue_from=start, progress=progress)
+            released = self.release(trained.run, progress=progress) if trained.passed else None
+        except SeatrialError as error:
+            self._broke_off(model, proposal, error, fitted=len(self.metadata.records("run", model.name)) > before)
+            raise
         with self.metadata.transaction() as transaction:
             body = {"run": trained.run, "release": released.id if released else None}
             self.event(transaction, "proposal.trained", proposal.id, body)
@@ -129,15 +187,206 @@ class Challenging(Watching):
         )
         return self._retrained(model, words, now)
 
+    def _broke_off(self, model: Model, proposal: Proposal, error: SeatrialError, *, fitted: bool) -> None:
+        """Keep that a training broke off; the proposal stays open. fitted: it got as far as a run, and costs budget."""
+        trigger = proposal.trigger
+        with self.metadata.transaction() as transaction:
+            body = {"code": error.code, "reason": error.found, "counts": fitted}
+            self.event(transaction, "proposal.failed", proposal.id, body)
+        self._refused(model, "train", error.code, error.found, trigger, proposal.id)
+
+    def _advance(self, model: Model, reason: str, progress: Progress | None) -> Retrained:
+        """Propose and train, or compare: whatever comes next for the model."""
+        from seatrial.retraining.proposal import ENDED, newest
+
+        self._settle_proposal(model.name)
+        proposal = newest(self.metadata, model.name)
+        if proposal is None or proposal.state in ENDED:
+            done = self._propose(model, reason, progress)
+            if done.proposal is None or done.proposal.state != "open":
+                return done
+            proposal = done.proposal
+        if proposal.state == "open":
+            return self._train_challenger(model, "", progress)
+        if proposal.state in ("judging", "better"):
+            self._refuse_paused(model, "advance", proposal.trigger)
+            return self._compare(model, reason, progress)
+        return self._retrained(model, f"the proposal is {proposal.state}", proposal)
+
+    # -- what is refused, and why
+
+    def proposal_refusals(self, model: str | None = None) -> list[Refusal]:
+        """Every retraining that was asked for and refused, with its reason, oldest first; alike ones in a row once."""
+        from seatrial.retraining.refusals import refusals
+
+        return refusals(self.metadata, model)
+
+    def _refused(
+        self, model: Model, step: str, code: str, reason: str, trigger: str, proposal: str | None = None
+    ) -> None:
+        from seatrial.retraining.refusals import keep
+
+        with self.metadata.transaction() as transaction:
+            keep(
+                transaction,
+                model=model.name,
+                step=step,
+                code=code,
+                reason=reason,
+                trigger=trigger,
+                proposal=proposal,
+                actor=self.actor,
+                at_us=self.now_us,
+            )
+
+    def _refusal(
+        self, model: Model, step: str, error: SeatrialError, trigger: str, proposal: str | None = None
+    ) -> SeatrialError:
+        """The error, kept as a refusal."""
+        self._refused(model, step, error.code, error.found, trigger, proposal)
+        return error
+
+    def _refuse_paused(self, model: Model, step: str, trigger: str) -> None:
+        held = paused(self.metadata, [RETRAINING, model.name], self.now_us)
+        try:
+            refuse(held, f"no retraining of '{model.name}' is proposed or trained")
+        except Paused as error:
+            raise self._refusal(model, step, error, trigger or "not asked") from None
+
+    def _refuse_broken(self, model: Model, step: str, trigger: str, proposal: str | None = None) -> None:
+        """Raise while another release takes the traffic, or the data break a rule. Reads the model's sources."""
+        from seatrial.deployment.deploy import live
+        from seatrial.deployment.rollout import rollout_of
+        from seatrial.retraining.refusals import DataBroken, RolloutFirst
+
+        deployment = self._deployment(model.name)
+        rollout = rollout_of(live(self.metadata, deployment.name))
+        if rollout is not None:
+            raise self._refusal(
+                model,
+                step,
+                RolloutFirst(
+                    f"release {rollout.new} is taking the traffic of '{deployment.name}' in steps ({rollout.share:g} % "
+                    "now), so there is no champion yet that a challenger could be compared with.",
+                    state="Nothing was trained.",
+                    next=f"Look at `seatrial deployments status {deployment.name}`.",
+                ),
+                trigger,
+                proposal,
+            )
+        broken = self._broken_rules(model)
+        if broken:
+            raise self._refusal(
+                model,
+                step,
+                DataBroken(
+                    f"the data of '{model.name}' break {len(broken)} rule{'s' if len(broken) > 1 else ''}: "
+                    + "; ".join(broken[:5])
+                    + ("; ..." if len(broken) > 5 else "."),
+                    expected="A model must not learn from data that are known to be wrong.",
+                    state="Nothing was trained.",
+                    next=f"See `seatrial validate` and `seatrial monitor {model.name}`; mend the data first.",
+                ),
+                trigger,
+                proposal,
+            )
+
+    def _broken_rules(self, model: Model) -> list[str]:
+        """Declared expectations of the model's sources that fail, and hard rules that failed in the newest report."""
+        from seatrial.features.plan import make_plan
+
+        plan = make_plan(model.features, self.definitions.views)
+        views = self.definitions.views
+        named = [model.labels.name, *(views[one.name].source.name for one in plan.views if one.name in views)]
+        known = self.definitions.sources
+        asked = dict.fromkeys(name for name in [*self._inputs.raw_names(model, plan), *named] if name in known)
+        reports = self._inputs.reports(list(asked), lambda _: None)
+        broken = [f"{one.source}: {result}" for one in reports for result in one.failures]
+        newest = self.metadata.records("report", model.name)[-1:]
+        for record in newest:
+            as_of = to_us(parse_time(record.body["as_of"], name="as_of"))
+            if 0 <= self.now_us - as_of <= FRESH_US:
+                said = f"report of {record.body['as_of'][:10]}"
+                failed = [check for check in record.body["quality"] if not check["passed"]]
+                broken += [f"{said}: {one['name']} {one['column']} ({one['found']})" for one in failed]
+        return broken
+
+    def _settle_proposal(self, model: str) -> None:
+        """End the model's newest proposal where its deployment says that it is over."""
+        from seatrial.retraining.proposal import settle
+
+        with self.metadata.transaction() as transaction:
+            settle(self.metadata, transaction, model, actor=self.actor, at_us=self.now_us)
+
+    def _seen(self, model: Model, retrain: Retrain) -> Seen:
+        """What triggers may look at."""
+        from seatrial.deployment.deploy import live
+        from seatrial.retraining.triggers import Seen
+
+        now = live(self.metadata, self._deployment(model.name).name)
+        champion = self.record(now.record.inputs[0]) if now else None
+        run = self.metadata.record(champion.inputs[1]) if champion and len(champion.inputs) > 1 else None
+        cutoff_us = int(run.body.get("cutoff_us") or 0) if run else 0
+        reach_us = max((one.reach_us for one in retrain.triggers), default=0)
+        return Seen(
+            predictions=cache(lambda: self._labelled(model, reach_us)),
+            alerts=cache(lambda: self._open_alerts(model.name)),
+            since_us=self._since(model) or cutoff_us,
+            cutoff_us=cutoff_us,
+            known=cache(lambda: self._known_at(model)),
+        )
+
+    def _since(self, model: Model) -> int | None:
+        """When the last proposal was opened or what is live went live, whichever is later; None before either."""
+        from seatrial.retraining.proposal import newest
+
+        kinds = ("deploy", "rollback")
+        names = self._deployments_of(model.name)
+        told = [event for name in names for event in self.metadata.events(subject=f"deployment/{name}")]
+        at = [event.at_us for event in told if event.kind in kinds]
+        proposal = newest(self.metadata, model.name)
+        at += [to_us(parse_time(proposal.opened_at))] if proposal else []
+        return max(at, default=None)
+
+    def _open_alerts(self, model: str) -> list[OpenAlert]:
+        """The open alerts of what was seen: silence is no reason to train."""
+        from seatrial.retraining.triggers import OpenAlert
+
+        metrics: dict[str, str] = {}
+        alerts = [alert for alert in self.alerts(model) if alert.kind != "silence"]
+        for alert in alerts:
+            report = self.metadata.record(alert.report)
+            for alarm in report.body["alarms"] if report else []:
+                metrics[alarm["name"]] = alarm["metric"]
+        return [OpenAlert(one.id, one.alarm, metrics.get(one.alarm, ""), one.severity, one.headline) for one in alerts]
+
+    def _known_at(self, model: Model) -> NDArray[np.int64]:
+        """When each label of the label source became known, in microseconds since 1970."""
+        import numpy as np
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        source = model.labels
+        column = source.label_known_at or source.event_timestamp
+        if column is None:
+            return np.empty(0, np.int64)
+        tables, _ = self._inputs.tables([source], None)
+        rows = tables[source.name]
+        known = rows[column].filter(pc.is_valid(rows[model.target])).drop_null()
+        found: NDArray[np.int64] = known.cast(pa.timestamp("us", tz="UTC")).cast(pa.int64()).to_numpy()
+        return found
+
     def _compare(self, model: Model, _: str, progress: Progress | None) -> Retrained:
         from seatrial.retraining.proposal import NothingProposed, keep_comparison, newest
 
+        self._settle_proposal(model.name)
         proposal = newest(self.metadata, model.name)
         judged = ("judging", "better", "worse", "approved")
         if proposal is None or proposal.challenger is None or proposal.state not in judged:
             raise NothingProposed(
                 f"no challenger of '{model.name}' is being judged"
-                + (f"; the newest proposal is {proposal.state}." if proposal else "."),
+                + (f"; the newest proposal is {proposal.state}." if proposal else ".")
+                + (f" It ended because {proposal.ended}." if proposal and proposal.ended else ""),
                 state="Nothing was compared.",
             )
         if proposal.comparison is not None and to_us(parse_time(proposal.comparison.as_of, name="as_of")) > self.now_us:
@@ -199,6 +448,10 @@ class Challenging(Watching):
             as_of_us=self.now_us,
             min_days=retrain.min_days,
             judge_for_us=duration_us(retrain.judge_for),
+            margins=retrain.margins,
+            slices=_sliced(model, rows) if retrain.margins else {},
+            thresholds=(_threshold(bundles[0]), _threshold(bundles[1])),
+            quantile=model.quantile,
         )
 
     def proposals(self, model: str | None = None) -> list[Proposal]:
@@ -221,7 +474,7 @@ class Challenging(Watching):
             next=proposal.next if proposal else "",
         )
 
-    def _labelled(self, model: Model, triggers: Sequence[Trigger]) -> Rows:
+    def _labelled(self, model: Model, reach_us: int) -> Rows:
         """What triggers look at: predictions of the live release with their labels, as far back as they look."""
         import numpy as np
         import pyarrow as pa
@@ -232,14 +485,45 @@ class Challenging(Watching):
 
         deployed = [live(self.metadata, name) for name in self._deployments_of(model.name)]
         releases = pa.array([now.record.inputs[0] for now in deployed if now], pa.string())
-        widest = max((duration_us(one.window) + one.looks * duration_us(one.every) for one in triggers), default=0)
-        sample = self._sample(model, Window(max(self.now_us - widest - DAY_US, 0), self.now_us))
+        sample = self._sample(model, Window(max(self.now_us - reach_us - DAY_US, 0), self.now_us))
         known = sample.rows["label_known_at"].cast(pa.int64()).to_numpy(zero_copy_only=False).astype(np.float64)
         ours = pc.is_in(sample.rows["release"], releases).to_numpy()
         at = sample.rows["at"].cast(pa.int64()).to_numpy()
-        return Rows(at[ours], known[ours], sample.scores()[ours], sample.label_values()[ours])
+        several = sample.class_scores() if model.task == "multiclass" else None
+        return Rows(
+            at[ours],
+            known[ours],
+            sample.scores()[ours],
+            sample.label_values()[ours],
+            task=model.task,
+            happened=several[0][ours] if several else None,
+            probabilities=several[1][ours] if several else None,
+            threshold=sample.threshold,
+            quantile=model.quantile,
+        )
 
     def _retrain(self, model: str) -> Retrain:
         from seatrial.retraining.definition import Retrain
 
         return self.definitions.retrains.get(model) or Retrain(model)
+
+
+def _threshold(bundle: Bundle) -> float:
+    return 0.5 if bundle.manifest.threshold is None else bundle.manifest.threshold
+
+
+def _sliced(model: Model, rows: pa.Table) -> dict[str, NDArray[np.str_]]:
+    """By column that the model is sliced by, the slice of each row."""
+    import numpy as np
+
+    from seatrial.training.slices import slice_values
+
+    every = np.arange(rows.num_rows)
+    return {name: slice_values(rows[name], every, every) for name in model.slices if name in rows.column_names}
+
+
+def manual_reason(words: str) -> list[Any]:
+    """The reason of a person who proposes by hand."""
+    from seatrial.retraining.proposal import manual
+
+    return manual(words)

@@ -619,7 +619,7 @@ class Nouns(Workspace):
             since=self._live_since(deployed, decisions),
             generation=head.generation if head else None,
             candidate=self.record(candidate.record_id).body["version"] if candidate else None,
-            snapshots=list(run.inputs[1:]) if run else [],
+            snapshots=[one for one in run.inputs[1:] if one.startswith("snap_")] if run else [],
             training_set=run.inputs[0] if run and run.inputs else None,
             parameters=dict(run.body["definition"]["params"]) if run else {},
             performance=dict(run.body["metrics"]) if run else {},

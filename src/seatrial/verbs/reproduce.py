@@ -386,6 +386,10 @@ def _train(inputs: Inputs, model: Model, run: Record, progress: Progress | None)
     size = run.body.get("sample", {}).get("size")
     sample = None if size is None else Sample(size, model.seed)
     rows, plan, request, _ = inputs.rows(model, known_by_us=cutoff_us, progress=progress, sample=sample)
+    if run.body.get("continued"):
+        from seatrial.verbs.continuing import started_from
+
+        model, rows = started_from(inputs.workspace, model, rows, run.body["continued"]["release"])
     bare = dataclasses.replace(model, gates=())
     return rows, fit(bare, rows, plan, request, cutoff_us=cutoff_us, progress=progress)
 

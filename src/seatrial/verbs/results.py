@@ -248,6 +248,9 @@ class ModelStatus(msgspec.Struct, frozen=True):
     distrusted: the key that signed what is live, when it is not trusted any more.
     since: when the live release got the traffic. rollout: of another one beside it. rolled_back: when and why the
     newest release lost the traffic that it had.
+    silent: what should have come and did not, a sentence each.
+    schedules: what runs by itself for it, and for the whole project (`verbs.scheduled.ScheduleShown`).
+    paused: what of it stands still (`stores.pauses.Pause`).
     next: the command that would bring it further.
     """
 
@@ -268,6 +271,9 @@ class ModelStatus(msgspec.Struct, frozen=True):
     distrusted: str | None = None
     rollout: RolloutLine | None = None
     rolled_back: str | None = None
+    silent: list[str] = []
+    schedules: list[dict[str, Any]] = []
+    paused: list[dict[str, Any]] = []
 
 
 class Labelled(msgspec.Struct, frozen=True):

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
-from seatrial.core.clock import FixedClock, from_us, iso
+from seatrial.core.clock import FixedClock, from_us, iso, machine_us
 from seatrial.core.errors import SeatrialError
+from seatrial.core.identity import new_id
 from seatrial.core.windows import Window
 from seatrial.deployment import controller
 from seatrial.deployment.analysis import TAKE_UP_US, Analysis, Answers, analyse
@@ -18,7 +19,7 @@ from seatrial.deployment.definition import STEPWISE, Deployment, Metric, Shadow
 from seatrial.deployment.deploy import Deployed, live, nothing_deployed
 from seatrial.deployment.rollout import LIVE, NEW, Decider, Rollout, decide, declared_anew, no_rollout, rollout_of
 from seatrial.folder.workspace import STATE
-from seatrial.monitoring.alerts import TOPIC, WEBHOOK
+from seatrial.monitoring.telling import TOPIC, targets
 from seatrial.stats.metrics import losses
 from seatrial.stores.prediction_log import SHADOW
 from seatrial.stores.routes import SHADOW_ARM
@@ -40,13 +41,15 @@ class Evidence:
     """Where a rollout's evidence is read.
 
     sampled: a deployment's answers of a window, by its name in the log. read: the rows of a source. key: the columns of
-    the model's key; keyed: its text for each prediction of a window, by prediction_id.
+    the model's key; keyed: its text for each prediction of a window, by prediction_id. routed: what the deployment
+    routed each by, where that is a field.
     """
 
     sampled: Callable[[Window, str], Sample]
     read: Callable[[Source], pa.Table]
     key: list[str]
     keyed: Callable[[Window, str], dict[str, str | None]]
+    routed: Callable[[Window, str], dict[str, str | None]]
 
 
 class Ended(msgspec.Struct, frozen=True):
@@ -132,9 +135,7 @@ def _ended(workspace: Workspace, name: str, deployed: Deployed, decisions: dict[
 def announce(workspace: Workspace, moved: Moved, new: Record) -> None:
     """Leave a message for who is on call for the model: its new release was taken back."""
     manifest = new.body["manifest"]
-    on_call = str(manifest.get("on_call") or "")
-    if not on_call.startswith(WEBHOOK):
-        return
+    routes = targets(str(manifest.get("on_call") or ""))
     at = iso(from_us(workspace.now_us))
     headline = f"release {new.id} of '{new.body['model']}' was taken back from '{moved.deployment}'"
     alert = {
@@ -156,7 +157,9 @@ def announce(workspace: Workspace, moved: Moved, new: Record) -> None:
         "reason": "",
     }
     with workspace.metadata.transaction() as transaction:
-        transaction.enqueue(TOPIC, {"format": 1, "target": on_call, "event": "opened", "alert": alert})
+        for target in routes:
+            told = {"format": 1, "id": new_id("msg"), "target": target, "event": "opened", "model": alert["model"]}
+            transaction.enqueue(TOPIC, told | {"at": at, "sent_us": machine_us(), "alert": alert})
 
 
 def move(workspace: Workspace, deployment: Deployment, evidence: Evidence) -> tuple[Moved, Deployed | None]:
@@ -225,11 +228,13 @@ def _analysis(workspace: Workspace, deployment: Deployment, rollout: Rollout, ev
     of_new = deployment.name + SHADOW if isinstance(strategy, Shadow) else deployment.name
     samples = {name: evidence.sampled(window, name) for name in {deployment.name, of_new}}
     known = {name: _losses(sample) for name, sample in samples.items()}
+    by_key = deployment.route_by is not None
+    routed = {name: evidence.routed(window, name) if by_key else None for name in samples}
     arms = [(deployment.name, rollout.live), (of_new, rollout.new)]
     given = [_given(samples[name], release) for name, release in arms]
     live, new = (
         replace(
-            _answers(samples[name], mask, known[name]),
+            _answers(samples[name], mask, known[name], routed[name]),
             failed=failures.count(window=window, deployment=name, release=release),
             refused=failures.count(window=window, deployment=name, release=release, refused=True),
         )
@@ -253,7 +258,7 @@ def _analysis(workspace: Workspace, deployment: Deployment, rollout: Rollout, ev
         new,
         since_us=rollout.since_us,
         as_of_us=now_us,
-        by_key=deployment.route_by is not None,
+        by_key=by_key,
         valued=metric,
     )
 
@@ -275,7 +280,12 @@ def _given(sample: Sample, release: str) -> NDArray[np.bool_]:
     return given
 
 
-def _answers(sample: Sample, of_arm: NDArray[np.bool_], loss: NDArray[np.float64]) -> Answers:
+def _answers(
+    sample: Sample,
+    of_arm: NDArray[np.bool_],
+    loss: NDArray[np.float64],
+    routed: dict[str, str | None] | None,
+) -> Answers:
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -287,6 +297,7 @@ def _answers(sample: Sample, of_arm: NDArray[np.bool_], loss: NDArray[np.float64
         score=sample.scores()[of_arm],
         loss=loss[of_arm],
         failed=0,
+        key=None if routed is None else _keys(rows["prediction_id"].to_pylist(), routed),
     )
     ids = pc.coalesce(rows["request_id"], rows["prediction_id"])
     return per_request(answers, ids.combine_chunks().dictionary_encode().indices.to_numpy()) if len(rows) else answers
@@ -318,4 +329,17 @@ def per_request(answers: Answers, request: NDArray[np.int64]) -> Answers:
         loss=mean(answers.loss),
         failed=answers.failed,
         refused=answers.refused,
+        key=None if answers.key is None else answers.key[first],
     )
+
+
+def _keys(ids: list[str], routed: dict[str, str | None]) -> NDArray[np.intp]:
+    """(n,) the number of the key of each prediction; one without a key is on its own."""
+    import numpy as np
+
+    numbers: dict[str, int] = {}
+    found = np.empty(len(ids), dtype=np.intp)
+    for place, id in enumerate(ids):
+        key = routed.get(id)
+        found[place] = numbers.setdefault(f"id {id}" if key is None else f"key {key}", len(numbers))
+    return found

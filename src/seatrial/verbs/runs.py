@@ -296,7 +296,7 @@ def sources_of(workspace: Workspace, run: Record) -> dict[str, str]:
     if recorded is not None:
         return dict(recorded)
     found = {}  # a run of an earlier version: by who took the snapshot
-    for snapshot in run.inputs[1:]:
+    for snapshot in (one for one in run.inputs[1:] if one.startswith("snap_")):
         for event in workspace.metadata.events(subject=snapshot, kind="snapshot.taken"):
             found[event.body["source"]] = snapshot
     return found

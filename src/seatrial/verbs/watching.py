@@ -10,21 +10,28 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from seatrial.core.clock import from_us, iso, monotonic
-from seatrial.core.errors import UsageError
+from seatrial.core.errors import SeatrialError, UsageError
 from seatrial.core.identity import new_id
 from seatrial.core.records import Record
 from seatrial.core.windows import Window, duration_us
-from seatrial.verbs.building import Building
+from seatrial.stores.metadata import HeadMoved
+from seatrial.verbs.alerting import Alerting, with_silences
 from seatrial.verbs.results import Labelled, Progress
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from seatrial.monitoring.alerts import Alert
+    from seatrial.monitoring.cadence import Cadence
     from seatrial.monitoring.definition import Monitor
+    from seatrial.monitoring.figures import Business
+    from seatrial.monitoring.policy import Learned
     from seatrial.monitoring.reference import Reference
-    from seatrial.monitoring.report import Mark, Point, Report
+    from seatrial.monitoring.rehearsal import Rehearsal
+    from seatrial.monitoring.report import AlarmResult, Mark, Point, Report
     from seatrial.monitoring.sample import Sample
+    from seatrial.monitoring.watch import Source, Step
+    from seatrial.monitoring.watch import State as WatchState
+    from seatrial.monitoring.watched import Watched
     from seatrial.releases.bundle import Bundle
     from seatrial.training.model import Model
 
@@ -43,11 +50,7 @@ SAMPLED = (
 )
 
 
-class AlertsNotDelivered(UserWarning):
-    """A webhook did not take an alert; it waits for the next attempt."""
-
-
-class Watching(Building):
+class Watching(Alerting):
     """The verbs that look at what a model did."""
 
     def label(self, model: str | None = None, rows: object = None, *, progress: Progress | None = None) -> Labelled:
@@ -152,8 +155,10 @@ class Watching(Building):
         "training" nothing is written either, because alarms are declared for that.
         """
         keep = keep and against == "training"
+        from seatrial.monitoring.attribution import scorer
         from seatrial.monitoring.monitor import make_report
         from seatrial.stores.prediction_log import LogWarning
+        from seatrial.verbs.tested import test_part
 
         declared = self._model(model)
         monitor = self._monitor(declared.name)
@@ -172,6 +177,7 @@ class Watching(Building):
         for one in heard:
             warnings.warn(one.message, one.category, stacklevel=2)
         release = self._watched(declared.name, sample.within(chosen))
+        watched, policy = self._policy(declared, monitor, keep=keep, past=window is not None and window.end_us < now_us)
         report = make_report(
             sample,
             window=chosen,
@@ -186,66 +192,164 @@ class Watching(Building):
             on_call=declared.on_call,
             runbook=declared.runbook,
             error_rate=self._error_rate(declared.name, chosen, sample.within(chosen).rows.num_rows),
+            tested=test_part(self, release, sample.threshold, sample.quantile),
+            business=self._business(declared, monitor, chosen),
+            watched=watched,
+            policy=policy,
+            score=scorer(self._bundle(release)) if release else None,
         )
         report = msgspec.structs.replace(report, findings=[*report.findings, *unread])
-        return self._keep_report(report, release) if keep else report
+        silent = self._cadences(declared)
+        report = with_silences(report, silent)
+        return self._keep_report(report, release, sample.within(chosen), silent) if keep else report
 
-    def _keep_report(self, report: Report, release: Record | None) -> Report:
-        from seatrial.monitoring.alerts import settle
+    def rehearse(self, model: str | None = None, *, over: str = "28d") -> Rehearsal:
+        """Replay the policy on the model's own past: what it would have raised and when, how soon a planted incident is
+        found, and which thresholds meet the stated budget. Nothing is kept.
 
+        over: how far back from now; the four weeks before, where there are any, tell what is usual.
+        """
+        from seatrial.monitoring import watch
+        from seatrial.monitoring.rehearsal import WARM_US, rehearse
+
+        declared = self._model(model)
+        monitor = self._monitor(declared.name)
+        self._compact_log()
+        source = self._watch_source(declared)
+        from_us = self.now_us - duration_us(over)
+        back = Window(max(from_us - WARM_US, 0), self.now_us)
+        at = self._predictions(declared, back)["at"].cast("int64").to_numpy()
+        first = int(at.min()) if at.size else self.now_us
+        state = watch.begin("", first, watch.every_of(monitor, at.size, self.now_us - first))
+        state = watch.first_release(source, state, self.now_us)
+        return rehearse(monitor, state, source, from_us=from_us, until_us=self.now_us)
+
+    def _policy(
+        self, model: Model, monitor: Monitor, *, keep: bool, past: bool = False
+    ) -> tuple[Watched | None, list[AlarmResult]]:
+        """Continue the policy over the windows that are over by now, and what it says.
+
+        Each part of the way is kept in a transaction of its own; when somebody else has gone on meanwhile, what they
+        kept counts.
+        """
+        from seatrial.monitoring import watch
+
+        if not monitor.policy:
+            return None, []
+        source = self._watch_source(model)
+        try:
+            state, learned, generation = self._watch_state(model, monitor, source)
+            for step in () if state is None else watch.advance(monitor, state, learned, source, until_us=self.now_us):
+                if keep:
+                    self._keep_watch(model, step, learned, generation)
+                    generation += 1
+                state, learned = step.state, step.learned
+        except HeadMoved:
+            state, learned, _ = self._watch_state(model, monitor, source)
+        words = "the policy looks at the newest windows, this report at earlier ones" if past else ""
+        if state is not None and state.cursor_us > self.now_us:
+            judged, now = iso(from_us(state.cursor_us)), iso(from_us(self.now_us))
+            words = f"the clock was put back: windows until {judged} were judged already, and it is {now}"
+        return watch.watched(state, learned), watch.alarms(state, past=words)
+
+    def _watch_state(
+        self, model: Model, monitor: Monitor, source: Source
+    ) -> tuple[WatchState | None, Learned | None, int]:
+        """Where the policy stands, what it knows to be usual, and the generation of its head."""
+        from seatrial.monitoring import watch
+        from seatrial.monitoring.policy import Learned
+
+        head = self.metadata.head("watch", model.name)
+        if head is not None:
+            body = self.record(head.record_id).body
+            state = watch.read_state(body)
+            season = self.metadata.record(body["season"]) if body.get("season") else None
+            learned = None if season is None else msgspec.convert(season.body["learned"], Learned)
+            if not monitor.every or duration_us(monitor.every) == state.every_us:
+                return state, learned, head.generation
+        generation = 0 if head is None else head.generation
+        back = Window(max(self.now_us - watch.BACK_US, 0), self.now_us)
+        at = self._predictions(model, back)["at"].cast("int64").to_numpy()
+        if not at.size:
+            return None, None, generation
+        first = int(at.min())
+        every_us = watch.every_of(monitor, at.size, self.now_us - first)
+        state = watch.begin("", first, every_us)
+        return watch.first_release(source, state, self.now_us), None, generation
+
+    def _keep_watch(self, model: Model, step: Step, before: Learned | None, generation: int) -> None:
+        from seatrial.monitoring import watch
+
+        head = self.metadata.head("watch", model.name)
+        season = self.record(head.record_id).body.get("season", "") if head and step.learned is not None else ""
+        with self.metadata.transaction() as transaction:
+            if step.learned is not None and (step.learned is not before or not season):
+                body = {"format": watch.FORMAT, "learned": msgspec.to_builtins(step.learned)}
+                kept = Record(new_id("season"), "season", model.name, (), body)
+                transaction.add(kept)
+                season = kept.id
+            body = watch.plain(step.state, step.windows) | {"season": season}
+            inputs = (step.state.release,) if self.metadata.record(step.state.release) else ()
+            record = Record(new_id("watch"), "watch", model.name, inputs, body)
+            transaction.add(record)
+            transaction.move("watch", model.name, record.id, expected=generation)
+
+    def _watch_source(self, model: Model) -> Source:
+        from functools import cache
+
+        from seatrial.monitoring.watch import Source
+
+        @cache
+        def compared(release: str) -> tuple[Reference | None, dict[str, float | None]]:
+            record = self.metadata.record(release) if release else None
+            if record is None:
+                head = self.metadata.head("release", model.name)
+                record = self.record(head.record_id) if head else None
+            return self._reference(record), dict(record.body["manifest"]["metrics"]) if record else {}
+
+        def named(release: str) -> str:
+            record = self.metadata.record(release) if release else None
+            return f"v{record.body['version']}" if record and "version" in record.body else release
+
+        def read(window: Window) -> Sample:
+            return self._sample(model, window, inputs=True)
+
+        def labelled(window: Window) -> Sample:
+            return self._sample(model, window)
+
+        return Source(read, labelled, compared, named)
+
+    def _business(self, model: Model, monitor: Monitor, window: Window) -> list[Business]:
+        """The numbers of the business for the window's requests; one that cannot be read says so."""
+        from seatrial.monitoring.business import business
+        from seatrial.monitoring.figures import Business
+        from seatrial.monitoring.labels import prediction_keys
+
+        if not monitor.business:
+            return []
+        asked = self._predictions(model, window)
+        asked = asked.append_column("key", prediction_keys(asked, model.key))
+        found = []
+        for metric in monitor.business:
+            try:
+                rows = self._inputs.tables([metric.source], None)[0][metric.source.name]
+                found.append(business(metric, rows, asked, list(model.key), as_of_us=self.now_us))
+            except SeatrialError as error:
+                found.append(Business(metric.name, metric.better, 0, None, None, note=error.found.rstrip(".")))
+        return found
+
+    def _keep_report(self, report: Report, release: Record | None, sample: Sample, silent: list[Cadence]) -> Report:
         body = msgspec.to_builtins(report) | {"marks": [], "history": []}
         record = Record(report.id, "report", report.model, (release.id,) if release else (), body)
         with self.metadata.transaction() as transaction:
             transaction.add(record)
             facts = {"verdict": report.verdict, "headline": report.headline, "window": report.window}
+            facts["model"] = report.model
             self.event(transaction, "report.made", report.id, facts)
-        alerts = settle(self.metadata, report, actor=self.actor, at_us=self.now_us)
-        self._deliver()
+        alerts = self._settle_alerts(report, sample, silent)
         named = {alert.alarm: alert.id for alert in alerts}
         alarms = [msgspec.structs.replace(one, alert=named.get(one.name, "")) for one in report.alarms]
         return msgspec.structs.replace(report, alarms=alarms)
-
-    def alerts(self, model: str | None = None, *, every: bool = False) -> list[Alert]:
-        """Alerts that are open or acknowledged; with `every`, resolved ones too. Oldest first."""
-        from seatrial.monitoring.alerts import alerts
-
-        found = alerts(self.metadata, model)
-        return [alert for alert in found if every or alert.state != "resolved"]
-
-    def alert_show(self, id: str) -> Alert:
-        """One alert with its evidence and what happened to it."""
-        from seatrial.monitoring.alerts import alerts
-
-        record = self.resolved(id, "alert")
-        return next(alert for alert in alerts(self.metadata, record.name.partition("/")[0]) if alert.id == record.id)
-
-    def alert_acknowledge(self, id: str, reason: str = "") -> Alert:
-        """Say that somebody looks at it."""
-        from seatrial.monitoring.alerts import acknowledge
-
-        record = self.resolved(id, "alert")
-        return acknowledge(self.metadata, record.id, actor=self.actor, at_us=self.now_us, reason=reason)
-
-    def alert_resolve(self, id: str, reason: str = "") -> Alert:
-        """Say that it is over."""
-        from seatrial.monitoring.alerts import resolve
-
-        record = self.resolved(id, "alert")
-        alert = resolve(self.metadata, record.id, actor=self.actor, at_us=self.now_us, reason=reason)
-        self._deliver()
-        return alert
-
-    def _deliver(self) -> None:
-        """Send what waits for the webhooks, and say who was not reached."""
-        from seatrial.monitoring.alerts import deliver
-
-        for target, why in deliver(self.metadata, self.webhooks).failures.items():
-            warnings.warn(
-                f"the alerts for '{target}' were not delivered: {why}. They are kept; the next `seatrial monitor` "
-                "sends them again.",
-                AlertsNotDelivered,
-                stacklevel=3,
-            )
 
     def _sample(
         self, model: Model, window: Window | None, *, inputs: bool = False, deployment: str | None = None

@@ -35,6 +35,8 @@ from tests.releases.factories import INPUTS, crashing, manifest_and_files, own_f
 from tests.serving.workers.test_supervisor import serving
 from tests.serving.worlds import Keys, server
 
+pytestmark = pytest.mark.slow
+
 ROW = dict.fromkeys(INPUTS, 1.0)
 LONG = 60.0
 

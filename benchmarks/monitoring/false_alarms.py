@@ -8,7 +8,7 @@ A stationary month, simulated: 50 independent normal features, 720 hourly window
 
 Then one feature moves by 0.2 or 0.5 standard deviations: in how many windows is it flagged (50 runs each)?
 
-    PYTHONPATH=src python benchmarks/false_alarms.py
+    PYTHONPATH=src python benchmarks/monitoring/false_alarms.py
 """
 
 from __future__ import annotations

@@ -1,0 +1,65 @@
+"""Rendering of a rehearsal: is the budget met, when would the alarms have come, and what is found how soon?"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from seatrial.cli.render import Block, Cell, Line, Table
+
+if TYPE_CHECKING:
+    from seatrial.monitoring.rehearsal import Incident, Rehearsal
+
+MOST = 20
+
+
+def lines(one: Rehearsal) -> list[Block]:
+    """One rehearsal."""
+    if not one.windows:
+        return [Line("NOTHING TO REHEARSE ON", "bold"), *(Line(note) for note in one.notes)]
+    word = "WITHIN THE BUDGET" if one.within else "OVER THE BUDGET"
+    plural = "" if one.raised == 1 else "s"
+    blocks: list[Block] = [
+        Line(f"{word}: {one.raised} alarm{plural}, {one.a_month:.1f} a month; {one.budget:g} a month are allowed",
+             "green" if one.within else "red"),
+        Line(f"KS p < 0.05 for each input would have begun {one.usual:,} alarms, {one.usual_a_month:,.0f} a month"),
+        Line(),
+        Line(f"{one.model}, {one.from_[:16]} to {one.until[:16]}, {one.windows:,} windows of {one.every}, "
+             f"{one.series} series, of {one.season} the season is known", "dim"),
+    ]  # fmt: skip
+    if one.alarms:
+        rows: list[list[Cell]] = [
+            [each.at[:16].replace("T", " "), each.subject, each.words] for each in one.alarms[:MOST]
+        ]
+        blocks += [Line(), Table(("raised at", "about", ""), rows)]
+        rest = one.raised - len(rows)
+        blocks += [Line(f"and {rest} more", "dim")] if rest > 0 else []
+    if one.incidents:
+        table: list[list[Cell]] = [_incident(each) for each in one.incidents]
+        blocks += [Line(), Table(("planted", "found", "windows until then", "95 of 100"), table)]
+    if one.thresholds:
+        blocks += [Line(), Line(f"With these thresholds {one.proposed} of them remain:")]
+        blocks += [Line(f"  {text}") for text in one.snippet.splitlines()]
+        blocks.append(
+            Line(
+                f"Made from the first two thirds alone, they let {one.unseen[0]} through in the last, where the budget "
+                f"has {one.unseen[1]:.1f}.",
+                "dim",
+            )
+        )
+    elif one.within:
+        blocks += [Line(), Line("The thresholds can stay as they are.")]
+    else:
+        blocks += [Line(), Line("No thresholds were found that meet the budget: declare a larger one.", "red")]
+    return [*blocks, *(Line(note, "dim") for note in one.notes)]
+
+
+def _incident(one: Incident) -> list[Cell]:
+    if not one.planted:
+        return [one.words, "nowhere to plant it: in alarm already", None, None]
+    late = f"more than {one.horizon}"
+    return [
+        one.words,
+        f"{one.found} of {one.planted}",
+        late if one.median is None else f"{one.median:.0f}",
+        late if one.p95 is None else f"{one.p95:.0f}",
+    ]

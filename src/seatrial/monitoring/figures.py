@@ -1,0 +1,200 @@
+"""What a report says of how right the model was, beyond its metrics: plain frozen values, as in `report`.
+
+An interval is (low, high) at 95 %, or None where there is none. Shares lie in [0, 1], times are ISO 8601 in UTC, ages
+are hours.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+Interval = tuple[float, float]
+
+
+class Age(msgspec.Struct, frozen=True):
+    """One point of the arrival curve: what share of labels is known this many hours after the prediction."""
+
+    hours: float
+    share: float
+
+
+class Arrival(msgspec.Struct, frozen=True):
+    """How labels arrive, and how many of this window's are there.
+
+    known: share of the window's predictions whose label is known. expected: what is usual for predictions of their
+        ages. final: the share that comes at all. curve: from history, labels that were not due yet taken into account.
+    usual_hours: age by which 95 % of the labels that ever come are there. ripe_at: when that is true of the whole
+        window; ripe: whether it is so already. None where history does not say.
+    of: how many predictions, and of when, the curve rests on.
+    same_age: the window before as it stood when it was as young as this one; later: the same rows by now. Means of
+        labels and of scores of the rows that were labelled, and how many; empty when this window is ripe.
+    biased: the labels that come first are unlike the others: the difference between `same_age` and `later` is more
+        than chance.
+    """
+
+    known: float | None = None
+    expected: float | None = None
+    final: float | None = None
+    curve: list[Age] = []
+    usual_hours: float | None = None
+    ripe_at: str | None = None
+    ripe: bool | None = None
+    of: str = ""
+    same_age: dict[str, float] = {}
+    later: dict[str, float] = {}
+    biased: bool = False
+    note: str = ""
+
+
+class CalibrationBin(msgspec.Struct, frozen=True):
+    """Labelled rows whose score lies in (low, high]. interval: of `observed`."""
+
+    low: float
+    high: float
+    rows: int
+    mean_score: float
+    observed: float
+    interval: Interval | None = None
+
+
+class Calibration(msgspec.Struct, frozen=True):
+    """Whether scores can be taken at their word.
+
+    gap: mean score minus mean label. error: the expected calibration error (binary and several classes).
+    slope, intercept: of the logistic regression of the label on the logit of the score (binary, several classes), or
+        of the label on the score (regression): 1 and 0 are right; a slope below 1 means that scores are too extreme.
+    level: the intercept when the slope is 1: how many logits (or units) all scores should be raised by.
+    unit: what intervals draw ("28 days"); few: they rest on few and are too narrow.
+    """
+
+    rows: int
+    gap: float | None = None
+    gap_interval: Interval | None = None
+    error: float | None = None
+    error_interval: Interval | None = None
+    slope: float | None = None
+    slope_interval: Interval | None = None
+    intercept: float | None = None
+    intercept_interval: Interval | None = None
+    level: float | None = None
+    bins: list[CalibrationBin] = []
+    unit: str = ""
+    few: bool = False
+    note: str = ""
+
+
+class Changed(msgspec.Struct, frozen=True):
+    """How the answer to the same inputs changed in one part of the rows.
+
+    before, after: mean of label minus score, in the reference (weighted to the inputs of now) and in the window.
+    change: after - before, its interval, and the p-value that there is none. changed: beyond what is tolerated, and not
+    by chance across all parts.
+    """
+
+    part: str
+    rows: int
+    before_rows: int
+    before: float
+    after: float
+    change: float
+    interval: Interval | None
+    p_value: float | None
+    changed: bool
+
+
+class Concept(msgspec.Struct, frozen=True):
+    """Whether the world answers differently, apart from whether other inputs come.
+
+    verdict: "same", "changed" or "unknown". words: one sentence.
+    inputs_moved: whether the labelled rows can be told from the reference by their inputs; auc: how well (0.5: not at
+        all). weighted: the reference was weighted to the inputs of now; effective: what share of it that leaves.
+    parts: all rows, and by score; slices: parts by input in which the answer changed, the worst first.
+    against: what it was compared with.
+    """
+
+    verdict: Literal["same", "changed", "unknown"]
+    words: str
+    against: str = ""
+    rows: int = 0
+    before_rows: int = 0
+    inputs_moved: bool | None = None
+    auc: float | None = None
+    weighted: bool = False
+    effective: float | None = None
+    tolerated: float | None = None
+    parts: list[Changed] = []
+    slices: list[Changed] = []
+    unit: str = ""
+    note: str = ""
+
+
+class SliceFigure(msgspec.Struct, frozen=True):
+    """One slice of the labelled rows.
+
+    where: column and value, one or two of them. loss: mean loss of its rows, interval, and of all the other rows;
+    shrunk: how much worse it is than the others, drawn towards nothing the less the fewer rows say it (empirical
+    Bayes); mean_score, observed: what was said and what happened in it. p_value: that it is no worse.
+    """
+
+    where: dict[str, str]
+    rows: int
+    loss: float
+    interval: Interval | None
+    others: float
+    shrunk: float
+    p_value: float
+    mean_score: float | None
+    observed: float
+
+
+class Slices(msgspec.Struct, frozen=True):
+    """Where the model is worst. loss: what is compared. looked_at: slices of enough rows; worst: those that are
+    worse than the other rows beyond chance, across all that were looked at, the worst first."""
+
+    loss: str
+    looked_at: int = 0
+    least_rows: int = 0
+    columns: int = 0
+    worst: list[SliceFigure] = []
+    unit: str = ""
+    note: str = ""
+
+
+class Estimate(msgspec.Struct, frozen=True):
+    """What the metrics will be, estimated without labels.
+
+    metrics, intervals: None where they are undefined. tested: the same metrics of the rows that it was calibrated on.
+    blind: what the estimate cannot see; it stands beside every one.
+    calibrated_on: which rows, and how many. auc: how well the window's inputs can be told from theirs; weighted:
+    whether they were weighted to the window's inputs; effective: what share of them that leaves.
+    realised: the same metrics of the labelled rows, and share: of how many of all rows.
+    note: why there is none, or what to know.
+    """
+
+    metrics: dict[str, float | None] = {}
+    intervals: dict[str, Interval | None] = {}
+    tested: dict[str, float | None] = {}
+    blind: str = ""
+    calibrated_on: str = ""
+    rows: int = 0
+    auc: float | None = None
+    weighted: bool = False
+    effective: float | None = None
+    note: str = ""
+
+
+class Business(msgspec.Struct, frozen=True):
+    """A number of the business, of the window's requests. mean: of the requests that have one (or, where it was said
+    what one without counts as, of all); total: their sum. interval: of the mean."""
+
+    name: str
+    better: Literal["higher", "lower"]
+    rows: int
+    mean: float | None
+    total: float | None
+    interval: Interval | None = None
+    unit: str = ""
+    without: int = 0
+    note: str = ""

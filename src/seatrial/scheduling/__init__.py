@@ -1,0 +1,1 @@
+"""When things run: declared schedules, their instants, and one short-lived process for each run."""

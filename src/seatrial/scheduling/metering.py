@@ -1,0 +1,144 @@
+"""Metering: what does the server cost while `seatrial up` runs, and how much memory does it take to wait?
+
+The server's own counters (`/metrics`: CPU seconds of its processes, rows answered) are read every so often; what lies
+between two readings is added up and kept as a record every hour, and when the loop ends. CPU that the server spends
+waiting counts, as it is paid for. Memory is the proportional share (PSS) of every process of `seatrial up`, read while
+no run is under way and nothing was asked; Linux alone tells it.
+"""
+
+from __future__ import annotations
+
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from seatrial.core.clock import machine_us, monotonic
+from seatrial.core.errors import SeatrialError
+from seatrial.core.identity import new_id
+from seatrial.core.records import Record
+from seatrial.stores.metadata import MetadataStore
+
+KIND = "cost"
+SERVING, IDLE = "serving", "idle"
+SAMPLE_SECONDS = 10.0
+KEEP_US = 3_600_000_000
+_PATIENCE_SECONDS = 2.0
+
+
+class Counted(NamedTuple):
+    """What the server has counted since it started."""
+
+    cpu_seconds: float
+    predictions: float
+
+
+class Meter:
+    """Reads the counters, and keeps what they say.
+
+    read: the server's counters; None while they cannot be read. memory: bytes and processes; None where nobody tells.
+    by: which process measures.
+    """
+
+    _idle: tuple[int, int] | None
+
+    def __init__(
+        self,
+        metadata: MetadataStore,
+        *,
+        read: Callable[[], Counted | None],
+        memory: Callable[[], tuple[int, int] | None],
+        by: str,
+        actor: str,
+        clock: Callable[[], int] = machine_us,
+        sample_seconds: float = SAMPLE_SECONDS,
+    ) -> None:
+        self._metadata, self._read, self._memory = metadata, read, memory
+        self._by, self._actor, self._clock = by, actor, clock
+        self._sample_seconds = sample_seconds
+        self._next = 0.0
+        self._before: Counted | None = None
+        self._idle: tuple[int, int] | None = None
+        self._begin()
+
+    def beat(self, idle: bool) -> None:
+        """Read the counters when it is time. idle: no run is under way."""
+        if monotonic() < self._next:
+            return
+        now = self._read()
+        before, self._before = self._before, now
+        self._next = monotonic() + (self._sample_seconds if now is not None else 0.0)  # until it answers, at each look
+        if before is not None and now is not None and now >= before:  # less: it was started anew
+            self._cpu += now.cpu_seconds - before.cpu_seconds
+            self._predictions += round(now.predictions - before.predictions)
+            if idle and now.predictions == before.predictions:
+                self._idle = self._memory() or self._idle
+        if self._clock() - self._since >= KEEP_US:
+            self.keep()
+
+    def keep(self) -> None:
+        """Keep what was measured since the last time; a store that does not take it is asked again later."""
+        with suppress(SeatrialError):
+            span = {"from_us": self._since, "until_us": self._clock(), "by": self._by}
+            if self._predictions:
+                counted = {"cpu_seconds": round(self._cpu, 3), "predictions": self._predictions}
+                self._record(SERVING, span | counted)
+            if self._idle:
+                self._record(IDLE, span | {"bytes": self._idle[0], "processes": self._idle[1]})
+            self._begin()
+
+    def _begin(self) -> None:
+        self._since = self._clock()
+        self._cpu, self._predictions = 0.0, 0
+        self._idle = None
+
+    def _record(self, name: str, body: dict[str, Any]) -> None:
+        with self._metadata.transaction() as transaction:
+            record = Record(new_id("cost"), KIND, name, (), body)
+            transaction.add(record)
+            transaction.event("cost.measured", record.id, actor=self._actor, at_us=self._clock(), body={"of": name})
+
+
+def counters(url: str) -> Counted | None:
+    """What the server at `url` has counted; None when it does not answer, as while it starts."""
+    try:
+        with urllib.request.urlopen(f"{url}/metrics", timeout=_PATIENCE_SECONDS) as answer:
+            text = answer.read().decode()
+    except (OSError, ValueError):
+        return None
+    cpu = sum(_values(text, "process_cpu_seconds_total"))
+    return Counted(cpu, sum(_values(text, "model_predictions_total")))
+
+
+def _values(text: str, name: str) -> Iterator[float]:
+    for line in text.splitlines():
+        if line.startswith((f"{name} ", f"{name}{{")):
+            with suppress(ValueError):
+                yield float(line.rpartition(" ")[2])
+
+
+def memory_below(pid: int) -> tuple[int, int] | None:
+    """The memory of a process and of all below it: bytes, and how many they are; None where it is not told."""
+    total = count = 0
+    for one in _family(pid):
+        share = _share(one)
+        if share is not None:
+            total, count = total + share, count + 1
+    return (total, count) if count else None
+
+
+def _family(pid: int) -> Iterator[int]:
+    yield pid
+    with suppress(OSError):
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            for child in (task / "children").read_text().split():
+                yield from _family(int(child))
+
+
+def _share(pid: int) -> int | None:
+    with suppress(OSError, ValueError, IndexError):
+        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+            if line.startswith("Pss:"):
+                return int(line.split()[1]) * 1024
+    return None

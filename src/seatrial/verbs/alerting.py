@@ -1,0 +1,368 @@
+"""Alerting: who is told of what rings, who has seen it, what shall be quiet, and what came of the messages."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from seatrial.core.clock import iso, parse_time, to_us
+from seatrial.core.errors import UsageError, did_you_mean, listed
+from seatrial.core.windows import Window, duration_us
+from seatrial.verbs.building import Building
+
+if TYPE_CHECKING:
+    from seatrial.export.gauges import Watched
+    from seatrial.monitoring.addresses import Allowed
+    from seatrial.monitoring.alerts import Alert, Silence
+    from seatrial.monitoring.cadence import Cadence
+    from seatrial.monitoring.incident import Incident
+    from seatrial.monitoring.mutes import Mute
+    from seatrial.monitoring.report import Report
+    from seatrial.monitoring.routes import Delivery, Undelivered
+    from seatrial.monitoring.sample import Sample
+    from seatrial.training.model import Model
+    from seatrial.verbs.results import ModelStatus
+
+
+ACTIONS = {
+    "predictions": "See whether the service answers (`seatrial status`, its page /ready), and whether anybody asks it.",
+    "labels": "See whether what tells labels still runs; until they come, nobody knows how right the model is.",
+    "report": "Run `seatrial monitor {model}`, and see why its schedule did not.",
+}
+MATERIALIZE = "Run `seatrial materialize`, and see why its schedule did not; until then features grow old."
+
+
+class AlertsNotDelivered(UserWarning):
+    """A route did not take an alert; it waits for the next attempt, or was given up."""
+
+
+class HeartbeatNotSent(UserWarning):
+    """The heartbeat was not taken, so an outside system will say that seatrial is dead."""
+
+
+class GaugesNotWritten(UserWarning):
+    """The folder of the textfile collector took no gauges; those in it grow old, which the rules notice."""
+
+
+class Checked(msgspec.Struct, frozen=True):
+    """What `alerts check` found and did.
+
+    cadences: of each model, what should keep coming. silent: the open alerts on what did not. sent, waiting: messages.
+    heartbeat: "sent", "not set", or why it was not taken. textfile: the file of gauges; empty when none is set.
+    """
+
+    at: str
+    cadences: list[Cadence]
+    silent: list[Alert]
+    sent: int
+    waiting: int
+    heartbeat: str
+    textfile: str
+
+
+class Alerting(Building):
+    """The verbs about alerts."""
+
+    def alerts(self, model: str | None = None, *, every: bool = False) -> list[Alert]:
+        """Alerts that are open or acknowledged; with `every`, resolved ones too. Oldest first."""
+        from seatrial.monitoring.alerts import alerts, with_mutes
+
+        found = [alert for alert in alerts(self.metadata, model) if every or alert.state != "resolved"]
+        return with_mutes(self.metadata, found, self.now_us)
+
+    def alert_show(self, id: str) -> Alert:
+        """One alert with its evidence and what happened to it."""
+        from seatrial.monitoring.alerts import alert, with_mutes
+
+        found = alert(self.metadata, self.resolved(id, "alert").id)
+        return with_mutes(self.metadata, [found], self.now_us)[0]
+
+    def alert_acknowledge(self, id: str, reason: str = "") -> Alert:
+        """Say that somebody looks at it."""
+        from seatrial.monitoring.alerts import acknowledge
+
+        record = self.resolved(id, "alert")
+        return acknowledge(self.metadata, record.id, actor=self.actor, at_us=self.now_us, reason=reason)
+
+    def alert_resolve(self, id: str, reason: str = "") -> Alert:
+        """Say that it is over."""
+        from seatrial.monitoring.alerts import resolve
+
+        record = self.resolved(id, "alert")
+        alert = resolve(self.metadata, record.id, actor=self.actor, at_us=self.now_us, reason=reason)
+        self._deliver()
+        return alert
+
+    def alerts_mute(self, name: str, *, reason: str, until: datetime | None = None, lasting: str | None = None) -> Mute:
+        """Keep alerts, but tell nobody of them, until a time or for a while. What still rings then is told then.
+
+        name: a model, an alert (its alarm is meant), or an alarm's name. lasting: such as "4h". Raises BadMute.
+        """
+        from seatrial.monitoring.mutes import BadMute, mute
+
+        if (until is None) == (lasting is None):
+            raise BadMute("a mute needs an end.", expected="Either until a time or for a while is expected.")
+        model, alarm = self._alarm_named(name)
+        until_us = to_us(until) if until is not None else self.now_us + duration_us(lasting or "")
+        facts = {"actor": self.actor, "at_us": self.now_us}
+        return mute(self.metadata, model, alarm, until_us=until_us, reason=reason, **facts)  # type: ignore[arg-type]
+
+    def alerts_unmute(self, name: str) -> list[Mute]:
+        """End the mutes of a model or an alarm, named as for `alerts_mute`. What still rings is told next."""
+        from seatrial.monitoring.mutes import unmute
+
+        model, alarm = self._alarm_named(name)
+        return unmute(self.metadata, model, alarm, actor=self.actor, at_us=self.now_us)
+
+    def alerts_mutes(self, model: str | None = None) -> list[Mute]:
+        """The mutes that hold now, oldest first."""
+        from seatrial.monitoring.mutes import mutes
+
+        return mutes(self.metadata, self.now_us, model)
+
+    def incident(self, id: str) -> Incident:
+        """What happened around an alert. id: of the alert or its incident, or the start of one."""
+        from seatrial.governance.lineage import resolve
+        from seatrial.monitoring.alerts import alert, alerts, with_mutes
+        from seatrial.monitoring.incident import incident
+        from seatrial.verbs.feeds import views_of
+
+        record = resolve(self.metadata, id)
+        if record.kind == "incident":
+            record = self.record(record.inputs[0])
+        asked = with_mutes(self.metadata, [alert(self.metadata, record.id)], self.now_us)[0]
+        every = with_mutes(self.metadata, alerts(self.metadata, asked.model), self.now_us)
+        model = self._models().get(asked.model)
+        views = views_of(self, model) if model else []
+        sources = [self.definitions.views[view].source.name for view in views]
+        sources += [model.labels.name] if model else []
+        return incident(
+            self.metadata,
+            every,
+            asked,
+            now_us=self.now_us,
+            deployments=self._deployments_of(asked.model),
+            sources=sources,
+            views=views,
+        )
+
+    def alerts_undelivered(self) -> list[Undelivered]:
+        """Messages that were given up after their last attempt, then those that were tried in vain and wait."""
+        from seatrial.monitoring.routes import undelivered
+
+        return undelivered(self.metadata)
+
+    def alerts_resend(self, ids: Sequence[str] = ()) -> list[Undelivered]:
+        """Try undelivered messages again, at once: these (an id or its start), or all; what did not arrive again."""
+        from seatrial.monitoring.routes import resend, undelivered
+
+        if ids and not any(one.id.startswith(tuple(ids)) for one in undelivered(self.metadata)):
+            raise UsageError(
+                f"no undelivered message is named {listed(ids)}.",
+                state="Nothing was sent.",
+                next="See `seatrial alerts undelivered`.",
+            )
+        resend(self.metadata, ids)
+        self._deliver()
+        return undelivered(self.metadata)
+
+    def _alarm_named(self, name: str) -> tuple[str, str]:
+        """The model and the alarm (empty: all of it) that a person means."""
+        from seatrial.monitoring.alerts import alerts
+
+        models = {*self._models(), *(one.model for one in alerts(self.metadata))}
+        if name in models:
+            return name, ""
+        if name.startswith("alert_"):
+            one = self.alert_show(name)
+            return one.model, one.alarm
+        known = {(one.model, one.alarm) for one in alerts(self.metadata)}
+        known |= {(one, alarm.name) for one, it in self.definitions.monitors.items() for alarm in it.every_alarm}
+        meant = {one for one in known if name in (one[1], f"{one[0]}/{one[1]}")}
+        if len(meant) == 1:
+            return next(iter(meant))
+        several = f" Several models have it: write {listed(sorted(f'{m}/{a}' for m, a in meant))}." if meant else ""
+        names = [*models, *(alarm for _, alarm in known)]
+        raise UsageError(
+            f"'{name}' is {'not clear' if meant else 'no model, no alert and no alarm'}.",
+            expected=f"Models are {listed(sorted(models))}. {did_you_mean(name, names)}".strip() + several,
+            state="Nothing was changed.",
+            next="See `seatrial alerts list`.",
+        )
+
+    # Silence
+
+    def status(self) -> list[ModelStatus]:
+        """See `Nouns`; with what should have come and did not."""
+        return [
+            msgspec.structs.replace(one, silent=[it.words for it in self._cadences(model) if it.state == "missed"])
+            for one, model in zip(super().status(), self._models().values(), strict=True)
+        ]
+
+    def alerts_check(self) -> Checked:
+        """Look whether everything that should come still comes, send what waits, and say that seatrial is alive.
+
+        For a scheduler, every few minutes: no report is made. A silence opens an alert, which is resolved when what was
+        missed comes again.
+        """
+        found = [it for model in self._models().values() for it in self._cadences(model)]
+        rung = {one.model for one in self.alerts() if one.kind == "silence"}
+        silent = self._settle_silences([*self._models(), *rung], found)
+        done = self._deliver()
+        textfile = self._write_gauges()
+        heartbeat = self._beat()
+        return Checked(iso(self.clock.now()), found, silent, done.sent, done.pending, heartbeat, textfile)
+
+    def _cadences(self, model: Model) -> list[Cadence]:
+        from seatrial.verbs.feeds import cadences
+
+        return cadences(self, model)
+
+    def _settle_silences(self, models: Sequence[str], found: Sequence[Cadence]) -> list[Alert]:
+        from seatrial.monitoring.alerts import settle_silences
+
+        silences = [self._silence(one) for one in found if one.state == "missed"]
+        undecided = {(one.model, one.alarm) for one in found if one.state in ("not expected", "from the future")}
+        facts = {"actor": self.actor, "at_us": self.now_us}
+        return settle_silences(self.metadata, models, silences, undecided=undecided, **facts)  # type: ignore[arg-type]
+
+    def _silence(self, one: Cadence) -> Silence:
+        from seatrial.monitoring.alerts import Silence
+
+        model = self._model(one.model)
+        since_us = to_us(parse_time(one.last_at))
+        action = ACTIONS.get(one.what, MATERIALIZE).format(model=one.model)
+        return Silence(
+            model=one.model,
+            name=one.alarm,
+            severity="high" if one.what == "predictions" else "medium",
+            words=one.words,
+            window=Window(since_us, max(self.now_us, since_us + 1)),
+            action=action,
+            evidence={"value": round((self.now_us - since_us) / 3.6e9, 2)},
+            owner=model.owner,
+            on_call=model.on_call,
+            runbook=model.runbook,
+        )
+
+    def _beat(self) -> str:
+        """Tell whoever waits for it that seatrial is alive: "sent", "not set", or why it was not taken."""
+        from seatrial.monitoring.addresses import post
+        from seatrial.monitoring.routes import TIMEOUT, expanded
+
+        declared = self.settings.alerts.heartbeat
+        if not declared:
+            return "not set"
+        address = expanded(declared, os.environ, self.folder)
+        why = post(address, b"{}", self._allowed, TIMEOUT) if address else "its variable or file is not set"
+        if why:
+            warnings.warn(f"the heartbeat was not taken: {why}.", HeartbeatNotSent, stacklevel=3)
+        return why or "sent"
+
+    def _gauges(self, found: Sequence[Cadence]) -> str:
+        """The gauges of monitoring, as Prometheus reads them. found: how things keep coming, of the models shown."""
+        from seatrial.core.clock import machine_us
+        from seatrial.export.gauges import text
+        from seatrial.monitoring.routes import undelivered
+
+        watched = [self._watched_model(name, found) for name in self._models()]
+        waiting = len(undelivered(self.metadata))
+        return text(self.name, watched, heartbeat=machine_us() / 1e6, undelivered=waiting)
+
+    def _watched_model(self, model: str, found: Sequence[Cadence]) -> Watched:
+        from seatrial.export.gauges import Watched
+
+        open_alerts = self.alerts(model)
+        reports = self.metadata.records("report", model)
+        last = reports[-1].body if reports else {}
+        columns = last.get("drift", {}).get("columns", [])
+        performance = last.get("performance", {})
+        mine = {one.what: one for one in found if one.model == model}
+        return Watched(
+            model,
+            alerts={s: sum(one.severity == s for one in open_alerts) for s in ("low", "medium", "high")},
+            muted=sum(bool(one.muted_until) for one in open_alerts),
+            incident=any(one.severity == "high" and one.incident for one in open_alerts),
+            reported_at=_seconds(last.get("as_of", "")),
+            verdict=last.get("verdict", ""),
+            drifted=sum(one["drifted"] for one in columns) / len(columns) if columns else None,
+            labelled=performance["labelled"] / performance["rows"] if performance.get("rows") else None,
+            labels_at=_seconds(mine["labels"].last_at) if "labels" in mine else None,
+            predicted_at=_seconds(mine["predictions"].last_at) if "predictions" in mine else None,
+            missed={what: one.state == "missed" for what, one in mine.items()},
+        )
+
+    def _write_gauges(self) -> str:
+        """Write the gauges where [alerts] textfile says; the file, or an empty text."""
+        from seatrial.export.gauges import write
+
+        folder = self.settings.alerts.textfile
+        if not folder:
+            return ""
+        every = [it for model in self._models().values() for it in self._cadences(model)]
+        try:
+            return str(write(self.folder / folder, self.name, self._gauges(every)))
+        except OSError as error:
+            warnings.warn(f"the gauges were not written to {folder}: {error.strerror}.", GaugesNotWritten, stacklevel=3)
+            return ""
+
+    # Telling
+
+    def _settle_alerts(self, report: Report, sample: Sample, silent: Sequence[Cadence]) -> list[Alert]:
+        """Bring the alerts to what a report and its model's silences say, and send what there is to tell."""
+        from seatrial.monitoring.alerts import settle
+        from seatrial.monitoring.incident import worst_prediction
+
+        example = worst_prediction(sample) if any(one.state == "fired" for one in report.alarms) else ""
+        alerts = settle(self.metadata, report, actor=self.actor, at_us=self.now_us, example=example)
+        self._settle_silences([report.model], [one for one in silent if one.what != "report"])  # it was made just now
+        self._deliver()
+        self._write_gauges()
+        self._beat()
+        return alerts
+
+    def _deliver(self) -> Delivery:
+        """Send what waits for the routes, and say who was not reached."""
+        from seatrial.monitoring.routes import deliver, refresh
+
+        urls, allowed = self.alert_routes, self._allowed
+        done = deliver(self.metadata, urls, allowed=allowed, actor=self.actor)
+        failures = dict(done.failures)
+        if any(address.startswith("alertmanager+") for address in urls.values()):
+            failures |= refresh(self.metadata, self.alerts(every=True), urls, allowed=allowed, skip=done.failures)
+        for target, why in failures.items():
+            warnings.warn(
+                f"the alerts for '{target}' were not delivered: {why}. They are kept; the next `seatrial monitor` or "
+                "`seatrial alerts check` sends them again. See `seatrial alerts undelivered`.",
+                AlertsNotDelivered,
+                stacklevel=3,
+            )
+        return done
+
+    @property
+    def _allowed(self) -> Allowed:
+        from seatrial.monitoring.addresses import Allowed
+
+        return Allowed.parse(self.settings.alerts.internal)
+
+    def _is_reachable(self, on_call: str) -> bool:
+        """Whether every route that an `on_call` names has an address here."""
+        from seatrial.monitoring.routes import address_of
+        from seatrial.monitoring.telling import targets
+
+        return all(address_of(self.alert_routes, target) for target in targets(on_call))
+
+
+def _seconds(at: str) -> float | None:
+    return parse_time(at).timestamp() if at else None
+
+
+def with_silences(report: Report, found: Sequence[Cadence]) -> Report:
+    """The report with what did not come among its findings."""
+    words = [one.words[:1].upper() + one.words[1:] for one in found if one.state == "missed" and one.what != "report"]
+    return msgspec.structs.replace(report, findings=[*report.findings, *words])

@@ -1,0 +1,106 @@
+"""`seatrial up`: the server and what runs by itself, in one command that survives what happens to its parts."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from seatrial import Project
+from tests.verbs.test_scheduled import command, project_at
+
+
+def started(folder, *words):
+    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2] / "src"), "SEATRIAL_STORES_MLFLOW": ""}
+    return subprocess.Popen(
+        [sys.executable, "-m", "seatrial", "--project", str(folder), "up", *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=env,
+        text=True,
+    )
+
+
+def until(true, seconds=60):
+    deadline = time.time() + seconds
+    while not true():
+        assert time.time() < deadline
+        time.sleep(0.1)
+
+
+def children(pid):
+    return [int(one) for one in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def free_port():
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]
+
+
+def test_up_serves_runs_what_is_due_restarts_what_is_killed_and_ends_with_sigterm(tmp_path):
+    made = project_at(tmp_path / "p", 'Schedule("materialize", every="2s", retries=0)\n')
+    port = free_port()
+    up = started(made, "--port", str(port), "--log", "json")
+    line = up.stderr.readline()
+    while "Serving at" not in line:
+        assert line, up.wait(10)
+        line = up.stderr.readline()
+    with Project(made) as project:
+        until(lambda: any(job.state == "done" for job in project.schedule_history()))
+        (control, server) = children(up.pid)
+        assert project.schedule_show("materialize").run_by == [f"{socket.gethostname()}:{control}"]
+        again = started(made, "--port", str(port), "--only", "server")
+        _, err = again.communicate(timeout=60)
+        assert again.returncode == 6
+        assert f"{port}" in err  # it says that the port is taken
+        os.kill(control, signal.SIGKILL)
+        until(lambda: len(children(up.pid)) == 2 and children(up.pid)[1] != server)
+        count = len(project.schedule_history(limit=None))
+        until(lambda: len(project.schedule_history(limit=None)) > count)
+        up.send_signal(signal.SIGTERM)
+        _, err = up.communicate(timeout=60)
+        assert up.returncode == 0
+        assert "The control process was ended by SIGKILL; it is started again." in err
+        assert "materialize: done in" in err
+        assert not any(job.state == "running" for job in project.schedule_history(limit=None)[-1:])
+        assert project.schedule_show("materialize").run_by == []
+
+
+def test_without_schedules_it_says_that_nothing_runs_by_itself(tmp_path):
+    up = started(project_at(tmp_path / "p", ""), "--port", "0")
+    line = up.stderr.readline()
+    assert line == "No schedule is declared: nothing runs by itself.\n"
+    while "Serving at" not in line:
+        assert line
+        line = up.stderr.readline()
+    until(lambda: len(children(up.pid)) == 2)
+    up.send_signal(signal.SIGTERM)
+    up.communicate(timeout=60)
+    assert up.returncode == 0
+
+
+def test_killed_itself_it_takes_its_parts_along(tmp_path):
+    up = started(project_at(tmp_path / "p", 'Schedule("materialize", every="1h")\n'), "--port", "0")
+    while "Serving at" not in up.stderr.readline():
+        assert up.poll() is None
+    parts = children(up.pid)
+    assert len(parts) == 2
+    up.kill()
+    up.wait(10)
+    until(lambda: not any(Path(f"/proc/{pid}/cmdline").exists() for pid in parts))
+    up.communicate(timeout=60)
+
+
+def test_what_is_wrong_with_a_schedule_ends_up_before_anything_is_served(tmp_path, capsys):
+    made = project_at(tmp_path / "p", 'Schedule("monitor", "laet", every="1h")\n')
+    up = started(made, "--port", "0")
+    _, err = up.communicate(timeout=60)
+    assert up.returncode == 2
+    assert "Did you mean 'late'?" in err
+    assert "Serving" not in err
+    assert command(made, "up", "--at", "2024-01-01T00:00:00Z", capsys=capsys)[0] == 2

@@ -1,0 +1,264 @@
+"""Predictions that stay in PostgreSQL: the report is that of the rows, and no row leaves."""
+
+from __future__ import annotations
+
+import re
+import selectors
+import socket
+import threading
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import psycopg
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from seatrial.core.clock import to_us
+from seatrial.core.windows import Window
+from seatrial.data.sources import PostgresSource
+from seatrial.monitoring.against import ReferenceTooSmall
+from seatrial.monitoring.imported import LogColumnNotThere, LogColumnWrong, monitor_log
+from seatrial.monitoring.in_database import NotInDatabase, monitor_database
+from tests.data.postgres_server import PASSWORD, PostgresServer
+
+START = datetime(2024, 1, 1, tzinfo=UTC)
+DAY_US = 86_400_000_000
+NOW_US = to_us(START + timedelta(days=42))
+MAP = """
+model = "m"
+timestamp = "t"
+score = "p"
+label = "y"
+label_known_at = "told"
+prediction_id = "id"
+"""
+KINDS = {"t": "timestamptz", "told": "timestamptz", "id": "text", "plan": "text", "hot": "text", "on": "boolean"}
+
+
+def table(count=6000) -> pa.Table:
+    """Six weeks; in the last one `size` is larger, and two columns go dark together."""
+    random = np.random.default_rng(8)
+    at = np.sort(random.integers(0, 42 * DAY_US, count))
+    last = at > 35 * DAY_US
+    dark = random.random(count) < np.where(last, 0.08, 0.01)
+    score = random.beta(2, 4, count)
+    size = random.normal(size=count) + last * 0.8
+    size[5:8] = [np.inf, -np.inf, np.nan]
+    told = random.random(count) < 0.9
+    return pa.table(
+        {
+            "t": pa.array(to_us(START) + at, pa.int64()).cast(pa.timestamp("us", tz="UTC")),
+            "id": [f"p{n}" for n in range(count)],
+            "p": score,
+            "y": pa.array((random.random(count) < score).astype(float), mask=~told),
+            "told": pa.array(to_us(START) + at + 3_600_000_000, pa.int64()).cast(pa.timestamp("us", tz="UTC")),
+            "size": pa.array(size, mask=dark),
+            "weight": pa.array(np.where(random.random(count) < 0.5, 0.0, random.exponential(size=count)), mask=dark),
+            "count": pa.array(random.poisson(3, count)),
+            "on": random.random(count) < 0.3,
+            "plan": pa.array(random.choice(["a", "b", "c\u00e9", "it's"], count), mask=random.random(count) < 0.02),
+            "hot": pa.array([f"v{n}" for n in random.geometric(0.02, count)]),
+            "none": pa.nulls(count, pa.float64()),
+        }
+    )
+
+
+@pytest.fixture(scope="module")
+def server():
+    server = PostgresServer()
+    rows = table()
+    kinds = [f'"{name}" {KINDS.get(name, "integer" if name == "count" else "float8")}' for name in rows.column_names]
+    server.run(
+        f"CREATE TABLE predictions ({', '.join(kinds)})", "CREATE TABLE few AS SELECT * FROM predictions LIMIT 0"
+    )
+    with (
+        psycopg.connect(server.url) as connection,
+        connection.cursor() as cursor,
+        cursor.copy("COPY predictions FROM STDIN") as copy,
+    ):
+        for row in rows.to_pylist():
+            copy.write_row(list(row.values()))
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="module")
+def past(server, tmp_path_factory):
+    """The report on the last week against the five before it, made of the rows and made in the database."""
+    return a_world(server, tmp_path_factory.mktemp("past")).both(against="35d")
+
+
+@pytest.fixture
+def given(server, tmp_path):
+    return a_world(server, tmp_path)
+
+
+def a_world(server, tmp_path):
+    pq.write_table(table(), tmp_path / "log.parquet")
+    (tmp_path / "map.toml").write_text(MAP)
+
+    class Given:
+        log, map = tmp_path / "log.parquet", tmp_path / "map.toml"
+        source = PostgresSource(url=server.url, table="predictions")
+
+        def both(self, *more, **given):
+            given = {"as_of_us": NOW_US} | given
+            return monitor_log(self.log, self.map, *more, **given), monitor_database(
+                self.source, self.map, *more, **given
+            )
+
+    return Given()
+
+
+def close(one, other):
+    if isinstance(one, dict):
+        assert one.keys() == other.keys()
+        [close(one[name], other[name]) for name in one]
+    elif isinstance(one, list):
+        [close(*pair) for pair in zip(one, other, strict=True)]
+    else:
+        assert one == (pytest.approx(other, rel=1e-7, abs=1e-9) if isinstance(other, float) else other)
+
+
+def plain(values):
+    return msgspec.to_builtins(values)
+
+
+def test_drift_against_a_past_window_is_that_of_the_rows(past):
+    here, there = past
+    moved = [one.name for one in here.drift.columns if one.drifted]
+    assert moved == ["size"]
+    close(plain(here.drift), plain(there.drift))
+    assert there.verdict == here.verdict
+    assert (there.rows, there.performance.labelled) == (here.rows, here.performance.labelled)
+
+
+def test_drift_against_a_file_is_that_of_the_rows(given, tmp_path):
+    pq.write_table(table().slice(0, 2000), tmp_path / "reference.parquet")
+    here, there = given.both(tmp_path / "reference.parquet")
+    close(plain(here.drift), plain(there.drift))
+
+
+def test_quality_is_that_of_the_rows_but_for_what_hangs_on_single_instants(past):
+    here, there = past
+    told = [{one.name + one.column: one for one in report.quality} for report in (here, there)]
+    inexact = {"newest row", "label delay", "volume"}
+    for name in told[0].keys() | told[1].keys():
+        if name not in inexact:
+            assert told[0][name] == told[1][name]
+    assert told[1]["missing together"].found.startswith("size, weight: ")
+    assert told[1]["missing together"].noticed
+    assert told[1]["each prediction once"].found == "0 of 999 again" or told[1]["each prediction once"].passed
+
+
+def test_what_is_measured_with_labels_is_right_to_a_bin_of_the_score(past):
+    here, there = past
+    assert there.performance.gap == pytest.approx(here.performance.gap, abs=0.005)
+    assert there.performance.observed == pytest.approx(here.performance.observed)
+    assert there.performance.metrics["roc_auc"] == pytest.approx(here.performance.metrics["roc_auc"], abs=0.005)
+    assert [day.rows for day in there.performance.days] == [day.rows for day in here.performance.days]
+    assert any("stayed in their database" in words for words in there.findings)
+
+
+def test_labels_that_are_not_known_yet_do_not_count(given):
+    early = to_us(START) + 20 * DAY_US
+    here, there = given.both(as_of_us=early)
+    assert (there.rows, there.performance.labelled) == (here.rows, here.performance.labelled)
+    assert 0 < there.performance.labelled < there.rows
+
+
+def test_no_row_leaves_the_database(given, server):
+    server.run("ALTER SYSTEM SET log_statement = 'all'", "SELECT pg_reload_conf()")
+    with psycopg.connect(server.url, autocommit=True) as connection:  # a session that is new has the setting
+        connection.execute("SELECT 1")
+    log = Path(server._folder / "log")
+    before = len(log.read_text())
+    monitor_database(given.source, given.map, as_of_us=NOW_US, against="35d")
+    said = log.read_text()[before:]
+    server.run("ALTER SYSTEM RESET log_statement", "SELECT pg_reload_conf()")
+    statements = [one for one in re.split(r"LOG:\s+(?:statement|execute [^:]*): ", said) if "predictions" in one]
+    assert len(statements) > 20
+    for one in statements:
+        aggregate = re.search(r"SELECT (?:.*?,\s)?.*(count|max|min|percentile_cont|percentile_disc)\(", one, re.DOTALL)
+        described = "LIMIT 0" in one or one.startswith(("DECLARE checked", "SELECT to_regclass"))
+        assert described or aggregate, one
+        assert described or not re.search(r"SELECT \* FROM w\b", one)
+    fetched = [
+        one for one in statements if not one.startswith(("DECLARE", "SELECT to_regclass")) and "LIMIT 0" not in one
+    ]
+    grouped = [one for one in fetched if "GROUP BY" in one]
+    assert all(re.search(r"GROUP BY 1", one) for one in grouped)
+
+
+class Wire:
+    """Passes one connection on to the server, and counts the bytes of its answers."""
+
+    def __init__(self, port):
+        self._listening = socket.create_server(("127.0.0.1", 0))
+        self.port, self._to, self.received = self._listening.getsockname()[1], port, 0
+        self._thread = threading.Thread(target=self._serve)
+        self._thread.start()
+
+    def _serve(self):
+        client, _ = self._listening.accept()
+        with client, socket.create_connection(("127.0.0.1", self._to)) as server, selectors.DefaultSelector() as on:
+            on.register(client, selectors.EVENT_READ, server)
+            on.register(server, selectors.EVENT_READ, client)
+            while True:
+                for key, _ in on.select():
+                    data = key.fileobj.recv(65536)
+                    if not data:
+                        return
+                    key.data.sendall(data)
+                    self.received += len(data) if key.fileobj is server else 0
+
+    def close(self):
+        self._thread.join()
+        self._listening.close()
+        return self.received
+
+
+def test_what_comes_over_the_wire_does_not_grow_with_the_rows(given, server):
+    twice = "SELECT * FROM predictions UNION ALL SELECT * FROM predictions"
+    received = []
+    for sql in ("SELECT * FROM predictions", f"{twice} UNION ALL {twice} UNION ALL {twice}"):
+        wire = Wire(server.port)
+        url = server.url.replace(f":{server.port}/", f":{wire.port}/") + "?sslmode=disable"
+        monitor_database(PostgresSource(name="q", url=url, sql=sql), given.map, as_of_us=NOW_US, against="35d")
+        received.append(wire.close())
+    assert received[1] < received[0] * 1.05
+
+
+def test_an_empty_table_is_a_stated_result(given, server):
+    empty = PostgresSource(url=server.url, table="few")
+    report = monitor_database(empty, given.map, as_of_us=NOW_US)
+    assert (report.rows, report.verdict) == (0, "unknown")
+    with pytest.raises(ReferenceTooSmall):
+        monitor_database(empty, given.map, as_of_us=NOW_US, against="7d")
+
+
+def test_a_column_that_is_not_there_is_named_and_the_password_is_not(given, server):
+    given.map.write_text(MAP.replace('"p"', '"pp"'))
+    with pytest.raises(LogColumnNotThere, match="'pp'") as caught:
+        monitor_database(given.source, given.map, as_of_us=NOW_US)
+    assert PASSWORD not in str(caught.value)
+    given.map.write_text(MAP.replace('label = "y"', 'label = "count"'))
+    with pytest.raises(LogColumnWrong, match="0 and 1"):
+        monitor_database(given.source, given.map, as_of_us=NOW_US)
+
+
+def test_several_classes_are_refused(given):
+    given.map.write_text('model = "m"\ntask = "multiclass"\ntimestamp = "t"\nprediction = "plan"\n')
+    with pytest.raises(NotInDatabase):
+        monitor_database(given.source, given.map, as_of_us=NOW_US)
+
+
+def test_of_a_regression_the_predictions_are_compared(given):
+    given.map.write_text('model = "m"\ntask = "regression"\ntimestamp = "t"\nscore = "weight"\nwithout = ["told"]\n')
+    week = Window(NOW_US - 7 * DAY_US, NOW_US)
+    here, there = given.both(window=week, against="35d")
+    close(plain(here.drift.prediction), plain(there.drift.prediction))
+    assert there.performance.labelled == 0

@@ -1,0 +1,250 @@
+"""Alerting: what stays away is noticed by check, monitor and status; people are told, and see what was around it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from seatrial import BlueGreen, Deployment, Model, Monitor, ParquetSource, Project
+from seatrial.cli import run
+from seatrial.core.errors import UsageError
+from seatrial.monitoring.incident_page import html
+from seatrial.monitoring.mutes import BadMute
+from seatrial.testing import FakeClock
+from seatrial.verbs.alerting import AlertsNotDelivered, GaugesNotWritten, HeartbeatNotSent
+from tests.monitoring.alerted import Hook
+
+START = datetime(2024, 1, 1, tzinfo=UTC)
+SETTINGS = """
+[routes]
+ops = "{url}"
+
+[alerts]
+internal = ["127.0.0.1"]
+heartbeat = "${{HEARTBEAT}}"
+textfile = "gauges"
+"""
+PROJECT = """
+from seatrial import Deployment, Model, Monitor, ParquetSource
+
+Model("late", task="binary", target="late", key=["parcel"],
+      labels=ParquetSource("parcels.parquet", event_timestamp="at", label_known_at="known_at"),
+      features=["request:size"], estimator="sklearn.linear_model.LogisticRegression",
+      owner="logistics", on_call="route:ops", runbook="docs/runbook.md")
+Deployment("late")
+Monitor("late", every="1d", labels_within="2d")
+"""
+
+
+def day(number: float) -> datetime:
+    return START + timedelta(days=number)
+
+
+@pytest.fixture
+def hook():
+    hook = Hook()
+    yield hook
+    hook.close()
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """Twenty days of predictions, every half an hour; of the last eight the labels came every day."""
+    folder = tmp_path_factory.mktemp("made") / "parcels"
+    folder.mkdir()
+    (folder / "project.py").write_text(PROJECT)
+    (folder / "gauges").mkdir()
+    with at(folder, 20) as project:
+        for number in range(20 * 48):
+            predict(project, number, request_id=f"P{number}")
+        project.log.close()
+    for number in range(13, 21):
+        with at(folder, number) as project:
+            project.label("late", [{"request_id": f"P{48 * number - 1}", "late": 0}])
+    return folder
+
+
+@pytest.fixture
+def folder(made, tmp_path, hook, monkeypatch):
+    monkeypatch.setenv("HEARTBEAT", hook.url.replace("/hook", "/beat"))
+    folder = shutil.copytree(made, tmp_path / "parcels")
+    (folder / "seatrial.toml").write_text(SETTINGS.format(url=hook.url))
+    return folder
+
+
+def predict(project, number, **named):
+    """The prediction of that half an hour."""
+    when = START + timedelta(minutes=30 * number)
+    project.log.write(model="late", features={"size": 1.0}, prediction=0.0, probability=0.3, at=when, **named)
+
+
+def at(folder, number):
+    return Project(folder, clock=FakeClock(day(number)), actor="cron")
+
+
+def told(hook):
+    return [one for one in hook.got if one]  # a heartbeat is empty
+
+
+def test_while_everything_comes_nobody_is_told_and_the_heart_beats(folder, hook):
+    with at(folder, 20) as project:
+        project.monitor("late")
+        before = len(hook.got)
+        done = project.alerts_check()
+        assert {one.what: one.state for one in done.cadences} == {
+            "predictions": "on time",
+            "labels": "on time",
+            "report": "on time",
+        }
+        assert (done.silent, done.sent, done.heartbeat) == ([], 0, "sent")
+        assert hook.got[before:] == [{}]
+        assert project.status()[0].silent == []
+
+
+def test_a_service_that_falls_silent_pages_within_hours_and_the_end_is_told(folder, hook):
+    with at(folder, 20.5) as project:
+        done = project.alerts_check()
+        (alert,) = [one for one in done.silent if one.alarm == "no predictions"]
+        assert alert.severity == "high"
+        assert alert.words == (
+            "'late' has made no prediction for 12 hours; in the same hours of the weeks before it made 24"
+        )
+        assert project.alerts_check().silent == done.silent
+        (page,) = told(hook)
+        assert (page["page"], page["alert"]["alarm"], page["alert"]["owner"]) == (True, "no predictions", "logistics")
+        assert "no prediction" in project.status()[0].silent[0]
+        predict(project, 48 * 20 + 23.8)
+        assert "no predictions" not in [one.alarm for one in project.alerts_check().silent]
+        assert [one["event"] for one in told(hook)] == ["opened", "resolved"]
+
+
+def test_labels_and_reports_that_stay_away_are_tickets_and_a_report_says_it_too(folder, hook):
+    with at(folder, 20) as project:
+        project.monitor("late")
+        for number in range(20 * 48, 26 * 48):
+            predict(project, number)
+    with at(folder, 26) as project:
+        silent = {one.alarm: one for one in project.alerts_check().silent}
+        assert set(silent) == {"no labels", "no report"}
+        assert silent["no labels"].words == "the labels of 'late' have not come for 6 days; expected every 2 days"
+        assert [one["page"] for one in told(hook)] == [False]
+        report = project.monitor("late")
+        assert "The labels of 'late' have not come for 6 days; expected every 2 days" in report.findings
+        assert [one.alarm for one in project.alerts_check().silent] == ["no labels"]
+
+
+def test_the_gauges_are_what_prometheus_reads(folder):
+    with at(folder, 20.5) as project:
+        project.monitor("late")
+        project.alerts_check()
+    (file,) = (folder / "gauges").iterdir()
+    text = file.read_text()
+    name = folder.name
+    assert file.name == f"seatrial_{name}.prom"
+    assert f'seatrial_open_alerts{{project="{name}",model="late",severity="high"}} 1' in text
+    assert f'seatrial_missed{{project="{name}",model="late",what="predictions"}} 1' in text
+    assert f'seatrial_report_verdict{{project="{name}",model="late",verdict="unknown"}} ' in text
+    assert f'seatrial_heartbeat_timestamp_seconds{{project="{name}"}} ' in text
+    if shutil.which("promtool"):
+        assert subprocess.run(["promtool", "check", "metrics"], input=text.encode(), check=False).returncode == 0
+
+
+def test_what_cannot_be_written_sent_or_reached_is_said_and_kept(folder, monkeypatch):
+    (folder / "gauges").rmdir()
+    settings = (folder / "seatrial.toml").read_text()
+    (folder / "seatrial.toml").write_text(settings.replace('internal = ["127.0.0.1"]', ""))
+    with at(folder, 20.5) as project, pytest.warns() as heard:
+        done = project.alerts_check()
+    assert {one.category for one in heard} == {AlertsNotDelivered, GaugesNotWritten, HeartbeatNotSent}
+    assert "internal address" in str([str(one.message) for one in heard])
+    assert "127.0.0.1" not in str([str(one.message) for one in heard])
+    assert (done.waiting, done.textfile) == (1, "")
+    assert "internal address" in done.heartbeat
+    monkeypatch.delenv("HEARTBEAT")
+    with at(folder, 20.5) as project, pytest.warns():
+        assert project.alerts_check().heartbeat == "its variable or file is not set"
+
+
+def test_an_alarm_is_muted_by_model_by_its_name_and_by_its_alert(folder, hook):
+    with at(folder, 20.5) as project:
+        project.alerts_mute("late", lasting="4h", reason="the belt stands")
+        (alert, *_) = [one for one in project.alerts_check().silent if one.alarm == "no predictions"]
+        assert told(hook) == []
+        assert project.alerts("late")[0].muted_until == "2024-01-21T16:00:00Z"
+        for name in ("no predictions", "late/no predictions", alert.id, alert.id[:20]):
+            done = project.alerts_mute(name, until=day(21), reason="the belt stands")
+            assert (done.model, done.alarm) == ("late", "no predictions")
+        assert len(project.alerts_mutes()) == 5
+        project.alerts_unmute("late")
+        assert {one.alarm for one in project.alerts_mutes()} == {"no predictions"}
+        for wrong in ({}, {"lasting": "4h", "until": day(21)}, {"until": day(20)}):
+            with pytest.raises(BadMute):
+                project.alerts_mute("late", reason="the belt stands", **wrong)
+        with pytest.raises(UsageError, match="no model, no alert and no alarm"):
+            project.alerts_mute("layte", lasting="4h", reason="the belt stands")
+    with at(folder, 21) as project:
+        project.alerts_check()
+        assert [one["page"] for one in told(hook)] == [True]
+
+
+def test_an_incident_tells_what_happened_around_it_in_order(folder):
+    with at(folder, 20.5) as project:
+        alert = project.alerts_check().silent[0]
+        project.alert_acknowledge(alert.id, "looking")
+        found = project.incident(alert.id)
+        assert (found.model, found.state, found.alert) == ("late", "open", alert.id)
+        assert project.incident(found.id) == found
+        assert [one.at for one in found.moments] == sorted(one.at for one in found.moments)
+        kinds = [one.kind for one in found.moments]
+        assert {"labels", "alert", "message"} <= set(kinds)
+        assert kinds.count("labels") == 1  # a week of tellings is one line
+        assert any(one.words.startswith("acknowledged no predictions: looking") for one in found.moments)
+        assert any(one.words == "page for route:ops on 1 alert" for one in found.moments)
+        page = html(found)
+        assert page.count("<h1>") == 1
+        assert "http" not in page.replace('http-equiv="Content', "")
+        assert "no prediction for" in page
+        project.alert_resolve(alert.id, "the belt runs")
+        assert project.incident(alert.id).moments[-1].kind == "message"
+        with pytest.raises(UsageError):
+            project.incident("late")
+
+
+def test_the_commands_say_the_same(folder, capsys):
+    here = ["--project", str(folder), "--at", "2024-01-21T12:00:00Z"]
+    assert run(["alerts", "check", *here]) == 0
+    assert "✗ 'late' has made no prediction for 12 hours" in capsys.readouterr().out
+    assert run(["alerts", "list", "--json", *here]) == 0
+    listed = json.loads(capsys.readouterr().out)
+    assert run(["incident", listed[0]["id"], "--html", str(folder / "page.html"), *here]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("OPEN: 'late' has made no prediction")
+    assert (folder / "page.html").read_text().startswith("<!doctype html>")
+    assert run(["alerts", "mute", "late", "--for", "2h", "--reason", "the belt stands", *here]) == 0
+    assert run(["alerts", "list", *here]) == 0
+    out = capsys.readouterr().out
+    assert "open, muted until 2024-01-21T14:00" in out
+    assert "muted: 'late' until 2024-01-21T14:00:00Z" in out
+    assert run(["alerts", "mute", "late", "--until", "2024-01-20T00:00:00Z", "--reason", "x", *here]) == 2
+    assert run(["alerts", "unmute", "late", *here]) == 0
+    assert run(["alerts", "show", listed[0]["id"], *here]) == 0
+    assert run(["alerts", "undelivered", *here]) == 0
+    assert "every message arrived" in capsys.readouterr().out
+    assert run(["alerts", "resend", "msg_1", *here]) == 2
+    assert run(["alerts", "resend", *here]) == 0
+    assert run(["status", *here]) == 0
+    assert "silent        'late' has made no prediction" in capsys.readouterr().out
+
+
+def test_on_an_empty_project_there_is_nothing_to_expect(tmp_path):
+    labels = ParquetSource("x.parquet", event_timestamp="at")
+    model = Model("late", task="binary", target="late", labels=labels, features=["request:size"], estimator="a.B")
+    given = [model, Deployment("late", strategy=BlueGreen()), Monitor("late", every="1d", labels_within="1d")]
+    with Project(tmp_path, clock=FakeClock(day(1)), definitions=given) as project:
+        done = project.alerts_check()
+        assert {one.state for one in done.cadences} == {"not expected"}
+        assert (done.silent, done.heartbeat, done.textfile) == ([], "not set", "")

@@ -1,0 +1,387 @@
+"""Challenging: what asks for a retraining, what refuses it, and that a hundred askers make one run."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import threading
+from datetime import timedelta
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from seatrial.core.clock import to_us
+from seatrial.core.errors import SeatrialError
+from seatrial.core.identity import new_id
+from seatrial.core.records import Record
+from seatrial.core.windows import Window
+from seatrial.retraining.alone import alone
+from tests.retraining.worlds import START, TRAINED, made, opened, write
+
+DAY = timedelta(days=1)
+LATER = TRAINED + 5 * DAY
+
+
+@pytest.fixture(scope="module")
+def trained_folder(tmp_path_factory):
+    """A project whose first release is live; copied, never changed."""
+    folder = tmp_path_factory.mktemp("live") / "project"
+    folder.mkdir()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SEATRIAL_STORES_MLFLOW", "")
+        patch.setenv("SEATRIAL_POLICY_APPROVAL", "none")
+        made(folder).close()
+    return folder
+
+
+@pytest.fixture
+def folder(trained_folder, tmp_path):
+    return shutil.copytree(trained_folder, tmp_path / "project", symlinks=True)
+
+
+@pytest.fixture
+def project(folder):
+    with opened(folder, LATER) as project:
+        yield project
+
+
+def declared(project, **how):
+    """The project with its file written anew."""
+    write(project.folder, **how)
+    return opened(project.folder, project.clock.now(), project.actor)
+
+
+def refused(act) -> SeatrialError:
+    with pytest.raises(SeatrialError) as error:
+        act()
+    return error.value
+
+
+def trained(project):
+    return project.retrain("late", "train", reason="x matters now")
+
+
+def reasons(project):
+    return [(one.code, one.times) for one in project.proposal_refusals("late")]
+
+
+def test_no_trigger_and_no_reason_propose_nothing_and_refuse_nothing(project):
+    done = project.retrain("late")
+    assert (done.proposal, "nothing to propose" in done.words) == (None, True)
+    assert project.proposal_refusals() == []
+
+
+def test_a_schedule_proposes_when_it_is_due_and_trains_when_it_advances(project):
+    with declared(project, retrain='on=["schedule:0 3 * * 1"]') as scheduled:
+        scheduled.clock.set(START + 13 * DAY)  # a Sunday; Monday the 8th lies before the champion's cut-off
+        assert scheduled.retrain("late").proposal is None
+        scheduled.clock.set(LATER)  # Monday the 15th has passed
+        done = scheduled.retrain("late", "advance")
+        assert (done.proposal.state, done.proposal.trigger) == ("judging", "schedule 0 3 * * 1 UTC")
+        assert done.proposal.evidence == [{"instants": 1, "at": "2024-01-15T03:00:00Z"}]
+        scheduled.clock.set(LATER + 8 * DAY)
+        assert scheduled.retrain("late", "advance").proposal.state == "better"
+
+
+def test_new_labels_since_the_cut_off_propose(project):
+    with declared(project, retrain="on=[Trigger.new_data(1000)]") as counting:
+        counting.clock.set(TRAINED + 4 * DAY)
+        assert "of 1,000 labels became known" in counting.retrain("late").words
+        counting.clock.set(LATER + DAY)
+        assert counting.retrain("late").proposal.evidence[0]["new"] > 1000
+
+
+def test_a_performance_that_is_shown_to_be_worse_proposes(project):
+    with declared(project, retrain='on=[Trigger.performance("roc_auc", 0.75, window="4d")]') as watched:
+        watched.predict_batch("late", Window(to_us(TRAINED), to_us(LATER)))
+        watched.label("late")
+        done = watched.retrain("late")
+        (found,) = done.proposal.evidence
+        assert found["high"] < 0.75
+        assert (found["metric"], found["labelled"] > 500) == ("roc_auc", True)
+
+
+def test_a_broken_expectation_refuses_before_anything_is_proposed_and_says_which(project):
+    table = pq.read_table(project.folder / "rows.parquet")
+    x = table["x"].to_numpy().copy()
+    x[7] = 999.0
+    pq.write_table(table.set_column(1, "x", pa.array(x)), project.folder / "rows.parquet")
+    error = refused(lambda: project.retrain("late", reason="the phones ring"))
+    assert (error.code, error.exit_code) == ("retrain.data_broken", 1)
+    assert "x between -50 and 50" in error.found
+    assert project.proposals() == []
+    (kept,) = project.proposal_refusals("late")
+    assert (kept.code, kept.step, kept.trigger, kept.reason) == (error.code, "propose", "manual", error.found)
+    assert refused(lambda: trained(project)).code == "retrain.data_broken"
+    assert reasons(project) == [("retrain.data_broken", 1), ("retrain.data_broken", 1)]
+
+
+def test_a_hard_rule_that_the_newest_report_found_broken_refuses(project):
+    project.predict_batch("late", Window(to_us(TRAINED), to_us(LATER)))
+    report = project.monitor("late", keep=False)
+    assert all(one.passed for one in report.quality)
+    broken = msgspec.structs.replace(report.quality[0], passed=False, found="x missing")
+    body = msgspec.to_builtins(msgspec.structs.replace(report, quality=[broken]))
+    with project.metadata.transaction() as transaction:
+        transaction.add(Record(new_id("rep"), "report", "late", (), body))
+    error = refused(lambda: trained(project))
+    assert (error.code, "x missing" in error.found) == ("retrain.data_broken", True)
+    project.clock.set(LATER + 8 * DAY)  # it says nothing of the data of a week later
+    assert trained(project).proposal.state == "judging"
+
+
+def test_within_the_cool_down_and_over_the_budget_is_refused_and_a_run_whose_gates_said_no_counts(project):
+    with declared(project, gate=0.99, retrain='on=[], budget="2/month", cool_down="3d"') as strict:
+        assert trained(strict).proposal.state == "gates refused"
+        strict.clock.set(LATER + DAY)
+        assert "1d ago" in refused(lambda: trained(strict)).found
+        strict.clock.set(LATER + 4 * DAY)
+        assert trained(strict).proposal.state == "gates refused"
+        strict.clock.set(LATER + 9 * DAY)
+        assert "2 challengers" in refused(lambda: trained(strict)).found
+        assert "2 challengers" in refused(lambda: strict.retrain("late", "advance", reason="again")).found
+        assert reasons(strict) == [("retrain.over_budget", 2), ("retrain.over_budget", 1)]  # train, train; propose
+        assert [one.state for one in strict.proposals()] == ["gates refused", "gates refused"]
+
+
+def test_a_clock_that_was_set_back_is_refused_and_said(project):
+    trained(project)
+    project.reject("late", reason="not now")
+    project.clock.set(LATER - DAY)
+    error = refused(lambda: trained(project))
+    assert (error.code, "a clock was set back" in error.found) == ("retrain.over_budget", True)
+
+
+def test_while_another_release_takes_the_traffic_in_steps_nothing_is_proposed(project):
+    run = project.train("late").run
+    project.release(run)
+    with declared(project, strategy="Canary([5, 100])") as rolling:
+        rolling.deploy("late", reason="by hand")
+        error = refused(lambda: rolling.retrain("late", reason="x matters now"))
+        assert (error.code, error.exit_code) == ("retrain.rollout_under_way", 5)
+        assert reasons(rolling) == [("retrain.rollout_under_way", 1)]
+
+
+def test_a_proposal_that_is_under_way_is_not_doubled_and_each_asking_is_kept(project):
+    project.retrain("late", reason="first")
+    for _ in range(5):
+        assert "under way" in project.retrain("late", reason="again").words
+    (kept,) = project.proposal_refusals("late")
+    assert (kept.code, kept.times, kept.trigger) == ("retrain.under_way", 5, "again")
+
+
+def test_a_hundred_alarms_at_once_make_one_proposal_and_one_run(folder):
+    done: list[str] = []
+    told = threading.Lock()
+
+    def ring(step: str, **how: str) -> None:
+        with opened(folder, LATER) as project:
+            try:
+                words = project.retrain("late", step, **how).words
+            except SeatrialError as error:
+                words = error.code
+        with told:
+            done.append(words)
+
+    def crowd(step: str, **how: str) -> list[str]:
+        done.clear()
+        threads = [threading.Thread(target=ring, args=(step,), kwargs=how) for _ in range(100)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        return list(done)
+
+    assert sorted(set(crowd("propose", reason="it rings"))) == ["a proposal is under way since 2024-01-16", "proposed"]
+    assert done.count("proposed") == 1
+    answers = crowd("train")
+    assert sum("packed" in one for one in answers) == 1
+    assert {one for one in answers if "packed" not in one} <= {"retrain.training", "retrain.nothing_proposed"}
+    with opened(folder, LATER) as project:
+        assert len(project.metadata.records("run", "late")) == 2  # the champion's and one more
+        assert [one.state for one in project.proposals()] == ["judging"]
+        assert sum(one.times for one in project.proposal_refusals("late") if one.code == "retrain.under_way") == 99
+
+
+def test_a_training_that_breaks_off_stays_open_and_costs_budget_when_it_had_begun_to_fit(project):
+    project.retrain("late", reason="x matters now")
+    with declared(project, estimator="sklearn.linear_model.LogisticRegression", params='{"C": -1.0}') as broken:
+        error = refused(lambda: broken.retrain("late", "train"))
+        assert error.code == "training.estimator_failed"
+        (proposal,) = broken.proposals()
+        assert (proposal.state, len(proposal.failed)) == ("open", 1)
+        assert reasons(broken)[-1] == ("training.estimator_failed", 1)
+        refused(lambda: broken.retrain("late", "train"))
+        assert refused(lambda: broken.retrain("late", "train")).code == "retrain.over_budget"
+
+
+def test_a_deployment_that_changed_under_a_proposal_ends_it_and_says_why(project):
+    trained(project)
+    project.release(project.train("late", cutoff=LATER - DAY).run)
+    project.deploy("late", reason="by hand")
+    newer = project._live_release("late").id
+    project.clock.set(LATER + 9 * DAY)
+    error = refused(lambda: project.retrain("late", "compare"))
+    assert "overtaken" in error.found
+    (proposal,) = project.proposals()
+    assert (proposal.state, newer in proposal.ended) == ("overtaken", True)
+    assert project.retrain("late", reason="anew").proposal.champion == newer
+
+
+def test_a_challenger_that_was_taken_out_of_use_ends_the_proposal(project):
+    challenger = trained(project).proposal.challenger
+    project.release_delete(challenger, reason="learnt from wrong rows")
+    error = refused(lambda: project.retrain("late", "compare"))
+    assert ("overtaken" in error.found, f"{challenger} was taken out of use" in error.found) == (True, True)
+    project.clock.set(LATER + 4 * DAY)
+    assert project.retrain("late", reason="anew").words == "proposed"
+
+
+def test_a_champion_that_was_taken_out_of_use_ends_the_proposal(project):
+    first = project._live_release("late").id
+    trained(project)
+    for back in (1, 2):
+        project.release(project.train("late", cutoff=LATER - back * DAY).run)
+        project.deploy("late", reason="by hand")
+    project.release_delete(first, reason="learnt from wrong rows")
+    assert "overtaken" in refused(lambda: project.retrain("late", "compare")).found
+
+
+def test_labels_that_never_come_propose_nothing_and_judge_nothing(folder):
+    table = pq.read_table(folder / "rows.parquet")
+    at = table["at"].to_numpy()
+    known = np.where(
+        at < np.datetime64(TRAINED.replace(tzinfo=None), "us"), table["known"].to_numpy(), np.datetime64("NaT")
+    )
+    late = pa.array([one if ok else None for one, ok in zip(table["late"].to_pylist(), ~np.isnat(known), strict=True)])
+    pq.write_table(
+        table.set_column(3, "late", late).set_column(6, "known", pa.array(known, pa.timestamp("us", "UTC"))),
+        folder / "rows.parquet",
+    )
+    write(folder, retrain="on=[Trigger.new_data(50), Trigger.calibration()]")
+    with opened(folder, LATER) as project:
+        words = project.retrain("late").words
+        assert "not enough data" in words
+        assert "8 of 50 labels became known" in words
+        assert trained(project).proposal.state == "judging"
+        project.clock.set(LATER + 60 * DAY)
+        looked = project.retrain("late", "compare").proposal.comparison
+        assert (looked.verdict, looked.rows, looked.final) == ("too early", 0, True)
+
+
+def test_retraining_on_a_machine_with_more_processes_takes_the_lock_of_the_operating_system(folder):
+    locks = folder / ".seatrial" / "retraining"
+    with alone(locks, "late"), opened(folder, LATER) as project:
+        error = refused(lambda: trained(project))
+        assert (error.code, str(os.getpid()) in error.found) == ("retrain.training", True)
+        assert reasons(project) == [("retrain.training", 1)]
+
+
+# who lets it live
+
+AUTO = 'on=[], approval="auto-if-better", margins={"log_loss": 0.02, "positive_rate": 0.9}'
+
+
+@pytest.fixture
+def four_eyes(monkeypatch):
+    monkeypatch.setenv("SEATRIAL_POLICY_APPROVAL", "required")
+
+
+def test_a_challenger_of_new_data_alone_that_is_better_within_its_margins_is_promoted_and_why_is_kept(
+    project, four_eyes
+):
+    with declared(project, retrain=AUTO) as auto:
+        auto.release(
+            auto.train("late", cutoff=TRAINED).run
+        )  # the declaration changed, and with it the definitions' code
+    with opened(project.folder, LATER, "eve") as other:
+        release = other.releases("late")[-1]["release"]
+        other.approve(release, reason="the file changed")
+        other.deploy("late")
+    with opened(project.folder, LATER) as auto:
+        assert trained(auto).proposal.state == "judging"
+        auto.clock.set(LATER + 9 * DAY)
+        done = auto.retrain("late", "advance")
+        assert done.proposal.state == "live"
+        assert "promoted by policy, 100 % of the traffic" in done.words
+        (kept,) = [event for event in auto.metadata.events(kind="release.approved") if event.body["exempt"]]
+        assert kept.body["exempt"]["changed"].startswith("Patch: only data changed since")
+        assert kept.body["exempt"]["margins"] == {"log_loss": 0.02, "positive_rate": 0.9}
+        assert "better: log_loss lower by" in kept.body["reason"]
+        assert any("log_loss of where=north" in one for one in kept.body["exempt"]["changes"])
+
+
+def test_more_than_new_data_or_a_change_beyond_a_margin_needs_a_person_and_says_why(project, four_eyes):
+    small = AUTO.replace("0.9", "0.0001")
+    with declared(project, retrain=small) as auto:
+        trained(auto)
+        auto.clock.set(LATER + 9 * DAY)
+        done = auto.retrain("late", "advance")
+        assert done.proposal.state == "better"
+        assert "significant change: positive_rate of all rows" in done.words
+        assert "more than data changed: Minor: the definitions' code" in done.words
+        assert reasons(auto) == [("retrain.needs_person", 1)]
+        assert done.proposal.significant
+        assert refused(lambda: auto.promote("late")).code == "approval.missing"
+        auto.actor = "eve"
+        auto.approve("late", reason="I looked at every slice")
+        assert auto.promote("late", reason="approved").share == 100
+
+
+def test_without_the_explicit_policy_advancing_promotes_nothing(project, four_eyes):
+    trained(project)
+    project.clock.set(LATER + 9 * DAY)
+    assert project.retrain("late", "advance").proposal.state == "better"
+    assert project.retrain("late", "advance").proposal.state == "better"
+    assert project._live_release("late").body["version"] == 1
+
+
+def test_an_ab_test_may_be_approved_to_show_which_is_better_and_what_is_shown_to_be_worse_not(project, four_eyes):
+    with declared(project, strategy="ABTest(50)") as testing:
+        trained(testing)
+        assert refused(lambda: testing.promote("late")).code == "approval.not_better"
+        testing.actor = "eve"
+        done = testing.approve("late", reason="let the traffic tell")
+        assert done.experiment == "ab_test of 'late', decided by labels"
+        moved = testing.promote("late", reason="an experiment")
+        assert (moved.share, moved.previous) == (50, testing._live_release("late").id)
+        assert testing.proposals()[0].state == "approved"
+
+
+def test_a_challenger_that_lost_its_traffic_is_rolled_back_however_that_came_about(project):
+    with declared(project, strategy="ABTest(50)") as testing:
+        trained(testing)
+        testing.actor = "eve"
+        testing.approve("late", reason="let the traffic tell")
+        testing.promote("late", reason="an experiment")
+        testing.rollback("late", reason="the phones ring")
+        assert testing.proposals()[0].state == "rolled back"
+        testing.clock.set(LATER + 4 * DAY)
+        assert testing.retrain("late", reason="once more").words == "proposed"
+
+
+def test_an_emergency_roll_back_ends_the_proposal_when_it_is_told(project):
+    trained(project)
+    project.clock.set(LATER + 9 * DAY)
+    project.retrain("late", "compare")
+    project.actor = "eve"
+    project.approve("late", reason="better on every day")
+    project.promote("late", reason="approved")
+    assert project.proposals()[0].state == "live"
+    project.close()
+    state = project.folder / ".seatrial"
+    away = project.folder / "away"
+    away.mkdir()
+    for path in state.glob("metadata.db*"):
+        path.rename(away / path.name)
+    with opened(project.folder, LATER + 9 * DAY) as alone:
+        assert not alone.rollback("late", reason="the disk is gone as well").settled
+    for path in state.glob("metadata.db*"):
+        path.unlink()
+    for path in away.iterdir():
+        path.rename(state / path.name)
+    with opened(project.folder, LATER + 9 * DAY) as back:
+        assert back.proposals()[0].state == "rolled back"
