@@ -490,7 +490,9 @@ def test_a_challenger_whose_rollout_went_back_is_proposed_no_longer(approved):
         assert project.rollback("late", reason="somebody rang").settled
         assert project.proposals("late")[0].state == "rolled back"
         assert refused(lambda: project.promote("late"))[0] == "retrain.nothing_proposed"
-        assert refused(lambda: project.deploy("late", release="late:2"))[0] == "approval.stale"
+        assert refused(lambda: project.deploy("late", release="late:2"))[0] == "deploy.was_taken_back"
+        again = {"release": "late:2", "reason": "it was the phones"}
+        assert refused(lambda: project.deploy("late", **again))[0] == "approval.stale"
 
 
 def test_what_was_live_once_comes_back_without_being_asked_for(ready):
@@ -498,7 +500,7 @@ def test_what_was_live_once_comes_back_without_being_asked_for(ready):
         project.deploy("late", release="late:2", reason="in a hurry")
         project.rollback("late", reason="too much of a hurry")
     with opened(ready, 36) as project:
-        assert project.deploy("late", release="late:2").generation == 4
+        assert project.deploy("late", release="late:2", reason="nobody hurries now").generation == 4
 
 
 def test_an_approval_is_void_when_somebody_else_deployed_in_between(ready):
