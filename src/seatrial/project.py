@@ -556,12 +556,13 @@ class Project(Scheduled):
         no approval. Raises WasTakenBack for one that was rolled back from it, unless it is named and has a reason.
         """
         from seatrial.deployment.deploy import live
-        from seatrial.deployment.rollout import rollout_of
+        from seatrial.deployment.rollout import check_not_in_future, rollout_of
         from seatrial.deployment.taken_back import check_not_taken_back, taken_back
         from seatrial.retraining.approval import approval_of, require
         from seatrial.retraining.proposal import newest
 
         self.reconcile()  # a roll-back that was made without the metadata store comes first
+        check_not_in_future(self.now_us)
         deployment = self._deployment(model)
         chosen = self.chosen_release(deployment.model, release)
         now = live(self.metadata, deployment.name)
@@ -633,12 +634,14 @@ class Project(Scheduled):
 
         Raises NoRollout, NothingDeployed, Paused, and HeadMoved when somebody else deployed meanwhile.
         """
+        from seatrial.deployment.rollout import check_not_in_future
         from seatrial.stores.pauses import ROLLOUTS, paused, refuse
         from seatrial.verbs import rolling
         from seatrial.verbs.custody import follow
 
         self._require_metadata()
         self.reconcile()
+        check_not_in_future(self.now_us)
         deployment = self._deployment(name)
         held = paused(self.metadata, [ROLLOUTS, deployment.name, deployment.model], self.now_us)
         refuse(held, f"the rollout of '{deployment.name}' is not looked at")
@@ -646,6 +649,10 @@ class Project(Scheduled):
         if done is not None:
             follow(self, self.metadata)
             self._settle_proposal(deployment.model)
+            if moved.analysis.verdict == "roll back":
+                left = self.record(done.record.body["rolled_back"])
+                rolling.announce(self, moved, self.record(left.inputs[-1]))
+                self._deliver()
         return moved
 
     def deployment_watch(
@@ -727,10 +734,12 @@ class Project(Scheduled):
         """
         from seatrial.deployment.deploy import roll_back
         from seatrial.deployment.emergency import JournalDamaged, JournalTooNew, roll_back_here
+        from seatrial.deployment.rollout import check_not_in_future
         from seatrial.stores.metadata import MetadataDamaged, MetadataStore, MetadataUnreachable, NotMetadata
         from seatrial.verbs.custody import follow
 
         started = monotonic()
+        check_not_in_future(self.now_us)
         name = self._deployed_name(model)
         sign, verify = self.signer
         facts = {"actor": self.actor, "at_us": self.now_us, "reason": reason}
@@ -904,10 +913,16 @@ class Project(Scheduled):
             before = self.record(record.inputs[0])
         return before
 
+    def _taken_back_lately(self, model: str, days: int) -> str:
+        """The newest roll-back of so many days, in words; empty when there was none."""
+        after = iso(from_us(self.now_us - days * 86_400_000_000))
+        back = {id: one for id, one in self._taken_back(model).items() if one.at >= after}
+        return max(((one.at, f"{id} was {one.words}") for id, one in back.items()), default=("", ""))[1]
+
     def review(self) -> list[Reviewed]:
         """Each model's red flags, with evidence and the next single step."""
         from seatrial.deployment.deploy import live
-        from seatrial.governance.review import Facts, review
+        from seatrial.governance.review import TAKEN_BACK_DAYS, Facts, review
         from seatrial.retraining.approval import approval_of
         from seatrial.verbs.external import adopted_models
 
@@ -938,6 +953,7 @@ class Project(Scheduled):
                 open_alerts=len(self.alerts(model.name)),
                 retrain_declared=model.name in self.definitions.retrains,
                 reachable=self._is_reachable(model.on_call),
+                taken_back=self._taken_back_lately(model.name, TAKEN_BACK_DAYS),
             )
             reviewed.append(review(facts))
         return reviewed

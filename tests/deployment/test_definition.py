@@ -6,6 +6,7 @@ import pytest
 
 from seatrial import FrameSource, Metric
 from seatrial.core.declared import collecting
+from seatrial.core.objective import BadObjective, Objective
 from seatrial.core.windows import BadDuration
 from seatrial.deployment.definition import ABTest, BadDeployment, BlueGreen, Canary, Deployment, Guardrail, Shadow
 
@@ -37,6 +38,7 @@ def test_a_canary_takes_a_list_of_steps_and_stays_as_it_was_declared():
         ({"steps": "5"}, "list"),
         ({"steps": [True, 100]}, "rise to 100"),
         ({"hold": "1h"}, "Whole days"),
+        ({"hold": "0d"}, "Whole days are expected, one at least"),
         ({"min_rows": 10}, "At least 100"),
         ({"min_rows": 1000.0}, "At least 100"),
         ({"decide": "sales"}, "labels"),
@@ -112,3 +114,8 @@ def test_a_metric_is_a_column_of_a_source_and_an_experiment_takes_it_in_place_of
     assert ABTest(decide=REVENUE).decide.better == "higher"
     assert Canary(decide=Metric("cost", ORDERS, better="lower", margin=0.5)).decide.margin == 0.5
     assert (ABTest().decide, Shadow().decide, Canary().decide) == ("labels", "labels", None)
+
+
+def test_a_latency_that_no_bucket_tells_apart_is_refused_with_every_one_that_is():
+    with pytest.raises(BadObjective, match="10, 25, 50, 100"):
+        Objective(latency_ms=30)

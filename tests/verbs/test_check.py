@@ -57,6 +57,7 @@ def test_a_project_in_order_passes_without_its_data_and_opens_no_store(folder, c
         ),
         ('event_key=["flight"]', "event_key=[]", ("view carrier_delay", "event key"), "event_key"),
         ("carrier_delay__mean_24h: float) ", "carrier_delay__mean_7h: float) ", ("model late", "features"), ""),
+        ("cv_folds=3", 'cv_folds=3, personal={"email": "drop"}', ("model late", "personal"), "'email' as personal"),
         ("Model(", 'Deployment("lat")\nModel(', ("deployment lat", "model"), "no model is named 'lat'"),
     ],
 )
@@ -68,6 +69,12 @@ def test_what_is_wrong_is_named_and_ends_with_1(folder, capsys, old, new, what, 
     assert found[what]["passed"] is False, found
     assert words in found[what]["found"]
     assert code == 1
+
+
+def test_validate_refuses_a_personal_column_that_no_request_has_as_train_does(tmp_path, capsys):
+    edit(write_project(tmp_path, rows=50), "cv_folds=3", 'cv_folds=3, personal={"email": "drop"}')
+    assert cli(["--project", str(tmp_path), "validate"]) != 0
+    assert "'email' as personal" in capsys.readouterr().err
 
 
 def test_a_parameter_that_an_estimator_swallows_unknown_is_noted(folder, capsys):

@@ -10,11 +10,17 @@ import pyarrow.parquet as pq
 import pytest
 
 from seatrial import Project
+from seatrial.cli import rolling, rolling_page
+from seatrial.cli.door import run
+from seatrial.cli.render import Line, plain
+from seatrial.core.clock import from_us, machine_us
 from seatrial.deployment.requests import RefusesCallers
+from seatrial.deployment.rollout import InTheFuture
 from seatrial.deployment.taken_back import WasTakenBack
 from seatrial.serving.scoring.predictor import Predictor
 from seatrial.testing import FakeClock
 from seatrial.verbs import exporting
+from seatrial.verbs.alerting import AlertsNotDelivered
 
 START = datetime(2024, 3, 1, tzinfo=UTC)
 TIME = pa.timestamp("us", "UTC")
@@ -24,7 +30,7 @@ from seatrial import *
 Model("loan", task="binary", target="bad", key=["id"],
       labels=ParquetSource("loans.parquet", event_timestamp="at", label_known_at="known"),
       features=["request:amount"], estimator="sklearn.linear_model.LogisticRegression",
-      cv_folds=2, gates=[], owner="risk", runbook="r.md")
+      cv_folds=2, gates=[], owner="risk", on_call="webhook:ops", runbook="r.md")
 Deployment("loan", strategy=Canary([20, 100], min_rows=100))
 """
 
@@ -122,10 +128,62 @@ def test_a_canary_that_refuses_what_the_champion_answers_is_taken_back(world):
     with world.project() as project:
         shown = project.deployment_status("loan").analysis
         assert shown.rows["new"] == 0
-        moved = project.deployment_advance("loan")
+        with pytest.warns(AlertsNotDelivered, match="no address"):
+            moved = project.deployment_advance("loan")
         assert moved.analysis.verdict == "roll back"
         assert moved.analysis.why.startswith("refused: 1 against 0")
         assert moved.live == world.releases[0]
+        (_, message) = project.metadata.pending("webhook")[-1]
+        assert (message["target"], message["alert"]["kind"]) == ("webhook:ops", "rollout")
+        assert message["alert"]["words"] == moved.analysis.why
+        (reviewed,) = project.review()
+        (flag,) = [one for one in reviewed.flags if one.name == "taken back"]
+        assert second in flag.evidence
+
+        shown = project.deployment_status("loan")
+        assert (shown.live, shown.rollout) == (world.releases[0], None)
+        assert (shown.ended.release, shown.ended.how) == (second, "rolled back")
+        assert "refused: 1 against 0" in shown.ended.because
+        assert shown.history[-1]["release"] == second
+        told = "".join(block.text for block in rolling.status(plain(shown)) if isinstance(block, Line))
+        assert f"{second} was rolled back at" in told
+        assert f"{second} was rolled back at" in rolling_page.page(plain(shown))
+        marks = [mark.words for mark in project._marks("loan") if mark.kind == "release"]
+        assert marks[-1] == "v2"
+    world.clock.advance(timedelta(days=8))
+    with world.project() as project:
+        assert not [one for one in project.review()[0].flags if one.name == "taken back"]
+
+
+@pytest.mark.filterwarnings("ignore::seatrial.verbs.alerting.AlertsNotDelivered")
+def test_who_runs_advance_hears_of_a_roll_back_by_its_exit_code(world, monkeypatch, capsys):
+    with world.project() as project:
+        project.deploy("loan", release=world.releases[1], reason="once more")
+        world.clock.advance(timedelta(minutes=5))
+        service = project._service(replay=False)
+        service.refresh()
+        for _ in range(400):
+            service.predictors["loan"].handle(b'{"features": {"amount": 1.0}}')
+        service.close()
+    world.clock.advance(timedelta(minutes=5))
+    monkeypatch.chdir(world.folder)
+    words = ["--at", world.clock.now().isoformat(), "deployments", "advance", "loan"]
+    assert run(words) == 3
+    assert "roll back" in capsys.readouterr().out
+
+
+def test_no_traffic_is_moved_at_an_instant_that_has_not_come(world):
+    first, second = world.releases
+    future = FakeClock(from_us(machine_us()) + timedelta(days=2))
+    with Project(world.folder, clock=future, actor="ada") as project:
+        for move in (
+            lambda: project.deploy("loan", release=second, reason="now"),
+            lambda: project.deployment_advance("loan"),
+            lambda: project.rollback("loan"),
+        ):
+            with pytest.raises(InTheFuture):
+                move()
+        assert project.deployment_show("loan")["arms"][0]["release"] == first
 
 
 def test_a_release_that_was_taken_back_goes_into_traffic_only_by_name_and_with_a_reason(world):

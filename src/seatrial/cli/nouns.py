@@ -215,14 +215,18 @@ def deployments_advance(call: Invocation, name: str | None, watch: bool, every: 
     """Judge a rollout's step and do what the verdict says: the new release gets more of the traffic, keeps what it has,
     or loses it. Made for a scheduler; every five minutes is not too often. With --watch this command is the scheduler:
     each look is a line (with --json a document on a line of its own), Ctrl-C and SIGTERM end it between two looks, and
-    the next one goes on where it was."""
+    the next one goes on where it was. A release that was taken back ends it with exit code 3."""
     from seatrial.cli import rolling
+    from seatrial.core.errors import GateRefused
 
     with call.project() as project:
         if watch:
-            rolling.watch(call, project, name, every)
+            last = rolling.watch(call, project, name, every)
         else:
-            call.answer(project.deployment_advance(name), rolling.moved)
+            last = project.deployment_advance(name)
+            call.answer(last, rolling.moved)
+    if last is not None and last.analysis.verdict == "roll back":
+        raise SystemExit(GateRefused.exit_code)
 
 
 @NOUNS["audit"].command("list")

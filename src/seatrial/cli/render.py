@@ -376,7 +376,8 @@ def deployed(done: Plain) -> list[Block]:
         return [
             Line(f"{done['deployment']}: version {done['version']} is live already ({done['live']})."),
             Line(f"  Nothing was changed; it is generation {done['generation']}."),
-            Line("Next: seatrial serve"),
+            *([Line(f"  The newest run became no version: {done['refused']}", "red")] if done.get("refused") else []),
+            Line(f"Next: seatrial runs show {done['refused']}" if done.get("refused") else "Next: seatrial serve"),
         ]
     from seatrial.cli.rolling import begun, callers
 

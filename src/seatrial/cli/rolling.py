@@ -58,6 +58,10 @@ def status(thing: Plain) -> list[Block]:
     rollout, analysis = thing["rollout"], thing["analysis"]
     if rollout is None or analysis is None:
         blocks: list[Block] = [Line(f"{thing['deployment']}: no rollout is under way.", "bold")]
+        if thing.get("live"):
+            blocks.append(Line(f"  Live      {thing['live']}, as of {thing['as_of']}"))
+        if thing.get("ended"):
+            blocks += _paragraph(ended_words(thing["ended"]), max(terminal().columns, 60), "", "The last")
         return blocks + _looks(thing["history"])
     steps = _strip(rollout["strategy"], rollout["steps"], rollout["step"])
     kind = {"ab_test": "A/B test"}.get(rollout["strategy"], rollout["strategy"])
@@ -68,8 +72,16 @@ def status(thing: Plain) -> list[Block]:
         Line(f"  Left      {left(analysis)}"),
         *_evidence(analysis),
         Line(f"Next: seatrial deployments advance {thing['deployment']}"),
-        *_looks(thing["history"]),
+        *_looks([one for one in thing["history"] if one.get("rollout", "") in ("", rollout.get("started", ""))]),
     ]
+
+
+def ended_words(ended: Plain) -> str:
+    """How the last rollout ended, in one sentence."""
+    because = f": {ended['because']}" if ended["because"] else ""
+    return (
+        f"{ended['release']} {'was ' if ended['how'] == 'rolled back' else ''}{ended['how']} at {ended['at']}{because}"
+    )
 
 
 def left(analysis: Plain) -> str:
@@ -100,8 +112,8 @@ def moved(thing: Plain) -> list[Block]:
     ]
 
 
-def watch(call: Invocation, project: Project, name: str | None, every: str) -> None:
-    """Look at a rollout until it is over or somebody says stop: a line for each look."""
+def watch(call: Invocation, project: Project, name: str | None, every: str) -> Moved | None:
+    """Look at a rollout until it is over or somebody says stop: a line for each look. The last one."""
     from seatrial.cli import streams, talk
     from seatrial.cli.verbs import until_told_to_stop
 
@@ -124,6 +136,7 @@ def watch(call: Invocation, project: Project, name: str | None, every: str) -> N
         last = project.deployment_watch(name, every=every, told=told, wait=wait)
     if last is None or stopped():
         talk.say("Stopped; the rollout stays as it is until somebody advances it.")
+    return last
 
 
 def line(look: Plain) -> str:
@@ -190,10 +203,10 @@ def _decision(analysis: Plain) -> list[Block]:
     return blocks
 
 
-def _paragraph(words: str, width: int, style: Style) -> list[Block]:
+def _paragraph(words: str, width: int, style: Style, title: str = "Verdict") -> list[Block]:
     """The verdict, broken to the terminal's width."""
     lines = textwrap.wrap(words, max(width - 12, 28)) or [""]
-    return [Line(f"  {'Verdict' if not place else '':<10}{one}", style) for place, one in enumerate(lines)]
+    return [Line(f"  {title if not place else '':<10}{one}", style) for place, one in enumerate(lines)]
 
 
 def split_bar(share: float, wanted: float | None, width: int) -> str:
@@ -266,9 +279,11 @@ def _looks(history: list[Plain]) -> list[Block]:
     """The looks that decided; of those in a row that came to the same, the last, and how many there were."""
     if not history:
         return []
-    rows: list[tuple[str, str, str]] = []
-    for verdict, group in groupby(history, key=lambda one: str(one["verdict"])):
+    rows: list[tuple[str, ...]] = []
+    several = len({one.get("release") for one in history}) > 1
+    for (verdict, release), group in groupby(history, key=lambda one: (str(one["verdict"]), one.get("release"))):
         alike = list(group)
         times = f" ×{len(alike)}" if len(alike) > 1 else ""
-        rows.append((alike[-1]["as_of"], f"{verdict}{times}", alike[-1]["why"]))
-    return [Line(), Table(("at", "verdict", "why"), rows[-10:])]
+        about = (str(release),) if several else ()
+        rows.append((alike[-1]["as_of"], *about, f"{verdict}{times}", alike[-1]["why"]))
+    return [Line(), Table(("at", *(("of",) if several else ()), "verdict", "why"), rows[-10:])]

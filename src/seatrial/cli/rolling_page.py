@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from seatrial.cli.data import STYLE, figures
 from seatrial.cli.render import Plain
-from seatrial.cli.rolling import left
+from seatrial.cli.rolling import ended_words, left
 from seatrial.monitoring.page import document
 from seatrial.monitoring.pictures import Bar, bars, safe, table
 
@@ -23,7 +23,9 @@ def page(thing: Plain) -> str:
     name, rollout, analysis = thing["deployment"], thing["rollout"], thing["analysis"]
     title = f"Rollout of {name}"
     if rollout is None or analysis is None:
-        body = [STYLE, f'<div class="verdict"><h1>{safe(name)}: no rollout is under way</h1></div>']
+        as_of = f'<p class="kicker">{safe(thing.get("live", ""))} · as of {safe(thing.get("as_of", ""))}</p>'
+        ended = f"<p>{safe(ended_words(thing['ended']), 1000)}</p>" if thing.get("ended") else ""
+        body = [STYLE, as_of, f'<div class="verdict"><h1>{safe(name)}: no rollout is under way</h1>{ended}</div>']
         return document(title, "".join([*body, _looks(thing["history"])]))
     rows = analysis["rows"]
     strategy = rollout["strategy"].replace("_", "/")
@@ -36,6 +38,7 @@ def page(thing: Plain) -> str:
         figures(
             [
                 ("new release", f"{analysis['wanted'] * 100:g} %", rollout["new"]),
+                ("live release", f"{100 - analysis['wanted'] * 100:g} %", rollout["live"]),
                 ("answers", f"{rows['new']:,}", f"of {analysis['needed']:,} that the step needs"),
                 ("step", f"{rollout['step'] + 1} of {len(rollout['steps'])}", left(analysis)),
             ]
@@ -50,7 +53,8 @@ def page(thing: Plain) -> str:
     if decision:
         facts = [(key.replace("_", " "), str(value)) for key, value in decision.items() if value not in (None, "")]
         body.append(f"<section><h2>Labels or metric</h2>{table(('', ''), facts)}</section>")
-    return document(title, "".join([*body, _looks(thing["history"]), "<footer>Times in UTC.</footer>"]))
+    history = [one for one in thing["history"] if one.get("rollout", "") in ("", rollout.get("started", ""))]
+    return document(title, "".join([*body, _looks(history), "<footer>Times in UTC.</footer>"]))
 
 
 def intervals(guardrails: Sequence[Plain]) -> str:
@@ -101,5 +105,5 @@ def _cell(value: object) -> str:
 def _looks(history: Sequence[Plain]) -> str:
     if not history:
         return ""
-    rows = [(one["as_of"], one["verdict"], one["why"]) for one in reversed(history)]
-    return f"<section><h2>Looks, newest first</h2>{table(('at', 'verdict', 'why'), rows[:200])}</section>"
+    rows = [(one["as_of"], one.get("release", ""), one["verdict"], one["why"]) for one in history]
+    return f"<section><h2>Looks, newest last</h2>{table(('at', 'of', 'verdict', 'why'), rows[-200:])}</section>"

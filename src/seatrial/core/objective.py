@@ -40,9 +40,9 @@ class Objective:
                     expected="A share from 0.5 to below 1 is expected: a promise of 1 has no error budget.",
                 )
         bounds = [round(bound * 1000, 3) for bound in LATENCY_BOUNDS]
+        known = listed([f"{bound:g}" for bound in bounds], most=len(bounds))
         if isinstance(self.latency_ms, bool) or self.latency_ms not in bounds:
             raise BadObjective(
                 f"latency_ms of an objective is {self.latency_ms!r}.",
-                expected=f"One of {listed([f'{bound:g}' for bound in bounds])} is expected, where latencies are told "
-                "apart.",
+                expected=f"One of {known} is expected, where latencies are told apart.",
             )

@@ -310,7 +310,7 @@ def _figure(guardrail: Guardrail, live: Answers, new: Answers) -> Figure:
     tuned_for = TUNED_FOR if control.clusters is None else TUNED_FOR_KEYS
     bounds = interval(control, treatment, alpha=ALPHA, tuned_for=tuned_for)
     crossed = bounds.low > guardrail.margin or (both_ways and bounds.high < -guardrail.margin)
-    crossed = crossed or (guardrail.harm == "errors" and _mostly_fails(live, new))
+    crossed = crossed or (guardrail.harm in ("errors", "refused") and _mostly_fails(guardrail.harm, live, new))
     within = bounds.high <= guardrail.margin and (not both_ways or bounds.low >= -guardrail.margin)
     return Figure(
         guardrail.harm,
@@ -324,12 +324,13 @@ def _figure(guardrail: Guardrail, live: Answers, new: Answers) -> Figure:
     )
 
 
-def _mostly_fails(live: Answers, new: Answers) -> bool:
+def _mostly_fails(harm: Harm, live: Answers, new: Answers) -> bool:
     """Where keys are what is independent, a few of them prove nothing of failures whose keys nobody knows; but a
     release that fails most of what it is asked, whoever asks, is not kept until there are more."""
     if live.key is None:
         return False
-    arms = [_share(arm.failed, arm.failed + arm.at_us.size) for arm in (live, new)]
+    counts = [(arm.failed if harm == "errors" else arm.refused, arm.at_us.size) for arm in (live, new)]
+    arms = [_share(count, count + answered) for count, answered in counts]
     if min(arm.n for arm in arms) < 2:
         return False
     return difference_bounds(arms[0], arms[1], alpha=ALPHA, tuned_for=TUNED_FOR).low > MOST_FAIL

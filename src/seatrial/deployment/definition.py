@@ -387,5 +387,10 @@ def _check_experiment(judge_for: str, min_days: int) -> None:
 
 
 def _check_days(name: str, text: str) -> None:
-    if duration_us(text) % DAY_US:
-        raise BadDeployment(f"{name} is {text!r}.", expected='Whole days are expected, for example "1d".')
+    length = 0 if str(text).rstrip("usmhdw") == "0" else duration_us(text)
+    if length < DAY_US or length % DAY_US:
+        raise BadDeployment(
+            f"{name} is {text!r}.",
+            expected='Whole days are expected, one at least, for example "1d": an hour is not like another.',
+            next="To see a rollout go faster, rehearse it on history with --at: docs/deployment.md.",
+        )

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from seatrial.core.clock import from_us, iso, parse_time, to_us
+from seatrial.core.clock import from_us, iso, machine_us, parse_time, to_us
 from seatrial.core.errors import Conflict, UsageError
 from seatrial.core.identity import new_id
 from seatrial.core.records import Head, Record
@@ -23,6 +23,8 @@ from seatrial.stores.metadata import HeadMoved, MetadataStore, Transaction
 from seatrial.stores.routes import SHADOW_ARM, RouteStore, Sign, Verify
 
 LIVE, NEW = "live", "new"
+AHEAD_US = 60_000_000
+"""By how much a caller's clock may be ahead of this machine's."""
 
 
 class NoRollout(Conflict):
@@ -53,6 +55,12 @@ class NoReason(UsageError):
     """The steps of a rollout are skipped without a written reason."""
 
     code = "rollout.no_reason"
+
+
+class InTheFuture(UsageError):
+    """Traffic is to be moved at an instant that has not come yet."""
+
+    code = "rollout.in_the_future"
 
 
 class Rollout(msgspec.Struct, frozen=True):
@@ -89,6 +97,20 @@ class Decider(msgspec.Struct, frozen=True):
     verify: Verify
     actor: str
     at_us: int
+
+
+def check_not_in_future(at_us: int) -> None:
+    """Raise InTheFuture for an instant that has not come: a step would be over before anybody was answered in it.
+
+    at_us: domain time. History may be replayed at any instant of it.
+    """
+    if at_us > machine_us() + AHEAD_US:
+        raise InTheFuture(
+            f"it is not {iso(from_us(at_us))} yet.",
+            expected="Traffic moves now, or, where history is replayed, at an instant that has been.",
+            state="Nothing was changed.",
+            next="Leave --at out.",
+        )
 
 
 def rollout_of(deployed: Deployed | None) -> Rollout | None:

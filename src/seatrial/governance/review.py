@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 
 STALE_LABELS_DAYS = 30
+TAKEN_BACK_DAYS = 7
 
 
 class Flag(msgspec.Struct, frozen=True):
@@ -31,6 +32,7 @@ class Facts(msgspec.Struct, frozen=True):
 
     reachable: every route that `on_call` names has an address here.
     monitored_at: instant of the newest report, or None; predictions, labels: how many are known of the model.
+    taken_back: the words of a roll-back of the last TAKEN_BACK_DAYS days, or empty.
     run: body of the run behind the live (or newest) release, or None. approved_by: who approved the live release.
     """
 
@@ -49,6 +51,7 @@ class Facts(msgspec.Struct, frozen=True):
     open_alerts: int
     retrain_declared: bool
     reachable: bool
+    taken_back: str = ""
 
 
 def review(facts: Facts) -> Reviewed:
@@ -113,6 +116,12 @@ def _reproducible(facts: Facts) -> Flag | None:
     return Flag("not reproducible", words, "Commit the project, then train again.")
 
 
+def _taken_back(facts: Facts) -> Flag | None:
+    if not facts.taken_back:
+        return None
+    return Flag("taken back", f"release {facts.taken_back}", f"seatrial deployments status {facts.model}")
+
+
 def _approval(facts: Facts) -> Flag | None:
     if facts.live_release is None or facts.approved_by is not None:
         return None
@@ -148,6 +157,7 @@ def _unrepeatable(facts: Facts) -> Flag | None:
 
 _CHECKS = (
     _alerts,
+    _taken_back,
     _owner,
     _webhook,
     _monitor,

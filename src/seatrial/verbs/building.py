@@ -122,11 +122,14 @@ class Building(Nouns):
         """Check the expectations of the sources (all, or those named). Reads only; writes nothing.
 
         Without names also whether each model, view and deployment names what is there, whether live releases can still
-        be fed, and which features exist already, which is only a note.
+        be fed, and which features exist already, which is only a note. Raises BadPersonal.
         """
+        from seatrial.verbs.check import check_all_personal
         from seatrial.verbs.reuse import Reuse
         from seatrial.verbs.upkeep import reports
 
+        if not sources:
+            check_all_personal(self.definitions)
         releases: list[ValidationReport] = []
         found = self._inputs.reports(sources, lambda tables: releases.extend(reports(self, tables)))
         return found if sources else [*found, *releases, *Reuse(self).reports()]
@@ -860,6 +863,7 @@ class Building(Nouns):
                 strategy=deployment.strategy.kind,
                 audit=anchor(self.metadata),
                 changed=False,
+                refused=self._refused_run(deployment.model),
             )
         check_alone(deployment.name, before, at_once=at_once, reason=reason)
         changed = change(self.record(before.record.inputs[0]), chosen) if before else RequestChange()
@@ -898,6 +902,11 @@ class Building(Nouns):
             requests=changed if changed.words else None,
             **first_step(deployment, done),
         )
+
+    def _refused_run(self, model: str) -> str | None:
+        """The newest run of a model when it became no version: its gates said no, or it failed."""
+        runs = [record for record in self.metadata.records("run", model) if "sample" not in record.body]
+        return runs[-1].id if runs and not runs[-1].body["passed"] else None
 
     def _check_servable(self, release: Record, deployment: Deployment) -> None:
         """Raise unless the release's bundle is whole and trusted, replays, and has what the deployment splits by."""

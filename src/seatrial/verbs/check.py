@@ -19,6 +19,7 @@ from seatrial.folder.loading import Definitions
 from seatrial.folder.workspace import Workspace
 
 if TYPE_CHECKING:
+    from seatrial.core.types import Dtype
     from seatrial.training.model import Model
 
 ROWS = 64
@@ -70,6 +71,13 @@ def check(workspace: Workspace) -> list[Looked]:
     return [*found, *_names(definitions)]
 
 
+def check_all_personal(definitions: Definitions) -> None:
+    """Raise BadPersonal for a model that declares a column to be personal which it does not have."""
+    for model in definitions.models.values():
+        if model.personal and not any(isinstance(view, SharedView) for view in model.views):
+            _personal(model, definitions)
+
+
 def wrong(found: list[Looked]) -> DefinitionsWrong:
     """The error for what did not pass."""
     failed = [one for one in found if one.passed is False]
@@ -88,6 +96,8 @@ def _model(model: Model, definitions: Definitions) -> Iterator[Looked]:
     else:
         yield _tried(what, "features", lambda: _features(model, definitions))
         yield _tried(what, "request-time functions", lambda: _functions(model, definitions))
+        if model.personal:
+            yield _tried(what, "personal", lambda: _personal(model, definitions))
     yield _tried(what, "estimator", lambda: _estimator(model))
     own = [*map(str, model.gates), *(f"{gate} (of the project)" for gate in definitions.gates)]
     yield Looked(what, "gates", True if own else None, listed(own) if own else "none: every fit becomes a version")
@@ -118,6 +128,18 @@ def _features(model: Model, definitions: Definitions) -> str:
             expected="A feature, a key or an argument of a function cannot be what is predicted.",
         )
     return f"{len(names)} inputs; a request carries {listed(asked)}"
+
+
+def _personal(model: Model, definitions: Definitions) -> str:
+    from seatrial.core.personal import check_personal
+    from seatrial.features.plan import make_plan
+    from seatrial.training.rows import input_names
+
+    plan = make_plan(model.features, definitions.views)
+    names = [*model.key, *plan.request_columns, *model.request_features, *input_names(model)]
+    types: dict[str, Dtype] = dict.fromkeys(names, "string")  # which it is only rows say: training looks at that
+    check_personal(model.name, model.personal, types)
+    return ", ".join(f"{name} is {'hashed' if how == 'hash' else 'dropped'}" for name, how in model.personal.items())
 
 
 def _functions(model: Model, definitions: Definitions) -> str:

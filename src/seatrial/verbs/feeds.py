@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from seatrial.core.clock import from_us, iso, parse_time, to_us
 from seatrial.core.windows import Window, duration_text, duration_us
+from seatrial.features.definitions import FeatureView
 from seatrial.monitoring.cadence import DAY_US, QUIET_US, WEEK_US, Cadence, judged, volume
 
 if TYPE_CHECKING:
@@ -88,10 +89,11 @@ def _views(project: Building, model: Model) -> Iterator[Cadence]:
 
 
 def views_of(project: Building, model: Model) -> list[str]:
-    from seatrial.features.plan import make_plan
-
-    plan = make_plan(model.features, project.definitions.views)
-    return [view.name for view in plan.views if view.name in project.definitions.views]
+    """The names of the model's views that this project materializes; one of another project is that one's."""
+    taken = [getattr(feature, "view", feature) for feature in model.features]
+    mine = {name for name, view in project.definitions.views.items() if type(view) is FeatureView}
+    names = [getattr(view, "name", "") for view in taken if type(view) is FeatureView]
+    return [name for name in dict.fromkeys(names) if name in mine]
 
 
 def _newest(project: Building, *, kind: str, subject: str | None = None) -> list[Event]:

@@ -122,7 +122,8 @@ class Deployed(msgspec.Struct, frozen=True):
     share: percent of the traffic that the release has; below 100 a rollout has begun, and `previous` is still live.
     steps: of a rollout that began, the percents of traffic to come; step_ends: when its first step may end at the
     earliest; min_rows: the answers that it needs.
-    requests: what is different for callers; None where nothing is.
+    requests: what is different for callers; None where nothing is. refused: the newest run, whose gates said no, when
+    nothing newer than what is live could be deployed.
     """
 
     deployment: str
@@ -138,6 +139,7 @@ class Deployed(msgspec.Struct, frozen=True):
     step_ends: str | None = None
     min_rows: int | None = None
     requests: RequestChange | None = None
+    refused: str | None = None
 
 
 class Replayed(msgspec.Struct, frozen=True):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
-from seatrial.core.clock import FixedClock, iso
+from seatrial.core.clock import FixedClock, from_us, iso, machine_us
 from seatrial.core.errors import SeatrialError
+from seatrial.core.identity import new_id
 from seatrial.core.windows import Window
 from seatrial.deployment import controller
 from seatrial.deployment.analysis import TAKE_UP_US, Analysis, Answers, analyse
@@ -18,6 +19,7 @@ from seatrial.deployment.definition import STEPWISE, Deployment, Metric, Shadow
 from seatrial.deployment.deploy import Deployed, live, nothing_deployed
 from seatrial.deployment.rollout import LIVE, NEW, Decider, Rollout, decide, declared_anew, no_rollout, rollout_of
 from seatrial.folder.workspace import STATE
+from seatrial.monitoring.telling import TOPIC, targets
 from seatrial.stats.metrics import losses
 from seatrial.stores.prediction_log import SHADOW
 from seatrial.stores.routes import SHADOW_ARM
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from numpy.typing import NDArray
 
+    from seatrial.core.records import Record
     from seatrial.data.sources import Source
     from seatrial.folder.workspace import Workspace
     from seatrial.monitoring.sample import Sample
@@ -49,10 +52,21 @@ class Evidence:
     routed: Callable[[Window, str], dict[str, str | None]]
 
 
+class Ended(msgspec.Struct, frozen=True):
+    """How a rollout ended. release: the new one. because: in words; may be empty."""
+
+    release: str
+    how: Literal["rolled back", "took all of the traffic"]
+    at: str
+    because: str
+
+
 class RolloutShown(msgspec.Struct, frozen=True):
     """Where a rollout stands, and what its evidence says now; nothing is decided by looking.
 
-    analysis: None after the rollout has ended or when there is none. history: every look that decided, oldest first.
+    analysis: None after the rollout has ended or when there is none. history: every look that decided, oldest first,
+    each with the release that it was about. live: the release with the rest of the traffic, or all of it, as_of: now.
+    ended: how the last rollout ended; None in the middle of one, and when something else was decided since.
     """
 
     deployment: str
@@ -60,6 +74,9 @@ class RolloutShown(msgspec.Struct, frozen=True):
     rollout: Rollout | None
     analysis: Analysis | None
     history: list[dict[str, Any]]
+    live: str = ""
+    as_of: str = ""
+    ended: Ended | None = None
 
 
 class Moved(msgspec.Struct, frozen=True):
@@ -83,13 +100,66 @@ def show(workspace: Workspace, deployment: Deployment, evidence: Evidence) -> Ro
         raise nothing_deployed(deployment.name)
     rollout = rollout_of(deployed)
     looks = workspace.metadata.records("analysis", deployment.name)
+    decisions = {one.id: one for one in workspace.metadata.records("deployment", deployment.name)}
+    about = {id: one.body.get("rollout") or {} for id, one in decisions.items()}
     return RolloutShown(
         deployment=deployment.name,
         generation=deployed.head.generation,
         rollout=rollout,
         analysis=_analysis(workspace, deployment, rollout, evidence) if rollout else None,
-        history=[{"look": one.id, **{name: one.body[name] for name in ("as_of", "verdict", "why")}} for one in looks],
+        history=[
+            {"look": one.id, **{name: one.body[name] for name in ("as_of", "verdict", "why")}}
+            | {"release": about[one.inputs[0]].get("new", ""), "rollout": about[one.inputs[0]].get("started", "")}
+            for one in looks
+        ],
+        live=deployed.record.inputs[0],
+        as_of=iso(from_us(workspace.now_us)),
+        ended=_ended(workspace, deployment.name, deployed, decisions),
     )
+
+
+def _ended(workspace: Workspace, name: str, deployed: Deployed, decisions: dict[str, Record]) -> Ended | None:
+    events = workspace.metadata.events(subject=f"deployment/{name}")
+    event = next((one for one in reversed(events) if one.body.get("record") == deployed.record.id), None)
+    left = decisions.get(deployed.record.body.get("rolled_back") or "")
+    because = str(deployed.record.body.get("reason") or "")
+    if event is None:
+        return None
+    if event.kind == "rollout.finished":
+        return Ended(deployed.record.inputs[0], "took all of the traffic", iso(from_us(event.at_us)), because)
+    if left is not None and left.body.get("rollout"):
+        return Ended(left.body["rollout"]["new"], "rolled back", iso(from_us(event.at_us)), because)
+    return None
+
+
+def announce(workspace: Workspace, moved: Moved, new: Record) -> None:
+    """Leave a message for who is on call for the model: its new release was taken back."""
+    manifest = new.body["manifest"]
+    routes = targets(str(manifest.get("on_call") or ""))
+    at = iso(from_us(workspace.now_us))
+    headline = f"release {new.id} of '{new.body['model']}' was taken back from '{moved.deployment}'"
+    alert = {
+        "id": moved.look,
+        "event": "opened",
+        "at": at,
+        "kind": "rollout",
+        "model": new.body["model"],
+        "alarm": f"rollout:{moved.deployment}",
+        "severity": "high",
+        "headline": headline,
+        "words": moved.analysis.why,
+        "evidence": {},
+        "action": f"Release {moved.live} has all of the traffic again: seatrial deployments status {moved.deployment}",
+        "window": f"{moved.analysis.since}/{moved.analysis.as_of}",
+        "release": new.id,
+        "owner": str(manifest.get("owner") or ""),
+        "runbook": str(manifest.get("runbook") or ""),
+        "reason": "",
+    }
+    with workspace.metadata.transaction() as transaction:
+        for target in routes:
+            told = {"format": 1, "id": new_id("msg"), "target": target, "event": "opened", "model": alert["model"]}
+            transaction.enqueue(TOPIC, told | {"at": at, "sent_us": machine_us(), "alert": alert})
 
 
 def move(workspace: Workspace, deployment: Deployment, evidence: Evidence) -> tuple[Moved, Deployed | None]:
@@ -163,13 +233,10 @@ def _analysis(workspace: Workspace, deployment: Deployment, rollout: Rollout, ev
     arms = [(deployment.name, rollout.live), (of_new, rollout.new)]
     given = [_given(samples[name], release) for name, release in arms]
     live, new = (
-        _answers(
-            samples[name],
-            mask,
-            known[name],
-            failures.count(window=window, deployment=name, release=release),
-            failures.count(window=window, deployment=name, release=release, refused=True),
-            routed[name],
+        replace(
+            _answers(samples[name], mask, known[name], routed[name]),
+            failed=failures.count(window=window, deployment=name, release=release),
+            refused=failures.count(window=window, deployment=name, release=release, refused=True),
         )
         for (name, release), mask in zip(arms, given, strict=True)
     )
@@ -217,8 +284,6 @@ def _answers(
     sample: Sample,
     of_arm: NDArray[np.bool_],
     loss: NDArray[np.float64],
-    failed: int,
-    refused: int,
     routed: dict[str, str | None] | None,
 ) -> Answers:
     import pyarrow as pa
@@ -231,8 +296,7 @@ def _answers(
         degraded=pc.fill_null(rows["degraded"], False).to_numpy(zero_copy_only=False).astype(bool),
         score=sample.scores()[of_arm],
         loss=loss[of_arm],
-        failed=failed,
-        refused=refused,
+        failed=0,
         key=None if routed is None else _keys(rows["prediction_id"].to_pylist(), routed),
     )
     ids = pc.coalesce(rows["request_id"], rows["prediction_id"])
@@ -264,8 +328,8 @@ def per_request(answers: Answers, request: NDArray[np.int64]) -> Answers:
         score=mean(answers.score),
         loss=mean(answers.loss),
         failed=answers.failed,
-        key=None if answers.key is None else answers.key[first],
         refused=answers.refused,
+        key=None if answers.key is None else answers.key[first],
     )
 
 

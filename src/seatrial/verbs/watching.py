@@ -483,8 +483,9 @@ class Watching(Alerting):
         names = self._deployments_of(model)
         for event in (one for name in names for one in self.metadata.events(subject=f"deployment/{name}")):
             if event.kind in kinds:
-                release = self.metadata.record(event.body["arms"][0]["release"])
-                version = f"v{release.body['version']}" if release else event.body["arms"][0]["release"]
+                id = event.body["arms"][-1]["release"]  # of a rollout that begins, the one that is new
+                release = self.metadata.record(id)
+                version = f"v{release.body['version']}" if release else id
                 marks.append(Mark(iso(from_us(event.at_us)), kinds[event.kind], version))  # type: ignore[arg-type]
         for alert in self.alerts(model, every=True):
             marks.append(Mark(alert.opened_at, "alert", alert.alarm))
