@@ -13,7 +13,7 @@ from seatrial.serving.clients.client import Client, ServerUnable
 from seatrial.serving.scoring.release import open_release
 from seatrial.serving.service import Service, from_bundle, load
 from seatrial.stores.objects import ObjectStore
-from seatrial.stores.routes import Arm, RouteFile, RouteStore
+from seatrial.stores.routes import FORMAT, Arm, RouteFile, RouteStore
 from tests.serving.worlds import DOUBLED, GOOD, Keys, bundle, server
 
 
@@ -127,7 +127,7 @@ def test_a_route_that_is_unsigned_changed_or_older_is_not_taken(world, tmp_path)
         "route.older": older,
         "route.not_trusted": (tmp_path / "forged" / "late.json").read_bytes(),
         "route.damaged": good[:40],
-        "route.too_new": good.replace(b'{"format":1', b'{"format":3', 1),
+        "route.too_new": good.replace(b'{"format":1', b'{"format":%d' % (FORMAT + 1), 1),
     }
     for code, data in bad.items():
         path.write_bytes(data)

@@ -106,7 +106,7 @@ class FailureLog:
                     )
                 start_us = window.start_us - window.start_us % MINUTE_US
                 of_it = deployment in (None, one.deployment) and release in (None, one.release)
-                of_it = of_it and refused == (one.status < 500)
+                of_it = of_it and refused == (400 <= one.status < 500)  # an unlogged answer is neither
                 if start_us <= one.minute_us < window.end_us and of_it:
                     total += one.count
         return total
