@@ -60,6 +60,9 @@ def label(call: Invocation, model: str | None, rows: Path | None) -> None:
 @click.option("--html", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="Write a page as well.")
 @click.option("--dry-run", is_flag=True, help="Report only: keep nothing, open and resolve no alert.")
 @click.option(
+    "--against", metavar="WHAT", help="Compare with: training (default), champion, 7d (before the window), START/END."
+)
+@click.option(
     "--distance", "distances", multiple=True, type=click.Choice(NAMES), help="Show this distance of inputs as well."
 )
 @click.option("--fail-on", type=click.Choice(["low", "medium", "high"]), help="End with 3 when such an alarm fired.")
