@@ -448,13 +448,22 @@ class Project(Scheduled):
         return self._decide("rejected", name, reason, None)
 
     def _decide(self, decision: Decision, name: str | None, reason: str, seen: str | None) -> Approval:
-        from seatrial.retraining.approval import decide
+        from seatrial.deployment.taken_back import taken_back
+        from seatrial.retraining.approval import StaleEvidence, decide
 
         self.reconcile()
         declared = self.definitions.deployments.get(name or "")
         release, proposal = self._decided_on(declared.model if declared and declared.model != name else name)
         meant = declared.name if declared else (proposal.deployment if proposal else None)
         deployment = meant or self._deployment(release.name).name
+        back = taken_back(self.metadata, deployment).get(release.id)
+        if decision == "approved" and back is not None and (name is None or name in self._models()):
+            raise StaleEvidence(
+                f"the newest release, {release.id}, was {back.words}.",
+                expected="One that was rolled back is approved only by its own name.",
+                state="Nothing was decided.",
+                next=f'Release another one, or run `seatrial approve {release.id} --reason "..."`.',
+            )
         with self.metadata.transaction() as transaction:
             return decide(
                 self.metadata,

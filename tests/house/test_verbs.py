@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import pkgutil
 from importlib import import_module
 
@@ -29,6 +30,21 @@ def test_every_command_is_a_method_of_project(name):
 @pytest.mark.parametrize("form", VERBS["export"].commands if isinstance(VERBS["export"], click.Group) else [])
 def test_every_form_of_export_is_a_method_of_project(form):
     assert callable(getattr(Project, f"export_{form}"))
+
+
+def every_command():
+    groups = [VERBS, *(group.commands for group in NOUNS.values())]
+    for name, command in ((name, one) for group in groups for name, one in group.items()):
+        inner = command.commands.items() if isinstance(command, click.Group) else [(name, command)]
+        yield from (pytest.param(one, id=f"{name} {word}") for word, one in inner)
+
+
+@pytest.mark.parametrize("command", list(every_command()))
+def test_a_command_has_an_option_for_each_parameter_that_it_takes(command):
+    taken = [name for name, one in inspect.signature(command.callback).parameters.items() if one.default is one.empty]
+    given = {param.name for param in command.params if param.expose_value}
+    # the first is the invocation; `how` and `options` hold whatever else is given
+    assert set(taken[1:]) - {"how", "options"} <= given
 
 
 @pytest.mark.parametrize(

@@ -432,9 +432,10 @@ def test_nothing_is_trained_on_data_that_break_their_rules(live):
     pq.write_table(broken, live / "parcels.parquet")
     with opened(live, 27) as project:
         code, _, words = refused(lambda: project.retrain("late", "train", reason="high season"))
-        assert code == "data.refused"
+        assert code == "retrain.data_broken"
         assert "season" in words
-        assert project.proposals("late")[-1].challenger is None
+        assert project.proposals("late") == []
+        assert [one.code for one in project.proposal_refusals("late")] == [code]
         assert [run["run"] for run in project.runs()] == [project.runs()[0]["run"]]
 
 

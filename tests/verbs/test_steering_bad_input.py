@@ -208,12 +208,13 @@ class TestDecisions:
         with opened(live) as project:
             facts = {"actor": "ada", "at_us": project.now_us}
             release = project.releases()[-1]["release"]
+            other = project.release(project.train().run).id
             with project.metadata.transaction() as transaction:
                 record = open_proposal(
                     transaction, model="machines", reasons=[], words="x", champion=release, deployment="machines",
                     generation=2, **facts,
                 )  # fmt: skip
-                transaction.event("proposal.trained", record.id, body={"run": None, "release": release}, **facts)
+                transaction.event("proposal.trained", record.id, body={"run": None, "release": other}, **facts)
             with project.metadata.transaction() as transaction:
                 look = Comparison(
                     model="machines", champion=release, challenger=release, start="2024-01-11T00:00:00Z",
@@ -291,7 +292,7 @@ class TestRollbackWithoutTheStore:
             store.backup(kept)
         with opened(live) as project:
             project.rollback()
-            project.deploy(release="machines:2")
+            project.deploy(release="machines:2", reason="it was not to blame")
         for path in (live / ".seatrial").glob("metadata.db*"):
             path.unlink()
         shutil.copy(backup, live / ".seatrial" / "metadata.db")
