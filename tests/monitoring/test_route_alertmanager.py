@@ -85,7 +85,7 @@ def test_an_incident_pages_and_its_alarms_are_tickets_that_the_page_inhibits(met
     assert single["labels"]["severity"] == "ticket"
     assert incident["annotations"]["explain"] == "seatrial explain p-000007"
     assert incident["annotations"]["timeline"].startswith("seatrial incident alert_")
-    assert incident["annotations"]["runbook_url"] == "docs/runbook.md"
+    assert incident["annotations"]["runbook"] == "docs/runbook.md"
     assert incident["endsAt"] > incident["startsAt"]
     assert until(lambda: notifications(manager, model))
     notified = notifications(manager, model)
@@ -96,6 +96,7 @@ def test_an_incident_pages_and_its_alarms_are_tickets_that_the_page_inhibits(met
 def test_it_fires_until_it_is_over_here(metadata, manager, model):
     told(metadata, manager, model, 10)
     assert len(ringing(manager, model)) == 2
+    assert until(lambda: notifications(manager, model))  # it tells nobody of the end of what it has not told
     told(metadata, manager, model, 11)
     assert len(ringing(manager, model)) == 2
     told(metadata, manager, model, 12, 0.3)

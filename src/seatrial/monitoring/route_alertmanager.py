@@ -90,7 +90,8 @@ def _as_told(
         "summary": alert["headline"],
         "description": alert["words"],
         "action": alert["action"],
-        "runbook_url": alert["runbook"],
+        # tools make a link of a runbook_url, so only an address is one
+        "runbook_url" if "://" in alert["runbook"] else "runbook": alert["runbook"],
         "explain": alert.get("explain", ""),
         "timeline": alert.get("timeline", ""),
         "window": alert["window"],
