@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 import pyarrow as pa
 import pytest
 
-from seatrial import FrameSource, Model, Project, Split
+from seatrial import BlueGreen, Deployment, FrameSource, Model, Project, Split
 from seatrial.core.clock import FixedClock
 from seatrial.core.windows import Window
 from seatrial.features.definitions import BadDefinition
@@ -70,7 +70,8 @@ def folder(tmp_path_factory):
 
 def opened(folder, **changes):
     clock = FixedClock(NOON + timedelta(days=1))
-    return Project(folder, definitions=[model(**changes)], clock=clock, actor="ops")
+    definitions = [model(**changes), Deployment("back", strategy=BlueGreen())]
+    return Project(folder, definitions=definitions, clock=clock, actor="ops")
 
 
 def test_no_value_reaches_the_log_or_the_labels(folder):
@@ -150,3 +151,19 @@ def test_a_column_of_the_key_cannot_be_dropped():
         model(personal={"shop": "drop"})
     with pytest.raises(BadDefinition, match="personal"):
         model(personal={"shop": "encrypt"})
+
+
+def test_a_window_of_releases_before_and_after_the_declaration_is_not_called_broken(tmp_path):
+    for changes, rows in (({"personal": {}}, ROWS[:60]), ({}, ROWS[60:90])):
+        with opened(tmp_path, **changes) as project:
+            assert project.train().passed
+            project.release()
+            project.deploy(reason="a test")
+            for row in rows:
+                project.predict("back", [request(row)], at=row["at"])
+    with opened(tmp_path) as project:
+        window = Window(NOON_US, NOON_US + 90 * 60_000_000)
+        report = project.monitor("back", window=window, keep=False)
+    assert not [check for check in report.quality if not check.passed]
+    assert {one.name for one in report.drift.columns} == {"amount"}
+    assert any("age, shop of this window cannot be compared" in one for one in report.findings)

@@ -101,6 +101,10 @@ class Reference:
                 columns[name] = replace(column, values=values)
         return replace(self, columns=columns)
 
+    def without(self, names: Sequence[str]) -> Reference:
+        """The same without some columns."""
+        return replace(self, columns={name: one for name, one in self.columns.items() if name not in names})
+
     @staticmethod
     def from_profile(profile: Mapping[str, Any], *, name: str = "the training rows") -> Reference:
         """Of a release's `profile.json` (see `training.profile`). Raises ProfileTooNew."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from seatrial.core.clock import from_us, iso, monotonic
-from seatrial.core.errors import SeatrialError, UsageError
+from seatrial.core.errors import SeatrialError, UsageError, listed
 from seatrial.core.identity import new_id
 from seatrial.core.records import Record
 from seatrial.core.windows import Window, duration_us
@@ -178,13 +178,20 @@ class Watching(Alerting):
         for one in heard:
             warnings.warn(one.message, one.category, stacklevel=2)
         release = self._watched(declared.name, sample.within(chosen))
+        reference = self._compared_with(against, chosen, sample, release)
+        otherwise = self._logged_otherwise(sample.within(chosen), release)
+        if reference is not None and otherwise:
+            reference = reference.without(otherwise)
+            unread.append(
+                f"{listed(otherwise)} of this window cannot be compared: its releases do not take and log it alike."
+            )
         watched, policy = self._policy(declared, monitor, keep=keep, past=window is not None and window.end_us < now_us)
         report = make_report(
             sample,
             window=chosen,
             as_of_us=now_us,
             monitor=monitor,
-            reference=self._compared_with(against, chosen, sample, release),
+            reference=reference,
             training=dict(release.body["manifest"]["metrics"]) if release else {},
             marks=self._marks(declared.name),
             history=self._history(declared.name),
@@ -467,6 +474,20 @@ class Watching(Alerting):
             return None
         personal = bundle.manifest.signature.personal
         return Reference.from_profile(msgspec.json.decode(profile)).anonymous(personal, self.personal_key)
+
+    def _logged_otherwise(self, sample: Sample, watched: Record | None) -> list[str]:
+        """The columns that another release of these rows has no such input for, or logs in another way (personal)."""
+        if watched is None:
+            return []
+        signature = self._bundle(watched).manifest.signature
+        found: set[str] = set()
+        for id in sample.rows["release"].unique().to_pylist():
+            record = self.metadata.record(id) if id != watched.id else None
+            if record is not None:
+                other = self._bundle(record).manifest.signature
+                found |= set(signature.inputs) - set(other.inputs)
+                found |= {name for name in signature.inputs if signature.personal.get(name) != other.personal.get(name)}
+        return sorted(found)
 
     def _bundle(self, release: Record) -> Bundle:
         from seatrial.releases.bundle import open_bundle
