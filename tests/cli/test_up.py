@@ -42,6 +42,7 @@ def free_port():
         return found.getsockname()[1]
 
 
+@pytest.mark.slow
 def test_up_serves_runs_what_is_due_restarts_what_is_killed_and_ends_with_sigterm(tmp_path):
     made = project_at(tmp_path / "p", 'Schedule("materialize", every="2s", retries=0)\n')
     port = free_port()

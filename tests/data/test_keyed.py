@@ -28,6 +28,7 @@ def same(a, b):
     return a == b or (a is not None and b is not None and a != a and b != b)
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(ROWS, ROWS)
 def test_every_row_is_added_removed_changed_or_unchanged_wherever_it_stands(before, after):

@@ -112,6 +112,7 @@ def joined(view, history, asked, threads=1):
     return join.as_of(question_table(asked), {"delays": view}, {"delays": event_table(history)}, threads=threads)
 
 
+@pytest.mark.slow
 @settings(max_examples=100, deadline=None)
 @given(histories, questions, st.sampled_from([("carrier",), ("carrier", "origin")]), st.sampled_from([(), ("flight",)]))
 def test_every_feature_equals_the_rules_written_as_loops(history, asked, keys, event_key):
@@ -155,6 +156,7 @@ def test_rows_come_back_in_number_and_order_as_they_were_given(history, asked):
     assert result.select(["at", "carrier", "origin"]).equals(question_table(asked))
 
 
+@pytest.mark.slow
 @settings(max_examples=100, deadline=None)
 @given(histories, questions, st.sampled_from([("carrier",), ("carrier", "origin")]), st.integers(1, 4))
 def test_pushed_as_they_become_known_online_equals_offline_bit_by_bit(tmp_path_factory, history, asked, keys, repeats):

@@ -21,6 +21,8 @@ from seatrial.verbs.history import business_keys
 from seatrial.verbs.inputs import Inputs
 from tests.journeys.worlds import APRIL, ENGINEER, MIDNIGHT, REVIEWER, served
 
+pytestmark = pytest.mark.slow
+
 REQUEST = {
     "carrier": "UA", "origin": "EWR", "dest": "IAH", "flight": 1545, "tailnum": "N14228", "sched_hour": 5,
     "sched_minute": 15, "weekday": 1, "distance": 1400, "sched_block_min": 200.0, "sched_next_3h": 60,

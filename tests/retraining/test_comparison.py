@@ -84,6 +84,7 @@ def test_the_gain_is_the_mean_of_daily_log_loss_differences():
     assert looked.challenger_metrics["log_loss"] == pytest.approx(loss[1].mean())
 
 
+@pytest.mark.slow
 def test_looking_every_day_at_equal_models_calls_a_winner_in_at_most_three_of_a_hundred():
     wrong = 0
     for seed in range(400):

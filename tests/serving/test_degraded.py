@@ -116,6 +116,7 @@ class TestMetadata:
         assert "metadata.db is damaged" in said[0]
         assert "served as they are" in said[0]
 
+    @pytest.mark.slow
     def test_a_store_that_another_process_keeps_is_not_waited_for(self, refusing):
         holder = sqlite3.connect(refusing / ".seatrial" / "metadata.db", isolation_level=None)
         holder.execute("PRAGMA locking_mode=EXCLUSIVE")

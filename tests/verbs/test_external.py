@@ -512,6 +512,7 @@ def test_forests_and_histograms_of_elsewhere_release_too(project):
         assert project.release(name, from_=model.fit(X, y), sample=X).parity["passed"]
 
 
+@pytest.mark.slow
 def test_a_model_without_an_onnx_form_is_released_in_its_own(project):
     model = KNeighborsRegressor(weights="distance").fit(FRAME[["age", "income"]], FRAME.spent)
     done = project.release("spend", from_=model, sample=FRAME[["age", "income"]])

@@ -361,6 +361,7 @@ def test_folds_are_done_again_when_what_they_learn_from_was_changed(folder, old,
     assert found.get("cross-validate") is kept
 
 
+@pytest.mark.slow
 def test_an_environment_that_cannot_be_installed_is_refused_with_the_reason(folder, run, monkeypatch):
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("UV_OFFLINE", "1")
