@@ -10,6 +10,8 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
 from seatrial import Project
 from tests.verbs.test_scheduled import command, project_at
 
