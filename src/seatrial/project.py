@@ -859,7 +859,7 @@ class Project(Scheduled):
 
         hidden = sorted(set(signature.personal) & {*signature.request_names, *signature.inputs})
         if hidden:
-            return None, f"{listed(hidden)} is personal, and not logged as it came, so nothing was recomputed"
+            return None, f"nothing was recomputed: {listed(hidden)} is personal, and not logged as it came"
         declared = self.definitions.models.get(model)
         if declared is None:
             return None, f"the project no longer defines model '{model}', so nothing was recomputed"

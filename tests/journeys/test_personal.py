@@ -118,7 +118,8 @@ def test_explaining_says_what_is_not_known(folder):
         explained = project.explain(id)
     assert "personal" in explained.note
     assert explained.replays[0].score is None
-    assert "was not logged" in explained.replays[0].note
+    assert explained.replays[0].note == "not known: it reads shop, age, not logged"
+    assert {one.name: one.logged for one in explained.inputs}["age"] is False
 
 
 def test_history_scored_in_batch_is_logged_the_same_way(folder):

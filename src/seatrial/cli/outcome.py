@@ -165,7 +165,7 @@ def explained(one: Explained) -> list[Block]:
     rows: list[list[Any]] = [
         [
             i.name,
-            _value(i.served),
+            _value(i.served) if i.logged else "not logged",
             _value(i.recomputed) if i.known else "?",
             i.equal if i.known else "?",
             i.status,
@@ -177,9 +177,10 @@ def explained(one: Explained) -> list[Block]:
     words = f"{one.different} of {len(one.inputs)} inputs differ from the recomputation as of that instant"
     blocks += [Line(one.note or words, "red" if one.different or one.note else "green"), Line()]
     for replay in one.replays:
-        said = replay.note or f"{replay.score:.4f}"
+        scored = f"answers {replay.score:.4f}" if replay.score is not None else ""
+        said = "; ".join(words for words in (scored, replay.note) if words)
         same = {True: ", as logged", False: ", NOT as logged", None: ""}[replay.same]
-        blocks.append(Line(f"{replay.role}: version {replay.version} ({replay.release}) answers {said}{same}"))
+        blocks.append(Line(f"{replay.role}: version {replay.version} ({replay.release}): {said}{same}"))
     blocks += [
         Line(f"{said['decision']} by {said['actor']} (asserted) at {said['at']}: {said['reason']}")
         for said in one.approvals

@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from seatrial.core.errors import listed
 from seatrial.core.signature import Signature, encode
 from seatrial.governance.lineage import Lineage
 from seatrial.releases.bundle import Bundle
@@ -25,7 +26,8 @@ class ExplainedInput(msgspec.Struct, frozen=True):
 
     served: as logged. recomputed: as of the same instant, from the tables as they are now; None with `known` false
     when it could not be recomputed. equal: bit by bit, missing equals missing.
-    view, status, age_s: of the look-up; empty and None for request fields and functions.
+    view, status, age_s: of the look-up; empty and None for request fields and functions. logged: False for a personal
+        column, which was served and not written down.
     """
 
     name: str
@@ -36,6 +38,7 @@ class ExplainedInput(msgspec.Struct, frozen=True):
     view: str = ""
     status: str = ""
     age_s: float | None = None
+    logged: bool = True
 
 
 class Replayed(msgspec.Struct, frozen=True):
@@ -98,6 +101,7 @@ def inputs_of(
                 view=view if status is not None else "",
                 status=status or "",
                 age_s=row.get(f"view_{view}_age_s") if view else None,
+                logged=f"feature_{name}" in row,
             )
         )
     return found
@@ -109,7 +113,7 @@ def replay(role: str, bundle: Bundle, row: Mapping[str, Any], logged: float | No
     missing = [name for name in manifest.signature.inputs if f"feature_{name}" not in row]
     facts: dict[str, Any] = {"role": role, "release": bundle.id, "version": str(manifest.version)}
     if missing:
-        return Replayed(**facts, score=None, same=None, note=f"it reads {', '.join(missing)}, which was not logged")
+        return Replayed(**facts, score=None, same=None, note=f"not known: it reads {listed(missing)}, not logged")
     scores = bundle.runtime().score(_encoded(manifest.signature, row))[0]
     if manifest.signature.task == "multiclass":
         names = [str(name) for name in manifest.signature.classes]
