@@ -21,6 +21,8 @@ FITTED = 20_000
 """Rows of each sample that a fit looks at."""
 RIDGE = 1.0
 FOLDS = 2
+CLOSE = 1e-4
+"""A step that promises less than half of this in log likelihood is the last one."""
 LARGEST = 1000.0
 """A row counts as this many at most, before weights are brought to a mean of 1."""
 
@@ -105,7 +107,7 @@ def logistic(codes: NDArray[np.int64], size: int, target: NDArray[np.float64], w
         direction, product = scaled.copy(), float(rest @ scaled)
         begun = product
         for _ in range(50):
-            if product <= 1e-6 * begun:
+            if product <= 1e-4 * begun:
                 break
             curved = back(spread * times(direction)) + ridge * direction
             length = product / float(direction @ curved)
@@ -115,7 +117,7 @@ def logistic(codes: NDArray[np.int64], size: int, target: NDArray[np.float64], w
             product, before = float(rest @ scaled), product
             direction = scaled + product / before * direction
         beta += step
-        if np.abs(step).max() < 1e-4:
+        if float(gradient @ step) < CLOSE:
             break
     return beta
 
