@@ -959,7 +959,7 @@ class Project(Scheduled):
                 labels=watched.labels.matched,
                 run=run.body if run else None,
                 approved_by=approval.actor if approval and approval.decision == "approved" else None,
-                open_alerts=len(self.alerts(model.name)),
+                open_alerts=sum(alert.severity == "high" for alert in self.alerts(model.name)),
                 retrain_declared=model.name in self.definitions.retrains,
                 reachable=self._is_reachable(model.on_call),
                 taken_back=self._taken_back_lately(model.name, TAKEN_BACK_DAYS),

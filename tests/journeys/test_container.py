@@ -133,8 +133,8 @@ class Container:
         return [*hidden, f"mount --bind {kept} {python}"]
 
     @contextlib.contextmanager
-    def running(self, port: int, *arguments: str, **variables: str) -> Iterator[str]:
-        """The address of the container's server, ready. It is killed in the end."""
+    def running(self, port: int, *arguments: str, path: str = "/ready", **variables: str) -> Iterator[str]:
+        """The address of the container's server, when it answers this path with 200. It is killed in the end."""
         self.process = subprocess.Popen(
             self.confined(self.words(*arguments)),
             cwd=self.root / "app",
@@ -145,7 +145,7 @@ class Container:
         )
         url = f"http://127.0.0.1:{port}"
         try:
-            assert json.loads(self.asked(f"{url}/ready"))["ready"] is True
+            assert json.loads(self.asked(f"{url}{path}"))
             yield url
         finally:
             with contextlib.suppress(ProcessLookupError, FileNotFoundError, IndexError):
@@ -324,7 +324,11 @@ def test_a_log_volume_that_its_user_may_not_write_is_an_unavailable_answer_and_n
     folder = Path(container.at(docker.LOG))
     os.chown(folder, 0, 0)
     folder.chmod(0o555)
-    with container.running(free_port) as url, pytest.raises(urllib.error.HTTPError) as refused:
-        predicted(url)
-    assert refused.value.code == 503
-    assert json.loads(refused.value.read())["code"] == "log.unwritable"
+    with container.running(free_port, path="/health") as url:
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            predicted(url)
+        assert refused.value.code == 503
+        assert json.loads(refused.value.read())["code"] == "log.unwritable"
+        with pytest.raises(urllib.error.HTTPError) as unready:
+            urllib.request.urlopen(f"{url}/ready", timeout=5)
+        assert "log" in json.loads(unready.value.read())["reason"]

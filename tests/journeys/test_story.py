@@ -309,16 +309,21 @@ def test_a_week_of_mornings_is_one_alert_and_it_ends_by_itself(april):
 
 
 def test_who_is_on_call_is_told_once_that_it_rings_and_once_that_it_is_over(april):
-    assert [message["event"] for message in april.sent] == ["opened", "resolved"]
-    told = april.sent[0]["alert"]
+    of_it = [message for message in april.sent if message["alert"]["id"] == april.alerts[0].id]
+    assert [message["event"] for message in of_it] == ["opened", "resolved"]
+    told = of_it[0]["alert"]
     assert told["id"] == april.alerts[0].id
     assert {"headline", "evidence", "action", "runbook", "owner"} <= told.keys()
 
 
 def test_a_report_shows_what_happened_to_the_model_and_how_it_was_before(april):
     (*earlier, last) = april.mornings.values()
-    assert [mark.kind for mark in last.marks] == ["release", "alert", "proposal", "resolved"]
-    assert [mark.at[:10] for mark in last.marks] == ["2013-04-01", "2013-04-23", "2013-04-29", "2013-05-01"]
+    marks = [
+        (mark.kind, mark.at[:10]) for mark in last.marks if "drift" not in mark.words and "moved" not in mark.words
+    ]
+    assert [kind for kind, _ in marks if kind != "alert"] == ["release", "proposal", "resolved"]
+    assert {("release", "2013-04-01"), ("alert", "2013-04-23"), ("proposal", "2013-04-29")} < set(marks)
+    assert marks[-1] == ("resolved", "2013-05-01")
     assert len(last.history) == len(earlier)
     assert any("of this window's labels have arrived" in finding for finding in last.findings)
 
