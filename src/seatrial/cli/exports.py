@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from seatrial.cli.door import Invocation
 from seatrial.cli.verbs import export
+
+if TYPE_CHECKING:
+    from seatrial.project import Project
 
 TO = click.option(
     "--to",
@@ -27,11 +32,7 @@ PLACE = click.option("--place", metavar="DIR", help="The project's folder as the
 def export_airflow(call: Invocation, folder: Path, place: str | None) -> None:
     """Write DAGs for Airflow 3: one for each declared timing, one task a verb, and one from raw data to a release for
     each model. DIR/README.md has the commands."""
-    from seatrial.cli import render
-
-    with call.project() as project:
-        files = project.export_airflow(folder, place=place)
-        call.answer({"folder": str(folder), "files": files}, render.exported)
+    _written(call, folder, lambda project: project.export_airflow(folder, place=place))
 
 
 @export.command("prefect")
@@ -40,11 +41,7 @@ def export_airflow(call: Invocation, folder: Path, place: str | None) -> None:
 @click.pass_obj
 def export_prefect(call: Invocation, folder: Path, place: str | None) -> None:
     """Write flows for Prefect 3, as `seatrial export airflow` writes DAGs."""
-    from seatrial.cli import render
-
-    with call.project() as project:
-        files = project.export_prefect(folder, place=place)
-        call.answer({"folder": str(folder), "files": files}, render.exported)
+    _written(call, folder, lambda project: project.export_prefect(folder, place=place))
 
 
 @export.command("kubeflow")
@@ -53,11 +50,7 @@ def export_prefect(call: Invocation, folder: Path, place: str | None) -> None:
 @click.pass_obj
 def export_kubeflow(call: Invocation, folder: Path, image: str) -> None:
     """Write pipelines for Kubeflow (kfp 2), as `seatrial export airflow` writes DAGs."""
-    from seatrial.cli import render
-
-    with call.project() as project:
-        files = project.export_kubeflow(folder, image=image)
-        call.answer({"folder": str(folder), "files": files}, render.exported)
+    _written(call, folder, lambda project: project.export_kubeflow(folder, image=image))
 
 
 @export.command("cron")
@@ -66,8 +59,11 @@ def export_kubeflow(call: Invocation, folder: Path, image: str) -> None:
 @click.pass_obj
 def export_cron(call: Invocation, folder: Path, place: str | None) -> None:
     """Write a crontab of what is declared: a line for each timing."""
+    _written(call, folder, lambda project: project.export_cron(folder, place=place))
+
+
+def _written(call: Invocation, folder: Path, write: Callable[[Project], list[str]]) -> None:
     from seatrial.cli import render
 
     with call.project() as project:
-        files = project.export_cron(folder, place=place)
-        call.answer({"folder": str(folder), "files": files}, render.exported)
+        call.answer({"folder": str(folder), "files": write(project)}, render.exported)

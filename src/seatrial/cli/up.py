@@ -23,7 +23,7 @@ import click
 
 from seatrial.cli import talk
 from seatrial.cli.door import BadCommandLine, Invocation
-from seatrial.cli.verbs import verb
+from seatrial.cli.verbs import listening, verb
 from seatrial.core.clock import monotonic
 
 if TYPE_CHECKING:
@@ -49,15 +49,7 @@ class _Part:
 
 
 @verb("up")
-@click.option("--host", default="127.0.0.1", show_default=True, envvar="SEATRIAL_HOST")
-@click.option(
-    "--port",
-    default=8000,
-    show_default=True,
-    type=click.IntRange(0, 65535),
-    envvar="SEATRIAL_PORT",
-    help="0: any free port.",
-)
+@listening
 @click.option(
     "--workers",
     default=1,

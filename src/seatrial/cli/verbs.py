@@ -297,16 +297,18 @@ def deploy(call: Invocation, model: str | None, release_id: str | None, reason: 
         call.answer(project.deploy(model, release=release_id, reason=reason, at_once=at_once), render.deployed)
 
 
+def listening(command: Callable[..., None]) -> Callable[..., None]:
+    """The options that say where a server listens."""
+    host = click.option("--host", default="127.0.0.1", show_default=True, envvar="SEATRIAL_HOST")
+    kind = click.IntRange(0, 65535)
+    port = click.option(
+        "--port", default=8000, show_default=True, type=kind, envvar="SEATRIAL_PORT", help="0: any free port."
+    )
+    return host(port(command))
+
+
 @verb("serve")
-@click.option("--host", default="127.0.0.1", show_default=True, envvar="SEATRIAL_HOST")
-@click.option(
-    "--port",
-    default=8000,
-    show_default=True,
-    type=click.IntRange(0, 65535),
-    envvar="SEATRIAL_PORT",
-    help="0: any free port.",
-)
+@listening
 @click.option(
     "--workers",
     default=1,

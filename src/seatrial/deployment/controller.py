@@ -7,10 +7,8 @@ process that holds it, however that ends, and knows no clock.
 
 from __future__ import annotations
 
-import fcntl
-import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TypeVar
 from urllib.parse import quote
@@ -18,6 +16,7 @@ from urllib.parse import quote
 from seatrial.core.errors import Conflict, SeatrialError, Unavailable, UsageError
 from seatrial.core.windows import duration_us
 from seatrial.deployment.rollout import NoRollout
+from seatrial.stores.held import HeldByAnother, held
 from seatrial.stores.metadata import HeadMoved, MetadataUnreachable
 from seatrial.stores.pauses import Paused
 
@@ -49,23 +48,16 @@ def pace(every: str) -> float:
 @contextmanager
 def lease(folder: Path, deployment: str) -> Iterator[None]:
     """Be the only process of this host that watches the deployment's rollout. Raises Watched."""
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{quote(deployment, safe='')}.watch"
-    with path.open("a+") as file:
+    with ExitStack() as having:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            holder = file.read().strip()
+            having.enter_context(held(folder / f"{quote(deployment, safe='')}.watch"))
+        except HeldByAnother as other:
             raise Watched(
-                f"the rollout of '{deployment}' is watched already" + (f", by process {holder}." if holder else "."),
+                f"the rollout of '{deployment}' is watched already"
+                + (f", by process {other.holder}." if other.holder else "."),
                 state="Nothing was changed.",
                 next=f"Look at it with `seatrial deployments status {deployment}`, or end that process first.",
             ) from None
-        file.seek(0)
-        file.truncate()
-        file.write(str(os.getpid()))
-        file.flush()
         yield
 
 

@@ -355,22 +355,23 @@ class TestArmsThatWantUnlikeFields:
             )
 
 
-class TestFieldsOfAnotherRelease:
-    SENT = {"distance": "float", "wind": "float", "why": "string", "since": "timestamp"}  # noqa: RUF012
+SENT = {"distance": "float", "wind": "float", "why": "string", "since": "timestamp"}
 
+
+class TestFieldsOfAnotherRelease:
     def test_they_are_taken_and_ignored(self, log):
-        served = predictor(sent=self.SENT, log=log)
+        served = predictor(sent=SENT, log=log)
         plain = ask(served)[1]
         for more in ({"wind": 3.5}, {"wind": None}, {"why": "a reason", "since": "2013-04-01T05:00:00Z"}):
             status, told = ask(served, GOOD | more, return_features=True)
             assert (status, told["probability"]) == (200, plain["probability"])
-            assert not told["features"].keys() & self.SENT.keys() - {"distance"}
+            assert not told["features"].keys() & SENT.keys() - {"distance"}
         assert ask_many(served, [GOOD | {"wind": 1.0}, GOOD])[0] == 200
         assert not set(log.rows().column_names) & {"wind", "why", "since"}
         assert served.ignored == ["wind", "why", "since"]
 
     def test_they_are_checked_like_any_other(self):
-        served = predictor(sent=self.SENT)
+        served = predictor(sent=SENT)
         assert ask(served, GOOD | {"wind": "strong"})[1]["code"] == "request.bad_field"
         assert ask(served, GOOD | {"rain": 1.0})[1]["code"] == "request.unknown_field"
         twice = b'{"features": {"distance": 1.0, "seats": 1, "night": true, "carrier": "DL", "wind": 1.0, "wind": 2.0}}'
@@ -378,7 +379,7 @@ class TestFieldsOfAnotherRelease:
 
     def test_several_arms_ignore_them_as_well(self):
         wind = Field("wind", "float")
-        served = predictor(release(0), release(1, version="2", signature=wanting(wind)), sent=self.SENT)
+        served = predictor(release(0), release(1, version="2", signature=wanting(wind)), sent=SENT)
         assert served.ignored == ["why", "since"]
         assert set(by_arm(served, GOOD | {"wind": 1.0, "why": "x"}, 40)[0]) == {"1", "2"}
 
