@@ -8,7 +8,7 @@ Counted is how often, of so many windows, the verdict is "changed":
     unweighted   by the same comparison without weights: what inputs alone would raise
     unknown      how often the section says that it cannot tell
 
-    PYTHONPATH=src python benchmarks/monitoring/concept.py
+    PYTHONPATH=src python benchmarks/monitoring/looks/concept.py
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from seatrial.monitoring.baseline import Baseline
-from seatrial.monitoring.concept import concept
-from seatrial.monitoring.sample import Sample
+from seatrial.monitoring.looks.concept import concept
+from seatrial.monitoring.rows.baseline import Baseline
+from seatrial.monitoring.rows.sample import Sample
 
 DAY_US = 86_400_000_000
 COLUMNS = 6

@@ -5,7 +5,7 @@ has the values of the reference in memory: `ks_2samp` (asymptotic) for numbers, 
 for strings. Both in this process, in turns, on one thread; best of five. Then a window of a million rows: the memory
 above the loaded table, of numpy and Python (tracemalloc) and of Arrow's pool.
 
-    PYTHONPATH=src python benchmarks/monitoring/drift.py
+    PYTHONPATH=src python benchmarks/monitoring/looks/drift.py
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ import pyarrow as pa
 from scipy import stats
 
 from seatrial.core.clock import monotonic
-from seatrial.monitoring.drift import drift
-from seatrial.monitoring.reference import Reference
+from seatrial.monitoring.looks.drift import drift
+from seatrial.monitoring.rows.reference import Reference
 
 GOAL = 8.0
 GOAL_BYTES = 50e6

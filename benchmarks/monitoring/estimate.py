@@ -10,7 +10,7 @@ Printed is the mean absolute error of the estimated area under the curve, F1 and
     inside       how often the interval held the AUC that labels then showed
     nannyml      CBPE of NannyML, with --nannyml PYTHON, an interpreter that has it (of an environment of its own)
 
-    PYTHONPATH=src python benchmarks/monitoring/estimate.py
+    PYTHONPATH=src python benchmarks/monitoring/looks/estimate.py
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from seatrial.monitoring import estimate as estimating
-from seatrial.monitoring.baseline import Baseline
-from seatrial.monitoring.sample import Sample
+from seatrial.monitoring.looks import estimate as estimating
+from seatrial.monitoring.rows.baseline import Baseline
+from seatrial.monitoring.rows.sample import Sample
 from seatrial.stats.metrics import measure
 
 GOAL = 0.01

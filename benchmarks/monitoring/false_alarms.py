@@ -26,11 +26,11 @@ from numpy.typing import NDArray
 
 from seatrial.core.windows import Window
 from seatrial.monitoring.definition import Monitor
-from seatrial.monitoring.policy import DAY_US, HOUR_US, MONTH_US, Sums, judge, onsets, thresholds
-from seatrial.monitoring.reference import Reference
-from seatrial.monitoring.sample import Sample
-from seatrial.monitoring.series import windows_of
-from seatrial.monitoring.watch import Source, advance, begin
+from seatrial.monitoring.policy.judgement import DAY_US, HOUR_US, MONTH_US, Sums, judge, onsets, thresholds
+from seatrial.monitoring.policy.series import windows_of
+from seatrial.monitoring.policy.watch import Source, advance, begin
+from seatrial.monitoring.rows.reference import Reference
+from seatrial.monitoring.rows.sample import Sample
 
 REFERENCE_ROWS = 100_000
 NEVER = 999

@@ -175,8 +175,8 @@ def ours(folder: Path, size: str) -> dict[str, Any]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from seatrial.monitoring.drift import drift
-    from seatrial.monitoring.reference import Reference
+    from seatrial.monitoring.looks.drift import drift
+    from seatrial.monitoring.rows.reference import Reference
 
     pa.set_cpu_count(1)
     reference = Reference.from_table(pq.read_table(folder / f"before-{size}.parquet"))
@@ -190,9 +190,9 @@ def streamed(folder: Path, size: str) -> dict[str, Any]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from seatrial.monitoring.drift import drift
-    from seatrial.monitoring.reference import Reference
-    from seatrial.monitoring.streamed import StreamedInputs
+    from seatrial.monitoring.looks.drift import drift
+    from seatrial.monitoring.rows.reference import Reference
+    from seatrial.monitoring.rows.streamed import StreamedInputs
 
     pa.set_cpu_count(1)
     before, now = (folder / f"{name}-{size}.parquet" for name in ("before", "now"))

@@ -683,7 +683,7 @@ class Project(Scheduled):
         return rolling.watch(self, self._deployment(name), self.deployment_advance, every, told, wait)
 
     def _evidence(self, deployment: Deployment) -> Evidence:
-        from seatrial.monitoring.labels import prediction_keys
+        from seatrial.monitoring.rows.labels import prediction_keys
         from seatrial.verbs.rolling import Evidence
 
         model = self._model(deployment.model)

@@ -9,7 +9,7 @@ import msgspec
 from seatrial.cli import render
 from seatrial.cli.report import monitor_lines
 from seatrial.monitoring.report import Drift, Performance, System
-from tests.monitoring.test_page import report
+from tests.monitoring.pages.test_page import report
 
 
 def shown(one) -> str:

@@ -21,8 +21,8 @@ from seatrial.core.clock import FixedClock, iso, to_us
 from seatrial.core.errors import UsageError
 from seatrial.core.windows import Window
 from seatrial.features.statistics import NoRowsInRange, histogram, number_spread, text_spread, view_statistics
-from seatrial.monitoring.feature_page import html
-from seatrial.monitoring.pictures import tick_texts
+from seatrial.monitoring.pages.feature import html
+from seatrial.monitoring.pages.pictures import tick_texts
 
 TIME = pa.timestamp("us", tz="UTC")
 START = datetime(2024, 3, 1, tzinfo=UTC)

@@ -28,7 +28,7 @@ from seatrial.core.clock import to_us
 from seatrial.core.errors import SeatrialError
 from seatrial.core.signature import as_floats
 from seatrial.core.windows import Window, parse_window
-from seatrial.monitoring.watch import GROUPS
+from seatrial.monitoring.policy.watch import GROUPS
 from seatrial.retraining.backtest import backtest
 from seatrial.serving.batch.table import score
 from seatrial.stats.metrics import log_loss

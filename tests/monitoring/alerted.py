@@ -9,10 +9,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import numpy as np
 
 from seatrial.core.windows import Window
-from seatrial.monitoring.addresses import Allowed
-from seatrial.monitoring.alerts import settle
+from seatrial.monitoring.alerting.alerts import settle
 from seatrial.monitoring.definition import Monitor
 from seatrial.monitoring.monitor import make_report
+from seatrial.monitoring.routes.addresses import Allowed
 from tests.monitoring.worlds import DAY_US, START_US, a_sample
 
 HERE = Allowed.parse(["127.0.0.0/8", "::1"])

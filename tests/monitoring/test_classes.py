@@ -7,13 +7,13 @@ import pyarrow.parquet as pq
 import pytest
 import sklearn.metrics as oracle
 
-from seatrial.monitoring.alarms import evaluate
 from seatrial.monitoring.definition import Alarm
-from seatrial.monitoring.labels import BadLabels, parse
+from seatrial.monitoring.looks.alarms import evaluate
+from seatrial.monitoring.looks.performance import performance
 from seatrial.monitoring.monitor import make_report
-from seatrial.monitoring.performance import performance
-from seatrial.monitoring.reference import Reference
-from seatrial.monitoring.sample import from_log
+from seatrial.monitoring.rows.labels import BadLabels, parse
+from seatrial.monitoring.rows.reference import Reference
+from seatrial.monitoring.rows.sample import from_log
 from seatrial.stats.profile import category_profile, numeric_profile
 from seatrial.stores.labels import LabelStore
 from seatrial.stores.prediction_log import PredictionLog

@@ -16,7 +16,7 @@ from seatrial.data.reading import DataWarning
 from seatrial.features.definitions import BadDefinition
 from seatrial.monitoring.definition import Alarm
 from seatrial.monitoring.imported import LogColumnNotThere, LogMissing, monitor_log, read_log
-from seatrial.monitoring.mapping import BadMap, MapUnreadable, read_map
+from seatrial.monitoring.rows.mapping import BadMap, MapUnreadable, read_map
 from seatrial.stores.prediction_log import PredictionLog
 
 START = datetime(2024, 1, 1, tzinfo=UTC)

@@ -13,8 +13,8 @@ import sklearn.metrics as oracle
 
 from seatrial.core.clock import to_us
 from seatrial.monitoring.imported import LogColumnNotThere, LogColumnWrong, monitor_log
-from seatrial.monitoring.mapping import BadMap
-from seatrial.monitoring.page import html
+from seatrial.monitoring.pages.page import html
+from seatrial.monitoring.rows.mapping import BadMap
 
 START = datetime(2024, 1, 1, tzinfo=UTC)
 NOW_US = to_us(START + timedelta(days=8))

@@ -19,9 +19,9 @@ import pytest
 from seatrial.core.clock import to_us
 from seatrial.core.windows import Window
 from seatrial.data.sources import PostgresSource
-from seatrial.monitoring.against import ReferenceTooSmall
 from seatrial.monitoring.imported import LogColumnNotThere, LogColumnWrong, monitor_log
 from seatrial.monitoring.in_database import NotInDatabase, monitor_database
+from seatrial.monitoring.rows.against import ReferenceTooSmall
 from tests.data.postgres_server import PASSWORD, PostgresServer
 
 START = datetime(2024, 1, 1, tzinfo=UTC)

@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from seatrial.monitoring.definition import Alarm, Monitor
-from seatrial.monitoring.labels import LabelCounts
 from seatrial.monitoring.monitor import ReportTooNew, make_report, point, read_report
-from seatrial.monitoring.reference import Reference
 from seatrial.monitoring.report import Mark, Point, Report
+from seatrial.monitoring.rows.labels import LabelCounts
+from seatrial.monitoring.rows.reference import Reference
 from tests.house.test_names import in_a_fresh_interpreter
 from tests.monitoring.worlds import DAY_US, START_US, a_sample, calibrated, week
 
@@ -218,7 +218,7 @@ def test_a_report_needs_nothing_but_the_base_install():
         "sys.meta_path.insert(0, Absent)\n"
         "from tests.monitoring.worlds import calibrated, week\n"
         "from seatrial.monitoring.monitor import make_report\n"
-        "from seatrial.monitoring.reference import Reference\n"
+        "from seatrial.monitoring.rows.reference import Reference\n"
         "sample = calibrated()\n"
         "reference = Reference.from_table(sample.rows)\n"
         "report = make_report(sample, window=week(), as_of_us=week().end_us, reference=reference)\n"

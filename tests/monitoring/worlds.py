@@ -7,8 +7,8 @@ import pyarrow as pa
 
 from seatrial.core.clock import parse_time, to_us
 from seatrial.core.windows import Window
-from seatrial.monitoring.labels import LabelCounts
-from seatrial.monitoring.sample import Sample
+from seatrial.monitoring.rows.labels import LabelCounts
+from seatrial.monitoring.rows.sample import Sample
 
 UTC_US = pa.timestamp("us", tz="UTC")
 DAY_US = 86_400_000_000

@@ -12,8 +12,8 @@ import pytest
 from seatrial import BlueGreen, Deployment, Model, Monitor, ParquetSource, Project
 from seatrial.cli import run
 from seatrial.core.errors import UsageError
-from seatrial.monitoring.incident_page import html
-from seatrial.monitoring.mutes import BadMute
+from seatrial.monitoring.alerting.mutes import BadMute
+from seatrial.monitoring.pages.incident import html
 from seatrial.testing import FakeClock
 from seatrial.verbs.alerting import AlertsNotDelivered, GaugesNotWritten, HeartbeatNotSent
 from tests.monitoring.alerted import Hook

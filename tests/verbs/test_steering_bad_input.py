@@ -319,7 +319,7 @@ class TestExplain:
 
 
 def test_a_page_is_written_at_every_look(live):
-    from seatrial.monitoring.page import html
+    from seatrial.monitoring.pages.page import html
 
     with opened(live, 20) as project:
         for at in (20, 20, 400, 20):

@@ -7,7 +7,7 @@ import pytest
 
 from seatrial import Project
 from seatrial.core.records import Record
-from seatrial.monitoring.performance import measure_sample
+from seatrial.monitoring.looks.performance import measure_sample
 from seatrial.verbs.tested import ROWS, SCORES, labelled_test_part
 from tests.worlds import write_project
 

@@ -16,7 +16,7 @@ from seatrial.cli.verbs import verb
 from seatrial.core.errors import counted
 
 if TYPE_CHECKING:
-    from seatrial.monitoring.mutes import Mute
+    from seatrial.monitoring.alerting.mutes import Mute
 
 SEVERITIES: dict[str, Style] = {"high": "red", "medium": "bold", "low": ""}
 
@@ -122,7 +122,7 @@ def incident(call: Invocation, alert: str, html: Path | None) -> None:
         found = project.incident(alert)
         if html is not None:
             from seatrial.cli.data import write_page
-            from seatrial.monitoring.incident_page import html as page
+            from seatrial.monitoring.pages.incident import html as page
 
             write_page(html, page(found))
         call.answer(found, timeline)

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 from seatrial.cli import talk
 from seatrial.cli.render import Block, Line, Plain, plain
 from seatrial.core.clock import from_us, iso
-from seatrial.monitoring.page import document
-from seatrial.monitoring.pictures import safe, table
+from seatrial.monitoring.pages.page import document
+from seatrial.monitoring.pages.pictures import safe, table
 
 if TYPE_CHECKING:
     from seatrial.data.expectations import ValidationReport

@@ -119,7 +119,7 @@ def features_stats(
 
 def _write_page(path: Path, found: Statistics) -> None:
     from seatrial.cli.steering import PageUnwritable
-    from seatrial.monitoring.feature_page import html
+    from seatrial.monitoring.pages.feature import html
 
     try:
         path.write_text(html(found), encoding="utf-8")

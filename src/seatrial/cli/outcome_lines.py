@@ -37,7 +37,7 @@ def span(interval: Interval | None) -> str:
 
 
 def _arrival(report: Report, detail: bool) -> list[Block]:
-    from seatrial.monitoring.outcome import age_words
+    from seatrial.monitoring.looks.outcome import age_words
 
     one = report.arrival
     if one is None or one.usual_hours is None:

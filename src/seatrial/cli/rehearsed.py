@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from seatrial.cli.render import Block, Cell, Line, Table
 
 if TYPE_CHECKING:
-    from seatrial.monitoring.rehearsal import Incident, Rehearsal
+    from seatrial.monitoring.policy.rehearsal import Incident, Rehearsal
 
 MOST = 20
 

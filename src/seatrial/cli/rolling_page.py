@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from seatrial.cli.data import STYLE, figures
 from seatrial.cli.render import Plain
 from seatrial.cli.rolling import ended_words, left
-from seatrial.monitoring.page import document
-from seatrial.monitoring.pictures import Bar, bars, safe, table
+from seatrial.monitoring.pages.page import document
+from seatrial.monitoring.pages.pictures import Bar, bars, safe, table
 
 TONES = {"advance": "good", "hold": "", "roll back": "bad", "keep the live release": ""}
 ROW, WIDTH, NAMES, NUMBERS = 34, 760, 130, 190

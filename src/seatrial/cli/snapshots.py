@@ -7,8 +7,8 @@ from typing import Any
 
 from seatrial.cli.data import STYLE, TONES, checks, count_of, figures
 from seatrial.cli.render import Block, Line, Plain, Style, Table, inline
-from seatrial.monitoring.page import document
-from seatrial.monitoring.pictures import Bar, bars, safe, table, value_text
+from seatrial.monitoring.pages.page import document
+from seatrial.monitoring.pages.pictures import Bar, bars, safe, table, value_text
 
 LEVELS = "▁▂▃▄▅▆▇█"
 MOST_SHOWN = 3

@@ -125,7 +125,7 @@ def monitor(
         with call.project() as project:
             report = project.monitor(model, window=window, keep=not dry_run, against=against or "training")
     if html is not None:
-        from seatrial.monitoring.page import html as page
+        from seatrial.monitoring.pages.page import html as page
 
         _write(html, page(report))
     call.answer(report, lambda _: rendering.monitor_lines(report, distances, detail=detail))

@@ -18,9 +18,9 @@ from seatrial.cli.canary_story import judged, stepped, words, wrong_way_round
 from seatrial.core.clock import FixedClock, parse_time, to_us
 from seatrial.core.errors import GateRefused, NotAllowed
 from seatrial.core.windows import Window
-from seatrial.monitoring.page import Chapter, days_picture, drift_picture, html
-from seatrial.monitoring.page import story as page_of
-from seatrial.monitoring.pictures import Bar, Series, bars, line_chart
+from seatrial.monitoring.pages.page import Chapter, days_picture, drift_picture, html
+from seatrial.monitoring.pages.page import story as page_of
+from seatrial.monitoring.pages.pictures import Bar, Series, bars, line_chart
 
 if TYPE_CHECKING:
     from seatrial.monitoring.report import AlarmResult, Report

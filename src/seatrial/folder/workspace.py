@@ -229,7 +229,7 @@ class Workspace:
     @property
     def alert_routes(self) -> dict[str, str]:
         """Where alerts are sent, by name; an address that a variable or file should hold, but does not, is left out."""
-        from seatrial.monitoring.routes import expanded
+        from seatrial.monitoring.routes.delivery import expanded
 
         declared = self.settings.webhooks | self.settings.routes
         found = {name: expanded(address, os.environ, self.folder) for name, address in declared.items()}

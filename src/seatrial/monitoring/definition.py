@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, NoReturn
+from typing import TYPE_CHECKING, Literal, NoReturn, Protocol
 
 from seatrial.core.declared import declare
 from seatrial.core.errors import did_you_mean, listed
 from seatrial.core.windows import BadDuration, duration_us
 from seatrial.features.definitions import BadDefinition
-from seatrial.monitoring.business import BusinessMetric, is_metric
 from seatrial.monitoring.report import Severity
 from seatrial.stats.distances import NAMES
 from seatrial.stats.metrics import METRICS
+
+if TYPE_CHECKING:
+    from seatrial.data.sources import Source
 
 MIN_LABELS = 200
 CALIBRATION_GAP = 0.10
@@ -26,6 +28,19 @@ OF_COLUMN = frozenset({*NAMES, "missing"})
 """Metrics of one input, written "ks:COLUMN"."""
 
 Kind = Literal["above", "below", "drop"]
+
+
+class BusinessMetric(Protocol):
+    """What `deployment.Metric` says of a number."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def source(self) -> Source: ...
+    @property
+    def better(self) -> Literal["higher", "lower"]: ...
+    @property
+    def without_row(self) -> float | None: ...
 
 
 @dataclass(frozen=True)
@@ -247,3 +262,8 @@ def _is_number(value: object) -> bool:
 
 def _bad(found: str, expected: str) -> NoReturn:
     raise BadDefinition(found, expected=expected)
+
+
+def is_metric(thing: object) -> bool:
+    """Whether it says what a metric of the business says."""
+    return all(hasattr(thing, name) for name in ("name", "source", "better", "without_row"))

@@ -202,3 +202,51 @@ class Business(msgspec.Struct, frozen=True):
     unit: str = ""
     without: int = 0
     note: str = ""
+
+
+METHODS = {
+    "rescoring": "each put back to where it was, and scored again",
+    "association": "drift times association with the score: no model at hand",
+}
+"""How a part of the movement was found, in words."""
+
+
+class Part(msgspec.Struct, frozen=True):
+    """By how much an input moved the mean prediction; `name` is empty for the others that moved, together."""
+
+    name: str
+    moved: float
+
+
+class Attribution(msgspec.Struct, frozen=True):
+    """moved: the mean prediction of the window minus that of the reference; None when the reference has no scores.
+
+    parts: of the inputs that moved, the largest first. rest: what they do not explain: other inputs, how they go
+    together, the model itself; None where the parts may overlap (association). rows: looked at. note: what to know, or
+    why there is no part.
+    """
+
+    moved: float | None
+    parts: list[Part]
+    rest: float | None
+    method: Literal["rescoring", "association", ""]
+    rows: int
+    note: str = ""
+
+    @property
+    def words(self) -> str:
+        """One line for people; empty when there is nothing to tell."""
+        if not self.parts:
+            return ""
+        named = [f"{part.name or 'the others that moved'} {signed(part.moved)}" for part in self.parts]
+        if self.rest is not None:
+            named.append(f"the rest {signed(self.rest)}")
+        total = (
+            "the mean prediction moved" if self.moved is None else f"the mean prediction moved by {signed(self.moved)}"
+        )
+        return f"{total}, an estimate by input: {', '.join(named)} ({METHODS[self.method]})"
+
+
+def signed(value: float) -> str:
+    """A difference as people read it, with its sign."""
+    return f"{value:+.2g}" if abs(value) < 0.1 else f"{value:+.3g}"

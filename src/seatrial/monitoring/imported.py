@@ -19,24 +19,24 @@ from seatrial.core.errors import Failed, did_you_mean, listed
 from seatrial.core.windows import Window, duration_text, duration_us
 from seatrial.data.reading import Times, csv_header, read
 from seatrial.data.sources import CsvSource, FrameSource
-from seatrial.monitoring.alarms import MIN_ROWS
-from seatrial.monitoring.baseline import Baseline, labelled
 from seatrial.monitoring.definition import Alarm, Monitor
-from seatrial.monitoring.labels import FIELD, LabelCounts, parse, prediction_keys
-from seatrial.monitoring.mapping import BadMap, ColumnMap, read_map
+from seatrial.monitoring.looks.alarms import MIN_ROWS
 from seatrial.monitoring.monitor import make_report
 from seatrial.monitoring.report import AlarmResult, Report
-from seatrial.monitoring.sample import FEATURE, OF_CLASS, Sample, from_log, joined, places
-from seatrial.monitoring.streamed import EVER, LONG, StreamedInputs
-from seatrial.monitoring.tally import tallies
+from seatrial.monitoring.rows.baseline import Baseline, labelled
+from seatrial.monitoring.rows.labels import FIELD, LabelCounts, parse, prediction_keys
+from seatrial.monitoring.rows.mapping import BadMap, ColumnMap, read_map
+from seatrial.monitoring.rows.sample import FEATURE, OF_CLASS, Sample, from_log, joined, places
+from seatrial.monitoring.rows.streamed import EVER, LONG, StreamedInputs
+from seatrial.monitoring.rows.tally import tallies
 from seatrial.monitoring.watched import Watched
 from seatrial.stores.prediction_log import PredictionLog
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from seatrial.monitoring.reference import Categories, Reference
-    from seatrial.monitoring.rehearsal import Rehearsal
+    from seatrial.monitoring.policy.rehearsal import Rehearsal
+    from seatrial.monitoring.rows.reference import Categories, Reference
 
 DAY_US = 86_400_000_000
 NEVER_US = -(2**62)
@@ -129,8 +129,8 @@ def rehearse_log(
 
     Raises as `monitor_log` does.
     """
-    from seatrial.monitoring import watch
-    from seatrial.monitoring.rehearsal import WARM_US, rehearse
+    from seatrial.monitoring.policy import watch
+    from seatrial.monitoring.policy.rehearsal import WARM_US, rehearse
 
     columns = read_map(mapping)
     sample = read_log(log, columns, labels=labels, as_of_us=as_of_us).sample
@@ -149,7 +149,7 @@ def _watched(
     sample: Sample, window: Window, monitor: Monitor, reference: Reference | None, columns: ColumnMap, as_of_us: int
 ) -> tuple[Watched | None, list[AlarmResult]]:
     """The policy over the whole log up to the window's end."""
-    from seatrial.monitoring import watch
+    from seatrial.monitoring.policy import watch
 
     if not monitor.policy:
         return None, []
@@ -210,8 +210,8 @@ def read_log(
 
 def read_reference(path: Path, columns: ColumnMap, sample: Sample, *, long: int | None = None) -> Reference:
     """Rows to compare with; their scores too, where they have them."""
-    from seatrial.monitoring.against import shares_together
-    from seatrial.monitoring.reference import Reference
+    from seatrial.monitoring.rows.against import shares_together
+    from seatrial.monitoring.rows.reference import Reference
 
     inputs = None
     if _is_ours(path):
@@ -323,7 +323,7 @@ def _shares(rows: pa.Table) -> Categories | None:
     """How often each class was predicted; None when the rows do not say."""
     import numpy as np
 
-    from seatrial.monitoring.reference import Reference
+    from seatrial.monitoring.rows.reference import Reference
     from seatrial.stats.profile import category_profile
 
     column = rows["predicted_class"]
@@ -352,7 +352,7 @@ def _compared(path: Path, columns: ColumnMap, sample: Sample) -> tuple[Reference
 
 
 def _past(against: str, window: Window, sample: Sample, reference: Path | None) -> Reference:
-    from seatrial.monitoring.against import BadReference, chosen, of_window
+    from seatrial.monitoring.rows.against import BadReference, chosen, of_window
 
     found = chosen(against, window)
     if not isinstance(found, Window):

@@ -23,14 +23,14 @@ from seatrial.data.postgres import NUMBERS, TEXTS, Asked, Column, asked
 from seatrial.data.sources import PostgresSource
 from seatrial.monitoring.definition import Alarm
 from seatrial.monitoring.imported import LogColumnNotThere, LogColumnWrong, compared_with, told_next
-from seatrial.monitoring.labels import LabelCounts
-from seatrial.monitoring.mapping import ColumnMap, read_map
 from seatrial.monitoring.monitor import make_report
-from seatrial.monitoring.reference import Column as Known
-from seatrial.monitoring.reference import Numbers, Reference
 from seatrial.monitoring.report import Report
-from seatrial.monitoring.sample import Sample
-from seatrial.monitoring.tally import RARE, Tallies, Tally
+from seatrial.monitoring.rows.labels import LabelCounts
+from seatrial.monitoring.rows.mapping import ColumnMap, read_map
+from seatrial.monitoring.rows.reference import Column as Known
+from seatrial.monitoring.rows.reference import Numbers, Reference
+from seatrial.monitoring.rows.sample import Sample
+from seatrial.monitoring.rows.tally import RARE, Tallies, Tally
 from seatrial.stats.profile import FORMAT, LARGEST, MOST_VALUES, WEEK_US, counted_profile, edges_of, weeks_of
 
 if TYPE_CHECKING:

@@ -16,11 +16,12 @@ import msgspec
 from seatrial.core.clock import from_us, iso
 from seatrial.core.errors import Failed
 from seatrial.core.windows import Window
-from seatrial.monitoring.alarms import MIN_ROWS, QUIET_START, evaluate
-from seatrial.monitoring.attribution import Score, attribution
 from seatrial.monitoring.definition import MIN_LABELS, PERFORMANCE, Alarm, Monitor
-from seatrial.monitoring.outcome import with_outcome
-from seatrial.monitoring.performance import performance
+from seatrial.monitoring.looks.alarms import MIN_ROWS, QUIET_START, evaluate
+from seatrial.monitoring.looks.attribution import Score, attribution
+from seatrial.monitoring.looks.outcome import with_outcome
+from seatrial.monitoring.looks.performance import performance
+from seatrial.monitoring.looks.system import system
 from seatrial.monitoring.report import (
     FORMAT,
     AlarmResult,
@@ -33,15 +34,14 @@ from seatrial.monitoring.report import (
     Report,
     Verdict,
 )
-from seatrial.monitoring.system import system
 from seatrial.monitoring.watched import POLICY
 
 if TYPE_CHECKING:
     from seatrial.core.objective import Objective
-    from seatrial.monitoring.baseline import Baseline
     from seatrial.monitoring.figures import Business
-    from seatrial.monitoring.reference import Reference
-    from seatrial.monitoring.sample import Sample
+    from seatrial.monitoring.rows.baseline import Baseline
+    from seatrial.monitoring.rows.reference import Reference
+    from seatrial.monitoring.rows.sample import Sample
     from seatrial.monitoring.watched import Watched
 
 NO_REFERENCE = "no reference to compare with, so nobody looked whether the inputs moved"
@@ -184,9 +184,9 @@ def _min_labels(monitor: Monitor) -> int:
 
 
 def _compared(inside: Sample, reference: Reference | None, until_us: int) -> tuple[Drift, list[Check]]:
-    from seatrial.monitoring.drift import drift
-    from seatrial.monitoring.quality import quality
-    from seatrial.monitoring.reference import Reference
+    from seatrial.monitoring.looks.drift import drift
+    from seatrial.monitoring.looks.quality import quality
+    from seatrial.monitoring.rows.reference import Reference
 
     if reference is not None:
         counted = inside.counted(reference)
@@ -204,7 +204,7 @@ def _with_before(found: Drift, sample: Sample, window: Window, reference: Refere
     whole = at_us.size and at_us[0] <= earlier.start_us + length // QUIET_START
     if reference is None or not whole or not any(column.drifted for column in found.columns):
         return found
-    from seatrial.monitoring.drift import drift
+    from seatrial.monitoring.looks.drift import drift
 
     rows = sample.within(earlier)
     if rows.rows.num_rows < MIN_ROWS:

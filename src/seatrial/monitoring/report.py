@@ -11,8 +11,7 @@ from typing import Literal
 import msgspec
 
 from seatrial.core.pages import table_page
-from seatrial.monitoring.attribution import Attribution
-from seatrial.monitoring.figures import Arrival, Business, Calibration, Concept, Estimate, Interval, Slices
+from seatrial.monitoring.figures import Arrival, Attribution, Business, Calibration, Concept, Estimate, Interval, Slices
 from seatrial.monitoring.watched import Watched
 
 FORMAT = 1

@@ -18,8 +18,8 @@ from seatrial.core.clock import Clock, MachineClock, as_utc, iso, parse_time
 from seatrial.core.errors import UsageError
 from seatrial.data.reading import Times, frame_table
 from seatrial.data.sources import FrameSource, require_columns
-from seatrial.monitoring.drift import FALSE_DISCOVERIES
-from seatrial.monitoring.reference import TOLERATED, values_of
+from seatrial.monitoring.looks.drift import FALSE_DISCOVERIES
+from seatrial.monitoring.rows.reference import TOLERATED, values_of
 from seatrial.stats.detectors import benjamini_hochberg
 from seatrial.stats.distances import (
     chi_square_p_value,

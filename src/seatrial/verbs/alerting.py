@@ -17,14 +17,14 @@ from seatrial.verbs.building import Building
 
 if TYPE_CHECKING:
     from seatrial.export.gauges import Watched
-    from seatrial.monitoring.addresses import Allowed
-    from seatrial.monitoring.alerts import Alert, Silence
-    from seatrial.monitoring.cadence import Cadence
-    from seatrial.monitoring.incident import Incident
-    from seatrial.monitoring.mutes import Mute
+    from seatrial.monitoring.alerting.alerts import Alert, Silence
+    from seatrial.monitoring.alerting.cadence import Cadence
+    from seatrial.monitoring.alerting.incident import Incident
+    from seatrial.monitoring.alerting.mutes import Mute
     from seatrial.monitoring.report import Report
-    from seatrial.monitoring.routes import Delivery, Undelivered
-    from seatrial.monitoring.sample import Sample
+    from seatrial.monitoring.routes.addresses import Allowed
+    from seatrial.monitoring.routes.delivery import Delivery, Undelivered
+    from seatrial.monitoring.rows.sample import Sample
     from seatrial.training.model import Model
     from seatrial.verbs.results import ModelStatus
 
@@ -72,28 +72,28 @@ class Alerting(Building):
 
     def alerts(self, model: str | None = None, *, every: bool = False) -> list[Alert]:
         """Alerts that are open or acknowledged; with `every`, resolved ones too. Oldest first."""
-        from seatrial.monitoring.alerts import alerts, with_mutes
+        from seatrial.monitoring.alerting.alerts import alerts, with_mutes
 
         found = [alert for alert in alerts(self.metadata, model) if every or alert.state != "resolved"]
         return with_mutes(self.metadata, found, self.now_us)
 
     def alert_show(self, id: str) -> Alert:
         """One alert with its evidence and what happened to it."""
-        from seatrial.monitoring.alerts import alert, with_mutes
+        from seatrial.monitoring.alerting.alerts import alert, with_mutes
 
         found = alert(self.metadata, self.resolved(id, "alert").id)
         return with_mutes(self.metadata, [found], self.now_us)[0]
 
     def alert_acknowledge(self, id: str, reason: str = "") -> Alert:
         """Say that somebody looks at it."""
-        from seatrial.monitoring.alerts import acknowledge
+        from seatrial.monitoring.alerting.alerts import acknowledge
 
         record = self.resolved(id, "alert")
         return acknowledge(self.metadata, record.id, actor=self.actor, at_us=self.now_us, reason=reason)
 
     def alert_resolve(self, id: str, reason: str = "") -> Alert:
         """Say that it is over."""
-        from seatrial.monitoring.alerts import resolve
+        from seatrial.monitoring.alerting.alerts import resolve
 
         record = self.resolved(id, "alert")
         alert = resolve(self.metadata, record.id, actor=self.actor, at_us=self.now_us, reason=reason)
@@ -105,7 +105,7 @@ class Alerting(Building):
 
         name: a model, an alert (its alarm is meant), or an alarm's name. lasting: such as "4h". Raises BadMute.
         """
-        from seatrial.monitoring.mutes import BadMute, mute
+        from seatrial.monitoring.alerting.mutes import BadMute, mute
 
         if (until is None) == (lasting is None):
             raise BadMute("a mute needs an end.", expected="Either until a time or for a while is expected.")
@@ -116,22 +116,22 @@ class Alerting(Building):
 
     def alerts_unmute(self, name: str) -> list[Mute]:
         """End the mutes of a model or an alarm, named as for `alerts_mute`. What still rings is told next."""
-        from seatrial.monitoring.mutes import unmute
+        from seatrial.monitoring.alerting.mutes import unmute
 
         model, alarm = self._alarm_named(name)
         return unmute(self.metadata, model, alarm, actor=self.actor, at_us=self.now_us)
 
     def alerts_mutes(self, model: str | None = None) -> list[Mute]:
         """The mutes that hold now, oldest first."""
-        from seatrial.monitoring.mutes import mutes
+        from seatrial.monitoring.alerting.mutes import mutes
 
         return mutes(self.metadata, self.now_us, model)
 
     def incident(self, id: str) -> Incident:
         """What happened around an alert. id: of the alert or its incident, or the start of one."""
         from seatrial.governance.lineage import resolve
-        from seatrial.monitoring.alerts import alert, alerts, with_mutes
-        from seatrial.monitoring.incident import incident
+        from seatrial.monitoring.alerting.alerts import alert, alerts, with_mutes
+        from seatrial.monitoring.alerting.incident import incident
         from seatrial.verbs.feeds import views_of
 
         record = resolve(self.metadata, id)
@@ -155,13 +155,13 @@ class Alerting(Building):
 
     def alerts_undelivered(self) -> list[Undelivered]:
         """Messages that were given up after their last attempt, then those that were tried in vain and wait."""
-        from seatrial.monitoring.routes import undelivered
+        from seatrial.monitoring.routes.delivery import undelivered
 
         return undelivered(self.metadata)
 
     def alerts_resend(self, ids: Sequence[str] = ()) -> list[Undelivered]:
         """Try undelivered messages again, at once: these (an id or its start), or all; what did not arrive again."""
-        from seatrial.monitoring.routes import resend, undelivered
+        from seatrial.monitoring.routes.delivery import resend, undelivered
 
         if ids and not any(one.id.startswith(tuple(ids)) for one in undelivered(self.metadata)):
             raise UsageError(
@@ -175,7 +175,7 @@ class Alerting(Building):
 
     def _alarm_named(self, name: str) -> tuple[str, str]:
         """The model and the alarm (empty: all of it) that a person means."""
-        from seatrial.monitoring.alerts import alerts
+        from seatrial.monitoring.alerting.alerts import alerts
 
         models = {*self._models(), *(one.model for one in alerts(self.metadata))}
         if name in models:
@@ -227,7 +227,7 @@ class Alerting(Building):
         return cadences(self, model)
 
     def _settle_silences(self, models: Sequence[str], found: Sequence[Cadence]) -> list[Alert]:
-        from seatrial.monitoring.alerts import settle_silences
+        from seatrial.monitoring.alerting.alerts import settle_silences
 
         silences = [self._silence(one) for one in found if one.state == "missed"]
         undecided = {(one.model, one.alarm) for one in found if one.state in ("not expected", "from the future")}
@@ -235,7 +235,7 @@ class Alerting(Building):
         return settle_silences(self.metadata, models, silences, undecided=undecided, **facts)  # type: ignore[arg-type]
 
     def _silence(self, one: Cadence) -> Silence:
-        from seatrial.monitoring.alerts import Silence
+        from seatrial.monitoring.alerting.alerts import Silence
 
         model = self._model(one.model)
         since_us = to_us(parse_time(one.last_at))
@@ -255,8 +255,8 @@ class Alerting(Building):
 
     def _beat(self) -> str:
         """Tell whoever waits for it that seatrial is alive: "sent", "not set", or why it was not taken."""
-        from seatrial.monitoring.addresses import post
-        from seatrial.monitoring.routes import TIMEOUT, expanded
+        from seatrial.monitoring.routes.addresses import post
+        from seatrial.monitoring.routes.delivery import TIMEOUT, expanded
 
         declared = self.settings.alerts.heartbeat
         if not declared:
@@ -271,7 +271,7 @@ class Alerting(Building):
         """The gauges of monitoring, as Prometheus reads them. found: how things keep coming, of the models shown."""
         from seatrial.core.clock import machine_us
         from seatrial.export.gauges import text
-        from seatrial.monitoring.routes import undelivered
+        from seatrial.monitoring.routes.delivery import undelivered
 
         watched = [self._watched_model(name, found) for name in self._models()]
         waiting = len(undelivered(self.metadata))
@@ -320,8 +320,8 @@ class Alerting(Building):
 
     def _settle_alerts(self, report: Report, sample: Sample, silent: Sequence[Cadence]) -> list[Alert]:
         """Bring the alerts to what a report and its model's silences say, and send what there is to tell."""
-        from seatrial.monitoring.alerts import settle
-        from seatrial.monitoring.incident import worst_prediction
+        from seatrial.monitoring.alerting.alerts import settle
+        from seatrial.monitoring.alerting.incident import worst_prediction
 
         example = worst_prediction(sample) if any(one.state == "fired" for one in report.alarms) else ""
         alerts = settle(self.metadata, report, actor=self.actor, at_us=self.now_us, example=example)
@@ -333,7 +333,7 @@ class Alerting(Building):
 
     def _deliver(self) -> Delivery:
         """Send what waits for the routes, and say who was not reached."""
-        from seatrial.monitoring.routes import deliver, refresh
+        from seatrial.monitoring.routes.delivery import deliver, refresh
 
         urls, allowed = self.alert_routes, self._allowed
         done = deliver(self.metadata, urls, allowed=allowed, actor=self.actor)
@@ -351,13 +351,13 @@ class Alerting(Building):
 
     @property
     def _allowed(self) -> Allowed:
-        from seatrial.monitoring.addresses import Allowed
+        from seatrial.monitoring.routes.addresses import Allowed
 
         return Allowed.parse(self.settings.alerts.internal)
 
     def _route_problems(self) -> dict[str, str]:
-        from seatrial.monitoring.routes import address_of, problem
-        from seatrial.monitoring.telling import targets
+        from seatrial.monitoring.alerting.telling import targets
+        from seatrial.monitoring.routes.delivery import address_of, problem
 
         urls = self.alert_routes
         found = dict.fromkeys({*self.settings.webhooks, *self.settings.routes}, "its variable or file is not set")
@@ -370,8 +370,8 @@ class Alerting(Building):
 
     def _is_reachable(self, on_call: str) -> bool:
         """Whether every route that an `on_call` names has an address here."""
-        from seatrial.monitoring.routes import address_of
-        from seatrial.monitoring.telling import targets
+        from seatrial.monitoring.alerting.telling import targets
+        from seatrial.monitoring.routes.delivery import address_of
 
         return all(address_of(self.alert_routes, target) for target in targets(on_call))
 

@@ -20,7 +20,7 @@ from seatrial.core.records import Record
 from seatrial.folder.workspace import Workspace
 from seatrial.governance import bom
 from seatrial.governance.card import Badge, Card, CardSection, CardTable, Cell, html, markdown, shown, table
-from seatrial.monitoring.alerts import alerts
+from seatrial.monitoring.alerting.alerts import alerts
 from seatrial.releases.bundle import LOCK, Bundle, open_bundle
 from seatrial.stats.metrics import METRICS
 from seatrial.verbs.custody import deleted_words, live_in, sample_words

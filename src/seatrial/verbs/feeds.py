@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from seatrial.core.clock import from_us, iso, parse_time, to_us
 from seatrial.core.windows import Window, duration_text, duration_us
 from seatrial.features.definitions import FeatureView
-from seatrial.monitoring.cadence import DAY_US, QUIET_US, WEEK_US, Cadence, judged, volume
+from seatrial.monitoring.alerting.cadence import DAY_US, QUIET_US, WEEK_US, Cadence, judged, volume
 
 if TYPE_CHECKING:
     from seatrial.core.records import Event

@@ -19,7 +19,7 @@ from seatrial.deployment.definition import STEPWISE, Deployment, Metric, Shadow
 from seatrial.deployment.deploy import Deployed, live, nothing_deployed
 from seatrial.deployment.rollout import LIVE, NEW, Decider, Rollout, decide, declared_anew, no_rollout, rollout_of
 from seatrial.folder.workspace import STATE
-from seatrial.monitoring.telling import TOPIC, targets
+from seatrial.monitoring.alerting.telling import TOPIC, targets
 from seatrial.stats.metrics import losses
 from seatrial.stores.prediction_log import SHADOW
 from seatrial.stores.routes import SHADOW_ARM
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from seatrial.core.records import Record
     from seatrial.data.sources import Source
     from seatrial.folder.workspace import Workspace
-    from seatrial.monitoring.sample import Sample
+    from seatrial.monitoring.rows.sample import Sample
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from seatrial.core.clock import from_us, parse_time
-from seatrial.monitoring.page import METRIC_WORDS, document
-from seatrial.monitoring.pictures import Bar, Dot, bars, calibration_curve, safe, table, value_text
+from seatrial.monitoring.pages.page import METRIC_WORDS, document
+from seatrial.monitoring.pages.pictures import Bar, Dot, bars, calibration_curve, safe, table, value_text
 from seatrial.stats.metrics import MAIN
 from seatrial.training.differences import Difference
 from seatrial.verbs.runs import Compared, MetricChange, gate_words, in_metric_order, interval, lets_pass, trained_at

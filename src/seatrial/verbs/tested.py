@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from seatrial.core.signature import Signature
-from seatrial.monitoring.sample import FEATURE, OF_CLASS
+from seatrial.monitoring.rows.sample import FEATURE, OF_CLASS
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
     from seatrial.core.records import Record
     from seatrial.folder.workspace import Workspace
-    from seatrial.monitoring.baseline import Baseline
+    from seatrial.monitoring.rows.baseline import Baseline
 
 SCORES, ROWS = "test_scores.parquet", "parity_rows.parquet"
 
@@ -33,8 +33,8 @@ def labelled_test_part(
     """
     import pyarrow as pa
 
-    from seatrial.monitoring.baseline import Baseline
-    from seatrial.monitoring.sample import Sample
+    from seatrial.monitoring.rows.baseline import Baseline
+    from seatrial.monitoring.rows.sample import Sample
 
     runs = [] if release is None else [workspace.metadata.record(one) for one in release.inputs]
     run = next((one for one in runs if one is not None and one.kind == "run"), None)

@@ -115,7 +115,7 @@ def _values(metric: Metric, table: pa.Table, by: str, key: list[str]) -> tuple[p
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    from seatrial.monitoring.labels import keys
+    from seatrial.monitoring.rows.labels import keys
 
     empty = pa.array([], pa.string()), np.empty(0)
     kind = table[metric.name].type

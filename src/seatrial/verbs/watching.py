@@ -22,16 +22,16 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from seatrial.core.objective import Objective
-    from seatrial.monitoring.cadence import Cadence
+    from seatrial.monitoring.alerting.cadence import Cadence
     from seatrial.monitoring.definition import Monitor
     from seatrial.monitoring.figures import Business
-    from seatrial.monitoring.policy import Learned
-    from seatrial.monitoring.reference import Reference
-    from seatrial.monitoring.rehearsal import Rehearsal
+    from seatrial.monitoring.policy.judgement import Learned
+    from seatrial.monitoring.policy.rehearsal import Rehearsal
+    from seatrial.monitoring.policy.watch import Source, Step
+    from seatrial.monitoring.policy.watch import State as WatchState
     from seatrial.monitoring.report import AlarmResult, Mark, Point, Report
-    from seatrial.monitoring.sample import Sample
-    from seatrial.monitoring.watch import Source, Step
-    from seatrial.monitoring.watch import State as WatchState
+    from seatrial.monitoring.rows.reference import Reference
+    from seatrial.monitoring.rows.sample import Sample
     from seatrial.monitoring.watched import Watched
     from seatrial.releases.bundle import Bundle
     from seatrial.training.model import Model
@@ -62,7 +62,7 @@ class Watching(Alerting):
         not told before. A label is never changed: one that is told again is counted as a duplicate, one that
         contradicts as such, and the one known last counts.
         """
-        from seatrial.monitoring.labels import parse
+        from seatrial.monitoring.rows.labels import parse
 
         declared = self._model(model)
         started = monotonic()
@@ -109,7 +109,7 @@ class Watching(Alerting):
         import pyarrow as pa
         import pyarrow.compute as pc
 
-        from seatrial.monitoring.labels import keys, prediction_keys
+        from seatrial.monitoring.rows.labels import keys, prediction_keys
         from seatrial.verbs.inputs import instant
 
         source = model.labels
@@ -156,7 +156,7 @@ class Watching(Alerting):
         "training" nothing is written either, because alarms are declared for that.
         """
         keep = keep and against == "training"
-        from seatrial.monitoring.attribution import scorer
+        from seatrial.monitoring.looks.attribution import scorer
         from seatrial.monitoring.monitor import make_report
         from seatrial.stores.prediction_log import LogWarning
         from seatrial.verbs.tested import labelled_test_part
@@ -218,8 +218,8 @@ class Watching(Alerting):
 
         over: how far back from now; the four weeks before, where there are any, tell what is usual.
         """
-        from seatrial.monitoring import watch
-        from seatrial.monitoring.rehearsal import WARM_US, rehearse
+        from seatrial.monitoring.policy import watch
+        from seatrial.monitoring.policy.rehearsal import WARM_US, rehearse
 
         declared = self._model(model)
         monitor = self._monitor(declared.name)
@@ -241,7 +241,7 @@ class Watching(Alerting):
         Each part of the way is kept in a transaction of its own; when somebody else has gone on meanwhile, what they
         kept counts.
         """
-        from seatrial.monitoring import watch
+        from seatrial.monitoring.policy import watch
 
         if not monitor.policy:
             return None, []
@@ -265,8 +265,8 @@ class Watching(Alerting):
         self, model: Model, monitor: Monitor, source: Source
     ) -> tuple[WatchState | None, Learned | None, int]:
         """Where the policy stands, what it knows to be usual, and the generation of its head."""
-        from seatrial.monitoring import watch
-        from seatrial.monitoring.policy import Learned
+        from seatrial.monitoring.policy import watch
+        from seatrial.monitoring.policy.judgement import Learned
 
         head = self.metadata.head("watch", model.name)
         if head is not None:
@@ -287,7 +287,7 @@ class Watching(Alerting):
         return watch.first_release(source, state, self.now_us), None, generation
 
     def _keep_watch(self, model: Model, step: Step, before: Learned | None, generation: int) -> None:
-        from seatrial.monitoring import watch
+        from seatrial.monitoring.policy import watch
 
         head = self.metadata.head("watch", model.name)
         season = self.record(head.record_id).body.get("season", "") if head and step.learned is not None else ""
@@ -306,7 +306,7 @@ class Watching(Alerting):
     def _watch_source(self, model: Model) -> Source:
         from functools import cache
 
-        from seatrial.monitoring.watch import Source
+        from seatrial.monitoring.policy.watch import Source
 
         @cache
         def compared(release: str) -> tuple[Reference | None, dict[str, float | None]]:
@@ -330,9 +330,9 @@ class Watching(Alerting):
 
     def _business(self, model: Model, monitor: Monitor, window: Window) -> list[Business]:
         """The numbers of the business for the window's requests; one that cannot be read says so."""
-        from seatrial.monitoring.business import business
         from seatrial.monitoring.figures import Business
-        from seatrial.monitoring.labels import prediction_keys
+        from seatrial.monitoring.looks.business import business
+        from seatrial.monitoring.rows.labels import prediction_keys
 
         if not monitor.business:
             return []
@@ -364,7 +364,7 @@ class Watching(Alerting):
         self, model: Model, window: Window | None, *, inputs: bool = False, deployment: str | None = None
     ) -> Sample:
         """The model's predictions of a window, with the labels known by now. inputs: with what the model was given."""
-        from seatrial.monitoring.sample import from_log
+        from seatrial.monitoring.rows.sample import from_log
 
         rows = (
             self.log.rows(model=model.name, window=window, deployment=deployment)
@@ -402,7 +402,7 @@ class Watching(Alerting):
         return self.definitions.monitors.get(model) or Monitor(model)
 
     def _compared_with(self, against: str, window: Window, sample: Sample, release: Record | None) -> Reference | None:
-        from seatrial.monitoring.against import BadReference, chosen, of_window
+        from seatrial.monitoring.rows.against import BadReference, chosen, of_window
 
         found = chosen(against, window)
         if isinstance(found, Window):
@@ -419,7 +419,7 @@ class Watching(Alerting):
     def _reach(self, monitor: Monitor, window: Window, against: str = "training") -> Window:
         """The window, one before it to know what had moved already, as far back as the widest alarm looks, and what is
         compared with."""
-        from seatrial.monitoring.against import chosen
+        from seatrial.monitoring.rows.against import chosen
 
         widest = max((duration_us(alarm.window) for alarm in monitor.every_alarm), default=0)
         before = window.start_us - (window.end_us - window.start_us)
@@ -463,7 +463,7 @@ class Watching(Alerting):
 
     def _reference(self, release: Record | None) -> Reference | None:
         """What the inputs and scores looked like in training; None when the release says nothing of it."""
-        from seatrial.monitoring.reference import Reference
+        from seatrial.monitoring.rows.reference import Reference
 
         if release is None:
             return None

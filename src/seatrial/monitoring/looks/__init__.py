@@ -1,0 +1,1 @@
+"""Looks: one question about a window each, and its answer as plain values."""

@@ -1,0 +1,247 @@
+"""How right is the model likely to be now, before a label is known? And what can that number not see?
+
+The scores of labelled predictions of before (see `baseline`) are calibrated by isotonic regression, the calibrated
+scores of the window give the expected confusion matrix, and from it the metrics (`stats.expected`). When a domain
+classifier can tell the window's inputs from those of before, these are weighted to the window's inputs first; when
+that leaves less than 5 % of them there is no estimate.
+
+It rests on one belief: that the same inputs are still answered as before. When that is wrong the whole loss is missed,
+so the sentence that says so stands beside every number.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from seatrial.monitoring.figures import Estimate, Interval
+from seatrial.monitoring.looks.performance import measure_sample
+from seatrial.monitoring.looks.shift import TOLD_APART, shift
+from seatrial.monitoring.rows.baseline import Baseline, chosen, labelled
+from seatrial.stats.bootstrap import resample
+from seatrial.stats.expected import expected_binary, expected_multiclass
+from seatrial.stats.isotonic import Isotonic, isotonic
+from seatrial.stats.metrics import measure
+
+if TYPE_CHECKING:
+    from seatrial.monitoring.rows.sample import Sample
+
+BLIND = "this estimate cannot see that the world answers differently; only labels can"
+LEAST_EFFECTIVE = 0.05
+"""Effective share of the labelled rows below which weights leave too little to calibrate on."""
+FEWEST = 200
+LEVELS = 200
+REPLICATES = 200
+LEVEL = 0.95
+DRAWN = 20_000
+"""Rows of a window of several classes from which intervals are made."""
+FEWEST_SPREAD = 0.9
+MOST_CLASSES = 50
+
+Floats = NDArray[np.float64]
+
+
+def estimate(inside: Sample, base: Baseline | None, why: str, *, seed: int = 0) -> Estimate:
+    """The estimated metrics of the window's predictions, labelled or not.
+
+    base: what to calibrate on; None: there is nothing, and `why` says so.
+    The interval says where the metric will lie once the labels are there, as far as chance goes: labelled rows are
+    drawn again by blocks of time and calibrated again, and labels are drawn for the window.
+    """
+    task = inside.task
+    if task == "regression":
+        return _none("there is no estimate for a regression: how far off a number is does not show in it")
+    if inside.decided_only or (task == "multiclass" and not inside.of_classes):
+        return _none("the log does not say how sure the model was, so nothing can be estimated from it")
+    if base is None:
+        return _none(f"nothing to calibrate on: {why}")
+    now = chosen(inside, _plain(inside))
+    before = chosen(labelled(base.sample), _plain(labelled(base.sample)))
+    count = now.rows.num_rows
+    if count < FEWEST:
+        return _none(f"not enough data: {count:,} of {FEWEST} predictions")
+    if before.rows.num_rows < FEWEST:
+        return _none(f"nothing to calibrate on: {before.rows.num_rows:,} of {FEWEST} labelled rows")
+    tested, problem = measure_sample(before, np.ones(before.rows.num_rows, dtype=bool))
+    if np.unique(before.label_values() if task == "binary" else before.class_scores()[0]).size < 2:
+        return _none(f"nothing to calibrate on: {problem or 'the labels of before are all alike'}".rstrip("."))
+    found = shift(before, now, seed=seed)
+    weighted = found is not None and found.moved(TOLD_APART)
+    facts: dict[str, Any] = {
+        "tested": tested,
+        "blind": BLIND,
+        "calibrated_on": f"{base.name} ({before.rows.num_rows:,} rows)",
+        "rows": count,
+        "auc": None if found is None else found.auc,
+        "weighted": weighted,
+        "effective": found.effective if weighted and found is not None else None,
+    }
+    weights = np.ones(before.rows.num_rows)
+    note = "" if found is not None else "its inputs are not known, so whether the window's are others was not looked at"
+    if weighted and found is not None:
+        if found.effective < LEAST_EFFECTIVE:
+            left = f"only {found.effective:.1%} of the labelled rows of before are like those of now"
+            return Estimate(**facts, note=f"no estimate: {left}, {LEAST_EFFECTIVE:.0%} are needed")
+        weights = found.weights
+    at_us = before.at_us() if base.timed else None
+    make = _binary if task == "binary" else _multiclass
+    metrics, intervals = make(before, now, weights, at_us, seed)
+    return Estimate(metrics=metrics, intervals=intervals, **facts, note=note)
+
+
+def _none(note: str) -> Estimate:
+    return Estimate(blind=BLIND, note=note)
+
+
+def _plain(sample: Sample) -> NDArray[np.bool_]:
+    """Which rows have probabilities that are probabilities."""
+    if sample.task == "multiclass":
+        _, scores = sample.class_scores()
+        whole: NDArray[np.bool_] = ((scores >= 0) & (scores <= 1 + 1e-6)).all(axis=1) & (scores.sum(axis=1) > 0)
+        return whole
+    scores = sample.scores()
+    with np.errstate(invalid="ignore"):
+        inside: NDArray[np.bool_] = (scores >= 0) & (scores <= 1)
+    return inside
+
+
+# Two classes
+
+
+def _binary(
+    before: Sample, now: Sample, weights: Floats, at_us: NDArray[np.int64] | None, seed: int
+) -> tuple[dict[str, float | None], dict[str, Interval | None]]:
+    labels, old = before.label_values(), before.scores()
+    scores, threshold = now.scores(), now.threshold
+    calibrated = isotonic(old, labels, weights)
+    point = expected_binary(calibrated(scores), scores, threshold=threshold)
+    # the rest is done on levels of scores, of which there are few
+    edges = _edges(scores, threshold)
+    place = np.searchsorted(edges, scores, side="right")
+    rows = np.bincount(place, minlength=edges.size + 1)
+    there = rows > 0
+    level = np.bincount(place, weights=scores, minlength=edges.size + 1)[there] / rows[there]
+    rows = rows[there].astype(np.float64)
+    random = np.random.default_rng(seed)
+    again = _calibrated_again(old, labels, weights, at_us, seed, level)
+    whole = expected_binary(calibrated(level), level, threshold=threshold, weights=rows)
+    drawn: dict[str, list[float]] = {name: [] for name in point}
+    for means in again:
+        happened = random.binomial(rows.astype(np.int64), np.clip(means, 0, 1)) / rows
+        for name, value in expected_binary(happened, level, threshold=threshold, weights=rows).items():
+            if value is not None:
+                drawn[name].append(value)
+    return point, {name: _interval(drawn[name], point[name], whole[name]) for name in point}
+
+
+def _edges(scores: Floats, threshold: float) -> Floats:
+    values = np.unique(scores)
+    cuts = values[1:] if values.size <= LEVELS else np.quantile(scores, np.linspace(0, 1, LEVELS + 1)[1:-1])
+    return np.unique(np.append(cuts, threshold))
+
+
+def _calibrated_again(
+    scores: Floats, labels: Floats, weights: Floats, at_us: NDArray[np.int64] | None, seed: int, at: Floats
+) -> list[Floats]:
+    """What each score of `at` means, for each of the draws of the labelled rows."""
+    drawn = resample(scores.size, seed=seed, at_us=at_us, replicates=REPLICATES)
+    edges = np.unique(np.quantile(scores, np.linspace(0, 1, LEVELS + 1)[1:-1]))
+    size = edges.size + 1
+    place = np.searchsorted(edges, scores, side="right")
+    cell = drawn.cluster * size + place
+    sums = [
+        drawn.counts @ np.bincount(cell, weights=values, minlength=drawn.clusters * size).reshape(-1, size)
+        for values in (weights, weights * labels)
+    ]
+    centre = np.bincount(place, weights=scores, minlength=size) / np.maximum(np.bincount(place, minlength=size), 1)
+    found = []
+    for mass, told in zip(*sums, strict=True):
+        there = mass > 1e-12
+        fitted: Isotonic = isotonic(centre[there], told[there] / mass[there], mass[there])
+        found.append(fitted(at))
+    return found
+
+
+def _interval(values: list[float], point: float | None, whole: float | None) -> Interval | None:
+    """The middle 95 %, moved by what the levels make of the whole."""
+    if point is None or whole is None or len(values) < FEWEST_SPREAD * REPLICATES:
+        return None
+    low, high = np.quantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]) + (point - whole)
+    return float(low), float(high)
+
+
+# Several classes
+
+
+def _multiclass(
+    before: Sample, now: Sample, weights: Floats, at_us: NDArray[np.int64] | None, seed: int
+) -> tuple[dict[str, float | None], dict[str, Interval | None]]:
+    names = _classes(before, now)
+    labels, old = _table(before, names)
+    _, scores = _table(now, names)
+    maps = [isotonic(old[:, one], labels == one, weights) for one in range(len(names))]
+    probabilities = _normal(np.column_stack([told(scores[:, one]) for one, told in enumerate(maps)]))
+    point = expected_multiclass(probabilities, scores)
+    if len(names) > MOST_CLASSES:
+        return point, dict.fromkeys(point)
+    random = np.random.default_rng(seed)
+    size = min(len(scores), DRAWN)
+    some = np.sort(random.permutation(len(scores))[:size])
+    scores = scores[some]
+    again = [
+        _calibrated_again(old[:, one], (labels == one).astype(np.float64), weights, at_us, seed, scores[:, one])
+        for one in range(len(names))
+    ]
+    whole = expected_multiclass(probabilities[some], scores)
+    drawn: dict[str, list[float]] = {name: [] for name in point}
+    for means in zip(*again, strict=True):
+        sure = np.cumsum(_normal(np.column_stack(means)), axis=1)
+        happened = np.minimum((random.random(size)[:, np.newaxis] > sure).sum(axis=1), len(names) - 1)
+        for name, value in measure("multiclass", happened.astype(np.float64), scores).items():
+            if value is not None and name in drawn:
+                drawn[name].append(value)
+    narrow = np.sqrt(size / len(probabilities))
+    found: dict[str, Interval | None] = {}
+    for name, value in point.items():
+        interval = _interval(drawn[name], value, whole[name])
+        if interval is not None and value is not None:  # all rows say more than those that were drawn
+            interval = (value + (interval[0] - value) * narrow, value + (interval[1] - value) * narrow)
+        found[name] = interval
+    return point, found
+
+
+def _classes(before: Sample, now: Sample) -> list[str]:
+    from seatrial.monitoring.rows.sample import OF_CLASS
+
+    names = {
+        name.removeprefix(OF_CLASS)
+        for sample in (before, now)
+        for name in sample.rows.column_names
+        if name.startswith(OF_CLASS)
+    }
+    happened = {value for value in before.rows["label_class"].unique().to_pylist() if value is not None}
+    return sorted(names | happened)
+
+
+def _table(sample: Sample, names: list[str]) -> tuple[Floats, Floats]:
+    """(n,) places of the classes that happened, NaN where not known, and (n, C) probabilities."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    from seatrial.monitoring.rows.sample import OF_CLASS
+
+    table = np.zeros((sample.rows.num_rows, len(names)))
+    for place, name in enumerate(names):
+        if OF_CLASS + name in sample.rows.column_names:
+            column = sample.rows[OF_CLASS + name].cast(pa.float64()).to_numpy(zero_copy_only=False)
+            table[:, place] = np.nan_to_num(column)
+    labels = pc.index_in(sample.rows["label_class"], value_set=pa.array(names, pa.string()))
+    return labels.cast(pa.float64()).to_numpy(zero_copy_only=False), table
+
+
+def _normal(table: Floats) -> Floats:
+    """Rows that sum to 1; where nothing is likely, everything is alike."""
+    total = table.sum(axis=1, keepdims=True)
+    return np.where(total > 0, table / np.where(total > 0, total, 1), 1 / table.shape[1])

@@ -1,0 +1,178 @@
+"""The outcome: everything that a report says of how right the model was, put together once and beside its verdict.
+
+Each part stands by itself and says what it lacks; none raises for what data hold.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import numpy as np
+
+from seatrial.core.errors import SeatrialError
+from seatrial.monitoring.figures import Arrival, Business, Concept, Estimate, Interval
+from seatrial.monitoring.looks.arrival import arrival, ripe_rows
+from seatrial.monitoring.looks.calibration import blocks, calibration
+from seatrial.monitoring.looks.concept import concept
+from seatrial.monitoring.looks.estimate import estimate
+from seatrial.monitoring.looks.performance import OF_DECISIONS
+from seatrial.monitoring.looks.slices import slices
+from seatrial.monitoring.rows.baseline import Baseline, baseline, labelled
+from seatrial.stats.bootstrap import Resampling, intervals, resample
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from seatrial.core.windows import Window
+    from seatrial.monitoring.report import Report
+    from seatrial.monitoring.rows.sample import Sample
+
+FEWEST = 50
+"""Labels below which no interval is made."""
+REPLICATES = 500
+DISBELIEVED = "the labels that are known say that the world does answer differently: do not lean on this estimate"
+
+
+def with_outcome(
+    report: Report,
+    sample: Sample,
+    window: Window,
+    as_of_us: int,
+    *,
+    given: Baseline | None = None,
+    business: Sequence[Business] = (),
+) -> Report:
+    """The report with intervals, arrival, calibration, concept, slices and estimate, and what they found.
+
+    sample: back from the window's end, with the labels known at `as_of_us`. given: labelled rows to compare with.
+    """
+    inside = sample.within(window)
+    drawn = _drawn(inside)
+    came = arrival(sample, window, as_of_us)
+    near = sample.few()
+    close = near.within(window)
+    base, why = baseline(near, window, given)
+    changed = concept(close, base, why, ripe_rows(close, as_of_us, came))
+    guessed = estimate(close, base, why)
+    if guessed.metrics and changed.verdict == "changed":
+        note = "; ".join(text for text in (guessed.note, DISBELIEVED) if text)
+        guessed = msgspec.structs.replace(guessed, note=note)
+    found: dict[str, Any] = {
+        "performance": _with_intervals(report, inside, drawn),
+        "arrival": came,
+        "calibration": calibration(inside, _of_scores(inside, drawn)),
+        "concept": changed,
+        "slices": slices(close),
+        "estimate": guessed,
+        "business": list(business),
+    }
+    findings = [*report.findings, *_findings(came, changed, guessed, report), *_thinned(inside, close)]
+    verdict, headline, next_ = report.verdict, report.headline, report.next
+    if changed.verdict == "changed" and verdict in ("ok", "unknown"):
+        verdict = "watch"
+        headline = f"{_start(changed.words)}; {_rest(report)}"
+        next_ = (
+            "Find out what changed in the world at that part of the rows; a retrain learns it, a check of data cannot."
+        )
+    return msgspec.structs.replace(
+        report, **found, findings=list(dict.fromkeys(findings)), verdict=verdict, headline=headline, next=next_
+    )
+
+
+def _thinned(inside: Sample, close: Sample) -> list[str]:
+    rows, looked = inside.rows.num_rows, close.rows.num_rows
+    if inside.inputs is None or looked == rows:
+        return []
+    return [f"the log is long: slices, change of the outcome and estimates look at {looked:,} of its {rows:,} rows"]
+
+
+def _drawn(inside: Sample) -> Resampling | None:
+    """Draws of the labelled rows; None when they are too few."""
+    sample = labelled(inside)
+    count = sample.rows.num_rows
+    return None if count < FEWEST else resample(count, seed=0, at_us=sample.at_us(), replicates=REPLICATES)
+
+
+def _of_scores(inside: Sample, drawn: Resampling | None) -> Resampling | None:
+    """The draws of the rows that have a score as well."""
+    if drawn is None:
+        return None
+    sure = np.isfinite(labelled(inside).scores())
+    if sure.all():
+        return drawn
+    return Resampling(drawn.cluster[sure], drawn.counts, drawn.unit, drawn.few) if sure.sum() >= FEWEST else None
+
+
+def _with_intervals(report: Report, inside: Sample, drawn: Resampling | None) -> Any:
+    if drawn is None:
+        return report.performance
+    sample = labelled(inside)
+    labels: NDArray[np.float64]
+    try:
+        if sample.task == "multiclass":
+            labels, scores = sample.class_scores()
+        else:
+            labels, scores = sample.label_values(), sample.scores()
+        if sample.task == "binary" and (scores.min() < 0 or scores.max() > 1 or not np.isin(labels, (0.0, 1.0)).all()):
+            return report.performance
+        found = intervals(sample.task, labels, scores, drawn, threshold=sample.threshold, quantile=sample.quantile)
+    except SeatrialError:
+        return report.performance
+    defined = report.performance.metrics
+    decisions = sample.task == "multiclass" and not sample.of_classes
+    told: dict[str, Interval | None] = {
+        name: None if defined.get(name) is None or (decisions and name not in OF_DECISIONS) else value
+        for name, value in found.items()
+    }
+    return msgspec.structs.replace(report.performance, intervals=told, blocks=blocks(drawn), few_blocks=drawn.few)
+
+
+def _findings(came: Arrival, changed: Concept, guessed: Estimate, report: Report) -> list[str]:
+    found = []
+    if came.ripe is False and came.expected is not None and came.usual_hours is not None:
+        found.append(
+            f"this window is young: at its age {_percent(came.expected)} of the labels are usual, 95 % of those that "
+            f"come are there by {age_words(came.usual_hours)}, for the whole window on {came.ripe_at}"
+        )
+        if came.biased:
+            early, late = came.same_age["observed"], came.later["observed"]
+            found.append(
+                f"the labels that come first are unlike the others: of the window before they said {early:.3g} at this "
+                f"age, and {late:.3g} now"
+            )
+    if changed.words:
+        found.append(f"concept: {changed.words}")
+    if guessed.metrics and report.performance.labelled < report.rows:
+        main = next((name for name in ("roc_auc", "accuracy") if guessed.metrics.get(name) is not None), None)
+        if main is not None:
+            found.append(f"estimated without labels: {main} {guessed.metrics[main]:.3g}; {guessed.blind}")
+    return found
+
+
+def age_words(hours: float) -> str:
+    """An age for people.
+
+    >>> age_words(0.5), age_words(8.41), age_words(216)
+    ('30 minutes', '8.4 hours', '9 days')
+    """
+    if hours < 1:
+        return f"{hours * 60:.0f} minutes"
+    return f"{hours:.2g} hours" if hours < 48 else f"{hours / 24:.3g} days"
+
+
+def _percent(share: float) -> str:
+    percent = share * 100
+    return f"{percent:.0f} %" if percent >= 9.95 or percent == 0 else f"{percent:.1f} %"
+
+
+def _start(words: str) -> str:
+    return words[0].upper() + words[1:]
+
+
+def _rest(report: Report) -> str:
+    figures = report.performance
+    if figures.mean_score is None or figures.observed is None:
+        return "its level is not known."
+    return f"on the whole {figures.observed:.3g} happened and {figures.mean_score:.3g} was said."

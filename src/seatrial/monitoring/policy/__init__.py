@@ -1,0 +1,1 @@
+"""The policy: series of windows, when one of them has changed, and what that would have cost in false alarms."""

@@ -1,0 +1,414 @@
+"""Series: what is watched of a model, one number for each window of a fixed length.
+
+    level       of an input that is a number, or of the score: the mean normal score, in standard deviations of the
+                reference
+    distance    how far the whole distribution lies from the reference (Kolmogorov-Smirnov, total variation)
+    missing     the share of missing values
+    unseen      the share of categories that the reference does not have
+    error       the mean loss of the predictions whose label became known in the window: Brier's score, the share of
+                wrong classes, the absolute error; as a share of the test part's
+
+Windows begin at whole multiples of their length since 1970, in UTC. Rows count in the window of the instant that the
+prediction is for, labels in the window in which they became known, so that a window that is over stays as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from seatrial.core.windows import Window
+from seatrial.monitoring.looks.drift import PREDICTION
+from seatrial.monitoring.rows.reference import (
+    TOLERATED,
+    Categories,
+    Column,
+    Numbers,
+    Reference,
+    codes,
+    floats,
+    is_text,
+    plain,
+)
+from seatrial.monitoring.rows.sample import FEATURE, Sample
+from seatrial.stats.profile import LARGEST
+from seatrial.stats.windowed import (
+    chi_square_p_values,
+    chi_square_scores,
+    chi_squares,
+    counted,
+    kolmogorov_smirnov_distances,
+    kolmogorov_smirnov_p_values,
+    normal_scores,
+    share_p_values,
+    share_scores,
+    total_variations,
+)
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+Kind = Literal["level", "distance", "missing", "unseen", "error"]
+
+TOLERANCE = 0.05
+"""Standard deviations of the reference that a level or a share may be off for ever without a word."""
+TOLERANCE_OF_SHARE = 0.02
+TOLERATED_SHARE = 0.0025
+"""Of shares: in standard deviations of one row, and at least so much of all rows."""
+FAR_SHARE = 0.01
+"""By how much a share has to be off before one window alone is an alarm."""
+TOLERATED_LOSS = 0.10
+"""The part of the test part's loss by which production may be worse without a word."""
+SD_OF_KS = 2.5
+"""Standard deviations by which a normal column moves for each unit of Kolmogorov-Smirnov: 1 / (2 phi(0))."""
+SURE = 3.0
+"""Standard errors of a small reference that are tolerated on top: its own mean is not known better."""
+ALONE = 0.8
+FEWEST = 30
+"""Rows of a window below which its statistics are not judged."""
+FEWEST_DISTANCE = 200
+ERRORS: dict[str, tuple[str, bool]] = {
+    "binary": ("brier", False),
+    "multiclass": ("accuracy", True),
+    "regression": ("mae", False),
+}
+"""By task the metric of the test part whose rows' losses are watched, and whether it is one minus the loss."""
+
+
+@dataclass(frozen=True)
+class Series:
+    """One number per window. column: an input, PREDICTION, or "" of an error. usual: what it is in the reference;
+    tolerated: how far from it counts as nothing, in the unit of its values."""
+
+    kind: Kind
+    column: str
+    usual: float
+    tolerated: float
+
+    @property
+    def key(self) -> str:
+        return f"{self.kind}:{self.column}" if self.column else self.kind
+
+    @property
+    def subject(self) -> str:
+        """What an alarm is about: level and distance of one input are the same matter."""
+        return self.column if self.kind in ("level", "distance") else self.key
+
+
+@dataclass(frozen=True)
+class Windows:
+    """w windows of s series.
+
+    starts, rows: (w,) instants in microseconds, and predictions. releases: (w,) what answered each nearly alone, or "".
+    value: (w, s) in the unit of the series; NaN where there is too little. up, down: (w, s) how far it lies above and
+    below what is tolerated, in standard deviations of chance; NaN where nobody looks in that direction.
+    p_value: (w, s) of distances and shares, that a window alone is no different; NaN elsewhere. notes: what is not
+    watched, and why.
+    """
+
+    every_us: int
+    starts: Ints
+    rows: Ints
+    releases: tuple[str, ...]
+    series: tuple[Series, ...]
+    value: Floats
+    up: Floats
+    down: Floats
+    p_value: Floats
+    notes: tuple[str, ...] = ()
+
+    @property
+    def ends(self) -> Ints:
+        ends: Ints = self.starts + self.every_us
+        return ends
+
+    def __len__(self) -> int:
+        return int(self.starts.size)
+
+    def part(self, first: int, end: int) -> Windows:
+        """Those windows."""
+        cut = slice(first, end)
+        return Windows(
+            self.every_us,
+            self.starts[cut],
+            self.rows[cut],
+            self.releases[cut],
+            self.series,
+            self.value[cut],
+            self.up[cut],
+            self.down[cut],
+            self.p_value[cut],
+            self.notes,
+        )
+
+
+@dataclass
+class _Column:
+    """The numbers of one series before they stand beside the others."""
+
+    series: Series
+    value: Floats
+    up: Floats
+    down: Floats
+    p_value: Floats
+
+
+def whole_windows(window: Window, every_us: int) -> Ints:
+    """The starts of the windows that lie in `window`, whole."""
+    first = -(-window.start_us // every_us) * every_us
+    return np.arange(first, window.end_us - every_us + 1, every_us, dtype=np.int64)
+
+
+def windows_of(
+    sample: Sample,
+    window: Window,
+    every_us: int,
+    reference: Reference | None,
+    tested: Mapping[str, float | None] | None = None,
+    *,
+    labelled: Sample | None = None,
+) -> Windows:
+    """Every whole window of `window`.
+
+    sample: rows ordered by `at`. reference: without it only errors are watched. tested: metrics of the release's test
+    part; without them errors are not watched. labelled: predictions back to where labels are still awaited, of which
+    only scores and labels are looked at; default: `sample`.
+    """
+    starts = whole_windows(window, every_us)
+    inside = sample.rows.slice(0, 0)
+    place = np.empty(0, dtype=np.int64)
+    if starts.size:
+        at_us = sample.at_us()
+        first, end = np.searchsorted(at_us, [starts[0], starts[-1] + every_us]).tolist()
+        inside = sample.rows.slice(first, end - first)
+        place = (at_us[first:end] - starts[0]) // every_us
+    rows = np.bincount(place, minlength=starts.size).astype(np.int64)
+    found: list[_Column] = []
+    notes: list[str] = []
+    if reference is None:
+        notes.append("no reference to compare with: neither inputs nor predictions are watched")
+    else:
+        for name, column in reference.columns.items():
+            found += _input(name, sample.with_input(inside, name), place, starts.size, column, notes)
+        found += _prediction(inside, place, starts.size, reference)
+        new = sorted(set(sample.features) - set(reference.columns))
+        if new:
+            notes.append(f"not in the reference, so not watched: {', '.join(new)}")
+    found += _error(labelled or sample, starts, every_us, dict(tested or {}), notes)
+    return Windows(
+        every_us,
+        starts,
+        rows,
+        _releases(inside, place, starts.size),
+        tuple(one.series for one in found),
+        _stacked([one.value for one in found], starts.size),
+        _stacked([one.up for one in found], starts.size),
+        _stacked([one.down for one in found], starts.size),
+        _stacked([one.p_value for one in found], starts.size),
+        tuple(notes),
+    )
+
+
+def joined(parts: Sequence[Windows]) -> Windows:
+    """Windows one after the other, of the same series."""
+    first = parts[0]
+    return Windows(
+        first.every_us,
+        np.concatenate([one.starts for one in parts]),
+        np.concatenate([one.rows for one in parts]),
+        tuple(release for one in parts for release in one.releases),
+        first.series,
+        np.concatenate([one.value for one in parts]),
+        np.concatenate([one.up for one in parts]),
+        np.concatenate([one.down for one in parts]),
+        np.concatenate([one.p_value for one in parts]),
+        tuple(dict.fromkeys(note for one in parts for note in one.notes)),
+    )
+
+
+def _stacked(columns: list[Floats], windows: int) -> Floats:
+    return np.column_stack(columns) if columns else np.empty((windows, 0))
+
+
+def _releases(rows: pa.Table, place: Ints, windows: int) -> tuple[str, ...]:
+    """What answered each window nearly alone; "" where nothing did."""
+    import pyarrow.compute as pc
+
+    if not rows.num_rows:
+        return ("",) * windows
+    named = pc.coalesce(pc.if_else(pc.equal(rows["release"], ""), None, rows["release"]), rows["version"], "")
+    encoded = named.combine_chunks().dictionary_encode()
+    names = encoded.dictionary.to_pylist()
+    counts = counted(place, encoded.indices.to_numpy().astype(np.int64), windows, len(names))
+    most, total = counts.argmax(axis=1), counts.sum(axis=1)
+    alone = (total > 0) & (counts.max(axis=1) >= ALONE * total)
+    return tuple(names[one] if sure else "" for one, sure in zip(most.tolist(), alone.tolist(), strict=True))
+
+
+def _input(name: str, rows: pa.Table, place: Ints, windows: int, reference: Column, notes: list[str]) -> list[_Column]:
+    if f"{FEATURE}{name}" not in rows.column_names:
+        notes.append(f"input '{name}' is not in these rows, so not watched")
+        return []
+    column = plain(rows[f"{FEATURE}{name}"])
+    text = is_text(column)
+    if text != isinstance(reference, Categories) and column.null_count < len(column):
+        notes.append(f"input '{name}' is {'text' if text else 'numbers'} and was not in the reference: not watched")
+        return []
+    if not reference.rows:
+        notes.append(f"the reference has no value of input '{name}', so only what is missing is watched")
+    total = np.bincount(place, minlength=windows)
+    if isinstance(reference, Categories):
+        values = codes(column.cast("string"), reference.values).astype(np.int64)
+        counts = counted(place[values >= 0], values[values >= 0], windows, len(reference.values) + 1)
+        found = _shares(name, counts, reference) if reference.rows else []
+        present = counts.sum(axis=1)
+        if reference.complete and reference.rows:
+            found.append(_share("unseen", name, counts[:, -1], present, 0.0, reference.rows, only_up=True))
+    else:
+        numbers = floats(column)
+        counts = _binned(numbers, place, windows, reference)
+        found = _numbers(name, counts, reference) if reference.rows else []
+        present = counts.sum(axis=1)
+    whole = reference.rows / (1 - reference.missing) if reference.missing < 1 else 0
+    found.append(_share("missing", name, total - present, total, reference.missing, whole))
+    return found
+
+
+def _prediction(rows: pa.Table, place: Ints, windows: int, reference: Reference) -> list[_Column]:
+    if reference.predicted is not None and "predicted_class" in rows.column_names:
+        values = codes(plain(rows["predicted_class"]).cast("string"), reference.predicted.values).astype(np.int64)
+        known = values >= 0
+        counts = counted(place[known], values[known], windows, len(reference.predicted.values) + 1)
+        return _shares(PREDICTION, counts, reference.predicted)
+    if reference.scores is None or not reference.scores.rows:
+        return []
+    counts = _binned(floats(rows["score"]), place, windows, reference.scores)
+    return _numbers(PREDICTION, counts, reference.scores)
+
+
+def _binned(numbers: Floats, place: Ints, windows: int, reference: Numbers) -> Ints:
+    """(w, b) rows by window and bin of the reference; missing ones are not counted."""
+    known = ~np.isnan(numbers)
+    values = np.clip(numbers[known], -LARGEST, LARGEST)
+    bins = np.searchsorted(reference.cuts, values, side="right")
+    return counted(place[known], bins, windows, reference.counts.size)
+
+
+def _numbers(name: str, counts: Ints, reference: Numbers) -> list[_Column]:
+    """Level and distance of a column of numbers."""
+    present = counts.sum(axis=1)
+    distance = kolmogorov_smirnov_distances(reference.counts, counts)
+    found = [
+        _distance(name, distance, present, reference, kolmogorov_smirnov_p_values(distance, reference.rows, present))
+    ]
+    scores = normal_scores(reference.counts)
+    usual = float(reference.counts @ scores) / reference.rows
+    spread = float(np.sqrt(reference.counts @ (scores - usual) ** 2 / reference.rows))
+    if spread == 0:  # a constant: that another value comes is a matter of the distance
+        return found
+    with np.errstate(invalid="ignore", divide="ignore"):
+        value = (counts @ scores / present - usual) / spread
+    tolerated = TOLERANCE if reference.tolerated <= TOLERATED else SD_OF_KS * reference.tolerated
+    tolerated = max(tolerated, SURE / np.sqrt(reference.rows))
+    root = np.sqrt(present)
+    few = present < FEWEST
+    up, down = (value - tolerated) * root, (-value - tolerated) * root
+    series = Series("level", name, 0.0, tolerated)
+    value, up, down = (np.where(few, np.nan, one) for one in (value, up, down))
+    return [_Column(series, value, up, down, _nothing(value)), *found]
+
+
+def _shares(name: str, counts: Ints, reference: Categories) -> list[_Column]:
+    """The distance of a category; that its shares are a little off for long is in `up`."""
+    whole = np.array([*reference.values.values(), reference.other])
+    present = counts.sum(axis=1)
+    statistics, degrees = chi_squares(whole, counts)
+    found = _distance(
+        name, total_variations(whole, counts), present, reference, chi_square_p_values(statistics, degrees)
+    )
+    tolerated = TOLERANCE if reference.tolerated <= TOLERATED else SD_OF_KS * reference.tolerated
+    tolerated = max(tolerated, SURE / np.sqrt(reference.rows))
+    scores = chi_square_scores(
+        statistics, degrees, present * reference.rows / (present + reference.rows) * tolerated**2
+    )
+    found.up = np.where(present < FEWEST, np.nan, scores)
+    return [found]
+
+
+def _distance(name: str, distance: Floats, present: Ints, reference: Column, p_values: Floats) -> _Column:
+    few = present < FEWEST_DISTANCE
+    series = Series("distance", name, 0.0, reference.tolerated)
+    none = _nothing(distance)
+    return _Column(series, np.where(few, np.nan, distance), none, none, np.where(present < FEWEST, np.nan, p_values))
+
+
+def _share(
+    kind: Kind, name: str, hits: Ints, rows: Ints, usual: float, reference_rows: float, *, only_up: bool = False
+) -> _Column:
+    spread = np.sqrt(usual * (1 - usual))
+    tolerated = max(TOLERANCE_OF_SHARE * spread, TOLERATED_SHARE, SURE * spread / np.sqrt(max(reference_rows, 1.0)))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        value = hits / rows
+    few = rows < FEWEST
+    none = _nothing(value)
+    high, low = usual + tolerated, usual - tolerated
+    up = share_scores(hits, rows, high) if high < 1 else none
+    down = -share_scores(hits, rows, low) if low > 0 and not only_up else none
+    series = Series(kind, name, usual, tolerated)
+    counted_in = max(reference_rows, 1.0)
+    p_values = share_p_values(hits, rows, max(usual, 0.5 / counted_in), counted_in)
+    value, up, down, p_values = (np.where(few, np.nan, one) for one in (value, up, down, p_values))
+    return _Column(series, value, up, down, p_values)
+
+
+def _error(
+    sample: Sample, starts: Ints, every_us: int, tested: Mapping[str, float | None], notes: list[str]
+) -> list[_Column]:
+    metric, turned = ERRORS[sample.task]
+    figure = tested.get(metric)
+    usual = None if figure is None else 1 - figure if turned else figure
+    if usual is None or usual <= 0:
+        notes.append(f"the test part has no {metric} to compare with, so the error is not watched")
+        return []
+    losses, known_us = _losses(sample)
+    place = (known_us - (starts[0] if starts.size else 0)) // every_us
+    inside = (place >= 0) & (place < starts.size)
+    losses, place = losses[inside], place[inside]
+    rows = np.bincount(place, minlength=starts.size)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        mean = np.bincount(place, weights=losses, minlength=starts.size) / rows
+        square = np.bincount(place, weights=losses**2, minlength=starts.size) / rows
+        spread = np.sqrt(np.maximum(square - mean**2, 0.0))
+        value = mean / usual
+        up = (mean - usual * (1 + TOLERATED_LOSS)) / spread * np.sqrt(rows)
+    few = (rows < FEWEST) | ~(spread > 0)
+    series = Series("error", "", 1.0, TOLERATED_LOSS)
+    none = _nothing(value)
+    return [_Column(series, np.where(few, np.nan, value), np.where(few, np.nan, up), none, none)]
+
+
+def _losses(sample: Sample) -> tuple[Floats, Ints]:
+    """The loss of each row that has an answer and a label, and the instant from which on its label was known."""
+    import pyarrow as pa
+
+    labels, scores = sample.label_values(), sample.scores()
+    if sample.task == "multiclass":
+        losses = 1 - labels
+    elif sample.task == "binary":
+        losses = (labels - scores) ** 2
+    else:
+        losses = np.abs(labels - scores)
+    known = np.isfinite(losses) & sample.rows["label_known_at"].is_valid().to_numpy()
+    us = sample.rows["label_known_at"].cast(pa.int64()).fill_null(0).to_numpy()
+    return losses[known], us[known]
+
+
+def _nothing(like: Floats) -> Floats:
+    return np.full(like.shape, np.nan)

@@ -1,0 +1,372 @@
+"""The watch: the policy run over a model's windows, from where the last run ended.
+
+Windows are judged once, in order, when they are over. What is carried from run to run is a `State`; a second run over
+the same windows finds nothing to do, a late one catches up, and one whose clock was put back waits. Another release
+begins a watch anew, with what was usual of the inputs before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+import msgspec
+import numpy as np
+
+from seatrial.core.clock import from_us, iso
+from seatrial.core.errors import Failed
+from seatrial.core.windows import Window, duration_text, duration_us
+from seatrial.monitoring.definition import Monitor
+from seatrial.monitoring.looks.drift import PREDICTION
+from seatrial.monitoring.policy.judgement import (
+    DAY_US,
+    HOUR_US,
+    SEASON_AGAIN_US,
+    SEASON_US,
+    Firing,
+    Judged,
+    Learned,
+    Sums,
+    judge,
+    learn,
+    learnable,
+    thresholds,
+)
+from seatrial.monitoring.policy.series import FEWEST, FEWEST_DISTANCE, Windows, joined, whole_windows, windows_of
+from seatrial.monitoring.report import AlarmResult, Severity
+from seatrial.monitoring.rows.reference import Reference
+from seatrial.monitoring.rows.sample import Sample
+from seatrial.monitoring.watched import POLICY, Watched
+
+FORMAT = 1
+CHUNK_US = 7 * DAY_US
+BACK_US = 35 * DAY_US
+"""How much history a new watch begins with, at most, and how long a label may take to count as an error."""
+
+Tested = Mapping[str, float | None]
+
+
+class WatchTooNew(Failed):
+    """What a watch carries was written by a newer version."""
+
+    code = "watch.too_new"
+
+
+class State(msgspec.Struct, frozen=True):
+    """What is carried from run to run. since_us: where the watch began anew; cursor_us: end of the last judged window.
+    windows: judged windows that had rows; learned_us: until where the season was learned from, 0 before."""
+
+    format: int
+    every_us: int
+    release: str
+    since_us: int
+    cursor_us: int
+    windows: int
+    sums: Sums
+    firing: dict[str, Firing]
+    series: int = 0
+    learned_us: int = 0
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where the rows come from. read: predictions of a window, with inputs; labelled: those of a window, of which only
+    scores and labels are looked at. compared: by release what to compare with, and the metrics of its test part.
+    named: what to call a release in words."""
+
+    read: Callable[[Window], Sample]
+    labelled: Callable[[Window], Sample]
+    compared: Callable[[str], tuple[Reference | None, Tested]]
+    named: Callable[[str], str] = field(default=lambda release: release)
+
+
+@dataclass(frozen=True)
+class Step:
+    """Some windows that were judged: the state after them, and what is usual since."""
+
+    state: State
+    learned: Learned | None
+    windows: Windows
+    judged: Judged
+
+
+def every_of(monitor: Monitor, rows: int, length_us: int) -> int:
+    """The declared length of windows; else hours where these have 200 rows, days where they have 30, or weeks."""
+    if monitor.every:
+        return duration_us(monitor.every)
+    an_hour = rows * HOUR_US / max(length_us, 1)
+    if an_hour >= FEWEST_DISTANCE:
+        return HOUR_US
+    return DAY_US if an_hour * 24 >= FEWEST else 7 * DAY_US
+
+
+def begin(release: str, first_us: int, every_us: int, note: str = "") -> State:
+    """A watch that has judged nothing."""
+    start = -(-first_us // every_us) * every_us
+    return State(FORMAT, every_us, release, start, start, 0, Sums(), {}, notes=(note,) if note else ())
+
+
+def advance(
+    monitor: Monitor, state: State, learned: Learned | None, source: Source, *, until_us: int
+) -> Iterator[Step]:
+    """Judge every window that is over at `until_us` and was not judged yet, some at a time."""
+    every = state.every_us
+    until_us = until_us // every * every
+    while state.cursor_us < until_us:
+        if learned is None or (
+            learned.until_us - learned.from_us < SEASON_AGAIN_US and learned.from_us == state.since_us
+        ):
+            due = SEASON_US if learned is None else SEASON_AGAIN_US
+            if state.cursor_us - state.since_us >= due and state.learned_us < state.since_us + due:
+                learned, state = _learned(state, source, state.since_us, learned)
+        end = min(until_us, state.cursor_us + max(CHUNK_US, every))
+        for due in (SEASON_US, SEASON_AGAIN_US):
+            if state.cursor_us < state.since_us + due < end:
+                end = -(-(state.since_us + due) // every) * every
+        windows = _windows(source, Window(state.cursor_us, min(end, until_us)), every, state.release)
+        other = _other(windows, state.release)
+        if other is not None:
+            place, release = other
+            if place:
+                step = _judged(monitor, state, learned, windows.part(0, place))
+                yield step
+                state = step.state
+            state, learned = _anew(state, release, source)
+            continue
+        step = _judged(monitor, state, learned, windows)
+        yield step
+        state = step.state
+
+
+def _judged(monitor: Monitor, state: State, learned: Learned | None, windows: Windows) -> Step:
+    limits = thresholds(monitor.false_alarms_per_month, windows.series, state.every_us, dict(monitor.thresholds))
+    found = judge(windows, limits, state.sums, state.firing, learned)
+    after = msgspec.structs.replace(
+        state,
+        cursor_us=int(windows.ends[-1]),
+        windows=state.windows + int((windows.rows > 0).sum()),
+        sums=found.sums,
+        firing=found.firing,
+        series=len(windows.series),
+        notes=tuple(dict.fromkeys([*state.notes, *windows.notes]))[-12:],
+    )
+    return Step(after, learned, windows, found)
+
+
+def _other(windows: Windows, release: str) -> tuple[int, str] | None:
+    """The first window that another release answered nearly alone."""
+    for place, name in enumerate(windows.releases):
+        if name not in ("", release):
+            return place, name
+    return None
+
+
+def _anew(state: State, release: str, source: Source) -> tuple[State, Learned | None]:
+    """The watch of another release: sums and alarms begin anew; what was usual of the inputs stays known."""
+    at = iso(from_us(state.cursor_us))
+    words = f"begun anew at {at}: release {source.named(release)} answers, not {source.named(state.release)}"
+    if not state.release:
+        words = ""
+    fresh = begin(release, state.cursor_us, state.every_us, words)
+    if not state.release or state.cursor_us - state.since_us < SEASON_US:
+        return fresh, None
+    learned, fresh = _learned(fresh, source, max(state.since_us, state.cursor_us - SEASON_AGAIN_US), None)
+    return msgspec.structs.replace(fresh, learned_us=0), learned
+
+
+def _learned(state: State, source: Source, from_us: int, before: Learned | None) -> tuple[Learned | None, State]:
+    """Learn what is usual from the windows until now; those of another release tell of the inputs alone."""
+    state = msgspec.structs.replace(state, learned_us=state.cursor_us)
+    parts = []
+    start = from_us
+    while start < state.cursor_us:
+        end = min(start + max(CHUNK_US, state.every_us), state.cursor_us)
+        parts.append(_windows(source, Window(start, end), state.every_us, state.release))
+        start = end
+    parts = [one for one in parts if one.series == parts[-1].series]
+    if not parts or not learnable(history := joined(parts)):
+        return before, state
+    return learn(history, inputs_only=from_us < state.since_us), state
+
+
+def _windows(source: Source, window: Window, every_us: int, release: str) -> Windows:
+    reference, tested = source.compared(release)
+    labelled = source.labelled(Window(max(window.start_us - BACK_US, 0), window.end_us))
+    return windows_of(source.read(window), window, every_us, reference, tested, labelled=labelled)
+
+
+# In words
+
+
+@dataclass(frozen=True)
+class _Group:
+    name: str
+    kinds: tuple[str, ...]
+    predictions: bool
+    severity: Severity
+    action: str
+
+
+GROUPS = (
+    _Group("error has grown", ("error",), False, "high", "Look at the days of the report; retrain, or roll back."),
+    _Group(
+        "predictions have moved",
+        ("level", "distance"),
+        True,
+        "medium",
+        "Look which inputs moved with them; labels decide whether it does harm.",
+    ),
+    _Group(
+        "more values are missing, or fewer",
+        ("missing",),
+        False,
+        "medium",
+        "Ask who delivers the input; until it is back the model guesses without it.",
+    ),
+    _Group(
+        "inputs have moved",
+        ("level", "distance"),
+        False,
+        "low",
+        "Ask who delivers the input whether the change is meant; labels decide whether it does harm.",
+    ),
+    _Group("new categories come", ("unseen",), False, "low", "Ask who delivers the input whether they are meant."),
+)
+"""What the policy's alarms are about: one alert for each, whatever the number of inputs. Only a loss pages."""
+
+
+def alarms(state: State | None, *, past: str = "") -> list[AlarmResult]:
+    """The policy as alarms of a report. past: why nothing is said, when the report is on another time."""
+    found = []
+    for group in GROUPS:
+        firing = [] if state is None else [one for one in state.firing.items() if _is_of(group, one[1].series)]
+        note = past or ("no window is over yet" if state is None or not state.windows else "")
+        evidence = "" if note else _evidence(firing, state)
+        window = "" if state is None else str(Window(state.since_us, state.cursor_us))
+        found.append(
+            AlarmResult(
+                name=group.name,
+                state="not_enough_data" if note else "fired" if firing else "quiet",
+                severity=group.severity,
+                metric=f"{POLICY}{group.name}",
+                value=None if note else float(len(firing)),
+                threshold=0.0,
+                window=window,
+                rows=0,
+                labelled=0,
+                evidence=evidence,
+                action=group.action if firing and not note else "",
+                note=note,
+            )
+        )
+    return found
+
+
+def watched(state: State | None, learned: Learned | None) -> Watched | None:
+    """The policy's part of a report."""
+    if state is None:
+        return None
+    return Watched(
+        duration_text(state.every_us),
+        iso(from_us(state.since_us)),
+        iso(from_us(state.cursor_us)),
+        state.windows,
+        state.series,
+        0 if learned is None else len(learned.usual),
+        {subject: words_of(one) for subject, one in state.firing.items()},
+        list(state.notes),
+    )
+
+
+def words_of(firing: Firing) -> str:
+    """What is in alarm and by how much: "'distance' +0.31 sd, since 2013-04-16 05:00"."""
+    kind, _, column = firing.series.partition(":")
+    name = "the predictions" if column == PREDICTION else f"'{column}'"
+    since = f"since {from_us(firing.since_us):%Y-%m-%d %H:%M}"
+    if kind == "error":
+        return f"the loss is {firing.value:.2f} times the test part's, {since}"
+    if kind == "missing":
+        return f"{name} missing in {firing.value:.1%}, usual {firing.usual:.1%}, {since}"
+    if kind == "unseen":
+        return f"{name} new in {firing.value:.1%}, {since}"
+    if kind == "level":
+        return f"{name} {firing.value - firing.usual:+.2f} sd, {since}"
+    return f"{name} {firing.value:.2f} away, {since}"
+
+
+def _is_of(group: _Group, series: str) -> bool:
+    kind, _, column = series.partition(":")
+    return kind in group.kinds and (column == PREDICTION) == group.predictions
+
+
+def _evidence(firing: list[tuple[str, Firing]], state: State | None) -> str:
+    assert state is not None
+    looked = f"{state.windows:,} windows of {duration_text(state.every_us)}"
+    if not firing:
+        return f"quiet over {looked}"
+    worst = sorted(firing, key=lambda one: one[1].since_us)
+    told = "; ".join(words_of(one) for _, one in worst[:3])
+    more = f" and {len(worst) - 3} more" if len(worst) > 3 else ""
+    return f"{told}{more}; {looked}"
+
+
+# Of a table of rows that is all there is
+
+
+def source_of(sample: Sample, reference: Reference | None, tested: Tested) -> Source:
+    """All rows at hand, whoever answered them."""
+    return Source(sample.within, sample.within, lambda _: (reference, tested), lambda release: f"version {release}")
+
+
+def over(monitor: Monitor, sample: Sample, source: Source, *, until_us: int) -> tuple[State | None, Learned | None]:
+    """The watch over everything that there is, kept nowhere."""
+    at = sample.at_us()
+    if not at.size:
+        return None, None
+    first = max(int(at[0]), until_us - 8 * BACK_US)
+    state = begin("", first, every_of(monitor, at.size, until_us - int(at[0])))
+    state = msgspec.structs.replace(state, release=_first_release(source, state, until_us))
+    learned = None
+    for step in advance(monitor, state, None, source, until_us=until_us):
+        state, learned = step.state, step.learned
+    return state, learned
+
+
+def _first_release(source: Source, state: State, until_us: int) -> str:
+    """What answered most of the first windows."""
+    window = Window(state.cursor_us, min(state.cursor_us + max(CHUNK_US, state.every_us), until_us))
+    if not whole_windows(window, state.every_us).size:
+        return ""
+    windows = windows_of(source.read(window), window, state.every_us, None)
+    return next((name for name in windows.releases if name), "")
+
+
+def first_release(source: Source, state: State, until_us: int) -> State:
+    """The state with the release that it begins with."""
+    return msgspec.structs.replace(state, release=_first_release(source, state, until_us))
+
+
+def plain(state: State, windows: Windows | None) -> dict[str, object]:
+    """As a record's body: the state, and of the judged windows the value of each series in 4 digits (null: none)."""
+    body: dict[str, object] = {"state": msgspec.to_builtins(state)}
+    if windows is not None and len(windows):
+        values = {
+            one.key: [None if np.isnan(x) else float(f"{x:.4g}") for x in windows.value[:, n].tolist()]
+            for n, one in enumerate(windows.series)
+        }
+        body |= {"starts_us": windows.starts.tolist(), "rows": windows.rows.tolist(), "values": values}
+    return body
+
+
+def read_state(body: Mapping[str, object]) -> State:
+    """The state of a record's body. Raises WatchTooNew."""
+    said = body["state"]
+    number = said.get("format", 0) if isinstance(said, dict) else 0
+    if number > FORMAT:
+        raise WatchTooNew(
+            f"the watch has the format {number}; this version reads up to {FORMAT}.",
+            state="Nothing was judged.",
+            next="Update seatrial.",
+        )
+    return msgspec.convert(said, State)

@@ -1,0 +1,1 @@
+"""Routes: by which ways a message reaches people."""

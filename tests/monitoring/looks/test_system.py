@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from seatrial.monitoring.looks.system import system
+from tests.monitoring.worlds import a_sample
+
+
+def with_columns(sample, **columns):
+    rows = sample.rows
+    for name, values in columns.items():
+        rows = rows.set_column(rows.column_names.index(name), name, values)
+    return type(sample)(sample.model, sample.task, rows, sample.labels)
+
+
+def test_latencies_and_the_share_of_degraded_answers_are_of_the_rows_that_say():
+    latencies = [*map(float, range(1, 100)), None]
+    degraded = [True, None, False, False, *[None] * 96]
+    found = system(
+        with_columns(a_sample([0.5] * 100), latency_ms=pa.array(latencies), degraded=pa.array(degraded, pa.bool_())),
+        error_rate=0.01,
+    )
+    assert (found.rows, found.p50_ms, found.degraded, found.error_rate) == (100, 50, pytest.approx(1 / 3), 0.01)
+    assert found.p99_ms == pytest.approx(np.quantile(np.arange(1.0, 100), 0.99))
+    assert found.note == ""
+
+
+def test_what_the_log_does_not_hold_is_said():
+    unknown = with_columns(a_sample([0.5] * 3), latency_ms=pa.nulls(3, pa.float64()), degraded=pa.nulls(3, pa.bool_()))
+    found = system(unknown)
+    assert (found.p50_ms, found.degraded, found.error_rate) == (None, None, None)
+    assert "no latencies" in found.note
+    assert "failed requests are not in the log" in found.note
+
+
+def test_an_empty_window_has_no_figures():
+    found = system(a_sample([]))
+    assert (found.rows, found.p99_ms, found.degraded) == (0, None, None)
+    assert "no predictions" in found.note
+
+
+def test_what_was_promised_stands_beside_what_was_kept():
+    from seatrial.core.objective import Objective
+
+    sample = a_sample([0.5] * 100, latency_ms=pa.array([2.0] * 90 + [80.0] * 10))
+    found = system(sample, error_rate=0.2, objective=Objective(availability=0.99, latency_ms=50, share=0.95))
+    assert (found.availability, found.failed, found.prompt) == (0.8, 25, 0.9)
+    assert found.promised == (0.99, 0.95, 50)
+    assert [words.partition("%")[0] for words in found.broken] == ["80.00", "90.00"]
+    kept = system(sample, error_rate=0.0, objective=Objective(availability=0.99, latency_ms=100, share=0.95))
+    assert (kept.broken, kept.prompt) == ([], 1)
+
+
+def test_when_every_request_failed_nobody_knows_how_many_there_were():
+    found = system(a_sample([]), error_rate=1.0)
+    assert (found.availability, found.failed, found.prompt) == (0, None, None)

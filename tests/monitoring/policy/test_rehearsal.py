@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+import io
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from seatrial.cli import rehearsed, render
+from seatrial.core.clock import from_us as instant
+from seatrial.core.clock import iso
+from seatrial.monitoring.definition import Monitor
+from seatrial.monitoring.policy import watch
+from seatrial.monitoring.policy.judgement import DAY_US, HOUR_US
+from seatrial.monitoring.policy.rehearsal import Rehearsal, rehearse
+from seatrial.monitoring.rows.reference import Reference
+from tests.monitoring.policy.test_watch import REFERENCE, TESTED, after, at_hour, rows
+from tests.monitoring.worlds import START_US
+
+
+def rehearsal(sample, *, monitor=None, reference=REFERENCE, from_us=START_US, until_us=None):
+    monitor = monitor or Monitor("late", every="1h")
+    state = watch.begin("rel_1", START_US, HOUR_US)
+    until_us = until_us or int(sample.at_us()[-1]) + HOUR_US
+    return rehearse(monitor, state, watch.source_of(sample, reference, TESTED), from_us=from_us, until_us=until_us)
+
+
+@pytest.fixture(scope="module")
+def calm():
+    return rehearsal(rows(8 * 24, 400, seed=21))
+
+
+@pytest.fixture(scope="module")
+def stormy():
+    """Three of twelve days on which an input is elsewhere."""
+    moved = {1: 1.5, 5: 1.5, 10: 1.5}
+    parts = [rows(24, 60, seed=day, moved=moved.get(day, 0.0), first=at_hour(24 * day)) for day in range(12)]
+    return after(*parts)
+
+
+def test_a_calm_past_is_within_the_budget_and_needs_no_other_thresholds(calm):
+    assert (calm.raised, calm.within, calm.thresholds, calm.snippet) == (0, True, {}, "")
+    assert calm.usual > 10
+    assert (calm.windows, calm.every) == (192, "1h")
+
+
+def test_planted_incidents_are_found_and_it_is_said_how_soon(calm):
+    moved, missing, scores = calm.incidents
+    assert (moved.words, moved.planted, moved.found) == ("an input moves by 0.5 sd", 12, 12)
+    assert moved.p95 <= 2
+    assert missing.found == missing.planted == 16
+    assert scores.found == scores.planted == 4
+    assert 1 <= missing.median <= missing.p95 <= 20
+
+
+def test_alarms_are_told_with_their_hour_and_the_proposed_thresholds_meet_the_budget(stormy):
+    monitor = Monitor("late", every="1h", false_alarms_per_month=3)
+    found = rehearsal(stormy, monitor=monitor)
+    assert not found.within
+    first = found.alarms[0]
+    assert first.subject == "x0"
+    assert at_hour(25) <= _us(first.at) <= at_hour(28)
+    assert set(found.thresholds) == {"x0"}
+    assert found.proposed <= 1
+    again = Monitor("late", every="1h", false_alarms_per_month=3, thresholds=found.thresholds)
+    assert rehearsal(stormy, monitor=again).raised == found.proposed
+    assert f'thresholds={{"x0": {found.thresholds["x0"]:g}}}' in found.snippet
+
+
+def _us(text):
+    from seatrial.core.clock import parse_time, to_us
+
+    return to_us(parse_time(text))
+
+
+def test_the_snippet_is_python_that_declares_this_monitor(stormy):
+    found = rehearsal(stormy, monitor=Monitor("late", every="1h", false_alarms_per_month=3))
+    assert eval(found.snippet, {"Monitor": Monitor}).thresholds == found.thresholds
+
+
+def test_only_the_asked_for_time_is_counted(stormy):
+    later = rehearsal(stormy, from_us=at_hour(24 * 8))
+    assert {one.at >= iso(instant(at_hour(24 * 8))) for one in later.alarms} == {True}
+    assert later.windows == 96
+
+
+def test_where_no_window_is_over_it_says_so():
+    found = rehearsal(rows(1, 10), until_us=START_US + HOUR_US // 2)
+    assert (found.windows, found.within) == (0, False)
+    assert "nothing to rehearse on" in found.notes[0]
+    assert "NOTHING TO REHEARSE" in text_of(found)
+
+
+def test_without_a_reference_or_numbers_no_incident_is_made_up():
+    sample = rows(48, 60, seed=22)
+    assert rehearsal(sample, reference=None).incidents == []
+    words = Reference.from_table(sample.rows, columns=["kind"])
+    only = rehearsal(sample, reference=Reference("words", 9, words.columns))
+    assert [one.words for one in only.incidents] == ["3% more of an input is missing"]
+
+
+def test_a_rehearsal_outlives_json_and_reads_well(calm, stormy):
+    assert msgspec.json.decode(msgspec.json.encode(calm), type=Rehearsal) == calm
+    assert "WITHIN THE BUDGET: 0 alarms" in text_of(calm)
+    over = text_of(rehearsal(stormy))
+    assert "OVER THE BUDGET" in over
+    assert "thresholds={" in over
+
+
+def text_of(found):
+    out = io.StringIO()
+    render.write(rehearsed.lines(found), out)
+    return out.getvalue()
+
+
+def test_the_memory_of_a_rehearsal_does_not_grow_with_the_rows():
+    asked = []
+    sample = rows(20 * 24, 40, numbers=1)
+    one = watch.source_of(sample, REFERENCE, TESTED)
+
+    def read(window):
+        asked.append(window.end_us - window.start_us)
+        return one.read(window)
+
+    source = watch.Source(read, one.labelled, one.compared)
+    rehearse(Monitor("late", every="1h"), watch.begin("rel_1", START_US, HOUR_US), source, from_us=START_US,
+             until_us=at_hour(480))  # fmt: skip
+    assert max(asked) <= 7 * DAY_US
+
+
+def test_columns_of_constants_are_no_place_for_an_incident():
+    sample = rows(48, 60, feature_x0=pa.array(np.ones(48 * 60)))
+    found = rehearsal(sample, reference=Reference.from_table(sample.rows))
+    assert found.incidents[0].planted == 8

@@ -1,0 +1,263 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from seatrial.core.windows import Window
+from seatrial.monitoring.definition import Monitor
+from seatrial.monitoring.policy import watch
+from seatrial.monitoring.policy.judgement import DAY_US, HOUR_US, Firing, Sums, judge, learn, onsets, thresholds
+from seatrial.monitoring.policy.series import windows_of
+from seatrial.monitoring.rows.reference import Reference
+from seatrial.monitoring.rows.sample import FEATURE
+from tests.monitoring.worlds import START_US, a_sample
+
+HOURLY = Monitor("late", every="1h")
+
+
+def rows(hours, an_hour=200, *, seed=0, wave=0.0, moved=0.0, dark=0.02, first=START_US, numbers=3, **given):
+    """Normal inputs x0, x1 ..., a category, scores and labels that keep to them."""
+    random = np.random.default_rng(seed)
+    count = hours * an_hour
+    hour = np.repeat(np.arange(hours), an_hour)
+    columns = {}
+    for n in range(numbers):
+        values = random.normal(size=count) + wave * np.sin(2 * np.pi * hour / 24) + (moved if n == 0 else 0)
+        values[random.random(count) < (dark if n == 0 else 0.02)] = np.nan
+        columns[f"{FEATURE}x{n}"] = pa.array(values, from_pandas=True)
+    columns[f"{FEATURE}kind"] = pa.array(random.choice(["a", "b", "c"], count, p=[0.6, 0.3, 0.1]))
+    scores = random.beta(2, 5, count)
+    at = first + hour * HOUR_US + np.tile(np.arange(an_hour) * (HOUR_US // max(an_hour, 1)), hours)
+    labels = (random.random(count) < scores).astype(float)
+    return a_sample(scores, labels, at_us=at, **(columns | given))
+
+
+def after(*samples):
+    tables = [one.rows for one in samples]
+    return replace(samples[0], rows=pa.concat_tables(tables, promote_options="default"))
+
+
+REFERENCE = Reference.from_table(rows(100, seed=99).rows)
+TESTED = {"brier": 0.16}
+
+
+def source(sample, reference=REFERENCE, tested=TESTED):
+    return watch.source_of(sample, reference, tested)
+
+
+def run(sample, *, state=None, learned=None, until=None, reference=REFERENCE, tested=TESTED):
+    """Where the watch stands at the end, and what was judged on the way."""
+    at = sample.at_us()
+    state = state or watch.begin("rel_1", START_US, HOUR_US)
+    until = int(at[-1]) + HOUR_US if until is None else until
+    steps = list(watch.advance(HOURLY, state, learned, source(sample, reference, tested), until_us=until))
+    return (steps[-1].state if steps else state), steps
+
+
+def at_hour(hours):
+    return START_US + hours * HOUR_US
+
+
+def judged(sample, hours, reference=REFERENCE):
+    windows = windows_of(sample, Window(START_US, at_hour(hours)), HOUR_US, reference, TESTED)
+    limits = thresholds(1, windows.series, HOUR_US, {})
+    return windows, judge(windows, limits, Sums(), {})
+
+
+def test_four_days_in_which_nothing_happens_raise_no_alarm_where_the_usual_rule_raises_dozens():
+    windows, found = judged(rows(96, numbers=20, seed=1), 96, Reference.from_table(rows(100, numbers=20, seed=98).rows))
+    distances = [n for n, one in enumerate(windows.series) if one.kind == "distance"]
+    usual = windows.p_value[:, distances] < 0.05
+    assert not found.fired.any()
+    assert onsets(usual, np.zeros(len(distances), dtype=bool)).sum() > 40
+
+
+@pytest.mark.parametrize(
+    ("an_hour", "given", "subject", "within"),
+    [
+        (1000, {"moved": 0.5}, "x0", 1),
+        (1000, {"moved": 0.2}, "x0", 4),
+        (1000, {"dark": 0.05}, "missing:x0", 3),
+        (200, {"moved": 0.5}, "x0", 3),
+        (200, {"moved": 0.2}, "x0", 11),
+    ],
+)
+def test_what_moves_is_found_within_so_many_windows_in_nineteen_of_twenty_worlds(an_hour, given, subject, within):
+    found = [judged(rows(within, an_hour, seed=seed, **given), within)[1] for seed in range(20)]
+    assert sum(bool(one.fired[:, one.subjects.index(subject)].any()) for one in found) >= 19
+    assert sum(set(one.firing) <= {subject} for one in found) >= 19
+
+
+def test_a_category_whose_shares_change_and_one_that_nobody_knows_are_found():
+    random = np.random.default_rng(3)
+    changed = pa.array(random.choice(["a", "b", "c"], 2400, p=[0.5, 0.3, 0.2]))
+    _, found = judged(rows(12, feature_kind=changed), 12)
+    assert found.firing["kind"].since_us <= at_hour(6)
+    new = pa.array(random.choice(["a", "b", "c", "d"], 2400, p=[0.56, 0.3, 0.1, 0.04]))
+    _, found = judged(rows(12, feature_kind=new), 12)
+    assert found.firing["unseen:kind"].value == pytest.approx(0.04, abs=0.03)
+
+
+def test_a_loss_is_the_only_alarm_that_pages():
+    random = np.random.default_rng(4)
+    lost = rows(24, seed=4)
+    flipped = pa.array((random.random(4800) < 0.5).astype(float))
+    lost = replace(lost, rows=lost.rows.set_column(lost.rows.column_names.index("label"), "label", flipped))
+    state, _ = run(lost)
+    told = {one.name: (one.state, one.severity) for one in watch.alarms(state)}
+    assert told["error has grown"] == ("fired", "high")
+    assert {severity for name, (_, severity) in told.items() if name != "error has grown"} == {"low", "medium"}
+    moved, _ = run(rows(24, moved=1.0))
+    fired = [one for one in watch.alarms(moved) if one.state == "fired"]
+    assert [(one.name, one.severity) for one in fired] == [("inputs have moved", "low")]
+    assert "'x0' +1" in fired[0].evidence or "'x0' 0." in fired[0].evidence
+
+
+def test_windows_judged_one_by_one_by_day_or_at_once_leave_the_same_state():
+    sample = after(rows(30, seed=5), rows(20, seed=6, moved=0.3, first=at_hour(30)))
+    whole, _ = run(sample)
+    for cadence in (1, 7, 24):
+        state = None
+        for hours in range(cadence, 50 + cadence, cadence):
+            state, _ = run(sample, state=state, until=at_hour(min(hours, 50)))
+            state = watch.read_state(msgspec.json.decode(msgspec.json.encode(watch.plain(state, None))))
+        assert state.cursor_us == whole.cursor_us
+        assert state.sums.high == pytest.approx(whole.sums.high)
+        assert {name: one.since_us for name, one in state.firing.items()} == {
+            name: one.since_us for name, one in whole.firing.items()
+        }
+
+
+def test_a_second_run_and_one_whose_clock_was_put_back_judge_nothing():
+    sample = rows(10)
+    state, _ = run(sample)
+    assert run(sample, state=state)[1] == []
+    assert run(sample, state=state, until=at_hour(4)) == (state, [])
+
+
+def test_a_window_is_judged_only_when_it_is_over():
+    sample = rows(10)
+    assert run(sample, until=at_hour(3) + HOUR_US - 1)[0].cursor_us == at_hour(3)
+
+
+def test_an_alarm_is_over_after_a_day_without_a_sign_of_it():
+    sample = after(rows(6, moved=1.0, seed=7), rows(60, seed=8, first=at_hour(6)))
+    state, steps = run(sample)
+    assert "x0" not in state.firing
+    fired = np.concatenate([one.judged.fired[:, one.judged.subjects.index("x0")] for one in steps])
+    assert fired[1:30].all()
+    assert onsets(fired[:, None], np.zeros(1, dtype=bool)).sum() == 1
+
+
+def test_hours_without_rows_and_with_one_row_change_no_sum():
+    quiet = rows(5, seed=9)
+    one = rows(1, 1, seed=10, first=at_hour(20), moved=50.0)
+    state, _ = run(after(quiet, one), until=at_hour(30))
+    before, _ = run(quiet)
+    assert state.sums.high == pytest.approx(before.sums.high)
+    assert state.sums.low == pytest.approx(before.sums.low)
+    assert (state.windows, state.cursor_us) == (6, at_hour(30))
+
+
+def test_constant_and_all_missing_columns_are_looked_at_without_a_stumble():
+    strange = {f"{FEATURE}x0": pa.array([1.0] * 2000), f"{FEATURE}x1": pa.nulls(2000, pa.float64())}
+    plain = Reference.from_table(rows(10, **strange).rows)
+    state, _ = run(rows(10, **strange), reference=plain)
+    assert state.firing == {}
+    state, _ = run(rows(10), reference=plain)
+    assert {"x0", "missing:x1"} <= set(state.firing)
+    state, _ = run(rows(10, **strange))
+    assert {"x0", "missing:x1"} <= set(state.firing)
+
+
+def test_what_is_not_watched_is_said():
+    text = pa.array(["many"] * 2000)
+    state, _ = run(rows(10, feature_new=pa.array(np.zeros(2000)), feature_x1=text), tested={})
+    notes = " ".join(state.notes)
+    assert "not in the reference, so not watched: new" in notes
+    assert "input 'x1' is text" in notes
+    assert "no brier" in notes
+    state, _ = run(rows(10), reference=None)
+    assert "no reference" in state.notes[0]
+    assert state.firing == {}
+    gone = rows(10)
+    gone = replace(gone, rows=gone.rows.drop_columns([f"{FEATURE}x2"]))
+    assert "input 'x2' is not in these rows" in " ".join(run(gone)[0].notes)
+
+
+def test_another_release_begins_anew_and_says_so():
+    old = rows(12, moved=1.0)
+    new = rows(12, seed=11, first=at_hour(12), release=pa.array(["rel_2"] * 2400))
+    state, steps = run(after(old, new))
+    assert "x0" in steps[0].state.firing
+    assert (state.release, state.since_us, state.firing) == ("rel_2", at_hour(12), {})
+    assert "begun anew at 2013-04-01T12:00:00Z" in state.notes[0]
+
+
+def test_a_canary_with_a_part_of_the_rows_begins_nothing_anew():
+    arms = pa.array(np.where(np.arange(2400) % 4 == 0, "rel_2", "rel_1"))
+    state, _ = run(rows(12, release=arms))
+    assert (state.release, state.since_us, state.windows) == ("rel_1", START_US, 12)
+
+
+def test_a_wave_of_the_day_is_an_alarm_until_two_weeks_are_known_and_then_it_is_usual():
+    sample = after(
+        rows(17 * 24, 100, wave=0.5, seed=12, numbers=2),
+        rows(48, 100, wave=0.5, seed=13, numbers=2, moved=0.6, first=at_hour(17 * 24)),
+    )
+    state, _ = run(sample, until=at_hour(24 * 10))
+    assert {"x0", "x1"} <= set(state.firing)
+    state, steps = run(sample, until=at_hour(24 * 17))
+    assert "level:x1" in steps[-1].learned.usual
+    assert not {"x0", "x1"} & set(state.firing)
+    state, _ = run(sample, state=state, learned=steps[-1].learned)
+    assert state.firing["x0"].since_us <= at_hour(24 * 17 + 24)
+    assert "x1" not in state.firing
+
+
+def test_what_the_learned_weeks_were_off_from_the_reference_by_stays_an_alarm():
+    sample = rows(15 * 24, 100, wave=0.3, moved=0.5, numbers=1, seed=14)
+    state, steps = run(sample)
+    assert steps[-1].learned is not None
+    assert (state.firing["x0"].path, round(state.firing["x0"].value, 1)) == ("level", 0.5)
+
+
+def test_a_season_outlives_json():
+    windows = windows_of(
+        rows(14 * 24, 100, wave=0.5, numbers=1), Window(START_US, at_hour(14 * 24)), HOUR_US, REFERENCE
+    )
+    learned = learn(windows)
+    assert msgspec.json.decode(msgspec.json.encode(learned), type=type(learned)) == learned
+
+
+def test_a_smaller_budget_and_more_series_make_higher_thresholds_and_a_factor_is_by_the_most_exact_name():
+    few, many = (judged(rows(1, 30, numbers=n), 1, Reference.from_table(rows(9, numbers=n).rows))[0] for n in (2, 9))
+    assert thresholds(0.1, few.series, HOUR_US, {}).h > thresholds(1, few.series, HOUR_US, {}).h
+    assert thresholds(0.1, few.series, HOUR_US, {}).q < thresholds(1, few.series, HOUR_US, {}).q
+    assert thresholds(0.5, many.series, HOUR_US, {}).h > thresholds(0.5, few.series, HOUR_US, {}).h
+    limits = thresholds(1, few.series, HOUR_US, {"*": 2, "level": 3, "x0": 4, "level:x0": 5})
+    factors = {one.key: limits.factor(one) for one in few.series}
+    assert (factors["level:x0"], factors["distance:x0"], factors["level:x1"], factors["missing:x0"]) == (5, 4, 3, 2)
+
+
+@pytest.mark.parametrize(
+    ("a_day", "every"), [(200 * 24, HOUR_US), (199 * 24, DAY_US), (30, DAY_US), (29, 7 * DAY_US), (0, 7 * DAY_US)]
+)
+def test_windows_are_as_long_as_the_traffic_asks_for(a_day, every):
+    assert watch.every_of(Monitor("late"), a_day * 5, 5 * DAY_US) == every
+    assert watch.every_of(Monitor("late", every="6h"), a_day * 5, 5 * DAY_US) == 6 * HOUR_US
+
+
+def test_what_a_newer_version_carries_is_refused():
+    state = msgspec.structs.replace(watch.begin("r", 0, HOUR_US), format=watch.FORMAT + 1)
+    with pytest.raises(watch.WatchTooNew):
+        watch.read_state(watch.plain(state, None))
+
+
+def test_words_say_what_and_by_how_much():
+    one = Firing(START_US, START_US, "slow", "missing:x0", 0.061, 0.02)
+    assert watch.words_of(one) == "'x0' missing in 6.1%, usual 2.0%, since 2013-04-01 00:00"
