@@ -327,7 +327,9 @@ def _numbers(name: str, counts: Ints, reference: Numbers) -> list[_Column]:
 
 def _shares(name: str, counts: Ints, reference: Categories) -> list[_Column]:
     """The distance of a category; that its shares are a little off for long is in `up`."""
-    whole = np.array([*reference.values.values(), reference.other])
+    whole, counts = reference.compared(counts)
+    if whole.size < 2:
+        return []
     present = counts.sum(axis=1)
     statistics, degrees = chi_squares(whole, counts)
     found = _distance(
