@@ -97,7 +97,7 @@ def monitor_log(
     window = window or default_window(sample, duration_us(monitor.window), as_of_us)
     compared, too_small = compared_with(reference, against, columns, sample, window)
     tested = None if reference is None else _labelled(reference, columns)
-    seen, policy = _watched(sample, window, monitor, compared, columns, as_of_us)
+    seen, policy = _watched(sample, window, monitor, compared, columns, as_of_us, tested)
     report = make_report(
         sample,
         window=window,
@@ -137,23 +137,27 @@ def rehearse_log(
     compared, _ = (None, ()) if reference is None else _compared(reference, columns, sample)
     end_us = default_window(sample, over_us, as_of_us).end_us
     sample = sample.within(Window(end_us - over_us - WARM_US, end_us))
-    source = watch.source_of(sample, compared, columns.tested)
-    at = sample.at_us()
-    first = int(at[0]) if at.size else end_us
-    state = watch.begin("", first, watch.every_of(columns.monitor, at.size, end_us - first))
-    state = watch.first_release(source, state, end_us)
+    base = None if reference is None else _labelled(reference, columns)
+    source = watch.source_of(sample, compared, columns.tested, base)
+    state = watch.begun(columns.monitor, sample.at_us(), source, until_us=end_us)
     return rehearse(columns.monitor, state, source, from_us=end_us - over_us, until_us=end_us)
 
 
 def _watched(
-    sample: Sample, window: Window, monitor: Monitor, reference: Reference | None, columns: ColumnMap, as_of_us: int
+    sample: Sample,
+    window: Window,
+    monitor: Monitor,
+    reference: Reference | None,
+    columns: ColumnMap,
+    as_of_us: int,
+    base: Baseline | None,
 ) -> tuple[Watched | None, list[AlarmResult]]:
     """The policy over the whole log up to the window's end."""
     from seatrial.monitoring.policy import watch
 
     if not monitor.policy:
         return None, []
-    source = watch.source_of(sample, reference, columns.tested)
+    source = watch.source_of(sample, reference, columns.tested, base)
     state, learned = watch.over(monitor, sample, source, until_us=min(as_of_us, window.end_us))
     return watch.watched(state, learned), watch.alarms(state)
 

@@ -61,6 +61,7 @@ SEASON_US = 14 * DAY_US
 SEASON_AGAIN_US = 28 * DAY_US
 SURE = 3.0
 SHARES = ("missing", "unseen")
+LOSSES = ("error", "estimated")
 
 
 class Learned(msgspec.Struct, frozen=True):
@@ -301,7 +302,9 @@ def _jumps(scores: Floats, last: Floats, kept: Floats) -> Floats:
 
 def tolerance(series: Series) -> float:
     """How far from the usual of its hour counts as nothing, in the unit of the series."""
-    return {"level": TOLERANCE, "error": TOLERATED_LOSS, "distance": TOLERANCE / 2}.get(series.kind, TOLERATED_SHARE)
+    if series.kind in LOSSES:
+        return TOLERATED_LOSS
+    return {"level": TOLERANCE, "distance": TOLERANCE / 2}.get(series.kind, TOLERATED_SHARE)
 
 
 def span(every_us: int) -> float:
@@ -310,7 +313,7 @@ def span(every_us: int) -> float:
 
 
 def _only_up(series: Series) -> bool:
-    return series.kind in ("error", "unseen", "distance")
+    return series.kind in (*LOSSES, "unseen", "distance")
 
 
 def _noise(windows: Windows, keys: Sequence[str], learned: Learned) -> Floats:
@@ -441,7 +444,7 @@ def _has_season(series: Series, windows: Windows) -> bool:
     slow = not (np.isnan(windows.up[:, n]).all() and np.isnan(windows.down[:, n]).all())
     if not slow or np.isnan(values).mean() >= 0.5:
         return False
-    if series.kind in ("distance", "error"):  # nobody knows what their rows explain
+    if series.kind in ("distance", *LOSSES):  # nobody knows what their rows explain
         return True
     known = ~np.isnan(values)
     explained = float((_sampling(series) / windows.rows[known]).mean())
