@@ -60,7 +60,7 @@ def compared(project: Project, span: Window) -> SimpleNamespace:
     project.label("late")
     report = project.monitor("late", window=span, keep=False)
     rows, _, _, _ = project._inputs.rows(project.definitions.model("late"), window=span)
-    live = score(project._bundle(project.record(project.status()[0].release)), rows)
+    live = score(project._bundle(project.record(project.deployment_status("late").live)), rows)
     labels = as_floats(rows["late"].to_pylist())
     known = ~np.isnan(labels)
     return SimpleNamespace(
