@@ -493,6 +493,8 @@ class Project(Scheduled):
         """Approve and promote by policy, or keep why a person is needed."""
         from seatrial.retraining.approval import approval_of, decide
         from seatrial.retraining.exemption import NEEDS_PERSON, POLICY, exemption
+        from seatrial.retraining.narrowed import narrowed
+        from seatrial.verbs.asked import asked_lately
 
         assert proposal.challenger is not None, "it was compared"
         retrain, model = self._retrain(proposal.model), self._model(proposal.model)
@@ -500,7 +502,9 @@ class Project(Scheduled):
             return done
         release, champion = self.record(proposal.challenger), self.record(proposal.champion)
         if proposal.state == "better":
-            found = exemption(retrain, proposal, self._bundle(champion).manifest, self._bundle(release).manifest)
+            manifests = self._bundle(champion).manifest, self._bundle(release).manifest
+            asked = asked_lately(self, proposal.model, proposal.deployment, narrowed(*manifests))
+            found = exemption(retrain, proposal, *manifests, asked)
             if found.against:
                 words = "needs a person: " + "; ".join(found.against)
                 self._refused(model, "advance", NEEDS_PERSON, words, proposal.trigger, proposal.id)

@@ -80,6 +80,12 @@ class Source:
     compared: Callable[[str], tuple[Reference | None, Tested]]
     named: Callable[[str], str] = field(default=lambda release: release)
 
+    def windows(self, window: Window, every_us: int, release: str) -> Windows:
+        """The whole windows of `window`, beside what that release was trained and tested on."""
+        reference, tested = self.compared(release)
+        labelled = self.labelled(Window(max(window.start_us - BACK_US, 0), window.end_us))
+        return windows_of(self.read(window), window, every_us, reference, tested, labelled=labelled)
+
 
 @dataclass(frozen=True)
 class Step:
@@ -124,7 +130,7 @@ def advance(
         for due in (SEASON_US, SEASON_AGAIN_US):
             if state.cursor_us < state.since_us + due < end:
                 end = -(-(state.since_us + due) // every) * every
-        windows = _windows(source, Window(state.cursor_us, min(end, until_us)), every, state.release)
+        windows = source.windows(Window(state.cursor_us, min(end, until_us)), every, state.release)
         other = _other(windows, state.release)
         if other is not None:
             place, release = other
@@ -182,18 +188,12 @@ def _learned(state: State, source: Source, from_us: int, before: Learned | None)
     start = from_us
     while start < state.cursor_us:
         end = min(start + max(CHUNK_US, state.every_us), state.cursor_us)
-        parts.append(_windows(source, Window(start, end), state.every_us, state.release))
+        parts.append(source.windows(Window(start, end), state.every_us, state.release))
         start = end
     parts = [one for one in parts if one.series == parts[-1].series]
     if not parts or not learnable(history := joined(parts)):
         return before, state
     return learn(history, inputs_only=from_us < state.since_us), state
-
-
-def _windows(source: Source, window: Window, every_us: int, release: str) -> Windows:
-    reference, tested = source.compared(release)
-    labelled = source.labelled(Window(max(window.start_us - BACK_US, 0), window.end_us))
-    return windows_of(source.read(window), window, every_us, reference, tested, labelled=labelled)
 
 
 # In words
