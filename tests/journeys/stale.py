@@ -9,17 +9,23 @@ from __future__ import annotations
 from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from seatrial import Project
+from seatrial.core.signature import as_floats
 from seatrial.core.windows import Window
 from seatrial.data.sources import Source
 from seatrial.features.plan import make_plan
+from seatrial.serving.batch.table import score
 from seatrial.serving.clients.client import Client
 from seatrial.serving.clients.replay import Asked, replay
+from seatrial.stats.metrics import measure
 from seatrial.verbs.history import Feed, business_keys, in_window, request_fields, times_us
+from tests.journeys.pictures import rounded
 
 DAY = pa.scalar(timedelta(days=1), pa.duration("us"))
 
@@ -50,10 +56,38 @@ def dated_tomorrow(rows: pa.Table, source: Source) -> pa.Table:
 
 
 def compared(project: Project, span: Window) -> SimpleNamespace:
-    """What statistics and what the replay of features say of a day, and what its labels say in the end."""
+    """What statistics and what the replay of features say of a day, and what the live model is like on right inputs."""
     project.label("late")
     report = project.monitor("late", window=span, keep=False)
-    return SimpleNamespace(report=report, skew=project.feature_verify("late", window=span))
+    rows, _, _, _ = project._inputs.rows(project.definitions.model("late"), window=span)
+    live = score(project._bundle(project.record(project.deployment_status("late").live)), rows)
+    labels = as_floats(rows["late"].to_pylist())
+    known = ~np.isnan(labels)
+    return SimpleNamespace(
+        report=report,
+        skew=project.feature_verify("late", window=span),
+        right=measure("binary", labels[known], live[known]),
+    )
+
+
+def of_stale(one: SimpleNamespace) -> dict[str, Any]:
+    """The figures of a day for the story."""
+    report = one.report
+    columns = [column for column in report.drift.columns if column.drifted]
+    return {
+        "rows": one.skew.rows,
+        "mismatched": one.skew.mismatched / one.skew.rows,
+        "views": sorted({feature.view for feature in one.skew.features if feature.mismatches and feature.view}),
+        "drifted": sorted(column.name for column in columns),
+        "drift": {column.name: rounded(column.value) for column in report.drift.columns},
+        "prediction": rounded(report.drift.prediction.value),
+        "headline": report.headline,
+        "failed": [check.name for check in report.quality if not check.passed],
+        "noticed": [f"{check.name} {check.column}: {check.found}" for check in report.quality if check.noticed],
+        "ages": {check.column: check.found for check in report.quality if check.name == "age of features"},
+        "log_loss": rounded(report.performance.metrics["log_loss"]),
+        "log_loss of the right inputs": rounded(one.right["log_loss"]),
+    }
 
 
 def thrown_away(project: Project) -> Path:
