@@ -32,6 +32,7 @@ from seatrial.monitoring.report import (
     Performance,
     Point,
     Report,
+    Resources,
     Verdict,
 )
 from seatrial.monitoring.watched import POLICY
@@ -73,6 +74,7 @@ def make_report(
     tested: Baseline | None = None,
     business: Sequence[Business] = (),
     objective: Objective | None = None,
+    resources: Resources | None = None,
     watched: Watched | None = None,
     policy: Sequence[AlarmResult] = (),
     score: Score | None = None,
@@ -90,6 +92,7 @@ def make_report(
     tested: labelled rows of before to compare answers with; None: those of the log from before the window.
     score: the model that answered, to tell which inputs moved the predictions; see `monitoring.attribution`.
     business: numbers of the business, of the window's requests. objective: what the deployment promises.
+    resources: what the server took in the window.
     watched, policy: what the policy has seen, and its alarms (see `monitoring.watch`).
     """
     monitor = monitor or Monitor(sample.model)
@@ -134,7 +137,7 @@ def make_report(
         quality=checks,
         drift=drifted,
         performance=figures,
-        system=system(inside, error_rate=error_rate, objective=objective),
+        system=system(inside, error_rate=error_rate, objective=objective, resources=resources),
         alarms=alarms,
         marks=[mark for mark in marks if mark.at <= iso(from_us(as_of_us))],
         history=list(history),
