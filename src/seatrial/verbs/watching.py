@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -14,6 +15,7 @@ from seatrial.core.errors import SeatrialError, UsageError, listed
 from seatrial.core.identity import new_id
 from seatrial.core.records import Record
 from seatrial.core.windows import Window, duration_us
+from seatrial.scheduling.by_hand import measured
 from seatrial.verbs.alerting import Alerting, with_silences
 from seatrial.verbs.results import Labelled, Progress
 from seatrial.verbs.standing_watch import StandingWatch
@@ -50,6 +52,10 @@ SAMPLED = (
     "degraded",
     "arm",
 )
+
+
+def _keeps_report(named: Mapping[str, Any]) -> bool:
+    return bool(named.get("keep", True)) and named.get("against", "training") == "training"
 
 
 class Watching(Alerting):
@@ -142,6 +148,7 @@ class Watching(Alerting):
         told_already = pc.is_in(said, pc.unique(_said(told["key"], told["at"], told["class" if several else "label"])))
         return rows.filter(pc.and_not(pc.is_in(named, pc.unique(predicted)), told_already))
 
+    @measured(lambda _: "monitor", keeps=_keeps_report)
     def monitor(
         self,
         model: str | None = None,
@@ -159,6 +166,7 @@ class Watching(Alerting):
         keep = keep and against == "training"
         from seatrial.monitoring.looks.attribution import scorer
         from seatrial.monitoring.monitor import make_report
+        from seatrial.scheduling.metering import used
         from seatrial.stores.prediction_log import LogWarning
         from seatrial.verbs.tested import labelled_test_part
 
@@ -204,6 +212,7 @@ class Watching(Alerting):
             tested=labelled_test_part(self, release, sample.threshold, sample.quantile),
             business=self._business(declared, monitor, chosen),
             objective=self._objective(declared.name),
+            resources=used(self.metadata, chosen),
             watched=watched,
             policy=policy,
             score=scorer(self._bundle(release)) if release else None,

@@ -37,6 +37,7 @@ Ints = NDArray[np.int64]
 HOUR_US = 3_600_000_000
 DAY_US = 24 * HOUR_US
 MONTH_US = 30 * DAY_US
+NEVER_US = -(2**62)
 
 ALLOWANCE, STEEP = 0.5, 1.0
 """What CUSUM takes from each observation: half of the move, in standard deviations of a window, that it is best for.
@@ -355,7 +356,7 @@ def _held(windows: Windows, subjects: Sequence[str], seen: Bools, before: Mappin
     if not len(windows):
         return seen
     long = int(span(windows.every_us)) * windows.every_us
-    past = np.array([before[one].seen_us if one in before else -long for one in subjects])
+    past = np.array([before[one].seen_us if one in before else NEVER_US for one in subjects], dtype=np.int64)
     latest = np.maximum.accumulate(np.where(seen, windows.ends[:, None], past[None, :]), axis=0)
     held: Bools = windows.ends[:, None] - latest < long
     return held

@@ -124,14 +124,14 @@ def rehearse(monitor: Monitor, state: State | None, source: Source, *, from_us: 
     """
     parts: list[_Part] = []
     if state is None:
-        return _nothing(monitor, every_of(monitor, 0, 0), from_us, until_us)
+        return _nothing(monitor, every_of(monitor, 0, 0), from_us, until_us, ())
     since, notes = -1, list(state.notes)
     for step in advance(monitor, state, None, source, until_us=until_us):
         parts.append(_Part(step.windows, step.learned, step.state.since_us != since, step.state.release))
         since = step.state.since_us
         notes += [one for one in step.state.notes if one not in notes]
-    if not parts:
-        return _nothing(monitor, state.every_us, from_us, until_us)
+    if not parts or not any(part.windows.series for part in parts):
+        return _nothing(monitor, state.every_us, from_us, until_us, notes)
     from_us = max(from_us, int(parts[0].windows.starts[0]))
     months = (int(parts[-1].windows.ends[-1]) - from_us) / MONTH_US
     raised = _replay(parts, monitor, monitor.thresholds, from_us)
@@ -168,14 +168,14 @@ def rehearse(monitor: Monitor, state: State | None, source: Source, *, from_us: 
     )
 
 
-def _nothing(monitor: Monitor, every_us: int, from_us: int, until_us: int) -> Rehearsal:
+def _nothing(monitor: Monitor, every_us: int, from_us: int, until_us: int, why: Sequence[str]) -> Rehearsal:
     every = duration_text(every_us)
     begin, end = iso(instant(from_us)), iso(instant(until_us))
     budget = monitor.false_alarms_per_month
-    note = f"no window of {every} is over in this time, so there is nothing to rehearse on"
+    notes = list(why) or [f"no window of {every} is over in this time, so there is nothing to rehearse on"]
     return Rehearsal(
         FORMAT, monitor.model, begin, end, every, 0, 0, 0, budget, [], 0, 0.0, 0, 0.0, False, [], {}, 0, (0, 0.0), "",
-        [note],
+        notes,
     )  # fmt: skip
 
 
@@ -190,7 +190,7 @@ def _replay(
     """Every alarm that begins in the time, in order."""
     found = []
     for part, judged, before in _judged(parts, monitor, factors):
-        began = onsets(judged.fired, np.array([one in before for one in judged.subjects]))
+        began = onsets(judged.fired, np.array([one in before for one in judged.subjects], dtype=bool))
         for row, column in np.argwhere(began).tolist():
             at = int(part.windows.ends[row])
             if from_us < at <= until_us:

@@ -347,7 +347,9 @@ def of_numbers(name: str, counts: Ints, reference: Numbers) -> list[Figures]:
 def of_categories(name: str, counts: Ints, reference: Categories) -> list[Figures]:
     """The distance of a category; that its shares are a little off for long is in `up`. counts: (w, v + 1) rows by
     window and value of the reference, the last column being all others."""
-    whole = np.array([*reference.values.values(), reference.other])
+    whole, counts = reference.compared(counts)
+    if whole.size < 2:
+        return []
     present = counts.sum(axis=1)
     statistics, degrees = chi_squares(whole, counts)
     found = _distance(
