@@ -97,7 +97,7 @@ def monitor_log(
     window = window or default_window(sample, duration_us(monitor.window), as_of_us)
     compared, too_small = compared_with(reference, against, columns, sample, window)
     tested = None if reference is None else _labelled(reference, columns)
-    seen, policy = _watched(sample, window, monitor, compared, columns, as_of_us)
+    seen, policy = watched(sample, window, monitor, compared, columns, as_of_us)
     report = make_report(
         sample,
         window=window,
@@ -112,7 +112,7 @@ def monitor_log(
         watched=seen,
         policy=policy,
     )
-    notes = [*too_small, *imported.left_out, *_silence(sample, window, as_of_us)]
+    notes = [*too_small, *imported.left_out, *silence(sample, window, as_of_us)]
     return msgspec.structs.replace(report, findings=[*report.findings, *notes], next=told_next(report))
 
 
@@ -145,7 +145,7 @@ def rehearse_log(
     return rehearse(columns.monitor, state, source, from_us=end_us - over_us, until_us=end_us)
 
 
-def _watched(
+def watched(
     sample: Sample, window: Window, monitor: Monitor, reference: Reference | None, columns: ColumnMap, as_of_us: int
 ) -> tuple[Watched | None, list[AlarmResult]]:
     """The policy over the whole log up to the window's end."""
@@ -797,7 +797,7 @@ def _without_fields(sample: Sample, key: Sequence[str]) -> Sample:
     return replace(sample, rows=rows.drop_columns(fields))
 
 
-def _silence(sample: Sample, window: Window, as_of_us: int) -> list[str]:
+def silence(sample: Sample, window: Window, as_of_us: int) -> list[str]:
     """A log that ended long ago is no sign of health."""
     at = sample.at_us()
     length = window.end_us - window.start_us
