@@ -539,6 +539,15 @@ class PredictionLog:
         (self._segments / name).rename(self._segments / named)
         return named
 
+    @staticmethod
+    def aside_of(objects: ObjectStore, batch: str) -> Path:
+        """Where in the object store's folder a segment becomes Parquet on its way there; no key names it.
+
+        Its name is that of the batch, which the segment has in its own: so whoever finds the segment after a sudden
+        death finds this too, and nobody takes away what another machine is at.
+        """
+        return objects.root / f".log-{batch}"
+
     def _is_sent(self, batch: str) -> bool | None:
         """Whether a batch is in the object store; None when that cannot be asked."""
         objects = self._store()
@@ -574,6 +583,9 @@ class PredictionLog:
         retired = standing(self.local_batches().values())[1] & set(names)
         for name in names:
             batch = _sent_as(name)
+            objects = self._store() if batch else None
+            if objects is not None:
+                shutil.rmtree(self.aside_of(objects, batch), ignore_errors=True)
             sent = self._is_sent(batch) if batch else None
             if sent:
                 retired.add(name)

@@ -106,7 +106,33 @@ def test_with_more_values_than_are_kept_nobody_can_say_what_is_unseen():
     before = {f"v{number:03}": 400 - number for number in range(300)}
     found = moved(words(before), words(before | {"new": 900}))
     assert found.unseen == 0.0
-    assert found.note == "the reference keeps its most frequent values only"
+    assert found.note == "134 values are compared one by one, all others (40.5% of the reference) as one"
+
+
+@pytest.mark.parametrize(("values", "rows", "window"), [(201, 2000, 1000), (300, 2000, 5000), (1000, 10000, 1000)])
+def test_more_values_than_are_kept_used_alike_are_not_taken_for_drift(values, rows, window):
+    """Those kept are the luckiest ones of the reference: compared one by one they would always seem to have fallen."""
+    random = np.random.default_rng(values)
+    for _ in range(10):
+        before, after = (
+            pa.chunked_array([[f"v{n}" for n in random.integers(values, size=size)]]) for size in (rows, window)
+        )
+        found = moved(before, after)
+        assert not found.drifted
+        assert found.value is None or found.value < 0.1
+
+
+def test_values_that_nothing_tells_apart_are_said_not_to_be_compared():
+    found = moved(words({f"v{n}": 10 for n in range(300)}), words({"v7": 500}))
+    assert (found.value, found.drifted, found.distances) == (None, False, {})
+    assert found.note == "more than 200 values, used too evenly to be told apart: not compared"
+
+
+def test_a_frequent_value_among_very_many_is_still_compared():
+    rare = {f"v{n}": 3 for n in range(1000)}
+    found = moved(words(rare | {"big": 3000}), words(rare | {"big": 1000}))
+    assert found.drifted
+    assert found.value == pytest.approx(0.25)
 
 
 def test_rare_values_of_a_small_window_raise_no_false_alarm():

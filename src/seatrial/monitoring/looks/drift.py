@@ -96,13 +96,16 @@ def distances_of(found: Tally, reference: Column) -> dict[str, float]:
 
     Of numbers tv, js and chi2 look at ten bins of equal mass of the reference and one on either side of its range; psi,
     as is usual, puts what lies outside into the outer of the ten. wasserstein is in the reference's sd,
-    and left out where that has none, or holds infinite values. Of categories all values that the reference has, and all
-    others as one; chi2 puts the rare ones together. Nothing without a value on either side.
+    and left out where that has none, or holds infinite values. Of categories the values that the reference is sure of
+    (`Categories.alone`), and all others as one; chi2 puts the rare ones together. Nothing without a value on either
+    side, or with nothing but others.
     """
     if not found.present or not reference.rows or not found.counts.size:
         return {}
     if isinstance(reference, Categories):
-        whole, counts = np.array([*reference.values.values(), reference.other]), found.counts
+        whole, counts = reference.compared(found.counts)
+        if whole.size < 2:
+            return {}
         rough = whole, counts
         pooled = _pooled(whole, counts)
         told: dict[str, float] = {}
@@ -146,6 +149,8 @@ def _number(facts: dict[str, Any], found: Tally, reference: Numbers) -> ColumnDr
 
 def _category(facts: dict[str, Any], found: Tally, reference: Categories) -> ColumnDrift:
     every = distances_of(found, reference)
+    if not every:
+        return _unknown(facts, f"{_pooled_words(reference)}: not compared")
     value, p_value = every["tv"], every["chi2_p_value"]
     return ColumnDrift(
         **facts,
@@ -153,9 +158,20 @@ def _category(facts: dict[str, Any], found: Tally, reference: Categories) -> Col
         p_value=p_value,
         drifted=value > reference.tolerated and p_value <= FALSE_DISCOVERIES,
         unseen=float(found.counts[-1] / found.present) if reference.complete else 0.0,
-        note="" if reference.complete else "the reference keeps its most frequent values only",
+        note=_pooled_words(reference),
         distances=every,
     )
+
+
+def _pooled_words(reference: Categories) -> str:
+    """What is not compared one by one; empty when all is."""
+    if reference.complete:
+        return ""
+    alone, kept = reference.alone, np.array([*reference.values.values()])
+    if not alone.any():
+        return f"more than {kept.size:,} values, used too evenly to be told apart"
+    rest = 1 - kept[alone].sum() / reference.rows
+    return f"{alone.sum():,} values are compared one by one, all others ({rest:.1%} of the reference) as one"
 
 
 def _folded(counts: NDArray[np.int64]) -> NDArray[np.int64]:

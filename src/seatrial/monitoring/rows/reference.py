@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 TOLERATED = 0.05
 """The distance that counts as nothing when the reference's own weeks do not say more."""
+SURE_OF_PLACE = 4.0
+"""Standard errors by which a value must be more frequent than the least one that was kept, to stand alone."""
 
 
 class ProfileTooNew(Failed):
@@ -56,6 +58,9 @@ class Categories:
     """A column of strings. values: rows of each of the most frequent; other: rows of the rest.
 
     complete: every value that the reference has is among `values`.
+    alone: (k,) which values are compared one by one. The others are pooled with the values that are not among `values`:
+        which ones these are may be chance of these rows, and in other rows they would be fewer (of 1,000 values used
+        alike the 200 that came first would seem to vanish). Where all values are kept all stand alone.
     """
 
     values: dict[str, int]
@@ -67,6 +72,22 @@ class Categories:
     @property
     def complete(self) -> bool:
         return self.other == 0
+
+    @property
+    def alone(self) -> NDArray[np.bool_]:
+        counts = np.array([*self.values.values()], np.int64)
+        if self.complete:
+            return np.ones(counts.size, dtype=bool)
+        sure: NDArray[np.bool_] = counts - counts.min(initial=self.rows) > SURE_OF_PLACE * np.sqrt(counts)
+        return sure
+
+    def compared(self, counts: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """(c,) rows of the reference and (..., c) rows of `counts` by what is compared: the values that stand alone,
+        then all others as one. counts: (..., k + 1), by value and of all others."""
+        which = np.append(self.alone, False)
+        whole = np.array([*self.values.values(), self.other], np.int64)
+        rest = counts[..., ~which].sum(axis=-1, keepdims=True)
+        return np.append(whole[which], whole[~which].sum()), np.concatenate([counts[..., which], rest], axis=-1)
 
 
 Column = Numbers | Categories
