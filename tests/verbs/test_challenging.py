@@ -20,6 +20,7 @@ from seatrial.core.errors import SeatrialError
 from seatrial.core.identity import new_id
 from seatrial.core.records import Record
 from seatrial.core.windows import Window
+from seatrial.monitoring.alerting.alerts import settle
 from seatrial.retraining.alone import alone
 from tests.retraining.worlds import PER_DAY, START, TRAINED, made, opened, rows, write
 
@@ -133,6 +134,16 @@ def test_a_hard_rule_that_the_newest_report_found_broken_refuses(project):
     assert (error.code, "x missing" in error.found) == ("retrain.data_broken", True)
     project.clock.set(LATER + 8 * DAY)  # it says nothing of the data of a week later
     assert trained(project).proposal.state == "judging"
+
+
+def test_data_that_are_broken_are_an_alert_and_no_reason_to_train(project):
+    project.predict_batch("late", Window(to_us(TRAINED), to_us(LATER)))
+    report = project.monitor("late", keep=False)
+    broken = msgspec.structs.replace(report.quality[0], passed=False, found="x missing")
+    settle(project.metadata, msgspec.structs.replace(report, quality=[broken]), actor="ann", at_us=to_us(LATER))
+    assert [one.alarm for one in project.alerts("late")] == ["data broken"]
+    assert project.retrain("late").proposal is None
+    assert project.proposals() == []
 
 
 def test_within_the_cool_down_and_over_the_budget_is_refused_and_a_run_whose_gates_said_no_counts(project):

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from seatrial.core.clock import from_us, iso
-from seatrial.core.errors import Failed
+from seatrial.core.errors import Failed, did_you_mean
 from seatrial.core.windows import Window
 from seatrial.monitoring.definition import MIN_LABELS, PERFORMANCE, Alarm, Monitor
 from seatrial.monitoring.looks.alarms import MIN_ROWS, QUIET_START, evaluate
@@ -118,6 +118,7 @@ def make_report(
             reference is not None,
             elsewhere,
             sample.task == "multiclass",
+            sample.features,
         )
     )
     report = Report(
@@ -240,6 +241,7 @@ class _Facts:
     compared: bool
     elsewhere: bool
     several: bool = False
+    inputs: Sequence[str] = ()
 
     @property
     def failed(self) -> list[Check]:
@@ -259,6 +261,21 @@ class _Facts:
             if result.state == "fired" and harmful == _harm(result, declared.get(result.name))
         ]
         return sorted(found, key=lambda result: (order.index(result.severity), result.metric != "calibration_gap"))
+
+    @property
+    def lost(self) -> AlarmResult | None:
+        """A declared alarm on an input that is not there: it can never fire."""
+        return next(
+            (
+                one
+                for one in self.alarms
+                if one.state == "not_enough_data"
+                and (column := one.metric.partition(":")[2])
+                and not one.metric.startswith(POLICY)
+                and column not in self.inputs
+            ),
+            None,
+        )
 
     @property
     def unjudged(self) -> str:
@@ -302,6 +319,8 @@ def _judge(facts: _Facts) -> _Judged:
         return _Judged("watch", _watchful(facts, fired), findings, action)
     if facts.unjudged:
         return _Judged("unknown", _unknown(facts), findings, _next_for_unknown(facts))
+    if facts.lost is not None:
+        return _Judged("unknown", _never(facts, facts.lost), findings, f"Correct the alarm '{facts.lost.name}'.")
     return _Judged("ok", _good(facts), findings, "Nothing to do.")
 
 
@@ -377,6 +396,12 @@ def _unknown(facts: _Facts) -> str:
 def _good(facts: _Facts) -> str:
     inputs = "" if facts.compared else "; the inputs were not compared, there is no reference"
     return f"{_subject(facts)} is doing what it should: {_level(facts)}{inputs}."
+
+
+def _never(facts: _Facts, alarm: AlarmResult) -> str:
+    column = alarm.metric.partition(":")[2]
+    have = f"The predictions have no input {column!r}. {did_you_mean(column, facts.inputs)}".strip()
+    return f"The alarm '{alarm.name}' can never fire. {have} The rest is as it should be: {_level(facts)}."
 
 
 def _level(facts: _Facts) -> str:

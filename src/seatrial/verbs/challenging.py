@@ -349,11 +349,12 @@ class Challenging(Watching):
         return max(at, default=None)
 
     def _open_alerts(self, model: str) -> list[OpenAlert]:
-        """The open alerts of what was seen: silence is no reason to train."""
+        """The open alerts of what was seen: neither silence nor broken data are a reason to train."""
+        from seatrial.monitoring.alerting.rules import NAME as BROKEN
         from seatrial.retraining.triggers import OpenAlert
 
         metrics: dict[str, str] = {}
-        alerts = [alert for alert in self.alerts(model) if alert.kind != "silence"]
+        alerts = [one for one in self.alerts(model) if one.kind != "silence" and one.alarm != BROKEN]
         for alert in alerts:
             report = self.metadata.record(alert.report)
             for alarm in report.body["alarms"] if report else []:

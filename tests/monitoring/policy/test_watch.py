@@ -42,7 +42,8 @@ def after(*samples):
 
 
 REFERENCE = Reference.from_table(rows(100, seed=99).rows)
-TESTED = {"brier": 0.16}
+TESTED = {"brier": 0.18}
+"""What labels that keep to these scores have: the mean of s (1 - s) is 0.179."""
 
 
 def source(sample, reference=REFERENCE, tested=TESTED):

@@ -36,6 +36,7 @@ Bools = NDArray[np.bool_]
 HOUR_US = 3_600_000_000
 DAY_US = 24 * HOUR_US
 MONTH_US = 30 * DAY_US
+NEVER_US = -(2**62)
 
 ALLOWANCE, STEEP = 0.5, 1.0
 """What CUSUM takes from each observation: half of the move, in standard deviations of a window, that it is best for.
@@ -61,6 +62,7 @@ SEASON_US = 14 * DAY_US
 SEASON_AGAIN_US = 28 * DAY_US
 SURE = 3.0
 SHARES = ("missing", "unseen")
+LOSSES = ("error", "estimated")
 
 
 class Learned(msgspec.Struct, frozen=True):
@@ -301,7 +303,9 @@ def _jumps(scores: Floats, last: Floats, kept: Floats) -> Floats:
 
 def tolerance(series: Series) -> float:
     """How far from the usual of its hour counts as nothing, in the unit of the series."""
-    return {"level": TOLERANCE, "error": TOLERATED_LOSS, "distance": TOLERANCE / 2}.get(series.kind, TOLERATED_SHARE)
+    if series.kind in LOSSES:
+        return TOLERATED_LOSS
+    return {"level": TOLERANCE, "distance": TOLERANCE / 2}.get(series.kind, TOLERATED_SHARE)
 
 
 def span(every_us: int) -> float:
@@ -310,7 +314,7 @@ def span(every_us: int) -> float:
 
 
 def _only_up(series: Series) -> bool:
-    return series.kind in ("error", "unseen", "distance")
+    return series.kind in (*LOSSES, "unseen", "distance")
 
 
 def _noise(windows: Windows, keys: Sequence[str], learned: Learned) -> Floats:
@@ -325,7 +329,7 @@ def _held(windows: Windows, subjects: Sequence[str], seen: Bools, before: Mappin
     if not len(windows):
         return seen
     long = int(span(windows.every_us)) * windows.every_us
-    past = np.array([before[one].seen_us if one in before else -long for one in subjects])
+    past = np.array([before[one].seen_us if one in before else NEVER_US for one in subjects], dtype=np.int64)
     latest = np.maximum.accumulate(np.where(seen, windows.ends[:, None], past[None, :]), axis=0)
     held: Bools = windows.ends[:, None] - latest < long
     return held
@@ -441,7 +445,7 @@ def _has_season(series: Series, windows: Windows) -> bool:
     slow = not (np.isnan(windows.up[:, n]).all() and np.isnan(windows.down[:, n]).all())
     if not slow or np.isnan(values).mean() >= 0.5:
         return False
-    if series.kind in ("distance", "error"):  # nobody knows what their rows explain
+    if series.kind in ("distance", *LOSSES):  # nobody knows what their rows explain
         return True
     known = ~np.isnan(values)
     explained = float((_sampling(series) / windows.rows[known]).mean())

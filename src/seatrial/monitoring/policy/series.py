@@ -7,6 +7,7 @@
     unseen      the share of categories that the reference does not have
     error       the mean loss of the predictions whose label became known in the window: Brier's score, the share of
                 wrong classes, the absolute error; as a share of the test part's
+    estimated   what loss to expect of the predictions of the window, by their scores; as a share of the test part's
 
 Windows begin at whole multiples of their length since 1970, in UTC. Rows count in the window of the instant that the
 prediction is for, labels in the window in which they became known, so that a window that is over stays as it is.
@@ -15,7 +16,7 @@ prediction is for, labels in the window in which they became known, so that a wi
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -23,6 +24,7 @@ from numpy.typing import NDArray
 
 from seatrial.core.windows import Window
 from seatrial.monitoring.looks.drift import PREDICTION
+from seatrial.monitoring.policy.expected import ExpectedLoss, scores_of
 from seatrial.monitoring.rows.reference import (
     TOLERATED,
     Categories,
@@ -55,7 +57,7 @@ if TYPE_CHECKING:
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
-Kind = Literal["level", "distance", "missing", "unseen", "error"]
+Kind = Literal["level", "distance", "missing", "unseen", "error", "estimated"]
 
 TOLERANCE = 0.05
 """Standard deviations of the reference that a level or a share may be off for ever without a word."""
@@ -84,7 +86,7 @@ ERRORS: dict[str, tuple[str, bool]] = {
 
 @dataclass(frozen=True)
 class Series:
-    """One number per window. column: an input, PREDICTION, or "" of an error. usual: what it is in the reference;
+    """One number per window. column: an input, PREDICTION, or "" of a loss. usual: what it is in the reference;
     tolerated: how far from it counts as nothing, in the unit of its values."""
 
     kind: Kind
@@ -174,12 +176,13 @@ def windows_of(
     tested: Mapping[str, float | None] | None = None,
     *,
     labelled: Sample | None = None,
+    expected: ExpectedLoss | None = None,
 ) -> Windows:
     """Every whole window of `window`.
 
     sample: rows ordered by `at`. reference: without it only errors are watched. tested: metrics of the release's test
     part; without them errors are not watched. labelled: predictions back to where labels are still awaited, of which
-    only scores and labels are looked at; default: `sample`.
+    only scores and labels are looked at; default: `sample`. expected: without it no loss is estimated.
     """
     starts = whole_windows(window, every_us)
     inside = sample.rows.slice(0, 0)
@@ -202,6 +205,10 @@ def windows_of(
         if new:
             notes.append(f"not in the reference, so not watched: {', '.join(new)}")
     found += _error(labelled or sample, starts, every_us, dict(tested or {}), notes)
+    if expected is not None:
+        losses = expected.of(scores_of(replace(sample, rows=inside)))
+        known = ~np.isnan(losses)
+        found.append(of_losses(losses[known], place[known], starts.size, expected.usual, kind="estimated"))
     return stacked(every_us, starts, rows, _releases(inside, place, starts.size), found, notes)
 
 
@@ -399,7 +406,9 @@ def _error(
     return [of_losses(losses[inside], place[inside], starts.size, usual)]
 
 
-def of_losses(losses: Floats, place: Ints, windows: int, usual: float) -> Figures:
+def of_losses(
+    losses: Floats, place: Ints, windows: int, usual: float, kind: Literal["error", "estimated"] = "error"
+) -> Figures:
     """The mean loss of each window. losses, place: (n,) the loss of a row, and the window it counts in."""
     rows = np.bincount(place, minlength=windows)
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -409,7 +418,7 @@ def of_losses(losses: Floats, place: Ints, windows: int, usual: float) -> Figure
         value = mean / usual
         up = (mean - usual * (1 + TOLERATED_LOSS)) / spread * np.sqrt(rows)
     few = (rows < FEWEST) | ~(spread > 0)
-    series = Series("error", "", 1.0, TOLERATED_LOSS)
+    series = Series(kind, "", 1.0, TOLERATED_LOSS)
     none = _nothing(value)
     return Figures(series, np.where(few, np.nan, value), np.where(few, np.nan, up), none, none)
 
