@@ -16,8 +16,8 @@ from typing import Any, Literal, TextIO
 
 import msgspec
 
-from seatrial.cli.inert import inert
 from seatrial.core.errors import counted
+from seatrial.core.inert import inert
 
 Plain = dict[str, Any]
 Cell = str | int | float | bool | None

@@ -10,10 +10,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TextIO
 
-from seatrial.cli.inert import inert
 from seatrial.cli.streams import discard
 from seatrial.core.clock import monotonic
 from seatrial.core.errors import SeatrialError
+from seatrial.core.inert import inert
 
 if TYPE_CHECKING:
     from seatrial.verbs.results import TakenIn

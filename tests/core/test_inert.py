@@ -7,8 +7,10 @@ import pty
 import pytest
 
 from seatrial.cli import render, talk
-from seatrial.cli.inert import inert
 from seatrial.core.errors import UsageError
+from seatrial.core.inert import inert
+from seatrial.monitoring.alerting.telling import lines, title
+from seatrial.monitoring.routes.mail import compose, read
 
 EVIL = "\x1b]0;owned\x07\x1b[2J\x9b31m\r\u202etxt.exe\x00"
 
@@ -48,3 +50,13 @@ def test_an_error_is_shown_and_not_obeyed(capsys):
     said = capsys.readouterr().err
     assert "\x1b" not in said
     assert r"'\x1b]0;owned\x07" in said
+
+
+def test_a_mail_and_a_title_hold_nothing_that_is_obeyed():
+    facts = ("model", "alarm", "headline", "words", "action", "runbook", "owner", "window", "at", "explain", "timeline")
+    alert = dict.fromkeys(facts, EVIL) | {"id": "alert_1", "severity": "high"}
+    message = {"event": "opened", "page": True, "alert": alert, "alerts": [alert], "count": 1, "id": "msg_1"}
+    letter = compose(message, read("smtp://h?to=a@example.org&from=b@example.org"))
+    for shown in (title(message), *lines(message), str(letter["Subject"]), letter.get_content()):
+        assert not set(shown) & set("\x1b\x07\x9b\r\u202e\x00")
+    assert letter.keys().count("Subject") == 1

@@ -1,4 +1,4 @@
-"""Inert text: nothing that a model, a category or a person is called is obeyed by the terminal that shows it.
+"""Inert text: what a model, a category or a person is called is obeyed by no terminal and no mail reader.
 
 Escape sequences set titles, move the cursor over what was said before, and some terminals do more; marks of direction
 (Unicode TR 36) make text read otherwise than it stands. They are shown as what they are.
