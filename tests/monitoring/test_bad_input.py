@@ -263,3 +263,11 @@ def test_every_part_of_the_report_is_there_for_each_task(tmp_path, task):
         low, high = found.estimate.intervals[main]
         assert low < found.performance.metrics[main] < high
         assert found.estimate.blind
+
+
+def test_figures_of_several_classes_are_not_told_in_the_words_of_two(tmp_path):
+    page = html(report(tmp_path, "multiclass", "nothing is wrong"))
+    assert "mean over classes (recall)" in page
+    assert "always saying the classes" in page
+    assert "it called positive" not in page
+    assert "it called positive" in html(report(tmp_path, "binary", "nothing is wrong"))

@@ -148,7 +148,7 @@ class Resources(msgspec.Struct, frozen=True):
     def words(self) -> str:
         """CPU as a share of one core, and memory."""
         memory = "" if self.memory_bytes is None else f", {self.memory_bytes / 1e6:,.0f} MB"
-        return f"{self.cpu_seconds / self.seconds:.1%} of a core{memory}" if self.seconds else ""
+        return f"{100 * self.cpu_seconds / self.seconds:.1f} % of a core{memory}" if self.seconds else ""
 
 
 class System(msgspec.Struct, frozen=True):

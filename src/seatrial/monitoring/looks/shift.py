@@ -4,8 +4,8 @@ Numbers are binned at quantiles of both samples, categories keep their most freq
 own, and the score is an input too.
 
 The density ratio is taken as even within a bin: rows weighted by wide bins stay too much like those of before, by
-narrow ones with few rows they are weighted by chance. So the number of bins grows with the rows (a histogram sieve;
-Sugiyama, Suzuki and Kanamori 2012, Density Ratio Estimation in Machine Learning, chapter 14 on its consistency).
+narrow ones with few rows they are weighted by chance. So the number of bins grows with the rows (Geman and Hwang 1982,
+"Nonparametric maximum likelihood estimation by the method of sieves").
 """
 
 from __future__ import annotations
