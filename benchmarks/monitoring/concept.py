@@ -8,7 +8,7 @@ Counted is how often, of so many windows, the verdict is "changed":
     unweighted   by the same comparison without weights: what inputs alone would raise
     unknown      how often the section says that it cannot tell
 
-    PYTHONPATH=src python benchmarks/monitoring/looks/concept.py
+    PYTHONPATH=src python benchmarks/monitoring/concept.py
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ has the values of the reference in memory: `ks_2samp` (asymptotic) for numbers, 
 for strings. Both in this process, in turns, on one thread; best of five. Then a window of a million rows: the memory
 above the loaded table, of numpy and Python (tracemalloc) and of Arrow's pool.
 
-    PYTHONPATH=src python benchmarks/monitoring/looks/drift.py
+    PYTHONPATH=src python benchmarks/monitoring/drift.py
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ Printed is the mean absolute error of the estimated area under the curve, F1 and
     inside       how often the interval held the AUC that labels then showed
     nannyml      CBPE of NannyML, with --nannyml PYTHON, an interpreter that has it (of an environment of its own)
 
-    PYTHONPATH=src python benchmarks/monitoring/looks/estimate.py
+    PYTHONPATH=src python benchmarks/monitoring/estimate.py
 """
 
 from __future__ import annotations

@@ -8,13 +8,16 @@ counts the pairs of which it ever says that they differ, at alpha 5 %:
     split          the sequential test of the split at 1,000:1, against chi-squared at p < 0.001
     days           the sequence by which labels and metrics are judged, looked at on each of 2 to 60 days, against the
                    asymptotic one and a t-test
+    requests       an A/B test with unit="request": requests of 28 days, each day with a level of its own, split by
+                   lot, and looked at after each day from the 7th; beside a z-test that is looked at as often
     keys           traffic that is split by a key, whose requests are alike: the same guardrail with keys as what is
                    independent, against one that takes requests for it (mean probability, and the share degraded)
     canary         `analyse` itself with the default guardrails: rolled back, or not advanced in the end
 
 and with --flights FOLDER (a folder that `seatrial demo` made): the difference in log loss of its first two releases on
 the flights of May and June 2013, each day's sign flipped at random, so that no release is the better one: judged flight
-by flight, and by day.
+by flight, and by day. And an A/B test by request of the flights of 28 days, split by lot anew in every run, looked at
+after each day from the 7th: of a release with itself, of two with each day's sign flipped at random, and as they are.
 
     PYTHONPATH=src python benchmarks/rollout/false_alarms.py [--runs 2000] [--flights seatrial-demo]
 """
@@ -28,13 +31,14 @@ import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
 from seatrial.core.clock import monotonic, to_us
-from seatrial.deployment.analysis import ALPHA, SPLIT_EVIDENCE, TUNED_FOR, Answers, _figure, analyse
+from seatrial.deployment.analysis import ALPHA, SPLIT_EVIDENCE, TUNED_FOR, Answers, _figure, _interval, _seen, analyse
 from seatrial.deployment.definition import DAY_US, Canary, Guardrail
 from seatrial.stats.confidence import Moments, asymptotic_sequence, difference_bounds, difference_sequence, t_sequence
 from seatrial.stats.sample_ratio import log_evidence
@@ -114,6 +118,38 @@ def days(runs: int) -> dict[str, float]:
     return {judge: count / runs for judge, count in wrong.items()}
 
 
+def requests(runs: int, *, days: int = 28, per_day: int = 900) -> dict[str, dict[str, float]]:
+    """Equal releases, whose losses are skewed and share the level of their day, which is new on each."""
+    found = {}
+    for share in (0.5, 0.1):
+        wrong = dict.fromkeys(("by request", "z-test"), 0)
+        for seed in range(runs):
+            random = np.random.default_rng(seed)
+            day = np.repeat(np.arange(days), per_day)
+            loss = random.normal(0.6, 0.2, days)[day] + random.exponential(0.5, day.size)
+            verdict, peeked = decided(day, loss, loss, random.random(day.size) < share, days)
+            wrong["by request"] += verdict != 0
+            wrong["z-test"] += peeked
+        found[f"{share:.0%}"] = {judge: count / runs for judge, count in wrong.items()}
+    return found
+
+
+def decided(day: NDArray[np.intp], live: Floats, new: Floats, of_new: NDArray[np.bool_], days: int) -> tuple[int, bool]:
+    """What an A/B test by request comes to, looked at after each day from the 7th: the day on which the new release is
+    shown to be better, negative when worse, 0 for undecided. And whether a z-test at any of these looks says either."""
+    at_us = day.astype(np.int64) * DAY_US
+    peeked = False
+    for last in range(7, days + 1):
+        arms = (at_us[~of_new], live[~of_new]), (at_us[of_new], new[of_new])
+        seen = _seen(*arms, 0, last * DAY_US)
+        mean, low, high = _interval(seen, "request")
+        spread = math.sqrt(sum(values.var() / values.size for values in seen.values))
+        peeked |= abs(mean or 0.0) > 1.96 * spread
+        if low is not None and high is not None and not low <= 0 <= high:
+            return (last if low > 0 else -last), peeked
+    return 0, peeked
+
+
 def keys(runs: int, *, per_look: int = 250, looks: int = 20) -> dict[str, dict[str, float]]:
     """Equal releases, `looks` looks: K keys of unlike weight, each with a level of its own, in one arm for good."""
     found = {}
@@ -176,7 +212,7 @@ def until(arm: Answers, now: int) -> Answers:
     return Answers(arm.at_us[:n], arm.latency_ms[:n], arm.degraded[:n], arm.score[:n], arm.loss[:n], n // 1000)
 
 
-def flights(folder: Path, runs: int) -> dict[str, float]:
+def flights(folder: Path, runs: int) -> dict[str, Any]:
     from seatrial import Project
     from seatrial.core.clock import FixedClock
     from seatrial.core.signature import as_floats
@@ -184,16 +220,19 @@ def flights(folder: Path, runs: int) -> dict[str, float]:
     from seatrial.serving.batch import table as batch
     from seatrial.stats.metrics import losses
 
-    ends = [to_us(datetime(2013, month, 1, 4, tzinfo=UTC)) for month in (5, 7)]
-    with Project(folder, clock=FixedClock(datetime(2013, 7, 3, tzinfo=UTC))) as project:
+    ends = [to_us(datetime(2013, month, 1, 4, tzinfo=UTC)) for month in (5, 7, 8)]
+    with Project(folder, clock=FixedClock(datetime(2013, 8, 3, tzinfo=UTC))) as project:
         model = project.definitions.model("late")
-        rows, _, _, _ = project._inputs.rows(model, window=Window(*ends))
+        rows, _, _, _ = project._inputs.rows(model, window=Window(ends[0], ends[2]))
         labels = as_floats(rows["late"].to_pylist())
         of_each = [
             losses("binary", labels, batch.score(project._bundle(project.record(one["release"])), rows))
-            for one in project.releases("late")[:2]
+            for one in project.releases("late")[:3]
         ]
         at_us = rows["at"].cast("int64").to_numpy()
+    spring = at_us < ends[1]
+    split = by_lot(of_each, at_us, ends, max(runs // 10, 5))
+    of_each, at_us = [one[spring] for one in of_each], at_us[spring]
     gains = of_each[0] - of_each[1]
     order = np.argsort(at_us, kind="stable")
     gains, day = gains[order], ((at_us - ends[0]) // DAY_US)[order]
@@ -214,8 +253,34 @@ def flights(folder: Path, runs: int) -> dict[str, float]:
     ratio = float(means.var(ddof=1) / (gains.var(ddof=1) / (gains.size / means.size)))
     return {
         "flights": gains.size, "days": means.size, "variance of a day's mean, times that of independent flights": ratio,
-        **{judge: count / runs for judge, count in wrong.items()},
+        **{judge: count / runs for judge, count in wrong.items()}, **split,
     }  # fmt: skip
+
+
+def by_lot(of_each: list[Floats], at_us: NDArray[np.int64], ends: list[int], runs: int) -> dict[str, dict[str, float]]:
+    """A/B tests by request, of the flights of 28 days from the first of a month: shares of the runs that end so, and
+    the median day of those that end with the new release. of_each: losses of the winter's release and of two more."""
+    random = np.random.default_rng(5)
+    found = {}
+    for name, new, start, flipped in (
+        ("A/A, July", 0, ends[1], False),
+        ("days flipped, May", 1, ends[0], True), ("days flipped, July", 2, ends[1], True),
+        ("29 April, in May", 1, ends[0], False), ("1 July, in July", 2, ends[1], False),
+    ):  # fmt: skip
+        day = (at_us - start) // DAY_US
+        taken = (day >= 0) & (day < 28) & ~np.isnan(of_each[0]) & ~np.isnan(of_each[new])
+        day, live, other = day[taken].astype(np.intp), of_each[0][taken], of_each[new][taken]
+        ended = []
+        for _ in range(runs):
+            signs = random.choice([-1.0, 1.0], size=28) if flipped else np.ones(28)
+            one = live - (live - other) * signs[day]
+            ended.append(decided(day, live, one, random.random(day.size) < 0.5, 28)[0])
+        better = sorted(one for one in ended if one > 0)
+        found[name] = {
+            "better": len(better) / runs, "worse": sum(one < 0 for one in ended) / runs,
+            "median day": float(better[len(better) // 2]) if better else math.nan,
+        }  # fmt: skip
+    return found
 
 
 def half(spread: float, n: float) -> float:
@@ -234,11 +299,12 @@ def main() -> int:
     started = monotonic()
     told: dict[str, object] = {"runs": given.runs}
     guarded, splits = guardrail(given.runs), split(given.runs)
-    keyed = keys(max(given.runs // 5, 5))
+    keyed, by_request = keys(max(given.runs // 5, 5)), requests(max(given.runs // 5, 5))
     told |= {
         "guardrail": guarded,
         "split": splits,
         "days": days(given.runs),
+        "requests": by_request,
         "keys": keyed,
         "canary": canary(max(given.runs // 20, 5)),
     }
@@ -254,6 +320,7 @@ def main() -> int:
                 words = ", ".join(f"{k} {v:.4f}" for k, v in value.items()) if isinstance(value, dict) else value
                 print(f"{part:<10} {name:<12} {words}")
     worst = max(max(one["one-sided"], one["two-sided"]) for one in guarded.values())
+    worst = max(worst, *(one["by request"] for one in by_request.values()))
     worst = max(worst, *(max(one["score by key"], one["degraded by key"]) for one in keyed.values()))
     flagged = max(one["sequential"] for one in splits.values())
     print(f"worst guardrail / goal {worst / GOAL:.2f}, split / goal {flagged / SPLIT_GOAL:.2f}")

@@ -21,6 +21,7 @@ from seatrial.core.clock import from_us, iso, monotonic
 from seatrial.core.errors import SeatrialError, Unavailable, UsageError, listed
 from seatrial.core.records import Record
 from seatrial.core.windows import Window
+from seatrial.scheduling.by_hand import measured, trains
 from seatrial.verbs.results import Deployed, Progress, Retrained, RolledBack, Scored
 from seatrial.verbs.scheduled import Scheduled
 from seatrial.verbs.watching import DAY_US
@@ -117,6 +118,7 @@ class Project(Scheduled):
 
     # -- history in batch
 
+    @measured(lambda _: "batch", rows=lambda done: done.predictions)
     def predict_batch(
         self,
         model: str | None,
@@ -182,6 +184,7 @@ class Project(Scheduled):
             batch=put.batch if put else None,
         )
 
+    @measured(lambda _: "batch", rows=lambda done: done.scored)
     def predict_files(
         self,
         model: str | None,
@@ -480,6 +483,7 @@ class Project(Scheduled):
                 experiment=_experiment(self._deployment(deployment)),
             )
 
+    @measured(lambda done: "retraining" if trains(done.words) else "look")
     def retrain(
         self, model: str | None = None, step: str = "propose", *, reason: str = "", progress: Progress | None = None
     ) -> Retrained:
@@ -493,6 +497,8 @@ class Project(Scheduled):
         """Approve and promote by policy, or keep why a person is needed."""
         from seatrial.retraining.approval import approval_of, decide
         from seatrial.retraining.exemption import NEEDS_PERSON, POLICY, exemption
+        from seatrial.retraining.narrowed import narrowed
+        from seatrial.verbs.asked import asked_lately
 
         assert proposal.challenger is not None, "it was compared"
         retrain, model = self._retrain(proposal.model), self._model(proposal.model)
@@ -500,7 +506,9 @@ class Project(Scheduled):
             return done
         release, champion = self.record(proposal.challenger), self.record(proposal.champion)
         if proposal.state == "better":
-            found = exemption(retrain, proposal, self._bundle(champion).manifest, self._bundle(release).manifest)
+            manifests = self._bundle(champion).manifest, self._bundle(release).manifest
+            asked = asked_lately(self, proposal.model, proposal.deployment, narrowed(*manifests))
+            found = exemption(retrain, proposal, *manifests, asked)
             if found.against:
                 words = "needs a person: " + "; ".join(found.against)
                 self._refused(model, "advance", NEEDS_PERSON, words, proposal.trigger, proposal.id)

@@ -85,3 +85,10 @@ def test_the_first_page_fits_a_terminal_of_100_columns():
 def test_the_first_page_is_printed_without_click():
     code = "from seatrial.cli import run; run(['--help']); import sys; sys.exit('click' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], stdout=subprocess.DEVNULL, check=False).returncode == 0
+
+
+@pytest.mark.parametrize("noun", [*dict(catalogue.NOUNS), "export"])
+def test_what_a_noun_says_of_its_commands_is_not_cut(noun):
+    lines = printed(noun, "--help").partition("Commands:\n")[2].splitlines()
+    assert lines
+    assert not [line for line in lines if line.endswith("...")]

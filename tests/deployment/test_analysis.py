@@ -177,6 +177,67 @@ def test_days_that_differ_between_the_arms_are_what_one_observation_is():
     assert wrong <= 3
 
 
+def split_by_lot(seed, *, gain=lambda random: 0.0, days=9, per_day=900):
+    """Both arms of days, each with a level and a gain of the new release of its own; requests are split by lot."""
+    random = np.random.default_rng(seed)
+    level, better = random.normal(0.6, 0.15, days), [gain(random) for _ in range(days)]
+    at_us = SINCE_US + np.sort(random.integers(0, days * DAY_US, days * per_day))
+    day = (at_us - SINCE_US) // DAY_US
+    base = level[day] + random.exponential(0.5, at_us.size) - 0.5
+    new = random.random(at_us.size) < 0.5
+    empty = answers(0, seed=seed)
+    return [
+        replace(
+            empty, at_us=at_us[arm], loss=loss[arm], score=np.full(int(arm.sum()), 0.2),
+            latency_ms=np.full(int(arm.sum()), 5.0), degraded=np.zeros(int(arm.sum()), bool),
+        )
+        for arm, loss in ((~new, base), (new, base - np.array(better)[day]))
+    ]  # fmt: skip
+
+
+def test_requests_that_were_split_by_lot_decide_in_days_that_by_themselves_decide_nothing():
+    arms = split_by_lot(1, gain=lambda random: random.normal(0.06, 0.08))
+    by_day = judged(ABTest(guardrails=[]), *arms, days=9)
+    by_request = judged(ABTest(guardrails=[], unit="request"), *arms, days=9)
+    assert (by_day.verdict, by_day.labels.unit) == ("hold", "day")
+    assert (by_request.verdict, by_request.labels.unit, by_request.labels.days) == ("advance", "request", 9)
+    assert by_request.labels.labelled == sum(arm.loss.size for arm in arms)
+    assert "a request (95 % between" in by_request.why
+    assert by_request.labels.gain == pytest.approx(by_day.labels.gain, abs=0.01)
+
+
+def test_what_the_requests_of_a_day_share_widens_nothing():
+    def half(spread):
+        random = np.random.default_rng(4)
+        shared = random.normal(0.5, spread, 9)
+
+        def loss(at_us, random):
+            return shared[(at_us - SINCE_US) // DAY_US] + random.normal(0, 0.2, at_us.size)
+
+        arms = [answers(4000, seed=arm, days=9, loss=loss) for arm in range(2)]
+        labels = judged(ABTest(guardrails=[], unit="request"), *arms, days=9).labels
+        return labels.high - labels.low
+
+    assert half(5.0) == pytest.approx(half(0.0), rel=1e-6)
+
+
+def test_equal_releases_are_rarely_told_apart_by_requests_however_unlike_their_days_are():
+    wrong = 0
+    for seed in range(60):
+        live, new = split_by_lot(seed, days=14, per_day=300)
+        looks = (judged(ABTest(guardrails=[], unit="request", min_rows=100), live, new, days=n) for n in range(7, 15))
+        wrong += any(look.verdict != "hold" for look in looks)
+    assert wrong <= 3
+
+
+def test_a_metric_is_judged_by_requests_where_the_experiment_is():
+    by_request = by_metric(ABTest(guardrails=[], decide=REVENUE, unit="request"), revenue(seed=3), revenue(seed=4))
+    by_day = by_metric(ABTest(guardrails=[], decide=REVENUE), revenue(seed=3), revenue(seed=4))
+    assert (by_request.metric.unit, by_day.metric.unit) == ("request", "day")
+    assert by_request.metric.gain == pytest.approx(by_day.metric.gain, abs=0.05)
+    assert (by_request.metric.low, by_request.metric.high) != (by_day.metric.low, by_day.metric.high)
+
+
 def test_a_canary_that_looks_at_labels_moves_on_unless_they_are_worse():
     canary = Canary(decide="labels", guardrails=[])
     assert trial(0.0, days=14, strategy=canary).verdict == "advance"

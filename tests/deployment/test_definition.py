@@ -101,6 +101,11 @@ REVENUE = Metric("revenue", ORDERS)
         (lambda: Metric("revenue", ORDERS, without_row="0"), "without_row of metric 'revenue' is '0'"),
         (lambda: Canary(decide="revenue"), "a canary decides by 'revenue'"),
         (lambda: ABTest(decide=None), "a ab_test decides by None"),
+        (lambda: ABTest(unit="flight"), "the unit of an A/B test is 'flight'"),
+        (
+            lambda: Deployment("late", route_by="carrier", strategy=ABTest(unit="request")),
+            "splits its traffic by 'carrier'",
+        ),
         (lambda: ABTest(decide=Metric("revenue", ORDERS, margin=1)), "metric 'revenue' of an A/B test has a margin"),
         (lambda: Shadow(decide=REVENUE), "a shadow is to be judged by 'revenue', which nothing that it says can move"),
     ],

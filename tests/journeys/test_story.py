@@ -33,6 +33,7 @@ from seatrial.retraining.backtest import backtest
 from seatrial.serving.batch.table import score
 from seatrial.stats.metrics import log_loss
 from seatrial.verbs.inputs import columns
+from tests.journeys.pictures import note, of_comparison, of_days
 from tests.journeys.worlds import APRIL, ENGINEER, MIDNIGHT, REVIEWER, opened, served, twin
 
 pytestmark = pytest.mark.slow
@@ -112,6 +113,7 @@ def april(journey, webhook) -> Iterator[SimpleNamespace]:
         if when in (day(4, 15), day(4, 22), day(4, 29)):
             proposed[when] = project.retrain("late")
     whole = at(project, day(5, 3)).monitor("late", window=APRIL, keep=False)
+    note("week", of_days(whole)[14:])
     yield SimpleNamespace(
         project=project, reviewed=reviewed, served=served, told=told, again=again, mornings=mornings,
         proposed=proposed, whole=whole, alerts=alarms(project),
@@ -135,6 +137,7 @@ def spring(april) -> SimpleNamespace:
     unproved = refused(lambda: at(project, day(6, 28), REVIEWER).approve("late", reason="it knows the bad week"))
     unpromoted = refused(lambda: at(project, day(6, 28)).promote("late"))
     rejected = at(project, day(6, 28), REVIEWER).reject("late", reason="sixty days did not show it to be better")
+    note("april", of_comparison(looks[day(6, 28)].proposal.comparison))
     return SimpleNamespace(
         project=project, trained=trained, second=second[0], proposed=proposed, scored=scored, told=told,
         mornings=mornings, opened_in_may=opened_in_may, looks=looks, unproved=unproved, unpromoted=unpromoted,
@@ -154,6 +157,7 @@ def summer(spring) -> SimpleNamespace:
     approved = at(project, day(9, 16), REVIEWER).approve(
         "late", reason="better on most days", seen=better.proposal.comparison_id
     )
+    note("july", of_comparison(better.proposal.comparison))
     return SimpleNamespace(
         project=project, trained=trained, july=july, better=better, own=own, unapproved=unapproved, approved=approved
     )
@@ -378,6 +382,13 @@ def test_the_gate_says_no_whoever_asks(spring):
 
 
 # Summer: the challenger that was
+
+
+def test_the_winters_model_keeps_its_order_in_july_and_loses_its_level(summer):
+    of_winter = summer.july.proposal.comparison.champion_metrics
+    assert 0.735 <= of_winter["roc_auc"] <= 0.755
+    assert 0.55 <= of_winter["log_loss"] <= 0.567
+    assert 0.06 <= of_winter["expected_calibration_error"] <= 0.10
 
 
 def test_the_challenger_of_1_july_wins_july(summer):

@@ -8,6 +8,7 @@ import pytest
 
 from seatrial.core.records import Record
 from seatrial.retraining.approval import (
+    AlreadyLive,
     NoReason,
     NotApproved,
     OwnProposal,
@@ -95,6 +96,17 @@ def test_who_proposed_cannot_approve_and_nothing_is_kept(metadata, proposal, app
     with pytest.raises(OwnProposal):
         approve(proposal(), actor="ada")
     assert approval_of(metadata, "late", CHALLENGER) is None
+
+
+def test_what_is_live_already_is_not_approved_again_but_may_be_rejected(metadata, approve):
+    with metadata.transaction() as transaction:
+        live = Record("dep_2", "deployment", "late", (CHALLENGER,), {"generation": 2})
+        transaction.add(live)
+        transaction.move("deployment", "late", live.id, expected=1)
+    with pytest.raises(AlreadyLive, match="has all of the traffic of 'late' already"):
+        approve()
+    assert approval_of(metadata, "late", CHALLENGER) is None
+    assert approve(decision="rejected").decision == "rejected"
 
 
 def test_a_decision_needs_a_reason(proposal, approve):

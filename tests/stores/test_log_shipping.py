@@ -410,6 +410,7 @@ def check(place, over):
         assert not list(log.root.rglob("*.seg"))
         there = {part.key for batch in log.shipped_batches().values() for part in batch.parts}
         assert not shipped or set(log.objects.keys("predictions/model")) == there
+        assert not list((place / "objects").glob(".log-*"))
         assert not shipped or (log.unshipped() == 0 and not list(log.root.rglob("*.parquet")))
 
 assert in_a_child(prepare) == 0

@@ -270,3 +270,15 @@ def test_on_an_empty_project_there_is_nothing_to_expect(tmp_path):
         done = project.alerts_check()
         assert {one.state for one in done.cadences} == {"not expected"}
         assert (done.silent, done.heartbeat, done.textfile) == ([], "not set", "")
+
+
+def test_while_alerts_are_paused_messages_wait_unless_a_person_sends_them(folder, hook):
+    with at(folder, 20.5) as project:
+        project.pause("alerts", reason="the chat moves")
+        done = project.alerts_check()
+        assert done.silent
+        assert (done.sent, told(hook)) == (0, [])
+        assert done.waiting == 1
+        project.resume("alerts")
+        assert project.alerts_check().sent == 1
+        assert len(told(hook)) == 1

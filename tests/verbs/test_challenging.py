@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+import sys
 import threading
 from datetime import timedelta
 
@@ -18,8 +20,9 @@ from seatrial.core.errors import SeatrialError
 from seatrial.core.identity import new_id
 from seatrial.core.records import Record
 from seatrial.core.windows import Window
+from seatrial.monitoring.alerting.alerts import settle
 from seatrial.retraining.alone import alone
-from tests.retraining.worlds import START, TRAINED, made, opened, write
+from tests.retraining.worlds import PER_DAY, START, TRAINED, made, opened, rows, write
 
 DAY = timedelta(days=1)
 LATER = TRAINED + 5 * DAY
@@ -133,6 +136,16 @@ def test_a_hard_rule_that_the_newest_report_found_broken_refuses(project):
     assert trained(project).proposal.state == "judging"
 
 
+def test_data_that_are_broken_are_an_alert_and_no_reason_to_train(project):
+    project.predict_batch("late", Window(to_us(TRAINED), to_us(LATER)))
+    report = project.monitor("late", keep=False)
+    broken = msgspec.structs.replace(report.quality[0], passed=False, found="x missing")
+    settle(project.metadata, msgspec.structs.replace(report, quality=[broken]), actor="ann", at_us=to_us(LATER))
+    assert [one.alarm for one in project.alerts("late")] == ["data broken"]
+    assert project.retrain("late").proposal is None
+    assert project.proposals() == []
+
+
 def test_within_the_cool_down_and_over_the_budget_is_refused_and_a_run_whose_gates_said_no_counts(project):
     with declared(project, gate=0.99, retrain='on=[], budget="2/month", cool_down="3d"') as strict:
         assert trained(strict).proposal.state == "gates refused"
@@ -204,6 +217,46 @@ def test_a_hundred_alarms_at_once_make_one_proposal_and_one_run(folder):
         assert len(project.metadata.records("run", "late")) == 2  # the champion's and one more
         assert [one.state for one in project.proposals()] == ["judging"]
         assert sum(one.times for one in project.proposal_refusals("late") if one.code == "retrain.under_way") == 99
+
+
+RING = """
+import sys
+from pathlib import Path
+from seatrial.core.errors import SeatrialError
+from tests.verbs.test_challenging import LATER
+from tests.retraining.worlds import opened
+
+print("ready", flush=True)
+sys.stdin.readline()
+for _ in range(25):
+    with opened(Path(sys.argv[1]), LATER) as project:
+        try:
+            print(project.retrain("late", "advance", reason="it rings").words, flush=True)
+        except SeatrialError as error:
+            print(error.code, flush=True)
+"""
+
+
+@pytest.mark.slow
+def test_a_hundred_alarms_at_once_in_four_processes_make_one_proposal_and_one_run(folder):
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    words = [sys.executable, "-c", RING, str(folder)]
+    ringing = [
+        subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=env, text=True) for _ in range(4)
+    ]
+    for one in ringing:
+        assert one.stdout.readline() == "ready\n"
+    answers = []
+    for one in ringing:
+        one.stdin.write("\n")
+        one.stdin.flush()
+    for one in ringing:
+        answers += one.communicate(timeout=120)[0].splitlines()
+    assert len(answers) == 100
+    assert sum("packed" in one for one in answers) == 1
+    with opened(folder, LATER) as project:
+        assert len(project.metadata.records("run", "late")) == 2  # the champion's and one more
+        assert [one.state for one in project.proposals()] == ["judging"]
 
 
 def test_a_training_that_breaks_off_stays_open_and_costs_budget_when_it_had_begun_to_fit(project):
@@ -314,6 +367,34 @@ def test_a_challenger_of_new_data_alone_that_is_better_within_its_margins_is_pro
         assert any("log_loss of where=north" in one for one in kept.body["exempt"]["changes"])
 
 
+@pytest.mark.slow
+def test_a_challenger_that_takes_no_null_goes_live_without_a_person_where_no_caller_sends_one(tmp_path, monkeypatch):
+    table = rows(24)
+    x = np.where(np.arange(table.num_rows) % 50 == 0, np.nan, table["x"].to_numpy())
+    x[10 * PER_DAY :] = table["x"].to_numpy()[10 * PER_DAY :]  # since then nobody has left it out
+    table = table.set_column(1, "x", pa.array(x, from_pandas=True))
+    model = {"estimator": "lightgbm.LGBMClassifier", "params": '{"n_estimators": 20, "min_child_samples": 5}'}
+    monkeypatch.setenv("SEATRIAL_STORES_MLFLOW", "")
+    monkeypatch.setenv("SEATRIAL_POLICY_APPROVAL", "none")
+    made(tmp_path, table, retrain=AUTO, **model).close()
+    monkeypatch.setenv("SEATRIAL_POLICY_APPROVAL", "required")
+    pq.write_table(table.slice(10 * PER_DAY), tmp_path / "rows.parquet")
+    with opened(tmp_path, LATER) as auto:
+        auto.predict("late", [{"x": 1.0, "y": 0.0}] * 900)
+        assert trained(auto).proposal.state == "judging"
+        auto.clock.set(LATER + 9 * DAY)
+        done = auto.retrain("late", "advance")
+        assert (done.proposal.state, done.proposal.comparison.verdict) == ("better", "better")
+        assert "needs a person: x may be null no more, and 900 requests of the last 30 days are too few" in done.words
+        auto.predict("late", [{"x": 1.0, "y": 0.0}] * 300)
+        auto.clock.set(LATER + 10 * DAY)
+        assert auto.retrain("late", "advance").proposal.state == "live"
+        (kept,) = [event for event in auto.metadata.events(kind="release.approved") if event.body["exempt"]]
+        assert kept.body["exempt"]["changed"].endswith(
+            "x may be null no more, and was in none of 1,200 requests since 2024-01-16."
+        )
+
+
 def test_more_than_new_data_or_a_change_beyond_a_margin_needs_a_person_and_says_why(project, four_eyes):
     small = AUTO.replace("0.9", "0.0001")
     with declared(project, retrain=small) as auto:
@@ -349,6 +430,41 @@ def test_an_ab_test_may_be_approved_to_show_which_is_better_and_what_is_shown_to
         moved = testing.promote("late", reason="an experiment")
         assert (moved.share, moved.previous) == (50, testing._live_release("late").id)
         assert testing.proposals()[0].state == "approved"
+
+
+@pytest.mark.slow
+def test_in_the_shadow_champion_and_challenger_are_compared_on_the_same_live_requests(project, four_eyes):
+    with declared(project, strategy="Shadow()", retrain='on=[], min_days=3, margins={"log_loss": 0.5}') as shadow:
+        trained(shadow)
+        shadow.actor = "eve"
+        assert shadow.approve("late", reason="let requests tell").experiment
+        assert shadow.promote("late", reason="into the shadow").share == 0
+        shadow.clock.advance("1m")
+        random = np.random.default_rng(5)
+        for day in range(5):
+            asked = [{"x": x, "y": y} for x, y in random.normal(size=(60, 2)).tolist()]
+            ids = [f"{day}/{number}" for number in range(60)]
+            shadow.predict("late", asked, request_ids=ids)
+            late = [random.random() < 1 / (1 + np.exp(1 - 2 * one["x"] - one["y"])) for one in asked]
+            shadow.clock.advance("1h")
+            told = [{"request_id": id, "late": bool(one)} for id, one in zip(ids, late, strict=True)]
+            shadow.label("late", told[: 60 - day])
+            shadow.clock.advance("23h")
+        looked = shadow.retrain("late", "compare").proposal.comparison
+        assert (looked.shadow, looked.rows, len(looked.days)) == ("live", 60 + 59 + 58 + 57 + 56, 5)
+        rows = {one["request_id"]: one for one in shadow.log.rows(deployment="late").to_pylist()}
+        hidden = {one["request_id"]: one for one in shadow.log.rows(deployment="late~shadow").to_pylist()}
+        assert looked.champion != looked.challenger
+        told = {one["request_id"]: one["label"] for one in shadow.labels.read("late").to_pylist()}
+        loss = [
+            -np.log(p if label else 1 - p)
+            for side in (rows, hidden)
+            for p, label in [(side[id]["probability"], label) for id, label in told.items()]
+        ]
+        mine, other = np.mean(loss[: len(told)]), np.mean(loss[len(told) :])
+        assert looked.champion_metrics["log_loss"] == pytest.approx(mine)
+        assert looked.challenger_metrics["log_loss"] == pytest.approx(other)
+        assert looked.gain > 0  # x matters since the challenger has learned it
 
 
 def test_a_challenger_that_lost_its_traffic_is_rolled_back_however_that_came_about(project):

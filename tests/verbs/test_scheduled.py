@@ -138,6 +138,46 @@ def test_what_is_paused_is_not_run_until_it_is_resumed(folder, capsys):
     assert "[loop.not_paused]" in err
 
 
+@pytest.mark.parametrize(
+    ("schedule", "loop"),
+    [
+        ('Schedule("monitor", "late", every="1h")', "monitoring"),
+        ('Schedule("label", "late", every="1h")', "monitoring"),
+        ('Schedule("materialize", every="1h")', "materializing"),
+        ('Schedule("batch", "late", every="1h")', "batches"),
+        ('Schedule("retrain", "late", every="1h")', "retraining"),
+        ('Schedule("deployments advance", "late", every="1h")', "rollouts"),
+        ('Schedule("alerts check", every="1h")', "alerts"),
+        ('Schedule("predictions prune", every="1h")', "shipping"),
+    ],
+)
+def test_every_kind_of_loop_stands_still_by_its_name_and_goes_on(tmp_path, schedule, loop):
+    with Project(project_at(tmp_path / "p", schedule), clock=FixedClock(NOW), actor="ada") as project:
+        (name,) = [one.name for one in project.schedules()]
+        project.pause(loop, reason="a storm")
+        assert project.schedules()[0].paused.name == loop
+        with pytest.raises(Paused, match=f"'{loop}' is paused by ada"):
+            project.schedule_run(name)
+        project.resume(loop)
+        assert project.schedules()[0].paused is None
+
+
+def test_a_route_a_heartbeat_or_gauges_have_silence_looked_for_unless_a_schedule_does(tmp_path):
+    made = project_at(tmp_path / "p", "")
+    (made / "seatrial.toml").write_text('[routes]\nops = "https://ops.example.org/hook"\n')
+    with Project(made, clock=FixedClock(NOW)) as project:
+        (implied,) = project.schedules()
+        assert (implied.name, implied.timing, implied.command) == (
+            "alerts-check",
+            "every 5m",
+            ["seatrial", "alerts", "check"],
+        )
+    project_at(made, 'Schedule("alerts check", every="1m", name="watch")')
+    (made / "seatrial.toml").write_text('[alerts]\nheartbeat = "https://hc.example.org/1"\n')
+    with Project(made, clock=FixedClock(NOW)) as project:
+        assert [one.name for one in project.schedules()] == ["watch"]
+
+
 @pytest.mark.parametrize("name", ["retraining", "late"])
 def test_retraining_that_is_paused_is_not_proposed_or_trained(tmp_path, name):
     with Project(project_at(tmp_path / "p"), clock=FixedClock(NOW)) as project:

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from seatrial.project import Project
 
 
+_CLAUSE_END = re.compile(r"[:;] ")
+
+
 class BadCommandLine(UsageError):
     """The words do not fit the command: a missing argument, an option that it does not have."""
 
@@ -187,6 +190,12 @@ class Noun(_Helping, click.Group):
 
     def list_commands(self, _ctx: click.Context) -> list[str]:
         return list(self.commands)
+
+    def format_commands(self, _ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Each command with the first clause of its help, whole: wrapped, never cut as click would."""
+        clauses = [_CLAUSE_END.split(one.get_short_help_str(limit=1000))[0] for one in self.commands.values()]
+        with formatter.section("Commands"):
+            formatter.write_dl([*zip(self.commands, (one.rstrip(".") for one in clauses), strict=True)])
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]

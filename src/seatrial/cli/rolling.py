@@ -181,11 +181,13 @@ def _decision(analysis: Plain) -> list[Block]:
     blocks: list[Block] = []
     if analysis["labels"]:
         labels = analysis["labels"]
-        gain = "" if labels["gain"] is None else f", the loss is lower by {_with_interval(labels, 'gain')} a day"
+        gain = ""
+        if labels["gain"] is not None:
+            gain = f", the loss is lower by {_with_interval(labels, 'gain')} a {labels['unit']}"
         blocks.append(Line(f"  Labels    {labels['state']}: {labels['days']} whole days{gain}"))
     metric = analysis.get("metric")
     if metric:
-        gain = "" if metric["gain"] is None else f", better by {_with_interval(metric, 'gain')} a day"
+        gain = "" if metric["gain"] is None else f", better by {_with_interval(metric, 'gain')} a {metric['unit']}"
         borne = "" if metric["margin"] is None else f"; {metric['margin']:g} worse is borne"
         blocks.append(
             Line(f"  Metric    {metric['name']}, {metric['state']}: {metric['days']} whole days{gain}{borne}")

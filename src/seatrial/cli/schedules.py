@@ -74,8 +74,8 @@ def schedules_history(call: Invocation, name: str | None, limit: int) -> None:
 @click.pass_obj
 def pause(call: Invocation, name: str, reason: str, until: datetime | None) -> None:
     """NAME is a schedule, a model or deployment (everything of it that acts by itself), or a kind of loop: schedules,
-    retraining, rollouts, shipping. What is under way is not broken off, and what a person asks for by name (deploy,
-    promote, rollback) goes on working."""
+    monitoring, materializing, batches, retraining, rollouts, alerts, shipping. What is under way is not broken off, and
+    what a person asks for by name (deploy, promote, rollback) goes on working."""
     with call.project() as project:
         call.answer(project.pause(name, reason=reason, until=until), paused)
 

@@ -3,7 +3,7 @@
 Looked at as often as one likes: every figure has a confidence sequence. In this order: is a guardrail shown to be
 crossed? Is the split what was wanted? (If not, rows are lost or doubled in one arm, and nothing can be compared.) Is
 there enough, and is every guardrail shown to be within its margin? What do the labels say? Rows of one day share what
-happens on it, so labels are judged with days as observations.
+happens on it, so labels are judged with days as observations, unless an A/B test asks about the requests themselves.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seatrial.core.clock import from_us, iso
-from seatrial.deployment.definition import DAY_US, STEPWISE, Canary, Guardrail, Harm, Metric, Shadow
+from seatrial.deployment.definition import DAY_US, STEPWISE, ABTest, Canary, Guardrail, Harm, Metric, Shadow, Unit
 from seatrial.stats.confidence import (
     Moments,
     clustered,
@@ -113,7 +113,7 @@ class Figure(msgspec.Struct, frozen=True):
 
 
 class Labels(msgspec.Struct, frozen=True):
-    """Labels so far. gain: the live release's mean loss minus the new one's, by day, with its confidence sequence."""
+    """Labels so far. gain: the live release's mean loss minus the new one's, by `unit`, with its interval."""
 
     days: int
     labelled: int
@@ -121,11 +121,12 @@ class Labels(msgspec.Struct, frozen=True):
     low: float | None
     high: float | None
     state: Literal["better", "worse", "undecided", "too early"]
+    unit: Unit = "day"
 
 
 class Measured(msgspec.Struct, frozen=True):
     """A metric so far. live, new: its mean over requests. gain: by how much the new release is better (by a lower mean
-    where lower is better), by day, with its confidence sequence.
+    where lower is better), by `unit`, with its confidence sequence.
 
     missing: requests without a value, by arm. mixed, stray: see `Valued`. warning: what else should be known of it.
     state: "within" is shown not to be worse than the margin bears; "unreadable" says why in `warning`.
@@ -146,6 +147,7 @@ class Measured(msgspec.Struct, frozen=True):
     high: float | None
     state: Literal["better", "within", "worse", "undecided", "too early", "unreadable"]
     warning: str = ""
+    unit: Unit = "day"
 
 
 class Analysis(msgspec.Struct, frozen=True):
@@ -196,7 +198,7 @@ def analyse(
     labels = _labels(strategy, live, new, since_us, as_of_us) if strategy.decide == "labels" else None
     metric = None
     if isinstance(strategy.decide, Metric):
-        metric = _measured(strategy.decide, valued or NOTHING_VALUED, _least_days(strategy), since_us, as_of_us)
+        metric = _measured(strategy, strategy.decide, valued or NOTHING_VALUED, since_us, as_of_us)
     decision = labels or metric
     verdict, why = _verdict(strategy, share, figures, decision, rows[1], evidence, since_us, as_of_us, by_key=by_key)
     return Analysis(
@@ -297,7 +299,7 @@ def decision_words(decision: Labels | Measured) -> str:
         if decision.low is None or decision.high is None
         else f"95 % between {decision.low:.4g} and {decision.high:.4g}"
     )
-    return f"{name}: {decision.state}, {what} {decision.gain:.4g} a day ({interval}, {decision.days} days)"
+    return f"{name}: {decision.state}, {what} {decision.gain:.4g} a {decision.unit} ({interval}, {decision.days} days)"
 
 
 def _figure(guardrail: Guardrail, live: Answers, new: Answers) -> Figure:
@@ -387,17 +389,16 @@ def _share(count: int, n: int) -> Moments:
 
 
 def _labels(strategy: STEPWISE, live: Answers, new: Answers, since_us: int, as_of_us: int) -> Labels:
-    arms = [(arm.at_us, arm.loss) for arm in (live, new)]
-    gains, labelled = _by_day(arms[0], arms[1], since_us, as_of_us)
-    mean, low, high = _with_keys(_interval(gains), live, new)
+    seen = _seen((live.at_us, live.loss), (new.at_us, new.loss), since_us, as_of_us)
+    mean, low, high = _with_keys(_interval(seen, _unit(strategy)), live, new)
     state: Literal["better", "worse", "undecided", "too early"] = "undecided"
-    if len(gains) < _least_days(strategy):
+    if seen.days < _least_days(strategy):
         state = "too early"
     elif low is not None and low > 0:
         state = "better"
     elif high is not None and high < 0:
         state = "worse"
-    return Labels(len(gains), labelled, mean, low, high, state)
+    return Labels(seen.days, sum(one.size for one in seen.values), mean, low, high, state, _unit(strategy))
 
 
 def _with_keys(
@@ -420,7 +421,7 @@ def _with_keys(
     return mean, min(low, keys.low), max(high, keys.high)
 
 
-def _measured(metric: Metric, valued: Valued, least: int, since_us: int, as_of_us: int) -> Measured:
+def _measured(strategy: STEPWISE, metric: Metric, valued: Valued, since_us: int, as_of_us: int) -> Measured:
     arms = {"live": valued.live, "new": valued.new}
     missing = {name: int(np.isnan(arm.value).sum()) for name, arm in arms.items()}
     values = {name: arm.value for name, arm in arms.items()}
@@ -428,13 +429,13 @@ def _measured(metric: Metric, valued: Valued, least: int, since_us: int, as_of_u
         values = {name: np.where(np.isnan(one), metric.without_row, one) for name, one in values.items()}
     sign = 1 if metric.better == "lower" else -1  # so that live minus new is what was gained
     sided = [(arms[name].at_us, sign * values[name]) for name in ("live", "new")]
-    gains, _ = _by_day(sided[0], sided[1], since_us, as_of_us)
-    mean, low, high = _interval(gains)
+    seen = _seen(sided[0], sided[1], since_us, as_of_us)
+    mean, low, high = _interval(seen, _unit(strategy))
     borne = metric.margin or 0.0
     state: Literal["better", "within", "worse", "undecided", "too early", "unreadable"] = "undecided"
     if valued.problem:
         state = "unreadable"
-    elif len(gains) < least:
+    elif seen.days < _least_days(strategy):
         state = "too early"
     elif low is not None and low > 0:
         state = "better"
@@ -453,12 +454,13 @@ def _measured(metric: Metric, valued: Valued, least: int, since_us: int, as_of_u
         stray=valued.stray,
         live=float(known["live"].mean()) if known["live"].size else None,
         new=float(known["new"].mean()) if known["new"].size else None,
-        days=len(gains),
+        days=seen.days,
         gain=mean,
         low=low,
         high=high,
         state=state,
         warning=valued.problem or _missing_words(metric, missing, arms),
+        unit=_unit(strategy),
     )
 
 
@@ -477,30 +479,70 @@ def _missing_words(metric: Metric, missing: dict[str, int], arms: dict[str, Valu
     )
 
 
-def _by_day(
+@dataclass(frozen=True)
+class Seen:
+    """Values of both arms in the days (24 hours from the step's begin) that are over and have values enough in both.
+
+    values: of the live and of the new release, (m,) each. day: of each value, which of the days, from 0.
+    """
+
+    days: int
+    values: tuple[NDArray[np.float64], NDArray[np.float64]]
+    day: tuple[NDArray[np.intp], NDArray[np.intp]]
+
+    @property
+    def means(self) -> NDArray[np.float64]:
+        """(2, days): of the live release and of the new one."""
+        arms = zip(self.values, self.day, strict=True)
+        sums = [np.bincount(day, weights=values, minlength=self.days) for values, day in arms]
+        found: NDArray[np.float64] = np.array(sums) / [np.bincount(day, minlength=self.days) for day in self.day]
+        return found
+
+
+def _seen(
     live: tuple[NDArray[np.int64], NDArray[np.float64]],
     new: tuple[NDArray[np.int64], NDArray[np.float64]],
     since_us: int,
     as_of_us: int,
-) -> tuple[NDArray[np.float64], int]:
-    """Live minus new, of the means of each day (24 hours from `since_us`) that is over and has values enough in both;
-    and how many values that were. live, new: instants and values, NaN where none is known."""
+) -> Seen:
+    """What counts of both arms. live, new: instants and values, NaN where none is known."""
     whole = max(int((as_of_us - since_us) // DAY_US), 0)
-    sums, counts = np.zeros((2, whole)), np.zeros((2, whole), dtype=np.int64)
-    for arm, (at_us, values) in enumerate((live, new)):
+    days, values = [], []
+    for at_us, value in (live, new):
         day = (at_us - since_us) // DAY_US
-        counted = (day >= 0) & (day < whole) & np.isfinite(values)
-        counts[arm] = np.bincount(day[counted], minlength=whole)
-        sums[arm] = np.bincount(day[counted], weights=values[counted], minlength=whole)
-    enough = (counts >= MIN_LABELLED).all(axis=0)
-    means = sums[:, enough] / counts[:, enough]
-    gains: NDArray[np.float64] = means[0] - means[1]
-    return gains, int(counts[:, enough].sum())
+        counted = (day >= 0) & (day < whole) & np.isfinite(value)
+        days.append(day[counted])
+        values.append(value[counted])
+    counts = np.array([np.bincount(day, minlength=whole) for day in days])
+    enough: NDArray[np.bool_] = counts.min(axis=0) >= MIN_LABELLED
+    place = np.cumsum(enough) - 1
+    kept = [enough[day] for day in days]
+    return Seen(
+        int(enough.sum()),
+        (values[0][kept[0]], values[1][kept[1]]),
+        (place[days[0][kept[0]]], place[days[1][kept[1]]]),
+    )
 
 
-def _interval(gains: NDArray[np.float64]) -> tuple[float | None, float | None, float | None]:
-    """The mean over days and its confidence sequence; None for what is not known yet."""
-    if gains.size < 2:
+def _unit(strategy: STEPWISE) -> Unit:
+    return strategy.unit if isinstance(strategy, ABTest) else "day"
+
+
+def _interval(seen: Seen, unit: Unit) -> tuple[float | None, float | None, float | None]:
+    """By how much live is above new, and its confidence sequence; None for what is not known yet.
+
+    Of days: the mean of their differences. Of requests, which were split by lot: the difference of the means, of which
+    what the two share by answering on the same day is taken out first (each value less the mean of its day's two means;
+    Miratrix, Sekhon, Yu: Adjusting treatment effect estimates by post-stratification, 2013).
+    """
+    if seen.days < 2:
         return None, None, None
-    low, high = t_sequence(gains, alpha=ALPHA) or (None, None)
-    return float(gains.mean()), low, high
+    means = seen.means
+    if unit == "day":
+        gains = means[0] - means[1]
+        low, high = t_sequence(gains, alpha=ALPHA) or (None, None)
+        return float(gains.mean()), low, high
+    shared = means.mean(axis=0)
+    live, new = (moments(values - shared[day]) for values, day in zip(seen.values, seen.day, strict=True))
+    gain = difference_sequence(new, live, alpha=ALPHA, tuned_for=TUNED_FOR)
+    return gain.value, gain.low, gain.high

@@ -16,6 +16,8 @@ from seatrial.stores.routes import MOST_CACHED, Default, OnStoreFailure
 
 Harm = Literal["errors", "slow", "mean_score", "degraded", "refused"]
 """What a guardrail watches, each as a mean over answers: see `Guardrail`."""
+Unit = Literal["day", "request"]
+"""What an experiment takes for one observation: see `ABTest`."""
 DAY_US = 86_400_000_000
 
 
@@ -181,12 +183,15 @@ class Canary:
 
 @dataclass(frozen=True)
 class ABTest:
-    """Two releases side by side for a stated time; their labels, or a metric, decide, with days as the unit.
+    """Two releases side by side for a stated time; their labels, or a metric, decide.
 
     share: percent of the traffic that the new release gets. judge_for: the time after which the experiment is over,
     whole days; one that is undecided then ends with the release that was live before. min_days: days without which
     nothing is decided. decide: "labels", or a `Metric` of each request, such as revenue. guardrails, min_rows: as of
     `Canary`.
+    unit: what is one observation. "day": is it better on days like these, and so on those to come? "request": was it
+    better for the requests of these days? Which release answered each was drawn by lot, so that takes fewer days, and
+    says nothing of days unlike them; not where traffic is split by a key.
     """
 
     share: float = 50
@@ -195,6 +200,7 @@ class ABTest:
     guardrails: Sequence[Guardrail] = GUARDRAILS
     min_rows: int = 1000
     decide: Literal["labels"] | Metric = "labels"
+    unit: Unit = "day"
 
     kind: ClassVar[Literal["ab_test"]] = "ab_test"
 
@@ -210,6 +216,10 @@ class ABTest:
             raise BadDeployment(
                 f"metric '{self.decide.name}' of an A/B test has a margin.",
                 expected="An A/B test asks which release is better; a margin belongs to a canary.",
+            )
+        if self.unit not in get_args(Unit):
+            raise BadDeployment(
+                f"the unit of an A/B test is {self.unit!r}.", expected='"day" or "request" is expected.'
             )
         _check_experiment(self.judge_for, self.min_days)
 
@@ -308,6 +318,11 @@ class Deployment:
             raise BadDeployment(
                 f"deployment '{self.name}' has {type(self.strategy).__name__} as its strategy.",
                 expected="BlueGreen(), Canary(), ABTest() or Shadow() is expected.",
+            )
+        if isinstance(self.strategy, ABTest) and self.strategy.unit == "request" and self.route_by is not None:
+            raise BadDeployment(
+                f"deployment '{self.name}' splits its traffic by '{self.route_by}', and its A/B test judges requests.",
+                expected='Requests of one key are alike: ABTest(unit="day") is expected, or no route_by.',
             )
         if self.on_store_failure not in ("refuse", "missing"):
             raise BadDeployment(

@@ -28,6 +28,7 @@ from seatrial.monitoring.report import AlarmResult, Point, Report
 from seatrial.monitoring.rows.baseline import Baseline, labelled
 from seatrial.monitoring.rows.labels import FIELD, LabelCounts, parse, prediction_keys
 from seatrial.monitoring.rows.mapping import BadMap, ColumnMap, read_map
+from seatrial.monitoring.rows.reference import floats
 from seatrial.monitoring.rows.sample import FEATURE, OF_CLASS, Sample, from_log, joined, places
 from seatrial.monitoring.rows.streamed import EVER, LONG, Copy, StreamedInputs, copying, of_log
 from seatrial.monitoring.rows.tally import tallies
@@ -48,7 +49,6 @@ COPY = "rows.parquet"
 MOST_BEFORE = 12
 """Windows before the report's own whose figures are its history."""
 UNITS = {"s": 1_000_000, "ms": 1_000, "us": 1}
-UNIT_WORDS = {"s": "seconds", "ms": "milliseconds", "us": "microseconds"}
 FARTHEST_US = 10_000 * 365 * DAY_US
 
 
@@ -103,10 +103,10 @@ def monitor_log(
     monitor = replace(columns.monitor, alarms=(*columns.monitor.alarms, *alarms))
     imported = read_log(log, columns, labels=labels, as_of_us=as_of_us)
     sample = imported.sample
-    window = window or default_window(sample, duration_us(monitor.window), as_of_us)
+    asked, window = window, window or default_window(sample, duration_us(monitor.window), as_of_us)
     compared, too_small = compared_with(reference, against, columns, sample, window)
     tested = None if reference is None else _labelled(reference, columns)
-    seen, policy = watched(sample, window, monitor, compared, columns, as_of_us)
+    seen, policy = watched(sample, window, monitor, compared, columns, as_of_us, tested)
     report = make_report(
         sample,
         window=window,
@@ -122,7 +122,8 @@ def monitor_log(
         policy=policy,
         history=_history(sample, window),
     )
-    notes = [*too_small, *imported.left_out, *silence(sample, window, as_of_us)]
+    report = in_silence(report, silence(sample, window, as_of_us), of_last=asked is None)
+    notes = [*too_small, *imported.left_out]
     return msgspec.structs.replace(report, findings=[*report.findings, *notes], next=told_next(report))
 
 
@@ -143,6 +144,16 @@ def _history(sample: Sample, window: Window) -> list[Point]:
         numbers |= {"rows": float(figures.rows), "labelled": float(figures.labelled)}
         found.append(Point(at=str(earlier).partition("/")[2], window=str(earlier), metrics=numbers))
     return found[::-1]
+
+
+def in_silence(report: Report, silent: Sequence[str], *, of_last: bool) -> Report:
+    """A report whose log has ended. of_last: nobody asked for this window, so it was to tell how things are now."""
+    found = [*report.findings, *silent]
+    if not (silent and of_last and report.verdict == "ok"):
+        return msgspec.structs.replace(report, findings=found)
+    words = f"Nobody can say whether the model '{report.model}' is right now: {silent[0]}. Until then it was."
+    step = "Check that the model is asked, and that its log is written."
+    return msgspec.structs.replace(report, findings=found, verdict="unknown", headline=words, next=step)
 
 
 def rehearse_log(
@@ -166,23 +177,27 @@ def rehearse_log(
     compared, _ = (None, ()) if reference is None else _compared(reference, columns, sample)
     end_us = default_window(sample, over_us, as_of_us).end_us
     sample = sample.within(Window(end_us - over_us - WARM_US, end_us))
-    source = watch.source_of(sample, compared, columns.tested)
-    at = sample.at_us()
-    first = int(at[0]) if at.size else end_us
-    state = watch.begin("", first, watch.every_of(columns.monitor, at.size, end_us - first))
-    state = watch.first_release(source, state, end_us)
+    base = None if reference is None else _labelled(reference, columns)
+    source = watch.source_of(sample, compared, columns.tested, base)
+    state = watch.begun(columns.monitor, sample.at_us(), source, until_us=end_us)
     return rehearse(columns.monitor, state, source, from_us=end_us - over_us, until_us=end_us)
 
 
 def watched(
-    sample: Sample, window: Window, monitor: Monitor, reference: Reference | None, columns: ColumnMap, as_of_us: int
+    sample: Sample,
+    window: Window,
+    monitor: Monitor,
+    reference: Reference | None,
+    columns: ColumnMap,
+    as_of_us: int,
+    base: Baseline | None,
 ) -> tuple[Watched | None, list[AlarmResult]]:
     """The policy over the whole log up to the window's end."""
     from seatrial.monitoring.policy import watch
 
     if not monitor.policy:
         return None, []
-    source = watch.source_of(sample, reference, columns.tested)
+    source = watch.source_of(sample, reference, columns.tested, base)
     state, learned = watch.over(monitor, sample, source, until_us=min(as_of_us, window.end_us))
     return watch.watched(state, learned), watch.alarms(state)
 
@@ -563,11 +578,7 @@ def _read(
         elif pa.types.is_null(kind):
             found[FEATURE + name] = pa.nulls(count, pa.float64())
         elif _is_number(kind):
-            found[FEATURE + name] = (
-                pa.array(column.cast(pa.float64()).to_numpy(zero_copy_only=False), from_pandas=True)
-                if count
-                else pa.nulls(0, pa.float64())
-            )
+            found[FEATURE + name] = pa.array(floats(column), from_pandas=True) if count else pa.nulls(0, pa.float64())
         else:
             left_out += _not_compared(path, columns, name, kind)
     found |= {FIELD + name: raw[name] for name in keyed}
@@ -663,8 +674,8 @@ def _instants(path: Path, name: str, column: pa.ChunkedArray, columns: ColumnMap
         far = np.abs(np.where(missing, 0.0, numbers)) * UNITS[columns.timestamp_unit] > FARTHEST_US
         if far.any():
             raise LogColumnWrong(
-                f"column '{name}' of {path} holds {numbers[int(np.argmax(far))]:.6g}, which in "
-                f"{UNIT_WORDS[columns.timestamp_unit]} since 1970 is no time.",
+                f"column '{name}' of {path} holds {numbers[int(np.argmax(far))]:.6g}, which is no time in "
+                f"'{columns.timestamp_unit}' since 1970.",
                 expected="Seconds have 10 digits now, milliseconds 13, microseconds 16.",
                 next="Correct `timestamp_unit` in the map.",
             )
@@ -712,7 +723,7 @@ def _number(path: Path, raw: pa.Table, name: str | None, role: str) -> pa.Array 
             f"column '{name}' of {path} is {column.type}, first {first!r}, and the map says that it is {role}.",
             expected="Numbers are expected.",
         )
-    return pa.array(column.cast(pa.float64()).to_numpy(zero_copy_only=False), from_pandas=True)
+    return pa.array(floats(column), from_pandas=True)
 
 
 def _classified(

@@ -42,6 +42,12 @@ class OwnProposal(NotAllowed):
     code = "approval.own_proposal"
 
 
+class AlreadyLive(Conflict):
+    """What is to be approved is live."""
+
+    code = "approval.already_live"
+
+
 class NoReason(UsageError):
     """A decision was given without a reason in words."""
 
@@ -104,7 +110,7 @@ def decide(
     it matters that it is the newest. experiment: what will show on live traffic which release is better, in words: then
     a challenger may be approved for it that is not shown to be better yet, and none that is shown to be worse.
     exempt: what the policy found under which nobody has to approve; then it is the policy that does.
-    Raises NoReason, OwnProposal, StaleEvidence or VerdictRefuses, with nothing kept.
+    Raises NoReason, AlreadyLive, OwnProposal, StaleEvidence or VerdictRefuses, with nothing kept.
     """
     if not reason.strip():
         raise NoReason(f"no reason was given for '{decision}'.", next='Say why, for whoever asks later: --reason "..."')
@@ -113,6 +119,14 @@ def decide(
     by = EXEMPT if exempt else actor
     unproved = False
     if decision == "approved":
+        live = metadata.record(head.record_id) if head else None
+        if live is not None and live.inputs == (release.id,):
+            raise AlreadyLive(
+                f"release {release.id} has all of the traffic of '{deployment}' already.",
+                expected="There is nothing to approve.",
+                state="Nothing was decided.",
+                next=f"Look at `seatrial deployments status {deployment}`.",
+            )
         if by in proposers:
             raise OwnProposal(
                 f"'{actor}' proposed or packed release {release.id} and cannot approve it.",

@@ -1,7 +1,8 @@
 """Exemption: may this challenger go live without a person, because its owner wrote down when that is all right?
 
-Only under `Retrain(approval="auto-if-better")`, and only when nothing but the data changed, it is shown to be better,
-and nothing moved beyond the declared margins. What was found is kept word for word with the approval.
+Only under `Retrain(approval="auto-if-better")`, and only when nothing but the data changed, no caller is refused for
+it, it is shown to be better, and nothing moved beyond the declared margins. What was found is kept word for word with
+the approval.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import msgspec
 from seatrial.releases.manifest import Manifest, next_version
 from seatrial.retraining.comparison import WHOLE
 from seatrial.retraining.definition import Retrain
+from seatrial.retraining.narrowed import Asked, narrowed, with_nulls_of
 from seatrial.retraining.proposal import Proposal
 
 POLICY = "auto-if-better"
@@ -31,15 +33,24 @@ class Exemption(msgspec.Struct, frozen=True):
     facts: dict[str, Any]
 
 
-def exemption(retrain: Retrain, proposal: Proposal, champion: Manifest, challenger: Manifest) -> Exemption:
-    """What the policy says of the newest comparison of a challenger."""
+def exemption(
+    retrain: Retrain, proposal: Proposal, champion: Manifest, challenger: Manifest, asked: Asked
+) -> Exemption:
+    """What the policy says of the newest comparison of a challenger.
+
+    asked: what lately was asked of the deployment, in the fields that are `narrowed`.
+    """
     comparison = proposal.comparison
-    changed = next_version(champion, challenger)[1]
+    fields = narrowed(champion, challenger)
+    changed = next_version(champion, with_nulls_of(champion, challenger))[1]
     against = []
     if retrain.approval != POLICY:
         against.append(f"its Retrain says approval={retrain.approval!r}")
     if not changed.startswith(_DATA_ONLY):
         against.append(f"more than data changed: {changed}")
+    against += asked.against(fields)
+    if fields and not against:
+        changed = f"{changed} {asked.words(fields)}"
     if comparison is None or comparison.verdict != "better":
         against.append(comparison.words if comparison else "it was not compared yet")
     changes = comparison.changes if comparison else []

@@ -16,6 +16,7 @@ from seatrial.core.clock import from_us, iso, monotonic
 from seatrial.core.errors import SeatrialError
 from seatrial.scheduling import jobs, lease
 from seatrial.scheduling.child import Child, wait
+from seatrial.scheduling.declared import Declared
 from seatrial.scheduling.definition import Schedule
 from seatrial.scheduling.jobs import Ended, JobRun
 from seatrial.scheduling.running import How, Running, explained, loops, start
@@ -33,6 +34,7 @@ AGAIN_SECONDS = 5.0
 class Control:
     """The loop of one process.
 
+    schedules: those of now, or what knows which they are while the project changes.
     say: told what happens, a line each. facts: what this process says of itself to others.
     beat: called at each look, at least every LOOK_SECONDS.
     """
@@ -40,14 +42,16 @@ class Control:
     def __init__(
         self,
         metadata: MetadataStore,
-        schedules: Sequence[Schedule],
+        schedules: Sequence[Schedule] | Declared,
         how: How,
         *,
         say: Callable[[str], None],
         facts: dict[str, Any] | None = None,
         beat: Callable[[bool], None] = lambda _: None,
     ) -> None:
-        self._metadata, self._schedules, self._how = metadata, list(schedules), how
+        self._declared = schedules if isinstance(schedules, Declared) else None
+        self._schedules = schedules.in_force if isinstance(schedules, Declared) else list(schedules)
+        self._metadata, self._how = metadata, how
         self._say, self._facts, self._beat = say, facts or {}, beat
         self._running: list[Running] = []
         self._next_look = 0.0
@@ -82,6 +86,7 @@ class Control:
             self._next_look = 0.0
         if monotonic() < self._next_look:
             return
+        self._take_up()
         try:
             self._announce()
             wake = min((self._consider(one) for one in self._schedules), default=LOOK_SECONDS)
@@ -91,6 +96,23 @@ class Control:
             wake = AGAIN_SECONDS
         self._beat(not self._running)
         self._next_look = monotonic() + min(max(wake, 0.05), LOOK_SECONDS)
+
+    def _take_up(self) -> None:
+        """Go on with what the project declares now."""
+        if self._declared is None:
+            return
+        try:
+            words = self._declared.changed()
+        except SeatrialError as error:
+            self._tell("project", f"The project cannot be read, and all stays as it was: {explained(error)}")
+            return
+        if not words:
+            return
+        self._tell("project", "")
+        self._schedules = self._declared.in_force
+        self._facts = self._facts | {"schedules": len(self._schedules)}
+        self._announced = None
+        self._say(f"{_at(self._how.clock())}  the project declares other schedules now; {words}")
 
     def _consider(self, schedule: Schedule) -> float:
         """Start a run of a schedule when one is due; seconds until the next look at it."""

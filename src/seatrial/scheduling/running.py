@@ -16,11 +16,25 @@ from seatrial.scheduling.child import Child, wait
 from seatrial.scheduling.definition import Schedule
 from seatrial.scheduling.jobs import Due, Ended, JobRun
 from seatrial.stores.metadata import MetadataStore
-from seatrial.stores.pauses import RETRAINING, ROLLOUTS, SCHEDULES, SHIPPING
+from seatrial.stores.pauses import (
+    ALERTS,
+    BATCHES,
+    MATERIALIZING,
+    MONITORING,
+    RETRAINING,
+    ROLLOUTS,
+    SCHEDULES,
+    SHIPPING,
+)
 
 OUTPUTS_KEPT = 20
 """Files with what runs printed, for each schedule."""
 _LOOPS = {
+    "monitor": MONITORING,
+    "label": MONITORING,
+    "materialize": MATERIALIZING,
+    "batch": BATCHES,
+    "alerts check": ALERTS,
     "retrain": RETRAINING,
     "deployments advance": ROLLOUTS,
     "predictions ship": SHIPPING,

@@ -15,7 +15,6 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time
@@ -131,9 +130,13 @@ def ship_straight(log: PredictionLog) -> Shipped:
         for name in log.movable():
             batch = uuid7()
             named = log.on_its_way(name, batch)
-            with tempfile.TemporaryDirectory(dir=objects.root, prefix=".log-") as folder:
-                parts, damage, _ = log.as_parquet([named], Path(folder))
-                made = _put_parts(objects, Batch(FORMAT, batch, (named,), parts), Path(folder))
+            aside = log.aside_of(objects, batch)
+            try:
+                aside.mkdir()
+                parts, damage, _ = log.as_parquet([named], aside)
+                made = _put_parts(objects, Batch(FORMAT, batch, (named,), parts), aside)
+            finally:
+                shutil.rmtree(aside, ignore_errors=True)  # the next one that looks tries again
             _tell(objects, made)  # from here on readers leave the segment
             log.retire([named], damage)
             _mark(log, objects, made)

@@ -167,7 +167,8 @@ class Copied:
                     continue
                 table = with_ages(table.replace_schema_metadata(None))
                 inputs = table.select([name for name in table.column_names if name.startswith(INPUT)])
-                rest = table.drop_columns([*inputs.column_names, *(n for n in UNSEEN if n in table.column_names)])
+                rest = table.drop_columns([*inputs.column_names, *(one for one in UNSEEN if one in table.column_names)])
+                inputs = inputs.rename_columns([name.removeprefix(INPUT) for name in inputs.column_names])
                 places = pa.array(np.arange(self._rows, self._rows + table.num_rows))
                 self._rest.append(rest.append_column("place", places))
                 self._rows += table.num_rows

@@ -1,8 +1,9 @@
 """Pauses: which loops were told to stand still, by whom, why, and until when?
 
-A loop is whatever acts without being asked each time: the schedules, a model's retraining, the controller of its
-rollouts, the shipping of the log. A pause is a record, the head (pause, NAME) names the newest of its name, and each is
-told in the audit log. Whoever runs a loop asks before each step.
+A loop is whatever acts without being asked each time: the schedules, reports, materialization, batches, a model's
+retraining, the controller of its rollouts, the sending of alerts, the shipping of the log. A pause is a record, the
+head (pause, NAME) names the newest of its name, and each is told in the audit log. Whoever runs a loop asks before each
+step.
 """
 
 from __future__ import annotations
@@ -19,8 +20,13 @@ from seatrial.stores.metadata import MetadataStore, Transaction
 
 KIND = "pause"
 SCHEDULES, RETRAINING, ROLLOUTS, SHIPPING = "schedules", "retraining", "rollouts", "shipping"
+MONITORING, MATERIALIZING, BATCHES, ALERTS = "monitoring", "materializing", "batches", "alerts"
 LOOPS = {
     SCHEDULES: "everything that `seatrial up` starts by itself, and `seatrial schedules run`",
+    MONITORING: "scheduled reports and labels, of every model",
+    MATERIALIZING: "scheduled materialization, of every view",
+    BATCHES: "scheduled batches, of every model",
+    ALERTS: "looking for silence, the heartbeat, and sending messages to routes",
     RETRAINING: "proposing and training challengers, of every model",
     ROLLOUTS: "advancing rollouts without being asked, of every deployment",
     SHIPPING: "shipping and pruning the prediction log",

@@ -170,7 +170,7 @@ class Alerting(Building):
                 next="See `seatrial alerts undelivered`.",
             )
         resend(self.metadata, ids)
-        self._deliver()
+        self._deliver(asked=True)
         return undelivered(self.metadata)
 
     def _alarm_named(self, name: str) -> tuple[str, str]:
@@ -331,10 +331,14 @@ class Alerting(Building):
         self._beat()
         return alerts
 
-    def _deliver(self) -> Delivery:
-        """Send what waits for the routes, and say who was not reached."""
-        from seatrial.monitoring.routes.delivery import deliver, refresh
+    def _deliver(self, *, asked: bool = False) -> Delivery:
+        """Send what waits for the routes, and say who was not reached; nothing while `alerts` is paused, unless a
+        person has asked for it."""
+        from seatrial.monitoring.routes.delivery import Delivery, deliver, refresh, waiting
+        from seatrial.stores.pauses import ALERTS, paused
 
+        if not asked and paused(self.metadata, [ALERTS], self.now_us):
+            return Delivery(0, waiting(self.metadata), {})
         urls, allowed = self.alert_routes, self._allowed
         done = deliver(self.metadata, urls, allowed=allowed, actor=self.actor)
         failures = dict(done.failures)

@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from seatrial.data.proposals import Proposed
     from seatrial.data.sources import Source
     from seatrial.deployment.definition import Deployment
+    from seatrial.deployment.requests import RequestChange
     from seatrial.features.definitions import FeatureView
     from seatrial.features.leaks import LeakReport
     from seatrial.features.materialize import Written
@@ -868,7 +869,7 @@ class Building(Nouns):
         check_alone(deployment.name, before, at_once=at_once, reason=reason)
         changed = change(self.record(before.record.inputs[0]), chosen) if before else RequestChange()
         if deployment.strategy.kind != "shadow" or at_once:
-            check_callers(deployment.name, chosen, changed, reason=reason)
+            check_callers(deployment.name, chosen, self._felt(deployment, changed), reason=reason)
         sign, verify = self.signer
         if before is not None and not at_once and deployment.strategy.kind != "blue_green" and is_other(before, chosen):
             if deployment.strategy.kind == "shadow":
@@ -907,6 +908,13 @@ class Building(Nouns):
         """The newest run of a model when it became no version: its gates said no, or it failed."""
         runs = [record for record in self.metadata.records("run", model) if "sample" not in record.body]
         return runs[-1].id if runs and not runs[-1].body["passed"] else None
+
+    def _felt(self, deployment: Deployment, changed: RequestChange) -> RequestChange:
+        """The change without what no caller feels: fields that may be null no more, and lately were not."""
+        from seatrial.verbs.asked import asked_lately
+
+        asked = asked_lately(self, deployment.model, deployment.name, changed.not_null)
+        return msgspec.structs.replace(changed, not_null=[one for one in changed.not_null if asked.against([one])])
 
     def _check_servable(self, release: Record, deployment: Deployment) -> None:
         """Raise unless the release's bundle is whole and trusted, replays, and has what the deployment splits by."""

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing, suppress
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import msgspec
 
@@ -24,13 +24,21 @@ from seatrial.verbs.results import ModelStatus
 
 if TYPE_CHECKING:
     from seatrial.export.tasks import Pipeline
+    from seatrial.monitoring.routes.courier import Courier
+    from seatrial.monitoring.routes.delivery import Delivery
     from seatrial.scheduling.cost import Cost
+    from seatrial.scheduling.declared import Reading
     from seatrial.scheduling.definition import Schedule
     from seatrial.scheduling.jobs import JobRun
     from seatrial.scheduling.running import How
+    from seatrial.stores.metadata import MetadataStore
 
 CONTROL_WAITS = 5.0
 """Seconds for which the control loop waits for a metadata store that another process holds; less than a lease."""
+LAST_MESSAGES = 5.0
+"""Seconds for which it waits for messages that are being sent when it ends."""
+CHECKED_EVERY = "5m"
+"""How often `up` looks for silence and beats the heart where somebody waits for it."""
 
 
 class ScheduledRunFailed(Failed):
@@ -148,7 +156,8 @@ class Scheduled(Challenging):
         server: the address of the server beside it, whose cost is then measured.
         """
         from seatrial.scheduling.control import Control
-        from seatrial.scheduling.metering import Meter, counters, memory_below
+        from seatrial.scheduling.declared import Declared
+        from seatrial.scheduling.metering import Meter, counters, memory_below, memory_beside
         from seatrial.stores.metadata import MetadataStore
 
         if isinstance(self.clock, FixedClock):
@@ -156,31 +165,69 @@ class Scheduled(Challenging):
                 f"the time stands still at {iso(self.clock.now())}, and schedules need time.",
                 expected="Without --at the machine's clock is taken.",
             )
-        declared = list(self._schedules().values())
+        declared = Declared(*self._reading(), self.folder, self._read_anew)
         self._require_metadata()
         path = self.sqlite_path("metadata")
         self.close()
         with closing(MetadataStore(path, busy_seconds=CONTROL_WAITS, make=False)) as metadata:
             how = self._how()
+            courier = self._courier(metadata, say)
             meter = Meter(
                 metadata,
                 read=lambda: counters(server) if server else None,
                 memory=lambda: memory_below(os.getppid()),
+                of_server=lambda: memory_beside(os.getppid()),
                 by=how.by,
                 actor=self.actor,
             )
-            facts = {"schedules": len(declared)}
-            control = Control(metadata, declared, how, say=say, facts=facts, beat=meter.beat)
-            ready(declared)
+
+            def beat(idle: bool) -> None:
+                meter.beat(idle)
+                with suppress(SeatrialError):  # the store is away, which the loop says
+                    courier.beat()
+
+            facts = {"schedules": len(declared.in_force)}
+            control = Control(metadata, declared, how, say=say, facts=facts, beat=beat)
+            ready(declared.in_force)
             control.run(stop_files, grace_seconds=grace_seconds)
+            courier.wait(LAST_MESSAGES)
             meter.keep()
+
+    def _courier(self, metadata: MetadataStore, say: Callable[[str], None]) -> Courier:
+        """Sends, while nothing else happens, what a route did not take; `up` reads routes anew for each turn."""
+        from seatrial.monitoring.routes.courier import Courier
+        from seatrial.monitoring.routes.delivery import deliver
+        from seatrial.stores.pauses import ALERTS, paused
+
+        def send() -> Delivery:
+            fresh = self._fresh()
+            return deliver(metadata, fresh.alert_routes, allowed=fresh._allowed, actor=self.actor)
+
+        def held() -> str:
+            pause = paused(metadata, [ALERTS], machine_us())
+            return pause.words if pause else ""
+
+        return Courier(metadata, send=send, held=held, say=say)
+
+    def _fresh(self) -> Self:
+        """The project as its files are now."""
+        return type(self)(self.folder, env=self.env, actor=self.actor, definitions=self._given)
+
+    def _read_anew(self) -> Reading:
+        with closing(self._fresh()) as fresh:
+            return fresh._reading()
+
+    def _reading(self) -> Reading:
+        """What is declared, and the files that tell it."""
+        schedules = list(self._schedules().values())
+        return schedules, [*self.definitions.told_by, self.folder / "seatrial.toml"]
 
     def pause(self, name: str, *, reason: str, until: datetime | None = None) -> Pause:
         """Let a loop stand still until it is resumed, or `until`.
 
         name: a schedule, a model or deployment (for everything of it that acts by itself), or a kind of loop:
-        "schedules", "retraining", "rollouts", "shipping". What is under way is not broken off; what a person asks for
-        by name (deploy, promote, rollback) goes on working.
+        "schedules", "monitoring", "materializing", "batches", "retraining", "rollouts", "alerts", "shipping". What is
+        under way is not broken off; what a person asks for by name (deploy, promote, rollback) goes on working.
         """
         from seatrial.stores import pauses
 
@@ -319,13 +366,15 @@ class Scheduled(Challenging):
         from seatrial.scheduling.definition import BadSchedule, implied
 
         found = dict(self.definitions.schedules)
-        for one in implied(self.definitions.retrains.values()):
-            if one.name in found:
+        others = {one.name: (one, f"Retrain('{one.model}')") for one in implied(self.definitions.retrains.values())}
+        others |= self._watch_over(found)
+        for name, (one, whose) in others.items():
+            if name in found:
                 raise BadSchedule(
-                    f"two schedules are named '{one.name}': one is declared, one is of Retrain('{one.model}').",
+                    f"two schedules are named '{name}': one is declared, one is of {whose}.",
                     expected="Names are unique within a project.",
                 )
-            found[one.name] = one
+            found[name] = one
         models, deployments = self._models(), self.definitions.deployments
         for one in found.values():
             known: Mapping[str, object] = models
@@ -338,6 +387,17 @@ class Scheduled(Challenging):
                     state="Nothing was run.",
                 )
         return found
+
+    def _watch_over(self, declared: Mapping[str, Schedule]) -> dict[str, tuple[Schedule, str]]:
+        """The schedule that a route, a heartbeat or a folder for gauges stands for, where none looks for silence."""
+        from seatrial.scheduling.definition import Schedule
+
+        settings = self.settings
+        awaited = settings.routes or settings.webhooks or settings.alerts.heartbeat or settings.alerts.textfile
+        if not awaited or any(one.verb == "alerts check" for one in declared.values()):
+            return {}
+        one = Schedule("alerts check", every=CHECKED_EVERY)
+        return {one.name: (one, "the routes or the heartbeat in seatrial.toml")}
 
     def _schedule(self, name: str) -> Schedule:
         found = self._schedules()

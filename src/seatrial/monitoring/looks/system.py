@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from seatrial.monitoring.report import System
+from seatrial.monitoring.report import Resources, System
 
 if TYPE_CHECKING:
     import numpy as np
@@ -14,11 +14,18 @@ if TYPE_CHECKING:
     from seatrial.monitoring.rows.sample import Sample
 
 
-def system(sample: Sample, *, error_rate: float | None = None, objective: Objective | None = None) -> System:
+def system(
+    sample: Sample,
+    *,
+    error_rate: float | None = None,
+    objective: Objective | None = None,
+    resources: Resources | None = None,
+) -> System:
     """Latencies and the share of degraded answers, of the rows that say so.
 
     error_rate: the share of requests that got no answer, from `stores.failures`; None: nobody counted.
     objective: what the deployment promises; None: nothing, or nobody knows.
+    resources: what the server took in the window, as it was measured.
     """
     import numpy as np
     import pyarrow.compute as pc
@@ -37,7 +44,7 @@ def system(sample: Sample, *, error_rate: float | None = None, objective: Object
         notes.append("the log holds no latencies")
     if error_rate is None:
         notes.append("failed requests are not in the log")
-    found = System(rows.num_rows, p50, p95, p99, degraded, error_rate, "; ".join(notes))
+    found = System(rows.num_rows, p50, p95, p99, degraded, error_rate, "; ".join(notes), resources=resources)
     return _promised(found, latencies, objective)
 
 

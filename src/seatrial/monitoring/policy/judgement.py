@@ -3,13 +3,14 @@
 It looks at statistics of whole windows, never at rows.
 
     fast    a distance beyond what is tolerated, and significant among all distances of the window (Benjamini-Hochberg)
-    slow    a two-sided CUSUM of each level and share, standardised, beyond a tolerance of 0.05 standard deviations
+    slow    two-sided CUSUMs of each level and share, standardised, beyond a tolerance of 0.05 standard deviations: one
+            that is best for a move of one deviation of a window, and one for two
     season  once two weeks are known, of a series that moves by more than its rows explain: the same window of other
             weeks is what is usual. Slow is then the average of the last 24 hours, fast a jump (what a window does not
             share with the one before it), each beyond what these weeks themselves show when they are left out
 
 The stated budget of false alarms is divided among the paths and sets their thresholds: a quarter of it is the level of
-the fast path, and it moves the CUSUM's threshold, which is 12 for a budget of one a month over 36,000 looks.
+the fast path, and it moves the CUSUMs' thresholds, which are 10 and 5.25 for one a month over 36,000 looks.
 """
 
 from __future__ import annotations
@@ -31,23 +32,27 @@ from seatrial.stats.ewma import ewma, weight
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
+Ints = NDArray[np.int64]
 
 HOUR_US = 3_600_000_000
 DAY_US = 24 * HOUR_US
 MONTH_US = 30 * DAY_US
+NEVER_US = -(2**62)
 
-ALLOWANCE = 0.5
-"""What CUSUM takes from each observation: half of the move, in standard deviations of a window, that it is best for."""
-THRESHOLD = 12.0
+ALLOWANCE, STEEP = 0.5, 1.0
+"""What CUSUM takes from each observation: half of the move, in standard deviations of a window, that it is best for.
+Two sums, because a move of one deviation and one of two are each found late by the other's (Lorden 1971)."""
+THRESHOLD, STEEP_THRESHOLD = 10.0, 5.25
 LOOKS = 36_000
-"""Looks a month for which THRESHOLD is meant: 50 features, hourly."""
-LOWEST, HIGHEST = 8.0, 40.0
+"""Looks a month for which the thresholds are meant: 50 features, hourly. Were every series off for ever by all that is
+tolerated, Siegmund's formula gives the two sums .26 and .19 false alarms a month."""
+LOWEST, STEEP_LOWEST, HIGHEST = 8.0, 5.0, 40.0
 MOST_STEP = 6.0
 """A single window counts for no more, so that one absurd window is no alarm of the slow path."""
 MOST_SCORE = 20.0
 FALSE_DISCOVERIES = 0.001
 OF_DISTANCES = 0.25
-"""The part of the budget that the fast path may use up; by Siegmund's formula CUSUM uses a tenth of it."""
+"""The part of the budget that the fast path may use up; CUSUM uses less than half, see LOOKS."""
 OF_JUMPS, OF_AVERAGES = 0.2, 0.3
 """The parts of what has a season. What is left is for what few weeks do not tell of how far a level wanders."""
 BEYOND_DISTANCE = 1.3
@@ -58,6 +63,7 @@ SEASON_US = 14 * DAY_US
 SEASON_AGAIN_US = 28 * DAY_US
 SURE = 3.0
 SHARES = ("missing", "unseen")
+LOSSES = ("error", "estimated")
 
 
 class Learned(msgspec.Struct, frozen=True):
@@ -100,22 +106,26 @@ class Firing(msgspec.Struct, frozen=True):
 
 
 class Sums(msgspec.Struct, frozen=True):
-    """What is carried from window to window, by series: CUSUM's upper and lower sum; the average and the last score of
-    those that have a season."""
+    """What is carried from window to window, by series: CUSUM's upper and lower sum, and those of the steep one; the
+    average and the last score of those that have a season; how many windows nothing was seen of it."""
 
     high: dict[str, float] = {}
     low: dict[str, float] = {}
     average: dict[str, float] = {}
     last: dict[str, float] = {}
+    steep_high: dict[str, float] = {}
+    steep_low: dict[str, float] = {}
+    idle: dict[str, int] = {}
 
 
 @dataclass(frozen=True)
 class Thresholds:
-    """What the budget comes to. q: of the fast path; h: of CUSUM; factors: by what a series' thresholds are multiplied,
-    by key, subject, kind or "*"."""
+    """What the budget comes to. q: of the fast path; h, steep: of CUSUM; factors: by what a series' thresholds are
+    multiplied, by key, subject, kind or "*"."""
 
     q: float
     h: float
+    steep: float
     budget: float
     looks_a_month: float
     factors: Mapping[str, float] = field(default_factory=dict)
@@ -144,9 +154,11 @@ def thresholds(budget: float, series: Sequence[Series], every_us: int, factors: 
     slow = sum(one.kind != "distance" for one in series)
     fast = sum(one.kind == "distance" for one in series)
     looks = max(slow, fast, 1) * windows
-    h = THRESHOLD + math.log(looks / LOOKS / budget)
+    more = math.log(looks / LOOKS / budget)  # false alarms are exp(-2 k h) of the looks
+    h = min(max(THRESHOLD + more / (2 * ALLOWANCE), LOWEST), HIGHEST)
+    steep = min(max(STEEP_THRESHOLD + more / (2 * STEEP), STEEP_LOWEST), HIGHEST)
     q = min(FALSE_DISCOVERIES * max(1.0, budget), OF_DISTANCES * budget / windows)
-    return Thresholds(q, min(max(h, LOWEST), HIGHEST), budget, windows, dict(factors))
+    return Thresholds(q, h, steep, budget, windows, dict(factors))
 
 
 def judge(
@@ -159,13 +171,14 @@ def judge(
     """Look at the windows in order, from what was carried so far. Nothing is kept but what is returned."""
     subjects = tuple(dict.fromkeys(one.subject for one in windows.series))
     ratios: list[tuple[Series, str, Floats]] = []
-    after = Sums({}, {}, {}, {})
+    idle = _idle(windows, sums)
+    after = Sums({}, {}, {}, {}, {}, {}, _last(windows, idle))
     seasonal = set() if learned is None else set(learned.usual)
     plain = [n for n, one in enumerate(windows.series) if one.key not in seasonal]
-    _slow(windows, plain, limits, sums, after, ratios)
+    _slow(windows, plain, limits, sums, after, ratios, idle)
     _fast(windows, limits, learned, ratios)
     if learned is not None and seasonal:
-        _season(windows, limits, learned, sums, after, ratios)
+        _season(windows, limits, learned, sums, after, ratios, idle)
     seen = np.zeros((len(windows), len(subjects)), dtype=bool)
     for series, _, ratio in ratios:
         place = subjects.index(series.subject)
@@ -180,6 +193,21 @@ def onsets(fired: Bools, before: Bools) -> Bools:
     return found
 
 
+def _idle(windows: Windows, sums: Sums) -> Ints:
+    """(w, s) windows since something was seen of each series."""
+    dark = np.isnan(windows.value) & np.isnan(windows.up) & np.isnan(windows.down)
+    now = np.array([sums.idle.get(one.key, 0) for one in windows.series], dtype=np.int64)
+    found = np.zeros(dark.shape, dtype=np.int64)
+    for place, row in enumerate(dark):
+        now = np.where(row, now + 1, 0)
+        found[place] = now
+    return found
+
+
+def _last(windows: Windows, idle: Ints) -> dict[str, int]:
+    return {one.key: int(idle[-1, n]) for n, one in enumerate(windows.series)} if len(windows) else {}
+
+
 # The paths: each adds (w,) ratios of a statistic to its threshold
 
 
@@ -190,25 +218,32 @@ def _slow(
     sums: Sums,
     after: Sums,
     ratios: list[tuple[Series, str, Floats]],
+    idle: Ints,
 ) -> None:
     """CUSUM of every series with a standardised step that no season is known of."""
     chosen = [n for n in chosen if not (np.isnan(windows.up[:, n]).all() and np.isnan(windows.down[:, n]).all())]
-    carried = [n for n, one in enumerate(windows.series) if one.key in sums.high and n not in chosen]
-    for n in carried:
-        key = windows.series[n].key
-        after.high[key], after.low[key] = sums.high[key], sums.low[key]
-    if not chosen:
-        return
     keys = [windows.series[n].key for n in chosen]
-    h = np.array([limits.h * limits.factor(windows.series[n]) for n in chosen])
-    both = []
-    for steps, start in ((windows.up, sums.high), (windows.down, sums.low)):
-        first = np.array([start.get(key, 0.0) for key in keys])
-        found = cusum(np.clip(steps[:, chosen], -MOST_STEP, MOST_STEP), first, allowance=ALLOWANCE, most=2 * HIGHEST)
-        both.append(np.minimum(found, 2 * h))
-    for place, n in enumerate(chosen):
-        after.high[keys[place]], after.low[keys[place]] = (float(one[-1, place]) for one in both)
-        ratios.append((windows.series[n], "slow", np.maximum(both[0][:, place], both[1][:, place]) / h[place]))
+    long = int(span(windows.every_us))
+    carried = (
+        {one.key for one in windows.series} - set(keys) - {key for key, dark in after.idle.items() if dark >= long}
+    )
+    factors = np.array([limits.factor(windows.series[n]) for n in chosen])
+    ratio = np.zeros((len(windows), len(chosen)))
+    for steps, allowance, threshold, start, end in (
+        (windows.up, ALLOWANCE, limits.h, sums.high, after.high),
+        (windows.down, ALLOWANCE, limits.h, sums.low, after.low),
+        (windows.up, STEEP, limits.steep, sums.steep_high, after.steep_high),
+        (windows.down, STEEP, limits.steep, sums.steep_low, after.steep_low),
+    ):
+        end.update({key: start[key] for key in carried & start.keys()})
+        if not chosen:
+            continue
+        first, h = np.array([start.get(key, 0.0) for key in keys]), threshold * factors
+        cut, forget = np.clip(steps[:, chosen], -MOST_STEP, MOST_STEP), idle[:, chosen] == long
+        found = cusum(cut, first, allowance=allowance, most=2 * h, forget=forget)
+        end.update(zip(keys, found[-1].tolist(), strict=True))
+        ratio = np.maximum(ratio, found / h)
+    ratios.extend((windows.series[n], "slow", ratio[:, place]) for place, n in enumerate(chosen))
 
 
 def _fast(
@@ -227,7 +262,10 @@ def _fast(
     usual = np.array([one.usual for one in of])
     off = windows.value[:, chosen] - usual
     far = np.where([one.kind == "unseen" for one in of], off, np.abs(off)) / bound
-    sure = np.array([benjamini_hochberg(row, limits.q) for row in windows.p_value[:, chosen]]).reshape(far.shape)
+    # what is significant and near is no discovery, so it makes none of the others easier
+    p_values = windows.p_value[:, chosen]
+    p_values = np.where((far > 1) | np.isnan(p_values), p_values, 1.0)
+    sure = np.array([benjamini_hochberg(row, limits.q) for row in p_values]).reshape(far.shape)
     for place, one in enumerate(of):
         ratios.append((one, "fast", np.where(sure[:, place], far[:, place], np.minimum(far[:, place], 1.0))))
 
@@ -247,6 +285,7 @@ def _season(
     sums: Sums,
     after: Sums,
     ratios: list[tuple[Series, str, Floats]],
+    idle: Ints,
 ) -> None:
     chosen = [n for n, one in enumerate(windows.series) if one.key in learned.usual]
     keys = [windows.series[n].key for n in chosen]
@@ -256,7 +295,9 @@ def _season(
     scores = (windows.value[:, chosen] - usual[slot]) / noise
     start = np.array([sums.average.get(key, 0.0) for key in keys])
     last = np.array([sums.last.get(key, 0.0) for key in keys])
-    averages = ewma(np.clip(scores, -MOST_SCORE, MOST_SCORE), start, weight(span(windows.every_us)))
+    forget = idle[:, chosen] == int(span(windows.every_us))
+    cut = np.clip(scores, -MOST_SCORE, MOST_SCORE)
+    averages = ewma(cut, start, weight(span(windows.every_us)), forget=forget)
     jumps = _jumps(scores, last, np.array([learned.kept[key] for key in keys]))
     rare = OF_JUMPS * limits.budget / (2 * len(keys) * limits.looks_a_month)
     reach = NormalDist().inv_cdf(1 - min(rare, 0.1))
@@ -288,16 +329,19 @@ def _jumps(scores: Floats, last: Floats, kept: Floats) -> Floats:
 
 def tolerance(series: Series) -> float:
     """How far from the usual of its hour counts as nothing, in the unit of the series."""
-    return {"level": TOLERANCE, "error": TOLERATED_LOSS, "distance": TOLERANCE / 2}.get(series.kind, TOLERATED_SHARE)
+    if series.kind in LOSSES:
+        return TOLERATED_LOSS
+    return {"level": TOLERANCE, "distance": TOLERANCE / 2}.get(series.kind, TOLERATED_SHARE)
 
 
 def span(every_us: int) -> float:
-    """Windows that the average looks back: of 24 hours, and at least seven."""
+    """Windows that the average looks back: of 24 hours, and at least seven. After as many without a value sums and
+    averages begin anew: what was before is no evidence of now."""
     return max(DAY_US / every_us, 7.0)
 
 
 def _only_up(series: Series) -> bool:
-    return series.kind in ("error", "unseen", "distance")
+    return series.kind in (*LOSSES, "unseen", "distance")
 
 
 def _noise(windows: Windows, keys: Sequence[str], learned: Learned) -> Floats:
@@ -312,7 +356,7 @@ def _held(windows: Windows, subjects: Sequence[str], seen: Bools, before: Mappin
     if not len(windows):
         return seen
     long = int(span(windows.every_us)) * windows.every_us
-    past = np.array([before[one].seen_us if one in before else -long for one in subjects])
+    past = np.array([before[one].seen_us if one in before else NEVER_US for one in subjects], dtype=np.int64)
     latest = np.maximum.accumulate(np.where(seen, windows.ends[:, None], past[None, :]), axis=0)
     held: Bools = windows.ends[:, None] - latest < long
     return held
@@ -428,7 +472,7 @@ def _has_season(series: Series, windows: Windows) -> bool:
     slow = not (np.isnan(windows.up[:, n]).all() and np.isnan(windows.down[:, n]).all())
     if not slow or np.isnan(values).mean() >= 0.5:
         return False
-    if series.kind in ("distance", "error"):  # nobody knows what their rows explain
+    if series.kind in ("distance", *LOSSES):  # nobody knows what their rows explain
         return True
     known = ~np.isnan(values)
     explained = float((_sampling(series) / windows.rows[known]).mean())

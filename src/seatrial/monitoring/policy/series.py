@@ -7,6 +7,7 @@
     unseen      the share of categories that the reference does not have
     error       the mean loss of the predictions whose label became known in the window: Brier's score, the share of
                 wrong classes, the absolute error; as a share of the test part's
+    estimated   what loss to expect of the predictions of the window, by their scores; as a share of the test part's
 
 Windows begin at whole multiples of their length since 1970, in UTC. Rows count in the window of the instant that the
 prediction is for, labels in the window in which they became known, so that a window that is over stays as it is.
@@ -15,7 +16,7 @@ prediction is for, labels in the window in which they became known, so that a wi
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Literal
 
@@ -25,6 +26,7 @@ from numpy.typing import NDArray
 from seatrial.core.signature import Task
 from seatrial.core.windows import Window
 from seatrial.monitoring.looks.drift import PREDICTION
+from seatrial.monitoring.policy.expected import ExpectedLoss, scores_of
 from seatrial.monitoring.rows.reference import (
     TOLERATED,
     Categories,
@@ -57,7 +59,7 @@ if TYPE_CHECKING:
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
-Kind = Literal["level", "distance", "missing", "unseen", "error"]
+Kind = Literal["level", "distance", "missing", "unseen", "error", "estimated"]
 
 TOLERANCE = 0.05
 """Standard deviations of the reference that a level or a share may be off for ever without a word."""
@@ -87,7 +89,7 @@ ERRORS: dict[str, tuple[str, bool]] = {
 
 @dataclass(frozen=True)
 class Series:
-    """One number per window. column: an input, PREDICTION, or "" of an error. usual: what it is in the reference;
+    """One number per window. column: an input, PREDICTION, or "" of a loss. usual: what it is in the reference;
     tolerated: how far from it counts as nothing, in the unit of its values."""
 
     kind: Kind
@@ -153,8 +155,8 @@ class Windows:
 
 
 @dataclass
-class _Column:
-    """The numbers of one series before they stand beside the others."""
+class Figures:
+    """The numbers of one series, (w,) each, before they stand beside the others: see `Windows`."""
 
     series: Series
     value: Floats
@@ -177,12 +179,13 @@ def windows_of(
     tested: Mapping[str, float | None] | None = None,
     *,
     labelled: Sample | None = None,
+    expected: ExpectedLoss | None = None,
 ) -> Windows:
     """Every whole window of `window`.
 
     sample: rows ordered by `at`. reference: without it only errors are watched. tested: metrics of the release's test
     part; without them errors are not watched. labelled: predictions back to where labels are still awaited, of which
-    only scores and labels are looked at; default: `sample`.
+    only scores and labels are looked at; default: `sample`. expected: without it no loss is estimated.
     """
     starts = whole_windows(window, every_us)
     if sample.answers is not None:
@@ -195,7 +198,7 @@ def windows_of(
         inside = sample.rows.slice(first, end - first)
         place = (at_us[first:end] - starts[0]) // every_us
     rows = np.bincount(place, minlength=starts.size).astype(np.int64)
-    found: list[_Column] = []
+    found: list[Figures] = []
     notes: list[str] = []
     if reference is None:
         notes.append(NO_REFERENCE)
@@ -207,7 +210,11 @@ def windows_of(
         found += _prediction(inside, place, starts.size, reference)
         notes += _new(sample, reference)
     found += _error(sample.task, partial(_errors, labelled or sample, starts, every_us), dict(tested or {}), notes)
-    return _together(found, every_us, starts, rows, _releases(inside, place, starts.size), notes)
+    if expected is not None:
+        losses = expected.of(scores_of(replace(sample, rows=inside)))
+        known = ~np.isnan(losses)
+        found.append(of_losses(losses[known], place[known], starts.size, expected.usual, kind="estimated"))
+    return stacked(every_us, starts, rows, _releases(inside, place, starts.size), found, notes)
 
 
 def _asked(
@@ -222,7 +229,7 @@ def _asked(
     answers, first, count = sample.answers, int(starts[0]) if starts.size else 0, starts.size
     assert answers is not None
     rows, versions = answers.rows_by(first, every_us, count)
-    found: list[_Column] = []
+    found: list[Figures] = []
     notes: list[str] = []
     if reference is None:
         notes.append(NO_REFERENCE)
@@ -231,10 +238,10 @@ def _asked(
             found += _input(name, answers.placed(name, column, first, every_us, count), column, notes)
         if reference.predicted is not None:
             placed = answers.placed("predicted", reference.predicted, first, every_us, count)
-            found += _shares(PREDICTION, placed.counts, reference.predicted) if placed else []
+            found += of_categories(PREDICTION, placed.counts, reference.predicted) if placed else []
         elif reference.scores is not None and reference.scores.rows:
             placed = answers.placed("score", reference.scores, first, every_us, count)
-            found += _numbers(PREDICTION, placed.counts, reference.scores) if placed else []
+            found += of_numbers(PREDICTION, placed.counts, reference.scores) if placed else []
         notes += _new(sample, reference)
     of_labels = partial((labelled or answers).errors_by, first, every_us, count)
     found += _error(sample.task, of_labels, tested, notes)
@@ -242,7 +249,7 @@ def _asked(
     for total, one in zip(rows.tolist(), versions, strict=True):
         most = max(one, key=lambda name: one[name], default="")
         releases.append(most if total and one[most] >= ALONE * total else "")
-    return _together(found, every_us, starts, rows, tuple(releases), notes)
+    return stacked(every_us, starts, rows, tuple(releases), found, notes)
 
 
 def _new(sample: Sample, reference: Reference) -> list[str]:
@@ -250,19 +257,29 @@ def _new(sample: Sample, reference: Reference) -> list[str]:
     return [f"not in the reference, so not watched: {', '.join(new)}"] if new else []
 
 
-def _together(
-    found: Sequence[_Column], every_us: int, starts: Ints, rows: Ints, releases: tuple[str, ...], notes: Sequence[str]
+def stacked(
+    every_us: int,
+    starts: Ints,
+    rows: Ints,
+    releases: tuple[str, ...],
+    found: Sequence[Figures],
+    notes: Sequence[str] = (),
 ) -> Windows:
+    """Series beside each other."""
+
+    def beside(columns: list[Floats]) -> Floats:
+        return np.column_stack(columns) if columns else np.empty((starts.size, 0))
+
     return Windows(
         every_us,
         starts,
         rows,
         releases,
         tuple(one.series for one in found),
-        _stacked([one.value for one in found], starts.size),
-        _stacked([one.up for one in found], starts.size),
-        _stacked([one.down for one in found], starts.size),
-        _stacked([one.p_value for one in found], starts.size),
+        beside([one.value for one in found]),
+        beside([one.up for one in found]),
+        beside([one.down for one in found]),
+        beside([one.p_value for one in found]),
         tuple(notes),
     )
 
@@ -282,10 +299,6 @@ def joined(parts: Sequence[Windows]) -> Windows:
         np.concatenate([one.p_value for one in parts]),
         tuple(dict.fromkeys(note for one in parts for note in one.notes)),
     )
-
-
-def _stacked(columns: list[Floats], windows: int) -> Floats:
-    return np.column_stack(columns) if columns else np.empty((windows, 0))
 
 
 def _releases(rows: pa.Table, place: Ints, windows: int) -> tuple[str, ...]:
@@ -318,7 +331,7 @@ def _placed(name: str, rows: pa.Table, place: Ints, windows: int, reference: Col
     return Places(text, _binned(floats(column), place, windows, reference), total)
 
 
-def _input(name: str, placed: Places | None, reference: Column, notes: list[str]) -> list[_Column]:
+def _input(name: str, placed: Places | None, reference: Column, notes: list[str]) -> list[Figures]:
     if placed is None:
         notes.append(f"input '{name}' is not in these rows, so not watched")
         return []
@@ -331,26 +344,26 @@ def _input(name: str, placed: Places | None, reference: Column, notes: list[str]
     counts, total = placed.counts, placed.total
     present = counts.sum(axis=1)
     if isinstance(reference, Categories):
-        found = _shares(name, counts, reference) if reference.rows else []
+        found = of_categories(name, counts, reference) if reference.rows else []
         if reference.complete and reference.rows:
-            found.append(_share("unseen", name, counts[:, -1], present, 0.0, reference.rows, only_up=True))
+            found.append(of_share("unseen", name, counts[:, -1], present, 0.0, reference.rows, only_up=True))
     else:
-        found = _numbers(name, counts, reference) if reference.rows else []
+        found = of_numbers(name, counts, reference) if reference.rows else []
     whole = reference.rows / (1 - reference.missing) if reference.missing < 1 else 0
-    found.append(_share("missing", name, total - present, total, reference.missing, whole))
+    found.append(of_share("missing", name, total - present, total, reference.missing, whole))
     return found
 
 
-def _prediction(rows: pa.Table, place: Ints, windows: int, reference: Reference) -> list[_Column]:
+def _prediction(rows: pa.Table, place: Ints, windows: int, reference: Reference) -> list[Figures]:
     if reference.predicted is not None and "predicted_class" in rows.column_names:
         values = codes(plain(rows["predicted_class"]).cast("string"), reference.predicted.values).astype(np.int64)
         known = values >= 0
         counts = counted(place[known], values[known], windows, len(reference.predicted.values) + 1)
-        return _shares(PREDICTION, counts, reference.predicted)
+        return of_categories(PREDICTION, counts, reference.predicted)
     if reference.scores is None or not reference.scores.rows:
         return []
     counts = _binned(floats(rows["score"]), place, windows, reference.scores)
-    return _numbers(PREDICTION, counts, reference.scores)
+    return of_numbers(PREDICTION, counts, reference.scores)
 
 
 def _binned(numbers: Floats, place: Ints, windows: int, reference: Numbers) -> Ints:
@@ -361,8 +374,8 @@ def _binned(numbers: Floats, place: Ints, windows: int, reference: Numbers) -> I
     return counted(place[known], bins, windows, reference.counts.size)
 
 
-def _numbers(name: str, counts: Ints, reference: Numbers) -> list[_Column]:
-    """Level and distance of a column of numbers."""
+def of_numbers(name: str, counts: Ints, reference: Numbers) -> list[Figures]:
+    """Level and distance of a column of numbers. counts: (w, b) rows by window and bin of the reference."""
     present = counts.sum(axis=1)
     distance = kolmogorov_smirnov_distances(reference.counts, counts)
     found = [
@@ -382,11 +395,12 @@ def _numbers(name: str, counts: Ints, reference: Numbers) -> list[_Column]:
     up, down = (value - tolerated) * root, (-value - tolerated) * root
     series = Series("level", name, 0.0, tolerated)
     value, up, down = (np.where(few, np.nan, one) for one in (value, up, down))
-    return [_Column(series, value, up, down, _nothing(value)), *found]
+    return [Figures(series, value, up, down, _nothing(value)), *found]
 
 
-def _shares(name: str, counts: Ints, reference: Categories) -> list[_Column]:
-    """The distance of a category; that its shares are a little off for long is in `up`."""
+def of_categories(name: str, counts: Ints, reference: Categories) -> list[Figures]:
+    """The distance of a category; that its shares are a little off for long is in `up`. counts: (w, v + 1) rows by
+    window and value of the reference, the last column being all others."""
     whole, counts = reference.compared(counts)
     if whole.size < 2:
         return []
@@ -404,16 +418,17 @@ def _shares(name: str, counts: Ints, reference: Categories) -> list[_Column]:
     return [found]
 
 
-def _distance(name: str, distance: Floats, present: Ints, reference: Column, p_values: Floats) -> _Column:
+def _distance(name: str, distance: Floats, present: Ints, reference: Column, p_values: Floats) -> Figures:
     few = present < FEWEST_DISTANCE
     series = Series("distance", name, 0.0, reference.tolerated)
     none = _nothing(distance)
-    return _Column(series, np.where(few, np.nan, distance), none, none, np.where(present < FEWEST, np.nan, p_values))
+    return Figures(series, np.where(few, np.nan, distance), none, none, np.where(present < FEWEST, np.nan, p_values))
 
 
-def _share(
+def of_share(
     kind: Kind, name: str, hits: Ints, rows: Ints, usual: float, reference_rows: float, *, only_up: bool = False
-) -> _Column:
+) -> Figures:
+    """How many of a window's rows something is true of. usual: of the reference's, which has so many rows."""
     spread = np.sqrt(usual * (1 - usual))
     tolerated = max(TOLERANCE_OF_SHARE * spread, TOLERATED_SHARE, SURE * spread / np.sqrt(max(reference_rows, 1.0)))
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -427,39 +442,52 @@ def _share(
     counted_in = max(reference_rows, 1.0)
     p_values = share_p_values(hits, rows, max(usual, 0.5 / counted_in), counted_in)
     value, up, down, p_values = (np.where(few, np.nan, one) for one in (value, up, down, p_values))
-    return _Column(series, value, up, down, p_values)
+    return Figures(series, value, up, down, p_values)
 
 
 def _error(
     task: Task, errors: Callable[[], Error], tested: Mapping[str, float | None], notes: list[str]
-) -> list[_Column]:
+) -> list[Figures]:
     metric, turned = ERRORS[task]
     figure = tested.get(metric)
     usual = None if figure is None else 1 - figure if turned else figure
     if usual is None or usual <= 0:
         notes.append(f"the test part has no {metric} to compare with, so the error is not watched")
         return []
-    found = errors()
-    with np.errstate(invalid="ignore", divide="ignore"):
-        spread = np.sqrt(np.maximum(found.square - found.mean**2, 0.0))
-        value = found.mean / usual
-        up = (found.mean - usual * (1 + TOLERATED_LOSS)) / spread * np.sqrt(found.rows)
-    few = (found.rows < FEWEST) | ~(spread > 0)
-    series = Series("error", "", 1.0, TOLERATED_LOSS)
-    none = _nothing(value)
-    return [_Column(series, np.where(few, np.nan, value), np.where(few, np.nan, up), none, none)]
+    return [_of_error(errors(), usual, "error")]
 
 
 def _errors(sample: Sample, starts: Ints, every_us: int) -> Error:
     losses, known_us = _losses(sample)
     place = (known_us - (starts[0] if starts.size else 0)) // every_us
     inside = (place >= 0) & (place < starts.size)
-    losses, place = losses[inside], place[inside]
-    rows = np.bincount(place, minlength=starts.size)
+    return _error_of(losses[inside], place[inside], starts.size)
+
+
+def of_losses(
+    losses: Floats, place: Ints, windows: int, usual: float, kind: Literal["error", "estimated"] = "error"
+) -> Figures:
+    """The mean loss of each window. losses, place: (n,) the loss of a row, and the window it counts in."""
+    return _of_error(_error_of(losses, place, windows), usual, kind)
+
+
+def _error_of(losses: Floats, place: Ints, windows: int) -> Error:
+    rows = np.bincount(place, minlength=windows)
     with np.errstate(invalid="ignore", divide="ignore"):
-        mean = np.bincount(place, weights=losses, minlength=starts.size) / rows
-        square = np.bincount(place, weights=losses**2, minlength=starts.size) / rows
+        mean = np.bincount(place, weights=losses, minlength=windows) / rows
+        square = np.bincount(place, weights=losses**2, minlength=windows) / rows
     return Error(rows, mean, square)
+
+
+def _of_error(found: Error, usual: float, kind: Literal["error", "estimated"]) -> Figures:
+    with np.errstate(invalid="ignore", divide="ignore"):
+        spread = np.sqrt(np.maximum(found.square - found.mean**2, 0.0))
+        value = found.mean / usual
+        up = (found.mean - usual * (1 + TOLERATED_LOSS)) / spread * np.sqrt(found.rows)
+    few = (found.rows < FEWEST) | ~(spread > 0)
+    series = Series(kind, "", 1.0, TOLERATED_LOSS)
+    none = _nothing(value)
+    return Figures(series, np.where(few, np.nan, value), np.where(few, np.nan, up), none, none)
 
 
 def _losses(sample: Sample) -> tuple[Floats, Ints]:

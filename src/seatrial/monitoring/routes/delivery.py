@@ -115,7 +115,7 @@ def deliver(
         for messages in models.values():
             if not _sent_all(metadata, messages, target, address, allowed, ends, turn, actor, now_us):
                 break
-    return Delivery(turn.sent, len(_waiting(metadata)), turn.failures, turn.gave_up)
+    return Delivery(turn.sent, waiting(metadata), turn.failures, turn.gave_up)
 
 
 def refresh(
@@ -147,6 +147,16 @@ def refresh(
         if failure:
             failures[target] = failure
     return failures
+
+
+def due(metadata: MetadataStore, now_us: int) -> bool:
+    """Whether a message waits whose next attempt has come. now_us: machine time."""
+    return any(_due(message, now_us) for _, message in metadata.pending(TOPIC))
+
+
+def waiting(metadata: MetadataStore) -> int:
+    """How many messages wait, those not due yet included."""
+    return len(metadata.pending(TOPIC))
 
 
 def address_of(urls: Mapping[str, str], target: str) -> str | None:

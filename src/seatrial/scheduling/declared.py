@@ -1,0 +1,76 @@
+"""Declared: which schedules does the project declare now, while a process runs them for weeks?
+
+A process that runs schedules reads the project again when a file of it has changed. What it cannot read, because
+somebody is in the middle of a change or made a mistake, leaves what was declared before in force, and is said once.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from seatrial.scheduling.definition import Schedule
+
+Marks = dict[Path, tuple[int, int, int]]
+Reading = tuple[list[Schedule], Iterable[Path]]
+
+
+class Declared:
+    """Schedules as they are declared at a time.
+
+    read: reads the project anew: its schedules, and the files that tell of them. files: those that told of the first
+    ones. folder: the project's; modules from there are imported anew, and a definition file that is added is seen.
+    """
+
+    def __init__(
+        self, schedules: Sequence[Schedule], files: Iterable[Path], folder: Path, read: Callable[[], Reading]
+    ) -> None:
+        self._in_force = list(schedules)
+        self._folder, self._read = folder, read
+        self._files = list(files)
+        self._marks = self._look()
+
+    @property
+    def in_force(self) -> list[Schedule]:
+        """The schedules in force."""
+        return list(self._in_force)
+
+    def changed(self) -> str:
+        """Take up what is declared now; what is different, in words, and nothing when that is nothing.
+
+        Raises what reading the project does, once for each change of its files; then everything stays as it was.
+        """
+        marks = self._look()
+        if marks == self._marks:
+            return ""
+        self._marks = marks
+        for name, module in list(sys.modules.items()):
+            file = getattr(module, "__file__", None)
+            if file and self._folder in Path(file).parents and not name.startswith("seatrial."):
+                del sys.modules[name]
+        schedules, files = self._read()
+        before, self._in_force, self._files = self._in_force, list(schedules), list(files)
+        self._marks = self._look()
+        return _difference(before, self._in_force)
+
+    def _look(self) -> Marks:
+        found: Marks = {}
+        modules = [getattr(module, "__file__", None) for module in list(sys.modules.values())]
+        imported = [path for file in modules if file and self._folder in (path := Path(file)).parents]
+        for path in {*self._files, *imported, *(self._folder / "definitions").glob("*.py")}:
+            with suppress(OSError):
+                known = path.stat()
+                found[path] = (known.st_mtime_ns, known.st_size, known.st_ino)
+        return found
+
+
+def _difference(before: Sequence[Schedule], now: Sequence[Schedule]) -> str:
+    old, new = ({one.name: one for one in schedules} for schedules in (before, now))
+    kinds = {
+        "added": [name for name in new if name not in old],
+        "changed": [name for name in new if name in old and new[name] != old[name]],
+        "gone": [name for name in old if name not in new],
+    }
+    return "; ".join(f"{kind}: {', '.join(names)}" for kind, names in kinds.items() if names)
