@@ -1,9 +1,9 @@
 """How often does the alarm policy cry wolf, and how late is it when something did move?
 
 The whole policy is simulated by the code that watches (`monitoring.policy`): distances, levels, missing values, unseen
-categories, predictions and errors together, an alarm counted when it begins. Only rows are left out: the policy sees
-of a column how many rows of a window lie in each bin of the reference, and these counts are drawn from the very
-distribution that rows would give them (multinomial), so that a month takes seconds.
+categories, predictions, errors and estimated errors together, an alarm counted when it begins. Only rows are left out:
+the policy sees of a column how many rows of a window lie in each bin of the reference, and these counts are drawn from
+the very distribution that rows would give them (multinomial), so that a month takes seconds.
 
     stationary  50 features (40 numbers, 10 categories, 2 % missing), scores, labels; hourly windows of 1,000 and of 200
                 rows; a reference of 100,000 rows; 60 days, the season learned after two weeks and again after four, as
@@ -14,7 +14,7 @@ distribution that rows would give them (multinomial), so that a month takes seco
     delays      windows until one changed input of 50 is in alarm: in a watch that is a day old and in one of 30 days,
                 each change planted in a copy of a world in which nothing else changes.
 
-    PYTHONPATH=src python benchmarks/monitoring/false_alarms.py [--months 12] [--runs 200] [--seasons 6]
+    PYTHONPATH=src python benchmarks/monitoring/false_alarms.py [--months 12] [--runs 100] [--seasons 8]
 """
 
 from __future__ import annotations
@@ -122,6 +122,8 @@ class World:
         counts = np.bincount(place * known.counts.size + bins, minlength=self.hours * known.counts.size)
         found += of_numbers("prediction", counts.reshape(self.hours, -1), known)
         found.append(of_losses(((labels - scores) ** 2).ravel(), place, self.hours, self.brier))
+        expected = (scores * (1 - scores)).ravel()
+        found.append(of_losses(expected, place, self.hours, self.brier, kind="estimated"))
         starts = np.arange(self.hours, dtype=np.int64) * HOUR_US
         return stacked(HOUR_US, starts, np.full(self.hours, self.rows), ("",) * self.hours, found)
 
@@ -196,7 +198,7 @@ def begun(steps: Sequence[Step], from_us: int) -> tuple[Counter[str], int]:
 
 def _kind(subject: str) -> str:
     kind = subject.partition(":")[0]
-    if kind in ("missing", "unseen", "error", "prediction"):
+    if kind in ("missing", "unseen", "error", "estimated", "prediction"):
         return kind
     return "number" if kind.startswith("x") else "category"
 
@@ -318,7 +320,6 @@ def stationary(table: Table, rows: int, goal: float, months: int, runs: int, fir
 
 def season(table: Table, budget: float, goal: float, seasons: int, runs: int, first: int) -> None:
     kinds: Counter[str] = Counter()
-    paths: Counter[str] = Counter()
     counts, found = [], {"moved 0.5": list[float](), "moved 0.2": list[float]()}
     each = -(-runs // max(seasons, 1))
     for seed in range(first, first + seasons):
@@ -333,7 +334,7 @@ def season(table: Table, budget: float, goal: float, seasons: int, runs: int, fi
                 late += delays(world, steps, budget, place, [n * 7 % world.numbers], 168, **CHANGES[what][1])
     length = seasons * 28 * DAY_US / MONTH_US
     table.alarms(f"season_false_{budget:g}", f"season, budget {budget:g}: false alarms a month", counts, length, goal)
-    print(f"    by kind {dict(kinds)} {dict(paths)}", flush=True)
+    print(f"    by kind {dict(kinds)}", flush=True)
     for what, late in found.items():
         words = f"season, budget {budget:g}, {CHANGES[what][0]}: windows, median / 95 of 100"
         table.delay(f"season {what} {budget:g}", words, late, 24 if what == "moved 0.5" else None)
@@ -342,8 +343,8 @@ def season(table: Table, budget: float, goal: float, seasons: int, runs: int, fi
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--months", type=int, default=12, help="of each number of rows")
-    parser.add_argument("--runs", type=int, default=200, help="of each change")
-    parser.add_argument("--seasons", type=int, default=6, help="of four weeks, for each budget")
+    parser.add_argument("--runs", type=int, default=100, help="of each change")
+    parser.add_argument("--seasons", type=int, default=8, help="of four weeks, for each budget")
     parser.add_argument("--first", type=int, default=0, help="seed of the first world")
     given = parser.parse_args()
     table = Table({"benchmark": "false_alarms", **vars(given)})

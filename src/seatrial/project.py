@@ -21,6 +21,7 @@ from seatrial.core.clock import from_us, iso, monotonic
 from seatrial.core.errors import SeatrialError, Unavailable, UsageError, listed
 from seatrial.core.records import Record
 from seatrial.core.windows import Window
+from seatrial.scheduling.by_hand import measured, trains
 from seatrial.verbs.results import Deployed, Progress, Retrained, RolledBack, Scored
 from seatrial.verbs.scheduled import Scheduled
 from seatrial.verbs.watching import DAY_US
@@ -117,6 +118,7 @@ class Project(Scheduled):
 
     # -- history in batch
 
+    @measured(lambda _: "batch", rows=lambda done: done.predictions)
     def predict_batch(
         self,
         model: str | None,
@@ -182,6 +184,7 @@ class Project(Scheduled):
             batch=put.batch if put else None,
         )
 
+    @measured(lambda _: "batch", rows=lambda done: done.scored)
     def predict_files(
         self,
         model: str | None,
@@ -480,6 +483,7 @@ class Project(Scheduled):
                 experiment=_experiment(self._deployment(deployment)),
             )
 
+    @measured(lambda done: "retraining" if trains(done.words) else "look")
     def retrain(
         self, model: str | None = None, step: str = "propose", *, reason: str = "", progress: Progress | None = None
     ) -> Retrained:

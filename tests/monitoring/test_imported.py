@@ -9,13 +9,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from seatrial.cli import run
 from seatrial.core.clock import to_us
 from seatrial.core.errors import SeatrialError
 from seatrial.core.windows import Window
 from seatrial.data.reading import DataWarning
 from seatrial.features.definitions import BadDefinition
 from seatrial.monitoring.definition import Alarm
-from seatrial.monitoring.imported import LogColumnNotThere, LogMissing, monitor_log, read_log
+from seatrial.monitoring.imported import LogColumnNotThere, LogMissing, monitor_log, read_log, rehearse_log
 from seatrial.monitoring.rows.mapping import BadMap, MapUnreadable, read_map
 from seatrial.stores.prediction_log import PredictionLog
 
@@ -264,8 +265,52 @@ def test_what_to_do_about_an_empty_window_names_no_command_of_a_project(given):
 
 
 def test_a_log_that_ended_long_ago_is_not_passed_in_silence(given):
-    found = monitor_log(*given(), as_of_us=to_us(START + timedelta(days=100)))
+    labels = [int(n % 10 >= 5 + n // 10 % 2) for n in range(1400)]  # of 0.46 predicted, 0.45 come true
+    log, mapping = given(table(y=labels))
+    assert monitor_log(log, mapping, as_of_us=NOW_US).verdict == "ok"
+    found = monitor_log(log, mapping, as_of_us=to_us(START + timedelta(days=100)))
     assert any("the log ends 93 days before now" in one for one in found.findings)
+    assert found.verdict == "unknown"
+    assert "right now: the log ends 93 days before now" in found.headline
+    assert found.next == "Check that the model is asked, and that its log is written."
+    week = Window(to_us(START), to_us(START + timedelta(days=7)))
+    assert monitor_log(log, mapping, as_of_us=to_us(START + timedelta(days=100)), window=week).verdict == "ok"
+
+
+def test_an_alarm_on_an_input_that_is_not_there_is_not_passed_in_silence(given):
+    labels = [int(n % 10 >= 5 + n // 10 % 2) for n in range(1400)]
+    alarm = '[[alarm]]\nmetric = "missing:aeg"\nabove = 0.1\n'
+    found = monitor_log(*given(table(y=labels), PLAIN + 'label = "y"\n' + alarm), as_of_us=NOW_US)
+    assert found.verdict == "unknown"
+    assert "can never fire. The predictions have no input 'aeg'. Did you mean 'age'?" in found.headline
+
+
+@pytest.mark.parametrize("kind", [pa.int64(), pa.uint64()])
+def test_whole_numbers_beyond_what_a_float_holds_are_rounded(given, kind):
+    found = sample(*given(table(age=pa.array([2**62 + n for n in range(1400)], kind))))
+    assert found.rows["feature_age"].to_pylist()[:2] == [2.0**62, 2.0**62]
+
+
+@pytest.mark.parametrize("number", [2**62, float("inf"), -1e300])
+def test_a_number_that_is_no_time_is_refused(given, number):
+    with pytest.raises(SeatrialError) as error:
+        sample(*given(table(t=pa.array([number] * 1400)), PLAIN + 'timestamp_unit = "s"\n'))
+    assert (error.value.code, "no time in 's' since 1970" in error.value.found) == ("monitor.column_wrong", True)
+
+
+def test_a_log_from_before_1970_is_watched_as_any(given):
+    old = datetime(1960, 1, 1, tzinfo=UTC)
+    times = pa.array([old + timedelta(minutes=7 * n) for n in range(1400)], pa.timestamp("us", tz="UTC"))
+    log, mapping = given(table(t=times))
+    found = monitor_log(log, mapping, log, as_of_us=to_us(old + timedelta(days=8)))
+    assert found.rows == 1400
+    assert all(one.state != "fired" for one in found.alarms if one.metric.startswith("policy:"))
+
+
+def test_without_anything_to_watch_a_rehearsal_says_so(given):
+    found = rehearse_log(*given(), as_of_us=NOW_US, over_us=7 * 86_400_000_000)
+    assert (found.windows, found.within) == (0, False)
+    assert any("reference" in note or "profile" in note for note in found.notes)
 
 
 def test_a_window_that_is_asked_for_is_looked_at(given):
@@ -291,3 +336,21 @@ def test_a_log_folder_of_ours_is_read_by_its_model(tmp_path):
     (tmp_path / "map.toml").write_text('model = "b"')
     with pytest.raises(LogMissing, match="no prediction of the model 'b'"):
         sample(tmp_path / "log", tmp_path / "map.toml")
+
+
+@pytest.mark.parametrize(
+    ("rows", "code", "said"),
+    [
+        (table(), 3, "calibration"),
+        (table(y=[int(n % 10 >= 5 + n // 10 % 2) for n in range(1400)]), 0, ""),
+        (table(p=[None] * 1400, y=[None] * 1400), 3, "data broken"),
+    ],
+    ids=["an alarm", "nothing", "a hard rule"],
+)
+def test_a_pipeline_ends_with_3_when_an_alarm_fired_or_a_hard_rule_failed(given, capsys, rows, code, said):
+    rows = rows.set_column(1, "p", rows["p"].cast(pa.float64()))
+    rows = rows if code == 0 or said == "data broken" else rows.set_column(2, "y", pa.array([1] * 1400))
+    log, mapping = given(rows)
+    words = ["monitor", "--log", str(log), "--map", str(mapping), "--at", "2024-01-11T00:00:00Z", "--fail-on", "high"]
+    assert run(words) == code
+    assert said in capsys.readouterr().err

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import sqlite3
+import time
+from contextlib import closing
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from threading import Thread
 
@@ -11,9 +14,12 @@ import pytest
 from seatrial import Project
 from seatrial.cli import run
 from seatrial.core.settings import BadSettings
+from seatrial.core.windows import Window
+from seatrial.scheduling.by_hand import measured
 from seatrial.scheduling.cost import RUN_UNMEASURED, SERVING_UNMEASURED, cost
 from seatrial.scheduling.jobs import JobRun
-from seatrial.scheduling.metering import IDLE, KEEP_US, KIND, SERVING, Counted, Meter, counters, memory_below
+from seatrial.scheduling.metering import IDLE, KEEP_US, KIND, SERVING, Counted, Meter, counters, memory_below, used
+from seatrial.stores.metadata import MetadataStore
 from tests.scheduling.worlds import HOUR, MINUTE, START, World
 from tests.worlds import write_project
 
@@ -33,11 +39,12 @@ class Server:
         return self.readings.pop(0)
 
 
-def meter(world, *readings, memory=lambda: (150_000_000, 5)):
+def meter(world, *readings, memory=lambda: (150_000_000, 5), of_server=lambda: None):
     return Meter(
         world.metadata,
         read=Server(*readings).read,
         memory=memory,
+        of_server=of_server,
         by="here:1",
         actor="ada",
         clock=lambda: world.now,
@@ -95,6 +102,20 @@ def test_memory_is_read_while_nothing_runs_and_nothing_is_asked(world):
         busy.beat(idle)
         busy.keep()
     assert len(kept(world, IDLE)) == 1
+
+
+def test_what_the_server_took_in_a_window_is_added_up_and_its_memory_is_the_most(world):
+    for number, held in enumerate((170_000_000, 190_000_000, 180_000_000)):
+        world.now = START + number * HOUR
+        found = meter(world, Counted(0, 0), Counted(1.5, 10), of_server=lambda held=held: (held, 2))
+        found.beat(idle=False)
+        found.beat(idle=False)
+        world.now += HOUR
+        found.keep()
+    both = used(world.metadata, Window(START, START + 2 * HOUR))
+    assert (both.cpu_seconds, both.memory_bytes) == (3.0, 190_000_000)
+    assert both.seconds > 0
+    assert used(world.metadata, Window(START + 3 * HOUR, START + 4 * HOUR)) is None
 
 
 def test_where_memory_is_not_told_it_stays_unmeasured(world):
@@ -164,6 +185,77 @@ def test_figures_are_means_with_their_number_their_dates_and_their_price(world):
     assert figures["a look whether to retrain"].measurements == 2
     log = figures["the log of 1,000,000 predictions"]
     assert (log.value, log.unit, log.money, log.measurements) == (50e6, "bytes", None, 2)
+
+
+class Acting:
+    """Somebody with verbs; the program of each is what the test wants it to be."""
+
+    def __init__(self, metadata, actor="ada"):
+        self.metadata, self.actor = metadata, actor
+
+    @measured(lambda done: done, keeps=lambda named: named.get("keep", True))
+    def report(self, *, keep=True):
+        deadline = time.process_time() + 0.05
+        while time.process_time() < deadline:
+            pass
+        return "monitor"
+
+    @measured(lambda _: "retraining")
+    def retrain(self):
+        return self.report()
+
+    @measured(lambda _: "batch", rows=lambda done: done)
+    def score(self, rows):
+        return rows
+
+    @measured(lambda _: "batch")
+    def fail(self):
+        raise ValueError("no")
+
+
+def hand_runs(world):
+    return [one.body for one in world.metadata.records("cost", "run")]
+
+
+def test_a_verb_by_hand_is_measured_once_when_it_ended_well_and_wrote_something(world):
+    ada = Acting(world.metadata)
+    ada.report()
+    ada.report(keep=False)
+    ada.retrain()  # which reports
+    with pytest.raises(ValueError, match="no"):
+        ada.fail()
+    assert [one["verb"] for one in hand_runs(world)] == ["monitor", "retraining"]
+    assert all(one["cpu_seconds"] >= 0.04 and not one["scheduled"] for one in hand_runs(world))
+
+
+def test_runs_by_hand_and_of_schedules_make_one_figure_and_none_counts_twice(world):
+    Acting(world.metadata).report()
+    Acting(world.metadata, "schedule:monitor-late").report()  # its process is measured as a whole
+    runs = [job(["monitor", "late"], 100.0)]
+    figures = {one.of: one for one in cost(world.metadata, runs, [], cpu_hour=36.0, currency="EUR").figures}
+    found = figures["a monitor run"]
+    assert found.measurements == 2
+    assert 50 < found.value < 51
+    assert found.money == pytest.approx(found.value / 100)
+    assert found.words == "mean; the most was 100.0; 1 by hand"
+
+
+def test_batches_are_told_for_a_thousand_predictions_whoever_ran_them(world):
+    for actor in ("ada", "schedule:batch-late"):
+        Acting(world.metadata, actor).score(5000)
+    Acting(world.metadata).score(0)
+    found = {one.of: one for one in cost(world.metadata, [], [], cpu_hour=0, currency="").figures}
+    assert found["1,000 predictions in batch"].words == "of 10,000 rows"
+    assert found["1,000 predictions in batch"].measurements == 2
+
+
+def test_a_cost_that_cannot_be_kept_breaks_no_verb(world):
+    store = MetadataStore(world.folder / "metadata.db", busy_seconds=0.1)
+    with closing(sqlite3.connect(world.folder / "metadata.db", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        assert Acting(store).score(1) == 1
+    store.close()
+    assert hand_runs(world) == []
 
 
 def test_what_was_not_measured_says_so(world):

@@ -24,7 +24,7 @@ def declared_in(folder):
 
 
 def names(declared):
-    return [one.name for one in declared.now]
+    return [one.name for one in declared.in_force]
 
 
 def test_a_schedule_that_is_added_changed_or_taken_away_is_taken_up_and_told(tmp_path):
@@ -36,7 +36,7 @@ def test_a_schedule_that_is_added_changed_or_taken_away_is_taken_up_and_told(tmp
     assert declared.changed() == "added: alerts-check"
     file.write_text(ONE.replace("1h", "30m") + 'Schedule("alerts check", every="5m")\n')
     assert declared.changed() == "changed: materialize"
-    assert [str(one.timing) for one in declared.now] == ["every 30m", "every 5m"]
+    assert [str(one.timing) for one in declared.in_force] == ["every 30m", "every 5m"]
     file.write_text('from seatrial import Schedule\nSchedule("alerts check", every="5m")\n')
     assert declared.changed() == "gone: materialize"
     assert declared.changed() == ""

@@ -20,6 +20,7 @@ from seatrial.core.errors import SeatrialError
 from seatrial.core.identity import new_id
 from seatrial.core.records import Record
 from seatrial.core.windows import Window
+from seatrial.monitoring.alerting.alerts import settle
 from seatrial.retraining.alone import alone
 from tests.retraining.worlds import PER_DAY, START, TRAINED, made, opened, rows, write
 
@@ -133,6 +134,16 @@ def test_a_hard_rule_that_the_newest_report_found_broken_refuses(project):
     assert (error.code, "x missing" in error.found) == ("retrain.data_broken", True)
     project.clock.set(LATER + 8 * DAY)  # it says nothing of the data of a week later
     assert trained(project).proposal.state == "judging"
+
+
+def test_data_that_are_broken_are_an_alert_and_no_reason_to_train(project):
+    project.predict_batch("late", Window(to_us(TRAINED), to_us(LATER)))
+    report = project.monitor("late", keep=False)
+    broken = msgspec.structs.replace(report.quality[0], passed=False, found="x missing")
+    settle(project.metadata, msgspec.structs.replace(report, quality=[broken]), actor="ann", at_us=to_us(LATER))
+    assert [one.alarm for one in project.alerts("late")] == ["data broken"]
+    assert project.retrain("late").proposal is None
+    assert project.proposals() == []
 
 
 def test_within_the_cool_down_and_over_the_budget_is_refused_and_a_run_whose_gates_said_no_counts(project):
@@ -356,6 +367,7 @@ def test_a_challenger_of_new_data_alone_that_is_better_within_its_margins_is_pro
         assert any("log_loss of where=north" in one for one in kept.body["exempt"]["changes"])
 
 
+@pytest.mark.slow
 def test_a_challenger_that_takes_no_null_goes_live_without_a_person_where_no_caller_sends_one(tmp_path, monkeypatch):
     table = rows(24)
     x = np.where(np.arange(table.num_rows) % 50 == 0, np.nan, table["x"].to_numpy())
@@ -418,6 +430,41 @@ def test_an_ab_test_may_be_approved_to_show_which_is_better_and_what_is_shown_to
         moved = testing.promote("late", reason="an experiment")
         assert (moved.share, moved.previous) == (50, testing._live_release("late").id)
         assert testing.proposals()[0].state == "approved"
+
+
+@pytest.mark.slow
+def test_in_the_shadow_champion_and_challenger_are_compared_on_the_same_live_requests(project, four_eyes):
+    with declared(project, strategy="Shadow()", retrain='on=[], min_days=3, margins={"log_loss": 0.5}') as shadow:
+        trained(shadow)
+        shadow.actor = "eve"
+        assert shadow.approve("late", reason="let requests tell").experiment
+        assert shadow.promote("late", reason="into the shadow").share == 0
+        shadow.clock.advance("1m")
+        random = np.random.default_rng(5)
+        for day in range(5):
+            asked = [{"x": x, "y": y} for x, y in random.normal(size=(60, 2)).tolist()]
+            ids = [f"{day}/{number}" for number in range(60)]
+            shadow.predict("late", asked, request_ids=ids)
+            late = [random.random() < 1 / (1 + np.exp(1 - 2 * one["x"] - one["y"])) for one in asked]
+            shadow.clock.advance("1h")
+            told = [{"request_id": id, "late": bool(one)} for id, one in zip(ids, late, strict=True)]
+            shadow.label("late", told[: 60 - day])
+            shadow.clock.advance("23h")
+        looked = shadow.retrain("late", "compare").proposal.comparison
+        assert (looked.shadow, looked.rows, len(looked.days)) == ("live", 60 + 59 + 58 + 57 + 56, 5)
+        rows = {one["request_id"]: one for one in shadow.log.rows(deployment="late").to_pylist()}
+        hidden = {one["request_id"]: one for one in shadow.log.rows(deployment="late~shadow").to_pylist()}
+        assert looked.champion != looked.challenger
+        told = {one["request_id"]: one["label"] for one in shadow.labels.read("late").to_pylist()}
+        loss = [
+            -np.log(p if label else 1 - p)
+            for side in (rows, hidden)
+            for p, label in [(side[id]["probability"], label) for id, label in told.items()]
+        ]
+        mine, other = np.mean(loss[: len(told)]), np.mean(loss[len(told) :])
+        assert looked.champion_metrics["log_loss"] == pytest.approx(mine)
+        assert looked.challenger_metrics["log_loss"] == pytest.approx(other)
+        assert looked.gain > 0  # x matters since the challenger has learned it
 
 
 def test_a_challenger_that_lost_its_traffic_is_rolled_back_however_that_came_about(project):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from seatrial.cli.render import Block, Cell, Line, Table
+from seatrial.cli.render import Block, Cell, Line, Style, Table
 
 if TYPE_CHECKING:
     from seatrial.monitoring.policy.rehearsal import Incident, Rehearsal
@@ -17,10 +17,11 @@ def lines(one: Rehearsal) -> list[Block]:
     if not one.windows:
         return [Line("NOTHING TO REHEARSE ON", "bold"), *(Line(note) for note in one.notes)]
     word = "WITHIN THE BUDGET" if one.within else "OVER THE BUDGET"
-    plural = "" if one.raised == 1 else "s"
+    colour: Style = "red" if not one.within else "bold" if one.earlier else "green"
+    began = f"{_alarms(one.raised)} began, {one.a_month:.1f} a month"
     blocks: list[Block] = [
-        Line(f"{word}: {one.raised} alarm{plural}, {one.a_month:.1f} a month; {one.budget:g} a month are allowed",
-             "green" if one.within else "red"),
+        Line(f"{word}: {began}; {one.budget:g} a month are allowed", colour),
+        *([Line(_earlier(one), colour)] if one.earlier else []),
         Line(f"KS p < 0.05 for each input would have begun {one.usual:,} alarms, {one.usual_a_month:,.0f} a month"),
         Line(),
         Line(f"{one.model}, {one.from_[:16]} to {one.until[:16]}, {one.windows:,} windows of {one.every}, "
@@ -51,6 +52,16 @@ def lines(one: Rehearsal) -> list[Block]:
     else:
         blocks += [Line(), Line("No thresholds were found that meet the budget: declare a larger one.", "red")]
     return [*blocks, *(Line(note, "dim") for note in one.notes)]
+
+
+def _alarms(count: int) -> str:
+    return f"{count} alarm{'' if count == 1 else 's'}"
+
+
+def _earlier(one: Rehearsal) -> str:
+    told = ", ".join(f"{each.subject} since {each.at[:16].replace('T', ' ')}" for each in one.earlier[:3])
+    more = f" and {len(one.earlier) - 3} more" if len(one.earlier) > 3 else ""
+    return f"{_alarms(len(one.earlier))} that began before still rang: {told}{more}"
 
 
 def _incident(one: Incident) -> list[Cell]:

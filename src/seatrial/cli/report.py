@@ -175,6 +175,7 @@ def _system(report: Report) -> list[Block]:
     ]
     parts += [] if one.degraded is None else [f"degraded {_percent(one.degraded)}"]
     parts += [] if one.error_rate is None else [f"failed {_percent(one.error_rate)}"]
+    parts += [] if one.resources is None else [f"server {one.resources.words}"]
     parts += one.broken
     words = f"service: {', '.join(parts)}" if parts else ""
     return [Line(), Line("; ".join(text for text in (words, one.note) if text))] if words or one.note else []

@@ -26,7 +26,7 @@ EXPECT = click.option(
 
 
 class AlarmsFired(GateRefused):
-    """`monitor --fail-on` saw an alarm of that severity, or a higher one."""
+    """`monitor --fail-on` saw an alarm of that severity or a higher one, or a hard rule of data quality that failed."""
 
     code = "monitor.alarms_fired"
 
@@ -240,13 +240,17 @@ def _write(path: Path, text: str) -> None:
 
 
 def _fail(report: Report, fail_on: str | None) -> None:
+    from seatrial.monitoring.alerting.rules import of_rules
+
     order = ("low", "medium", "high")
     if fail_on is None:
         return
-    fired = [one for one in report.alarms if one.state == "fired" and order.index(one.severity) >= order.index(fail_on)]
+    looked = [*report.alarms, of_rules(report)]  # a hard rule that failed pages, as an alarm of severity high does
+    fired = [one for one in looked if one.state == "fired" and order.index(one.severity) >= order.index(fail_on)]
     if fired:
+        alarms = "alarm" if len(fired) == 1 else "alarms"
         raise AlarmsFired(
-            f"{len(fired)} alarms of severity {fail_on} or higher fired: {', '.join(one.name for one in fired)}.",
+            f"{len(fired)} {alarms} of severity {fail_on} or higher fired: {', '.join(one.name for one in fired)}.",
             state="The report was made.",
         )
 

@@ -26,6 +26,7 @@ from seatrial.monitoring.report import AlarmResult, Report
 from seatrial.monitoring.rows.baseline import Baseline, labelled
 from seatrial.monitoring.rows.labels import FIELD, LabelCounts, parse, prediction_keys
 from seatrial.monitoring.rows.mapping import BadMap, ColumnMap, read_map
+from seatrial.monitoring.rows.reference import floats
 from seatrial.monitoring.rows.sample import FEATURE, OF_CLASS, Sample, from_log, joined, places
 from seatrial.monitoring.rows.streamed import EVER, LONG, StreamedInputs
 from seatrial.monitoring.rows.tally import tallies
@@ -94,10 +95,10 @@ def monitor_log(
     monitor = replace(columns.monitor, alarms=(*columns.monitor.alarms, *alarms))
     imported = read_log(log, columns, labels=labels, as_of_us=as_of_us)
     sample = imported.sample
-    window = window or default_window(sample, duration_us(monitor.window), as_of_us)
+    asked, window = window, window or default_window(sample, duration_us(monitor.window), as_of_us)
     compared, too_small = compared_with(reference, against, columns, sample, window)
     tested = None if reference is None else _labelled(reference, columns)
-    seen, policy = _watched(sample, window, monitor, compared, columns, as_of_us)
+    seen, policy = watched(sample, window, monitor, compared, columns, as_of_us, tested)
     report = make_report(
         sample,
         window=window,
@@ -112,8 +113,19 @@ def monitor_log(
         watched=seen,
         policy=policy,
     )
-    notes = [*too_small, *imported.left_out, *_silence(sample, window, as_of_us)]
+    report = in_silence(report, silence(sample, window, as_of_us), of_last=asked is None)
+    notes = [*too_small, *imported.left_out]
     return msgspec.structs.replace(report, findings=[*report.findings, *notes], next=told_next(report))
+
+
+def in_silence(report: Report, silent: Sequence[str], *, of_last: bool) -> Report:
+    """A report whose log has ended. of_last: nobody asked for this window, so it was to tell how things are now."""
+    found = [*report.findings, *silent]
+    if not (silent and of_last and report.verdict == "ok"):
+        return msgspec.structs.replace(report, findings=found)
+    words = f"Nobody can say whether the model '{report.model}' is right now: {silent[0]}. Until then it was."
+    step = "Check that the model is asked, and that its log is written."
+    return msgspec.structs.replace(report, findings=found, verdict="unknown", headline=words, next=step)
 
 
 def rehearse_log(
@@ -137,23 +149,27 @@ def rehearse_log(
     compared, _ = (None, ()) if reference is None else _compared(reference, columns, sample)
     end_us = default_window(sample, over_us, as_of_us).end_us
     sample = sample.within(Window(end_us - over_us - WARM_US, end_us))
-    source = watch.source_of(sample, compared, columns.tested)
-    at = sample.at_us()
-    first = int(at[0]) if at.size else end_us
-    state = watch.begin("", first, watch.every_of(columns.monitor, at.size, end_us - first))
-    state = watch.first_release(source, state, end_us)
+    base = None if reference is None else _labelled(reference, columns)
+    source = watch.source_of(sample, compared, columns.tested, base)
+    state = watch.begun(columns.monitor, sample.at_us(), source, until_us=end_us)
     return rehearse(columns.monitor, state, source, from_us=end_us - over_us, until_us=end_us)
 
 
-def _watched(
-    sample: Sample, window: Window, monitor: Monitor, reference: Reference | None, columns: ColumnMap, as_of_us: int
+def watched(
+    sample: Sample,
+    window: Window,
+    monitor: Monitor,
+    reference: Reference | None,
+    columns: ColumnMap,
+    as_of_us: int,
+    base: Baseline | None,
 ) -> tuple[Watched | None, list[AlarmResult]]:
     """The policy over the whole log up to the window's end."""
     from seatrial.monitoring.policy import watch
 
     if not monitor.policy:
         return None, []
-    source = watch.source_of(sample, reference, columns.tested)
+    source = watch.source_of(sample, reference, columns.tested, base)
     state, learned = watch.over(monitor, sample, source, until_us=min(as_of_us, window.end_us))
     return watch.watched(state, learned), watch.alarms(state)
 
@@ -496,11 +512,7 @@ def _read(
         elif pa.types.is_null(kind):
             found[FEATURE + name] = pa.nulls(count, pa.float64())
         elif _is_number(kind):
-            found[FEATURE + name] = (
-                pa.array(column.cast(pa.float64()).to_numpy(zero_copy_only=False), from_pandas=True)
-                if count
-                else pa.nulls(0, pa.float64())
-            )
+            found[FEATURE + name] = pa.array(floats(column), from_pandas=True) if count else pa.nulls(0, pa.float64())
         else:
             left_out += _not_compared(path, columns, name, kind)
     found |= {FIELD + name: raw[name] for name in keyed}
@@ -591,10 +603,19 @@ def _instants(path: Path, name: str, column: pa.ChunkedArray, columns: ColumnMap
     if pa.types.is_string(kind):
         return times.parse(name, column, must=True)
     if columns.timestamp_unit and (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
-        us = pc.multiply(
-            column.cast(pa.float64() if pa.types.is_floating(kind) else pa.int64()), UNITS[columns.timestamp_unit]
-        )
-        return pc.floor(us).cast(pa.int64()).cast(pa.timestamp("us", tz="UTC"))
+        whole = pa.types.is_integer(kind)
+        if not whole:
+            column = pc.if_else(pc.is_nan(column), pa.scalar(None, kind), column)
+        try:
+            numbers = column.cast(pa.int64() if whole else pa.float64())
+            us = pc.multiply_checked(numbers, UNITS[columns.timestamp_unit])
+            return pc.floor(us).cast(pa.int64()).cast(pa.timestamp("us", tz="UTC"))
+        except pa.ArrowInvalid:
+            raise LogColumnWrong(
+                f"column '{name}' of {path} holds a number that is no time in '{columns.timestamp_unit}' since 1970.",
+                expected="Finite numbers that a timestamp has room for are expected.",
+                next="Correct the column, or `timestamp_unit` in the map.",
+            ) from None
     raise LogColumnWrong(
         f"column '{name}' of {path} is {kind}, and the map says that it is a time.",
         expected="A timestamp, a date or ISO 8601 text is expected; or numbers with `timestamp_unit` in the map.",
@@ -633,7 +654,7 @@ def _number(path: Path, raw: pa.Table, name: str | None, role: str) -> pa.Array 
             f"column '{name}' of {path} is {column.type}, first {first!r}, and the map says that it is {role}.",
             expected="Numbers are expected.",
         )
-    return pa.array(column.cast(pa.float64()).to_numpy(zero_copy_only=False), from_pandas=True)
+    return pa.array(floats(column), from_pandas=True)
 
 
 def _classified(
@@ -797,7 +818,7 @@ def _without_fields(sample: Sample, key: Sequence[str]) -> Sample:
     return replace(sample, rows=rows.drop_columns(fields))
 
 
-def _silence(sample: Sample, window: Window, as_of_us: int) -> list[str]:
+def silence(sample: Sample, window: Window, as_of_us: int) -> list[str]:
     """A log that ended long ago is no sign of health."""
     at = sample.at_us()
     length = window.end_us - window.start_us

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from seatrial.core.clock import from_us, iso
-from seatrial.core.errors import Failed
+from seatrial.core.errors import Failed, did_you_mean
 from seatrial.core.windows import Window
 from seatrial.monitoring.definition import MIN_LABELS, PERFORMANCE, Alarm, Monitor
 from seatrial.monitoring.looks.alarms import MIN_ROWS, QUIET_START, evaluate
@@ -32,6 +32,7 @@ from seatrial.monitoring.report import (
     Performance,
     Point,
     Report,
+    Resources,
     Verdict,
 )
 from seatrial.monitoring.watched import POLICY
@@ -73,6 +74,7 @@ def make_report(
     tested: Baseline | None = None,
     business: Sequence[Business] = (),
     objective: Objective | None = None,
+    resources: Resources | None = None,
     watched: Watched | None = None,
     policy: Sequence[AlarmResult] = (),
     score: Score | None = None,
@@ -90,6 +92,7 @@ def make_report(
     tested: labelled rows of before to compare answers with; None: those of the log from before the window.
     score: the model that answered, to tell which inputs moved the predictions; see `monitoring.attribution`.
     business: numbers of the business, of the window's requests. objective: what the deployment promises.
+    resources: what the server took in the window.
     watched, policy: what the policy has seen, and its alarms (see `monitoring.watch`).
     """
     monitor = monitor or Monitor(sample.model)
@@ -115,6 +118,7 @@ def make_report(
             reference is not None,
             elsewhere,
             sample.task == "multiclass",
+            sample.features,
         )
     )
     report = Report(
@@ -133,7 +137,7 @@ def make_report(
         quality=checks,
         drift=drifted,
         performance=figures,
-        system=system(inside, error_rate=error_rate, objective=objective),
+        system=system(inside, error_rate=error_rate, objective=objective, resources=resources),
         alarms=alarms,
         marks=[mark for mark in marks if mark.at <= iso(from_us(as_of_us))],
         history=list(history),
@@ -237,6 +241,7 @@ class _Facts:
     compared: bool
     elsewhere: bool
     several: bool = False
+    inputs: Sequence[str] = ()
 
     @property
     def failed(self) -> list[Check]:
@@ -256,6 +261,21 @@ class _Facts:
             if result.state == "fired" and harmful == _harm(result, declared.get(result.name))
         ]
         return sorted(found, key=lambda result: (order.index(result.severity), result.metric != "calibration_gap"))
+
+    @property
+    def lost(self) -> AlarmResult | None:
+        """A declared alarm on an input that is not there: it can never fire."""
+        return next(
+            (
+                one
+                for one in self.alarms
+                if one.state == "not_enough_data"
+                and (column := one.metric.partition(":")[2])
+                and not one.metric.startswith(POLICY)
+                and column not in self.inputs
+            ),
+            None,
+        )
 
     @property
     def unjudged(self) -> str:
@@ -299,6 +319,8 @@ def _judge(facts: _Facts) -> _Judged:
         return _Judged("watch", _watchful(facts, fired), findings, action)
     if facts.unjudged:
         return _Judged("unknown", _unknown(facts), findings, _next_for_unknown(facts))
+    if facts.lost is not None:
+        return _Judged("unknown", _never(facts, facts.lost), findings, f"Correct the alarm '{facts.lost.name}'.")
     return _Judged("ok", _good(facts), findings, "Nothing to do.")
 
 
@@ -374,6 +396,12 @@ def _unknown(facts: _Facts) -> str:
 def _good(facts: _Facts) -> str:
     inputs = "" if facts.compared else "; the inputs were not compared, there is no reference"
     return f"{_subject(facts)} is doing what it should: {_level(facts)}{inputs}."
+
+
+def _never(facts: _Facts, alarm: AlarmResult) -> str:
+    column = alarm.metric.partition(":")[2]
+    have = f"The predictions have no input {column!r}. {did_you_mean(column, facts.inputs)}".strip()
+    return f"The alarm '{alarm.name}' can never fire. {have} The rest is as it should be: {_level(facts)}."
 
 
 def _level(facts: _Facts) -> str:

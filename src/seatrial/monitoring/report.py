@@ -133,6 +133,24 @@ class Performance(msgspec.Struct, frozen=True):
     few_blocks: bool = False
 
 
+class Resources(msgspec.Struct, frozen=True):
+    """What a whole server took, all its deployments together, as `seatrial up` measured it.
+
+    seconds: how long of the window was measured. cpu_seconds: of its processes in that time, its waiting included.
+    memory_bytes: the most that they held, what they share counted once; None where nobody tells.
+    """
+
+    seconds: float
+    cpu_seconds: float
+    memory_bytes: int | None
+
+    @property
+    def words(self) -> str:
+        """CPU as a share of one core, and memory."""
+        memory = "" if self.memory_bytes is None else f", {self.memory_bytes / 1e6:,.0f} MB"
+        return f"{100 * self.cpu_seconds / self.seconds:.1f} % of a core{memory}" if self.seconds else ""
+
+
 class System(msgspec.Struct, frozen=True):
     """How the service did. Latencies in milliseconds; degraded: share of answers given with something missing.
 
@@ -140,6 +158,7 @@ class System(msgspec.Struct, frozen=True):
     availability: share of requests that were answered. prompt: share of answers within the promised latency.
     promised: share of requests to be answered, share of answers to be prompt, and within how many milliseconds; None
         where no deployment promises anything. broken: which of the first two were not kept in this window, in words.
+    resources: what the server took; None where nobody measured.
     """
 
     rows: int
@@ -154,6 +173,7 @@ class System(msgspec.Struct, frozen=True):
     prompt: float | None = None
     promised: tuple[float, float, float] | None = None
     broken: list[str] = []
+    resources: Resources | None = None
 
 
 class AlarmResult(msgspec.Struct, frozen=True):

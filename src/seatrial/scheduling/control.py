@@ -50,7 +50,7 @@ class Control:
         beat: Callable[[bool], None] = lambda _: None,
     ) -> None:
         self._declared = schedules if isinstance(schedules, Declared) else None
-        self._schedules = schedules.now if isinstance(schedules, Declared) else list(schedules)
+        self._schedules = schedules.in_force if isinstance(schedules, Declared) else list(schedules)
         self._metadata, self._how = metadata, how
         self._say, self._facts, self._beat = say, facts or {}, beat
         self._running: list[Running] = []
@@ -109,7 +109,7 @@ class Control:
         if not words:
             return
         self._tell("project", "")
-        self._schedules = self._declared.now
+        self._schedules = self._declared.in_force
         self._facts = self._facts | {"schedules": len(self._schedules)}
         self._announced = None
         self._say(f"{_at(self._how.clock())}  the project declares other schedules now; {words}")

@@ -8,19 +8,32 @@ waiting.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 import msgspec
 
 from seatrial.core.clock import from_us, iso
 from seatrial.core.records import Record
+from seatrial.scheduling.by_hand import KIND, RUN, trains
 from seatrial.scheduling.jobs import JobRun
-from seatrial.scheduling.metering import IDLE, KIND, SERVING
+from seatrial.scheduling.metering import IDLE, SERVING
 from seatrial.stores.metadata import MetadataStore
 
 RECENT = 100
 """So many of the newest measurements count."""
 SERVING_UNMEASURED = "`seatrial up` measures it while it serves on a port that is named"
-RUN_UNMEASURED = "a run by `seatrial up` or `seatrial schedules run` is measured"
+RUN_UNMEASURED = "a run is measured, by a schedule or by hand"
+MONITOR, RETRAINING, LOOK, BATCH = "monitor", "retraining", "look", "batch"
+_NAMES = {MONITOR: "a monitor run", RETRAINING: "a retraining", LOOK: "a look whether to retrain"}
+
+
+class _Took(NamedTuple):
+    """A run that ended well. by_hand: no schedule's."""
+
+    what: str
+    cpu_seconds: float
+    at_us: int
+    by_hand: bool = False
 
 
 class Figure(msgspec.Struct, frozen=True):
@@ -57,17 +70,24 @@ def cost(
     currency: str,
 ) -> Cost:
     """Every figure. runs: of schedules. log: records, bytes and newest instant (microseconds) of the log's files."""
-    kinds = {
-        "a monitor run": [one for one in runs if one.command[:1] == ["monitor"]],
-        "a retraining": [one for one in runs if _trains(one)],
-        "a look whether to retrain": [one for one in runs if one.command[:1] == ["retrain"] and not _trains(one)],
-    }
-    others = {one.command[0] if one.command[0] != "predict" else "batch" for one in runs} - {"monitor", "retrain"}
-    kinds |= {f"a run of {name}": [one for one in runs if _verb(one) == name] for name in sorted(others)}
-    figures = [_serving(metadata.records(KIND, SERVING)[-RECENT:])]
-    figures += [
-        _of_runs(name, found) for name, found in kinds.items() if found or name in ("a monitor run", "a retraining")
+    by_hand = metadata.records(KIND, RUN)
+    took = [
+        _Took(_verb(one), one.cpu_seconds, one.started_us)
+        for one in runs
+        if one.cpu_seconds is not None and one.state == "done"
     ]
+    took += [
+        _Took(one.body["verb"], one.body["cpu_seconds"], one.body["from_us"], by_hand=True)
+        for one in by_hand
+        if not one.body["scheduled"]
+    ]
+    others = {one.what for one in took} - _NAMES.keys()
+    kinds = [MONITOR, RETRAINING, *sorted({one.what for one in took} & {LOOK}), *sorted(others)]
+    figures = [_serving(metadata.records(KIND, SERVING)[-RECENT:])]
+    batches = [one for one in by_hand if one.body["rows"]]
+    figures += [_batches(batches[-RECENT:])] if batches else []
+    for kind in kinds:
+        figures.append(_of_runs(_NAMES.get(kind, f"a run of {kind}"), [one for one in took if one.what == kind]))
     priced = [
         msgspec.structs.replace(one, money=one.value * cpu_hour / 3600) if cpu_hour and one.value is not None else one
         for one in figures
@@ -75,13 +95,10 @@ def cost(
     return Cost([*priced, _log(list(log)), _idle(metadata.records(KIND, IDLE))], cpu_hour, currency)
 
 
-def _trains(run: JobRun) -> bool:
-    """Whether a challenger was trained, which the words of its answer tell."""
-    return run.command[:1] == ["retrain"] and run.words.startswith(("challenger ", "gates refused"))
-
-
 def _verb(run: JobRun) -> str:
-    return "batch" if run.command[0] == "predict" else run.command[0]
+    if run.command[0] == "retrain":
+        return RETRAINING if trains(run.words) else LOOK
+    return BATCH if run.command[0] == "predict" else run.command[0]
 
 
 def _serving(kept: Sequence[Record]) -> Figure:
@@ -100,18 +117,33 @@ def _serving(kept: Sequence[Record]) -> Figure:
     )
 
 
-def _of_runs(name: str, runs: Sequence[JobRun]) -> Figure:
-    measured = [one for one in runs if one.cpu_seconds is not None and one.state == "done"][-RECENT:]
-    if not measured:
+def _batches(kept: Sequence[Record]) -> Figure:
+    rows = sum(int(one.body["rows"]) for one in kept)
+    return Figure(
+        of="1,000 predictions in batch",
+        value=sum(float(one.body["cpu_seconds"]) for one in kept) / rows * 1000,
+        unit="CPU seconds",
+        measurements=len(kept),
+        since=_at(int(kept[0].body["from_us"])),
+        until=_at(int(kept[-1].body["until_us"])),
+        words=f"of {rows:,} rows",
+    )
+
+
+def _of_runs(name: str, runs: Sequence[_Took]) -> Figure:
+    newest = sorted(runs, key=lambda one: one.at_us)[-RECENT:]
+    if not newest:
         return Figure(name, None, "CPU seconds", words=RUN_UNMEASURED)
+    by_hand = sum(one.by_hand for one in newest)
     return Figure(
         of=name,
-        value=sum(one.cpu_seconds or 0.0 for one in measured) / len(measured),
+        value=sum(one.cpu_seconds for one in newest) / len(newest),
         unit="CPU seconds",
-        measurements=len(measured),
-        since=_at(measured[0].started_us),
-        until=_at(measured[-1].started_us),
-        words=f"mean; the most was {max(one.cpu_seconds or 0.0 for one in measured):.1f}",
+        measurements=len(newest),
+        since=_at(newest[0].at_us),
+        until=_at(newest[-1].at_us),
+        words=f"mean; the most was {max(one.cpu_seconds for one in newest):.1f}"
+        + (f"; {by_hand:,} by hand" if by_hand else ""),
     )
 
 

@@ -27,15 +27,15 @@ class Declared:
     def __init__(
         self, schedules: Sequence[Schedule], files: Iterable[Path], folder: Path, read: Callable[[], Reading]
     ) -> None:
-        self._now = list(schedules)
+        self._in_force = list(schedules)
         self._folder, self._read = folder, read
         self._files = list(files)
         self._marks = self._look()
 
     @property
-    def now(self) -> list[Schedule]:
+    def in_force(self) -> list[Schedule]:
         """The schedules in force."""
-        return list(self._now)
+        return list(self._in_force)
 
     def changed(self) -> str:
         """Take up what is declared now; what is different, in words, and nothing when that is nothing.
@@ -51,9 +51,9 @@ class Declared:
             if file and self._folder in Path(file).parents and not name.startswith("seatrial."):
                 del sys.modules[name]
         schedules, files = self._read()
-        before, self._now, self._files = self._now, list(schedules), list(files)
+        before, self._in_force, self._files = self._in_force, list(schedules), list(files)
         self._marks = self._look()
-        return _difference(before, self._now)
+        return _difference(before, self._in_force)
 
     def _look(self) -> Marks:
         found: Marks = {}

@@ -2,12 +2,13 @@
 
 The server's own counters (`/metrics`: CPU seconds of its processes, rows answered) are read every so often; what lies
 between two readings is added up and kept as a record every hour, and when the loop ends. CPU that the server spends
-waiting counts, as it is paid for. Memory is the proportional share (PSS) of every process of `seatrial up`, read while
-no run is under way and nothing was asked; Linux alone tells it.
+waiting counts, as it is paid for. Memory is the proportional share (PSS) of processes: of all of `seatrial up`, read
+while no run is under way and nothing was asked, and of the server's at each reading; Linux alone tells it.
 """
 
 from __future__ import annotations
 
+import os
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -18,10 +19,12 @@ from seatrial.core.clock import machine_us, monotonic
 from seatrial.core.errors import SeatrialError
 from seatrial.core.identity import new_id
 from seatrial.core.records import Record
+from seatrial.core.windows import Window
+from seatrial.monitoring.report import Resources
+from seatrial.scheduling.by_hand import KIND
 from seatrial.stores.metadata import MetadataStore
 
-KIND = "cost"
-SERVING, IDLE = "serving", "idle"
+SERVING, IDLE, SERVER = "serving", "idle", "server"
 SAMPLE_SECONDS = 10.0
 KEEP_US = 3_600_000_000
 _PATIENCE_SECONDS = 2.0
@@ -38,10 +41,11 @@ class Meter:
     """Reads the counters, and keeps what they say.
 
     read: the server's counters; None while they cannot be read. memory: bytes and processes; None where nobody tells.
-    by: which process measures.
+    of_server: the same of the server's processes alone. by: which process measures.
     """
 
     _idle: tuple[int, int] | None
+    _server: tuple[int, int]
 
     def __init__(
         self,
@@ -49,16 +53,19 @@ class Meter:
         *,
         read: Callable[[], Counted | None],
         memory: Callable[[], tuple[int, int] | None],
+        of_server: Callable[[], tuple[int, int] | None] = lambda: None,
         by: str,
         actor: str,
         clock: Callable[[], int] = machine_us,
         sample_seconds: float = SAMPLE_SECONDS,
     ) -> None:
         self._metadata, self._read, self._memory = metadata, read, memory
+        self._of_server = of_server
         self._by, self._actor, self._clock = by, actor, clock
         self._sample_seconds = sample_seconds
         self._next = 0.0
         self._before: Counted | None = None
+        self._at = monotonic()
         self._idle: tuple[int, int] | None = None
         self._begin()
 
@@ -68,10 +75,13 @@ class Meter:
             return
         now = self._read()
         before, self._before = self._before, now
+        since, self._at = self._at, monotonic()
         self._next = monotonic() + (self._sample_seconds if now is not None else 0.0)  # until it answers, at each look
         if before is not None and now is not None and now >= before:  # less: it was started anew
             self._cpu += now.cpu_seconds - before.cpu_seconds
             self._predictions += round(now.predictions - before.predictions)
+            self._seconds += self._at - since
+            self._server = max(self._server, self._of_server() or (0, 0))
             if idle and now.predictions == before.predictions:
                 self._idle = self._memory() or self._idle
         if self._clock() - self._since >= KEEP_US:
@@ -84,13 +94,17 @@ class Meter:
             if self._predictions:
                 counted = {"cpu_seconds": round(self._cpu, 3), "predictions": self._predictions}
                 self._record(SERVING, span | counted)
+            if self._seconds:
+                figures = {"cpu_seconds": round(self._cpu, 3), "seconds": round(self._seconds, 6)}
+                self._record(SERVER, span | figures | {"bytes": self._server[0], "processes": self._server[1]})
             if self._idle:
                 self._record(IDLE, span | {"bytes": self._idle[0], "processes": self._idle[1]})
             self._begin()
 
     def _begin(self) -> None:
         self._since = self._clock()
-        self._cpu, self._predictions = 0.0, 0
+        self._cpu, self._predictions, self._seconds = 0.0, 0, 0.0
+        self._server = (0, 0)
         self._idle = None
 
     def _record(self, name: str, body: dict[str, Any]) -> None:
@@ -118,6 +132,29 @@ def _values(text: str, name: str) -> Iterator[float]:
                 yield float(line.rpartition(" ")[2])
 
 
+def used(metadata: MetadataStore, window: Window) -> Resources | None:
+    """What the server took in a window, of the measurements that lie in it by more than half; None without any."""
+    found = [
+        one.body
+        for one in metadata.records(KIND, SERVER)
+        if window.start_us <= (int(one.body["from_us"]) + int(one.body["until_us"])) // 2 < window.end_us
+    ]
+    if not found:
+        return None
+    return Resources(
+        seconds=sum(float(one["seconds"]) for one in found),
+        cpu_seconds=sum(float(one["cpu_seconds"]) for one in found),
+        memory_bytes=max(int(one["bytes"]) for one in found) or None,
+    )
+
+
+def memory_beside(pid: int) -> tuple[int, int] | None:
+    """The memory of those that the same process started as this one, and of all below them: bytes, and how many."""
+    found = [memory_below(one) for one in _children(pid) if one != os.getpid()]
+    known = [one for one in found if one is not None]
+    return (sum(one[0] for one in known), sum(one[1] for one in known)) if known else None
+
+
 def memory_below(pid: int) -> tuple[int, int] | None:
     """The memory of a process and of all below it: bytes, and how many they are; None where it is not told."""
     total = count = 0
@@ -130,10 +167,16 @@ def memory_below(pid: int) -> tuple[int, int] | None:
 
 def _family(pid: int) -> Iterator[int]:
     yield pid
+    for child in _children(pid):
+        yield from _family(child)
+
+
+def _children(pid: int) -> list[int]:
+    found: list[int] = []
     with suppress(OSError):
         for task in Path(f"/proc/{pid}/task").iterdir():
-            for child in (task / "children").read_text().split():
-                yield from _family(int(child))
+            found += map(int, (task / "children").read_text().split())
+    return found
 
 
 def _share(pid: int) -> int | None:

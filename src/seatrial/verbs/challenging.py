@@ -349,11 +349,12 @@ class Challenging(Watching):
         return max(at, default=None)
 
     def _open_alerts(self, model: str) -> list[OpenAlert]:
-        """The open alerts of what was seen: silence is no reason to train."""
+        """The open alerts of what was seen: neither silence nor broken data are a reason to train."""
+        from seatrial.monitoring.alerting.rules import NAME as BROKEN
         from seatrial.retraining.triggers import OpenAlert
 
         metrics: dict[str, str] = {}
-        alerts = [alert for alert in self.alerts(model) if alert.kind != "silence"]
+        alerts = [one for one in self.alerts(model) if one.kind != "silence" and one.alarm != BROKEN]
         for alert in alerts:
             report = self.metadata.record(alert.report)
             for alarm in report.body["alarms"] if report else []:
@@ -378,6 +379,7 @@ class Challenging(Watching):
 
     def _compare(self, model: Model, _: str, progress: Progress | None) -> Retrained:
         from seatrial.retraining.proposal import NothingProposed, keep_comparison, newest
+        from seatrial.verbs.shadowed import shadowed
 
         self._settle_proposal(model.name)
         proposal = newest(self.metadata, model.name)
@@ -395,7 +397,7 @@ class Challenging(Watching):
                 expected="A look at a time before that would choose among verdicts.",
                 state="Nothing was compared.",
             )
-        comparison = self._comparison(model, proposal, progress)
+        comparison = shadowed(self, model, proposal) or self._comparison(model, proposal, progress)
         with self.metadata.transaction() as transaction:
             keep_comparison(transaction, proposal, comparison, actor=self.actor, at_us=self.now_us)
         return self._retrained(model, comparison.words, newest(self.metadata, model.name))
@@ -449,8 +451,8 @@ class Challenging(Watching):
             min_days=retrain.min_days,
             judge_for_us=duration_us(retrain.judge_for),
             margins=retrain.margins,
-            slices=_sliced(model, rows) if retrain.margins else {},
-            thresholds=(_threshold(bundles[0]), _threshold(bundles[1])),
+            slices=slices_of(model, rows) if retrain.margins else {},
+            thresholds=(threshold_of(bundles[0]), threshold_of(bundles[1])),
             quantile=model.quantile,
         )
 
@@ -508,11 +510,12 @@ class Challenging(Watching):
         return self.definitions.retrains.get(model) or Retrain(model)
 
 
-def _threshold(bundle: Bundle) -> float:
+def threshold_of(bundle: Bundle) -> float:
+    """From which score on a release decides \"positive\"."""
     return 0.5 if bundle.manifest.threshold is None else bundle.manifest.threshold
 
 
-def _sliced(model: Model, rows: pa.Table) -> dict[str, NDArray[np.str_]]:
+def slices_of(model: Model, rows: pa.Table) -> dict[str, NDArray[np.str_]]:
     """By column that the model is sliced by, the slice of each row."""
     import numpy as np
 

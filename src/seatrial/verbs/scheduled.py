@@ -157,7 +157,7 @@ class Scheduled(Challenging):
         """
         from seatrial.scheduling.control import Control
         from seatrial.scheduling.declared import Declared
-        from seatrial.scheduling.metering import Meter, counters, memory_below
+        from seatrial.scheduling.metering import Meter, counters, memory_below, memory_beside
         from seatrial.stores.metadata import MetadataStore
 
         if isinstance(self.clock, FixedClock):
@@ -176,6 +176,7 @@ class Scheduled(Challenging):
                 metadata,
                 read=lambda: counters(server) if server else None,
                 memory=lambda: memory_below(os.getppid()),
+                of_server=lambda: memory_beside(os.getppid()),
                 by=how.by,
                 actor=self.actor,
             )
@@ -185,9 +186,9 @@ class Scheduled(Challenging):
                 with suppress(SeatrialError):  # the store is away, which the loop says
                     courier.beat()
 
-            facts = {"schedules": len(declared.now)}
+            facts = {"schedules": len(declared.in_force)}
             control = Control(metadata, declared, how, say=say, facts=facts, beat=beat)
-            ready(declared.now)
+            ready(declared.in_force)
             control.run(stop_files, grace_seconds=grace_seconds)
             courier.wait(LAST_MESSAGES)
             meter.keep()

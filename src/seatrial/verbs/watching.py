@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -14,21 +15,23 @@ from seatrial.core.errors import SeatrialError, UsageError, listed
 from seatrial.core.identity import new_id
 from seatrial.core.records import Record
 from seatrial.core.windows import Window, duration_us
-from seatrial.stores.metadata import HeadMoved
+from seatrial.scheduling.by_hand import measured
 from seatrial.verbs.alerting import Alerting, with_silences
 from seatrial.verbs.results import Labelled, Progress
+from seatrial.verbs.standing_watch import StandingWatch
 
 if TYPE_CHECKING:
+    import numpy as np
     import pyarrow as pa
+    from numpy.typing import NDArray
 
     from seatrial.core.objective import Objective
     from seatrial.monitoring.alerting.cadence import Cadence
     from seatrial.monitoring.definition import Monitor
     from seatrial.monitoring.figures import Business
-    from seatrial.monitoring.policy.judgement import Learned
+    from seatrial.monitoring.policy.expected import ExpectedLoss
     from seatrial.monitoring.policy.rehearsal import Rehearsal
-    from seatrial.monitoring.policy.watch import Source, Step
-    from seatrial.monitoring.policy.watch import State as WatchState
+    from seatrial.monitoring.policy.watch import Source
     from seatrial.monitoring.report import AlarmResult, Mark, Point, Report
     from seatrial.monitoring.rows.reference import Reference
     from seatrial.monitoring.rows.sample import Sample
@@ -49,6 +52,10 @@ SAMPLED = (
     "degraded",
     "arm",
 )
+
+
+def _keeps_report(named: Mapping[str, Any]) -> bool:
+    return bool(named.get("keep", True)) and named.get("against", "training") == "training"
 
 
 class Watching(Alerting):
@@ -141,6 +148,7 @@ class Watching(Alerting):
         told_already = pc.is_in(said, pc.unique(_said(told["key"], told["at"], told["class" if several else "label"])))
         return rows.filter(pc.and_not(pc.is_in(named, pc.unique(predicted)), told_already))
 
+    @measured(lambda _: "monitor", keeps=_keeps_report)
     def monitor(
         self,
         model: str | None = None,
@@ -158,6 +166,7 @@ class Watching(Alerting):
         keep = keep and against == "training"
         from seatrial.monitoring.looks.attribution import scorer
         from seatrial.monitoring.monitor import make_report
+        from seatrial.scheduling.metering import used
         from seatrial.stores.prediction_log import LogWarning
         from seatrial.verbs.tested import labelled_test_part
 
@@ -203,6 +212,7 @@ class Watching(Alerting):
             tested=labelled_test_part(self, release, sample.threshold, sample.quantile),
             business=self._business(declared, monitor, chosen),
             objective=self._objective(declared.name),
+            resources=used(self.metadata, chosen),
             watched=watched,
             policy=policy,
             score=scorer(self._bundle(release)) if release else None,
@@ -227,86 +237,36 @@ class Watching(Alerting):
         source = self._watch_source(declared)
         from_us = self.now_us - duration_us(over)
         back = Window(max(from_us - WARM_US, 0), self.now_us)
-        at = self._predictions(declared, back)["at"].cast("int64").to_numpy()
-        first = int(at.min()) if at.size else self.now_us
-        state = watch.begin("", first, watch.every_of(monitor, at.size, self.now_us - first))
-        state = watch.first_release(source, state, self.now_us)
+        state = watch.begun(monitor, self._instants(declared, back), source, until_us=self.now_us)
         return rehearse(monitor, state, source, from_us=from_us, until_us=self.now_us)
 
     def _policy(
         self, model: Model, monitor: Monitor, *, keep: bool, past: bool = False
     ) -> tuple[Watched | None, list[AlarmResult]]:
-        """Continue the policy over the windows that are over by now, and what it says.
-
-        Each part of the way is kept in a transaction of its own; when somebody else has gone on meanwhile, what they
-        kept counts.
-        """
+        """Continue the policy over the windows that are over by now, and what it says."""
         from seatrial.monitoring.policy import watch
 
         if not monitor.policy:
             return None, []
-        source = self._watch_source(model)
-        try:
-            state, learned, generation = self._watch_state(model, monitor, source)
-            for step in () if state is None else watch.advance(monitor, state, learned, source, until_us=self.now_us):
-                if keep:
-                    self._keep_watch(model, step, learned, generation)
-                    generation += 1
-                state, learned = step.state, step.learned
-        except HeadMoved:
-            state, learned, _ = self._watch_state(model, monitor, source)
+        standing = StandingWatch(self, monitor, self._watch_source(model), lambda within: self._instants(model, within))
+        state, learned = standing.continued(keep=keep)
         words = "the policy looks at the newest windows, this report at earlier ones" if past else ""
         if state is not None and state.cursor_us > self.now_us:
             judged, now = iso(from_us(state.cursor_us)), iso(from_us(self.now_us))
             words = f"the clock was put back: windows until {judged} were judged already, and it is {now}"
         return watch.watched(state, learned), watch.alarms(state, past=words)
 
-    def _watch_state(
-        self, model: Model, monitor: Monitor, source: Source
-    ) -> tuple[WatchState | None, Learned | None, int]:
-        """Where the policy stands, what it knows to be usual, and the generation of its head."""
-        from seatrial.monitoring.policy import watch
-        from seatrial.monitoring.policy.judgement import Learned
-
-        head = self.metadata.head("watch", model.name)
-        if head is not None:
-            body = self.record(head.record_id).body
-            state = watch.read_state(body)
-            season = self.metadata.record(body["season"]) if body.get("season") else None
-            learned = None if season is None else msgspec.convert(season.body["learned"], Learned)
-            if not monitor.every or duration_us(monitor.every) == state.every_us:
-                return state, learned, head.generation
-        generation = 0 if head is None else head.generation
-        back = Window(max(self.now_us - watch.BACK_US, 0), self.now_us)
-        at = self._predictions(model, back)["at"].cast("int64").to_numpy()
-        if not at.size:
-            return None, None, generation
-        first = int(at.min())
-        every_us = watch.every_of(monitor, at.size, self.now_us - first)
-        state = watch.begin("", first, every_us)
-        return watch.first_release(source, state, self.now_us), None, generation
-
-    def _keep_watch(self, model: Model, step: Step, before: Learned | None, generation: int) -> None:
-        from seatrial.monitoring.policy import watch
-
-        head = self.metadata.head("watch", model.name)
-        season = self.record(head.record_id).body.get("season", "") if head and step.learned is not None else ""
-        with self.metadata.transaction() as transaction:
-            if step.learned is not None and (step.learned is not before or not season):
-                body = {"format": watch.FORMAT, "learned": msgspec.to_builtins(step.learned)}
-                kept = Record(new_id("season"), "season", model.name, (), body)
-                transaction.add(kept)
-                season = kept.id
-            body = watch.plain(step.state, step.windows) | {"season": season}
-            inputs = (step.state.release,) if self.metadata.record(step.state.release) else ()
-            record = Record(new_id("watch"), "watch", model.name, inputs, body)
-            transaction.add(record)
-            transaction.move("watch", model.name, record.id, expected=generation)
+    def _instants(self, model: Model, window: Window) -> NDArray[np.int64]:
+        """When the predictions of a window were made for, in microseconds."""
+        found: NDArray[np.int64] = self._predictions(model, window)["at"].cast("int64").to_numpy()
+        return found
 
     def _watch_source(self, model: Model) -> Source:
         from functools import cache
 
+        from seatrial.monitoring.policy.expected import expected_loss
         from seatrial.monitoring.policy.watch import Source
+        from seatrial.verbs.tested import labelled_test_part
 
         @cache
         def compared(release: str) -> tuple[Reference | None, dict[str, float | None]]:
@@ -326,7 +286,12 @@ class Watching(Alerting):
         def labelled(window: Window) -> Sample:
             return self._sample(model, window)
 
-        return Source(read, labelled, compared, named)
+        @cache
+        def expected(release: str) -> ExpectedLoss | None:
+            record = self.metadata.record(release) if release else None
+            return expected_loss(labelled_test_part(self, record, self._threshold(model.name), model.quantile))
+
+        return Source(read, labelled, compared, named, expected)
 
     def _business(self, model: Model, monitor: Monitor, window: Window) -> list[Business]:
         """The numbers of the business for the window's requests; one that cannot be read says so."""
@@ -387,14 +352,11 @@ class Watching(Alerting):
 
     def _predictions(self, model: Model, window: Window | None = None, deployment: str | None = None) -> pa.Table:
         """Predictions without their inputs, but with the columns of the key where requests carried them."""
-        from seatrial.stores.prediction_log import LogColumnMissing
-
         sampled = [*SAMPLED, *(["predicted_class"] if model.task == "multiclass" else ())]
-        try:
-            columns = [*sampled, *(f"field_{name}" for name in model.key)]
-            return self.log.rows(model=model.name, window=window, deployment=deployment, columns=columns)
-        except LogColumnMissing:
-            return self.log.rows(model=model.name, window=window, deployment=deployment, columns=sampled)
+        fields = [f"field_{name}" for name in model.key]
+        rows = self.log.rows(model=model.name, window=window, deployment=deployment, columns=sampled, optional=fields)
+        whole = set(fields) <= set(rows.column_names)
+        return rows if whole else rows.select(sampled)
 
     def _monitor(self, model: str) -> Monitor:
         from seatrial.monitoring.definition import Monitor

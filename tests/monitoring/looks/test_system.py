@@ -5,6 +5,7 @@ import pyarrow as pa
 import pytest
 
 from seatrial.monitoring.looks.system import system
+from seatrial.monitoring.report import Resources
 from tests.monitoring.worlds import a_sample
 
 
@@ -56,3 +57,10 @@ def test_what_was_promised_stands_beside_what_was_kept():
 def test_when_every_request_failed_nobody_knows_how_many_there_were():
     found = system(a_sample([]), error_rate=1.0)
     assert (found.availability, found.failed, found.prompt) == (0, None, None)
+
+
+def test_what_the_server_took_is_told_as_a_share_of_a_core_and_its_memory():
+    found = system(a_sample([0.5] * 3), resources=Resources(7200, 360.0, 180_000_000))
+    assert found.resources.words == "5.0 % of a core, 180 MB"
+    assert Resources(3600, 1.8, None).words == "0.1 % of a core"
+    assert system(a_sample([0.5] * 3)).resources is None

@@ -85,6 +85,20 @@ def test_only_the_asked_for_time_is_counted(stormy):
     assert later.windows == 96
 
 
+def test_what_began_before_and_still_rings_is_told_beside_the_headline_and_not_counted(stormy):
+    midday = rehearsal(stormy, from_us=at_hour(24 * 5 + 12), until_us=at_hour(24 * 6))
+    assert (midday.raised, midday.within) == (0, True)
+    assert [one.subject for one in midday.earlier] == ["x0"]
+    assert at_hour(24 * 5) < _us(midday.earlier[0].at) <= at_hour(24 * 5 + 4)
+    began = f"x0 since {midday.earlier[0].at[:16].replace('T', ' ')}"
+    first, second, *_ = text_of(midday).splitlines()
+    assert first.startswith("WITHIN THE BUDGET: 0 alarms began")
+    assert second == f"1 alarm that began before still rang: {began}"
+    whole = rehearsal(stormy)
+    assert whole.earlier == []
+    assert midday.earlier[0].at in {one.at for one in whole.alarms}
+
+
 def test_where_no_window_is_over_it_says_so():
     found = rehearsal(rows(1, 10), until_us=START_US + HOUR_US // 2)
     assert (found.windows, found.within) == (0, False)
@@ -102,7 +116,7 @@ def test_without_a_reference_or_numbers_no_incident_is_made_up():
 
 def test_a_rehearsal_outlives_json_and_reads_well(calm, stormy):
     assert msgspec.json.decode(msgspec.json.encode(calm), type=Rehearsal) == calm
-    assert "WITHIN THE BUDGET: 0 alarms" in text_of(calm)
+    assert "WITHIN THE BUDGET: 0 alarms began, 0.0 a month" in text_of(calm)
     over = text_of(rehearsal(stormy))
     assert "OVER THE BUDGET" in over
     assert "thresholds={" in over

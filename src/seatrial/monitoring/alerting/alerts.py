@@ -22,6 +22,7 @@ from seatrial.core.errors import Conflict, UsageError
 from seatrial.core.identity import new_id
 from seatrial.core.records import Event, Record
 from seatrial.core.windows import Window, parse_window
+from seatrial.monitoring.alerting import rules
 from seatrial.monitoring.alerting.mutes import muted_until, mutes
 from seatrial.monitoring.alerting.telling import tell, told_of
 from seatrial.monitoring.report import AlarmResult, Report, Severity
@@ -128,12 +129,13 @@ def settle(metadata: MetadataStore, report: Report, *, actor: str, at_us: int, e
     with metadata.transaction() as transaction:
         now = {one.id: one for one in alerts(metadata, report.model)}
         changed = set()
-        for alarm in report.alarms:
+        looked = [*report.alarms, rules.of_rules(report)]
+        for alarm in looked:
             change = _settle(metadata, transaction, report, alarm, now, actor, at_us, example)
             if change is not None:
                 changed.add(change[0])
                 ended |= {change[0]} if change[1] == "resolved" else set()
-        declared = {alarm.name for alarm in report.alarms}
+        declared = {alarm.name for alarm in looked}
         for one in list(now.values()):
             if one.state != "resolved" and one.alarm not in declared and one.kind != "silence":
                 _resolved(transaction, one, actor, at_us, "the alarm is not declared any more", report.window)
@@ -273,13 +275,13 @@ def _opened(
     transaction: Transaction, report: Report, alarm: AlarmResult, actor: str, at_us: int, generation: int, example: str
 ) -> str:
     name = f"{report.model}/{alarm.name}"
-    alone = report.verdict == "act" and [one.name for one in report.alarms if one.state == "fired"] == [alarm.name]
-    broken = any(not check.passed for check in report.quality)
+    fired = [one.name for one in (*report.alarms, rules.of_rules(report)) if one.state == "fired"]
+    alone = report.verdict == "act" and fired == [alarm.name]
     body = {
         "model": report.model,
         "alarm": alarm.name,
         "severity": alarm.severity,
-        "headline": report.headline if alone and not broken else alarm.evidence,
+        "headline": report.headline if alone or alarm.metric == rules.METRIC else alarm.evidence,
         "words": alarm.evidence,
         "evidence": _evidence(alarm),
         "action": alarm.action,

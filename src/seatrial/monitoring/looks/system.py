@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from seatrial.monitoring.report import System
+from seatrial.monitoring.report import Resources, System
 
 if TYPE_CHECKING:
     import numpy as np
@@ -14,11 +14,18 @@ if TYPE_CHECKING:
     from seatrial.monitoring.rows.sample import Sample
 
 
-def system(sample: Sample, *, error_rate: float | None = None, objective: Objective | None = None) -> System:
+def system(
+    sample: Sample,
+    *,
+    error_rate: float | None = None,
+    objective: Objective | None = None,
+    resources: Resources | None = None,
+) -> System:
     """Latencies and the share of degraded answers, of the rows that say so.
 
     error_rate: the share of requests that got no answer, from `stores.failures`; None: nobody counted.
     objective: what the deployment promises; None: nothing, or nobody knows.
+    resources: what the server took in the window, as it was measured.
     """
     import numpy as np
     import pyarrow.compute as pc
@@ -27,15 +34,17 @@ def system(sample: Sample, *, error_rate: float | None = None, objective: Object
     latencies = rows["latency_ms"].drop_null().to_numpy()
     latencies = latencies[np.isfinite(latencies)]
     p50, p95, p99 = np.quantile(latencies, (0.5, 0.95, 0.99)).tolist() if latencies.size else (None, None, None)
+    if sample.answers is not None:
+        p50, p95, p99 = sample.answers.latencies()
     degraded = pc.mean(rows["degraded"].cast("int8")).as_py() if rows.num_rows else None
     notes = []
     if not rows.num_rows:
         notes.append("no predictions in this window")
-    elif not latencies.size:
+    elif p50 is None:
         notes.append("the log holds no latencies")
     if error_rate is None:
         notes.append("failed requests are not in the log")
-    found = System(rows.num_rows, p50, p95, p99, degraded, error_rate, "; ".join(notes))
+    found = System(rows.num_rows, p50, p95, p99, degraded, error_rate, "; ".join(notes), resources=resources)
     return _promised(found, latencies, objective)
 
 

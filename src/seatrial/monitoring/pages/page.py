@@ -528,6 +528,7 @@ def _system(report: Report) -> str:
         ("answered with something missing", value_text(one.degraded, "share")),
         ("requests that failed", value_text(one.error_rate, "share")),
         *_promises(report),
+        ("the server took, for all of its deployments", one.resources.words if one.resources else "–"),
     ]
     rows = [row for row in rows if row[1] != "–"]
     note = f'<p class="small">{safe(one.note[0].upper() + one.note[1:], 600)}.</p>' if one.note else ""

@@ -31,7 +31,7 @@ from seatrial.monitoring.policy.judgement import (
     thresholds,
 )
 from seatrial.monitoring.policy.series import Windows, windows_of
-from seatrial.monitoring.policy.watch import Source, State, advance, words_of
+from seatrial.monitoring.policy.watch import Source, State, advance, every_of, words_of
 from seatrial.monitoring.rows.reference import Numbers, Reference, floats
 from seatrial.monitoring.rows.sample import FEATURE, Sample
 
@@ -47,7 +47,7 @@ PLACES, INPUTS = 4, 5
 HORIZON = 48
 """How often an incident is planted, in how many inputs, and for how many windows it is looked for."""
 ROUNDS = 40
-HIGHEST_FACTOR = 20.0
+HIGHEST_FACTOR = 50.0
 MOST_LISTED = 200
 
 
@@ -78,7 +78,8 @@ class Rehearsal(msgspec.Struct, frozen=True):
     days as stated, and alarms in 30 days as replayed (they are false if nothing happened, which only you know).
     usual, usual_a_month: how often "KS p < 0.05 for each feature" would have begun to alarm. thresholds: what to
     declare so that the budget is met, empty when it is; proposed: alarms that then remain; unseen: how many in the last
-    third, with thresholds made from the rest, and how many the budget allows there. snippet: to paste.
+    third, with thresholds made from the rest, and how many the budget allows there. snippet: to paste. earlier: alarms
+    that began before the rehearsed time and still rang when it began; they are not among `raised`.
     """
 
     format: int
@@ -102,6 +103,7 @@ class Rehearsal(msgspec.Struct, frozen=True):
     unseen: tuple[int, float]
     snippet: str
     notes: list[str]
+    earlier: list[Raised] = []
 
 
 @dataclass(frozen=True)
@@ -114,19 +116,22 @@ class _Part:
     release: str
 
 
-def rehearse(monitor: Monitor, state: State, source: Source, *, from_us: int, until_us: int) -> Rehearsal:
+def rehearse(monitor: Monitor, state: State | None, source: Source, *, from_us: int, until_us: int) -> Rehearsal:
     """Judge everything from where `state` begins until `until_us`, and count from `from_us` on. Nothing is kept.
+    Without a state there was no row.
 
     One part of the rows is in memory at a time; of the windows their statistics.
     """
     parts: list[_Part] = []
+    if state is None:
+        return _nothing(monitor, every_of(monitor, 0, 0), from_us, until_us, ())
     since, notes = -1, list(state.notes)
     for step in advance(monitor, state, None, source, until_us=until_us):
         parts.append(_Part(step.windows, step.learned, step.state.since_us != since, step.state.release))
         since = step.state.since_us
         notes += [one for one in step.state.notes if one not in notes]
-    if not parts:
-        return _nothing(monitor, state, from_us, until_us)
+    if not parts or not any(part.windows.series for part in parts):
+        return _nothing(monitor, state.every_us, from_us, until_us, notes)
     from_us = max(from_us, int(parts[0].windows.starts[0]))
     months = (int(parts[-1].windows.ends[-1]) - from_us) / MONTH_US
     raised = _replay(parts, monitor, monitor.thresholds, from_us)
@@ -159,17 +164,18 @@ def rehearse(monitor: Monitor, state: State, source: Source, *, from_us: int, un
         unseen,
         _snippet(monitor, state, factors) if changed else "",
         notes,
+        _earlier(parts, monitor, from_us),
     )
 
 
-def _nothing(monitor: Monitor, state: State, from_us: int, until_us: int) -> Rehearsal:
-    every = duration_text(state.every_us)
+def _nothing(monitor: Monitor, every_us: int, from_us: int, until_us: int, why: Sequence[str]) -> Rehearsal:
+    every = duration_text(every_us)
     begin, end = iso(instant(from_us)), iso(instant(until_us))
     budget = monitor.false_alarms_per_month
-    note = f"no window of {every} is over in this time, so there is nothing to rehearse on"
+    notes = list(why) or [f"no window of {every} is over in this time, so there is nothing to rehearse on"]
     return Rehearsal(
         FORMAT, monitor.model, begin, end, every, 0, 0, 0, budget, [], 0, 0.0, 0, 0.0, False, [], {}, 0, (0, 0.0), "",
-        [note],
+        notes,
     )  # fmt: skip
 
 
@@ -184,13 +190,34 @@ def _replay(
     """Every alarm that begins in the time, in order."""
     found = []
     for part, judged, before in _judged(parts, monitor, factors):
-        began = onsets(judged.fired, np.array([one in before for one in judged.subjects]))
+        began = onsets(judged.fired, np.array([one in before for one in judged.subjects], dtype=bool))
         for row, column in np.argwhere(began).tolist():
             at = int(part.windows.ends[row])
             if from_us < at <= until_us:
                 subject = judged.subjects[column]
                 found.append(Raised(iso(instant(at)), subject, _words(part, judged, row, subject)))
     return found
+
+
+def _earlier(parts: Sequence[_Part], monitor: Monitor, from_us: int) -> list[Raised]:
+    """What began before the time and rings in its first window, by when it began."""
+    for part, judged, before in _judged(parts, monitor, monitor.thresholds):
+        later = np.flatnonzero(part.windows.ends > from_us)
+        if not later.size:
+            continue
+        row, found = int(later[0]), []
+        for column, subject in enumerate(judged.subjects):
+            quiet = np.flatnonzero(~judged.fired[: row + 1, column])
+            begun = int(quiet[-1]) + 1 if quiet.size else 0
+            if begun == 0 and subject in before:
+                since = before[subject].since_us
+            elif begun < row:
+                since = int(part.windows.ends[begun])
+            else:
+                continue
+            found.append(Raised(iso(instant(since)), subject, _words(part, judged, row, subject)))
+        return sorted(found, key=lambda one: one.at)
+    return []
 
 
 def _judged(

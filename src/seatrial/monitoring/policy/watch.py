@@ -12,12 +12,14 @@ from dataclasses import dataclass, field
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from seatrial.core.clock import from_us, iso
 from seatrial.core.errors import Failed
 from seatrial.core.windows import Window, duration_text, duration_us
 from seatrial.monitoring.definition import Monitor
 from seatrial.monitoring.looks.drift import PREDICTION
+from seatrial.monitoring.policy.expected import ExpectedLoss, expected_loss
 from seatrial.monitoring.policy.judgement import (
     DAY_US,
     HOUR_US,
@@ -34,6 +36,7 @@ from seatrial.monitoring.policy.judgement import (
 )
 from seatrial.monitoring.policy.series import FEWEST, FEWEST_DISTANCE, Windows, joined, whole_windows, windows_of
 from seatrial.monitoring.report import AlarmResult, Severity
+from seatrial.monitoring.rows.baseline import Baseline
 from seatrial.monitoring.rows.reference import Reference
 from seatrial.monitoring.rows.sample import Sample
 from seatrial.monitoring.watched import POLICY, Watched
@@ -73,18 +76,21 @@ class State(msgspec.Struct, frozen=True):
 class Source:
     """Where the rows come from. read: predictions of a window, with inputs; labelled: those of a window, of which only
     scores and labels are looked at. compared: by release what to compare with, and the metrics of its test part.
-    named: what to call a release in words."""
+    named: what to call a release in words. expected: by release what a score lets expect of the loss."""
 
     read: Callable[[Window], Sample]
     labelled: Callable[[Window], Sample]
     compared: Callable[[str], tuple[Reference | None, Tested]]
     named: Callable[[str], str] = field(default=lambda release: release)
+    expected: Callable[[str], ExpectedLoss | None] = field(default=lambda _: None)
 
     def windows(self, window: Window, every_us: int, release: str) -> Windows:
         """The whole windows of `window`, beside what that release was trained and tested on."""
         reference, tested = self.compared(release)
         labelled = self.labelled(Window(max(window.start_us - BACK_US, 0), window.end_us))
-        return windows_of(self.read(window), window, every_us, reference, tested, labelled=labelled)
+        return windows_of(
+            self.read(window), window, every_us, reference, tested, labelled=labelled, expected=self.expected(release)
+        )
 
 
 @dataclass(frozen=True)
@@ -113,10 +119,53 @@ def begin(release: str, first_us: int, every_us: int, note: str = "") -> State:
     return State(FORMAT, every_us, release, start, start, 0, Sums(), {}, notes=(note,) if note else ())
 
 
+def begun(monitor: Monitor, at_us: NDArray[np.int64], source: Source, *, until_us: int) -> State | None:
+    """A watch that begins with the first of these instants, and with the release that answered most of the first
+    windows; None without any."""
+    if not at_us.size:
+        return None
+    first = int(at_us.min())
+    state = begin("", first, every_of(monitor, at_us.size, until_us - first))
+    return msgspec.structs.replace(state, release=_first_release(source, state, until_us))
+
+
+def _first_release(source: Source, state: State, until_us: int) -> str:
+    """What answered most of the first windows."""
+    window = Window(state.cursor_us, min(state.cursor_us + max(CHUNK_US, state.every_us), until_us))
+    if not whole_windows(window, state.every_us).size:
+        return ""
+    windows = windows_of(source.read(window), window, state.every_us, None)
+    return next((name for name in windows.releases if name), "")
+
+
 def advance(
     monitor: Monitor, state: State, learned: Learned | None, source: Source, *, until_us: int
 ) -> Iterator[Step]:
-    """Judge every window that is over at `until_us` and was not judged yet, some at a time."""
+    """Judge every window that is over at `until_us` and was not judged yet, some at a time.
+
+    It goes no further than the last window in which there was anything: while no row and no label comes, alarms stay as
+    they are, and a clock that jumped ahead for a while leaves nothing behind.
+    """
+    held: list[Step] = []
+    for step in _every_window(monitor, state, learned, source, until_us=until_us):
+        if _anything(step.windows).any():
+            yield from held
+            yield step
+            held = []
+        else:
+            held.append(step)
+
+
+def _anything(windows: Windows) -> NDArray[np.bool_]:
+    """(w,) which windows hold a row, or labels."""
+    found: NDArray[np.bool_] = (windows.rows > 0) | ~np.isnan(windows.value).all(axis=1)
+    return found
+
+
+def _every_window(
+    monitor: Monitor, state: State, learned: Learned | None, source: Source, *, until_us: int
+) -> Iterator[Step]:
+    """Each part of the way to `until_us`; what comes after the last row of a part is a part of its own."""
     every = state.every_us
     until_us = until_us // every * every
     while state.cursor_us < until_us:
@@ -140,9 +189,13 @@ def advance(
                 state = step.state
             state, learned = _anew(state, release, source)
             continue
-        step = _judged(monitor, state, learned, windows)
-        yield step
-        state = step.state
+        there = np.flatnonzero(_anything(windows))
+        last = int(there[-1]) + 1 if there.size else len(windows)
+        for part in (windows.part(0, last), windows.part(last, len(windows))):
+            if len(part):
+                step = _judged(monitor, state, learned, part)
+                yield step
+                state = step.state
 
 
 def _judged(monitor: Monitor, state: State, learned: Learned | None, windows: Windows) -> Step:
@@ -210,6 +263,13 @@ class _Group:
 
 GROUPS = (
     _Group("error has grown", ("error",), False, "high", "Look at the days of the report; retrain, or roll back."),
+    _Group(
+        "error is estimated to have grown",
+        ("estimated",),
+        False,
+        "medium",
+        "Look at the estimate in the report. Labels decide: it cannot see that the world answers differently.",
+    ),
     _Group(
         "predictions have moved",
         ("level", "distance"),
@@ -286,6 +346,8 @@ def words_of(firing: Firing) -> str:
     since = f"since {from_us(firing.since_us):%Y-%m-%d %H:%M}"
     if kind == "error":
         return f"the loss is {firing.value:.2f} times the test part's, {since}"
+    if kind == "estimated":
+        return f"the loss is estimated at {firing.value:.2f} times the test part's, {since}"
     if kind == "missing":
         return f"{name} missing in {firing.value:.1%}, usual {firing.usual:.1%}, {since}"
     if kind == "unseen":
@@ -314,37 +376,26 @@ def _evidence(firing: list[tuple[str, Firing]], state: State | None) -> str:
 # Of a table of rows that is all there is
 
 
-def source_of(sample: Sample, reference: Reference | None, tested: Tested) -> Source:
-    """All rows at hand, whoever answered them."""
-    return Source(sample.within, sample.within, lambda _: (reference, tested), lambda release: f"version {release}")
+def source_of(sample: Sample, reference: Reference | None, tested: Tested, base: Baseline | None = None) -> Source:
+    """All rows at hand, whoever answered them. base: labelled predictions of before."""
+    expected = expected_loss(base)
+    return Source(
+        sample.within,
+        sample.within,
+        lambda _: (reference, tested),
+        lambda release: f"version {release}",
+        lambda _: expected,
+    )
 
 
 def over(monitor: Monitor, sample: Sample, source: Source, *, until_us: int) -> tuple[State | None, Learned | None]:
     """The watch over everything that there is, kept nowhere."""
     at = sample.at_us()
-    if not at.size:
-        return None, None
-    first = max(int(at[0]), until_us - 8 * BACK_US)
-    state = begin("", first, every_of(monitor, at.size, until_us - int(at[0])))
-    state = msgspec.structs.replace(state, release=_first_release(source, state, until_us))
+    state = begun(monitor, at[at >= until_us - 8 * BACK_US], source, until_us=until_us)
     learned = None
-    for step in advance(monitor, state, None, source, until_us=until_us):
+    for step in () if state is None else advance(monitor, state, None, source, until_us=until_us):
         state, learned = step.state, step.learned
     return state, learned
-
-
-def _first_release(source: Source, state: State, until_us: int) -> str:
-    """What answered most of the first windows."""
-    window = Window(state.cursor_us, min(state.cursor_us + max(CHUNK_US, state.every_us), until_us))
-    if not whole_windows(window, state.every_us).size:
-        return ""
-    windows = windows_of(source.read(window), window, state.every_us, None)
-    return next((name for name in windows.releases if name), "")
-
-
-def first_release(source: Source, state: State, until_us: int) -> State:
-    """The state with the release that it begins with."""
-    return msgspec.structs.replace(state, release=_first_release(source, state, until_us))
 
 
 def plain(state: State, windows: Windows | None) -> dict[str, object]:
