@@ -311,6 +311,12 @@ def test_a_column_that_no_record_has_is_named(log):
     assert "Did you mean 'feature_delay'?" in str(error.value)
 
 
+def test_an_optional_column_comes_where_the_log_has_it_and_is_no_error_where_not(log):
+    fill(log, a_schema(), 1)
+    found = log.rows(columns=["at"], optional=["feature_dealy", "feature_delay"])
+    assert found.column_names == ["at", "feature_delay"]
+
+
 def test_the_parquet_files_lie_by_model_and_day_and_are_read_by_anything(log):
     import pyarrow.parquet as pq
 

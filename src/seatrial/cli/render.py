@@ -17,6 +17,7 @@ from typing import Any, Literal, TextIO
 import msgspec
 
 from seatrial.core.errors import counted
+from seatrial.core.inert import inert
 
 Plain = dict[str, Any]
 Cell = str | int | float | bool | None
@@ -76,8 +77,8 @@ def write(blocks: Iterable[Block], out: TextIO | None = None) -> None:
 def text(block: Block) -> str:
     """A block without colour: columns are aligned and two spaces apart."""
     if isinstance(block, Line):
-        return block.text
-    cells = [list(block.columns), *([shown(cell) for cell in row] for row in block.rows)]
+        return inert(block.text)
+    cells = [[inert(name) for name in block.columns], *([shown(cell) for cell in row] for row in block.rows)]
     widths = [max(len(row[i]) for row in cells) for i in range(len(block.columns))]
     right = _right_aligned(block)
     return "\n".join(
@@ -104,7 +105,7 @@ def shown(cell: Cell) -> str:
             return f"{cell:,}"
         case float():
             return f"{cell:.5g}"
-    return cell.replace("\n", " ")
+    return inert(cell.replace("\n", " "))
 
 
 def _write_rich(blocks: Iterable[Block], out: TextIO) -> None:
@@ -115,12 +116,12 @@ def _write_rich(blocks: Iterable[Block], out: TextIO) -> None:
     console = Console(file=out, highlight=False, soft_wrap=False, no_color=bool(os.environ.get("NO_COLOR")) or None)
     for block in blocks:
         if isinstance(block, Line):
-            console.print(Text(block.text, style=block.style), soft_wrap=True)
+            console.print(Text(inert(block.text), style=block.style), soft_wrap=True)
             continue
         fit, widths, left_out = fitted(block, console.width)
         table = RichTable(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
         for name, at_right, width in zip(fit.columns, _right_aligned(fit), widths, strict=True):
-            table.add_column(name, justify="right" if at_right else "left", width=width, overflow="fold")
+            table.add_column(inert(name), justify="right" if at_right else "left", width=width, overflow="fold")
         for row in fit.rows:
             table.add_row(*(Text(shown(cell), style=_mark_style(cell)) for cell in row))
         console.print(table)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from seatrial.cli.streams import discard
 from seatrial.core.clock import monotonic
 from seatrial.core.errors import SeatrialError
+from seatrial.core.inert import inert
 
 if TYPE_CHECKING:
     from seatrial.verbs.results import TakenIn
@@ -66,17 +67,19 @@ def release() -> None:
         sys.stderr.release()
 
 
-def say(text: str) -> None:
-    """One note for the person in front of the terminal. A stderr that takes nothing changes nothing."""
+def say(text: str, *, colour: str = "") -> None:
+    """One note for the person in front of the terminal, its first line in a colour. A stderr that takes nothing changes
+    nothing."""
+    first, *rest = inert(text).split("\n")
     try:
-        print(text, file=sys.stderr, flush=True)
+        print("\n".join([_coloured(first, colour) if colour else first, *rest]), file=sys.stderr, flush=True)
     except (OSError, ValueError):
         discard(sys.stderr)
 
 
 def warned(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
     """A Python warning as a note; takes the place of `warnings.showwarning`."""
-    say(_coloured(f"note: {message}" if issubclass(category, UserWarning) else f"{category.__name__}: {message}", DIM))
+    say(f"note: {message}" if issubclass(category, UserWarning) else f"{category.__name__}: {message}", colour=DIM)
 
 
 def problem(error: SeatrialError, *, as_json: bool, notes: Sequence[str] = ()) -> None:
@@ -84,8 +87,7 @@ def problem(error: SeatrialError, *, as_json: bool, notes: Sequence[str] = ()) -
     if as_json:
         say(json.dumps(document(error) | {"notes": list(notes)}, indent=2, ensure_ascii=False, default=str))
         return
-    first, *rest = str(error).split("\n")
-    say("\n".join([_coloured(first, BOLD_RED), *rest]))
+    say(str(error), colour=BOLD_RED)
 
 
 def document(error: SeatrialError) -> dict[str, object]:
@@ -123,7 +125,7 @@ class Progress:
             return
         self._last = now
         width = os.get_terminal_size(self._stream.fileno()).columns or 80  # 0: the terminal does not say
-        self._stream.write(f"\r\x1b[K{progress_line(what, done, total)[: width - 1]}")
+        self._stream.write(f"\r\x1b[K{inert(progress_line(what, done, total))[: width - 1]}")
         self._stream.flush()
 
 

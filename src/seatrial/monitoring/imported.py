@@ -98,7 +98,7 @@ def monitor_log(
     asked, window = window, window or default_window(sample, duration_us(monitor.window), as_of_us)
     compared, too_small = compared_with(reference, against, columns, sample, window)
     tested = None if reference is None else _labelled(reference, columns)
-    seen, policy = _watched(sample, window, monitor, compared, columns, as_of_us, tested)
+    seen, policy = watched(sample, window, monitor, compared, columns, as_of_us, tested)
     report = make_report(
         sample,
         window=window,
@@ -113,12 +113,12 @@ def monitor_log(
         watched=seen,
         policy=policy,
     )
-    silence = _silence(sample, window, as_of_us)
-    notes = [*too_small, *imported.left_out, *silence]
-    if silence and not asked and report.verdict == "ok":
-        words = f"Nobody can say whether the model '{columns.model}' is right now: {silence[0]}. Until then it was."
-        silent = "Check that the model is asked, and that its log is written."
-        report = msgspec.structs.replace(report, verdict="unknown", headline=words, next=silent)
+    silent = silence(sample, window, as_of_us)
+    notes = [*too_small, *imported.left_out, *silent]
+    if silent and not asked and report.verdict == "ok":
+        words = f"Nobody can say whether the model '{columns.model}' is right now: {silent[0]}. Until then it was."
+        step = "Check that the model is asked, and that its log is written."
+        report = msgspec.structs.replace(report, verdict="unknown", headline=words, next=step)
     return msgspec.structs.replace(report, findings=[*report.findings, *notes], next=told_next(report))
 
 
@@ -149,7 +149,7 @@ def rehearse_log(
     return rehearse(columns.monitor, state, source, from_us=end_us - over_us, until_us=end_us)
 
 
-def _watched(
+def watched(
     sample: Sample,
     window: Window,
     monitor: Monitor,
@@ -812,7 +812,7 @@ def _without_fields(sample: Sample, key: Sequence[str]) -> Sample:
     return replace(sample, rows=rows.drop_columns(fields))
 
 
-def _silence(sample: Sample, window: Window, as_of_us: int) -> list[str]:
+def silence(sample: Sample, window: Window, as_of_us: int) -> list[str]:
     """A log that ended long ago is no sign of health."""
     at = sample.at_us()
     length = window.end_us - window.start_us

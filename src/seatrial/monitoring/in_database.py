@@ -1,9 +1,9 @@
 """A log that may not leave its database: the same report, made of aggregates that PostgreSQL computes.
 
-What crosses the wire are counts by bin or category of the reference, by day and hundredth of the score, and minima,
-maxima, sums and quantiles: no row. Quality and drift are those of the rows themselves. What is measured with labels
-comes from the counts by day, hundredth of the score and label, so that it is right to about 0.005 of the score; of a
-regression only the predictions themselves are looked at.
+What crosses the wire are counts by bin or category of the reference, by window of the policy, by 6 hours, hundredth of
+the score and label, and minima, maxima, sums and quantiles: no row. Quality, drift, metrics, alarms and the policy are
+those of the rows themselves (`answers`). What needs rows otherwise (intervals, the calibration curve, change of the
+outcome, estimates) looks at rows that stand for the counts, and is right to about 0.005 of the score.
 """
 
 from __future__ import annotations
@@ -17,12 +17,20 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from seatrial.core.errors import Failed, UsageError, did_you_mean, listed
+from seatrial.core.errors import did_you_mean, listed
 from seatrial.core.windows import Window, duration_us
 from seatrial.data.postgres import NUMBERS, TEXTS, Asked, Column, asked
 from seatrial.data.sources import PostgresSource
+from seatrial.monitoring.answers import DatabaseAnswers, clipped, place_in
 from seatrial.monitoring.definition import Alarm
-from seatrial.monitoring.imported import LogColumnNotThere, LogColumnWrong, compared_with, told_next
+from seatrial.monitoring.imported import (
+    LogColumnNotThere,
+    LogColumnWrong,
+    compared_with,
+    silence,
+    told_next,
+    watched,
+)
 from seatrial.monitoring.monitor import make_report
 from seatrial.monitoring.report import Report
 from seatrial.monitoring.rows.labels import LabelCounts
@@ -37,24 +45,19 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 DAY_US = 86_400_000_000
+QUARTER_US = DAY_US // 4
 STEPS = 100
 """Bins of the score in what is measured with labels."""
-OUT = {0: -1.0, STEPS + 1: 2.0}
-"""What a score below 0, or above 1, counts as: it is impossible whatever it is."""
+RESIDUALS = 50
+"""Bins of label minus score of a regression, of equal mass; and shares that cut the outer ones again."""
+TAILS = (0.0005, 0.001, 0.0025, 0.005, 0.01)
+APPROXIMATE = (
+    "the rows stayed in their database: what is compared and measured is exact; intervals, the calibration curve, how "
+    "labels arrive, change of the outcome and the estimate come from counts by 6 hours and hundredth of the score; "
+    "pairs of inputs were not sliced, and what moved the predictions was not looked at"
+)
 TIMES = frozenset({"timestamptz", "timestamp", "date"})
 UNITS = {"s": 1_000_000, "ms": 1_000, "us": 1}
-
-
-class NotInDatabase(UsageError):
-    """A report that needs the rows themselves was asked of rows that stay in their database."""
-
-    code = "monitor.not_in_database"
-
-
-class NothingThere(Failed):
-    """The table of predictions is empty, or has none of the model's inputs."""
-
-    code = "monitor.nothing_in_database"
 
 
 def monitor_database(
@@ -72,21 +75,16 @@ def monitor_database(
     As `imported.monitor_log`; `reference` is a local file, or `against` a window of the same table.
     """
     columns = read_map(mapping)
-    if columns.task == "multiclass":
-        raise NotInDatabase(
-            f'the map {mapping} says task = "multiclass".',
-            expected="Of rows that stay in their database, models that are binary or a regression are reported on.",
-            state="Nothing was read.",
-        )
     monitor = replace(columns.monitor, alarms=(*columns.monitor.alarms, *alarms))
     with asked(source) as rows:
-        view = _View(rows, columns, source.name)
+        view = _View(rows, columns, source.name, as_of_us)
         last = view.last_us(as_of_us)
         length = duration_us(monitor.window)
         end = as_of_us if last is None else min(as_of_us, (last // DAY_US + 1) * DAY_US)
         window = window or Window(end - length, end)
         sample = _sample(view, columns, window, as_of_us)
         compared, notes = compared_with(reference, against, columns, sample, window)
+        seen, policy = watched(sample, window, monitor, compared, columns, as_of_us, None)
         report = make_report(
             sample,
             window=window,
@@ -97,21 +95,11 @@ def monitor_database(
             owner=columns.owner,
             on_call=columns.on_call,
             runbook=columns.runbook,
+            watched=seen,
+            policy=policy,
         )
-    notes = [*notes, *view.left_out, *_approximate(columns)]
+    notes = [*notes, *view.left_out, APPROXIMATE, *silence(sample, window, as_of_us)]
     return msgspec.structs.replace(report, findings=[*report.findings, *notes], next=told_next(report))
-
-
-def _approximate(columns: ColumnMap) -> list[str]:
-    if columns.task == "regression":
-        return [
-            "the rows stayed in their database, so nothing was measured with labels of this "
-            "regression, and the policy was not run over it"
-        ]
-    return [
-        "the rows stayed in their database: quality and drift are exact; what is measured with labels comes from "
-        f"counts by day and hundredth of the score, and is right to about {0.5 / STEPS:g} of it; the policy was not run"
-    ]
 
 
 # The rows, in SQL
@@ -124,6 +112,7 @@ class _View:
     rows: Asked
     map: ColumnMap
     source: str
+    as_of_us: int
     left_out: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -132,7 +121,8 @@ class _View:
         wanted = {role: name for role, name in named.items() if not role.startswith("key ")}
         wanted |= {f"features {name}": name for name in self.map.features or ()}
         lacking = [f"'{name}' ({role.partition(' ')[0]})" for role, name in wanted.items() if name not in there]
-        if lacking or not self.map.timestamp or not self.map.score:
+        answered = self.map.score or self.map.predicted or self.map.probabilities
+        if lacking or not self.map.timestamp or not answered:
             hints = [did_you_mean(name, list(there)) for name in wanted.values() if name not in there]
             raise LogColumnNotThere(
                 f"the rows of '{self.source}' have no {listed(lacking or ['`timestamp` or `score` in the map'])}.",
@@ -164,22 +154,90 @@ class _View:
 
     def _selected(self, there: Mapping[str, Column]) -> str:
         said = self.map
-        parts = [f"{self._instant(there[said.timestamp])} AS at_us", f"{_number(there[said.score])} AS score"]
         label = "NULL::float8"
-        if said.label and said.positive is not None:
+        if self.map.task == "multiclass":
+            label = self._class(there, said.label, "the label")
+        elif said.label and said.positive is not None:
             positive = said.positive
             words = str(positive).lower() if isinstance(positive, bool) else str(positive)
             label = f"({_quoted(said.label)}::text = {self.rows.literal(words)})::int::float8"
         elif said.label:
-            label = _number(there[said.label])
-        known = self._instant(there[said.label_known_at]) if said.label_known_at else parts[0].removesuffix(" AS at_us")
-        ids = f"{_quoted(said.prediction_id)}::text" if said.prediction_id else "NULL::text"
-        parts += [f"{label} AS label", f"{known} AS known_us", f"{ids} AS id"]
+            label = self._numeric(there, said.label, "the label; say `positive` when it is text")
+        at = self._instant(there[said.timestamp])
+        known = self._instant(there[said.label_known_at]) if said.label_known_at else at
+        # a label counts from when it is known, and never before its prediction
+        parts = [f"{at} AS at_us", f"{known} AS known_us", f"{label} AS told"]
+        parts.append(f"{_quoted(said.prediction_id)}::text AS id" if said.prediction_id else "NULL::text AS id")
+        parts.append(f"{_quoted(said.version)}::text AS version" if said.version else "NULL::text AS version")
+        latency = self._numeric(there, said.latency_ms, "a latency")
+        parts.append(f"{latency} AS latency")
+        for number, (name, column) in enumerate(self.map.probabilities.items()):
+            parts.append(f"{self._numeric(there, column, f'the probability of {name!r}')} AS p{number}")
+        score = self._numeric(there, said.score, "the score")
+        if self.map.task == "multiclass":
+            predicted = self._class(there, said.predicted, "the predicted class")
+            parts += [f"{score} AS sureness", f"{predicted} AS decided"]
+        else:
+            parts.append(f"{score} AS score")
         for name, short in self.inputs.items():
             parts.append(
                 f"{_quoted(name)}::text AS {short}" if self.kinds[name] else f"{_number(there[name])} AS {short}"
             )
-        return f"SELECT {', '.join(parts)} FROM ({self.rows.inner}\n) AS r"
+        rows = f"SELECT {', '.join(parts)} FROM ({self.rows.inner}\n) AS r"
+        counts = f"told IS NOT NULL AND known_us <= {self.as_of_us} AND known_us >= at_us"
+        if self.map.task != "multiclass":
+            return f"SELECT *, CASE WHEN {counts} THEN told END AS y FROM ({rows}) AS s"
+        happened = f"CASE WHEN {counts} THEN told END AS happened"
+        classes = f"SELECT *, {self._likeliest()} AS likeliest, {happened} FROM ({rows}) AS s"
+        predicted = "decided" if said.predicted else "likeliest"
+        answers = f"SELECT *, {predicted} AS predicted FROM ({classes}) AS t"
+        score = "sureness"
+        if said.probabilities:
+            of_class = " ".join(
+                f"WHEN {self.rows.literal(name)} THEN p{number}" for number, name in enumerate(said.probabilities)
+            )
+            score = f"CASE WHEN {self._whole()} THEN CASE predicted {of_class} END END"
+        right = "(predicted = happened)::int::float8"
+        return f"SELECT *, {score} AS score, {right} AS y FROM ({answers}) AS u"
+
+    def _whole(self) -> str:
+        return " AND ".join(f"p{number} IS NOT NULL" for number in range(len(self.map.probabilities))) or "false"
+
+    def _likeliest(self) -> str:
+        """The class with the largest probability, of several the one whose column the map names first."""
+        if not self.map.probabilities:
+            return "NULL::text"
+        columns = [f"p{number}" for number in range(len(self.map.probabilities))]
+        chosen = " ".join(
+            f"WHEN {column} = greatest({', '.join(columns)}) THEN {self.rows.literal(name)}"
+            for column, name in zip(columns, self.map.probabilities, strict=True)
+        )
+        return f"CASE WHEN {self._whole()} THEN CASE {chosen} END END"
+
+    def _class(self, there: Mapping[str, Column], name: str, role: str) -> str:
+        """Classes as text; a whole number may have come as a float."""
+        if not name:
+            return "NULL::text"
+        column, quoted = there[name], _quoted(name)
+        if column.array or not (column.type in {*TEXTS, *NUMBERS, "numeric"} or column.enum):
+            raise LogColumnWrong(
+                f"column '{name}' of '{self.source}' is {column.type}, and the map says that it is {role}.",
+                expected="Classes are texts or whole numbers.",
+            )
+        if column.type in {"float4", "float8", "numeric"}:
+            return f"nullif({quoted}, 'NaN')::bigint::text"
+        return f"{quoted}::text"
+
+    def _numeric(self, there: Mapping[str, Column], name: str, role: str) -> str:
+        if not name:
+            return "NULL::float8"
+        column = there[name]
+        if column.array or column.type not in {*NUMBERS, "numeric", "bool"}:
+            raise LogColumnWrong(
+                f"column '{name}' of '{self.source}' is {column.type}, and the map says that it is {role}.",
+                expected="Numbers are expected.",
+            )
+        return _number(column)
 
     def _instant(self, column: Column) -> str:
         """Microseconds since 1970."""
@@ -210,10 +268,11 @@ class _View:
             )
         return None if found[0] is None else int(found[0])
 
-    def ask(self, what: str, window: Window, rest: str = "") -> list[tuple[Any, ...]]:
-        """`what` of the rows of the window, called w. rest: what follows the FROM."""
+    def ask(self, what: str, window: Window, rest: str = "", source: str = "w") -> list[tuple[Any, ...]]:
+        """`what` of the rows of the window, called w. rest: what follows the FROM; source: in place of w."""
         inside = f"at_us >= {window.start_us} AND at_us < {window.end_us}"
-        return self.rows.ask(f"WITH w AS (SELECT * FROM ({self.sql}) AS q WHERE {inside}) SELECT {what} FROM w {rest}")
+        rows = f"WITH w AS (SELECT * FROM ({self.sql}) AS q WHERE {inside})"
+        return self.rows.ask(f"{rows} SELECT {what} FROM {source} {rest}")
 
 
 def _quoted(name: str) -> str:
@@ -230,71 +289,144 @@ def _number(column: Column) -> str:
 
 
 def _sample(view: _View, columns: ColumnMap, window: Window, as_of_us: int) -> Sample:
-    """Rows that stand for those in the database: as many of each day, hundredth of the score and label, spread evenly
-    over the day's own. No one of them is a row that there is."""
+    """Rows that stand for those in the database: as many of each 6 hours, hundredth of the score, label (of a
+    regression of each bin of label minus score) and version, spread evenly over the time. No one of them is a row that
+    there is."""
     import pyarrow as pa
 
     until = Window(-(2**61), as_of_us + 1)
-    told = f"label IS NOT NULL AND known_us <= {as_of_us} AND known_us >= at_us"
-    binary = columns.task == "binary"
-    low, high = (0.0, 1.0) if binary else _span(view, until)
-    step = (high - low) / STEPS or 1.0
-    place = f"CASE WHEN score = {high!r} THEN {STEPS} ELSE width_bucket(score, {low!r}, {high!r}, {STEPS}) END"
+    _check_classes(view, columns, until)
+    regression, several = columns.task == "regression", columns.task == "multiclass"
+    low, high = _span(view, until) if regression else (0.0, 1.0)
+    steps = STEPS // 5 if regression else STEPS
+    step = (high - low) / steps or 1.0
+    place = f"CASE WHEN score = {high!r} THEN {steps} ELSE width_bucket(score, {low!r}, {high!r}, {steps}) END"
     place = place if high > low else "CASE WHEN score IS NOT NULL THEN 1 END"
-    label = f"CASE WHEN {told} THEN label END" if binary else "NULL::float8"
-    days = view.ask(
-        f"floor(({window.end_us} - 1 - at_us) / {DAY_US}.0)::bigint AS day, {place} AS place, {label} AS y, count(*), "
-        f"min(at_us), max(at_us), avg(score), avg((known_us - at_us) / 1e6) FILTER (WHERE {told})",
+    finite = f"abs(score) <= {LARGEST!r} AND abs(y) <= {LARGEST!r}"
+    of_label = "y"
+    if regression:
+        ends = np.array(TAILS)
+        shares = _array(np.concatenate([ends, np.linspace(0, 1, RESIDUALS + 1)[1:-1], 1 - ends[::-1]]))
+        cuts = view.ask(f"percentile_cont({shares}) WITHIN GROUP (ORDER BY y - score)", until, f"WHERE {finite}")[0][0]
+        cuts = np.unique(np.array([] if cuts is None else cuts, np.float64))
+        at = f"width_bucket(y - score, {_array(cuts)})" if cuts.size else "0"
+        of_label = f"CASE WHEN {finite} THEN {at} END"
+    classes = "predicted, happened" if several else "NULL::text, NULL::text"
+    found = view.ask(
+        f"floor(({window.end_us} - 1 - at_us) / {QUARTER_US}.0)::bigint AS time, {place} AS place, "
+        f"{of_label} AS label, version, {classes}, count(*), min(at_us), max(at_us), "
+        f"avg((known_us - at_us) / 1e6) FILTER (WHERE y IS NOT NULL), sum(y - score) FILTER (WHERE {finite}), "
+        f"count(*) FILTER (WHERE told IS NOT NULL AND known_us <= {as_of_us} AND known_us < at_us)",
         until,
-        "GROUP BY 1, 2, 3 ORDER BY 1 DESC, 2, 3",
+        "GROUP BY 1, 2, 3, 4, 5, 6 ORDER BY 1 DESC, 2, 3, 4, 5, 6",
     )
-    parts = [_Cell(*row) for row in days]
-    if binary and (strange := sorted({cell.label for cell in parts if cell.label not in (None, 0.0, 1.0)})):
+    parts = [_Cell(*row) for row in found]
+    if columns.task == "binary" and (strange := sorted({one.label for one in parts if one.label not in (None, 0, 1)})):
         raise LogColumnWrong(
             f"column '{columns.label}' of '{view.source}' holds {strange[0]:g}, and the map says that it is the label.",
             expected="0 and 1 are expected; or say `positive`, the value that counts as 1.",
         )
+    score = [_middle(cell, low, step, steps) for cell in parts]
+    labels = [np.nan if cell.label is None else float(cell.label) for cell in parts]
+    if regression:
+        away = _residuals(parts)
+        labels = [
+            at + away[cell.label] if cell.label in away else np.nan for at, cell in zip(score, parts, strict=True)
+        ]
     counts = np.array([cell.rows for cell in parts], np.int64)
-    score = np.array([_middle(cell, low, step) for cell in parts], np.float64)
-    labels = np.array([np.nan if cell.label is None else cell.label for cell in parts], np.float64)
-    delay = np.array([cell.delay_s or 0.0 for cell in parts], np.float64)
     at_us = _spread(parts)
-    scores, known = np.repeat(score, counts), np.repeat(labels, counts)
     order = np.argsort(at_us, kind="stable")
-    late = at_us + (np.repeat(delay, counts) * 1e6).astype(np.int64)
+
+    def rows_of(values: Sequence[Any]) -> NDArray[Any]:
+        taken: NDArray[Any] = np.repeat(np.array(values, np.float64), counts)[order]
+        return taken
+
+    def words_of(values: Sequence[str | None]) -> pa.Array:
+        of_cell = np.repeat(np.arange(counts.size), counts)[order]
+        return pa.array(values, pa.string()).take(pa.array(of_cell))
+
+    known, at_us = rows_of(labels), at_us[order]
+    late = at_us + (rows_of([cell.delay_s or 0.0 for cell in parts]) * 1e6).astype(np.int64)
     count = at_us.size
     instant = pa.timestamp("us", tz="UTC")
     nothing = pa.nulls(count, pa.string())
-    table = pa.table(
-        {
-            "prediction_id": nothing,
-            "request_id": nothing,
-            "at": pa.array(at_us[order], pa.int64()).cast(instant),
-            "release": nothing,
-            "version": nothing,
-            "latency_ms": pa.nulls(count, pa.float64()),
-            "degraded": pa.nulls(count, pa.bool_()),
-            "score": pa.array(scores[order], from_pandas=True),
-            "label": pa.array(known[order], from_pandas=True),
-            "label_known_at": pa.array(late[order], pa.int64(), mask=np.isnan(known[order])).cast(instant),
-        }
+    table = {
+        "prediction_id": nothing,
+        "request_id": nothing,
+        "at": pa.array(at_us, pa.int64()).cast(instant),
+        "release": nothing,
+        "version": words_of([cell.version for cell in parts]),
+        "latency_ms": pa.nulls(count, pa.float64()),
+        "degraded": pa.nulls(count, pa.bool_()),
+        "score": pa.array(rows_of(score), from_pandas=True),
+        "label": pa.array(known, from_pandas=True),
+        "label_known_at": pa.array(late, pa.int64(), mask=np.isnan(known)).cast(instant),
+    }
+    if several:
+        table["predicted_class"] = words_of([cell.predicted for cell in parts])
+        table["label_class"] = words_of([cell.happened for cell in parts])
+    before = sum(cell.before for cell in parts)
+    counted = LabelCounts(matched=int(np.count_nonzero(~np.isnan(known))), before=before, predictions=count)
+    answers = DatabaseAnswers(
+        view.ask,
+        columns.task,
+        list(columns.probabilities),
+        columns.decided_only,
+        {name: (short, view.kinds[name]) for name, short in view.inputs.items()},
+        view.rows.literal,
+        until,
     )
-    matched = int(np.count_nonzero(~np.isnan(known)))
-    counted = LabelCounts(matched=matched, predictions=count)
-    inputs = DatabaseInputs(view, Window(-(2**61), as_of_us + 1))
-    return Sample(columns.model, columns.task, table, counted, inputs=inputs)
+    return Sample(
+        columns.model,
+        columns.task,
+        pa.table(table),
+        counted,
+        inputs=DatabaseInputs(view, until),
+        answers=answers,
+        decided_only=columns.decided_only,
+    )
+
+
+def _check_classes(view: _View, columns: ColumnMap, until: Window) -> None:
+    """A predicted class without a probability is a mistake of the map."""
+    if not (columns.probabilities and columns.predicted):
+        return
+    known = view.rows.literal(list(columns.probabilities))
+    strange = view.ask("min(predicted)", until, f"WHERE NOT predicted = ANY({known}::text[])")[0][0]
+    if strange is not None:
+        names = list(columns.probabilities)
+        raise LogColumnWrong(
+            f"column '{columns.predicted}' of '{view.source}' holds {strange!r}, a class without a probability.",
+            expected=f"The map has {listed(names)} in [probabilities]. {did_you_mean(strange, names)}".strip(),
+        )
 
 
 @dataclass(frozen=True)
 class _Cell:
-    day: int
+    """label: 0 or 1, or a bin of label minus score; away: the sum of the latter. before: labels that do not count."""
+
+    time: int
     place: int | None
     label: float | None
+    version: str | None
+    predicted: str | None
+    happened: str | None
     rows: int
     first_us: int
     last_us: int
-    mean: float | None
     delay_s: float | None
+    away: float | None
+    before: int
+
+
+def _residuals(parts: Sequence[_Cell]) -> dict[float, float]:
+    """By bin of label minus score their mean over all rows."""
+    sums: dict[float, tuple[float, int]] = {}
+    for cell in parts:
+        if cell.label is not None:
+            total, rows = sums.get(cell.label, (0.0, 0))
+            sums[cell.label] = total + float(cell.away or 0.0), rows + cell.rows
+    return {number: total / rows for number, (total, rows) in sums.items()}
 
 
 def _span(view: _View, window: Window) -> tuple[float, float]:
@@ -302,20 +434,29 @@ def _span(view: _View, window: Window) -> tuple[float, float]:
     return (0.0, 1.0) if low is None or high is None else (max(float(low), -LARGEST), float(high))
 
 
-def _middle(cell: _Cell, low: float, step: float) -> float:
-    """The score that the rows of a cell stand for: the middle of its bin, and never that of a single row."""
+def _middle(cell: _Cell, low: float, step: float, steps: int) -> float:
+    """The score that the rows of a cell stand for: the middle of its bin, and never that of a single row; below 0 and
+    above 1 an impossible one."""
     if cell.place is None:
         return float("nan")
-    return OUT.get(cell.place, low + (cell.place - 0.5) * step) if step else low
+    if cell.place in (0, steps + 1):  # of a regression an infinite one
+        return -1.0 if cell.place == 0 else 2.0
+    return low + (cell.place - 0.5) * step
 
 
 def _spread(parts: Sequence[_Cell]) -> NDArray[np.int64]:
-    """Instants for the rows of each cell, evenly over what its day has: from the first row to the last."""
-    spans: dict[int, tuple[int, int]] = {}
+    """Instants for the rows of each cell: those of 6 hours lie evenly from their first row to their last, and those of
+    each cell evenly among them."""
+    by_time: dict[int, list[_Cell]] = {}
     for cell in parts:
-        first, last = spans.get(cell.day, (cell.first_us, cell.last_us))
-        spans[cell.day] = min(first, cell.first_us), max(last, cell.last_us)
-    found = [np.linspace(*spans[cell.day], cell.rows).astype(np.int64) for cell in parts]
+        by_time.setdefault(cell.time, []).append(cell)
+    found = []
+    for cells in by_time.values():  # the cells of one time stand together
+        rank = np.concatenate([(np.arange(cell.rows) + 0.5) / cell.rows for cell in cells])
+        at = np.linspace(min(cell.first_us for cell in cells), max(cell.last_us for cell in cells), rank.size)
+        placed = np.empty(rank.size, np.int64)
+        placed[np.argsort(rank, kind="stable")] = at.astype(np.int64)
+        found.append(placed)
     return np.concatenate(found) if found else np.empty(0, np.int64)
 
 
@@ -335,8 +476,8 @@ class DatabaseInputs:
         return replace(self, window=Window(start_us, max(start_us, end_us)))
 
     def few(self, sample: Sample) -> Sample:
-        """Without inputs: no row leaves the database."""
-        return replace(sample, inputs=None)
+        """Without inputs: no row leaves the database; scores and labels are those that stand for them."""
+        return replace(sample, inputs=None, answers=None)
 
     def with_input(self, rows: pa.Table, name: str) -> pa.Table:
         """No row leaves the database, so none gets an input."""
@@ -375,9 +516,7 @@ class DatabaseInputs:
         if not text:
             total, present = self.view.ask(f"count(*), count({column})", self.window)[0]
             return Tally(int(total), int(total - present), False if present else None)
-        values = self.view.rows.literal(list(known.values))
-        place = f"CASE WHEN {column} IS NULL THEN -1 ELSE coalesce(array_position({values}::text[], {column}) - 1, "
-        place += f"{len(known.values)}) END"
+        place = f"CASE WHEN {column} IS NULL THEN -1 ELSE {place_in(column, known, self.view.rows.literal)} END"
         found = {int(at): int(rows) for at, rows in self.view.ask(f"{place}, count(*)", self.window, "GROUP BY 1")}
         missing, total = found.pop(-1, 0), 0
         counts = np.zeros(len(known.values) + 1, np.int64)
@@ -392,9 +531,7 @@ class DatabaseInputs:
 
     def _of_numbers(self, column: str, known: Numbers) -> Tally:
         finite = f"abs({column}) < {LARGEST!r}"
-        clipped = _clipped(column)
-        cuts = _array(known.cuts)
-        place = f"width_bucket({clipped}, {cuts})" if known.cuts.size else "0"
+        place = place_in(column, known, self.view.rows.literal)
         low, high = ("NULL::float8" if np.isnan(one) else repr(float(one)) for one in (known.low, known.high))
         found = self.view.ask(
             f"CASE WHEN {column} IS NOT NULL THEN {place} END, count(*), min({column}), max({column}), "
@@ -459,11 +596,11 @@ class DatabaseInputs:
         return self._categories(short, first, last) if self.view.kinds[name] else self._numeric(short, first, last)
 
     def _numeric(self, column: str, first: int, last: int) -> dict[str, Any]:
-        clipped = _clipped(column)
+        cut = clipped(column)
         shares = _array(np.linspace(0, 1, 101))
         finite = f"abs({column}) < {LARGEST!r}"
         total, present, low, high, mean, std = self.view.ask(
-            f"count(*), count({column}), min({clipped}), max({clipped}), avg({column}) FILTER (WHERE {finite}), "
+            f"count(*), count({column}), min({cut}), max({cut}), avg({column}) FILTER (WHERE {finite}), "
             f"stddev_pop({column}) FILTER (WHERE {finite})",
             self.window,
         )[0]
@@ -472,11 +609,11 @@ class DatabaseInputs:
             return plain | {"mean": None, "std": None, "min": None, "max": None, "edges": [], "counts": []}
         # between numbers this far apart nothing can be interpolated
         percentile = "percentile_cont" if np.isfinite(float(high) - float(low)) else "percentile_disc"
-        quantiles = self.view.ask(f"{percentile}({shares}) WITHIN GROUP (ORDER BY {clipped})", self.window)[0][0]
+        quantiles = self.view.ask(f"{percentile}({shares}) WITHIN GROUP (ORDER BY {cut})", self.window)[0][0]
         edges = edges_of(np.array(quantiles, np.float64))
         cuts = edges[1:-1]
         week = f"(at_us - {first}) / {WEEK_US}"
-        place = f"width_bucket({clipped}, {_array(cuts)})" if cuts.size else "0"
+        place = f"width_bucket({cut}, {_array(cuts)})" if cuts.size else "0"
         found = self.view.ask(f"{week}, {place}, count(*)", self.window, f"WHERE {column} IS NOT NULL GROUP BY 1, 2")
         by_week: dict[int, NDArray[np.int64]] = {}
         for number, at, rows in found:
@@ -503,11 +640,6 @@ class DatabaseInputs:
         for number, at, count in rows:
             by_week.setdefault(int(number), np.zeros(len(most) + 1, np.int64))[at] = count
         return found | {"weeks": weeks_of(found, by_week, (last - first) // WEEK_US) if total else []}
-
-
-def _clipped(column: str) -> str:
-    """With an infinite value as the largest number; least() and greatest() would make a number of null."""
-    return f"CASE WHEN {column} IS NOT NULL THEN least(greatest({column}, {-LARGEST!r}), {LARGEST!r}) END"
 
 
 def _array(values: NDArray[np.float64]) -> str:

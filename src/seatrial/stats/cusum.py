@@ -17,12 +17,20 @@ SIEGMUND = 1.166
 """What a discrete walk overshoots a boundary by, on average: Siegmund 1985."""
 
 
-def cusum(steps: Floats, start: Floats, *, allowance: float, most: float | Floats = math.inf) -> Floats:
+def cusum(
+    steps: Floats,
+    start: Floats,
+    *,
+    allowance: float,
+    most: float | Floats = math.inf,
+    forget: NDArray[np.bool_] | None = None,
+) -> Floats:
     """(w, s) sums `S = min(most, max(0, S + step - allowance))` after each of w observations of s series.
 
     steps: (w, s) standardised observations, upward being what is looked for; NaN is no observation, the sum stays.
     start: (s,) sums before the first. most: one for all, or (s,); a sum that has reached it grows no further, so that
         it is down again soon after whatever raised it is over.
+    forget: (w, s) before which observations the sum begins anew.
 
     >>> cusum(np.array([[1.0], [2.0], [-1.0]]), np.zeros(1), allowance=0.5).ravel().tolist()
     [0.5, 2.0, 0.5]
@@ -30,6 +38,7 @@ def cusum(steps: Floats, start: Floats, *, allowance: float, most: float | Float
     found = np.empty_like(steps)
     now = start
     for place, step in enumerate(steps):
+        now = now if forget is None else np.where(forget[place], 0.0, now)
         now = np.where(np.isnan(step), now, np.minimum(most, np.maximum(0.0, now + step - allowance)))
         found[place] = now
     return found

@@ -23,6 +23,12 @@ RIDGE = 1.0
 FOLDS = 2
 CLOSE = 1e-4
 """A step that promises less than half of this in log likelihood is the last one."""
+STRAY = 1e-2
+"""A step is solved until the square of what is left is this share of the first; the next step mends the rest."""
+CURVED = 2_500
+"""Rows of which the curvature is made with which a step begins."""
+MANY_TURNS = 6
+"""Turns of a step after which the curvature is made anew."""
 LARGEST = 1000.0
 """A row counts as this many at most, before weights are brought to a mean of 1."""
 
@@ -82,44 +88,59 @@ def logistic(codes: NDArray[np.int64], size: int, target: NDArray[np.float64], w
     """(size + 1,) coefficients of each code and, last, the constant: the ridge maximum likelihood by Newton's method.
 
     codes: (n, k), each row has one code of each of k inputs. The steps are solved by conjugate gradients, so that no
-    matrix of rows by codes is made.
+    matrix of all rows by codes is made; those begin from the curvature of some rows, made anew when it has become poor.
     """
     beta = np.zeros(size + 1)
     ridge = np.append(np.full(size, RIDGE), 1e-9)
-    flat, width = codes.reshape(-1), codes.shape[1]
+    by_input = np.ascontiguousarray(codes.T)
+    flat, width = by_input.reshape(-1), len(by_input)
 
     def times(direction: Vector) -> Vector:
-        found: Vector = direction[codes].sum(axis=1) + direction[size]
+        found: Vector = direction.take(by_input).sum(axis=0) + direction[size]
         return found
 
     def back(of_rows: Vector) -> Vector:
-        by_code = np.bincount(flat, weights=np.repeat(of_rows, width), minlength=size)
+        by_code = np.bincount(flat, weights=np.tile(of_rows, width), minlength=size)
         return np.append(by_code, of_rows.sum())
 
-    for _ in range(25):
+    near = None
+    for _ in range(50):
         sure = 1 / (1 + np.exp(-np.clip(times(beta), -30, 30)))
         gradient = back(weights * (target - sure)) - ridge * beta
         spread = weights * sure * (1 - sure)
-        diagonal = back(spread) + ridge
+        if near is None:
+            near = np.linalg.inv(_curvature(by_input, size, spread) + np.diag(ridge))
         step = np.zeros_like(beta)
         rest = gradient.copy()
-        scaled = rest / diagonal
+        scaled = near @ rest
         direction, product = scaled.copy(), float(rest @ scaled)
-        begun = product
-        for _ in range(50):
-            if product <= 1e-4 * begun:
-                break
+        begun, turns = product, 0
+        while product > STRAY * begun and turns < 50:
             curved = back(spread * times(direction)) + ridge * direction
             length = product / float(direction @ curved)
             step += length * direction
             rest -= length * curved
-            scaled = rest / diagonal
+            scaled = near @ rest
             product, before = float(rest @ scaled), product
             direction = scaled + product / before * direction
+            turns += 1
         beta += step
         if float(gradient @ step) < CLOSE:
             break
+        near = None if turns > MANY_TURNS else near
     return beta
+
+
+def _curvature(by_input: NDArray[np.int64], size: int, spread: Vector) -> Vector:
+    """(size + 1, size + 1): the second derivative at this spread, of at most 2 CURVED rows weighted to be all."""
+    every = max(1, spread.size // CURVED)
+    some, of_rows = by_input[:, ::every], spread[::every]
+    one_hot = np.zeros((size + 1, of_rows.size), dtype=np.float32)
+    one_hot[some, np.arange(of_rows.size)] = 1
+    one_hot[size] = 1
+    weighted = one_hot * (of_rows * (spread.sum() / of_rows.sum())).astype(np.float32)
+    found: Vector = (weighted @ one_hot.T).astype(np.float64)
+    return found
 
 
 Vector = NDArray[np.float64]

@@ -135,8 +135,13 @@ def weeks_of(profile: Mapping[str, Any], by_week: Mapping[int, NDArray[np.int64]
 
 def bin_counts(values: NDArray[np.float64], cuts: NDArray[np.float64]) -> NDArray[np.int64]:
     """(k + 1,) rows below the first of k ascending cuts, between them ([a, b)), and from the last on. No NaN."""
-    below = np.searchsorted(np.sort(values), cuts, side="left")
-    return np.diff(np.concatenate([[0], below, [values.size]])).astype(np.int64)
+    return sorted_bin_counts(np.sort(values), cuts)
+
+
+def sorted_bin_counts(ascending: NDArray[np.float64], cuts: NDArray[np.float64]) -> NDArray[np.int64]:
+    """`bin_counts` of values that are in ascending order."""
+    below = np.searchsorted(ascending, cuts, side="left")
+    return np.diff(np.concatenate([[0], below, [ascending.size]])).astype(np.int64)
 
 
 def codes_of(values: NDArray[Any], known: Mapping[str, int]) -> NDArray[np.int32]:

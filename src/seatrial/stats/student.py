@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from statistics import NormalDist
 
 TINY = 1e-300
 
@@ -28,16 +29,24 @@ def t_p_value(t: float, degrees: float) -> float:
 
 
 def t_quantile(level: float, degrees: float) -> float:
-    """The t that |T| exceeds with probability 1 - `level`; by bisection, to 12 digits. level: in [0, 1)."""
-    low, high = 0.0, 1.0
-    while t_p_value(high, degrees) > 1 - level:
-        high *= 2
+    """The t that |T| exceeds with probability 1 - `level`, to 12 digits. level: in [0, 1).
+
+    Newton's method from the normal quantile, which lies below; there the tail is convex, so no step goes too far.
+    """
+    found = NormalDist().inv_cdf((1 + level) / 2)
     for _ in range(200):
-        middle = (low + high) / 2
-        if high - low <= 1e-13 * high:
+        step = (t_p_value(found, degrees) - (1 - level)) / (2 * _density(found, degrees))
+        found += step
+        if abs(step) <= 1e-13 * found:
             break
-        low, high = (middle, high) if t_p_value(middle, degrees) > 1 - level else (low, middle)
-    return (low + high) / 2
+    return found
+
+
+def _density(t: float, degrees: float) -> float:
+    if math.isinf(degrees):
+        return math.exp(-t * t / 2) / math.sqrt(2 * math.pi)
+    front = math.lgamma((degrees + 1) / 2) - math.lgamma(degrees / 2) - math.log(degrees * math.pi) / 2
+    return math.exp(front - (degrees + 1) / 2 * math.log1p(t * t / degrees))
 
 
 def incomplete_beta(a: float, b: float, x: float) -> float:

@@ -384,12 +384,14 @@ class PredictionLog:
         deployment: str | None = None,
         release: str | None = None,
         columns: Sequence[str] | None = None,
+        optional: Sequence[str] = (),
     ) -> pa.Table:
         """Every record once, in the order of its `prediction_id`, filtered by what is given.
 
         window: of `at`, the instant that the prediction is for. deployment: what a release scored in its shadow has the
         deployment's name with "~shadow" behind it, and is read only when it is asked for by that name.
-        columns: only these, "probability_*" standing for every class's; all of them without it.
+        columns: only these, "probability_*" standing for every class's; all of them without it. optional: beside them
+        those that the log has.
 
         Columns: prediction_id, request_id, row, caller, model, version, release, deployment, arm, at, recorded_at
         (UTC), prediction, probability (null for regression), latency_ms, degraded (a list); of multiclass models, whose
@@ -404,7 +406,8 @@ class PredictionLog:
         import pyarrow as pa
         import pyarrow.compute as pc
 
-        tables = self._tables(model=model, window=window, deployment=deployment, release=release, columns=columns)
+        wanted = None if columns is None else [*columns, *optional]
+        tables = self._tables(model=model, window=window, deployment=deployment, release=release, columns=wanted)
         # by first record: the order of columns must not depend on where records lie
         tables = sorted(
             (table for table in tables if table.num_rows), key=lambda table: str(pc.min(table["prediction_id"]))
@@ -422,6 +425,7 @@ class PredictionLog:
                 )
             for name in unknown:
                 table = table.append_column(name, pa.nulls(0))
+            columns = [*columns, *(name for name in optional if name in table.column_names)]
         if not _in_order(table["prediction_id"]):
             table = table.take(pc.sort_indices(table["prediction_id"]))
         return table if columns is None else table.select(list(columns))

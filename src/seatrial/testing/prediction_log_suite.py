@@ -108,6 +108,7 @@ class PredictionLogSuite:
         assert log.rows().num_rows == 0
         assert log.find("nothing") == []
         assert log.rows(columns=["prediction_id", "feature_delay"]).num_rows == 0
+        assert log.rows(columns=["prediction_id"], optional=["feature_delay"]).column_names == ["prediction_id"]
 
     def test_records_are_filtered_by_model_release_deployment_and_window(self, log: PredictionLog) -> None:
         late, other = a_schema(), a_schema(model="fare", release="rel_" + "b" * 32, deployment="fare-b")

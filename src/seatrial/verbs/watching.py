@@ -352,14 +352,11 @@ class Watching(Alerting):
 
     def _predictions(self, model: Model, window: Window | None = None, deployment: str | None = None) -> pa.Table:
         """Predictions without their inputs, but with the columns of the key where requests carried them."""
-        from seatrial.stores.prediction_log import LogColumnMissing
-
         sampled = [*SAMPLED, *(["predicted_class"] if model.task == "multiclass" else ())]
-        try:
-            columns = [*sampled, *(f"field_{name}" for name in model.key)]
-            return self.log.rows(model=model.name, window=window, deployment=deployment, columns=columns)
-        except LogColumnMissing:
-            return self.log.rows(model=model.name, window=window, deployment=deployment, columns=sampled)
+        fields = [f"field_{name}" for name in model.key]
+        rows = self.log.rows(model=model.name, window=window, deployment=deployment, columns=sampled, optional=fields)
+        whole = set(fields) <= set(rows.column_names)
+        return rows if whole else rows.select(sampled)
 
     def _monitor(self, model: str) -> Monitor:
         from seatrial.monitoring.definition import Monitor

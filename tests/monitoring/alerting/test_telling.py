@@ -213,6 +213,21 @@ def test_a_mute_that_ended_before_it_began_or_has_no_reason_is_refused(metadata)
     assert mutes(metadata, NOON) == []
 
 
+def test_a_mute_that_nobody_lives_to_see_end_is_refused(metadata):
+    for years in (2, 20_000):
+        with pytest.raises(BadMute, match="more than a year"):
+            mute(
+                metadata,
+                "late",
+                "",
+                until_us=START_US + years * 366 * DAY_US,
+                actor="a",
+                at_us=START_US,
+                reason="storm",
+            )
+    assert mutes(metadata, START_US) == []
+
+
 def test_a_clock_that_jumps_back_before_a_mute_makes_it_void(metadata):
     muted(metadata, hours=1)
     assert len(mutes(metadata, NOON)) == 1

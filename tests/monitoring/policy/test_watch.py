@@ -10,8 +10,10 @@ import pytest
 from seatrial.core.windows import Window
 from seatrial.monitoring.definition import Monitor
 from seatrial.monitoring.policy import watch
+from seatrial.monitoring.policy.expected import expected_loss
 from seatrial.monitoring.policy.judgement import DAY_US, HOUR_US, Firing, Sums, judge, learn, onsets, thresholds
 from seatrial.monitoring.policy.series import windows_of
+from seatrial.monitoring.rows.baseline import Baseline
 from seatrial.monitoring.rows.reference import Reference
 from seatrial.monitoring.rows.sample import FEATURE
 from tests.monitoring.worlds import START_US, a_sample
@@ -161,7 +163,56 @@ def test_hours_without_rows_and_with_one_row_change_no_sum():
     before, _ = run(quiet)
     assert state.sums.high == pytest.approx(before.sums.high)
     assert state.sums.low == pytest.approx(before.sums.low)
-    assert (state.windows, state.cursor_us) == (6, at_hour(30))
+    assert (state.windows, state.cursor_us) == (6, at_hour(21))
+
+
+def test_a_gap_of_a_month_keeps_an_alarm_until_rows_come_again_and_then_it_is_over():
+    storm = rows(6, moved=1.0, seed=31)
+    state, _ = run(storm, until=at_hour(30 * 24))
+    assert (state.cursor_us, set(state.firing)) == (at_hour(6), {"x0"})
+    again = after(storm, rows(3, seed=32, first=at_hour(30 * 24)))
+    state, steps = run(again, state=state)
+    assert (state.cursor_us, state.windows, state.firing) == (at_hour(30 * 24 + 3), 9, {})
+    assert sum(len(one.windows) for one in steps) == 30 * 24 - 3
+
+
+def test_a_clock_that_jumped_ahead_for_a_while_leaves_nothing_behind():
+    sample = rows(12, seed=33)
+    ahead, _ = run(sample, until=at_hour(24 * 365 * 3))
+    assert ahead == run(sample)[0]
+    more = after(sample, rows(6, seed=34, first=at_hour(12)))
+    assert run(more, state=ahead)[0] == run(more)[0]
+
+
+def test_labels_that_come_after_the_last_prediction_are_judged():
+    sample = rows(12, seed=35)
+    late = pa.array(np.full(2400, at_hour(40))).cast(sample.rows["label_known_at"].type)
+    place = sample.rows.column_names.index("label_known_at")
+    state, steps = run(replace(sample, rows=sample.rows.set_column(place, "label_known_at", late)), until=at_hour(60))
+    assert state.cursor_us == at_hour(41)
+    errors = np.concatenate([one.windows.value[:, -1] for one in steps])
+    assert np.flatnonzero(~np.isnan(errors)).tolist() == [40]
+
+
+def test_windows_of_one_row_are_looked_at_and_say_too_little():
+    state, steps = run(rows(30, 1, seed=36, moved=50.0))
+    assert (state.windows, state.firing) == (30, {})
+    assert np.isnan(steps[0].windows.value).all()
+
+
+def test_rows_without_any_value_and_any_score_are_missing_and_nothing_else():
+    sample = rows(30, seed=36)
+    state, steps = run(replace(sample, rows=_dark(sample.rows)))
+    assert set(state.firing) == {"missing:x0", "missing:x1", "missing:x2", "missing:kind"}
+    others = [n for n, one in enumerate(steps[0].windows.series) if one.kind != "missing"]
+    assert np.isnan(steps[0].windows.value[:, others]).all()
+
+
+def _dark(table):
+    """The rows, with every input and every score gone."""
+    for name in (*(one for one in table.column_names if one.startswith(FEATURE)), "score"):
+        table = table.set_column(table.column_names.index(name), name, pa.nulls(table.num_rows, table[name].type))
+    return table
 
 
 def test_constant_and_all_missing_columns_are_looked_at_without_a_stumble():
@@ -203,6 +254,46 @@ def test_a_canary_with_a_part_of_the_rows_begins_nothing_anew():
     arms = pa.array(np.where(np.arange(2400) % 4 == 0, "rel_2", "rel_1"))
     state, _ = run(rows(12, release=arms))
     assert (state.release, state.since_us, state.windows) == ("rel_1", START_US, 12)
+
+
+def test_a_release_that_takes_over_within_a_window_is_watched_from_the_next_one_on():
+    half = pa.array(["rel_1"] * 2500 + ["rel_2"] * 2500)
+    state, steps = run(rows(25, seed=37, release=half))
+    assert (state.release, state.since_us) == ("rel_2", at_hour(13))
+    assert [len(one.windows) for one in steps] == [13, 12]
+    assert steps[0].windows.releases[-1] == ""
+    assert "begun anew at 2013-04-01T13:00:00Z" in state.notes[0]
+
+
+def test_an_estimated_loss_opens_a_ticket_before_any_label_is_there_and_sees_no_other_world():
+    before = Baseline("the test part", rows(40, seed=38))
+    expected = expected_loss(before)
+    random = np.random.default_rng(39)
+    unsure = rows(24, seed=39, score=pa.array(random.uniform(0.4, 0.6, 4800)), label=pa.nulls(4800, pa.float64()))
+    found = _estimated(unsure, before)
+    assert found["error is estimated to have grown"].severity == "medium"
+    assert found["error is estimated to have grown"].state == "fired"
+    assert "the loss is estimated at 1.40 times the test part" in found["error is estimated to have grown"].evidence
+    other = rows(24, seed=40, label=pa.array((random.random(4800) < 0.5).astype(float)))
+    found = _estimated(other, before)
+    assert found["error is estimated to have grown"].state == "quiet"
+    assert found["error has grown"].state == "fired"
+    assert expected.usual == pytest.approx(0.179, abs=0.004)
+
+
+def _estimated(sample, before):
+    source = watch.source_of(sample, REFERENCE, TESTED, before)
+    steps = list(watch.advance(HOURLY, watch.begin("", START_US, HOUR_US), None, source, until_us=at_hour(30)))
+    return {one.name: one for one in watch.alarms(steps[-1].state)}
+
+
+def test_without_probabilities_or_with_few_labels_no_loss_is_expected():
+    plain = rows(10, seed=41)
+    assert expected_loss(None) is None
+    assert expected_loss(Baseline("few", rows(2, seed=41))) is None
+    assert expected_loss(Baseline("numbers", replace(plain, task="regression"))) is None
+    assert expected_loss(Baseline("classes", replace(plain, decided_only=True))) is None
+    assert expected_loss(Baseline("scores", rows(10, seed=41, score=pa.array(np.full(2000, 1.5))))) is None
 
 
 def test_a_wave_of_the_day_is_an_alarm_until_two_weeks_are_known_and_then_it_is_usual():

@@ -56,6 +56,21 @@ def test_rows_in_batches_give_the_drift_of_all_rows_at_once():
         assert b.distances == pytest.approx(a.distances)
 
 
+def test_a_batch_that_is_counted_in_steps_gives_what_one_step_gives(monkeypatch):
+    now = a_table(3000, shift=0.3).append_column(
+        "at", pa.array(RANDOM.integers(0, 40, 3000), pa.timestamp("us", "UTC"))
+    )
+    whole = add_up([now], REFERENCE)
+    monkeypatch.setattr("seatrial.monitoring.rows.tally.STEP", 701)
+    found = add_up([now], REFERENCE)
+    assert found.patterns == whole.patterns != {}
+    assert found.repeated == whole.repeated
+    for name, column in whole.columns.items():
+        np.testing.assert_array_equal(found.columns[name].counts, column.counts)
+        assert found.columns[name].missing == column.missing
+    np.testing.assert_array_equal(found.scores.counts, whole.scores.counts)
+
+
 def test_no_row_is_a_tally_of_nothing():
     found = tallies(a_table().slice(0, 0), REFERENCE)
     assert (found.rows, found.columns["size"].total, found.patterns) == (0, 0, {})

@@ -16,6 +16,7 @@ from seatrial.stores.metadata import MetadataStore
 
 KIND = "mute"
 FORMAT = 1
+LONGEST_US = 366 * 86_400_000_000
 
 
 class BadMute(UsageError):
@@ -42,6 +43,8 @@ def mute(
     """Send nothing of this alarm (empty: of no alarm of the model) until `until_us`. Raises BadMute."""
     if not reason.strip():
         raise BadMute("a mute has no reason.", expected="Whoever wonders at the silence needs one.")
+    if until_us > at_us + LONGEST_US:
+        raise BadMute("the mute would hold for more than a year.", expected="An end within 366 days is expected.")
     if until_us <= at_us:
         raise BadMute(
             f"the mute would end at {iso(from_us(until_us))}, and it is {iso(from_us(at_us))}.",

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from seatrial.core.clock import from_us, iso, machine_us
 from seatrial.core.identity import new_id
+from seatrial.core.inert import inert
 from seatrial.core.records import Record
 from seatrial.monitoring.alerting.mutes import muted_until, mutes
 from seatrial.stores.metadata import MetadataStore, Transaction
@@ -221,4 +222,4 @@ def lines(message: Mapping[str, Any]) -> list[str]:
 
 
 def _line(text: str) -> str:
-    return " ".join(str(text).split())
+    return inert(" ".join(str(text).split()))

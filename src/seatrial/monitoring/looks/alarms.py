@@ -119,7 +119,7 @@ class _Look:
         metric = self.alarm.metric
         name, _, column = metric.partition(":")
         if metric == "calibration_gap":
-            gap = calibration_gap(self.sample.task, self.labels[self.known], self.scores[self.known])
+            gap = self._gap()
             return (None, "all labels are equal, so the gap has no unit") if gap is None else (abs(gap), "")
         if self.alarm.of_performance:
             measured, why = measure_sample(self.sample, self.known)
@@ -132,6 +132,11 @@ class _Look:
             return self.labelled / self.rows, ""
         found = system(self.sample)
         return (found.degraded, "the log does not say") if metric == "degraded" else (found.p99_ms, found.note)
+
+    def _gap(self) -> float | None:
+        if self.sample.answers is not None:
+            return self.sample.answers.gap()
+        return calibration_gap(self.sample.task, self.labels[self.known], self.scores[self.known])
 
     def _missing(self, column: str) -> tuple[float | None, str]:
         if column not in self.sample.features:
@@ -184,6 +189,8 @@ class _Look:
     def _means(self) -> tuple[float, float] | None:
         if not self.labelled or self.sample.decided_only:
             return None
+        if self.sample.answers is not None:
+            return self.sample.answers.means()
         return float(self.scores[self.known].mean()), float(self.labels[self.known].mean())
 
     def _evidence(self, value: float, threshold: float) -> str:

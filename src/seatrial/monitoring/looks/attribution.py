@@ -83,17 +83,26 @@ def attribution(
 
 
 def scorer(bundle: Bundle) -> Score:
-    """The model of a release, over rows of its log."""
-    from seatrial.core.signature import encode
+    """The model of a release, over rows of its log. A column that was scored before is not encoded again."""
+    import msgspec
+
+    from seatrial.core.signature import columns_of, encode, rows_of
 
     signature = bundle.manifest.signature
     opened: list[Any] = []
+    encoded: dict[tuple[str, int], tuple[NDArray[Any], NDArray[Any]]] = {}
+
+    def column(name: str, values: NDArray[Any]) -> NDArray[Any]:
+        if (name, id(values)) not in encoded:
+            alone = msgspec.structs.replace(signature, inputs=(name,))
+            inputs, _ = encode(alone, {name: values})
+            encoded[name, id(values)] = values, columns_of(alone, inputs)[name]
+        return encoded[name, id(values)][1]
 
     def score(rows: Values) -> NDArray[np.float64]:
         if not opened:
             opened.append(bundle.runtime())
-        columns = {name: rows[name] for name in signature.inputs}
-        inputs, _ = encode(signature, columns)
+        inputs = rows_of(signature, {name: column(name, rows[name]) for name in signature.inputs})
         found: NDArray[np.float64] = opened[0].score(inputs)
         return found
 

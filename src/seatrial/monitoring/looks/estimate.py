@@ -202,7 +202,7 @@ def _multiclass(
         for name, value in measure("multiclass", happened.astype(np.float64), scores).items():
             if value is not None and name in drawn:
                 drawn[name].append(value)
-    narrow = np.sqrt(size / len(probabilities))
+    narrow = float(np.sqrt(size / len(probabilities)))
     found: dict[str, Interval | None] = {}
     for name, value in point.items():
         interval = _interval(drawn[name], value, whole[name])

@@ -64,7 +64,7 @@ def with_outcome(
         "arrival": came,
         "calibration": calibration(inside, _of_scores(inside, drawn)),
         "concept": changed,
-        "slices": slices(close),
+        "slices": slices(close if inside.answers is None else inside),
         "estimate": guessed,
         "business": list(business),
     }

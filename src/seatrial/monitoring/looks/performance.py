@@ -44,7 +44,7 @@ def performance(
     mean_score = _mean(scores[sure])
     observed = _mean(labels[known])
     constant = _constant(sample, known, observed)
-    return Performance(
+    found = Performance(
         rows=rows,
         labelled=labelled,
         metrics=measured,
@@ -58,11 +58,16 @@ def performance(
         labels=sample.labels.as_plain(),
         note=_note(sample, rows, labelled, min_labels, why),
     )
+    if sample.answers is None:
+        return found
+    return sample.answers.performance(found, sample.threshold, sample.quantile, window)
 
 
 def measure_sample(sample: Sample, known: NDArray[np.bool_]) -> tuple[dict[str, float | None], str]:
     """`measure` of the sample's `known` rows, which have a label and an answer. Where a log of several classes lacks
     the probability of each, only decisions are measured."""
+    if sample.answers is not None:
+        return sample.answers.measured(sample.threshold, sample.quantile)
     if sample.task != "multiclass":
         labels, scores = sample.label_values()[known], sample.scores()[known]
         return measure(sample.task, labels, scores, threshold=sample.threshold, quantile=sample.quantile)

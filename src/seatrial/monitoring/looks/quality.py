@@ -16,6 +16,7 @@ import numpy as np
 from seatrial.core.clock import from_us, iso
 from seatrial.monitoring.report import Check
 from seatrial.monitoring.rows.reference import Categories, Column, Reference
+from seatrial.monitoring.rows.sample import Times
 from seatrial.stats.distances import proportion_p_value
 
 if TYPE_CHECKING:
@@ -63,14 +64,20 @@ def quality(
     if sample.task != "regression":
         checks.append(_in_range(sample))
     checks += of_counts(found, reference)
-    at_us = sample.at_us()
-    if at_us.size > 1:
-        whole = int((at_us[-1] - at_us[0]) // DAY_US)
-        of_days = int(np.searchsorted(at_us, at_us[0] + whole * DAY_US))
-        checks += volume(int(at_us[0]), whole, of_days, reference)
+    times = _times(sample) if sample.answers is None else sample.answers.times()
+    if times is not None and times.rows > 1:
+        checks += volume(times.first_us, times.whole, times.of_days, reference)
         if until_us is not None:
-            checks += freshness(until_us - int(at_us[-1]), int(np.diff(at_us).max()), at_us.size)
+            checks += freshness(until_us - times.last_us, times.longest_us, times.rows)
     return checks + _keys(sample) + _ages(sample, reference) + _label_delay(sample, reference)
+
+
+def _times(sample: Sample) -> Times:
+    at_us = sample.at_us()
+    whole = int((at_us[-1] - at_us[0]) // DAY_US)
+    of_days = int(np.searchsorted(at_us, at_us[0] + whole * DAY_US))
+    longest = int(np.diff(at_us).max()) if at_us.size > 1 else 0
+    return Times(int(at_us[0]), int(at_us[-1]), at_us.size, whole, of_days, longest)
 
 
 def of_counts(found: Tallies, reference: Reference) -> list[Check]:
@@ -247,14 +254,18 @@ def _ages(sample: Sample, reference: Reference) -> list[Check]:
 
 
 def _label_delay(sample: Sample, reference: Reference) -> list[Check]:
-    delays = sample.label_delays_us()
-    if not delays.size:
+    if sample.answers is not None:
+        count, middle, late = sample.answers.label_delays()
+    else:
+        delays = sample.label_delays_us()
+        count = delays.size
+        middle, late = np.quantile(delays, (0.5, 0.95)).tolist() if count else (0.0, 0.0)
+    if not count:
         return []
-    middle, late = np.quantile(delays, (0.5, 0.95))
-    words = f"half of {delays.size:,} labels after {spoken(middle)}, 95 of 100 after {spoken(late)}"
+    words = f"half of {count:,} labels after {spoken(middle)}, 95 of 100 after {spoken(late)}"
     usual = reference.usual.get("label_delay_us")
     expected = f"half after {spoken(usual)}, as in {reference.name}" if usual is not None else ""
-    slower = usual is not None and middle > SLOWER * max(usual, 1) and delays.size >= MIN_ROWS
+    slower = usual is not None and middle > SLOWER * max(usual, 1) and count >= MIN_ROWS
     return [Check("label delay", "", True, words, expected, noticed=slower)]
 
 

@@ -62,6 +62,8 @@ Floats = NDArray[np.float64]
 
 def slices(inside: Sample, *, seed: int = 0) -> Slices:
     """The slices in which the window's labelled predictions are worse than in the others."""
+    if inside.answers is not None:
+        return inside.answers.slices()
     sample = labelled(inside)
     loss_name = "share of wrong answers" if sample.decided_only else LOSSES[sample.task]
     count = sample.rows.num_rows
@@ -77,7 +79,7 @@ def slices(inside: Sample, *, seed: int = 0) -> Slices:
     if not sample.features:
         return Slices(loss_name, note="the log holds no inputs to slice by")
     drawn = resample(loss.size, seed=seed, at_us=sample.at_us(), replicates=1)
-    looked = _Looked(sample, loss, drawn.cluster)
+    looked = _looked(sample, loss, drawn.cluster)
     singles = [one for name in looked.columns for one in looked.of((name,))]
     order = sorted(looked.columns, key=lambda name: -looked.spread(name))[:PAIRED]
     pairs = [one for names in combinations(sorted(order), 2) for one in looked.of(names)]
@@ -93,7 +95,7 @@ def slices(inside: Sample, *, seed: int = 0) -> Slices:
         return Slices(**facts, unit=unit, note="no slice has enough rows")
     looked_at = sample.rows.num_rows
     note = "" if count <= looked_at else f"{looked_at:,} of {count:,} labelled rows, drawn evenly, were looked at"
-    return Slices(**facts, unit=unit, worst=_worst(every), note=note)
+    return Slices(**facts, unit=unit, worst=worst_of(every), note=note)
 
 
 @dataclass(frozen=True)
@@ -124,22 +126,25 @@ class _Slice:
         return half if self.worse > 0 else 1 - half
 
 
-class _Looked:
-    """The labelled rows, coded by each input."""
+@dataclass(frozen=True)
+class Looked:
+    """The labelled rows, (n,) each: loss, block of time, label, score, label minus score (both None where only classes
+    were logged); and by each input the slice of each row, and what the slices are called.
 
-    def __init__(self, sample: Sample, loss: Floats, cluster: NDArray[np.intp]) -> None:
-        self.loss, self.cluster = loss, cluster
-        self.labels = sample.label_values()
-        self.scores = None if sample.decided_only else sample.scores()
-        self.rest = None if self.scores is None else np.nan_to_num(self.labels - self.scores)
-        self.least_gap = LEAST_GAP * (float(self.labels.std()) if sample.task == "regression" else 1.0)
-        self.least = max(LEAST_ROWS, int(LEAST_SHARE * loss.size))
-        self.codes: dict[str, tuple[NDArray[np.intp], list[str]]] = {}
-        for name in sample.features:
-            column = sample.rows[FEATURE + name]
-            place, _, names = named_codes(name, column, column.slice(0, 0), prefixed=False)
-            if len(names) > 1:
-                self.codes[name] = (place, names)
+    least_gap: of what was said and what happened that is borne.
+    """
+
+    loss: Floats
+    cluster: NDArray[np.intp]
+    labels: Floats
+    scores: Floats | None
+    rest: Floats | None
+    least_gap: float
+    codes: dict[str, tuple[NDArray[np.intp], list[str]]]
+
+    @property
+    def least(self) -> int:
+        return least_rows(self.loss.size)
 
     @property
     def columns(self) -> list[str]:
@@ -207,6 +212,25 @@ class _Looked:
         return place, told
 
 
+def least_rows(count: int) -> int:
+    """Rows that a slice of so many has at least."""
+    return max(LEAST_ROWS, int(LEAST_SHARE * count))
+
+
+def _looked(sample: Sample, loss: Floats, cluster: NDArray[np.intp]) -> Looked:
+    labels = sample.label_values()
+    scores = None if sample.decided_only else sample.scores()
+    rest = None if scores is None else np.nan_to_num(labels - scores)
+    found: dict[str, tuple[NDArray[np.intp], list[str]]] = {}
+    for name in sample.features:
+        column = sample.rows[FEATURE + name]
+        place, _, names = named_codes(name, column, column.slice(0, 0), prefixed=False)
+        if len(names) > 1:
+            found[name] = (place, names)
+    least_gap = LEAST_GAP * (float(labels.std()) if sample.task == "regression" else 1.0)
+    return Looked(loss, cluster, labels, scores, rest, least_gap, found)
+
+
 def _off(rest: Means, number: int, least: float) -> float:
     """The p-value that what happened in a slice is what was said; 1 when they lie closer than what is borne."""
     mean, error = float(rest.mean[number]), float(np.sqrt(rest.variance[number]))
@@ -215,7 +239,8 @@ def _off(rest: Means, number: int, least: float) -> float:
     return t_p_value(mean / error if error else float("inf"), float(rest.degrees[number]))
 
 
-def _worst(every: list[_Slice]) -> list[SliceFigure]:
+def worst_of(every: list[_Slice]) -> list[SliceFigure]:
+    """Those that are worse beyond chance, across all that were looked at: the worst first."""
     p_values = np.array([one.p_value for one in every])
     sure = benjamini_hochberg(p_values, FALSE_FINDS)
     # how much slices differ beyond their noise (the moment estimate of the prior's variance)
@@ -268,17 +293,23 @@ def named_codes(
         edges = few[1:]
         names = [f"{start}= {one:g}" if prefixed else f"{one:g}" for one in few]
     else:
-        edges = np.unique([float(f"{one:.3g}") for one in np.quantile(present, [0.25, 0.5, 0.75])])
-        told = [f"{edge:g}" for edge in edges]
-        names = [f"{start}below {told[0]}"] if told else [f"any {name}"]
-        names += [f"{start}{low} to {high}" for low, high in pairwise(told)]
-        names += [f"{start}{told[-1]} and more"] if told else []
+        edges, names = quarters(name, np.quantile(present, [0.25, 0.5, 0.75]), start)
     names = [*(names or [f"any {name}"]), f"{start}{MISSING}"]
     places = [
         np.where(np.isnan(one), len(names) - 1, np.searchsorted(edges, one, side="right")).astype(np.intp)
         for one in values
     ]
     return places[0], places[1], names
+
+
+def quarters(name: str, cuts: Floats, start: str = "") -> tuple[Floats, list[str]]:
+    """The cuts between quarters of an input in three digits, and what the quarters are called."""
+    edges = np.unique([float(f"{one:.3g}") for one in cuts])
+    told = [f"{edge:g}" for edge in edges]
+    names = [f"{start}below {told[0]}"] if told else [f"any {name}"]
+    names += [f"{start}{low} to {high}" for low, high in pairwise(told)]
+    names += [f"{start}{told[-1]} and more"] if told else []
+    return edges, names
 
 
 def _texts(old: pa.ChunkedArray, new: pa.ChunkedArray) -> tuple[NDArray[np.intp], NDArray[np.intp], list[str]]:

@@ -34,11 +34,13 @@ def system(
     latencies = rows["latency_ms"].drop_null().to_numpy()
     latencies = latencies[np.isfinite(latencies)]
     p50, p95, p99 = np.quantile(latencies, (0.5, 0.95, 0.99)).tolist() if latencies.size else (None, None, None)
+    if sample.answers is not None:
+        p50, p95, p99 = sample.answers.latencies()
     degraded = pc.mean(rows["degraded"].cast("int8")).as_py() if rows.num_rows else None
     notes = []
     if not rows.num_rows:
         notes.append("no predictions in this window")
-    elif not latencies.size:
+    elif p50 is None:
         notes.append("the log holds no latencies")
     if error_rate is None:
         notes.append("failed requests are not in the log")

@@ -32,6 +32,7 @@ from seatrial.stats.ewma import ewma, weight
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
+Ints = NDArray[np.int64]
 
 HOUR_US = 3_600_000_000
 DAY_US = 24 * HOUR_US
@@ -106,7 +107,7 @@ class Firing(msgspec.Struct, frozen=True):
 
 class Sums(msgspec.Struct, frozen=True):
     """What is carried from window to window, by series: CUSUM's upper and lower sum, and those of the steep one; the
-    average and the last score of those that have a season."""
+    average and the last score of those that have a season; how many windows nothing was seen of it."""
 
     high: dict[str, float] = {}
     low: dict[str, float] = {}
@@ -114,6 +115,7 @@ class Sums(msgspec.Struct, frozen=True):
     last: dict[str, float] = {}
     steep_high: dict[str, float] = {}
     steep_low: dict[str, float] = {}
+    idle: dict[str, int] = {}
 
 
 @dataclass(frozen=True)
@@ -169,13 +171,14 @@ def judge(
     """Look at the windows in order, from what was carried so far. Nothing is kept but what is returned."""
     subjects = tuple(dict.fromkeys(one.subject for one in windows.series))
     ratios: list[tuple[Series, str, Floats]] = []
-    after = Sums({}, {}, {}, {}, {}, {})
+    idle = _idle(windows, sums)
+    after = Sums({}, {}, {}, {}, {}, {}, _last(windows, idle))
     seasonal = set() if learned is None else set(learned.usual)
     plain = [n for n, one in enumerate(windows.series) if one.key not in seasonal]
-    _slow(windows, plain, limits, sums, after, ratios)
+    _slow(windows, plain, limits, sums, after, ratios, idle)
     _fast(windows, limits, learned, ratios)
     if learned is not None and seasonal:
-        _season(windows, limits, learned, sums, after, ratios)
+        _season(windows, limits, learned, sums, after, ratios, idle)
     seen = np.zeros((len(windows), len(subjects)), dtype=bool)
     for series, _, ratio in ratios:
         place = subjects.index(series.subject)
@@ -190,6 +193,21 @@ def onsets(fired: Bools, before: Bools) -> Bools:
     return found
 
 
+def _idle(windows: Windows, sums: Sums) -> Ints:
+    """(w, s) windows since something was seen of each series."""
+    dark = np.isnan(windows.value) & np.isnan(windows.up) & np.isnan(windows.down)
+    now = np.array([sums.idle.get(one.key, 0) for one in windows.series], dtype=np.int64)
+    found = np.zeros(dark.shape, dtype=np.int64)
+    for place, row in enumerate(dark):
+        now = np.where(row, now + 1, 0)
+        found[place] = now
+    return found
+
+
+def _last(windows: Windows, idle: Ints) -> dict[str, int]:
+    return {one.key: int(idle[-1, n]) for n, one in enumerate(windows.series)} if len(windows) else {}
+
+
 # The paths: each adds (w,) ratios of a statistic to its threshold
 
 
@@ -200,11 +218,15 @@ def _slow(
     sums: Sums,
     after: Sums,
     ratios: list[tuple[Series, str, Floats]],
+    idle: Ints,
 ) -> None:
     """CUSUM of every series with a standardised step that no season is known of."""
     chosen = [n for n in chosen if not (np.isnan(windows.up[:, n]).all() and np.isnan(windows.down[:, n]).all())]
     keys = [windows.series[n].key for n in chosen]
-    carried = {one.key for one in windows.series} - set(keys)
+    long = int(span(windows.every_us))
+    carried = (
+        {one.key for one in windows.series} - set(keys) - {key for key, dark in after.idle.items() if dark >= long}
+    )
     factors = np.array([limits.factor(windows.series[n]) for n in chosen])
     ratio = np.zeros((len(windows), len(chosen)))
     for steps, allowance, threshold, start, end in (
@@ -217,7 +239,8 @@ def _slow(
         if not chosen:
             continue
         first, h = np.array([start.get(key, 0.0) for key in keys]), threshold * factors
-        found = cusum(np.clip(steps[:, chosen], -MOST_STEP, MOST_STEP), first, allowance=allowance, most=2 * h)
+        cut, forget = np.clip(steps[:, chosen], -MOST_STEP, MOST_STEP), idle[:, chosen] == long
+        found = cusum(cut, first, allowance=allowance, most=2 * h, forget=forget)
         end.update(zip(keys, found[-1].tolist(), strict=True))
         ratio = np.maximum(ratio, found / h)
     ratios.extend((windows.series[n], "slow", ratio[:, place]) for place, n in enumerate(chosen))
@@ -262,6 +285,7 @@ def _season(
     sums: Sums,
     after: Sums,
     ratios: list[tuple[Series, str, Floats]],
+    idle: Ints,
 ) -> None:
     chosen = [n for n, one in enumerate(windows.series) if one.key in learned.usual]
     keys = [windows.series[n].key for n in chosen]
@@ -271,7 +295,9 @@ def _season(
     scores = (windows.value[:, chosen] - usual[slot]) / noise
     start = np.array([sums.average.get(key, 0.0) for key in keys])
     last = np.array([sums.last.get(key, 0.0) for key in keys])
-    averages = ewma(np.clip(scores, -MOST_SCORE, MOST_SCORE), start, weight(span(windows.every_us)))
+    forget = idle[:, chosen] == int(span(windows.every_us))
+    cut = np.clip(scores, -MOST_SCORE, MOST_SCORE)
+    averages = ewma(cut, start, weight(span(windows.every_us)), forget=forget)
     jumps = _jumps(scores, last, np.array([learned.kept[key] for key in keys]))
     rare = OF_JUMPS * limits.budget / (2 * len(keys) * limits.looks_a_month)
     reach = NormalDist().inv_cdf(1 - min(rare, 0.1))
@@ -309,7 +335,8 @@ def tolerance(series: Series) -> float:
 
 
 def span(every_us: int) -> float:
-    """Windows that the average looks back: of 24 hours, and at least seven."""
+    """Windows that the average looks back: of 24 hours, and at least seven. After as many without a value sums and
+    averages begin anew: what was before is no evidence of now."""
     return max(DAY_US / every_us, 7.0)
 
 

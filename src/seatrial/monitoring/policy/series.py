@@ -15,13 +15,15 @@ prediction is for, labels in the window in which they became known, so that a wi
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from seatrial.core.signature import Task
 from seatrial.core.windows import Window
 from seatrial.monitoring.looks.drift import PREDICTION
 from seatrial.monitoring.policy.expected import ExpectedLoss, scores_of
@@ -36,7 +38,7 @@ from seatrial.monitoring.rows.reference import (
     is_text,
     plain,
 )
-from seatrial.monitoring.rows.sample import FEATURE, Sample
+from seatrial.monitoring.rows.sample import FEATURE, Answers, Error, Places, Sample
 from seatrial.stats.profile import LARGEST
 from seatrial.stats.windowed import (
     chi_square_p_values,
@@ -76,6 +78,7 @@ ALONE = 0.8
 FEWEST = 30
 """Rows of a window below which its statistics are not judged."""
 FEWEST_DISTANCE = 200
+NO_REFERENCE = "no reference to compare with: neither inputs nor predictions are watched"
 ERRORS: dict[str, tuple[str, bool]] = {
     "binary": ("brier", False),
     "multiclass": ("accuracy", True),
@@ -185,6 +188,8 @@ def windows_of(
     only scores and labels are looked at; default: `sample`. expected: without it no loss is estimated.
     """
     starts = whole_windows(window, every_us)
+    if sample.answers is not None:
+        return _asked(sample, starts, every_us, reference, dict(tested or {}), (labelled or sample).answers)
     inside = sample.rows.slice(0, 0)
     place = np.empty(0, dtype=np.int64)
     if starts.size:
@@ -196,20 +201,60 @@ def windows_of(
     found: list[Figures] = []
     notes: list[str] = []
     if reference is None:
-        notes.append("no reference to compare with: neither inputs nor predictions are watched")
+        notes.append(NO_REFERENCE)
     else:
         for name, column in reference.columns.items():
-            found += _input(name, sample.with_input(inside, name), place, starts.size, column, notes)
+            found += _input(
+                name, _placed(name, sample.with_input(inside, name), place, starts.size, column), column, notes
+            )
         found += _prediction(inside, place, starts.size, reference)
-        new = sorted(set(sample.features) - set(reference.columns))
-        if new:
-            notes.append(f"not in the reference, so not watched: {', '.join(new)}")
-    found += _error(labelled or sample, starts, every_us, dict(tested or {}), notes)
+        notes += _new(sample, reference)
+    found += _error(sample.task, partial(_errors, labelled or sample, starts, every_us), dict(tested or {}), notes)
     if expected is not None:
         losses = expected.of(scores_of(replace(sample, rows=inside)))
         known = ~np.isnan(losses)
         found.append(of_losses(losses[known], place[known], starts.size, expected.usual, kind="estimated"))
     return stacked(every_us, starts, rows, _releases(inside, place, starts.size), found, notes)
+
+
+def _asked(
+    sample: Sample,
+    starts: Ints,
+    every_us: int,
+    reference: Reference | None,
+    tested: Mapping[str, float | None],
+    labelled: Answers | None,
+) -> Windows:
+    """`windows_of` rows that stay where they are: each series is counted there."""
+    answers, first, count = sample.answers, int(starts[0]) if starts.size else 0, starts.size
+    assert answers is not None
+    rows, versions = answers.rows_by(first, every_us, count)
+    found: list[Figures] = []
+    notes: list[str] = []
+    if reference is None:
+        notes.append(NO_REFERENCE)
+    else:
+        for name, column in reference.columns.items():
+            found += _input(name, answers.placed(name, column, first, every_us, count), column, notes)
+        if reference.predicted is not None:
+            placed = answers.placed("predicted", reference.predicted, first, every_us, count)
+            found += of_categories(PREDICTION, placed.counts, reference.predicted) if placed else []
+        elif reference.scores is not None and reference.scores.rows:
+            placed = answers.placed("score", reference.scores, first, every_us, count)
+            found += of_numbers(PREDICTION, placed.counts, reference.scores) if placed else []
+        notes += _new(sample, reference)
+    of_labels = partial((labelled or answers).errors_by, first, every_us, count)
+    found += _error(sample.task, of_labels, tested, notes)
+    releases = []
+    for total, one in zip(rows.tolist(), versions, strict=True):
+        most = max(one, key=lambda name: one[name], default="")
+        releases.append(most if total and one[most] >= ALONE * total else "")
+    return stacked(every_us, starts, rows, tuple(releases), found, notes)
+
+
+def _new(sample: Sample, reference: Reference) -> list[str]:
+    new = sorted(set(sample.features) - set(reference.columns))
+    return [f"not in the reference, so not watched: {', '.join(new)}"] if new else []
 
 
 def stacked(
@@ -271,30 +316,39 @@ def _releases(rows: pa.Table, place: Ints, windows: int) -> tuple[str, ...]:
     return tuple(names[one] if sure else "" for one, sure in zip(most.tolist(), alone.tolist(), strict=True))
 
 
-def _input(name: str, rows: pa.Table, place: Ints, windows: int, reference: Column, notes: list[str]) -> list[Figures]:
+def _placed(name: str, rows: pa.Table, place: Ints, windows: int, reference: Column) -> Places | None:
     if f"{FEATURE}{name}" not in rows.column_names:
-        notes.append(f"input '{name}' is not in these rows, so not watched")
-        return []
+        return None
     column = plain(rows[f"{FEATURE}{name}"])
-    text = is_text(column)
-    if text != isinstance(reference, Categories) and column.null_count < len(column):
-        notes.append(f"input '{name}' is {'text' if text else 'numbers'} and was not in the reference: not watched")
-        return []
-    if not reference.rows:
-        notes.append(f"the reference has no value of input '{name}', so only what is missing is watched")
+    text = is_text(column) if column.null_count < len(column) else None
     total = np.bincount(place, minlength=windows)
+    if text is not None and text != isinstance(reference, Categories):
+        return Places(text, np.empty((windows, 0), np.int64), total)
     if isinstance(reference, Categories):
         values = codes(column.cast("string"), reference.values).astype(np.int64)
         counts = counted(place[values >= 0], values[values >= 0], windows, len(reference.values) + 1)
+        return Places(text, counts, total)
+    return Places(text, _binned(floats(column), place, windows, reference), total)
+
+
+def _input(name: str, placed: Places | None, reference: Column, notes: list[str]) -> list[Figures]:
+    if placed is None:
+        notes.append(f"input '{name}' is not in these rows, so not watched")
+        return []
+    if placed.text is not None and placed.text != isinstance(reference, Categories):
+        kind = "text" if placed.text else "numbers"
+        notes.append(f"input '{name}' is {kind} and was not in the reference: not watched")
+        return []
+    if not reference.rows:
+        notes.append(f"the reference has no value of input '{name}', so only what is missing is watched")
+    counts, total = placed.counts, placed.total
+    present = counts.sum(axis=1)
+    if isinstance(reference, Categories):
         found = of_categories(name, counts, reference) if reference.rows else []
-        present = counts.sum(axis=1)
         if reference.complete and reference.rows:
             found.append(of_share("unseen", name, counts[:, -1], present, 0.0, reference.rows, only_up=True))
     else:
-        numbers = floats(column)
-        counts = _binned(numbers, place, windows, reference)
         found = of_numbers(name, counts, reference) if reference.rows else []
-        present = counts.sum(axis=1)
     whole = reference.rows / (1 - reference.missing) if reference.missing < 1 else 0
     found.append(of_share("missing", name, total - present, total, reference.missing, whole))
     return found
@@ -392,32 +446,45 @@ def of_share(
 
 
 def _error(
-    sample: Sample, starts: Ints, every_us: int, tested: Mapping[str, float | None], notes: list[str]
+    task: Task, errors: Callable[[], Error], tested: Mapping[str, float | None], notes: list[str]
 ) -> list[Figures]:
-    metric, turned = ERRORS[sample.task]
+    metric, turned = ERRORS[task]
     figure = tested.get(metric)
     usual = None if figure is None else 1 - figure if turned else figure
     if usual is None or usual <= 0:
         notes.append(f"the test part has no {metric} to compare with, so the error is not watched")
         return []
+    return [_of_error(errors(), usual, "error")]
+
+
+def _errors(sample: Sample, starts: Ints, every_us: int) -> Error:
     losses, known_us = _losses(sample)
     place = (known_us - (starts[0] if starts.size else 0)) // every_us
     inside = (place >= 0) & (place < starts.size)
-    return [of_losses(losses[inside], place[inside], starts.size, usual)]
+    return _error_of(losses[inside], place[inside], starts.size)
 
 
 def of_losses(
     losses: Floats, place: Ints, windows: int, usual: float, kind: Literal["error", "estimated"] = "error"
 ) -> Figures:
     """The mean loss of each window. losses, place: (n,) the loss of a row, and the window it counts in."""
+    return _of_error(_error_of(losses, place, windows), usual, kind)
+
+
+def _error_of(losses: Floats, place: Ints, windows: int) -> Error:
     rows = np.bincount(place, minlength=windows)
     with np.errstate(invalid="ignore", divide="ignore"):
         mean = np.bincount(place, weights=losses, minlength=windows) / rows
         square = np.bincount(place, weights=losses**2, minlength=windows) / rows
-        spread = np.sqrt(np.maximum(square - mean**2, 0.0))
-        value = mean / usual
-        up = (mean - usual * (1 + TOLERATED_LOSS)) / spread * np.sqrt(rows)
-    few = (rows < FEWEST) | ~(spread > 0)
+    return Error(rows, mean, square)
+
+
+def _of_error(found: Error, usual: float, kind: Literal["error", "estimated"]) -> Figures:
+    with np.errstate(invalid="ignore", divide="ignore"):
+        spread = np.sqrt(np.maximum(found.square - found.mean**2, 0.0))
+        value = found.mean / usual
+        up = (found.mean - usual * (1 + TOLERATED_LOSS)) / spread * np.sqrt(found.rows)
+    few = (found.rows < FEWEST) | ~(spread > 0)
     series = Series(kind, "", 1.0, TOLERATED_LOSS)
     none = _nothing(value)
     return Figures(series, np.where(few, np.nan, value), np.where(few, np.nan, up), none, none)

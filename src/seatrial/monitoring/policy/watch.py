@@ -141,7 +141,31 @@ def _first_release(source: Source, state: State, until_us: int) -> str:
 def advance(
     monitor: Monitor, state: State, learned: Learned | None, source: Source, *, until_us: int
 ) -> Iterator[Step]:
-    """Judge every window that is over at `until_us` and was not judged yet, some at a time."""
+    """Judge every window that is over at `until_us` and was not judged yet, some at a time.
+
+    It goes no further than the last window in which there was anything: while no row and no label comes, alarms stay as
+    they are, and a clock that jumped ahead for a while leaves nothing behind.
+    """
+    held: list[Step] = []
+    for step in _every_window(monitor, state, learned, source, until_us=until_us):
+        if _anything(step.windows).any():
+            yield from held
+            yield step
+            held = []
+        else:
+            held.append(step)
+
+
+def _anything(windows: Windows) -> NDArray[np.bool_]:
+    """(w,) which windows hold a row, or labels."""
+    found: NDArray[np.bool_] = (windows.rows > 0) | ~np.isnan(windows.value).all(axis=1)
+    return found
+
+
+def _every_window(
+    monitor: Monitor, state: State, learned: Learned | None, source: Source, *, until_us: int
+) -> Iterator[Step]:
+    """Each part of the way to `until_us`; what comes after the last row of a part is a part of its own."""
     every = state.every_us
     until_us = until_us // every * every
     while state.cursor_us < until_us:
@@ -165,9 +189,13 @@ def advance(
                 state = step.state
             state, learned = _anew(state, release, source)
             continue
-        step = _judged(monitor, state, learned, windows)
-        yield step
-        state = step.state
+        there = np.flatnonzero(_anything(windows))
+        last = int(there[-1]) + 1 if there.size else len(windows)
+        for part in (windows.part(0, last), windows.part(last, len(windows))):
+            if len(part):
+                step = _judged(monitor, state, learned, part)
+                yield step
+                state = step.state
 
 
 def _judged(monitor: Monitor, state: State, learned: Learned | None, windows: Windows) -> Step:

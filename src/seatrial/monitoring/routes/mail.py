@@ -22,6 +22,7 @@ from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from seatrial.core.clock import machine_us
+from seatrial.core.inert import inert
 from seatrial.monitoring.alerting.telling import lines, title
 from seatrial.monitoring.routes.addresses import Allowed, connected, within
 
@@ -116,7 +117,7 @@ def compose(message: Mapping[str, Any], mail: Mail) -> EmailMessage:
     letter["Auto-Submitted"] = "auto-generated"
     if message.get("page"):
         letter["Importance"] = "high"
-    headline = " ".join(str(message["alert"]["headline"]).split())
+    headline = inert(" ".join(str(message["alert"]["headline"]).split()))
     letter.set_content("\n".join([headline, "", *lines(message)]) + "\n")
     return letter
 

@@ -85,7 +85,8 @@ def of_window(sample: Sample, past: Window) -> Reference:
     reference = Reference.from_table(table, name=name)
     if before.inputs is not None:
         told = before.inputs.reference(name)
-        reference = replace(reference, columns=told.columns, scores=told.scores or reference.scores)
+        a_day = told.rows_per_day or reference.rows_per_day
+        reference = replace(reference, columns=told.columns, scores=told.scores or reference.scores, rows_per_day=a_day)
     return with_usual(reference, before)
 
 
@@ -100,8 +101,10 @@ def with_usual(reference: Reference, before: Sample) -> Reference:
         if name.startswith("view_") and name.endswith("_age_s"):
             ages = before.rows[name].drop_null().to_numpy()
             usual |= {name: float(np.quantile(ages, 0.95))} if ages.size else {}
-    delays = before.label_delays_us()
-    if delays.size:
+    if before.answers is not None:
+        count, middle, _ = before.answers.label_delays()
+        usual |= {"label_delay_us": middle} if count else {}
+    elif (delays := before.label_delays_us()).size:
         usual["label_delay_us"] = float(np.median(delays))
     predicted = reference.predicted
     if "predicted_class" in before.rows.column_names:

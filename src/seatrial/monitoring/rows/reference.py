@@ -217,8 +217,12 @@ def codes(column: pa.ChunkedArray, known: Mapping[str, int]) -> NDArray[np.int32
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    places = pc.index_in(column, value_set=pa.array(list(known), column.type)).fill_null(len(known))
-    found: NDArray[np.int32] = pc.if_else(column.is_valid(), places, pa.scalar(-1, pa.int32())).to_numpy()
+    places = pc.index_in(column, value_set=pa.array(list(known), column.type))
+    if places.null_count == column.null_count:  # nothing that is not known
+        places = places.fill_null(-1)
+    else:
+        places = pc.if_else(column.is_valid(), places.fill_null(len(known)), pa.scalar(-1, pa.int32()))
+    found: NDArray[np.int32] = places.to_numpy()
     return found
 
 

@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from numpy.typing import NDArray
 
-    from seatrial.monitoring.rows.reference import Reference
+    from seatrial.monitoring.figures import Slices
+    from seatrial.monitoring.report import Performance
+    from seatrial.monitoring.rows.reference import Column, Reference
     from seatrial.monitoring.rows.tally import Tallies
 
 FEATURE = "feature_"
@@ -39,6 +41,68 @@ class Inputs(Protocol):
     def with_input(self, rows: pa.Table, name: str) -> pa.Table: ...
 
     def missing(self, name: str) -> float: ...
+
+
+@dataclass(frozen=True)
+class Times:
+    """When predictions were made, in microseconds. whole: days from the first one that are over; of_days: rows in
+    these. longest: the longest pause between two rows."""
+
+    first_us: int
+    last_us: int
+    rows: int
+    whole: int
+    of_days: int
+    longest_us: int
+
+
+@dataclass(frozen=True)
+class Places:
+    """A column of w windows. text: whether it is, None without a value. counts: (w, b) by the bins of a reference, of
+    no use where the types are not the same. total: (w,) rows, those without a value too."""
+
+    text: bool | None
+    counts: NDArray[np.int64]
+    total: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Error:
+    """Losses of w windows, each (w,): how many, their mean, and the mean of their squares; NaN without any."""
+
+    rows: NDArray[np.int64]
+    mean: NDArray[np.float64]
+    square: NDArray[np.float64]
+
+
+class Answers(Protocol):
+    """Scores and labels that stay where they are, and are measured there; see `monitoring.answers`."""
+
+    def within(self, window: Window) -> Answers: ...
+
+    def measured(self, threshold: float, quantile: float) -> tuple[dict[str, float | None], str]: ...
+
+    def means(self) -> tuple[float, float] | None: ...
+
+    def gap(self) -> float | None: ...
+
+    def performance(self, found: Performance, threshold: float, quantile: float, window: Window) -> Performance: ...
+
+    def latencies(self) -> tuple[float | None, float | None, float | None]: ...
+
+    def times(self) -> Times | None: ...
+
+    def label_delays(self) -> tuple[int, float, float]: ...
+
+    def rows_by(
+        self, start_us: int, every_us: int, windows: int
+    ) -> tuple[NDArray[np.int64], tuple[dict[str, int], ...]]: ...
+
+    def placed(self, name: str, known: Column, start_us: int, every_us: int, windows: int) -> Places | None: ...
+
+    def errors_by(self, start_us: int, every_us: int, windows: int) -> Error: ...
+
+    def slices(self) -> Slices: ...
 
 
 @dataclass(frozen=True)
@@ -75,6 +139,8 @@ class Sample:
     threshold: from which score on the live release of a binary model decides "positive". quantile: which one a
         regression predicts.
     inputs: of a long log the features, which are then not among `rows` and are read in batches when they are counted.
+    answers: where no row may leave: `rows` then stand for them, right to a hundredth of the score, and what is exact is
+        asked of these.
     """
 
     model: str
@@ -86,6 +152,7 @@ class Sample:
     quantile: float = 0.5
     decided_only: bool = False
     inputs: Inputs | None = field(default=None, repr=False, compare=False)
+    answers: Answers | None = field(default=None, repr=False, compare=False)
 
     def counted(self, reference: Reference) -> Tallies:
         """The rows as counts in the reference's bins, whether their inputs are in `rows` or are read for it."""
@@ -148,7 +215,8 @@ class Sample:
             ambiguous = int(pc.sum(loose["ambiguous"]).as_py() or 0)
             labels = replace(labels, unmatched=len(loose) - before, before=before, ambiguous=ambiguous)
         inputs = None if self.inputs is None else self.inputs.within(window)
-        return replace(self, rows=rows, labels=labels, loose=loose, inputs=inputs)
+        answers = None if self.answers is None else self.answers.within(window)
+        return replace(self, rows=rows, labels=labels, loose=loose, inputs=inputs, answers=answers)
 
     def scores(self) -> NDArray[np.float64]:
         """(n,) scores; NaN where there is none."""

@@ -1,12 +1,12 @@
-"""The inputs of a long log: read from Parquet in batches when they are counted, and never all at once.
+"""The inputs of a long log: read from Parquet when they are counted, one column of one row group at a time.
 
-A report on a million rows of 50 inputs then takes the memory of one batch for them, and of what it keeps of each row:
-instant, score and label.
+A report on a million rows of 50 inputs then takes the memory of one such piece for them, and of what it keeps of each
+row: instant, score and label. All columns at once would each hold a page and a dictionary open.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,11 +17,12 @@ from numpy.typing import NDArray
 from seatrial.core.windows import Window
 from seatrial.monitoring.rows.reference import Reference, floats, is_text, plain, profile_of
 from seatrial.monitoring.rows.sample import FEATURE, Sample
-from seatrial.monitoring.rows.tally import Tallies, add_up, batch_rows
+from seatrial.monitoring.rows.tally import Batch, Tallies, add_up
 from seatrial.stats.profile import FORMAT
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    import pyarrow.parquet as pq
 
 LONG = 4_000_000
 """Values, which is rows times inputs, beyond which a log is streamed: 200,000 rows of 20 inputs."""
@@ -60,7 +61,7 @@ class StreamedInputs:
             if one is reference:
                 return found
         known = [name for name in self.kinds if name in reference.columns]
-        found = replace(add_up(self.batches(known), reference), names=tuple(self.kinds))
+        found = replace(add_up(self._batches(known), reference), names=tuple(self.kinds))
         self._kept[:] = [(reference, found)]
         return found
 
@@ -76,7 +77,7 @@ class StreamedInputs:
         """All values of one input, in the order of the files."""
         import pyarrow as pa
 
-        chunks = [chunk for batch in self.batches([name]) for chunk in plain(batch[FEATURE + name]).chunks]
+        chunks = [chunk for batch in self._batches([name]) for chunk in plain(batch[FEATURE + name]).chunks]
         return pa.chunked_array(chunks, self.kinds[name])
 
     def taken(self, names: Sequence[str], places: NDArray[np.int64]) -> pa.Table:
@@ -85,16 +86,12 @@ class StreamedInputs:
 
         order = np.argsort(places, kind="stable")
         wanted, parts = places[order], []
-
-        def inside(first: int, after: int) -> NDArray[np.int64]:
-            return wanted[np.searchsorted(wanted, first) : np.searchsorted(wanted, after)]
-
-        for batch, have, first in self._read(names, lambda first, after: bool(inside(first, after).size)):
-            chosen = inside(first, first + batch.num_rows) - first
-            if chosen.size:
-                table = pa.table(self._features(batch, have, names)).take(chosen)
-                parts.append(pa.table({name: plain(table[name]) for name in table.column_names}))
-        if not parts:
+        for group in self._groups(names):
+            first, after = np.searchsorted(wanted, [group.first, group.first + group.rows])
+            if first < after:
+                chosen = wanted[first:after] - group.first
+                parts.append(pa.table({FEATURE + name: plain(group.read(name)).take(chosen) for name in names}))
+        if not parts or not names:
             return pa.table({FEATURE + name: pa.array([], self.kinds[name]) for name in names})
         back = np.empty(order.size, np.int64)
         back[order] = np.arange(order.size)
@@ -116,26 +113,22 @@ class StreamedInputs:
             rows = rows.append_column(name, features[name])
         return replace(sample, rows=rows, inputs=None)
 
-    def batches(self, names: Sequence[str]) -> Iterator[pa.Table]:
+    def _batches(self, names: Sequence[str]) -> Iterator[Batch]:
         """The rows of the window, with `feature_NAME` and `at`; at least one batch, which may be empty."""
         import pyarrow as pa
 
-        instant = pa.timestamp("us", tz="UTC")
         empty = {FEATURE + name: pa.array([], self.kinds[name]) for name in names}
-        yield pa.table(empty | {"at": pa.array([], instant)})
+        yield pa.table(empty | {"at": _instants(np.empty(0, np.int64))})
         if not names:
-            yield pa.table({"at": pa.array(self.at_us[self._inside(0, self.at_us.size)], pa.int64()).cast(instant)})
+            yield pa.table({"at": _instants(self.at_us[self._inside(0, self.at_us.size)])})
             return
-        for batch, have, first in self._read(names, lambda first, after: bool(self._inside(first, after).any())):
-            inside = self._inside(first, first + batch.num_rows)
-            at = pa.array(self.at_us[first : first + batch.num_rows], pa.int64()).cast(instant)
-            table = pa.table(self._features(batch, have, names) | {"at": at})
-            yield table if inside.all() else table.filter(pa.array(inside))
+        for group in self._groups(names):
+            inside = self._inside(group.first, group.first + group.rows)
+            if inside.any():
+                yield _Inside(group, inside, _instants(self.at_us[group.first : group.first + group.rows][inside]))
 
-    def _read(
-        self, names: Sequence[str], wanted: Callable[[int, int], bool]
-    ) -> Iterator[tuple[pa.RecordBatch, list[str], int]]:
-        """Batches of the row groups that are wanted, the names that they have, and the place of their first row."""
+    def _groups(self, names: Sequence[str]) -> Iterator[_Group]:
+        """The row groups of all files. A group is read while it is the one at hand."""
         import pyarrow as pa
         import pyarrow.parquet as pq
 
@@ -144,29 +137,67 @@ class StreamedInputs:
         for path in self.files:
             with pq.ParquetFile(path, pre_buffer=False, buffer_size=PAGE_BYTES, read_dictionary=words) as file:
                 have = [name for name in names if name in file.schema_arrow.names]
-                for group in range(file.num_row_groups):
-                    rows = file.metadata.row_group(group).num_rows
-                    if not rows or not wanted(first, first + rows):
-                        first += rows
-                        continue
-                    size = max(1, min(batch_rows(len(have)), rows))
-                    read = have or file.schema_arrow.names[:1]  # rows of which no column is wanted are rows too
-                    for batch in file.iter_batches(size, row_groups=[group], columns=read, use_threads=False):
-                        yield batch, have, first
-                        first += batch.num_rows
+                for number in range(file.num_row_groups):
+                    rows = file.metadata.row_group(number).num_rows
+                    if rows:
+                        yield _Group(file, number, first, rows, {name: self.kinds[name] for name in names}, have)
+                    first += rows
 
     def _inside(self, first: int, after: int) -> NDArray[np.bool_]:
         at_us = self.at_us[first:after]
         inside: NDArray[np.bool_] = (at_us >= self.window.start_us) & (at_us < self.window.end_us)
         return inside
 
-    def _features(self, batch: pa.RecordBatch, have: Sequence[str], names: Sequence[str]) -> dict[str, Any]:
+
+@dataclass(frozen=True)
+class _Group:
+    """A row group of a file. first: the place of its first row; kinds: of the columns; have: those that it has."""
+
+    file: pq.ParquetFile
+    number: int
+    first: int
+    rows: int
+    kinds: Mapping[str, pa.DataType]
+    have: Sequence[str]
+
+    def read(self, name: str) -> pa.ChunkedArray:
+        """One column, as its kind or as a dictionary of that."""
         import pyarrow as pa
 
-        columns: dict[str, Any] = {}
-        for name in names:
-            kind = self.kinds[name]
-            values = batch.column(have.index(name)) if name in have else pa.nulls(batch.num_rows, kind)
-            same = values.type == kind or (pa.types.is_dictionary(values.type) and values.type.value_type == kind)
-            columns[FEATURE + name] = values if same else values.cast(kind, safe=False)
-        return columns
+        kind = self.kinds[name]
+        if name not in self.have:
+            return pa.chunked_array([pa.nulls(self.rows, kind)])
+        values = self.file.read_row_group(self.number, columns=[name], use_threads=False)[name]
+        same = values.type == kind or (pa.types.is_dictionary(values.type) and values.type.value_type == kind)
+        return values if same else values.cast(kind, safe=False)
+
+
+@dataclass(frozen=True)
+class _Inside:
+    """The rows of a row group that lie in the window. Implements `tally.Batch`."""
+
+    group: _Group
+    inside: NDArray[np.bool_]
+    at: pa.Array
+
+    @property
+    def num_rows(self) -> int:
+        return len(self.at)
+
+    @property
+    def column_names(self) -> list[str]:
+        return [*(FEATURE + name for name in self.group.kinds), "at"]
+
+    def __getitem__(self, name: str, /) -> pa.ChunkedArray:
+        import pyarrow as pa
+
+        if name == "at":
+            return pa.chunked_array([self.at])
+        values = self.group.read(name.removeprefix(FEATURE))
+        return values if self.inside.all() else values.filter(pa.array(self.inside))
+
+
+def _instants(us: NDArray[np.int64]) -> pa.Array:
+    import pyarrow as pa
+
+    return pa.array(us, pa.int64()).cast(pa.timestamp("us", tz="UTC"))

@@ -6,16 +6,16 @@ table in memory, from batches of a long log, or by a database that gives no row 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from seatrial.monitoring.rows.reference import Categories, Column, Numbers, Reference, codes, floats, is_text, plain
 from seatrial.monitoring.rows.sample import FEATURE
-from seatrial.stats.profile import LARGEST, bin_counts, moments, value_counts
+from seatrial.stats.profile import LARGEST, moments, sorted_bin_counts, value_counts
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -25,8 +25,8 @@ PLAIN = 1e290
 RARE = 1_000
 """Rows of a batch of which one must lack a set of columns for it to be counted."""
 KEYS_SEED = 20130101
-BATCH_ROWS = 65_536
-BATCH_VALUES = 1_000_000
+STEP = 65_536
+"""Rows that are counted at once."""
 
 
 @dataclass(frozen=True)
@@ -122,26 +122,33 @@ def tally(values: pa.ChunkedArray, reference: Column) -> Tally:
     return _tally(values, reference).tally
 
 
+class Batch(Protocol):
+    """Some rows of a window, of which one column after the other is asked for: a table, or a part of a file."""
+
+    @property
+    def num_rows(self) -> int: ...
+
+    @property
+    def column_names(self) -> list[str]: ...
+
+    def __getitem__(self, name: str, /) -> pa.ChunkedArray: ...
+
+
 def tallies(rows: pa.Table, reference: Reference) -> Tallies:
     """A table with `feature_NAME` columns and `score`, and `predicted_class` where there are several classes."""
-    size = BATCH_ROWS  # of rows that lie in memory a batch takes no more, however many columns it has
-    return add_up((rows.slice(first, size) for first in range(0, max(1, rows.num_rows), size)), reference)
+    return add_up((rows.slice(first, STEP) for first in range(0, max(1, rows.num_rows), STEP)), reference)
 
 
-def batch_rows(columns: int) -> int:
-    """Rows that are counted at once, so that a batch of many columns takes no more memory than one of few."""
-    return max(1024, min(BATCH_ROWS, BATCH_VALUES // max(columns, 1)))
-
-
-def add_up(batches: Iterable[pa.Table], reference: Reference) -> Tallies:
-    """The tallies of all batches together, in the memory of one of them. At least one batch is expected."""
+def add_up(batches: Iterable[Batch], reference: Reference) -> Tallies:
+    """The tallies of all batches together, in the memory of one column of one of them. At least one is expected."""
     columns: dict[str, Tally] = {}
     names: dict[str, None] = {}
-    scores = predicted = None
+    answers: dict[str, Tally] = {}
     together, again = _Together(), _Again()
     rows = 0
     for batch in batches:
         rows += batch.num_rows
+        together.begin(batch.num_rows)
         again.begin(batch)
         for name in batch.column_names:
             if not name.startswith(FEATURE):
@@ -149,19 +156,24 @@ def add_up(batches: Iterable[pa.Table], reference: Reference) -> Tallies:
             name = name.removeprefix(FEATURE)
             names[name] = None
             if name in reference.columns:
-                looked = _tally(batch[FEATURE + name], reference.columns[name])
-                columns[name] = columns[name] + looked.tally if name in columns else looked.tally
-                together.see(name, looked.absent)
-                again.see(name, looked.values)
+                for first, looked in _in_steps(batch[FEATURE + name], reference.columns[name]):
+                    columns[name] = columns[name] + looked.tally if name in columns else looked.tally
+                    together.see(name, first, looked.absent)
+                    again.see(name, first, looked.values)
         together.close()
-        if reference.predicted is not None and "predicted_class" in batch.column_names:
-            one = tally(batch["predicted_class"], reference.predicted)
-            predicted = one if predicted is None else predicted + one
-        if reference.scores is not None and "score" in batch.column_names:
-            one = tally(batch["score"], reference.scores)
-            scores = one if scores is None else scores + one
+        for name, known in (("predicted_class", reference.predicted), ("score", reference.scores)):
+            if known is not None and name in batch.column_names:
+                for _, looked in _in_steps(batch[name], known):
+                    answers[name] = answers[name] + looked.tally if name in answers else looked.tally
     ordered = {name: columns[name] for name in reference.columns if name in columns}
+    scores, predicted = answers.get("score"), answers.get("predicted_class")
     return Tallies(rows, ordered, tuple(names), scores, predicted, together.found(), again.count())
+
+
+def _in_steps(values: pa.ChunkedArray, reference: Column) -> Iterator[tuple[int, _Looked]]:
+    """A column counted, so many rows at a time, which stay in the cache; each part with its first row."""
+    for first in range(0, max(1, len(values)), STEP):
+        yield first, _tally(values.slice(first, STEP), reference)
 
 
 @dataclass(frozen=True)
@@ -195,14 +207,14 @@ def _tally(values: pa.ChunkedArray, reference: Column) -> _Looked:
         places = codes(values, reference.values)
         return _Looked(Tally(total, missing, True, value_counts(places, reference.values)), absent, places)
     numbers = floats(values)
-    dark = np.isnan(numbers)
-    missing = int(np.count_nonzero(dark))
-    absent = dark if missing else None
-    if missing == total:
-        return _Looked(Tally(total, missing), absent)
+    ordered = np.sort(numbers)  # NaN last
+    present = ordered[: int(np.searchsorted(ordered, np.nan))]
+    absent = None if present.size == total else np.isnan(numbers)
+    if not present.size:
+        return _Looked(Tally(total, total), absent)
     if not isinstance(reference, Numbers):
-        return _Looked(Tally(total, missing, False), absent, numbers)
-    return _Looked(_numbers(numbers[~dark] if missing else numbers, total, reference), absent, numbers)
+        return _Looked(Tally(total, total - present.size, False), absent, numbers)
+    return _Looked(_numbers(present, total, reference), absent, numbers)
 
 
 def _encoded(values: pa.ChunkedArray) -> pa.ChunkedArray | None:
@@ -229,7 +241,8 @@ def _places(chunk: pa.DictionaryArray, known: Mapping[str, int]) -> NDArray[np.i
 
 
 def _numbers(present: NDArray[np.float64], total: int, reference: Numbers) -> Tally:
-    low, high, infinite, finite = float(present.min()), float(present.max()), 0, present.size
+    """present: (n,) ascending, n >= 1."""
+    low, high, infinite, finite = float(present[0]), float(present[-1]), 0, present.size
     if max(-low, high) < PLAIN:
         mean: float | None = float(present.mean())
     else:
@@ -237,15 +250,26 @@ def _numbers(present: NDArray[np.float64], total: int, reference: Numbers) -> Ta
         infinite = int(np.isinf(present).sum())
         finite -= infinite
         present = np.clip(present, -LARGEST, LARGEST)
-    counts = bin_counts(present, reference.cuts)
-    outside, below, above = 0, 0.0, 0.0
-    if low < reference.low or high > reference.high:
-        under, over = present[present < reference.low], present[present > reference.high]
-        outside = under.size + over.size
-        with np.errstate(over="ignore"):
-            below = float((reference.low - under[under > -PLAIN]).sum())
-            above = float((over[over < PLAIN] - reference.high).sum())
-    return Tally(total, total - present.size, False, counts, low, high, mean, finite, infinite, outside, below, above)
+    counts = sorted_bin_counts(present, reference.cuts)
+    under = present[: int(np.searchsorted(present, reference.low)) if low < reference.low else 0]
+    over = present[int(np.searchsorted(present, reference.high, side="right")) :]
+    with np.errstate(over="ignore"):
+        below = float((reference.low - under[under > -PLAIN]).sum())
+        above = float((over[over < PLAIN] - reference.high).sum())
+    return Tally(
+        total,
+        total - present.size,
+        False,
+        counts,
+        low,
+        high,
+        mean,
+        finite,
+        infinite,
+        under.size + over.size,
+        below,
+        above,
+    )
 
 
 class _Together:
@@ -254,41 +278,50 @@ class _Together:
     def __init__(self) -> None:
         self._random = np.random.default_rng(KEYS_SEED)
         self._keys: dict[str, int] = {}
-        self._absent: dict[str, NDArray[np.bool_]] = {}
         self._rows: dict[int, int] = {}
         self._names: dict[int, tuple[str, ...]] = {}
+        self.begin(0)
 
-    def see(self, name: str, absent: NDArray[np.bool_] | None) -> None:
+    def begin(self, rows: int) -> None:
+        self._sums, self._several = np.zeros(rows, np.uint64), np.zeros(rows, np.uint16)
+        self._absent: dict[str, list[tuple[int, NDArray[np.uint8]]]] = {}
+
+    def see(self, name: str, first: int, absent: NDArray[np.bool_] | None) -> None:
+        """first: the row of the batch with which `absent` begins."""
         if name not in self._keys:
             self._keys[name] = int(self._random.integers(1, 2**63))
         if absent is not None:
-            self._absent[name] = absent
+            places = np.flatnonzero(absent) + first
+            self._sums[places] += np.uint64(self._keys[name])
+            self._several[places] += np.uint16(1)
+            self._absent.setdefault(name, []).append((first, np.packbits(absent)))
 
     def close(self) -> None:
         """The batch is over."""
-        absent, self._absent = self._absent, {}
-        if len(absent) < 2:
-            return
-        first = next(iter(absent.values()))
-        sums = np.zeros(first.size, np.uint64)
-        several = np.zeros(first.size, np.int32)
-        for name, mask in absent.items():
-            np.add(sums, np.uint64(self._keys[name]), out=sums, where=mask)
-            several += mask
-        places = np.flatnonzero(several > 1)
-        if not places.size:
-            return
-        found, at, counts = np.unique(sums[places], return_index=True, return_counts=True)
-        often = counts * RARE >= first.size
-        found, at, counts = found[often], at[often], counts[often]
-        for key, place, count in zip(found.tolist(), places[at].tolist(), counts.tolist(), strict=True):
-            self._rows[key] = self._rows.get(key, 0) + count
-            if key not in self._names:
-                self._names[key] = tuple(name for name, mask in absent.items() if mask[place])
+        places = np.flatnonzero(self._several > 1)
+        if places.size:
+            found, at, counts = np.unique(self._sums[places], return_index=True, return_counts=True)
+            often = counts * RARE >= self._sums.size
+            for key, place, count in zip(
+                found[often].tolist(), places[at[often]].tolist(), counts[often].tolist(), strict=True
+            ):
+                self._rows[key] = self._rows.get(key, 0) + count
+                if key not in self._names:
+                    self._names[key] = tuple(name for name, parts in self._absent.items() if _has(parts, place))
+        self.begin(0)
 
     def found(self) -> dict[tuple[str, ...], int]:
         order = sorted(self._rows, key=lambda key: (-self._rows[key], self._names[key]))
         return {self._names[key]: self._rows[key] for key in order}
+
+
+def _has(parts: list[tuple[int, NDArray[np.uint8]]], place: int) -> bool:
+    """Whether the bit of a row is set. parts: packed, each with its first row; ascending."""
+    for first, bits in reversed(parts):
+        if place >= first:
+            byte, bit = divmod(place - first, 8)
+            return byte < bits.size and bool(bits[byte] >> (7 - bit) & 1)
+    return False
 
 
 class _Again:
@@ -300,21 +333,22 @@ class _Again:
         self._sums: NDArray[np.uint64] | None = None
         self._rows: list[NDArray[np.uint64]] = []
 
-    def begin(self, batch: pa.Table) -> None:
+    def begin(self, batch: Batch) -> None:
         import pyarrow as pa
 
         self._sums = None
         if "at" in batch.column_names:
             self._sums = np.zeros(batch.num_rows, np.uint64)
             self._rows.append(self._sums)
-            self.see("", batch["at"].cast(pa.int64()).fill_null(0).to_numpy())
+            self.see("", 0, batch["at"].cast(pa.int64()).fill_null(0).to_numpy())
 
-    def see(self, name: str, values: NDArray[Any] | None) -> None:
+    def see(self, name: str, first: int, values: NDArray[Any] | None) -> None:
+        """first: the row of the batch with which `values` begin."""
         if name not in self._keys:
             self._keys[name] = int(self._random.integers(1, 2**63)) * 2 + 1
         if values is not None and self._sums is not None:
             bits = values.view(np.uint64) if values.itemsize == 8 else values.astype(np.uint64)
-            self._sums += (bits ^ (bits >> np.uint64(32))) * np.uint64(self._keys[name])
+            self._sums[first : first + bits.size] += (bits ^ (bits >> np.uint64(32))) * np.uint64(self._keys[name])
 
     def count(self) -> int | None:
         if not self._rows:
