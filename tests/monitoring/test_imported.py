@@ -117,6 +117,7 @@ def test_columns_that_do_not_map_are_all_told_with_the_nearest_name(given):
         (PLAIN + 'alarm = "f1"', "[[alarm]]"),
         (PLAIN + 'tested = "f1"', "A number for each metric"),
         (PLAIN + 'timestamp_unit = "h"', "timestamp_unit"),
+        (PLAIN + 'label = "p"', "as the label and as what was predicted"),
     ],
 )
 def test_a_map_that_cannot_be_says_why(given, toml, words):
@@ -305,6 +306,15 @@ def test_a_log_from_before_1970_is_watched_as_any(given):
     found = monitor_log(log, mapping, log, as_of_us=to_us(old + timedelta(days=8)))
     assert found.rows == 1400
     assert all(one.state != "fired" for one in found.alarms if one.metric.startswith("policy:"))
+
+
+def test_a_window_that_ends_before_1900_is_refused(given):
+    first = datetime(1, 1, 1, tzinfo=UTC)
+    with pytest.raises(SeatrialError, match="ends before 1900"):
+        monitor_log(*given(), as_of_us=NOW_US, window=Window(to_us(first), to_us(first + timedelta(days=1))))
+    log, mapping = given(table(t=pa.array([first] * 1400, pa.timestamp("us", tz="UTC"))))
+    with pytest.raises(SeatrialError, match="ends before 1900"):
+        monitor_log(log, mapping, log, as_of_us=NOW_US)
 
 
 def test_without_anything_to_watch_a_rehearsal_says_so(given):

@@ -168,6 +168,8 @@ def map_of(said: Mapping[str, Any], path: Path) -> ColumnMap:
         _bad(path, "has a `score` beside [probabilities]", "The predicted class's probability is taken from these.")
     if several and "positive" in said:
         _bad(path, "has a `positive` label and several classes", "The labels are the classes themselves.")
+    if texts["label"] and texts["label"] in (texts["score"], texts["prediction"], *probabilities.values()):
+        _bad(path, f"has '{texts['label']}' as the label and as what was predicted", "These are two columns.")
     if not texts["model"]:
         _bad(path, "does not say `model`", "A name for the report is expected.")
     if texts["timestamp_unit"] not in ("", "s", "ms", "us"):
