@@ -115,13 +115,19 @@ def monitor_log(
         watched=seen,
         policy=policy,
     )
-    silent = silence(sample, window, as_of_us)
-    notes = [*too_small, *imported.left_out, *silent]
-    if silent and not asked and report.verdict == "ok":
-        words = f"Nobody can say whether the model '{columns.model}' is right now: {silent[0]}. Until then it was."
-        step = "Check that the model is asked, and that its log is written."
-        report = msgspec.structs.replace(report, verdict="unknown", headline=words, next=step)
+    report = in_silence(report, silence(sample, window, as_of_us), of_last=asked is None)
+    notes = [*too_small, *imported.left_out]
     return msgspec.structs.replace(report, findings=[*report.findings, *notes], next=told_next(report))
+
+
+def in_silence(report: Report, silent: Sequence[str], *, of_last: bool) -> Report:
+    """A report whose log has ended. of_last: nobody asked for this window, so it was to tell how things are now."""
+    found = [*report.findings, *silent]
+    if not (silent and of_last and report.verdict == "ok"):
+        return msgspec.structs.replace(report, findings=found)
+    words = f"Nobody can say whether the model '{report.model}' is right now: {silent[0]}. Until then it was."
+    step = "Check that the model is asked, and that its log is written."
+    return msgspec.structs.replace(report, findings=found, verdict="unknown", headline=words, next=step)
 
 
 def rehearse_log(

@@ -27,6 +27,7 @@ from seatrial.monitoring.imported import (
     LogColumnNotThere,
     LogColumnWrong,
     compared_with,
+    in_silence,
     silence,
     told_next,
     watched,
@@ -81,7 +82,7 @@ def monitor_database(
         last = view.last_us(as_of_us)
         length = duration_us(monitor.window)
         end = as_of_us if last is None else min(as_of_us, (last // DAY_US + 1) * DAY_US)
-        window = window or Window(end - length, end)
+        of_last, window = window is None, window or Window(end - length, end)
         sample = _sample(view, columns, window, as_of_us)
         compared, notes = compared_with(reference, against, columns, sample, window)
         seen, policy = watched(sample, window, monitor, compared, columns, as_of_us, None)
@@ -98,7 +99,8 @@ def monitor_database(
             watched=seen,
             policy=policy,
         )
-    notes = [*notes, *view.left_out, APPROXIMATE, *silence(sample, window, as_of_us)]
+    report = in_silence(report, silence(sample, window, as_of_us), of_last=of_last)
+    notes = [*notes, *view.left_out, APPROXIMATE]
     return msgspec.structs.replace(report, findings=[*report.findings, *notes], next=told_next(report))
 
 
