@@ -334,6 +334,15 @@ def test_a_log_from_before_1970_is_watched_as_any(given):
     assert all(one.state != "fired" for one in found.alarms if one.metric.startswith("policy:"))
 
 
+def test_a_window_that_ends_before_1900_is_refused(given):
+    first = datetime(1, 1, 1, tzinfo=UTC)
+    with pytest.raises(SeatrialError, match="ends before 1900"):
+        monitor_log(*given(), as_of_us=NOW_US, window=Window(to_us(first), to_us(first + timedelta(days=1))))
+    log, mapping = given(table(t=pa.array([first] * 1400, pa.timestamp("us", tz="UTC"))))
+    with pytest.raises(SeatrialError, match="ends before 1900"):
+        monitor_log(log, mapping, log, as_of_us=NOW_US)
+
+
 def test_without_anything_to_watch_a_rehearsal_says_so(given):
     found = rehearse_log(*given(), as_of_us=NOW_US, over_us=7 * 86_400_000_000)
     assert (found.windows, found.within) == (0, False)

@@ -23,7 +23,7 @@ from seatrial.data.sources import CsvSource, FrameSource
 from seatrial.monitoring.definition import Alarm, Monitor
 from seatrial.monitoring.looks.alarms import MIN_ROWS, QUIET_START
 from seatrial.monitoring.looks.performance import performance
-from seatrial.monitoring.monitor import make_report
+from seatrial.monitoring.monitor import make_report, require_an_age
 from seatrial.monitoring.report import AlarmResult, Point, Report
 from seatrial.monitoring.rows.baseline import Baseline, labelled
 from seatrial.monitoring.rows.labels import FIELD, LabelCounts, parse, prediction_keys
@@ -97,13 +97,15 @@ def monitor_log(
     alarms: beside those of the map. against: a window of the same log to compare with, in place of a reference: a
         duration (right before the window) or START/END.
 
-    Raises MapUnreadable, BadMap, LogMissing, LogColumnNotThere, LogColumnWrong, and what reading files raises.
+    Raises MapUnreadable, BadMap, LogMissing, LogColumnNotThere, LogColumnWrong, UsageError for a window before
+    1900, and what reading files raises.
     """
     columns = read_map(mapping)
     monitor = replace(columns.monitor, alarms=(*columns.monitor.alarms, *alarms))
     imported = read_log(log, columns, labels=labels, as_of_us=as_of_us)
     sample = imported.sample
     asked, window = window, window or default_window(sample, duration_us(monitor.window), as_of_us)
+    require_an_age(window)
     compared, too_small = compared_with(reference, against, columns, sample, window)
     tested = None if reference is None else _labelled(reference, columns)
     seen, policy = watched(sample, window, monitor, compared, columns, as_of_us, tested)

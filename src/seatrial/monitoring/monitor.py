@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from seatrial.core.clock import from_us, iso
-from seatrial.core.errors import Failed, did_you_mean
+from seatrial.core.errors import Failed, UsageError, did_you_mean
 from seatrial.core.windows import Window
 from seatrial.monitoring.definition import MIN_LABELS, PERFORMANCE, Alarm, Monitor
 from seatrial.monitoring.looks.alarms import MIN_ROWS, QUIET_START, evaluate
@@ -47,6 +47,8 @@ if TYPE_CHECKING:
 
 CONTRADICTING = 0.1
 """Labels told otherwise, as a share of those that count, beyond which nobody can tell which to believe."""
+EARLIEST_US = -2_208_988_800_000_000
+"""1900-01-01 in UTC."""
 NO_REFERENCE = "no reference to compare with, so nobody looked whether the inputs moved"
 
 
@@ -54,6 +56,16 @@ class ReportTooNew(Failed):
     """A kept report was written by a newer version."""
 
     code = "report.too_new"
+
+
+def require_an_age(window: Window) -> None:
+    """Raises UsageError for a window so long ago that what lies before it has no dates."""
+    if window.end_us < EARLIEST_US:
+        raise UsageError(
+            f"the window ends before 1900, at {iso(window.end)}, when no model predicted.",
+            expected="Look at the times of the predictions, or at the window.",
+            state="Nothing was reported.",
+        )
 
 
 def make_report(

@@ -165,7 +165,7 @@ class Watching(Alerting):
         """
         keep = keep and against == "training"
         from seatrial.monitoring.looks.attribution import scorer
-        from seatrial.monitoring.monitor import make_report
+        from seatrial.monitoring.monitor import make_report, require_an_age
         from seatrial.scheduling.metering import used
         from seatrial.stores.prediction_log import LogWarning
         from seatrial.verbs.tested import labelled_test_part
@@ -180,6 +180,7 @@ class Watching(Alerting):
             raise UsageError(
                 f"the {monitor.window} up to {iso(from_us(now_us))} begin before 1970.", state="Nothing was reported."
             )
+        require_an_age(chosen)
         with warnings.catch_warnings(record=True) as heard:
             warnings.simplefilter("always")
             sample = self._sample(declared, self._reach(monitor, chosen, against), inputs=True)
