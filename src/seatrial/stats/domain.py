@@ -145,7 +145,7 @@ def _crossed(by_input: NDArray[np.int64]) -> list[tuple[NDArray[np.int64], list[
     for codes in by_input:
         low, width = int(codes.min()), int(codes.max() - codes.min()) + 1
         part = slice(low, low + width)
-        if size * width > CELLS:
+        if not found or size * width > CELLS:
             found.append((codes - low, [part]))
             size = width
         else:
