@@ -4,9 +4,13 @@ Two sizes, 100,000 x 20 and 1,000,000 x 50: 70 % numbers, 30 % strings of 5 to 2
 process of its own, on one thread; the clock starts when both tables are loaded, and memory is the peak (VmHWM) above
 what the process held then.
 
+Ratios of CPU time are fair on a busy machine; the goals are of wall time. A goal that is missed is printed and stops
+nothing: the exit code is 0.
+
     ours            every column in every distance, missing values, values out of range or never seen, and columns that
                     are missing together; against a prepared reference, as in every report
-    ours, streamed  the same from the Parquet file, in batches: reading counts, and only the reference is loaded
+    ours, streamed  the same from the Parquet file, a column of a row group at a time: reading counts, and only the
+                    reference is loaded
     scipy           a loop: ks_2samp (asymptotic) and chi2_contingency of pandas counts, nothing else
     evidently       DataDriftPreset as it comes, in an environment of its own; left out where that is not installed:
                     uv venv ~/.cache/seatrial-bench/evidently && uv pip install --python \
@@ -54,26 +58,36 @@ def main() -> None:
         name, size, folder = given.run
         print(json.dumps(CONTESTANTS[name](Path(folder), size)))
         return
-    figures: dict[str, Any] = {"benchmark": "monitoring/speed"}
+    figures: dict[str, Any] = {"benchmark": "monitoring/speed", "goals": {}}
     with tempfile.TemporaryDirectory(prefix="seatrial-speed-") as folder:
         for size in given.sizes:
             written(Path(folder), size)
-            figures[size] = compared(Path(folder), size, given.limit, given.rounds)
+            figures[size] = compared(Path(folder), size, given.limit, given.rounds, figures["goals"])
         figures["request"] = request = turn("request", "", folder, given.limit)
+    print(f"On the request thread, {REQUESTS:,} rows of 50 inputs logged")
     if "cut" in request:
-        print(f"On the request thread: no result: {request['cut']}")
+        print(f"  no result: {request['cut']}")
     else:
-        none = "none, which takes 0 us: reached" if request["calls"] == 0 else "MISSED"
-        print(f"On the request thread, {REQUESTS:,} rows of 50 inputs logged, goal {GOAL_US:g} us of monitoring each:")
-        print(f"  {request['calls']} calls into monitoring or stats: {none}")
+        words = goal(figures["goals"], f"at most {GOAL_US:g} us of monitoring a request", request["calls"] == 0)
+        print(
+            f"  {request['calls']} calls into monitoring or stats{', which take 0 us' * (not request['calls'])}{words}"
+        )
         print(f"  {request['write_us']:.1f} us of CPU to log a row, which it is without a monitor too")
     print(json.dumps(figures))
 
 
-def compared(folder: Path, size: str, limit: float, rounds: int) -> dict[str, Any]:
-    """Every contestant, best of so many runs each, in turns."""
+def goal(told: dict[str, bool], words: str, met: bool) -> str:
+    """Whether a goal is met, in words. A missed one is printed and stops nothing."""
+    told[words] = bool(met)
+    return f"   goal: {words}: {'met' if met else 'MISSED'}"
+
+
+def compared(folder: Path, size: str, limit: float, rounds: int, goals: dict[str, bool]) -> dict[str, Any]:
+    """Every contestant, best of so many runs each, in turns. Evidently runs once, and only where a goal names it: a
+    million rows it did not finish in 170 s and 4.8 GB (2 cores)."""
     best: dict[str, dict[str, Any]] = {}
-    names = ["ours", "streamed", "scipy", *(["evidently"] if EVIDENTLY.exists() else [])]
+    wanted = EVIDENTLY.exists() and (size, "evidently") in GOALS
+    names = ["ours", "streamed", "scipy", *(["evidently"] if wanted else [])]
     for number in range(rounds):
         for name in names:
             if number and (name == "evidently" or "cut" in best[name]):
@@ -89,17 +103,19 @@ def compared(folder: Path, size: str, limit: float, rounds: int) -> dict[str, An
         if "cut" in found:
             print(f"{label:16}no result: {found['cut']}")
             continue
-        ratios = [found[what] / ours[what] for what in ("cpu", "wall")]
-        goal = GOALS.get((size, name))
-        words = f"   goal {goal:g}x: {'reached' if ratios[0] >= goal else 'MISSED'}" if goal else ""
+        ratios = [found[what] / ours[what] if what in ours else float("nan") for what in ("cpu", "wall")]
+        words = ""
         if name in ("ours", "streamed"):
-            words = f"   goal {GOAL_MB:g} MB: {'reached' if found['mb'] <= GOAL_MB else 'MISSED'}"
+            words = goal(goals, f"{label}, {size}: at most {GOAL_MB:g} MB more", found["mb"] <= GOAL_MB)
+        elif (size, name) in GOALS:
+            times = GOALS[size, name]
+            words = goal(goals, f"{size}: {times:g} times as fast as {name} (wall)", ratios[1] >= times)
         print(
             f"{label:16}{found['cpu']:9.3f}{found['wall']:9.3f}{ratios[0]:8.1f}{ratios[1]:8.1f}{found['mb']:8.0f}{words}"
         )
-    if "evidently" not in best:
+    if (size, "evidently") in GOALS and not wanted:
         print(f"{'evidently':16}is not installed in {EVIDENTLY.parents[1]}, so it was not compared")
-    print()
+    print(flush=True)
     return best
 
 

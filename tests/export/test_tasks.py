@@ -10,6 +10,7 @@ import sys
 import pytest
 
 from seatrial import Project, Schedule
+from seatrial.core.errors import UsageError
 from seatrial.core.timing import Timing
 from seatrial.export import airflow, cron, kubeflow, prefect
 from seatrial.export.build_folder import FolderNotEmpty
@@ -200,6 +201,12 @@ def test_the_lines_of_a_crontab_do_in_a_shell_what_they_say(folder, tmp_path):
         (tmp_path / "made").unlink(missing_ok=True)
         subprocess.run(["/bin/sh", "-c", shell], env={"PATH": f"{fake.parent}:/usr/bin:/bin"}, check=False)
         assert (tmp_path / "made").read_text().strip() == made
+
+
+def test_a_folder_that_would_begin_a_line_of_its_own_is_refused_by_the_crontab(folder, tmp_path):
+    with Project(folder) as project, pytest.raises(UsageError, match="cannot stand in a crontab"):
+        project.export_cron(tmp_path / "out", place="/srv/late\n* * * * * touch /tmp/made")
+    assert not (tmp_path / "out").exists()
 
 
 def test_an_environment_is_part_of_every_task_and_name(folder):

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from seatrial.core.clock import parse_time
-from seatrial.monitoring.pages.pictures import STYLE, Bar, Series, Whisker, bars, line_chart, whiskers
+from seatrial.monitoring.pages.pictures import STYLE, Series, Whisker, line_chart, whiskers
 
 FOLDER = Path(__file__).resolve().parents[2] / "docs" / "pictures"
 RECORD = FOLDER / "story.json"
@@ -48,14 +48,16 @@ def of_comparison(seen: Any) -> dict[str, Any]:
 
 
 def of_looks(looks: list[tuple[int, Any]]) -> list[dict[str, Any]]:
-    """What an A/B test said on each day."""
+    """What an A/B test said after each day."""
     found = []
     for number, look in looks:
         labels = look.analysis.labels
+        (score,) = (one for one in look.analysis.guardrails if one.name == "mean_score")
         figures = {"gain": labels.gain, "low": labels.low, "high": labels.high}
         found.append(
             {name: rounded(value) for name, value in figures.items()}
             | {"day": number, "verdict": look.analysis.verdict, "state": labels.state, "labelled": labels.labelled}
+            | {"mean_score": [rounded(score.difference), rounded(score.low), rounded(score.high)]}
         )
     return found
 
@@ -96,26 +98,16 @@ def drawn(seen: dict[str, Any]) -> dict[str, str]:
         title="By how much the log loss of the challenger was lower, after each day of the A/B test",
         zero=(0.0, "no difference"),
     )
-    stale = seen["stale"]
-    values = {
-        which: {
-            "found by replay": one["mismatched"],
-            "drift: prediction": one["prediction"],
-            "airport, 2 h": one["drift"]["origin_departures__delay_2h"],
-            "carrier, 2 h": one["drift"]["carrier_departures__delay_2h"],
-            "route, 24 h": one["drift"]["route_arrivals__delay_24h"],
-        }
-        for which, one in stale.items()
-        if which in ("before", "day")
-    }
-    found["story_stale.svg"] = bars(
+    month = seen["month"]
+    first = parse_time("2013-07-10T04:00:00Z")
+    found["story_stale.svg"] = line_chart(
+        [first + number * 2 * HALF + HALF for number in range(len(month))],
         [
-            Bar(f"{name} ({when})", values[which][name], beyond=alarm, note="every flight" if alarm else "")
-            for name in values["day"]
-            for which, when in (("before", "sound day"), ("day", "stale day"))
-            for alarm in [name == "found by replay" and which == "day"]
+            Series("a day old", [day["stale"][0] for day in month], "observed"),
+            Series("right", [day["right"][0] for day in month], "plain"),
         ],
-        title="A sound day and the stale one: share of flights that replay finds wrong, and drift from training",
+        title="Columns that the drift report names, by day: with departures that are a day old, and with right ones",
+        shown="number",
     )
     return {name: alone(figure) for name, figure in found.items()}
 

@@ -1,7 +1,7 @@
-"""A day on which every event that reaches the online store is one of the day before, under the date of today.
+"""A day on which every departure that reaches the online store is one of the day before, under the date of today.
 
 It is what a job does whose date is off by one: nothing is missing, nothing looks old, and every value was right
-yesterday.
+yesterday. Arrivals and weather come as they should.
 """
 
 from __future__ import annotations
@@ -20,18 +20,21 @@ from seatrial.core.signature import as_floats
 from seatrial.core.windows import Window
 from seatrial.data.sources import Source
 from seatrial.features.plan import make_plan
+from seatrial.features.skew import recompute
+from seatrial.monitoring.looks.drift import Drift, drift
 from seatrial.serving.batch.table import score
 from seatrial.serving.clients.client import Client
 from seatrial.serving.clients.replay import Asked, replay
-from seatrial.stats.metrics import measure
+from seatrial.stats.metrics import log_loss
 from seatrial.verbs.history import Feed, business_keys, in_window, request_fields, times_us
 from tests.journeys.pictures import rounded
 
+DAY_US = 86_400_000_000
 DAY = pa.scalar(timedelta(days=1), pa.duration("us"))
 
 
 def a_day_late(project: Project, url: str, span: Window) -> int:
-    """As `Project.replay`, but with the events of the day before as those of `span`; the number of events pushed."""
+    """As `Project.replay`, but with the departures of the day before; how many events were pushed."""
     model = project.definitions.model("late")
     plan = make_plan(model.features, project.definitions.views)
     sources = {source.name: source for source in (project.definitions.views[view.name].source for view in plan.views)}
@@ -40,8 +43,8 @@ def a_day_late(project: Project, url: str, span: Window) -> int:
     fields = request_fields(rows, list(dict.fromkeys([*plan.request_columns, *model.request_features])))
     at_us = times_us(rows, model.labels.event_timestamp).tolist()
     asked = [Asked(*one) for one in zip(at_us, fields, business_keys(rows, model), strict=True)]
-    later = {name: dated_tomorrow(tables[name], source) for name, source in sources.items()}
-    feed = Feed(plan.views, later, span, project.online)
+    tables["departures"] = dated_tomorrow(tables["departures"], sources["departures"])
+    feed = Feed(plan.views, tables, span, project.online)
     with Client(url, caller=project.actor) as client:
         for _ in replay(client, "late", asked, feed.up_to, progress=lambda *_: None):
             pass
@@ -56,38 +59,85 @@ def dated_tomorrow(rows: pa.Table, source: Source) -> pa.Table:
 
 
 def compared(project: Project, span: Window) -> SimpleNamespace:
-    """What statistics and what the replay of features say of a day, and what the live model is like on right inputs."""
+    """What statistics and what the replay of features say of a day; `right`: what they would with right features."""
     project.label("late")
     report = project.monitor("late", window=span, keep=False)
-    rows, _, _, _ = project._inputs.rows(project.definitions.model("late"), window=span)
-    live = score(project._bundle(project.record(project.deployment_status("late").live)), rows)
+    skew = project.feature_verify("late", window=span)
+    (right,) = without_serving(project, span)
+    return SimpleNamespace(report=report, skew=skew, right=right.right)
+
+
+def without_serving(project: Project, span: Window) -> list[SimpleNamespace]:
+    """Each day of `span`, scored by the live release as if served with the right features and with departures a day
+    late: `right` and `stale`, each with the drift from training and the log loss."""
+    model = project.definitions.model("late")
+    live = project.record(project.deployment_status("late").live)
+    bundle, reference = project._bundle(live), project._reference(live)
+    plan = make_plan(model.features, project.definitions.views)
+    sources = {view.name: project.definitions.views[view.name].source for view in plan.views}
+    events = {name: project._inputs.uncut(source) for name, source in sources.items()}
+    wrong = {
+        name: dated_tomorrow(rows, sources[name]) if sources[name].name == "departures" else rows
+        for name, rows in events.items()
+    }
+    rows = in_window(project._inputs.uncut(model.labels), model.labels, span)
+    fields = [name for name in rows.column_names if name != model.labels.event_timestamp]
+    asked = pa.table({"at": rows[model.labels.event_timestamp]} | {f"field_{name}": rows[name] for name in fields})
     labels = as_floats(rows["late"].to_pylist())
-    known = ~np.isnan(labels)
-    return SimpleNamespace(
-        report=report,
-        skew=project.feature_verify("late", window=span),
-        right=measure("binary", labels[known], live[known]),
-    )
+    day = (times_us(rows, model.labels.event_timestamp) - span.start_us) // DAY_US
+    ways: dict[str, list[SimpleNamespace]] = {"right": [], "stale": []}
+    for way, given in (("right", events), ("stale", wrong)):
+        joined = recompute(asked, plan, given)
+        inputs = {name: rows[name] for name in model.request_features}
+        table = pa.table(inputs | {name: joined[name] for name in plan.feature_columns})
+        scores = score(bundle, table)
+        logged = table.rename_columns([f"feature_{name}" for name in table.column_names])
+        logged = logged.append_column("score", pa.array(scores))
+        for number in range(int(day.max()) + 1):
+            known = (day == number) & ~np.isnan(labels)
+            ways[way].append(
+                SimpleNamespace(
+                    drift=drift(logged.filter(pa.array(day == number)), reference),
+                    log_loss=log_loss(labels[known], scores[known]),
+                )
+            )
+    return [SimpleNamespace(right=a, stale=b) for a, b in zip(ways["right"], ways["stale"], strict=True)]
+
+
+def drifted(found: Drift) -> list[str]:
+    """The columns that have moved."""
+    return sorted(one.name for one in found.columns if one.drifted)
 
 
 def of_stale(one: SimpleNamespace) -> dict[str, Any]:
     """The figures of a day for the story."""
     report = one.report
-    columns = [column for column in report.drift.columns if column.drifted]
     return {
         "rows": one.skew.rows,
         "mismatched": one.skew.mismatched / one.skew.rows,
         "views": sorted({feature.view for feature in one.skew.features if feature.mismatches and feature.view}),
-        "drifted": sorted(column.name for column in columns),
-        "drift": {column.name: rounded(column.value) for column in report.drift.columns},
+        "drifted": drifted(report.drift),
+        "drifted of the right inputs": drifted(one.right.drift),
         "prediction": rounded(report.drift.prediction.value),
+        "prediction of the right inputs": rounded(one.right.drift.prediction.value),
         "headline": report.headline,
         "failed": [check.name for check in report.quality if not check.passed],
         "noticed": [f"{check.name} {check.column}: {check.found}" for check in report.quality if check.noticed],
         "ages": {check.column: check.found for check in report.quality if check.name == "age of features"},
         "log_loss": rounded(report.performance.metrics["log_loss"]),
-        "log_loss of the right inputs": rounded(one.right["log_loss"]),
+        "log_loss of the right inputs": rounded(one.right.log_loss),
     }
+
+
+def of_month(days: list[SimpleNamespace]) -> list[dict[str, Any]]:
+    """The figures of `without_serving` for the story, by day."""
+    return [
+        {
+            way: [len(drifted(one.drift)), rounded(one.drift.prediction.value), rounded(one.log_loss)]
+            for way, one in (("right", day.right), ("stale", day.stale))
+        }
+        for day in days
+    ]
 
 
 def thrown_away(project: Project) -> Path:

@@ -2,7 +2,7 @@
 
 The model of the winter is live since 1 April. By 1 July it predicts too low, a challenger learns from all flights whose
 outcome is known, and nobody can say yet whether it is better: half of the flights of the next days are its. When it has
-all of them, a job delivers the events of the day before under the date of today. Minutes long: `make long`. What it
+all of them, a job delivers the departures of the day before under the date of today. Minutes long: `make long`. What it
 found is told in docs/story.md.
 """
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from operator import attrgetter
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -22,7 +23,7 @@ from seatrial.core.clock import to_us
 from seatrial.core.errors import SeatrialError
 from seatrial.core.windows import Window
 from tests.journeys.pictures import note, of_looks
-from tests.journeys.stale import a_day_late, compared, of_stale, thrown_away
+from tests.journeys.stale import a_day_late, compared, drifted, of_month, of_stale, thrown_away, without_serving
 from tests.journeys.worlds import ENGINEER, REVIEWER, opened, served
 
 pytestmark = pytest.mark.long
@@ -94,6 +95,7 @@ def summer(tmp_path_factory) -> Iterator[SimpleNamespace]:
         pushed = a_day_late(at(project, end + DAY), url, stale)
     project.clock.set(end + 3 * DAY)  # every label is known
     sound, late = compared(project, before), compared(project, stale)
+    month = without_serving(at(project, day(8, 3)), window(day(7, 10), day(8, 1)))
     first = project.feature_verify("late", window=Window(stale.start_us, stale.start_us + 6 * 3_600_000_000))
     back = at(project, end + 2 * DAY).rollback("late", reason="its features are a day old, says the replay")
     after = project.status()[0].live
@@ -105,10 +107,12 @@ def summer(tmp_path_factory) -> Iterator[SimpleNamespace]:
     mended = at(project, end + 3 * DAY).feature_verify("late", window=next_day)
     found = SimpleNamespace(
         trained=trained, early=early, approved=approved, begun=begun, looks=looks, won=won, pushed=pushed, sound=sound,
-        late=late, first=first, back=back, after=after, again=again, mended=mended, live=project.status()[0].live,
+        late=late, first=first, month=month, back=back, after=after, again=again, mended=mended,
+        live=project.status()[0].live,
     )  # fmt: skip
     note("experiment", of_looks(looks))
     note("stale", {"before": of_stale(sound), "day": of_stale(late), "first": [first.rows, first.mismatched]})
+    note("month", of_month(month))
     yield found
     project.close()
 
@@ -139,27 +143,36 @@ def test_the_ab_test_decides_for_it_between_day_7_and_day_16(summer):
 
 def test_features_a_day_old_are_seen_by_the_replay_of_the_first_hours_and_by_no_statistic(summer):
     assert summer.sound.skew.mismatched == 0
-    assert summer.first.mismatched > 0.99 * summer.first.rows > 0
-    assert summer.late.skew.mismatched > 0.99 * summer.late.skew.rows
-    quiet = {one.name for one in summer.sound.report.drift.columns if one.drifted}
-    loud = {one.name for one in summer.late.report.drift.columns if one.drifted}
-    assert loud <= quiet
-    assert all(check.passed for check in summer.late.report.quality)
-    said = {check.name for check in summer.sound.report.quality if check.noticed}
-    assert {check.name for check in summer.late.report.quality if check.noticed} <= said
+    assert summer.first.mismatched > 0.5 * summer.first.rows > 0  # at night little departed on either day
+    assert summer.late.skew.mismatched > 0.9 * summer.late.skew.rows
+    failed = {check.column.partition("__")[0] for check in summer.late.report.quality if not check.passed}
+    assert failed <= {"airport_weather"}  # readings of pressure that did not arrive on some days of July
+    moved, right = summer.late.report.drift, summer.late.right.drift
+    assert moved.prediction.value < right.prediction.value + 0.02
+    assert abs(len(drifted(moved)) - len(drifted(right))) <= 3
 
 
-def test_the_replay_names_every_view_and_none_of_what_the_request_says(summer):
-    wrong = {one.view for one in summer.late.skew.features if one.mismatches and "," not in one.view and one.view}
-    assert wrong == {"origin_departures", "carrier_departures", "route_arrivals", "plane_arrival", "airport_weather"}
+def test_over_the_days_of_july_drift_looks_alike_with_features_a_day_old_and_with_right_ones(summer):
+    def mean(of):
+        return [sum(of(way(day)) for day in summer.month) / len(summer.month) for way in (right, stale)]
+
+    right, stale = attrgetter("right"), attrgetter("stale")
+    assert len(summer.month) == 22
+    columns = mean(lambda one: len(drifted(one.drift)))
+    prediction = mean(lambda one: one.drift.prediction.value)
+    loss = mean(attrgetter("log_loss"))
+    assert columns[1] == pytest.approx(columns[0], abs=1)
+    assert prediction[1] == pytest.approx(prediction[0], abs=0.02)
+    assert loss[1] > loss[0] + 0.01
 
 
-def test_the_model_was_worse_with_them_than_with_the_right_ones(summer):
-    with_right = summer.late.right["log_loss"]
-    assert summer.sound.report.performance.metrics["log_loss"] == pytest.approx(
-        summer.sound.right["log_loss"], abs=0.005
-    )
-    assert summer.late.report.performance.metrics["log_loss"] > with_right + 0.02
+def test_the_replay_names_the_views_that_the_wrong_job_feeds_and_no_other(summer):
+    wrong = {one.feature.partition("__")[0] for one in summer.late.skew.features if one.mismatches}
+    assert wrong == {"origin_departures", "carrier_departures", "carrier_excess"}
+
+
+def test_a_sound_day_is_scored_as_the_offline_join_scores_it(summer):
+    assert summer.sound.report.performance.metrics["log_loss"] == pytest.approx(summer.sound.right.log_loss, abs=1e-6)
 
 
 def test_going_back_takes_less_than_a_second_and_a_store_made_anew_has_the_right_features(summer):

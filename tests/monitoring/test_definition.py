@@ -62,6 +62,7 @@ def test_alarms_that_differ_have_different_names():
         (lambda: Monitor("late", window="0d"), "window"),
         (lambda: Monitor("late", false_alarms_per_month=0), "above 0"),
         (lambda: Monitor("late", calibration="yes"), "True or False"),
+        (lambda: Monitor("late", outcome=1), "A word for sentences"),
     ],
 )
 def test_what_cannot_work_is_refused_with_what_is_expected(make, words):

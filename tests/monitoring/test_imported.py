@@ -21,6 +21,7 @@ from seatrial.monitoring.rows.mapping import BadMap, MapUnreadable, read_map
 from seatrial.stores.prediction_log import PredictionLog
 
 START = datetime(2024, 1, 1, tzinfo=UTC)
+DAY_US = 86_400_000_000
 NOW_US = to_us(START + timedelta(days=10))
 PLAIN = 'model = "m"\ntimestamp = "t"\nscore = "p"\n'
 
@@ -117,6 +118,8 @@ def test_columns_that_do_not_map_are_all_told_with_the_nearest_name(given):
         (PLAIN + 'alarm = "f1"', "[[alarm]]"),
         (PLAIN + 'tested = "f1"', "A number for each metric"),
         (PLAIN + 'timestamp_unit = "h"', "timestamp_unit"),
+        (PLAIN + 'label = "p"', "as the label and as something else"),
+        (PLAIN + 'label = "y"\nfeatures = ["age", "y"]', "no input of the model"),
     ],
 )
 def test_a_map_that_cannot_be_says_why(given, toml, words):
@@ -174,6 +177,30 @@ def test_a_column_that_is_not_what_the_map_says_is_told(given, rows, toml, words
     with pytest.raises(SeatrialError) as told:
         sample(*given(rows, toml))
     assert words in str(told.value)
+
+
+@pytest.mark.parametrize("value", [1704067200000, 1704067200000.0, 1e300, float("inf")])
+def test_times_in_another_unit_than_the_map_says_are_told(given, value):
+    with pytest.raises(SeatrialError, match="is no time"):
+        sample(*given(table(t=[value] * 1400), PLAIN + 'timestamp_unit = "s"'))
+
+
+def test_a_number_that_is_none_is_no_time(given):
+    with pytest.raises(SeatrialError, match="empty in 1 of 1,400"):
+        sample(*given(table(t=[float("nan")] + [1704067200.0] * 1399), PLAIN + 'timestamp_unit = "s"'))
+
+
+def test_a_column_that_is_there_twice_is_told_when_it_is_looked_at(given):
+    rows = table().append_column("age", table()["p"])
+    with pytest.raises(SeatrialError, match="has the column 'age' twice"):
+        sample(*given(rows))
+    assert sample(*given(rows, PLAIN + 'without = ["age", "y"]')).features == ["plan"]
+
+
+def test_a_log_tells_its_history_although_nothing_is_kept(given):
+    found = monitor_log(*given(), as_of_us=NOW_US, window=Window(NOW_US - 5 * DAY_US, NOW_US - 4 * DAY_US))
+    assert [one.metrics["rows"] for one in found.history] == [200.0] * 5
+    assert found.history[-1].at == "2024-01-06T00:00:00Z"
 
 
 def test_columns_that_are_no_input_are_left_out_and_told(given):
@@ -305,6 +332,15 @@ def test_a_log_from_before_1970_is_watched_as_any(given):
     found = monitor_log(log, mapping, log, as_of_us=to_us(old + timedelta(days=8)))
     assert found.rows == 1400
     assert all(one.state != "fired" for one in found.alarms if one.metric.startswith("policy:"))
+
+
+def test_a_window_that_ends_before_1900_is_refused(given):
+    first = datetime(1, 1, 1, tzinfo=UTC)
+    with pytest.raises(SeatrialError, match="ends before 1900"):
+        monitor_log(*given(), as_of_us=NOW_US, window=Window(to_us(first), to_us(first + timedelta(days=1))))
+    log, mapping = given(table(t=pa.array([first] * 1400, pa.timestamp("us", tz="UTC"))))
+    with pytest.raises(SeatrialError, match="ends before 1900"):
+        monitor_log(log, mapping, log, as_of_us=NOW_US)
 
 
 def test_without_anything_to_watch_a_rehearsal_says_so(given):

@@ -252,6 +252,12 @@ def test_a_column_that_is_not_there_is_named_and_the_password_is_not(given, serv
         monitor_database(given.source, given.map, as_of_us=NOW_US)
 
 
+def test_a_positive_label_that_never_comes_is_a_mistake_of_the_map(given):
+    given.map.write_text(MAP.replace('label = "y"', 'label = "plan"\npositive = "A"'))
+    with pytest.raises(LogColumnWrong, match="is never 'A'"):
+        monitor_database(given.source, given.map, as_of_us=NOW_US)
+
+
 # The same report for every task
 
 

@@ -93,7 +93,7 @@ def test_a_model_served_elsewhere_is_told_no_command_of_a_project():
     ("sample", "words"),
     [
         (a_sample([]), "no predictions in this window"),
-        (a_sample([0.3]), "none of its 1 predictions has a label yet"),
+        (a_sample([0.3]), "its only prediction has no label yet"),
         (a_sample([0.3], [1]), "1 of 200 labels"),
         (a_sample(np.full(1000, 0.3)), "none of its 1000 predictions".replace("1000", "1,000")),
         (calibrated(at_us=START_US + 4 * DAY_US + np.arange(2100) * 1_000_000), "3 of 7 days"),

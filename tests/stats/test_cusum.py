@@ -59,3 +59,11 @@ def test_the_sums_are_those_of_a_loop_over_one_series():
 def test_no_drift_and_endless_waits_have_run_lengths():
     assert average_run_length(4, shift=0.5) == pytest.approx((4 + 1.166) ** 2)
     assert average_run_length(2000) == math.inf
+
+
+def test_each_series_has_its_own_ceiling_and_forgets_when_it_is_told():
+    steps = np.full((4, 2), 3.0)
+    forget = np.zeros((4, 2), dtype=bool)
+    forget[2, 1] = True
+    found = cusum(steps, np.zeros(2), allowance=0.5, most=np.array([4.0, 100.0]), forget=forget)
+    assert found.T.tolist() == [[2.5, 4.0, 4.0, 4.0], [2.5, 5.0, 2.5, 5.0]]

@@ -25,3 +25,8 @@ def test_what_is_missing_leaves_the_average_where_it_was():
 
 def test_an_average_of_one_observation_is_that_observation():
     assert weight(1) == 1.0
+
+
+def test_an_average_that_is_told_to_forget_begins_at_zero():
+    values, forget = np.array([[4.0], [np.nan], [2.0]]), np.array([[False], [True], [False]])
+    assert ewma(values, np.zeros(1), 0.5, forget=forget).ravel().tolist() == [2.0, 0.0, 1.0]

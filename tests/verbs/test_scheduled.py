@@ -172,6 +172,7 @@ def test_a_route_a_heartbeat_or_gauges_have_silence_looked_for_unless_a_schedule
             "every 5m",
             ["seatrial", "alerts", "check"],
         )
+        assert project.status()[0].schedules == []  # while no `up` runs, something else may look for silence
     project_at(made, 'Schedule("alerts check", every="1m", name="watch")')
     (made / "seatrial.toml").write_text('[alerts]\nheartbeat = "https://hc.example.org/1"\n')
     with Project(made, clock=FixedClock(NOW)) as project:

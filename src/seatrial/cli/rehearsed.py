@@ -18,13 +18,14 @@ def lines(one: Rehearsal) -> list[Block]:
         return [Line("NOTHING TO REHEARSE ON", "bold"), *(Line(note) for note in one.notes)]
     word = "WITHIN THE BUDGET" if one.within else "OVER THE BUDGET"
     colour: Style = "red" if not one.within else "bold" if one.earlier else "green"
+    windows = f"{one.windows:,} window{'' if one.windows == 1 else 's'}"
     began = f"{_alarms(one.raised)} began, {one.a_month:.1f} a month"
     blocks: list[Block] = [
         Line(f"{word}: {began}; {one.budget:g} a month are allowed", colour),
         *([Line(_earlier(one), colour)] if one.earlier else []),
-        Line(f"KS p < 0.05 for each input would have begun {one.usual:,} alarms, {one.usual_a_month:,.0f} a month"),
+        Line(f"KS p < 0.05 for each input would have begun {_alarms(one.usual)}, {one.usual_a_month:,.0f} a month"),
         Line(),
-        Line(f"{one.model}, {one.from_[:16]} to {one.until[:16]}, {one.windows:,} windows of {one.every}, "
+        Line(f"{one.model}, {one.from_[:16]} to {one.until[:16]}, {windows} of {one.every}, "
              f"{one.series} series, of {one.season} the season is known", "dim"),
     ]  # fmt: skip
     if one.alarms:
@@ -55,7 +56,7 @@ def lines(one: Rehearsal) -> list[Block]:
 
 
 def _alarms(count: int) -> str:
-    return f"{count} alarm{'' if count == 1 else 's'}"
+    return f"{count:,} alarm{'' if count == 1 else 's'}"
 
 
 def _earlier(one: Rehearsal) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from math import gcd
 from pathlib import Path
 
+from seatrial.core.errors import UsageError
 from seatrial.core.timing import UTC_NAME, Timing
 from seatrial.core.windows import duration_us
 from seatrial.export.build_folder import write_files
@@ -21,14 +22,23 @@ def export(pipelines: Sequence[Pipeline], folder: Path, *, place: str, program: 
     """Write the crontab and how to use it; the names of the files, sorted.
 
     place: the project's folder. folder: is made; when it exists it must be empty.
-    Raises NothingToExport, FolderNotEmpty, CannotWrite.
+    Raises NothingToExport, UsageError, FolderNotEmpty, CannotWrite.
     """
     files = {NAME: crontab(pipelines, place=place, program=program), "README.md": _readme()}
     return write_files(folder, {file: text.encode() for file, text in files.items()})
 
 
 def crontab(pipelines: Sequence[Pipeline], *, place: str, program: str = PROGRAM) -> str:
-    """The text of the crontab. Raises NothingToExport when nothing has a timing."""
+    """The text of the crontab.
+
+    Raises NothingToExport when nothing has a timing, UsageError for a folder that no line of a crontab can name.
+    """
+    if not place.isprintable():  # a line end would begin a line of its own: quotes do not hold it
+        raise UsageError(
+            f"the folder {place!r} cannot stand in a crontab.",
+            expected="A path without line ends and control characters is expected.",
+            state="Nothing was written.",
+        )
     timed = [one for one in pipelines if one.timing is not None]
     if not timed:
         raise NothingToExport(

@@ -181,6 +181,12 @@ class Monitor:
         if not isinstance(self.calibration, bool):
             _bad(f"{where} has calibration={self.calibration!r}.", "True or False is expected.")
         _check_window(self.window, where)
+        for name in ("subject", "outcome"):
+            if not isinstance(getattr(self, name), str):
+                _bad(
+                    f"{where} has {name}={getattr(self, name)!r}.",
+                    "A word for sentences is expected, such as 'flights'.",
+                )
         for name in ("every", "labels_within"):
             if getattr(self, name) != "":
                 _check_window(getattr(self, name), f"{where}: {name}")

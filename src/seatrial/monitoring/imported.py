@@ -15,20 +15,22 @@ import msgspec
 import numpy as np
 
 from seatrial.core.clock import from_us, iso
-from seatrial.core.errors import Failed, did_you_mean, listed
+from seatrial.core.errors import Failed, SeatrialError, did_you_mean, listed
 from seatrial.core.windows import Window, duration_text, duration_us
+from seatrial.data.in_batches import take
 from seatrial.data.reading import Times, csv_header, read
 from seatrial.data.sources import CsvSource, FrameSource
 from seatrial.monitoring.definition import Alarm, Monitor
-from seatrial.monitoring.looks.alarms import MIN_ROWS
-from seatrial.monitoring.monitor import make_report
-from seatrial.monitoring.report import AlarmResult, Report
+from seatrial.monitoring.looks.alarms import MIN_ROWS, QUIET_START
+from seatrial.monitoring.looks.performance import performance
+from seatrial.monitoring.monitor import make_report, require_an_age
+from seatrial.monitoring.report import AlarmResult, Point, Report
 from seatrial.monitoring.rows.baseline import Baseline, labelled
 from seatrial.monitoring.rows.labels import FIELD, LabelCounts, parse, prediction_keys
 from seatrial.monitoring.rows.mapping import BadMap, ColumnMap, read_map
 from seatrial.monitoring.rows.reference import floats
 from seatrial.monitoring.rows.sample import FEATURE, OF_CLASS, Sample, from_log, joined, places
-from seatrial.monitoring.rows.streamed import EVER, LONG, StreamedInputs
+from seatrial.monitoring.rows.streamed import EVER, LONG, Copy, StreamedInputs, copying, of_log
 from seatrial.monitoring.rows.tally import tallies
 from seatrial.monitoring.watched import Watched
 from seatrial.stores.prediction_log import PredictionLog
@@ -41,7 +43,13 @@ if TYPE_CHECKING:
 
 DAY_US = 86_400_000_000
 NEVER_US = -(2**62)
+BYTES_OF_VALUE = 4
+"""Of a CSV file that is long for sure: a digit or two, a point and a comma."""
+COPY = "rows.parquet"
+MOST_BEFORE = 12
+"""Windows before the report's own whose figures are its history."""
 UNITS = {"s": 1_000_000, "ms": 1_000, "us": 1}
+FARTHEST_US = 10_000 * 365 * DAY_US
 
 
 class LogMissing(Failed):
@@ -89,13 +97,15 @@ def monitor_log(
     alarms: beside those of the map. against: a window of the same log to compare with, in place of a reference: a
         duration (right before the window) or START/END.
 
-    Raises MapUnreadable, BadMap, LogMissing, LogColumnNotThere, LogColumnWrong, and what reading files raises.
+    Raises MapUnreadable, BadMap, LogMissing, LogColumnNotThere, LogColumnWrong, UsageError for a window before
+    1900, and what reading files raises.
     """
     columns = read_map(mapping)
     monitor = replace(columns.monitor, alarms=(*columns.monitor.alarms, *alarms))
     imported = read_log(log, columns, labels=labels, as_of_us=as_of_us)
     sample = imported.sample
     asked, window = window, window or default_window(sample, duration_us(monitor.window), as_of_us)
+    require_an_age(window)
     compared, too_small = compared_with(reference, against, columns, sample, window)
     tested = None if reference is None else _labelled(reference, columns)
     seen, policy = watched(sample, window, monitor, compared, columns, as_of_us, tested)
@@ -112,10 +122,30 @@ def monitor_log(
         tested=tested,
         watched=seen,
         policy=policy,
+        history=_history(sample, window),
     )
     report = in_silence(report, silence(sample, window, as_of_us), of_last=asked is None)
     notes = [*too_small, *imported.left_out]
     return msgspec.structs.replace(report, findings=[*report.findings, *notes], next=told_next(report))
+
+
+def _history(sample: Sample, window: Window) -> list[Point]:
+    """The figures of as long windows before this one, oldest first, with the labels known now: nothing is kept of
+    earlier reports."""
+    at_us, length = sample.at_us(), window.end_us - window.start_us
+    found: list[Point] = []
+    for number in range(1, MOST_BEFORE + 1):
+        earlier = Window(window.start_us - number * length, window.end_us - number * length)
+        if not at_us.size or earlier.start_us + length // QUIET_START < int(at_us[0]):
+            break
+        inside = sample.within(earlier)
+        if not inside.rows.num_rows:
+            continue
+        figures = performance(inside, earlier)
+        numbers = figures.metrics | {"gap": figures.gap, "mean_score": figures.mean_score, "observed": figures.observed}
+        numbers |= {"rows": float(figures.rows), "labelled": float(figures.labelled)}
+        found.append(Point(at=str(earlier).partition("/")[2], window=str(earlier), metrics=numbers))
+    return found[::-1]
 
 
 def in_silence(report: Report, silent: Sequence[str], *, of_last: bool) -> Report:
@@ -186,6 +216,9 @@ def read_log(
 
     if _is_ours(log):
         return _ours(log, columns, labels, as_of_us)
+    copied = as_parquet(log, columns, LONG if long is None else long)
+    if copied is not None:
+        return _of_copy(copied, log, columns, labels=labels, as_of_us=as_of_us)
     several = columns.task == "multiclass"
     for role in ("timestamp", "prediction" if several else "score"):
         said = columns.predicted or columns.probabilities if role == "prediction" else getattr(columns, role)
@@ -222,6 +255,31 @@ def read_log(
     table, counts = _known(table, as_of_us)
     table = _in_order(table)
     return Imported(_without_fields(replace(sample, rows=table, labels=counts), columns.key), left_out)
+
+
+def as_parquet(path: Path, columns: ColumnMap, values: int) -> Copy | None:
+    """A copy of a long CSV file as `rows.parquet`; None when it is none. values: as of `_is_long`."""
+    if not path.exists() or not _is_csv(path) or path.stat().st_size <= BYTES_OF_VALUE * values:
+        return None
+    with copying(str(path)) as copy:
+        source = CsvSource(name=path.name, path=str(path.absolute()), timezone=columns.timezone)
+        take(source, folder=Path(), path=copy.path / COPY)
+    return copy
+
+
+def _of_copy(copy: Copy, log: Path, columns: ColumnMap, *, labels: Path | None, as_of_us: int) -> Imported:
+    """The log that was copied. What is said of the copy is said of the log."""
+    path = copy.path / COPY
+    try:
+        found = read_log(path, columns, labels=labels, as_of_us=as_of_us, long=-1)
+    except SeatrialError as error:
+        for part in ("found", "expected", "next"):
+            setattr(error, part, getattr(error, part).replace(str(path), str(log)))
+        raise
+    inputs = found.sample.inputs
+    assert isinstance(inputs, StreamedInputs)
+    left_out = tuple(words.replace(str(path), str(log)) for words in found.left_out)
+    return Imported(replace(found.sample, inputs=replace(inputs, copy=copy)), left_out)
 
 
 def read_reference(path: Path, columns: ColumnMap, sample: Sample, *, long: int | None = None) -> Reference:
@@ -429,7 +487,8 @@ def _ours(log: Path, columns: ColumnMap, labels: Path | None, as_of_us: int) -> 
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    table = PredictionLog(log).rows(model=columns.model)
+    long = of_log(PredictionLog(log), model=columns.model)
+    table, inputs = long or (PredictionLog(log).rows(model=columns.model), None)
     if not table.num_rows:
         models = sorted(set(PredictionLog(log).rows(columns=["model"])["model"].to_pylist()))
         if models:
@@ -442,10 +501,11 @@ def _ours(log: Path, columns: ColumnMap, labels: Path | None, as_of_us: int) -> 
     if columns.task == "binary" and table.num_rows and table["probability"].null_count == table.num_rows:
         table = table.set_column(table.column_names.index("probability"), "probability", table["prediction"])
     wanted = columns.features
+    have = [name.removeprefix(FEATURE) for name in table.column_names] if inputs is None else list(inputs.names)
     if wanted is not None:
-        _require(
-            log, [name.removeprefix(FEATURE) for name in table.column_names], dict(zip(wanted, wanted, strict=True))
-        )
+        _require(log, have, dict(zip(wanted, wanted, strict=True)))
+    if inputs is not None:
+        inputs = inputs.only(_inputs(columns, have)).within(Window(EVER.start_us, as_of_us + 1))
     drop = [
         name
         for name in table.column_names
@@ -456,7 +516,7 @@ def _ours(log: Path, columns: ColumnMap, labels: Path | None, as_of_us: int) -> 
     sample = from_log(
         table.drop_columns(drop), told, model=columns.model, task=columns.task, key=columns.key, as_of_us=as_of_us
     )
-    return Imported(sample)
+    return Imported(replace(sample, inputs=inputs))
 
 
 def _read(
@@ -481,6 +541,14 @@ def _read(
     wanted = _inputs(columns, have) if inputs else []
     there = {role: name for role, name in named.items() if name in have}
     keyed = [name for name in columns.key if name in have]
+    twice = [name for name in [*there.values(), *wanted, *keyed] if list(have).count(name) > 1]
+    if twice:
+        raise LogColumnWrong(
+            f"{path} has the column '{twice[0]}' twice.",
+            expected="Every column that is looked at needs a name of its own.",
+            state="Nothing was read.",
+            next="Rename one where the log is made, or leave both out with `without`.",
+        )
     raw = _rows(path, columns, [*dict.fromkeys([*there.values(), *wanted, *keyed])], there)
     count = raw.num_rows
     instant = pa.timestamp("us", tz="UTC")
@@ -603,19 +671,22 @@ def _instants(path: Path, name: str, column: pa.ChunkedArray, columns: ColumnMap
     if pa.types.is_string(kind):
         return times.parse(name, column, must=True)
     if columns.timestamp_unit and (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
-        whole = pa.types.is_integer(kind)
-        if not whole:
-            column = pc.if_else(pc.is_nan(column), pa.scalar(None, kind), column)
-        try:
-            numbers = column.cast(pa.int64() if whole else pa.float64())
-            us = pc.multiply_checked(numbers, UNITS[columns.timestamp_unit])
-            return pc.floor(us).cast(pa.int64()).cast(pa.timestamp("us", tz="UTC"))
-        except pa.ArrowInvalid:
+        numbers = column.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
+        missing = np.isnan(numbers)
+        far = np.abs(np.where(missing, 0.0, numbers)) * UNITS[columns.timestamp_unit] > FARTHEST_US
+        if far.any():
             raise LogColumnWrong(
-                f"column '{name}' of {path} holds a number that is no time in '{columns.timestamp_unit}' since 1970.",
-                expected="Finite numbers that a timestamp has room for are expected.",
-                next="Correct the column, or `timestamp_unit` in the map.",
-            ) from None
+                f"column '{name}' of {path} holds {numbers[int(np.argmax(far))]:.6g}, which is no time in "
+                f"'{columns.timestamp_unit}' since 1970.",
+                expected="Seconds have 10 digits now, milliseconds 13, microseconds 16.",
+                next="Correct `timestamp_unit` in the map.",
+            )
+        if pa.types.is_integer(kind):
+            us = pc.multiply(column.cast(pa.int64()), UNITS[columns.timestamp_unit])
+        else:
+            floored = np.floor(np.where(missing, 0.0, numbers) * UNITS[columns.timestamp_unit])
+            us = pa.chunked_array([pa.array(floored.astype(np.int64), mask=missing)])
+        return us.cast(pa.timestamp("us", tz="UTC"))
     raise LogColumnWrong(
         f"column '{name}' of {path} is {kind}, and the map says that it is a time.",
         expected="A timestamp, a date or ISO 8601 text is expected; or numbers with `timestamp_unit` in the map.",

@@ -298,6 +298,7 @@ def _sample(view: _View, columns: ColumnMap, window: Window, as_of_us: int) -> S
 
     until = Window(-(2**61), as_of_us + 1)
     _check_classes(view, columns, until)
+    _check_positive(view, columns)
     regression, several = columns.task == "regression", columns.task == "multiclass"
     low, high = _span(view, until) if regression else (0.0, 1.0)
     steps = STEPS // 5 if regression else STEPS
@@ -387,6 +388,20 @@ def _sample(view: _View, columns: ColumnMap, window: Window, as_of_us: int) -> S
         answers=answers,
         decided_only=columns.decided_only,
     )
+
+
+def _check_positive(view: _View, columns: ColumnMap) -> None:
+    """A positive label that never comes is a mistake of the map, and no model that is always wrong."""
+    if columns.positive is None or not columns.label:
+        return
+    told, positive = view.rows.ask(f"SELECT count(told), count(*) FILTER (WHERE told = 1) FROM ({view.sql}) AS q")[0]
+    if told and not positive:
+        raise LogColumnWrong(
+            f"column '{columns.label}' of '{view.source}' is never {columns.positive!r}, which the map says is the "
+            "positive label.",
+            expected=f"It is something else in {told:,} rows.",
+            next="Correct `positive` in the map.",
+        )
 
 
 def _check_classes(view: _View, columns: ColumnMap, until: Window) -> None:

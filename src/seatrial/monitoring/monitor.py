@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from seatrial.core.clock import from_us, iso
-from seatrial.core.errors import Failed, did_you_mean
+from seatrial.core.errors import Failed, UsageError, did_you_mean
 from seatrial.core.windows import Window
 from seatrial.monitoring.definition import MIN_LABELS, PERFORMANCE, Alarm, Monitor
 from seatrial.monitoring.looks.alarms import MIN_ROWS, QUIET_START, evaluate
@@ -45,6 +45,10 @@ if TYPE_CHECKING:
     from seatrial.monitoring.rows.sample import Sample
     from seatrial.monitoring.watched import Watched
 
+CONTRADICTING = 0.1
+"""Labels told otherwise, as a share of those that count, beyond which nobody can tell which to believe."""
+EARLIEST_US = -2_208_988_800_000_000
+"""1900-01-01 in UTC."""
 NO_REFERENCE = "no reference to compare with, so nobody looked whether the inputs moved"
 
 
@@ -52,6 +56,16 @@ class ReportTooNew(Failed):
     """A kept report was written by a newer version."""
 
     code = "report.too_new"
+
+
+def require_an_age(window: Window) -> None:
+    """Raises UsageError for a window so long ago that what lies before it has no dates."""
+    if window.end_us < EARLIEST_US:
+        raise UsageError(
+            f"the window ends before 1900, at {iso(window.end)}, when no model predicted.",
+            expected="Look at the times of the predictions, or at the window.",
+            state="Nothing was reported.",
+        )
 
 
 def make_report(
@@ -288,7 +302,16 @@ class _Facts:
         lacking = [result.note for result in looked if result.state == "not_enough_data"]
         if self.performance.labelled < needed:
             return f"not enough data: {self.performance.labelled:,} of {needed:,} labels"
+        if self.contradicted:
+            counting = f"{self.performance.labelled:,} that count"
+            return f"{_count(self.contradicted, 'label')} told otherwise before, beside {counting}"
         return lacking[0] if lacking else ""
+
+    @property
+    def contradicted(self) -> int:
+        """How many labels were told otherwise before, when that is too many to believe the others."""
+        otherwise = self.performance.labels.get("contradicting", 0)
+        return otherwise if otherwise > CONTRADICTING * self.performance.labelled else 0
 
 
 def _harm(result: AlarmResult, declared: Alarm | None) -> bool:
@@ -388,6 +411,10 @@ def _unknown(facts: _Facts) -> str:
         return f"{_subject(facts)} cannot be judged: there are no predictions in this window."
     if not figures.labelled and counts.get("before"):
         why = f"{counts['before']:,} labels were known before their predictions were made, none after"
+    elif not figures.labelled and counts.get("unmatched", 0) >= figures.rows:
+        why = f"{counts['unmatched']:,} labels were told that belong to no known prediction, and none that does"
+    elif not figures.labelled and figures.rows == 1:
+        why = "its only prediction has no label yet"
     elif not figures.labelled:
         why = f"none of its {figures.rows:,} predictions has a label yet"
     return f"Nobody can say yet whether {_subject(facts, start=False)} is right: {why}; {_inputs(facts, quiet=True)}."
@@ -460,6 +487,8 @@ def _findings(facts: _Facts) -> list[str]:
         )
     if figures.labels.get("contradicting"):
         found.append(f"{_count(figures.labels['contradicting'], 'label')} told otherwise before; the newest counts")
+    if figures.labels.get("duplicate"):
+        found.append(f"{_count(figures.labels['duplicate'], 'label')} told again with the same value; each counts once")
     found += [text for text in (figures.note, facts.drift.note) if text]
     found += [
         f"alarm '{one.name}': {one.note}"
@@ -498,6 +527,8 @@ def _next_for_unknown(facts: _Facts) -> str:
     if facts.performance.labelled < _min_labels(facts.monitor):
         how = "." if facts.elsewhere else f": `seatrial label {facts.monitor.model} FILE`."
         return f"Tell what really happened{how}"
+    if facts.contradicted:
+        return "Ask who tells the labels which of them are right."
     return "Wait until the window is full; nothing else is missing."
 
 

@@ -298,7 +298,7 @@ def standing(metadata: MetadataStore, record: Record) -> JobRun:
         job = msgspec.structs.replace(
             job,
             state=ended.state,
-            words=". ".join(one for one in (ended.words, missed) if one),
+            words=". ".join(one for one in (ended.words.rstrip(".") if missed else ended.words, missed) if one),
             ended_at=iso(from_us(event.at_us)),
             ended_us=event.at_us,
             seconds=ended.seconds,

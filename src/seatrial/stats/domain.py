@@ -23,12 +23,9 @@ RIDGE = 1.0
 FOLDS = 2
 CLOSE = 1e-4
 """A step that promises less than half of this in log likelihood is the last one."""
-STRAY = 1e-2
-"""A step is solved until the square of what is left is this share of the first; the next step mends the rest."""
-CURVED = 2_500
-"""Rows of which the curvature is made with which a step begins."""
-MANY_TURNS = 6
-"""Turns of a step after which the curvature is made anew."""
+CELLS = 4_096
+STRAY = 0.05
+"""Share of the square of a gradient that may be left of it when a step is solved."""
 LARGEST = 1000.0
 """A row counts as this many at most, before weights are brought to a mean of 1."""
 
@@ -88,58 +85,73 @@ def logistic(codes: NDArray[np.int64], size: int, target: NDArray[np.float64], w
     """(size + 1,) coefficients of each code and, last, the constant: the ridge maximum likelihood by Newton's method.
 
     codes: (n, k), each row has one code of each of k inputs. The steps are solved by conjugate gradients, so that no
-    matrix of all rows by codes is made; those begin from the curvature of some rows, made anew when it has become poor.
+    matrix of rows by codes is made, and roughly, for the next one mends the rest (Dembo, Eisenstat and Steihaug 1982).
     """
     beta = np.zeros(size + 1)
     ridge = np.append(np.full(size, RIDGE), 1e-9)
     by_input = np.ascontiguousarray(codes.T)
-    flat, width = by_input.reshape(-1), len(by_input)
+    crossed = _crossed(by_input)
 
     def times(direction: Vector) -> Vector:
-        found: Vector = direction.take(by_input).sum(axis=0) + direction[size]
+        found: Vector = np.full(len(codes), direction[size])
+        for cells, parts in crossed:
+            told = direction[parts[0]]
+            for part in parts[1:]:
+                told = np.add.outer(told, direction[part])
+            found += told.reshape(-1).take(cells)
         return found
 
     def back(of_rows: Vector) -> Vector:
-        by_code = np.bincount(flat, weights=np.tile(of_rows, width), minlength=size)
-        return np.append(by_code, of_rows.sum())
+        found = np.zeros(size + 1)
+        for cells, parts in crossed:
+            shape = tuple(part.stop - part.start for part in parts)
+            counted = np.bincount(cells, weights=of_rows, minlength=int(np.prod(shape))).reshape(shape)
+            for axis, part in enumerate(parts):
+                found[part] = counted.sum(axis=tuple(other for other in range(len(parts)) if other != axis))
+        found[size] = of_rows.sum()
+        return found
 
-    near = None
     for _ in range(50):
         sure = 1 / (1 + np.exp(-np.clip(times(beta), -30, 30)))
         gradient = back(weights * (target - sure)) - ridge * beta
         spread = weights * sure * (1 - sure)
-        if near is None:
-            near = np.linalg.inv(_curvature(by_input, size, spread) + np.diag(ridge))
+        diagonal = back(spread) + ridge
         step = np.zeros_like(beta)
         rest = gradient.copy()
-        scaled = near @ rest
+        scaled = rest / diagonal
         direction, product = scaled.copy(), float(rest @ scaled)
-        begun, turns = product, 0
-        while product > STRAY * begun and turns < 50:
+        begun = product
+        for _ in range(50):
+            if product <= STRAY * begun:
+                break
             curved = back(spread * times(direction)) + ridge * direction
             length = product / float(direction @ curved)
             step += length * direction
             rest -= length * curved
-            scaled = near @ rest
+            scaled = rest / diagonal
             product, before = float(rest @ scaled), product
             direction = scaled + product / before * direction
-            turns += 1
         beta += step
         if float(gradient @ step) < CLOSE:
             break
-        near = None if turns > MANY_TURNS else near
     return beta
 
 
-def _curvature(by_input: NDArray[np.int64], size: int, spread: Vector) -> Vector:
-    """(size + 1, size + 1): the second derivative at this spread, of at most 2 CURVED rows weighted to be all."""
-    every = max(1, spread.size // CURVED)
-    some, of_rows = by_input[:, ::every], spread[::every]
-    one_hot = np.zeros((size + 1, of_rows.size), dtype=np.float32)
-    one_hot[some, np.arange(of_rows.size)] = 1
-    one_hot[size] = 1
-    weighted = one_hot * (of_rows * (spread.sum() / of_rows.sum())).astype(np.float32)
-    found: Vector = (weighted @ one_hot.T).astype(np.float64)
+def _crossed(by_input: NDArray[np.int64]) -> list[tuple[NDArray[np.int64], list[slice]]]:
+    """Inputs put together while they have at most CELLS combinations, so that rows are gone through less often: of each
+    such group the combination (n,) in every row, and where the codes of its inputs lie."""
+    found: list[tuple[NDArray[np.int64], list[slice]]] = []
+    size = CELLS
+    for codes in by_input:
+        low, width = int(codes.min()), int(codes.max() - codes.min()) + 1
+        part = slice(low, low + width)
+        if size * width > CELLS:
+            found.append((codes - low, [part]))
+            size = width
+        else:
+            cells, parts = found.pop()
+            found.append((cells * width + (codes - low), [*parts, part]))
+            size *= width
     return found
 
 

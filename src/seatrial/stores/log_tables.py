@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import struct
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from functools import reduce
 from operator import and_
 from pathlib import Path
@@ -23,6 +24,10 @@ SHADOW = "~shadow"
 """What the name of a deployment ends with in the rows that it scored beside its answers, for nobody to see."""
 OF_CLASS = "probability_"
 EVERY_CLASS = f"{OF_CLASS}*"
+INPUT = "feature_"
+UNSEEN = ("row", "caller", "model", "deployment", "recorded_at")
+"""Columns that nobody looks at where only inputs are apart."""
+BATCH_ROWS = 1 << 16
 _NAN = struct.pack("<d", float("nan"))
 
 
@@ -115,6 +120,67 @@ def read_part(path: Path, part: Part, choice: Choice) -> pa.Table | None:
     except (pa.ArrowException, OSError):  # what cannot be unpacked is an OSError too
         warn_unreadable(part)
         return None
+
+
+def read_in_batches(path: Path, part: Part, choice: Choice) -> Iterator[pa.Table]:
+    """The records of a file that are asked for, some at a time; a file that cannot be read ends with a warning.
+
+    Raises FileNotFoundError.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    condition = choice.condition()
+    try:
+        with pq.ParquetFile(path, pre_buffer=False, buffer_size=1 << 16) as file:
+            for batch in file.iter_batches(BATCH_ROWS, use_threads=False):
+                table = pa.Table.from_batches([batch])
+                yield table if condition is None else table.filter(condition)
+    except FileNotFoundError:
+        raise
+    except (pa.ArrowException, OSError):
+        warn_unreadable(part)
+
+
+class Copied:
+    """Records parted into what is no input, in memory, and the inputs, in files of a folder: one for each source."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        for old in folder.glob("*.parquet"):
+            old.unlink()
+        self._rest: list[pa.Table] = []
+        self._files: list[Path] = []
+        self._rows = 0
+
+    def take(self, tables: Iterable[pa.Table]) -> None:
+        """All tables of one kind. Raises OSError."""
+        import numpy as np
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        path = self._folder / f"{len(self._files):06d}.parquet"
+        with ExitStack() as stack:
+            writer: pq.ParquetWriter | None = None
+            for table in tables:
+                if not table.num_rows:
+                    continue
+                table = with_ages(table.replace_schema_metadata(None))
+                inputs = table.select([name for name in table.column_names if name.startswith(INPUT)])
+                rest = table.drop_columns([*inputs.column_names, *(one for one in UNSEEN if one in table.column_names)])
+                inputs = inputs.rename_columns([name.removeprefix(INPUT) for name in inputs.column_names])
+                places = pa.array(np.arange(self._rows, self._rows + table.num_rows))
+                self._rest.append(rest.append_column("place", places))
+                self._rows += table.num_rows
+                if not inputs.num_columns:  # rows of which there is no input are rows too
+                    inputs = pa.table({"": pa.nulls(table.num_rows)})
+                if writer is None:
+                    writer = stack.enter_context(pq.ParquetWriter(path, inputs.schema, compression="lz4"))
+                    self._files.append(path)
+                writer.write_table(inputs)
+
+    def finish(self) -> tuple[pa.Table, list[Path]]:
+        return concatenated(self._rest), self._files
 
 
 def warn_unreadable(part: Part) -> None:

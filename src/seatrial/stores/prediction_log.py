@@ -65,9 +65,11 @@ from seatrial.stores.log_tables import OF_CLASS as OF_CLASS
 from seatrial.stores.log_tables import SHADOW as SHADOW
 from seatrial.stores.log_tables import (
     Choice,
+    Copied,
     as_table,
     concatenated,
     day_of,
+    read_in_batches,
     read_part,
     warn_unreadable,
     with_ages,
@@ -110,6 +112,7 @@ _GROUP_SECONDS = 0.05
 _LOOK_SECONDS = 0.9  # between two looks at the folder, and at counts that wait: the tender comes every second
 _MOST_SCHEMAS = 1_000  # remembered by `write`; every set of feature names is one
 _BATCH_BYTES = 128 * 2**20  # segments compacted together
+_BYTES_OF_VALUE = 16  # of a segment, with what else a record holds
 _TOGETHER = 20_000  # records that a compaction has in memory at once
 _LOGGER = logging.getLogger("seatrial.serving.log")
 
@@ -757,6 +760,56 @@ class PredictionLog:
             if gone <= missing:
                 return [with_ages(table) for table in [*tables, *found]]
             missing |= gone  # looked for once more, and left out with a warning if it is gone for good
+
+    def values(self, *, model: str, window: Window | None = None) -> int:
+        """About how many values of inputs lie in the files that may have records of a window; of segments by size."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        choice, found = Choice(model, window), 0
+        batches, _ = standing((self.shipped_batches() | self.local_batches()).values())
+        for batch in batches:
+            for part in filter(choice.may_be_in, batch.parts):
+                with suppress(FileNotFoundError, OSError, pa.ArrowException):
+                    names = pq.read_schema(self.path_of(part, batch.batch)).names
+                    found += part.records * sum(name.startswith("feature_") for name in names)
+        for name in self._uncompacted():
+            with suppress(FileNotFoundError):
+                found += (self._segments / name).stat().st_size // _BYTES_OF_VALUE
+        return found
+
+    def apart(
+        self, folder: Path, *, model: str, window: Window | None = None, deployment: str | None = None
+    ) -> tuple[pa.Table, list[Path]]:
+        """`rows` where they are too many to lie in memory: what is no input of the model, with the column `place`, and
+        the inputs in files that are written to `folder`, whose rows, one file after the other, are at these places.
+
+        Request ids, keys and instants are in memory then, and of the inputs one batch. Raises OSError.
+        """
+        choice, missing = Choice(model, window, deployment), set[str]()
+        while True:
+            copied = Copied(folder)
+            names = self._segment_names()
+            try:
+                here = self.local_batches()
+                batches, replaced = standing((self.shipped_batches() | here).values())
+                for name in names:  # each holds the schemas of its records
+                    for table in self._of_segments([name] if name not in replaced else [], choice):
+                        copied.take([table])
+            except FileNotFoundError:
+                continue
+            gone = set[str]()
+            for batch in batches:
+                for part in filter(choice.may_be_in, batch.parts):
+                    try:
+                        copied.take(read_in_batches(self.path_of(part, batch.batch), part, choice))
+                    except FileNotFoundError:
+                        gone.add(name := f"{batch.batch}/{part.file}")
+                        if name in missing:
+                            warn_unreadable(part)
+            if gone <= missing:
+                return copied.finish()
+            missing |= gone
 
     def _of_segments(self, names: Iterable[str], choice: Choice) -> list[pa.Table]:
         scan = Scan()

@@ -270,7 +270,8 @@ class Scheduled(Challenging):
             return found
         from seatrial.stores.pauses import pauses
 
-        plain = [msgspec.to_builtins(one) for one in self.schedules()]
+        of_up = self._watch_over(self.definitions.schedules)  # without one, somebody else may well look for silence
+        plain = [msgspec.to_builtins(one) for one in self.schedules() if one.run_by or one.name not in of_up]
         held = [msgspec.to_builtins(one) for one in pauses(self.metadata, self.now_us)]
         models = {one.model for one in found}
         return [

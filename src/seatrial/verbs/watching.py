@@ -165,7 +165,7 @@ class Watching(Alerting):
         """
         keep = keep and against == "training"
         from seatrial.monitoring.looks.attribution import scorer
-        from seatrial.monitoring.monitor import make_report
+        from seatrial.monitoring.monitor import make_report, require_an_age
         from seatrial.scheduling.metering import used
         from seatrial.stores.prediction_log import LogWarning
         from seatrial.verbs.tested import labelled_test_part
@@ -180,6 +180,7 @@ class Watching(Alerting):
             raise UsageError(
                 f"the {monitor.window} up to {iso(from_us(now_us))} begin before 1970.", state="Nothing was reported."
             )
+        require_an_age(chosen)
         with warnings.catch_warnings(record=True) as heard:
             warnings.simplefilter("always")
             sample = self._sample(declared, self._reach(monitor, chosen, against), inputs=True)
@@ -330,15 +331,20 @@ class Watching(Alerting):
     ) -> Sample:
         """The model's predictions of a window, with the labels known by now. inputs: with what the model was given."""
         from seatrial.monitoring.rows.sample import from_log
+        from seatrial.monitoring.rows.streamed import of_log
 
-        rows = (
-            self.log.rows(model=model.name, window=window, deployment=deployment)
-            if inputs
-            else self._predictions(model, window, deployment)
-        )
+        whole = not inputs or deployment is not None or model.personal  # what is personal is hashed as it is read
+        long = None if whole else of_log(self.log, model=model.name, window=window)
+        streamed = None
+        if long is not None:
+            rows, streamed = long
+        elif inputs:
+            rows = self.log.rows(model=model.name, window=window, deployment=deployment)
+        else:
+            rows = self._predictions(model, window, deployment)
         for prefix in ("field_", "feature_"):
             rows = self.without_persons(model, rows, prefix=prefix)
-        return from_log(
+        sample = from_log(
             rows,
             self.labels.read(model.name),
             model=model.name,
@@ -349,6 +355,7 @@ class Watching(Alerting):
             threshold=self._threshold(model.name),
             quantile=model.quantile,
         )
+        return sample if streamed is None else replace(sample, inputs=streamed)
 
     def _predictions(self, model: Model, window: Window | None = None, deployment: str | None = None) -> pa.Table:
         """Predictions without their inputs, but with the columns of the key where requests carried them."""

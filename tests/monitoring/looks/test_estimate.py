@@ -34,14 +34,25 @@ def off(one, name="own"):
     return one[name].metrics["roc_auc"] - one["realised"]["roc_auc"]
 
 
-def test_it_is_within_a_hundredth_of_the_auc_that_labels_show_when_other_inputs_come(windows):
+def test_it_is_within_a_hundredth_of_the_auc_that_labels_show_when_other_inputs_come():
+    """On average of windows: 5,000 labels tell the AUC itself to about a hundredth only."""
+    off_by, inside = [], 0
+    for seed in range(4):
+        one = simulation.window(COVARIATE, seed)
+        assert one["realised"]["roc_auc"] < one["before"]["roc_auc"] - 0.08
+        assert one["own"].weighted
+        low, high = one["own"].intervals["roc_auc"]
+        inside += low <= one["realised"]["roc_auc"] <= high
+        off_by.append(abs(off(one)))
+    assert np.mean(off_by) < 0.01
+    assert inside >= 3
+
+
+def test_weights_leave_about_as_many_rows_as_the_true_density_ratio_does(windows):
     one = windows(COVARIATE)
-    assert one["realised"]["roc_auc"] < one["before"]["roc_auc"] - 0.08
-    assert abs(off(one)) < 0.01
     assert one["own"].weighted
-    assert 0.05 < one["own"].effective < 0.15
-    low, high = one["own"].intervals["roc_auc"]
-    assert low <= one["realised"]["roc_auc"] <= high
+    # six inputs, each narrowed to half: (4 / 7 ** 0.5) ** -6 = 0.084
+    assert one["own"].effective == pytest.approx(0.084, abs=0.02)
 
 
 def test_when_the_world_answers_differently_the_whole_loss_is_missed_and_that_is_said(windows):

@@ -11,11 +11,25 @@ from seatrial.core.windows import Window
 from seatrial.monitoring.definition import Monitor
 from seatrial.monitoring.policy import watch
 from seatrial.monitoring.policy.expected import expected_loss
-from seatrial.monitoring.policy.judgement import DAY_US, HOUR_US, Firing, Sums, judge, learn, onsets, thresholds
-from seatrial.monitoring.policy.series import windows_of
+from seatrial.monitoring.policy.judgement import (
+    ALLOWANCE,
+    DAY_US,
+    HOUR_US,
+    STEEP,
+    STEEP_THRESHOLD,
+    THRESHOLD,
+    Firing,
+    Sums,
+    judge,
+    learn,
+    onsets,
+    thresholds,
+)
+from seatrial.monitoring.policy.series import Series, Windows, windows_of
 from seatrial.monitoring.rows.baseline import Baseline
 from seatrial.monitoring.rows.reference import Reference
 from seatrial.monitoring.rows.sample import FEATURE
+from seatrial.stats.cusum import average_run_length
 from tests.monitoring.worlds import START_US, a_sample
 
 HOURLY = Monitor("late", every="1h")
@@ -324,6 +338,28 @@ def test_a_season_outlives_json():
     )
     learned = learn(windows)
     assert msgspec.json.decode(msgspec.json.encode(learned), type=type(learned)) == learned
+
+
+def test_many_distances_that_are_near_make_no_share_easier_to_be_far():
+    near = [Series("distance", f"x{n}", 0.0, 0.05) for n in range(20)]
+    share = Series("missing", "x0", 0.02, 0.003)
+    none = np.full((1, 21), np.nan)
+    limits = thresholds(1, [*near, share], HOUR_US, {})
+    p_values = np.array([[1e-9] * 20 + [limits.q / 3]])
+    windows = Windows(
+        HOUR_US, np.array([START_US]), np.array([1000]), ("",), (*near, share),
+        np.array([[0.04] * 20 + [0.035]]), none, none, p_values,
+    )  # fmt: skip
+    assert not judge(windows, limits, Sums(), {}).fired.any()
+    p_values[0, 20] = limits.q / 22
+    assert set(judge(windows, limits, Sums(), {}).firing) == {"missing:x0"}
+
+
+def test_the_two_sums_spend_less_than_half_of_the_budget_by_siegmunds_formula():
+    looks = 36_000
+    gentle = looks / average_run_length(THRESHOLD, allowance=ALLOWANCE)
+    steep = looks / average_run_length(STEEP_THRESHOLD, allowance=STEEP)
+    assert (round(gentle, 2), round(steep, 2)) == (0.25, 0.19)
 
 
 def test_a_smaller_budget_and_more_series_make_higher_thresholds_and_a_factor_is_by_the_most_exact_name():

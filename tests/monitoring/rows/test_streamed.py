@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import gc
 from datetime import UTC, datetime, timedelta
 
 import msgspec
 import numpy as np
 import pyarrow as pa
+import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 import pytest
 
 from seatrial.core.clock import to_us
 from seatrial.core.windows import Window
-from seatrial.monitoring.imported import LogMissing, monitor_log, read_log, read_reference
+from seatrial.monitoring.imported import LogColumnWrong, LogMissing, monitor_log, read_log, read_reference
 from seatrial.monitoring.looks.drift import drift
 from seatrial.monitoring.looks.quality import quality
 from seatrial.monitoring.rows.against import BadReference, ReferenceTooSmall, of_window
 from seatrial.monitoring.rows.mapping import read_map
+from seatrial.monitoring.rows.streamed import CopyUnwritable
+from seatrial.stores.prediction_log import PredictionLog
 
 START = datetime(2024, 1, 1, tzinfo=UTC)
 NOW_US = to_us(START + timedelta(days=14))
@@ -168,6 +172,72 @@ def test_the_report_on_a_streamed_log_says_what_it_looked_at(given, monkeypatch)
     report = monitor_log(log, mapping, as_of_us=NOW_US, window=Window(to_us(START), NOW_US))
     assert report.rows == 4000
     assert any("look at 2,000 of its 4,000 rows" in words for words in report.findings)
+
+
+def test_a_long_csv_is_copied_in_batches_and_says_what_the_parquet_says(given, tmp_path, monkeypatch):
+    rows = table().drop_columns(["none", "when"])
+    _, mapping = given(rows)
+    csv = rows.set_column(0, "t", rows["t"].cast(pa.string())).set_column(6, "plan", rows["plan"].cast(pa.string()))
+    pacsv.write_csv(csv, tmp_path / "log.csv")
+    at_once, streamed = (
+        read_log(path, read_map(mapping), as_of_us=NOW_US, long=most).sample
+        for path, most in ((tmp_path / "log.csv", 10**9), (tmp_path / "log.csv", -1))
+    )
+    copy = streamed.inputs.copy.path
+    assert copy.is_dir()
+    reference = of_window(at_once, Window(to_us(START), to_us(START) + 7 * DAY_US))
+    same(drift(at_once, reference), drift(streamed, reference))
+    del streamed
+    gc.collect()
+    assert not copy.exists()
+    mapping.write_text('model = "m"\ntimestamp = "t"\nscore = "plan"\n')
+    monkeypatch.setattr("seatrial.monitoring.imported.LONG", -1)
+    with pytest.raises(LogColumnWrong) as told:
+        monitor_log(tmp_path / "log.csv", mapping, as_of_us=NOW_US)
+    assert str(tmp_path / "log.csv") in str(told.value)
+    assert "rows.parquet" not in str(told.value)
+
+
+@pytest.mark.parametrize("compacted", [True, False, None])
+def test_a_long_log_of_ours_has_the_drift_and_quality_of_one_read_at_once(tmp_path, monkeypatch, compacted):
+    """Also where some lies in segments, and an input was a number once and text later."""
+    random = np.random.default_rng(1)
+    log = PredictionLog(tmp_path / "log")
+    for n in range(1200):
+        size = None if n % 17 == 0 else float(random.normal()) + (n > 600)
+        word = n % 3 if n < 200 else "abc"[n % 3]
+        at = START + timedelta(minutes=15 * int(random.integers(1200)))
+        log.write(model="m", features={"size": size, "word": word}, prediction=0.0, probability=random.random(), at=at)
+        if compacted is None and n == 700:
+            log.rotate()
+            log.compact()
+    log.rotate()
+    if compacted:
+        log.compact()
+    (tmp_path / "map.toml").write_text('model = "m"\nwithout = ["other"]\n')
+    columns = read_map(tmp_path / "map.toml")
+    at_once = read_log(tmp_path / "log", columns, as_of_us=NOW_US).sample
+    monkeypatch.setattr("seatrial.monitoring.rows.streamed.LONG", -1)
+    streamed = read_log(tmp_path / "log", columns, as_of_us=NOW_US).sample
+    assert streamed.inputs is not None
+    assert at_once.features == streamed.features == ["size", "word"]
+    assert streamed.rows["prediction_id"].to_pylist() == at_once.rows["prediction_id"].to_pylist()
+    reference = of_window(at_once, Window(to_us(START), to_us(START) + 5 * DAY_US))
+    same(drift(at_once, reference), drift(streamed, reference))
+    assert quality(at_once, reference, until_us=NOW_US) == quality(streamed, reference, until_us=NOW_US)
+    few = streamed.few().rows
+    assert few["feature_size"].to_pylist() == at_once.rows["feature_size"].to_pylist()
+    assert few["feature_word"].to_pylist() == at_once.rows["feature_word"].to_pylist()
+    log.close()
+
+
+def test_a_copy_for_which_there_is_no_room_is_told(given, tmp_path, monkeypatch):
+    rows = table(300).drop_columns(["none", "when", "plan"])
+    _, mapping = given(rows)
+    pacsv.write_csv(rows, tmp_path / "log.csv")
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "not there"))
+    with pytest.raises(CopyUnwritable, match="No such file"):
+        read_log(tmp_path / "log.csv", read_map(mapping), as_of_us=NOW_US, long=-1)
 
 
 # Against a past window

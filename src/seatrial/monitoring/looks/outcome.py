@@ -154,12 +154,15 @@ def _findings(came: Arrival, changed: Concept, guessed: Estimate, report: Report
 def age_words(hours: float) -> str:
     """An age for people.
 
-    >>> age_words(0.5), age_words(8.41), age_words(216)
-    ('30 minutes', '8.4 hours', '9 days')
+    >>> age_words(0.5), age_words(1), age_words(8.41), age_words(216)
+    ('30 minutes', '1 hour', '8.4 hours', '9 days')
     """
     if hours < 1:
         return f"{hours * 60:.0f} minutes"
-    return f"{hours:.2g} hours" if hours < 48 else f"{hours / 24:.3g} days"
+    if hours >= 48:
+        return f"{hours / 24:.3g} days"
+    words = f"{hours:.2g}"
+    return f"{words} hour{'' if words == '1' else 's'}"
 
 
 def _percent(share: float) -> str:

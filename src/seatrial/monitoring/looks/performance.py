@@ -73,6 +73,9 @@ def measure_sample(sample: Sample, known: NDArray[np.bool_]) -> tuple[dict[str, 
         return measure(sample.task, labels, scores, threshold=sample.threshold, quantile=sample.quantile)
     labels, scores = sample.class_scores()
     measured, why = measure(sample.task, labels[known], scores[known])
+    if why and np.unique(labels[known]).size == 1:
+        name = sample.rows["label_class"][int(np.flatnonzero(known)[0])].as_py()
+        why = f"not every metric is defined: all {labels[known].size:,} labels are '{name}'"
     if sample.of_classes:
         return measured, why
     return {name: value if name in OF_DECISIONS else None for name, value in measured.items()}, why or NO_PROBABILITIES

@@ -1,7 +1,11 @@
 """Shift: do the inputs of one sample come from where those of another came from, and what weights make them alike?
 
-Numbers are binned at the deciles of both samples, categories keep their most frequent values, missing is a bin of its
+Numbers are binned at quantiles of both samples, categories keep their most frequent values, missing is a bin of its
 own, and the score is an input too.
+
+The density ratio is taken as even within a bin: rows weighted by wide bins stay too much like those of before, by
+narrow ones with few rows they are weighted by chance. So the number of bins grows with the rows (Geman and Hwang 1982,
+"Nonparametric maximum likelihood estimation by the method of sieves").
 """
 
 from __future__ import annotations
@@ -20,7 +24,10 @@ if TYPE_CHECKING:
 
     from seatrial.monitoring.rows.sample import Sample
 
-BINS = 10
+BINS = (10, 40)
+"""The fewest and the most bins of a number; the score has at least twice the fewest."""
+ROWS_A_BIN = 125
+"""Of the smaller sample. Of the 60 on which each of two fits rests the log odds are known to about 0.13."""
 MOST_VALUES = 30
 TOLD_APART = 0.55
 """Area under the domain classifier's curve from which on inputs count as shifted; 0.5 is a coin."""
@@ -47,7 +54,7 @@ def coded(before: Sample, now: Sample, names: list[str]) -> tuple[Codes, Codes, 
         firsts.append(one)
         seconds.append(other)
         widths.append(width)
-    one, other, width = _numbers(before.scores(), now.scores(), 2 * BINS)
+    one, other, width = _numbers(before.scores(), now.scores(), 2 * BINS[0])
     return (
         np.column_stack([*firsts, one]),
         np.column_stack([*seconds, other]),
@@ -60,10 +67,11 @@ def pair(first: pa.ChunkedArray, second: pa.ChunkedArray) -> tuple[Codes, Codes,
     first, second = plain(first), plain(second)
     if is_text(first) or is_text(second):
         return _texts(first, second)
-    return _numbers(floats(first), floats(second), BINS)
+    return _numbers(floats(first), floats(second), BINS[0])
 
 
-def _numbers(first: NDArray[np.float64], second: NDArray[np.float64], bins: int) -> tuple[Codes, Codes, int]:
+def _numbers(first: NDArray[np.float64], second: NDArray[np.float64], least: int) -> tuple[Codes, Codes, int]:
+    bins = min(max(min(first.size, second.size) // ROWS_A_BIN, least), BINS[1])
     present = [values[np.isfinite(values)] for values in (first, second)]
     edges = np.empty(0)
     if sum(values.size for values in present):

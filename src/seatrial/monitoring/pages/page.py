@@ -61,6 +61,13 @@ METRIC_WORDS = {
     "mae": "mean error (MAE, lower is better)",
     "r2": "share of the variation it explains (R²)",
 }
+OF_SEVERAL = {
+    "roc_auc": "how well it tells each class from the others, mean over classes (ROC AUC, 0.5 is a coin)",
+    "precision": "of those it called a class, how many were, mean over classes (precision)",
+    "recall": "of those of a class, how many it called so, mean over classes (recall)",
+    "f1": "precision and recall in one number, mean over classes (F1)",
+}
+"""Of several classes these metrics mean something else."""
 HISTORY = ("log_loss", "rmse", "roc_auc", "mae")
 
 PAGE_STYLE = """
@@ -380,9 +387,11 @@ def _metrics(report: Report) -> str:
     one = report.performance
     if all(value is None for value in one.metrics.values()):
         return ""
+    several = report.task == "multiclass"
+    meaning = METRIC_WORDS | OF_SEVERAL if several else METRIC_WORDS
     rows = [
         (
-            METRIC_WORDS.get(name, name.replace("_", " ")),
+            meaning.get(name, name.replace("_", " ")),
             value_text(value, "number"),
             span_text(one.intervals.get(name), "number"),
             value_text(one.constant.get(name), "number"),
@@ -390,7 +399,8 @@ def _metrics(report: Report) -> str:
         )
         for name, value in one.metrics.items()
     ]
-    head = ("", "now", "between", "always saying the mean", "when it was tested")
+    always = "always saying the classes' shares" if several else "always saying the mean"
+    head = ("", "now", "between", always, "when it was tested")
     kept = [0, 1, *([2] if any(row[2] != "–" for row in rows) else []), 3, *([4] if one.training else [])]
     narrow = ", which are few: they are too narrow" if one.few_blocks else ""
     drawn = f'<p class="small">Intervals of 95 % draw {safe(one.blocks)}{narrow}.</p>' if one.blocks else ""

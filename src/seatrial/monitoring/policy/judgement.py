@@ -45,7 +45,7 @@ Two sums, because a move of one deviation and one of two are each found late by 
 THRESHOLD, STEEP_THRESHOLD = 10.0, 5.25
 LOOKS = 36_000
 """Looks a month for which the thresholds are meant: 50 features, hourly. Were every series off for ever by all that is
-tolerated, Siegmund's formula gives the two sums .26 and .19 false alarms a month."""
+tolerated, Siegmund's formula gives the two sums .25 and .19 false alarms a month."""
 LOWEST, STEEP_LOWEST, HIGHEST = 8.0, 5.0, 40.0
 MOST_STEP = 6.0
 """A single window counts for no more, so that one absurd window is no alarm of the slow path."""

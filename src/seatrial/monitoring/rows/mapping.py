@@ -173,6 +173,11 @@ def map_of(said: Mapping[str, Any], path: Path) -> ColumnMap:
     if texts["timestamp_unit"] not in ("", "s", "ms", "us"):
         _bad(path, f"has timestamp_unit = {texts['timestamp_unit']!r}", '"s", "ms" or "us" is expected.')
     features = None if said.get("features", ALL) in (ALL, [ALL]) else _names(said, "features", path)
+    label = texts["label"]
+    if label and label in (texts["score"], texts["prediction"], texts["timestamp"], *probabilities.values()):
+        _bad(path, f"has '{label}' as the label and as something else", "What happened has a column of its own.")
+    if label and label in (features or ()):
+        _bad(path, f"has the label '{label}' among `features`", "What happened is no input of the model.")
     return ColumnMap(
         path=path,
         model=texts["model"],

@@ -121,7 +121,7 @@ class Sample:
         feature_NAME    float64 or string, one per input of the model; null is missing
 
     Where the log tells it, there are `view_NAME_age_s` (float64: how old the features of a view were) and `key` (int64,
-    the same for the same business key).
+    the same for the same business key); of a long log `place` (int64), where the inputs of the row lie.
 
     Of a multiclass model `score` is the probability of the class that was predicted and `label` whether that was right
     (1.0 or 0.0), so that mean score and mean label are sureness and accuracy; and there are
@@ -320,7 +320,8 @@ def from_log(
     if task == "multiclass":
         columns["predicted_class"] = _column(log_table, "predicted_class", pa.string())
         columns |= {name: log_table[name] for name in log_table.column_names if name.startswith(OF_CLASS)}
-    columns |= {name: log_table[name] for name in log_table.column_names if name.startswith(FEATURE) or _is_age(name)}
+    kept = [name for name in log_table.column_names if name.startswith(FEATURE) or _is_age(name) or name == "place"]
+    columns |= {name: log_table[name] for name in kept}
     if key and count and all(FIELD + name in log_table.column_names for name in key):
         columns["key"] = places(prediction_keys(log_table, key))
     sample = Sample(model, task, pa.table(columns), threshold=threshold, quantile=quantile)

@@ -1,12 +1,18 @@
 """The inputs of a long log: read from Parquet when they are counted, one column of one row group at a time.
 
+CSV, and a log that `PredictionLog` keeps, are copied to Parquet first, in batches too.
+
 A report on a million rows of 50 inputs then takes the memory of one such piece for them, and of what it keeps of each
 row: instant, score and label. All columns at once would each hold a page and a dictionary open.
 """
 
 from __future__ import annotations
 
+import shutil
+import tempfile
+import weakref
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from seatrial.core.errors import Unavailable
 from seatrial.core.windows import Window
 from seatrial.monitoring.rows.reference import Reference, floats, is_text, plain, profile_of
 from seatrial.monitoring.rows.sample import FEATURE, Sample
@@ -24,6 +31,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    from seatrial.stores.prediction_log import PredictionLog
+
 LONG = 4_000_000
 """Values, which is rows times inputs, beyond which a log is streamed: 200,000 rows of 20 inputs."""
 FEW = 2_000_000
@@ -32,23 +41,76 @@ PAGE_BYTES = 1 << 16
 EVER = Window(-(2**61), 2**61)
 
 
+class CopyUnwritable(Unavailable):
+    """A long log is copied as Parquet while it is reported on, and the copy could not be written."""
+
+    code = "monitor.copy_unwritable"
+
+
+class Copy:
+    """A folder for the copy of a long log, readable by nobody else, and gone with this object."""
+
+    def __init__(self) -> None:
+        self.path = Path(tempfile.mkdtemp(prefix="seatrial-log-"))
+        weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)
+
+
+@contextmanager
+def copying(what: str) -> Iterator[Copy]:
+    """A new folder. Raises CopyUnwritable."""
+    try:
+        yield Copy()
+    except OSError as error:
+        raise CopyUnwritable(
+            f"{what} is long, and its copy in {tempfile.gettempdir()} cannot be written: {error.strerror}.",
+            expected="Room for about as many bytes as the log has is expected there while the report is made.",
+            state="Nothing was reported.",
+            next="Make room, or name another folder in TMPDIR.",
+        ) from None
+
+
+def of_log(log: PredictionLog, *, model: str, window: Window | None = None) -> tuple[pa.Table, StreamedInputs] | None:
+    """The rows of a long prediction log without their inputs, and these; None when the log is not long."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    if log.values(model=model, window=window) <= LONG:
+        return None
+    with copying("the prediction log") as copy:
+        rows, files = log.apart(copy.path, model=model, window=window)
+    types: dict[str, set[pa.DataType]] = {}
+    for file in files:
+        for column in pq.read_schema(file):
+            if column.name:
+                types.setdefault(column.name, set()).add(column.type)
+    kinds = {name: found.pop() if len(found) == 1 else pa.string() for name, found in types.items()}
+    at_us = rows["at"].cast(pa.int64()).to_numpy()  # in the order of their places
+    return rows, StreamedInputs(tuple(files), kinds, at_us, copy=copy)
+
+
 @dataclass(frozen=True)
 class StreamedInputs:
     """Implements `sample.Inputs`.
 
     files: Parquet, in order. kinds: of each input, by its name. at_us: of every row of all files, in their order; a
-    place in them is what the column `place` of the sample's rows holds. window: of the rows that count.
+    place in them is what the column `place` of the sample's rows holds. window: of the rows that count. copy: the
+    folder of the files, when they are only there for this.
     """
 
     files: tuple[Path, ...]
     kinds: Mapping[str, pa.DataType]
     at_us: NDArray[np.int64] = field(repr=False)
     window: Window = EVER
+    copy: Copy | None = field(default=None, repr=False)
     _kept: list[tuple[Reference, Tallies]] = field(default_factory=list, repr=False)
 
     @property
     def names(self) -> Sequence[str]:
         return list(self.kinds)
+
+    def only(self, names: Sequence[str]) -> StreamedInputs:
+        """Some of the inputs."""
+        return replace(self, kinds={name: kind for name, kind in self.kinds.items() if name in names}, _kept=[])
 
     def within(self, window: Window) -> StreamedInputs:
         start_us, end_us = max(window.start_us, self.window.start_us), min(window.end_us, self.window.end_us)
