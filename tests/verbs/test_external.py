@@ -167,6 +167,20 @@ def test_versions_follow_the_same_rules_as_those_trained_here(project, churn):
     assert data.explanation == "Patch: another model with the same signature and parameters since 1.0.0."
 
 
+def test_a_release_says_what_changed_since_the_one_that_is_live(project, churn):
+    """Its number follows the one that was packed before, which nobody may have deployed."""
+    first = project.release("churn", from_=churn, sample=sample("churned"))
+    project.deploy("churn", release=first.id, reason="test")
+    narrow = LogisticRegression().fit(FRAME[["age"]], FRAME.churned)
+    never_live = project.release("churn", from_=narrow, sample=FRAME[["age"]])
+    other = make_pipeline(StandardScaler(), LogisticRegression()).fit(FRAME[INPUTS][:200], FRAME.churned[:200])
+    third = project.release("churn", from_=other, sample=sample("churned"))
+    assert [one.semantic_version for one in (never_live, third)] == ["2.0.0", "3.0.0"]
+    assert not [note for note in never_live.notes if "what is live" in note]
+    wanted = "Against what is live: Patch: another model with the same signature and parameters since 1.0.0."
+    assert wanted in third.notes
+
+
 def _boosters(folder: Path):
     import catboost
     import xgboost

@@ -13,6 +13,7 @@ from seatrial.monitoring.pages.pictures import Bar, bars, safe, table
 TONES = {"advance": "good", "hold": "", "roll back": "bad", "keep the live release": ""}
 ROW, WIDTH, NAMES, NUMBERS = 34, 760, 130, 190
 PAGE_STYLE = """<style>
+.looks td:first-child { white-space: nowrap; } .looks td:nth-child(2) { overflow-wrap: anywhere; min-width: 9rem; }
 svg .interval { stroke: var(--blue); stroke-width: 3; } svg .interval.crossed { stroke: var(--red); }
 svg .seen { fill: var(--blue); } svg .seen.crossed { fill: var(--red); }
 </style>"""
@@ -25,7 +26,12 @@ def page(thing: Plain) -> str:
     if rollout is None or analysis is None:
         as_of = f'<p class="kicker">{safe(thing.get("live", ""))} · as of {safe(thing.get("as_of", ""))}</p>'
         ended = f"<p>{safe(ended_words(thing['ended']), 1000)}</p>" if thing.get("ended") else ""
-        body = [STYLE, as_of, f'<div class="verdict"><h1>{safe(name)}: no rollout is under way</h1>{ended}</div>']
+        body = [
+            STYLE,
+            PAGE_STYLE,
+            as_of,
+            f'<div class="verdict"><h1>{safe(name)}: no rollout is under way</h1>{ended}</div>',
+        ]
         return document(title, "".join([*body, _looks(thing["history"])]))
     rows = analysis["rows"]
     strategy = rollout["strategy"].replace("_", "/")
@@ -106,4 +112,5 @@ def _looks(history: Sequence[Plain]) -> str:
     if not history:
         return ""
     rows = [(one["as_of"], one.get("release", ""), one["verdict"], one["why"]) for one in history]
-    return f"<section><h2>Looks, newest last</h2>{table(('at', 'of', 'verdict', 'why'), rows[-200:])}</section>"
+    looks = table(("at", "of", "verdict", "why"), rows[-200:])
+    return f'<section class="looks"><h2>Looks, newest last</h2>{looks}</section>'

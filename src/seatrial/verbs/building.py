@@ -674,7 +674,11 @@ class Building(Nouns):
             bytes=len(built.data),
             new=new,
             cost=msgspec.to_builtins(built.cost),
-            notes=[*([] if source.kind == "run" else notes(source, left)), *_unanswerable(source)],
+            notes=[
+                *([] if source.kind == "run" else notes(source, left)),
+                *_unanswerable(source),
+                *self._beside_live(manifest),
+            ],
             needs_approval=self._needs_approval(source.name, built.id),
         )
 
@@ -1418,6 +1422,18 @@ class Building(Nouns):
         earlier = [record for record in self.metadata.records("release", model) if record.body["version"] < number]
         newest = max(earlier, key=lambda record: int(record.body["version"]), default=None)
         return msgspec.convert(newest.body["manifest"], Manifest) if newest else None
+
+    def _beside_live(self, new: Manifest) -> list[str]:
+        """What changed since the release that is live, when another one was packed after it: numbers follow packing."""
+        from seatrial.registry.versions import CHAMPION
+        from seatrial.releases.manifest import Manifest, next_version
+
+        named = self.metadata.head("alias", f"{new.model}@{CHAMPION}")
+        record = self.release_of(named.record_id) if named else None
+        before = self._manifest_before(new.model, new.version)
+        if record is None or before is None or record.body["version"] in range(before.version, new.version + 1):
+            return []
+        return [f"Against what is live: {next_version(msgspec.convert(record.body['manifest'], Manifest), new)[1]}"]
 
     def _keep_release(self, built: Built, version: Record | None, run: Record, key: str, window: Window | None) -> bool:
         """Record the release. False when another process has recorded the same one meanwhile.

@@ -27,6 +27,8 @@ SAFE_HEADERS = {
 MOST_LISTED = 100
 """Classes of a model that the OpenAPI document names one by one."""
 _LARGEST_FLOAT32 = 3.4028234663852886e38
+_BEYOND_YEARS = {"type": "string", "pattern": r"^(0001-01-01.*\+|9999-12-31.*-\d\d:\d\d$)"}
+"""Times of the first and last day that there are, whose zone may put them into the year 0 or 10000 in UTC."""
 _PROBLEMS = {
     "400": "The body is not JSON, or a number does not fit the model's input.",
     "404": "No deployment has this name any more.",
@@ -76,9 +78,9 @@ def openapi(service: Service, base: Schema) -> Schema:
 
 
 def docs(document: Schema) -> str:
-    """The document as a page."""
+    """The document as a page, what is asked for a prediction first."""
     parts = []
-    for path, item in document["paths"].items():
+    for path, item in sorted(document["paths"].items(), key=lambda one: not one[0].endswith("/predict")):
         for method, operation in item.items():
             parts.append(f"<h2><code>{method.upper()} {_e(path)}</code></h2><p>{_e(operation.get('summary', ''))}</p>")
             body = operation.get("requestBody")
@@ -280,7 +282,7 @@ def _field(field: Field, predictor: Predictor) -> Schema:
         case "bool":
             schema = {"type": "boolean"}
         case "timestamp":
-            schema = {"type": "string", "format": "date-time"}
+            schema = {"type": "string", "format": "date-time", "not": _BEYOND_YEARS}
         case _:
             schema = {"type": "string"}
     if field.nullable:
