@@ -58,6 +58,18 @@ def test_a_project_in_order_passes_without_its_data_and_opens_no_store(folder, c
         ('event_key=["flight"]', "event_key=[]", ("view carrier_delay", "event key"), "event_key"),
         ("carrier_delay__mean_24h: float) ", "carrier_delay__mean_7h: float) ", ("model late", "features"), ""),
         ("cv_folds=3", 'cv_folds=3, personal={"email": "drop"}', ("model late", "personal"), "'email' as personal"),
+        (
+            "Model(",
+            'Monitor("late", alarms=[Alarm.above("ks:distanc", 0.2)])\nModel(',
+            ("monitor late", "alarms"),
+            "no input",
+        ),
+        (
+            "Model(",
+            'Monitor("late", thresholds={"level:carier": 2.0, "*": 1.5})\nModel(',
+            ("monitor late", "thresholds"),
+            "no input",
+        ),
         ("Model(", 'Deployment("lat")\nModel(', ("deployment lat", "model"), "no model is named 'lat'"),
     ],
 )

@@ -20,6 +20,7 @@ from seatrial.folder.workspace import Workspace
 
 if TYPE_CHECKING:
     from seatrial.core.types import Dtype
+    from seatrial.monitoring.definition import Monitor
     from seatrial.training.model import Model
 
 ROWS = 64
@@ -68,7 +69,11 @@ def check(workspace: Workspace) -> list[Looked]:
             found.append(Looked(f"view {view.name}", "look-up", None, f"is of {view.url}, which was not looked at"))
         else:
             found.append(_tried(f"view {view.name}", "event key", _event_key(view)))
-    return [*found, *_names(definitions)]
+    found += _names(definitions)
+    for monitor in definitions.monitors.values():
+        if monitor.model in definitions.models:
+            found += _inputs_watched(monitor, definitions)
+    return found
 
 
 def check_all_personal(definitions: Definitions) -> None:
@@ -207,6 +212,26 @@ def _names(definitions: Definitions) -> Iterator[Looked]:
             f"of model '{model}'" if known else f"no model is named '{model}'; there is {listed(definitions.models)}.",
             "" if known else near,
         )
+
+
+def _inputs_watched(monitor: Monitor, definitions: Definitions) -> Iterator[Looked]:
+    """Alarms and thresholds on an input that the model does not have: they would be silent for ever."""
+    from seatrial.monitoring.looks.drift import PREDICTION
+    from seatrial.monitoring.policy.series import KINDS
+    from seatrial.training.rows import input_names
+
+    model = definitions.models[monitor.model]
+    if any(isinstance(view, SharedView) for view in model.views):
+        return
+    names = input_names(model)
+    asked = [("alarms", f"the alarm '{one.name}'", one.metric.partition(":")[2]) for one in monitor.alarms]
+    for factor in monitor.thresholds:
+        kind, _, column = factor.partition(":")
+        asked.append(("thresholds", f"the threshold '{factor}'", column if kind in KINDS else factor))
+    for check, who, column in asked:
+        if column and column not in (*names, PREDICTION, "*"):
+            found = f"{who} is on '{column}', which is no input of model '{model.name}', so it would be silent."
+            yield Looked(f"monitor {monitor.model}", check, False, found, did_you_mean(column, names))
 
 
 def _tried(what: str, check: str, look: Callable[[], str]) -> Looked:

@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,6 +60,7 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 Kind = Literal["level", "distance", "missing", "unseen", "error", "estimated"]
+KINDS: tuple[str, ...] = get_args(Kind)
 
 TOLERANCE = 0.05
 """Standard deviations of the reference that a level or a share may be off for ever without a word."""
