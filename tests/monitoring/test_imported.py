@@ -16,7 +16,8 @@ from seatrial.core.windows import Window
 from seatrial.data.reading import DataWarning
 from seatrial.features.definitions import BadDefinition
 from seatrial.monitoring.definition import Alarm
-from seatrial.monitoring.imported import LogColumnNotThere, LogMissing, monitor_log, read_log, rehearse_log
+from seatrial.monitoring.imported import monitor_log, rehearse_log
+from seatrial.monitoring.rows.foreign import LogColumnNotThere, LogMissing, read_log
 from seatrial.monitoring.rows.mapping import BadMap, MapUnreadable, read_map
 from seatrial.stores.prediction_log import PredictionLog
 

@@ -12,8 +12,9 @@ import pytest
 import sklearn.metrics as oracle
 
 from seatrial.core.clock import to_us
-from seatrial.monitoring.imported import LogColumnNotThere, LogColumnWrong, monitor_log
+from seatrial.monitoring.imported import monitor_log
 from seatrial.monitoring.pages.page import html
+from seatrial.monitoring.rows.foreign import LogColumnNotThere, LogColumnWrong
 from seatrial.monitoring.rows.mapping import BadMap
 
 START = datetime(2024, 1, 1, tzinfo=UTC)

@@ -19,9 +19,10 @@ import pytest
 from seatrial.core.clock import to_us
 from seatrial.core.windows import Window
 from seatrial.data.sources import PostgresSource
-from seatrial.monitoring.imported import LogColumnNotThere, LogColumnWrong, monitor_log
+from seatrial.monitoring.imported import monitor_log
 from seatrial.monitoring.in_database import monitor_database
 from seatrial.monitoring.rows.against import ReferenceTooSmall
+from seatrial.monitoring.rows.foreign import LogColumnNotThere, LogColumnWrong
 from tests.data.postgres_server import PASSWORD, PostgresServer
 
 START = datetime(2024, 1, 1, tzinfo=UTC)

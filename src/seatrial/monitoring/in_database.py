@@ -23,17 +23,10 @@ from seatrial.data.postgres import NUMBERS, TEXTS, Asked, Column, asked
 from seatrial.data.sources import PostgresSource
 from seatrial.monitoring.answers import DatabaseAnswers, clipped, place_in
 from seatrial.monitoring.definition import Alarm
-from seatrial.monitoring.imported import (
-    LogColumnNotThere,
-    LogColumnWrong,
-    compared_with,
-    in_silence,
-    silence,
-    told_next,
-    watched,
-)
+from seatrial.monitoring.imported import compared_with, in_silence, silence, told_next, watched
 from seatrial.monitoring.monitor import make_report
 from seatrial.monitoring.report import Report
+from seatrial.monitoring.rows.foreign import LogColumnNotThere, LogColumnWrong
 from seatrial.monitoring.rows.labels import LabelCounts
 from seatrial.monitoring.rows.mapping import ColumnMap, read_map
 from seatrial.monitoring.rows.reference import Column as Known

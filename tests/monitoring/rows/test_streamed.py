@@ -14,10 +14,11 @@ import pytest
 
 from seatrial.core.clock import to_us
 from seatrial.core.windows import Window
-from seatrial.monitoring.imported import LogColumnWrong, LogMissing, monitor_log, read_log, read_reference
+from seatrial.monitoring.imported import monitor_log
 from seatrial.monitoring.looks.drift import drift
 from seatrial.monitoring.looks.quality import quality
 from seatrial.monitoring.rows.against import BadReference, ReferenceTooSmall, of_window
+from seatrial.monitoring.rows.foreign import LogColumnWrong, LogMissing, read_log, read_reference
 from seatrial.monitoring.rows.mapping import read_map
 from seatrial.monitoring.rows.streamed import CopyUnwritable
 from seatrial.stores.prediction_log import PredictionLog
@@ -167,7 +168,7 @@ def test_where_rows_are_needed_every_so_many_th_comes_with_its_inputs(given, sor
 
 def test_the_report_on_a_streamed_log_says_what_it_looked_at(given, monkeypatch):
     log, mapping = given(table())
-    monkeypatch.setattr("seatrial.monitoring.imported.LONG", -1)
+    monkeypatch.setattr("seatrial.monitoring.rows.foreign.LONG", -1)
     monkeypatch.setattr("seatrial.monitoring.rows.streamed.FEW", 5 * 2000)
     report = monitor_log(log, mapping, as_of_us=NOW_US, window=Window(to_us(START), NOW_US))
     assert report.rows == 4000
@@ -191,7 +192,7 @@ def test_a_long_csv_is_copied_in_batches_and_says_what_the_parquet_says(given, t
     gc.collect()
     assert not copy.exists()
     mapping.write_text('model = "m"\ntimestamp = "t"\nscore = "plan"\n')
-    monkeypatch.setattr("seatrial.monitoring.imported.LONG", -1)
+    monkeypatch.setattr("seatrial.monitoring.rows.foreign.LONG", -1)
     with pytest.raises(LogColumnWrong) as told:
         monitor_log(tmp_path / "log.csv", mapping, as_of_us=NOW_US)
     assert str(tmp_path / "log.csv") in str(told.value)
