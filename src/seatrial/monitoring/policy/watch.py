@@ -354,6 +354,8 @@ def words_of(firing: Firing) -> str:
         return f"{name} new in {firing.value:.1%}, {since}"
     if kind == "level":
         return f"{name} {firing.value - firing.usual:+.2f} sd, {since}"
+    if not firing.value:  # a window has too few rows for a distance, many together show that there is one
+        return f"{name} moved, by how much its windows are too small to say, {since}"
     return f"{name} {firing.value:.2f} away, {since}"
 
 
