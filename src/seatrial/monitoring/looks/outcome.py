@@ -15,6 +15,7 @@ from seatrial.core.errors import SeatrialError
 from seatrial.monitoring.figures import Arrival, Business, Concept, Estimate, Interval
 from seatrial.monitoring.looks.arrival import arrival, ripe_rows
 from seatrial.monitoring.looks.calibration import blocks, calibration
+from seatrial.monitoring.looks.concept import FEWEST as FEWEST_OF_CONCEPT
 from seatrial.monitoring.looks.concept import concept
 from seatrial.monitoring.looks.estimate import estimate
 from seatrial.monitoring.looks.performance import OF_DECISIONS
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 FEWEST = 50
 """Labels below which no interval is made."""
 REPLICATES = 500
+HOUR_US = 3_600_000_000
 DISBELIEVED = "the labels that are known say that the world does answer differently: do not lean on this estimate"
 
 
@@ -55,6 +57,10 @@ def with_outcome(
     close = near.within(window)
     base, why = baseline(near, window, given)
     changed = concept(close, base, why, ripe_rows(close, as_of_us, came))
+    young = changed.verdict == "unknown" and came.ripe is False and came.usual_hours is not None
+    if young and (stretch := ripe_stretch(near, window, as_of_us, came.usual_hours or 0.0, given)):
+        told = f"the newest window of this length whose labels are there can say it: --window {stretch}"
+        changed = msgspec.structs.replace(changed, note="; ".join(text for text in (changed.note, told) if text))
     guessed = estimate(close, base, why)
     if guessed.metrics and changed.verdict == "changed":
         note = "; ".join(text for text in (guessed.note, DISBELIEVED) if text)
@@ -79,6 +85,18 @@ def with_outcome(
     return msgspec.structs.replace(
         report, **found, findings=list(dict.fromkeys(findings)), verdict=verdict, headline=headline, next=next_
     )
+
+
+def ripe_stretch(
+    sample: Sample, window: Window, as_of_us: int, usual_hours: float, given: Baseline | None = None
+) -> Window | None:
+    """The newest window as long as `window`, to the hour, whose labels are there by now; None where it could not be
+    compared either: too few of its rows have a label, or there is nothing from before it."""
+    end_us = int(as_of_us - usual_hours * HOUR_US) // HOUR_US * HOUR_US
+    found = type(window)(end_us - (window.end_us - window.start_us), end_us)
+    if found.end_us >= window.end_us or labelled(sample.within(found)).rows.num_rows < FEWEST_OF_CONCEPT:
+        return None
+    return None if baseline(sample, found, given)[0] is None else found
 
 
 def _thinned(inside: Sample, close: Sample) -> list[str]:
