@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 
 from seatrial.cli.outcome_lines import outcome_lines, span
 from seatrial.cli.render import MAIN_METRICS, Block, Cell, Line, Style, Table, shown
+from seatrial.monitoring.watched import NOT_WATCHED
 
 if TYPE_CHECKING:
-    from seatrial.monitoring.report import Check, Report
+    from seatrial.monitoring.report import AlarmResult, Check, Report
 
 MOST_COLUMNS = 8
 VERDICTS: dict[str, tuple[str, Style]] = {
@@ -107,10 +108,14 @@ def _days(report: Report) -> list[Block]:
     return [Line(), table, *([Line("; ".join(notes), "dim")] if notes else [])]
 
 
+def _state(alarm: AlarmResult) -> str:
+    return "not watched" if alarm.note.startswith(NOT_WATCHED) else STATES[alarm.state]
+
+
 def _alarms(report: Report) -> list[Block]:
     if not report.alarms:
         return []
-    rows = [[STATES[one.state], one.name, one.severity, one.evidence or one.note] for one in report.alarms]
+    rows = [[_state(one), one.name, one.severity, one.evidence or one.note] for one in report.alarms]
     return [Line(), Table(("alarm", "", "severity", "evidence"), rows)]
 
 

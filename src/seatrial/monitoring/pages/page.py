@@ -32,6 +32,7 @@ from seatrial.monitoring.pages.pictures import (
     value_text,
 )
 from seatrial.monitoring.report import AlarmResult, ColumnDrift, Day, Mark, Report
+from seatrial.monitoring.watched import NOT_WATCHED
 
 DAY = timedelta(days=1)
 FEW = 30
@@ -493,6 +494,8 @@ def _alarms(report: Report) -> str:
 
 
 def _state(alarm: AlarmResult) -> str:
+    if alarm.note.startswith(NOT_WATCHED):
+        return "? not watched"
     return {"fired": "! fired", "quiet": "✓ quiet", "not_enough_data": "? not judged"}[alarm.state]
 
 
