@@ -90,10 +90,13 @@ def _days(report: Report) -> list[Block]:
     days = [day for day in report.performance.days if day.rows]
     if not days:
         return []
-    left_out = f"the last 14 of {len(days)} days" if len(days) > 14 else ""
+    notes = [f"the last 14 of {len(days)} days"] if len(days) > 14 else []
+    begins = next((day.start[11:16] for day in days if not day.partial), "00:00")
+    if begins != "00:00":
+        notes.append(f"days begin at {begins} UTC, as the window does")
     rows: list[list[Cell]] = [
         [
-            day.start[:10],
+            f"{day.middle:%Y-%m-%d}{' (part)' if day.partial else ''}",
             day.rows,
             day.labelled,
             day.mean_score_labelled if day.labelled else day.mean_score,
@@ -102,7 +105,7 @@ def _days(report: Report) -> list[Block]:
         for day in days[-14:]
     ]
     table = Table(("day", "predictions", "labels", "predicted", "observed"), rows)
-    return [Line(), table, *([Line(left_out, "dim")] if left_out else [])]
+    return [Line(), table, *([Line("; ".join(notes), "dim")] if notes else [])]
 
 
 def _state(alarm: AlarmResult) -> str:

@@ -201,7 +201,7 @@ def days_picture(
     caption: str = "",
 ) -> str:
     """What was predicted and what happened, by day, of rows whose label is known."""
-    times = [parse_time(one.start) + DAY / 2 for one in days]
+    times = [one.middle for one in days]
     predicted = [one.mean_score if not one.labelled else one.mean_score_labelled for one in days]
     series = [
         Series("observed", [one.observed for one in days], "observed", [one.labelled < FEW for one in days]),
@@ -229,7 +229,7 @@ def labels_picture(report: Report, *, caption: str = "") -> str:
     """How many of each day's labels have arrived."""
     days = report.performance.days
     return columns(
-        [parse_time(one.start) + DAY / 2 for one in days],
+        [one.middle for one in days],
         [one.rows for one in days],
         [one.labelled for one in days],
         title="Labels that have arrived",
@@ -338,6 +338,8 @@ def _performance(report: Report) -> str:
     caption = (
         f"{lines} The shaded area between them is how far it was off. Empty dots are days with fewer than {FEW} labels."
     )
+    if any(day.partial for day in one.days):
+        caption += " The first and last of the days may be there in part only: the window begins or ends within them."
     parts.append(days_picture(one.days, shown=shown, marks=report.marks, caption=caption))
     if one.bins and report.calibration is None:
         parts.append("<h3>Can its numbers be taken at their word?</h3>")

@@ -272,7 +272,13 @@ class _Group:
 
 
 GROUPS = (
-    _Group("error has grown", ("error",), False, "high", "Look at the days of the report; retrain, or roll back."),
+    _Group(
+        "error has grown",
+        ("error",),
+        False,
+        "high",
+        "Look at the days of the report; retrain, or roll back if there is a release before.",
+    ),
     _Group(
         "error is estimated to have grown",
         ("estimated",),
@@ -285,7 +291,7 @@ GROUPS = (
         ("level", "distance"),
         True,
         "medium",
-        "Look which inputs moved with them; labels decide whether it does harm.",
+        "See in the report whether inputs moved at the same time; labels decide whether it does harm.",
     ),
     _Group(
         "more values are missing, or fewer",
