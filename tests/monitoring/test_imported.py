@@ -376,6 +376,17 @@ def test_an_error_whose_labels_never_came_is_not_called_quiet(given, tmp_path):
     assert found.note == "not enough data: no window of 1d so far had 30 labels that became known"
 
 
+def test_what_a_rehearsal_proposes_can_be_pasted_into_the_map(given, tmp_path):
+    toml = PLAIN + 'label = "y"\nevery = "1h"\nfalse_alarms_per_month = 0.1\n'
+    log, mapping = given(table(14000, age=[20 + n % 50 + (40 if 3000 < n < 5000 else 0) for n in range(14000)]), toml)
+    pq.write_table(table(14000), tmp_path / "ref.parquet")
+    found = rehearse_log(log, mapping, tmp_path / "ref.parquet", as_of_us=NOW_US, over_us=7 * DAY_US)
+    assert found.thresholds
+    mapping.write_text(PLAIN + 'label = "y"\n' + found.snippet)
+    declared = read_map(mapping).monitor
+    assert (declared.thresholds, declared.every, declared.false_alarms_per_month) == (found.thresholds, "1h", 0.1)
+
+
 def _error(report):
     return next(one for one in report.alarms if one.name == "error has grown")
 

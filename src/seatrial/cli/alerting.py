@@ -149,7 +149,7 @@ def details(one: Plain) -> list[Block]:
         "alarm": f"{one['alarm']} ({one['severity']})",
         "found": one["words"],
         "window": one["window"],
-        "numbers": ", ".join(f"{name} {value:g}" for name, value in one["evidence"].items() if value is not None),
+        "numbers": _numbers(one["evidence"]),
         "seen": f"{counted(one['seen'], 'time')}, last {one['last_seen_at']}",
         "release": one["release"],
         "owner": one["owner"],
@@ -237,6 +237,13 @@ def undelivered(messages: list[Plain]) -> list[Block]:
     ]
     table = Table(["message", "route", "about", "attempts", "last failure", ""], rows)
     return [table, Line("Next: seatrial alerts resend")]
+
+
+def _numbers(evidence: dict[str, float | None]) -> str:
+    """Empty for an alarm of the policy, which looks at many windows and whose sentence has its numbers."""
+    if evidence.get("rows") == 0 and evidence.get("threshold") == 0:
+        return ""
+    return ", ".join(f"{name} {value:g}" for name, value in evidence.items() if value is not None)
 
 
 def _state(one: Plain) -> str:

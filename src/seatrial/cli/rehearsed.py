@@ -35,6 +35,7 @@ def lines(one: Rehearsal) -> list[Block]:
         blocks += [Line(), Table(("raised at", "about", ""), rows)]
         rest = one.raised - len(rows)
         blocks += [Line(f"and {rest} more", "dim")] if rest > 0 else []
+        blocks.append(Line("Whether an alarm of the past was false only you know."))
     if one.incidents:
         table: list[list[Cell]] = [_incident(each) for each in one.incidents]
         blocks += [Line(), Table(("planted", "found", "windows until then", "95 of 100"), table)]
@@ -48,10 +49,17 @@ def lines(one: Rehearsal) -> list[Block]:
                 "dim",
             )
         )
+    elif one.kept and not one.within:
+        blocks += [Line(), Line("No thresholds are proposed: what is left is within the budget.")]
     elif one.within:
         blocks += [Line(), Line("The thresholds can stay as they are.")]
     else:
         blocks += [Line(), Line("No thresholds were found that meet the budget: declare a larger one.", "red")]
+    if one.kept:
+        told = (
+            f"{_alarms(one.kept)} of the error, or of alerts that are open: no threshold is proposed to silence them."
+        )
+        blocks.append(Line(told))
     return [*blocks, *(Line(note, "dim") for note in one.notes)]
 
 

@@ -145,7 +145,15 @@ def rehearse_log(
     source = watch.source_of(sample, compared, tested, base)
     state = watch.begun(columns.monitor, sample.at_us(), source, until_us=end_us)
     done = rehearse(columns.monitor, state, source, from_us=end_us - over_us, until_us=end_us)
-    return msgspec.structs.replace(done, notes=[*done.notes, note]) if note else done
+    notes = [*done.notes, note] if note else done.notes
+    return msgspec.structs.replace(done, notes=notes, snippet=_of_the_map(done, columns) if done.snippet else "")
+
+
+def _of_the_map(done: Rehearsal, columns: ColumnMap) -> str:
+    """The proposed thresholds, with those that the map has, as lines of the map."""
+    factors = dict(columns.monitor.thresholds) | done.thresholds
+    inner = ", ".join(f'"{name}" = {value:g}' for name, value in sorted(factors.items()))
+    return f'every = "{done.every}"\nfalse_alarms_per_month = {done.budget:g}\nthresholds = {{{inner}}}'
 
 
 def watched(

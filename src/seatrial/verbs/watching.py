@@ -239,7 +239,8 @@ class Watching(Alerting):
         from_us = self.now_us - duration_us(over)
         back = Window(max(from_us - WARM_US, 0), self.now_us)
         state = watch.begun(monitor, self._instants(declared, back), source, until_us=self.now_us)
-        return rehearse(monitor, state, source, from_us=from_us, until_us=self.now_us)
+        ringing = {one.alarm for one in self.alerts(declared.name) if one.state != "resolved"}
+        return rehearse(monitor, state, source, from_us=from_us, until_us=self.now_us, open_alerts=ringing)
 
     def _policy(
         self, model: Model, monitor: Monitor, *, keep: bool, past: bool = False

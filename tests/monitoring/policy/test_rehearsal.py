@@ -19,11 +19,13 @@ from tests.monitoring.policy.test_watch import REFERENCE, TESTED, after, at_hour
 from tests.monitoring.worlds import START_US
 
 
-def rehearsal(sample, *, monitor=None, reference=REFERENCE, from_us=START_US, until_us=None):
+def rehearsal(sample, *, monitor=None, reference=REFERENCE, from_us=START_US, until_us=None, **more):
     monitor = monitor or Monitor("late", every="1h")
     state = watch.begin("rel_1", START_US, HOUR_US)
     until_us = until_us or int(sample.at_us()[-1]) + HOUR_US
-    return rehearse(monitor, state, watch.source_of(sample, reference, TESTED), from_us=from_us, until_us=until_us)
+    return rehearse(
+        monitor, state, watch.source_of(sample, reference, TESTED), from_us=from_us, until_us=until_us, **more
+    )
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +68,24 @@ def test_alarms_are_told_with_their_hour_and_the_proposed_thresholds_meet_the_bu
     again = Monitor("late", every="1h", false_alarms_per_month=3, thresholds=found.thresholds)
     assert rehearsal(stormy, monitor=again).raised == found.proposed
     assert f'thresholds={{"x0": {found.thresholds["x0"]:g}}}' in found.snippet
+
+
+def test_no_threshold_is_proposed_for_an_alert_that_is_open_nor_for_the_error(stormy):
+    monitor = Monitor("late", every="1h", false_alarms_per_month=3)
+    found = rehearsal(stormy, monitor=monitor, open_alerts=("inputs have moved",))
+    assert (found.within, found.thresholds, found.snippet, found.proposed) == (False, {}, "", found.raised)
+    assert found.kept == found.raised
+    assert "no threshold is proposed to silence them" in text_of(found)
+    assert "Whether an alarm of the past was false only you know." in text_of(found)
+    wrong = [rows(24, 60, seed=day, **_turned(day), first=at_hour(24 * day)) for day in range(12)]
+    found = rehearsal(after(*wrong), monitor=Monitor("late", every="1h", false_alarms_per_month=0.1))
+    assert "error" in {one.subject for one in found.alarms}
+    assert "error" not in found.thresholds
+
+
+def _turned(day):
+    """On one day nothing is as it was said."""
+    return {"label": pa.array(np.random.default_rng(day).integers(0, 2, 24 * 60).astype(float))} if day == 5 else {}
 
 
 def _us(text):

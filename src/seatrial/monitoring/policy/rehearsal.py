@@ -7,7 +7,7 @@ thresholds, one after the other, until the stated budget is met.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,7 @@ from seatrial.monitoring.definition import Monitor
 from seatrial.monitoring.looks.drift import PREDICTION
 from seatrial.monitoring.policy.judgement import (
     DAY_US,
+    LOSSES,
     MONTH_US,
     Firing,
     Judged,
@@ -31,7 +32,7 @@ from seatrial.monitoring.policy.judgement import (
     thresholds,
 )
 from seatrial.monitoring.policy.series import Windows, windows_of
-from seatrial.monitoring.policy.watch import Source, State, advance, every_of, words_of
+from seatrial.monitoring.policy.watch import Source, State, advance, every_of, group_of, words_of
 from seatrial.monitoring.rows.reference import Numbers, Reference, floats
 from seatrial.monitoring.rows.sample import FEATURE, Sample
 
@@ -80,6 +81,7 @@ class Rehearsal(msgspec.Struct, frozen=True):
     declare so that the budget is met, empty when it is; proposed: alarms that then remain; unseen: how many in the last
     third, with thresholds made from the rest, and how many the budget allows there. snippet: to paste. earlier: alarms
     that began before the rehearsed time and still rang when it began; they are not among `raised`.
+    kept: alarms of the error, or of alerts that are open, which no proposed threshold silences.
     """
 
     format: int
@@ -104,6 +106,7 @@ class Rehearsal(msgspec.Struct, frozen=True):
     snippet: str
     notes: list[str]
     earlier: list[Raised] = []
+    kept: int = 0
 
 
 @dataclass(frozen=True)
@@ -116,9 +119,18 @@ class _Part:
     release: str
 
 
-def rehearse(monitor: Monitor, state: State | None, source: Source, *, from_us: int, until_us: int) -> Rehearsal:
+def rehearse(
+    monitor: Monitor,
+    state: State | None,
+    source: Source,
+    *,
+    from_us: int,
+    until_us: int,
+    open_alerts: Collection[str] = (),
+) -> Rehearsal:
     """Judge everything from where `state` begins until `until_us`, and count from `from_us` on. Nothing is kept.
-    Without a state there was no row.
+    Without a state there was no row. open_alerts: names of the policy's alarms that ring or are looked into: thresholds
+    that would silence them are not proposed, nor any for the error.
 
     One part of the rows is in memory at a time; of the windows their statistics.
     """
@@ -137,10 +149,11 @@ def rehearse(monitor: Monitor, state: State | None, source: Source, *, from_us: 
     raised = _replay(parts, monitor, monitor.thresholds, from_us)
     usual = _usual(parts, from_us)
     allowed = _allowed(monitor, months)
-    factors = _factors(parts, monitor, raised, allowed, from_us)
+    loud = _not_to_silence(parts, open_alerts)
+    factors = _factors(parts, monitor, raised, allowed, loud, from_us)
     proposed = _replay(parts, monitor, factors, from_us) if factors != dict(monitor.thresholds) else raised
     counted = sum(int((part.windows.rows[part.windows.starts >= from_us] > 0).sum()) for part in parts)
-    unseen = _unseen(parts, monitor, from_us)
+    unseen = _unseen(parts, monitor, loud, from_us)
     changed = {name: value for name, value in factors.items() if value != monitor.thresholds.get(name)}
     return Rehearsal(
         FORMAT,
@@ -165,6 +178,7 @@ def rehearse(monitor: Monitor, state: State | None, source: Source, *, from_us: 
         _snippet(monitor, state, factors) if changed else "",
         notes,
         _earlier(parts, monitor, from_us),
+        sum(one.subject in loud for one in raised),
     )
 
 
@@ -272,12 +286,15 @@ def _factors(
     monitor: Monitor,
     raised: Sequence[Raised],
     allowed: int,
+    loud: Collection[str],
     from_us: int,
     until_us: int = 2**62,
 ) -> dict[str, float]:
-    """The declared factors, with those of the loudest subjects raised until no more than `allowed` alarms remain."""
+    """The declared factors, with those of the loudest subjects raised until no more than `allowed` alarms remain of all
+    but those that are to stay `loud`."""
     factors = dict(monitor.thresholds)
     for _ in range(ROUNDS):
+        raised = [one for one in raised if one.subject not in loud]
         if len(raised) <= allowed:
             break
         counts: dict[str, int] = {}
@@ -294,12 +311,18 @@ def _factors(
     return factors
 
 
-def _unseen(parts: Sequence[_Part], monitor: Monitor, from_us: int) -> tuple[int, float]:
+def _not_to_silence(parts: Sequence[_Part], open_alerts: Collection[str]) -> set[str]:
+    """Subjects of the error, and of alerts that are open: what they told of may be true."""
+    every = {one for part in parts for one in part.windows.series}
+    return {one.subject for one in every if one.kind in LOSSES or group_of(one.key) in open_alerts}
+
+
+def _unseen(parts: Sequence[_Part], monitor: Monitor, loud: Collection[str], from_us: int) -> tuple[int, float]:
     """Thresholds made of the first two thirds, asked about the last: alarms, and what the budget has for it."""
     end = int(parts[-1].windows.ends[-1])
     cut = from_us + (end - from_us) * 2 // 3
     raised = _replay(parts, monitor, monitor.thresholds, from_us, cut)
-    factors = _factors(parts, monitor, raised, _allowed(monitor, (cut - from_us) / MONTH_US), from_us, cut)
+    factors = _factors(parts, monitor, raised, _allowed(monitor, (cut - from_us) / MONTH_US), loud, from_us, cut)
     return len(_replay(parts, monitor, factors, cut)), monitor.false_alarms_per_month * (end - cut) / MONTH_US
 
 

@@ -405,6 +405,11 @@ def _is_of(group: _Group, series: str) -> bool:
     return kind in group.kinds and (column == PREDICTION) == group.predictions
 
 
+def group_of(series: str) -> str:
+    """The alarm that tells of this series."""
+    return next((group.name for group in GROUPS if _is_of(group, series)), "")
+
+
 def _evidence(firing: list[tuple[str, Firing]], state: State | None) -> str:
     assert state is not None
     looked = f"{state.windows:,} windows of {duration_text(state.every_us)}"

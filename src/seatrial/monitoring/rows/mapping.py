@@ -22,6 +22,9 @@ A TOML file, every key at its top:
     timestamp_unit = "s"          # of times that are numbers: s, ms or us since 1970
     window = "7d"                 # what a report looks at, and the default alarm looks back
     calibration = true            # the default alarm
+    every = "1d"                  # the policy: its windows, its budget, and what its thresholds are multiplied by
+    false_alarms_per_month = 1
+    thresholds = {age = 1.3}
     subject = "customers"         # words for the headline
     outcome = "gone"
     owner = "crm"
@@ -64,10 +67,10 @@ from seatrial.monitoring.definition import Alarm, Monitor
 ALL = "*"
 TEXTS = (
     "model task timestamp score prediction label positive label_known_at prediction_id request_id latency_ms version "
-    "timezone timestamp_unit window subject outcome owner on_call runbook"
+    "timezone timestamp_unit window subject outcome owner on_call runbook every"
 ).split()
 LISTS = ("features", "without", "key")
-OTHERS = ("calibration", "tested", "alarm", "probabilities")
+OTHERS = ("calibration", "tested", "alarm", "probabilities", "false_alarms_per_month", "thresholds")
 TASKS = ("binary", "regression", "multiclass")
 COMPARISONS = ("above", "below", "drop")
 OF_ALARM = ("metric", *COMPARISONS, "window", "severity", "min_labels")
@@ -223,6 +226,9 @@ def _monitor(said: Mapping[str, Any], texts: Mapping[str, str], path: Path, *, s
     alarms = said.get("alarm", [])
     if not isinstance(alarms, list) or not all(isinstance(one, dict) for one in alarms):
         _bad(path, "has an `alarm` that is no table", "Each alarm begins with a line [[alarm]].")
+    factors = said.get("thresholds", {})
+    if not isinstance(factors, dict):
+        _bad(path, f"has thresholds = {factors!r}", "A factor for each input is expected, such as {age = 1.3}.")
     declared = [_alarm(one, path) for one in alarms]
     return Monitor(
         texts["model"],
@@ -231,6 +237,9 @@ def _monitor(said: Mapping[str, Any], texts: Mapping[str, str], path: Path, *, s
         calibration=said.get("calibration", sure or not any(one.of_performance for one in declared)),
         subject=texts["subject"],
         outcome=texts["outcome"],
+        every=texts["every"],
+        false_alarms_per_month=said.get("false_alarms_per_month", 1),
+        thresholds=factors,
     )
 
 
