@@ -148,6 +148,7 @@ def details(one: Plain) -> list[Block]:
         "model": one["model"],
         "alarm": f"{one['alarm']} ({one['severity']})",
         "found": one["words"],
+        "worst": one["worst"],
         "window": one["window"],
         "numbers": ", ".join(f"{name} {value:g}" for name, value in one["evidence"].items() if value is not None),
         "seen": f"{counted(one['seen'], 'time')}, last {one['last_seen_at']}",

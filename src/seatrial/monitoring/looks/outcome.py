@@ -12,7 +12,7 @@ import msgspec
 import numpy as np
 
 from seatrial.core.errors import SeatrialError
-from seatrial.monitoring.figures import Arrival, Business, Concept, Estimate, Interval
+from seatrial.monitoring.figures import Arrival, Business, Concept, Estimate, Interval, Slices
 from seatrial.monitoring.looks.arrival import arrival, ripe_rows
 from seatrial.monitoring.looks.calibration import blocks, calibration
 from seatrial.monitoring.looks.concept import concept
@@ -68,7 +68,12 @@ def with_outcome(
         "estimate": guessed,
         "business": list(business),
     }
-    findings = [*report.findings, *_findings(came, changed, guessed, report), *_thinned(inside, close)]
+    findings = [
+        *_most_off(report, found["slices"]),
+        *report.findings,
+        *_findings(came, changed, guessed, report),
+        *_thinned(inside, close),
+    ]
     verdict, headline, next_ = report.verdict, report.headline, report.next
     if changed.verdict == "changed" and verdict in ("ok", "unknown"):
         verdict = "watch"
@@ -79,6 +84,14 @@ def with_outcome(
     return msgspec.structs.replace(
         report, **found, findings=list(dict.fromkeys(findings)), verdict=verdict, headline=headline, next=next_
     )
+
+
+def _most_off(report: Report, where: Slices) -> list[str]:
+    """Where performance is lost, first: the slice that is most off."""
+    if report.verdict != "act" or not all(check.passed for check in report.quality):
+        return []
+    words = where.off_words(share=report.task != "regression")
+    return [words] if words else []
 
 
 def _thinned(inside: Sample, close: Sample) -> list[str]:

@@ -64,10 +64,12 @@ def html(incident: Incident) -> str:
 def _alert(one: Alert) -> str:
     ended = f", resolved {_minute(one.resolved_at)}" if one.resolved_at else ""
     why = f" ({one.reason})" if one.resolved_at and one.reason else ""
+    worst = f"<p>{safe(one.worst[:1].upper() + one.worst[1:], 600)}.</p>" if one.worst else ""
     quiet = f", muted until {_minute(one.muted_until)}" if one.muted_until else ""
     return (
         f'<div class="alert {one.severity} {one.state}"><p><strong>{safe(one.alarm)}</strong> '
         f'<span class="sev">{one.severity}, {one.state}{safe(quiet)}</span></p><p>{safe(one.words, 600)}</p>'
+        f"{worst}"
         f'<p class="small">opened {safe(_minute(one.opened_at))}{safe(ended)}{safe(why, 300)} '
         f"· seen {counted(one.seen, 'time')} "
         f"· <code>{safe(one.id)}</code></p></div>"
