@@ -223,7 +223,7 @@ def test_an_incident_tells_what_happened_around_it_in_order(folder):
         assert {"labels", "alert", "message"} <= set(kinds)
         assert kinds.count("labels") == 1  # a week of tellings is one line
         assert any(one.words.startswith("acknowledged no predictions: looking") for one in found.moments)
-        assert any(one.words == "page for route:ops on 1 alert" for one in found.moments)
+        assert any(one.words == "page for route:ops on 1 alert, sent" for one in found.moments)
         page = html(found)
         assert page.count("<h1>") == 1
         assert "http" not in page.replace('http-equiv="Content', "")

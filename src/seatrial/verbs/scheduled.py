@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -333,9 +334,11 @@ class Scheduled(Challenging):
 
     def export_cron(self, folder: str | Path, *, place: str | None = None) -> list[str]:
         """Write a crontab of what is declared; the names of the files. Raises NothingToExport."""
-        from seatrial.export.cron import export
+        from seatrial.export.cron import export, running
 
-        return export(self._pipelines(), Path(folder), place=place or str(self.folder))
+        named = set(re.findall(r"\$\{(\w+)\}", str(msgspec.to_builtins(self.settings))))
+        facts = {"place": place or str(self.folder), "program": running()}
+        return export(self._pipelines(), Path(folder), variables=sorted(named), **facts)
 
     def _pipelines(self) -> list[Pipeline]:
         """What other schedulers are given: a pipeline for each timing, then one for each model's path."""
