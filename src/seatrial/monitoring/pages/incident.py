@@ -51,6 +51,7 @@ def html(incident: Incident) -> str:
         f'<div class="verdict {incident.state}"><p><span class="sign">{sign}</span><span class="word">{word}</span></p>'
         f"<h1>{safe(incident.headline, 1000)}</h1>",
         f'<p class="next">{safe(action, 1000)}</p>' if action and incident.state == "open" else "",
+        f'<p class="small">The newest report: {safe(incident.newest, 1000)}</p>' if incident.newest else "",
         f'<p class="people small">{" · ".join(one for one in people if one)}</p></div>',
         f"<section><h2>What rang</h2>{''.join(map(_alert, incident.alerts))}</section>",
         f"<section><h2>What happened</h2>{_days(incident)}</section>",
