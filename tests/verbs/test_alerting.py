@@ -15,6 +15,7 @@ from seatrial.cli import run
 from seatrial.core.errors import UsageError
 from seatrial.monitoring.alerting.mutes import BadMute
 from seatrial.monitoring.pages.incident import html
+from seatrial.retraining.proposal import manual, open_proposal
 from seatrial.testing import FakeClock
 from seatrial.verbs.alerting import AlertsNotDelivered, GaugesNotWritten, HeartbeatNotSent
 from tests.monitoring.alerted import Hook
@@ -232,6 +233,27 @@ def test_an_incident_tells_what_happened_around_it_in_order(folder):
         assert project.incident(alert.id).moments[-1].kind == "message"
         with pytest.raises(UsageError):
             project.incident("late")
+
+
+def test_an_incident_says_what_the_newest_report_says_and_folds_those_that_say_the_same(folder):
+    with at(folder, 20.5) as project:
+        alert = project.alerts_check().silent[0]
+        for number, (verdict, headline) in enumerate([("act", "It is off.")] * 3 + [("act", "It is worse.")] * 2):
+            body = {"model": "late", "verdict": verdict, "headline": headline}
+            with project.metadata.transaction() as transaction:
+                project.event(transaction, "report.made", f"rep_{number}", body)
+        with project.metadata.transaction() as transaction:
+            facts = {"champion": "rel_1", "deployment": "late", "generation": 1, "actor": "ann", "at_us": 0}
+            retraining = open_proposal(transaction, model="late", reasons=manual("it is off"), words="", **facts).id
+        found = project.incident(alert.id)
+    reports = [(one.words, one.id) for one in found.moments if one.tone and one.kind == "report"]
+    assert reports == [
+        ("act: It is off. (3 times until 2024-01-21 12:00)", "rep_2"),
+        ("act: It is worse. (2 times until 2024-01-21 12:00)", "rep_4"),
+    ]
+    assert found.newest.startswith("act: It is worse. (2 times")
+    assert "The newest report: act: It is worse." in html(found)
+    assert found.next[-1] == f"seatrial proposals show {retraining}"
 
 
 def test_the_commands_say_the_same(folder, capsys):

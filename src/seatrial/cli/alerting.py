@@ -148,6 +148,7 @@ def details(one: Plain) -> list[Block]:
         "model": one["model"],
         "alarm": f"{one['alarm']} ({one['severity']})",
         "found": one["words"],
+        "worst": one["worst"],
         "window": one["window"],
         "numbers": _numbers(one["evidence"]),
         "seen": f"{counted(one['seen'], 'time')}, last {one['last_seen_at']}",
@@ -184,6 +185,7 @@ def timeline(thing: Plain) -> list[Block]:
         Line(f"{thing['state'].upper()}: {thing['headline']}", style),
         Line(f"{what} of '{thing['model']}', {thing['since'][:10]} to {thing['until'][:10]}", "dim"),
     ]
+    blocks += [Line(f"the newest report: {thing['newest']}")] if thing["newest"] else []
     facts = [(name, thing[key]) for name, key in (("owner", "owner"), ("on call", "on_call"), ("runbook", "runbook"))]
     told = [f"{name} {value}" for name, value in facts if value]
     blocks += [Line("; ".join(told), "dim")] if told else []

@@ -165,6 +165,19 @@ class Slices(msgspec.Struct, frozen=True):
     unit: str = ""
     note: str = ""
 
+    def off_words(self, *, share: bool) -> str:
+        """The worst slice that is off its level, in one sentence; empty where none is. share: levels are shares."""
+        first = next((one for one in self.worst if one.off), None)
+        if first is None:
+            return ""
+        said, happened = (
+            "" if value is None else f"{value * 100:.3g} %" if share else f"{value:.3g}"
+            for value in (first.mean_score, first.observed)
+        )
+        where = " and ".join(f"{column} {value}" for column, value in first.where.items())
+        told = f"{said} was said and {happened} happened" if said else f"{happened} happened"
+        return f"the slice that is most off its level: {where}, where {told}, in {first.rows:,} rows"
+
 
 class Estimate(msgspec.Struct, frozen=True):
     """What the metrics will be, estimated without labels.

@@ -132,6 +132,7 @@ class Alerting(Building):
         from seatrial.governance.lineage import resolve
         from seatrial.monitoring.alerting.alerts import alert, alerts, with_mutes
         from seatrial.monitoring.alerting.incident import incident
+        from seatrial.retraining.proposal import ENDED, newest
         from seatrial.verbs.feeds import views_of
 
         record = resolve(self.metadata, id)
@@ -143,7 +144,7 @@ class Alerting(Building):
         views = views_of(self, model) if model else []
         sources = [self.definitions.views[view].source.name for view in views]
         sources += [model.labels.name] if model else []
-        return incident(
+        found = incident(
             self.metadata,
             every,
             asked,
@@ -152,6 +153,10 @@ class Alerting(Building):
             sources=sources,
             views=views,
         )
+        proposal = newest(self.metadata, asked.model)
+        if proposal is None or proposal.state in ENDED:
+            return found
+        return msgspec.structs.replace(found, next=[*found.next, f"seatrial proposals show {proposal.id}"])
 
     def alerts_undelivered(self) -> list[Undelivered]:
         """Messages that were given up after their last attempt, then those that were tried in vain and wait."""

@@ -8,8 +8,20 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from seatrial.core.windows import Window
+from seatrial.monitoring.alerting.alerts import settle
+from seatrial.monitoring.alerting.telling import described, lines
+from seatrial.monitoring.definition import Monitor
 from seatrial.monitoring.looks.slices import slices
-from tests.monitoring.worlds import a_sample, calibrated, of_classes
+from seatrial.monitoring.monitor import make_report
+from seatrial.monitoring.pages.page import html
+from seatrial.stores.metadata import MetadataStore
+from tests.monitoring.worlds import DAY_US, a_sample, calibrated, of_classes
+
+
+@pytest.fixture
+def metadata(tmp_path):
+    return MetadataStore(tmp_path / "metadata.db")
 
 
 def inputs(count, seed=0):
@@ -44,6 +56,23 @@ def test_a_planted_slice_is_the_worst_one():
     assert worst.p_value < 1e-6
     assert worst.off
     assert (found.columns, found.loss) == (4, "log loss")
+
+
+def test_where_performance_is_lost_the_slice_that_is_most_off_is_said_first_and_on_the_alert(metadata):
+    sample = planted()
+    end = int(sample.at_us().max()) + 1
+    window = Window(end - 30 * DAY_US, end)
+    report = make_report(sample, window=window, as_of_us=end, monitor=Monitor("late"), on_call="route:ops")
+    first = report.findings[0]
+    assert report.verdict == "act"
+    assert first.startswith("the slice that is most off its level: carrier BB, where ")
+    assert " was said and 7" in first
+    assert '<details class="part" open><summary><h2>Where is it worst?' in html(report)
+    (alert,) = settle(metadata, report, actor="ann", at_us=end)
+    assert alert.worst == first
+    message = described(alert, "opened", end)
+    shown = lines({"alert": message, "event": "opened"})
+    assert f"T{first[1:]}." in shown
 
 
 def test_a_pair_is_told_when_it_is_worse_than_both_of_its_values():

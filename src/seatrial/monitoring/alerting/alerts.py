@@ -25,7 +25,9 @@ from seatrial.core.windows import Window, parse_window
 from seatrial.monitoring.alerting import rules
 from seatrial.monitoring.alerting.mutes import muted_until, mutes
 from seatrial.monitoring.alerting.telling import tell, told_of
+from seatrial.monitoring.definition import PERFORMANCE
 from seatrial.monitoring.report import AlarmResult, Report, Severity
+from seatrial.monitoring.watched import POLICY
 from seatrial.stores.metadata import MetadataStore, Transaction
 
 KIND = "alert"
@@ -67,7 +69,8 @@ class Alert(msgspec.Struct, frozen=True):
     performance alarm mean_score and observed), words: the same as a sentence. window: what was looked at; release:
     what answered most of it; report: the id of the report. seen: how often it was found firing, the first included.
     kind: of an alarm of a report, or a silence. example: a prediction to `explain`. incident: which one it belongs
-    to, once it was told; a page opens one. muted_until: nobody is told of it until then.
+    to, once it was told; a page opens one. worst: the slice that was most off when performance was lost.
+    muted_until: nobody is told of it until then.
     Times are of the domain, ISO 8601 in UTC.
     """
 
@@ -99,6 +102,7 @@ class Alert(msgspec.Struct, frozen=True):
     example: str = ""
     incident: str = ""
     muted_until: str = ""
+    worst: str = ""
 
 
 @dataclass(frozen=True)
@@ -294,12 +298,21 @@ def _opened(
         "opened_at": iso(from_us(at_us)),
         "kind": "alarm",
         "example": example,
+        "worst": _worst(report, alarm),
     }
     record = Record(new_id(KIND), KIND, name, (report.id,) if report.id else (), body, FORMAT)
     transaction.add(record)
     transaction.event("alert.opened", record.id, actor=actor, at_us=at_us, body={"window": alarm.window})
     transaction.move(KIND, name, record.id, expected=generation)
     return record.id
+
+
+def _worst(report: Report, alarm: AlarmResult) -> str:
+    """Where the model is most off, when the alarm is on how right it is."""
+    of_performance = alarm.metric in PERFORMANCE or (alarm.metric.startswith(POLICY) and alarm.severity == "high")
+    if report.slices is None or not of_performance:
+        return ""
+    return report.slices.off_words(share=report.task != "regression")
 
 
 def _dismissed(metadata: MetadataStore, transaction: Transaction, silence: Silence) -> bool:

@@ -61,7 +61,7 @@ class Incident(msgspec.Struct, frozen=True):
 
     id: of the incident; empty for an alert that woke nobody. state: "open" while an alert of it rings. alerts: oldest
     first. since, until: what the timeline covers: from a week before the first alert, or the start of the window it
-    looked at, to a day after the end. next: commands, the first one first.
+    looked at, to a day after the end. newest: what the newest report in it says. next: commands, the first one first.
     """
 
     format: int
@@ -78,6 +78,7 @@ class Incident(msgspec.Struct, frozen=True):
     alerts: list[Alert]
     moments: list[Moment]
     next: list[str]
+    newest: str = ""
 
 
 def incident(
@@ -105,6 +106,8 @@ def incident(
     worst = sorted(together, key=lambda one: (one.state == "resolved", -SEVERITIES.index(one.severity)))
     lead = worst[0]  # of those that ring still, the oldest of the worst
     around = _Around(metadata, asked.model, span, list(alerts), deployments, sources, views)
+    moments = around.moments()
+    reported = [one for one in moments if one.kind == "report"]
     return Incident(
         format=FORMAT,
         id=asked.incident,
@@ -118,8 +121,9 @@ def incident(
         on_call=lead.on_call,
         runbook=lead.runbook,
         alerts=together,
-        moments=around.moments(),
+        moments=moments,
         next=_next(lead, together),
+        newest=f"{reported[-1].words} ({reported[-1].id})" if reported else "",
     )
 
 
@@ -137,7 +141,7 @@ def worst_prediction(sample: Sample) -> str:
 def _next(lead: Alert, together: Sequence[Alert]) -> list[str]:
     found = [f"seatrial explain {lead.example}"] if lead.example else []
     found += [f"seatrial alerts acknowledge {one.id}" for one in together if one.state == "open"][:1]
-    return [*found, f"seatrial alerts show {lead.id}", f"seatrial monitor {lead.model}"]
+    return [*found, f"seatrial alerts show {lead.id}", f"seatrial monitor {lead.model} --html report.html"]
 
 
 class _Around:
@@ -173,7 +177,7 @@ class _Around:
             self._reports(),
         )
         found = sorted((moment for part in parts for moment in part), key=lambda one: (one.at, one.event))
-        return list(_without_runs(found))
+        return list(_without_runs(list(_without_repeats(found))))
 
     def _events(self, **of: str) -> Iterator[Event]:
         for event in self._metadata.events(**of):  # type: ignore[arg-type]
@@ -287,6 +291,22 @@ class _Around:
     def _named(self, release: str) -> str:
         record = self._metadata.record(release)
         return f"version {record.body['version']} ({release})" if record else release
+
+
+def _without_repeats(found: Sequence[Moment]) -> Iterator[Moment]:
+    """The moments, with one in the place of reports beside each other that found harm and say the same; its id is the
+    newest one's."""
+
+    def same(one: Moment) -> tuple[str, int]:
+        return (one.words, 0) if one.kind == "report" and one.tone else ("", one.event)
+
+    for _, run in groupby(found, key=same):
+        first, *more = run
+        if not more:
+            yield first
+            continue
+        words = f"{first.words} ({counted(len(more) + 1, 'time')} until {more[-1].at[:16].replace('T', ' ')})"
+        yield msgspec.structs.replace(first, words=words, id=more[-1].id)
 
 
 def _without_runs(found: Sequence[Moment]) -> Iterator[Moment]:

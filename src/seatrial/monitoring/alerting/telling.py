@@ -236,6 +236,7 @@ def described(alert: Alert, event: str, at_us: int) -> dict[str, Any]:
     return {"id": alert.id, "event": event, "at": iso(from_us(at_us)), "runbook": alert.runbook, **told} | {
         "opened_at": alert.opened_at,
         "reason": alert.reason if event == "resolved" else "",
+        "worst": alert.worst,
         "explain": f"seatrial explain {alert.example}" if alert.example else "",
         "timeline": f"seatrial incident {alert.id}",
     }
@@ -266,6 +267,7 @@ def lines(message: Mapping[str, Any]) -> list[str]:
     found = [f"- {one['alarm']} ({one['severity']}{_since(one)}): {one['words'] or one['headline']}" for one in listed]
     rest = message.get("count", len(listed)) - len(listed)
     found += [f"- and {rest} more"] if rest > 0 else []
+    found += [_capital(f"{alert['worst']}.")] if message["event"] != "resolved" and alert.get("worst") else []
     if message["event"] != "resolved" and alert["action"]:
         found.append(f"What to do: {alert['action']}")
     found += [f"Runbook: {alert['runbook']}"] if alert["runbook"] else []
@@ -276,6 +278,10 @@ def lines(message: Mapping[str, Any]) -> list[str]:
         found.append(f"You look at it: seatrial alerts acknowledge {alert['id']}")
     found.append(f"Window {alert['window']}, told at {alert['at']}")
     return [_line(one) for one in found]
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
 
 
 def _since(alert: Mapping[str, Any]) -> str:

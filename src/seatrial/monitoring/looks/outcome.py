@@ -76,7 +76,12 @@ def with_outcome(
         "estimate": guessed,
         "business": list(business),
     }
-    findings = [*report.findings, *_findings(came, changed, guessed, report), *_thinned(inside, close)]
+    findings = [
+        *_most_off(report, found["slices"]),
+        *report.findings,
+        *_findings(came, changed, guessed, report),
+        *_thinned(inside, close),
+    ]
     verdict, headline, next_ = report.verdict, report.headline, report.next
     if changed.verdict == "changed" and verdict in ("ok", "unknown"):
         verdict = "watch"
@@ -100,6 +105,14 @@ def ripe_stretch(
     if found.end_us >= window.end_us or labelled(sample.within(found)).rows.num_rows < FEWEST_OF_CONCEPT:
         return None
     return None if baseline(sample, found, given)[0] is None else found
+
+
+def _most_off(report: Report, where: Slices) -> list[str]:
+    """Where performance is lost, first: the slice that is most off."""
+    if report.verdict != "act" or not all(check.passed for check in report.quality):
+        return []
+    words = where.off_words(share=report.task != "regression")
+    return [words] if words else []
 
 
 def _with_harm(headline: str, level: Calibration, parts: Slices) -> str:

@@ -51,6 +51,7 @@ def html(incident: Incident) -> str:
         f'<div class="verdict {incident.state}"><p><span class="sign">{sign}</span><span class="word">{word}</span></p>'
         f"<h1>{safe(incident.headline, 1000)}</h1>",
         f'<p class="next">{safe(action, 1000)}</p>' if action and incident.state == "open" else "",
+        f'<p class="small">The newest report: {safe(incident.newest, 1000)}</p>' if incident.newest else "",
         f'<p class="people small">{" · ".join(one for one in people if one)}</p></div>',
         f"<section><h2>What rang</h2>{''.join(map(_alert, incident.alerts))}</section>",
         f"<section><h2>What happened</h2>{_days(incident)}</section>",
@@ -64,10 +65,12 @@ def html(incident: Incident) -> str:
 def _alert(one: Alert) -> str:
     ended = f", resolved {_minute(one.resolved_at)}" if one.resolved_at else ""
     why = f" ({one.reason})" if one.resolved_at and one.reason else ""
+    worst = f"<p>{safe(one.worst[:1].upper() + one.worst[1:], 600)}.</p>" if one.worst else ""
     quiet = f", muted until {_minute(one.muted_until)}" if one.muted_until else ""
     return (
         f'<div class="alert {one.severity} {one.state}"><p><strong>{safe(one.alarm)}</strong> '
         f'<span class="sev">{one.severity}, {one.state}{safe(quiet)}</span></p><p>{safe(one.words, 600)}</p>'
+        f"{worst}"
         f'<p class="small">opened {safe(_minute(one.opened_at))}{safe(ended)}{safe(why, 300)} '
         f"· seen {counted(one.seen, 'time')} "
         f"· <code>{safe(one.id)}</code></p></div>"

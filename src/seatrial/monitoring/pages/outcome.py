@@ -176,7 +176,7 @@ def _slices(report: Report) -> str:
         "where what happened is not what was said, then those whose rows are harder to tell, as for any model."
     )
     body = f"<p>{safe(words, 600)}</p>{picture}{table(head, rows, numbers=range(2, 8))}"
-    return part(heading, told, body + _small(one.note))
+    return part(heading, told, body + _small(one.note), open=bool(off) and report.verdict == "act")
 
 
 def _slices_words(count: int) -> str:
