@@ -272,6 +272,18 @@ def test_on_an_empty_project_there_is_nothing_to_expect(tmp_path):
         assert (done.silent, done.heartbeat, done.textfile) == ([], "not set", "")
 
 
+def test_a_digest_that_is_held_is_listed_with_until_when(folder, hook, capsys):
+    here = ["--project", str(folder), "--at"]
+    assert run(["alerts", "check", *here, "2024-01-21T12:00:00Z"]) == 0
+    assert run(["alerts", "check", *here, "2024-01-25T12:00:00Z"]) == 0  # now labels are missed too: a ticket
+    assert "1 wait (see `seatrial alerts undelivered`)" in capsys.readouterr().out
+    assert run(["alerts", "undelivered", *here, "2024-01-25T12:00:00Z"]) == 0
+    out = capsys.readouterr().out
+    assert "held until 20" in out
+    assert "every message arrived" not in out
+    assert "resend" not in out
+
+
 def test_while_alerts_are_paused_messages_wait_unless_a_person_sends_them(folder, hook):
     with at(folder, 20.5) as project:
         project.pause("alerts", reason="the chat moves")
@@ -279,6 +291,7 @@ def test_while_alerts_are_paused_messages_wait_unless_a_person_sends_them(folder
         assert done.silent
         assert (done.sent, told(hook)) == (0, [])
         assert done.waiting == 1
+        assert [(one.failure, one.next_at, one.attempts) for one in project.alerts_undelivered()] == [("", "", 0)]
         project.resume("alerts")
         assert project.alerts_check().sent == 1
         assert len(told(hook)) == 1

@@ -154,10 +154,11 @@ class Alerting(Building):
         )
 
     def alerts_undelivered(self) -> list[Undelivered]:
-        """Messages that were given up after their last attempt, then those that were tried in vain and wait."""
-        from seatrial.monitoring.routes.delivery import undelivered
+        """Messages that were given up after their last attempt, then those that were tried in vain and wait, then those
+        that were not tried yet, such as digests until their time."""
+        from seatrial.monitoring.routes.delivery import held, undelivered
 
-        return undelivered(self.metadata)
+        return undelivered(self.metadata) + held(self.metadata)
 
     def alerts_resend(self, ids: Sequence[str] = ()) -> list[Undelivered]:
         """Try undelivered messages again, at once: these (an id or its start), or all; what did not arrive again."""

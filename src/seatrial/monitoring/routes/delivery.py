@@ -59,7 +59,7 @@ class Delivery:
 
 class Undelivered(msgspec.Struct, frozen=True):
     """A message that did not arrive. given_up: nobody tries any more, `alerts resend` does. failure: of the last
-    attempt. next_at: of the next one, machine time in UTC."""
+    attempt; empty: it was not tried yet. next_at: of the next one, machine time in UTC."""
 
     id: str
     target: str
@@ -176,6 +176,11 @@ def undelivered(metadata: MetadataStore) -> list[Undelivered]:
     """Messages that were given up, then those that were tried in vain and wait for another attempt."""
     dead = [_undelivered(message, given_up=True) for _, message in metadata.pending(DEAD)]
     return dead + [_undelivered(one, given_up=False) for _, one in _waiting(metadata) if one.get("failure")]
+
+
+def held(metadata: MetadataStore) -> list[Undelivered]:
+    """Messages that wait and were not tried yet: digests until their time, and what nobody has sent so far."""
+    return [_undelivered(one, given_up=False) for _, one in _waiting(metadata) if not one.get("failure")]
 
 
 def resend(metadata: MetadataStore, ids: Iterable[str] = ()) -> int:
