@@ -247,15 +247,22 @@ def test_a_route_that_cannot_work_is_named_before_anything_rings(tmp_path, monke
         "mail": "smtp://ann:secret@host",
         "carrier": "pigeon://secret",
         "good": "https://a.example",
+        "inside": "http://127.0.0.1:9/hook?key=secret",
+        "post": "smtp://10.1.2.3?to=ops@example.org&from=seatrial@example.org",
+        "named": "alertmanager+http://10.20.0.1:9093",
     }
-    toml = "[routes]\n" + "".join(f'{name} = "{address}"\n' for name, address in routes.items())
+    toml = "[alerts]\ninternal = ['10.20.0.0/16']\n[routes]\n" + "".join(
+        f'{name} = "{address}"\n' for name, address in routes.items()
+    )
     (tmp_path / "seatrial.toml").write_text(toml)
     labels = ParquetSource("x.parquet", event_timestamp="at")
     given = {"task": "binary", "target": "late", "labels": labels, "features": ["request:size"], "estimator": "a.B"}
     model = Model("late", on_call="route:good, route:nobody", **given)
     with Project(tmp_path, clock=FakeClock(day(1)), definitions=[model]) as project:
         found = project.alerts_check().routes
-    assert set(found) == {"ops", "mail", "carrier", "nobody"}
+    assert set(found) == {"ops", "mail", "carrier", "nobody", "inside", "post"}
+    assert found["inside"] == found["post"]
+    assert found["post"].startswith("it is an internal address, which [alerts] internal")
     assert found["ops"] == "its variable or file is not set"
     assert "no known kind" in found["carrier"]
     assert "lacks to= or from=" in found["mail"]

@@ -366,7 +366,7 @@ class Alerting(Building):
 
         urls = self.alert_routes
         found = dict.fromkeys({*self.settings.webhooks, *self.settings.routes}, "its variable or file is not set")
-        found = {name: problem(urls[name]) if name in urls else why for name, why in found.items()}
+        found = {name: problem(urls[name], self._allowed) if name in urls else why for name, why in found.items()}
         for model in self._models().values():
             for target in targets(model.on_call):
                 if address_of(urls, target) is None:

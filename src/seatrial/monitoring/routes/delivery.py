@@ -26,7 +26,7 @@ import msgspec
 from seatrial.core.clock import from_us, iso, machine_us, monotonic
 from seatrial.core.identity import canonical_json
 from seatrial.monitoring.alerting.telling import DEAD, TOPIC, title
-from seatrial.monitoring.routes.addresses import Allowed, post
+from seatrial.monitoring.routes.addresses import Allowed, post, refused
 from seatrial.stores.metadata import MetadataStore, Transaction
 
 if TYPE_CHECKING:
@@ -235,8 +235,9 @@ def _end_of_authority(address: str) -> int:
     return min(ends, default=len(address)) if start >= 3 else 0
 
 
-def problem(address: str) -> str:
-    """What is wrong with an address, before anything is sent; empty when nothing is."""
+def problem(address: str, allowed: Allowed | None = None, seconds: float = 2.0) -> str:
+    """What is wrong with an address, before anything is sent; empty when nothing is. seconds: for looking up its name,
+    which may not lead into the house."""
     scheme = address.partition("://")[0].casefold()
     if scheme not in _senders():
         return f"it is of no known kind: {', '.join(_senders())}"
@@ -244,12 +245,12 @@ def problem(address: str) -> str:
         from seatrial.monitoring.routes.mail import read
 
         found = read(address)
-        return found if isinstance(found, str) else ""
+        return found if isinstance(found, str) else refused(found.host, allowed or Allowed(), seconds)
     try:
         host = urlsplit(address).hostname
     except ValueError:
         host = None
-    return "" if host else "it names no host"
+    return refused(host, allowed or Allowed(), seconds) if host else "it names no host"
 
 
 # One turn
