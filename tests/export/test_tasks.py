@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import shutil
 import subprocess
 import sys
@@ -187,7 +188,7 @@ def test_a_crontab_line_comes_at_each_instant_at_least(timing, fields):
 
 def test_the_lines_of_a_crontab_do_in_a_shell_what_they_say(folder, tmp_path):
     with Project(folder) as project:
-        project.export_cron(tmp_path / "out", place=str(tmp_path))
+        cron.export(project._pipelines(), tmp_path / "out", place=str(tmp_path))
     text = (tmp_path / "out" / "seatrial.crontab").read_text()
     assert "CRON_TZ=Europe/Berlin\n0 3 * * 1 cd " in text
     assert "CRON_TZ=UTC\n*/30 * * * * cd " in text
@@ -201,6 +202,22 @@ def test_the_lines_of_a_crontab_do_in_a_shell_what_they_say(folder, tmp_path):
         (tmp_path / "made").unlink(missing_ok=True)
         subprocess.run(["/bin/sh", "-c", shell], env={"PATH": f"{fake.parent}:/usr/bin:/bin"}, check=False)
         assert (tmp_path / "made").read_text().strip() == made
+
+
+def test_a_crontab_calls_the_seatrial_that_wrote_it_and_names_what_cron_does_not_give(folder, tmp_path):
+    (folder / "seatrial.toml").write_text('[routes]\nops = "https://ops.example.org/${OPS_KEY}"\n')
+    with Project(folder) as project:
+        project.export_cron(tmp_path / "out")
+    (folder / "seatrial.toml").unlink()
+    text = (tmp_path / "out" / "seatrial.crontab").read_text()
+    (program,) = set(re.findall(r"(\S+(?: -m seatrial)?) schedules run", text))
+    done = subprocess.run(
+        ["/bin/sh", "-c", f"{program} --version"], env={"PATH": "/usr/bin:/bin"}, capture_output=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    readme = (tmp_path / "out" / "README.md").read_text()
+    assert program in readme
+    assert "OPS_KEY" in readme
 
 
 def test_a_folder_that_would_begin_a_line_of_its_own_is_refused_by_the_crontab(folder, tmp_path):

@@ -102,3 +102,8 @@ def test_three_lines_in_a_handler_write_a_log_that_can_be_monitored(folder, monk
     said = sum(day.rows * day.mean_score for day in found.performance.days if day.rows)
     assert said == pytest.approx(sum(one["p_malignant"] for one in answers))
     assert any("the log ends" in one for one in found.findings)
+    (command,) = re.findall(r"^seatrial (monitor .*)$", service.__doc__, re.MULTILINE)
+    done = subprocess.run(
+        [sys.executable, "-m", "seatrial", *command.split()], cwd=folder, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, "data are broken" in done.stdout) == (0, False), done.stdout + done.stderr

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from seatrial.core.clock import to_us
+from seatrial.core.clock import iso, to_us
 from seatrial.core.errors import SeatrialError
 from seatrial.core.identity import new_id
 from seatrial.core.records import Record
@@ -150,13 +150,20 @@ def test_within_the_cool_down_and_over_the_budget_is_refused_and_a_run_whose_gat
     with declared(project, gate=0.99, retrain='on=[], budget="2/month", cool_down="3d"') as strict:
         assert trained(strict).proposal.state == "gates refused"
         strict.clock.set(LATER + DAY)
-        assert "1d ago" in refused(lambda: trained(strict)).found
+        early = refused(lambda: trained(strict))
+        assert "1d ago" in early.found
+        assert f"again from {iso(LATER + 3 * DAY)} on" in early.expected
+        assert "`seatrial train late`" in early.next
+        strict.clock.set(LATER + timedelta(minutes=13, seconds=57))
+        assert "13m ago" in refused(lambda: trained(strict)).found
         strict.clock.set(LATER + 4 * DAY)
         assert trained(strict).proposal.state == "gates refused"
         strict.clock.set(LATER + 9 * DAY)
-        assert "2 challengers" in refused(lambda: trained(strict)).found
+        spent = refused(lambda: trained(strict))
+        assert "2 challengers" in spent.found
+        assert f"again from {iso(LATER + 30 * DAY)} on" in spent.expected
         assert "2 challengers" in refused(lambda: strict.retrain("late", "advance", reason="again")).found
-        assert reasons(strict) == [("retrain.over_budget", 2), ("retrain.over_budget", 1)]  # train, train; propose
+        assert reasons(strict) == [("retrain.over_budget", 3), ("retrain.over_budget", 1)]  # train, propose
         assert [one.state for one in strict.proposals()] == ["gates refused", "gates refused"]
 
 

@@ -1,7 +1,9 @@
 """A FastAPI service that was there before, and the three lines that write its log.
 
 uvicorn service:app
-seatrial monitor --log log --map served.toml --reference reference.parquet
+seatrial monitor --log log --map served.toml
+
+A reference (--reference FILE) has to have the inputs that this service is asked with; reference.parquet has more.
 """
 
 from __future__ import annotations

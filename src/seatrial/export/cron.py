@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import shlex
+import sys
+import sysconfig
 from collections.abc import Sequence
 from math import gcd
 from pathlib import Path
 
-from seatrial.core.errors import UsageError
+from seatrial.core.errors import UsageError, listed
 from seatrial.core.timing import UTC_NAME, Timing
 from seatrial.core.windows import duration_us
 from seatrial.export.build_folder import write_files
@@ -18,14 +20,28 @@ _MINUTE_US = 60_000_000
 _DAY_MINUTES = 1440
 
 
-def export(pipelines: Sequence[Pipeline], folder: Path, *, place: str, program: str = PROGRAM) -> list[str]:
+def export(
+    pipelines: Sequence[Pipeline],
+    folder: Path,
+    *,
+    place: str,
+    program: str = PROGRAM,
+    variables: Sequence[str] = (),
+) -> list[str]:
     """Write the crontab and how to use it; the names of the files, sorted.
 
-    place: the project's folder. folder: is made; when it exists it must be empty.
+    place: the project's folder. folder: is made; when it exists it must be empty. program: how a shell without a PATH
+    calls seatrial, see `running`. variables: names of those that the project's settings take from the environment.
     Raises NothingToExport, UsageError, FolderNotEmpty, CannotWrite.
     """
-    files = {NAME: crontab(pipelines, place=place, program=program), "README.md": _readme()}
+    files = {NAME: crontab(pipelines, place=place, program=program), "README.md": _readme(program, variables)}
     return write_files(folder, {file: text.encode() for file, text in files.items()})
+
+
+def running() -> str:
+    """The seatrial that runs here, as a shell finds it without a PATH: cron has /usr/bin and /bin, and no venv."""
+    beside = Path(sysconfig.get_path("scripts")) / PROGRAM
+    return shlex.quote(str(beside)) if beside.is_file() else f"{shlex.quote(sys.executable)} -m seatrial"
 
 
 def crontab(pipelines: Sequence[Pipeline], *, place: str, program: str = PROGRAM) -> str:
@@ -85,7 +101,8 @@ def _line(tasks: Sequence[Task], place: str, program: str) -> str:
     return f"cd {shlex.quote(place)} && {{ {' '.join(steps)} }}".replace("%", r"\%")  # a bare % ends the line
 
 
-def _readme() -> str:
+def _readme(program: str, variables: Sequence[str]) -> str:
+    named = f" This project's settings take {listed(variables)} from there." if variables else ""
     return f"""\
 # A crontab
 
@@ -93,6 +110,11 @@ def _readme() -> str:
 
 Each line calls `seatrial schedules run NAME`, one after the other where they have the same timing; what follows from a
 task that did not end well is left out. Called twice for one instant a schedule runs once, so a line may come too often.
+
+Each line calls `{program}`, the seatrial that wrote it: cron's PATH is short. Export again where it lies elsewhere.
+Cron gives its commands nearly nothing of your environment.{named} Write what is needed above the lines, as
+`NAME=value`: such as SEATRIAL_ENV, and what `seatrial.toml` and `project.py` read. What a line prints comes by mail, if
+the machine has any; `>> cron.log 2>&1` at its end keeps it.
 
 CRON_TZ is understood by cronie (Fedora, RHEL, Arch and others). Debian's cron reads times in the machine's zone: there
 a line comes at that hour of the machine, and runs for the last instant before. For exact times in another zone use

@@ -24,6 +24,7 @@ from seatrial.stores.metadata import MetadataStore, Transaction
 
 KIND = "proposal"
 COMPARISON = "comparison"
+_MINUTE_US = 60_000_000
 
 State = Literal[
     "open",
@@ -213,22 +214,31 @@ def over_budget(metadata: MetadataStore, retrain: Retrain, now_us: int) -> OverB
             expected=f"The cool-down is {retrain.cool_down}, and time must have passed for it.",
             state="Nothing was proposed.",
         )
-    since = now_us - max(trained, default=0)
-    if since < duration_us(retrain.cool_down):
+    by_hand = f"Wait, or do it yourself: `seatrial train {retrain.model}`, then `seatrial release {retrain.model}`."
+    since, cool_down = now_us - max(trained, default=0), duration_us(retrain.cool_down)
+    if since < cool_down:
+        unit = _MINUTE_US if since >= _MINUTE_US else 1_000_000
         return OverBudget(
-            f"the last challenger of '{retrain.model}' was trained {duration_text(max(since, 1_000_000))} ago.",
-            expected=f"The cool-down is {retrain.cool_down}.",
+            f"the last challenger of '{retrain.model}' was trained {duration_text(max(since // unit, 1) * unit)} ago.",
+            expected=f"The cool-down is {retrain.cool_down}: {_again(now_us - since + cool_down)}.",
             state="Nothing was proposed.",
+            next=by_hand,
         )
     most, span = retrain.most
-    recent = sum(1 for event in events if event.at_us > now_us - span)
-    if recent >= most:
+    recent = sorted(event.at_us for event in events if event.at_us > now_us - span)
+    if len(recent) >= most:
         return OverBudget(
-            f"{recent} challengers of '{retrain.model}' were trained within {duration_text(span)}.",
-            expected=f"The budget is {retrain.budget}.",
+            f"{len(recent)} challengers of '{retrain.model}' were trained within {duration_text(span)}.",
+            expected=f"The budget is {retrain.budget}: {_again(recent[-most] + span)}.",
             state="Nothing was proposed.",
+            next=by_hand,
         )
     return None
+
+
+def _again(at_us: int) -> str:
+    """From when on one may be trained: the next whole second, as nothing shorter is shown."""
+    return f"one may be trained again from {iso(from_us(-(-at_us // 1_000_000) * 1_000_000))} on"
 
 
 def settle(metadata: MetadataStore, transaction: Transaction, model: str, *, actor: str, at_us: int) -> State | None:

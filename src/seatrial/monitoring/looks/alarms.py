@@ -240,9 +240,12 @@ def _days_missing(sample: Sample, window: Window, since_us: int | None) -> str:
 
 def _action(alarm: Alarm) -> str:
     if alarm.metric == "calibration_gap":
-        return "Find out what changed in the world, then retrain on it or roll back; until then do not trust the level."
+        return (
+            "Find out what changed in the world, then retrain on it, or roll back if there is a release before; "
+            "until then do not trust the level."
+        )
     if alarm.of_performance:
-        return "Look at the days and inputs of the report; retrain, or roll back to the release before."
+        return "Look at the days and inputs of the report; retrain, or roll back if there is a release before."
     if alarm.of_drift:
         return "Ask who delivers the input whether the change is meant; labels decide whether it does harm."
     if alarm.metric.startswith("missing:"):
