@@ -289,15 +289,22 @@ def test_a_route_that_cannot_work_is_named_before_anything_rings(tmp_path, monke
         "mail": "smtp://ann:secret@host",
         "carrier": "pigeon://secret",
         "good": "https://a.example",
+        "inside": "http://127.0.0.1:9/hook?key=secret",
+        "post": "smtp://10.1.2.3?to=ops@example.org&from=seatrial@example.org",
+        "named": "alertmanager+http://10.20.0.1:9093",
     }
-    toml = "[routes]\n" + "".join(f'{name} = "{address}"\n' for name, address in routes.items())
+    toml = "[alerts]\ninternal = ['10.20.0.0/16']\n[routes]\n" + "".join(
+        f'{name} = "{address}"\n' for name, address in routes.items()
+    )
     (tmp_path / "seatrial.toml").write_text(toml)
     labels = ParquetSource("x.parquet", event_timestamp="at")
     given = {"task": "binary", "target": "late", "labels": labels, "features": ["request:size"], "estimator": "a.B"}
     model = Model("late", on_call="route:good, route:nobody", **given)
     with Project(tmp_path, clock=FakeClock(day(1)), definitions=[model]) as project:
         found = project.alerts_check().routes
-    assert set(found) == {"ops", "mail", "carrier", "nobody"}
+    assert set(found) == {"ops", "mail", "carrier", "nobody", "inside", "post"}
+    assert found["inside"] == found["post"]
+    assert found["post"].startswith("it is an internal address, which [alerts] internal")
     assert found["ops"] == "its variable or file is not set"
     assert "no known kind" in found["carrier"]
     assert "lacks to= or from=" in found["mail"]
@@ -314,6 +321,18 @@ def test_on_an_empty_project_there_is_nothing_to_expect(tmp_path):
         assert (done.silent, done.heartbeat, done.textfile) == ([], "not set", "")
 
 
+def test_a_digest_that_is_held_is_listed_with_until_when(folder, hook, capsys):
+    here = ["--project", str(folder), "--at"]
+    assert run(["alerts", "check", *here, "2024-01-21T12:00:00Z"]) == 0
+    assert run(["alerts", "check", *here, "2024-01-25T12:00:00Z"]) == 0  # now labels are missed too: a ticket
+    assert "1 wait (see `seatrial alerts undelivered`)" in capsys.readouterr().out
+    assert run(["alerts", "undelivered", *here, "2024-01-25T12:00:00Z"]) == 0
+    out = capsys.readouterr().out
+    assert "held until 20" in out
+    assert "every message arrived" not in out
+    assert "resend" not in out
+
+
 def test_while_alerts_are_paused_messages_wait_unless_a_person_sends_them(folder, hook):
     with at(folder, 20.5) as project:
         project.pause("alerts", reason="the chat moves")
@@ -321,6 +340,7 @@ def test_while_alerts_are_paused_messages_wait_unless_a_person_sends_them(folder
         assert done.silent
         assert (done.sent, told(hook)) == (0, [])
         assert done.waiting == 1
+        assert [(one.failure, one.next_at, one.attempts) for one in project.alerts_undelivered()] == [("", "", 0)]
         project.resume("alerts")
         assert project.alerts_check().sent == 1
         assert len(told(hook)) == 1

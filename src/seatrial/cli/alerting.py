@@ -97,7 +97,8 @@ def alerts_check(call: Invocation) -> None:
 @NOUNS["alerts"].command("undelivered")
 @click.pass_obj
 def alerts_undelivered(call: Invocation) -> None:
-    """List messages that did not arrive: those given up after their last attempt, and those that wait for another."""
+    """List messages that did not arrive: those given up after their last attempt, those that wait for another,
+    and those that are held until their time."""
     with call.project() as project:
         call.answer(project.alerts_undelivered(), undelivered)
 
@@ -232,13 +233,17 @@ def undelivered(messages: list[Plain]) -> list[Block]:
             one["target"],
             one["title"],
             one["attempts"],
-            one["failure"],
-            "GIVEN UP" if one["given_up"] else f"next {one['next_at'][:19]}" if one["next_at"] else "waits",
+            one["failure"] or "none: not tried yet",
+            "GIVEN UP"
+            if one["given_up"]
+            else f"{'next' if one['failure'] else 'held until'} {one['next_at'][:19]}"
+            if one["next_at"]
+            else "waits",
         ]
         for one in messages
     ]
     table = Table(["message", "route", "about", "attempts", "last failure", ""], rows)
-    return [table, Line("Next: seatrial alerts resend")]
+    return [table, *([Line("Next: seatrial alerts resend")] if any(one["failure"] for one in messages) else [])]
 
 
 def _numbers(evidence: dict[str, float | None]) -> str:

@@ -159,10 +159,11 @@ class Alerting(Building):
         return msgspec.structs.replace(found, next=[*found.next, f"seatrial proposals show {proposal.id}"])
 
     def alerts_undelivered(self) -> list[Undelivered]:
-        """Messages that were given up after their last attempt, then those that were tried in vain and wait."""
-        from seatrial.monitoring.routes.delivery import undelivered
+        """Messages that were given up after their last attempt, then those that were tried in vain and wait, then those
+        that were not tried yet, such as digests until their time."""
+        from seatrial.monitoring.routes.delivery import held, undelivered
 
-        return undelivered(self.metadata)
+        return undelivered(self.metadata) + held(self.metadata)
 
     def alerts_resend(self, ids: Sequence[str] = ()) -> list[Undelivered]:
         """Try undelivered messages again, at once: these (an id or its start), or all; what did not arrive again."""
@@ -395,7 +396,7 @@ class Alerting(Building):
 
         urls = self.alert_routes
         found = dict.fromkeys({*self.settings.webhooks, *self.settings.routes}, "its variable or file is not set")
-        found = {name: problem(urls[name]) if name in urls else why for name, why in found.items()}
+        found = {name: problem(urls[name], self._allowed) if name in urls else why for name, why in found.items()}
         for model in self._models().values():
             for target in targets(model.on_call):
                 if address_of(urls, target) is None:

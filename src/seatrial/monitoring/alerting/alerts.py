@@ -3,7 +3,8 @@
 An alert is a frozen record of what was found when its alarm first fired. Its state is a fold of events: opened, seen
 (the alarm still fired at a later look), acknowledged, resolved. While an alert is open or
 acknowledged its alarm opens no other. It is resolved by a person or when its alarm is quiet again; too little data
-is not quiet. A report on an older window than the alert was last seen in changes nothing.
+is not quiet. What a person resolved stays so until its alarm was quiet once, or fires on a window that does not overlap
+the one it was last seen in. A report on an older window than the alert was last seen in changes nothing.
 
 Besides the alarms of reports there are silences (`monitoring.cadence`): something that was expected did not come.
 Who is told of all this, and how, is `monitoring.telling` and `monitoring.routes`.
@@ -53,7 +54,8 @@ class AlertOver(Conflict):
 
 
 class Happened(msgspec.Struct, frozen=True):
-    """One event of an alert. kind: opened, seen, acknowledged or resolved."""
+    """One event of an alert. kind: opened, seen, acknowledged or resolved; quiet: so was its alarm after a person had
+    resolved it."""
 
     at: str
     kind: str
@@ -223,7 +225,8 @@ def acknowledge(metadata: MetadataStore, id: str, *, actor: str, at_us: int, rea
 
 
 def resolve(metadata: MetadataStore, id: str, *, actor: str, at_us: int, reason: str = "") -> Alert:
-    """It is over, says `actor`. When the alarm fires on a later window, another alert is opened.
+    """It is over, says `actor`. Another alert is opened when the alarm was quiet once and fires again, or fires on a
+    window that does not overlap the one in which this alert was last seen.
 
     Raises UnknownAlert, AlertOver.
     """
@@ -256,6 +259,12 @@ def _settle(
     if current is not None and _end_us(alarm.window) <= _last_us(metadata, current):
         return None
     ringing = current is not None and current.state != "resolved"
+    if current is not None and _is_held(metadata, current):
+        if alarm.state == "quiet":
+            transaction.event("alert.quiet", current.id, actor=actor, at_us=at_us, body={"window": alarm.window})
+            return None
+        if parse_window(alarm.window).start_us < _last_us(metadata, current):
+            return None
     if alarm.state == "fired" and not ringing:
         generation = head.generation if head else 0
         return _opened(transaction, report, alarm, actor, at_us, generation, example), "opened"
@@ -368,6 +377,12 @@ def _last_us(metadata: MetadataStore, current: Alert) -> int:
     """The end of the newest window that this alert was found in, or found over by a look."""
     windows = [event.body.get("window") for event in metadata.events(subject=current.id)]
     return max(_end_us(window) for window in [current.window, *windows] if window)
+
+
+def _is_held(metadata: MetadataStore, current: Alert) -> bool:
+    """Whether a person resolved it, and its alarm was not quiet since; only a look says in which window it was over."""
+    last = metadata.events(subject=current.id)[-1]
+    return last.kind == "alert.resolved" and "window" not in last.body
 
 
 def _end_us(window: str) -> int:

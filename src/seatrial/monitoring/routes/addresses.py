@@ -24,6 +24,7 @@ Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
 
 NAT64 = ip_network("64:ff9b::/96")
+INTERNAL = "it is an internal address, which [alerts] internal in seatrial.toml does not allow"
 SAMPLE = 2048
 """Bytes of an answer that are looked at."""
 
@@ -108,6 +109,19 @@ def connected(host: str, port: int, allowed: Allowed, seconds: float) -> socket.
     raise problem
 
 
+def refused(host: str, allowed: Allowed, seconds: float) -> str:
+    """Why nothing may be sent to a host, before anything is; empty: it may, or its name is not known just now."""
+    said: list[bool] = []
+
+    def work(_: list[Callable[[], None]]) -> str:
+        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+        said.append(any(allowed.refuses(host, str(one[4][0])) for one in found))
+        return ""
+
+    within(seconds, work)
+    return INTERNAL if any(said) else ""
+
+
 def within(seconds: float, work: Callable[[list[Callable[[], None]]], str]) -> str:
     """Why `work` failed, or an empty text; "no answer in time" when it takes longer than `seconds`, and it is left.
 
@@ -133,7 +147,7 @@ def _failure(work: Callable[[list[Callable[[], None]]], str], ends: list[Callabl
     try:
         return work(ends)
     except InternalAddress:
-        return "it is an internal address, which [alerts] internal in seatrial.toml does not allow"
+        return INTERNAL
     except ssl.SSLCertVerificationError:
         return "its certificate is not trusted"
     except (OSError, HTTPException, ValueError) as error:

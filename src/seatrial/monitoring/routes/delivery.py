@@ -26,7 +26,7 @@ import msgspec
 from seatrial.core.clock import from_us, iso, machine_us, monotonic
 from seatrial.core.identity import canonical_json
 from seatrial.monitoring.alerting.telling import DEAD, TOPIC, title
-from seatrial.monitoring.routes.addresses import Allowed, post
+from seatrial.monitoring.routes.addresses import Allowed, post, refused
 from seatrial.stores.metadata import MetadataStore, Transaction
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ class Delivery:
 
 class Undelivered(msgspec.Struct, frozen=True):
     """A message that did not arrive. given_up: nobody tries any more, `alerts resend` does. failure: of the last
-    attempt. next_at: of the next one, machine time in UTC."""
+    attempt; empty: it was not tried yet. next_at: of the next one, machine time in UTC."""
 
     id: str
     target: str
@@ -178,6 +178,11 @@ def undelivered(metadata: MetadataStore) -> list[Undelivered]:
     return dead + [_undelivered(one, given_up=False) for _, one in _waiting(metadata) if one.get("failure")]
 
 
+def held(metadata: MetadataStore) -> list[Undelivered]:
+    """Messages that wait and were not tried yet: digests until their time, and what nobody has sent so far."""
+    return [_undelivered(one, given_up=False) for _, one in _waiting(metadata) if not one.get("failure")]
+
+
 def resend(metadata: MetadataStore, ids: Iterable[str] = ()) -> int:
     """Let messages be tried anew, at once: those given up, and those that wait for their next attempt; how many.
 
@@ -230,8 +235,9 @@ def _end_of_authority(address: str) -> int:
     return min(ends, default=len(address)) if start >= 3 else 0
 
 
-def problem(address: str) -> str:
-    """What is wrong with an address, before anything is sent; empty when nothing is."""
+def problem(address: str, allowed: Allowed | None = None, seconds: float = 2.0) -> str:
+    """What is wrong with an address, before anything is sent; empty when nothing is. seconds: for looking up its name,
+    which may not lead into the house."""
     scheme = address.partition("://")[0].casefold()
     if scheme not in _senders():
         return f"it is of no known kind: {', '.join(_senders())}"
@@ -239,12 +245,12 @@ def problem(address: str) -> str:
         from seatrial.monitoring.routes.mail import read
 
         found = read(address)
-        return found if isinstance(found, str) else ""
+        return found if isinstance(found, str) else refused(found.host, allowed or Allowed(), seconds)
     try:
         host = urlsplit(address).hostname
     except ValueError:
         host = None
-    return "" if host else "it names no host"
+    return refused(host, allowed or Allowed(), seconds) if host else "it names no host"
 
 
 # One turn
