@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sys
 import warnings
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import closing, suppress
 from functools import cached_property
@@ -954,6 +955,7 @@ class Project(Scheduled):
             reports = self.metadata.records("report", model.name)
             approval = approval_of(self.metadata, now.head.name, release.id) if now and release else None
             watched = self._sample(model, None)
+            alerts = self.alerts(model.name)
             facts = Facts(
                 model=model.name,
                 owner=model.owner,
@@ -967,7 +969,8 @@ class Project(Scheduled):
                 labels=watched.labels.matched,
                 run=run.body if run else None,
                 approved_by=approval.actor if approval and approval.decision == "approved" else None,
-                open_alerts=sum(alert.severity == "high" for alert in self.alerts(model.name)),
+                open_alerts=len(alerts),
+                severities=Counter(alert.severity for alert in alerts),
                 retrain_declared=model.name in self.definitions.retrains,
                 reachable=self._is_reachable(model.on_call),
                 taken_back=self._taken_back_lately(model.name, TAKEN_BACK_DAYS),

@@ -8,7 +8,7 @@ import msgspec
 
 from seatrial.cli import render
 from seatrial.cli.report import monitor_lines
-from seatrial.monitoring.report import Drift, Performance, System
+from seatrial.monitoring.report import Day, Drift, Performance, System
 from tests.monitoring.pages.test_page import report
 
 
@@ -33,6 +33,26 @@ def test_labels_days_alarms_inputs_and_failed_checks_are_shown():
     assert "not enough data: 0 of 200 rows" in text
     assert "✗ range of temp: 12 % outside; expected: at most 1 %" in text
     assert "p99 3000 ms, degraded 1.0 %" in text
+
+
+def test_a_day_that_is_there_in_part_is_marked_and_where_days_begin_is_said():
+    days = [
+        Day("2026-11-21T02:29:00Z", 20, 10, 0.2, 0.2, 0.3, "2026-11-22T00:00:00Z", True),
+        Day("2026-11-22T00:00:00Z", 30, 10, 0.2, 0.2, 0.3, "2026-11-23T00:00:00Z"),
+    ]
+    text = shown(with_days(days))
+    assert "2026-11-21 (part)" in text
+    assert "2026-11-22  " in text
+    assert "days begin" not in text
+    evening = Day("2026-11-21T18:00:00Z", 20, 10, 0.2, 0.2, 0.3, "2026-11-22T18:00:00Z")
+    text = shown(with_days([evening]))
+    assert "2026-11-22  " in text
+    assert "days begin at 18:00 UTC, as the window does" in text
+
+
+def with_days(days):
+    one = report()
+    return msgspec.structs.replace(one, performance=msgspec.structs.replace(one.performance, days=days))
 
 
 def test_a_report_on_nothing_is_short():

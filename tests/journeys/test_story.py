@@ -358,11 +358,16 @@ def test_one_proposal_at_a_time_is_under_way(spring):
     assert spring.proposed.proposal.id == spring.trained.proposal.id
 
 
-def test_may_in_batch_is_quiet(spring):
+def test_may_in_batch_is_quiet_but_for_pressure_readings_that_did_not_arrive(spring):
     assert spring.scored.predictions == 28_796
     assert spring.told.matched == 27_564 + spring.scored.labelled
     assert [calibration(report).state for report in spring.mornings.values()] == ["quiet"] * 15
-    assert spring.opened_in_may == []
+    assert [one.alarm for one in spring.opened_in_may] == ["data broken"] * 2
+    assert [(one.opened_at[:10], one.resolved_at[:10]) for one in spring.opened_in_may] == [
+        ("2013-05-11", "2013-05-17"),
+        ("2013-05-25", "2013-05-31"),
+    ]
+    assert all("'airport_weather__pressure'" in one.words for one in spring.opened_in_may)
 
 
 def test_the_challenger_of_29_april_is_inconclusive_at_every_look_for_sixty_days(spring):

@@ -344,6 +344,42 @@ def test_a_window_that_ends_before_1900_is_refused(given):
         monitor_log(log, mapping, log, as_of_us=NOW_US)
 
 
+def test_an_error_that_nobody_watches_is_not_called_quiet(given, tmp_path, capsys):
+    log, mapping = given(table(y=None), PLAIN)
+    (tmp_path / "ref.parquet").write_bytes(log.read_bytes())
+    found = _error(monitor_log(log, mapping, tmp_path / "ref.parquet", as_of_us=NOW_US))
+    assert found.state == "not_enough_data"
+    assert found.note.startswith("not watched, because the test part has no brier to compare with; name it under")
+    code = run(["monitor", "--log", str(log), "--map", str(mapping), "--at", "2024-01-11T00:00:00Z"])
+    told = capsys.readouterr().out
+    assert (code, "not watched  error has grown" in told, "quiet" in told) == (0, True, False)
+
+
+def test_the_labelled_reference_stands_for_the_test_part_that_the_map_does_not_name(given, tmp_path):
+    labelled = PLAIN + 'label = "y"\n'
+    log, mapping = given(table(y=[int(n % 2 > 0) for n in range(1400)]), labelled)
+    pq.write_table(table(), tmp_path / "ref.parquet")
+    found = monitor_log(log, mapping, tmp_path / "ref.parquet", as_of_us=NOW_US)
+    assert (_error(found).state, found.verdict) == ("fired", "act")
+    words = "no [tested] brier: labelled rows of ref.parquet stand for the test part, with brier 0.1044"
+    assert words in found.watched.notes[-1]
+    log, mapping = given(table(), labelled)
+    assert _error(monitor_log(log, mapping, tmp_path / "ref.parquet", as_of_us=NOW_US)).state == "quiet"
+    log, mapping = given(table(), labelled + "[tested]\nbrier = 0.04\n")
+    assert _error(monitor_log(log, mapping, tmp_path / "ref.parquet", as_of_us=NOW_US)).state == "fired"
+
+
+def test_an_error_whose_labels_never_came_is_not_called_quiet(given, tmp_path):
+    log, mapping = given(table(y=None), PLAIN + "[tested]\nbrier = 0.1\n")
+    found = _error(monitor_log(log, mapping, as_of_us=NOW_US))
+    assert (found.state, found.evidence) == ("not_enough_data", "")
+    assert found.note == "not enough data: no window of 1d so far had 30 labels that became known"
+
+
+def _error(report):
+    return next(one for one in report.alarms if one.name == "error has grown")
+
+
 def test_without_anything_to_watch_a_rehearsal_says_so(given):
     found = rehearse_log(*given(), as_of_us=NOW_US, over_us=7 * 86_400_000_000)
     assert (found.windows, found.within) == (0, False)

@@ -164,6 +164,14 @@ def test_what_is_measured_with_labels_is_right_to_a_bin_of_the_score(past):
     assert any("stayed in their database" in words for words in there.findings)
 
 
+def test_days_are_cut_at_the_same_instants_where_the_window_rolls(given):
+    end = to_us(START) + 20 * DAY_US + 149 * 60_000_000
+    here, there = given.both(window=Window(end - 7 * DAY_US, end))
+    cut = [[(one.start, one.end, one.rows, one.partial) for one in report.performance.days] for report in (here, there)]
+    assert cut[0] == cut[1]
+    assert len(cut[0]) == 8
+
+
 def test_labels_that_are_not_known_yet_do_not_count(given):
     early = to_us(START) + 20 * DAY_US
     here, there = given.both(as_of_us=early)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import msgspec
 import numpy as np
 import pyarrow as pa
@@ -287,6 +289,17 @@ def test_drift_without_harm_is_to_be_watched():
     assert report.verdict == "watch"
     assert report.headline.startswith("Input 'distance' moved by 0.")
     assert "no harm shows: 29 % were positive, it said 30 %" in report.headline
+
+
+def test_drift_beside_a_level_that_is_off_is_not_called_harmless():
+    plain = with_inputs(calibrated(4000, seed=4), shift=0.5)
+    worse = np.array([one == "AA" for one in plain.rows["feature_carrier"].to_pylist()])
+    labels = np.where(worse & (np.random.default_rng(5).random(4000) < 0.3), 1.0, plain.label_values())
+    place = plain.rows.column_names.index("label")
+    report = report_on(replace(plain, rows=plain.rows.set_column(place, "label", pa.array(labels))), reference=normal())
+    assert (report.verdict, [one.name for one in report.alarms if one.state == "fired"]) == ("watch", [])
+    assert "no harm" not in report.headline
+    assert ", and the level is off, though no alarm fires on it (carrier AA: said 0.3" in report.headline
 
 
 def test_drift_without_labels_is_to_be_watched_and_its_harm_is_unknown():

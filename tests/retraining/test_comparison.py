@@ -46,6 +46,26 @@ def test_there_is_no_verdict_before_enough_whole_days():
     assert judged(world(7, 0.5), days_known=7).verdict == "better"
 
 
+def test_too_early_says_how_many_days_the_verdict_itself_needs_and_when_they_will_be_there():
+    looked = judged(world(4, 0.5), days_known=4, min_days=3)
+    assert (looked.needed, looked.expected_on) == (6, "2013-04-07")
+    assert looked.words == "too early: 4 of 6 whole days with labels, all of them about 2013-04-07"
+    assert judged(world(6, 0.5), days_known=6, min_days=3).verdict == "better"
+
+
+def test_days_that_come_late_or_are_thin_move_the_date():
+    assert judged(world(4, 0.5), days_known=7).expected_on == "2013-04-11"  # labels take three days
+    at, labels, champion, challenger = world(4, 0.5)
+    labels = labels.copy()
+    labels[:100] = np.nan  # two of four days are thin, so will be two of the next
+    assert judged((at, labels, champion, challenger), days_known=4, min_days=3).expected_on == "2013-04-13"
+
+
+def test_no_date_is_told_where_no_day_counts_yet_or_the_time_to_judge_ends_before():
+    assert judged(world(4, 0.5), days_known=0).words == "too early: 0 of 7 whole days with labels"
+    assert judged(world(4, 0.5), days_known=4, judge_for=5, min_days=3).expected_on == ""
+
+
 def test_a_day_that_is_not_over_does_not_count():
     at, *rest = world(10, 0.2)
     looked = compare(

@@ -176,6 +176,17 @@ def test_only_the_newest_outputs_are_kept(world):
     assert str(files[-1]) == jobs.newest(world.metadata, "hourly").output
 
 
+def test_a_run_is_told_with_the_verdict_of_its_report_however_long_that_is(world):
+    world.code["hourly"] = (
+        "import json; words = [{'words': 'w' * 50}] * 5000; "
+        "print(json.dumps({'id': 'r', 'verdict': 'act', 'headline': 'Late \"again\".', 'found': words}, indent=2))"
+    )
+    loop = control(world)
+    seen(world, loop)
+    turn(loop, world)
+    assert jobs.newest(world.metadata, "hourly").words == 'act: Late "again".'
+
+
 @pytest.mark.parametrize("size", [0, 1, 7, 8, 9, 16, 17, 1000])
 def test_what_is_kept_of_a_stream_is_its_start_and_its_end(size):
     data = bytes(33 + number % 90 for number in range(size))

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 from datetime import UTC, datetime, timedelta
 
+import msgspec
 import pytest
 
 from seatrial import BlueGreen, Deployment, Model, Monitor, ParquetSource, Project
@@ -122,6 +123,25 @@ def test_a_service_that_falls_silent_pages_within_hours_and_the_end_is_told(fold
         assert [one["event"] for one in told(hook)] == ["opened", "resolved"]
 
 
+def test_status_and_review_say_what_rings_what_was_reported_and_where_to_look(folder, hook, capsys):
+    with at(folder, 20) as project:
+        report = project.monitor("late")
+        assert (project.status()[0].alerts, project.status()[0].report.id) == (None, report.id)
+    with at(folder, 20.5) as project:
+        (alert,) = [one for one in project.alerts_check().silent if one.alarm == "no predictions"]
+        model = project.status()[0]
+        assert (model.alerts.high, model.alerts.unseen, model.alerts.newest) == (1, 1, alert.id)
+        assert model.report.verdict == "unknown"
+        model = project._with_what_waits(msgspec.structs.replace(model, live="1", next="seatrial serve"))
+        assert model.next == f"seatrial incident {alert.id}"
+        (flags,) = [one.flags for one in project.review()]
+        assert ("open alerts", "open alerts: 1 (1 high)") in [(one.name, one.evidence) for one in flags]
+    assert run(["status", "--project", str(folder), "--at", "2024-01-21T12:00:00Z"]) == 0
+    shown = capsys.readouterr().out
+    assert "  report        UNKNOWN: " in shown
+    assert f"  alerts        1 high; the newest is {alert.id}: 'late' has made no prediction" in shown
+
+
 def test_labels_and_reports_that_stay_away_are_tickets_and_a_report_says_it_too(folder, hook):
     with at(folder, 20) as project:
         project.monitor("late")
@@ -203,7 +223,7 @@ def test_an_incident_tells_what_happened_around_it_in_order(folder):
         assert {"labels", "alert", "message"} <= set(kinds)
         assert kinds.count("labels") == 1  # a week of tellings is one line
         assert any(one.words.startswith("acknowledged no predictions: looking") for one in found.moments)
-        assert any(one.words == "page for route:ops on 1 alert" for one in found.moments)
+        assert any(one.words == "page for route:ops on 1 alert, sent" for one in found.moments)
         page = html(found)
         assert page.count("<h1>") == 1
         assert "http" not in page.replace('http-equiv="Content', "")

@@ -163,10 +163,7 @@ def test_within_the_cool_down_and_over_the_budget_is_refused_and_a_run_whose_gat
         assert "2 challengers" in spent.found
         assert f"again from {iso(LATER + 30 * DAY)} on" in spent.expected
         assert "2 challengers" in refused(lambda: strict.retrain("late", "advance", reason="again")).found
-        assert reasons(strict) == [
-            ("retrain.over_budget", 3),
-            ("retrain.over_budget", 1),
-        ]  # train; propose
+        assert reasons(strict) == [("retrain.over_budget", 3), ("retrain.over_budget", 1)]  # train, propose
         assert [one.state for one in strict.proposals()] == ["gates refused", "gates refused"]
 
 

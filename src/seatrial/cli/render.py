@@ -478,7 +478,7 @@ def statuses(models: list[Plain]) -> list[Block]:
             "candidate": f"version {model['candidate']}" if model["candidate"] else None,
             "data": ", ".join([*([model["training_set"]] if model["training_set"] else []), *model["snapshots"]]),
             "parameters": _stated(model["parameters"]),
-            "performance": inline(performance),
+            "performance": f"{inline(performance)} (in the test part)" if performance else "",
             "owner": model["owner"],
         }
         blocks.append(Line(model["model"], "bold"))
@@ -488,6 +488,7 @@ def statuses(models: list[Plain]) -> list[Block]:
         if model.get("distrusted"):
             blocks.append(Line(f"  signature     by {model['distrusted']}, a key that was revoked", "red"))
         blocks += [Line(f"  silent        {words}", "red") for words in model.get("silent") or ()]
+        blocks += _what_rings(model)
         if model.get("refused"):
             blocks.append(
                 Line(f"  last run      {model['refused']} was refused: {'; '.join(model['refused_because'])}", "red")
@@ -497,6 +498,23 @@ def statuses(models: list[Plain]) -> list[Block]:
         blocks += by_itself(model)
         blocks += [Line(f"  Next: {model['next']}"), Line()]
     return blocks[:-1]
+
+
+def _what_rings(model: Plain) -> list[Block]:
+    """What the newest report said, which alerts are open, which retraining waits."""
+    blocks: list[Block] = []
+    report, alerts, proposal = (model.get(name) for name in ("report", "alerts", "proposal"))
+    if report:
+        red: Style = "red" if report["verdict"] == "act" else ""
+        blocks.append(Line(f"  report        {report['verdict'].upper()}: {report['headline']} ({report['id']})", red))
+    if alerts:
+        counts = [f"{alerts[name]} {name}" for name in ("high", "medium", "low") if alerts[name]]
+        seen = "" if alerts["unseen"] else ", acknowledged"
+        words = f"{' and '.join(counts)}{seen}; the newest is {alerts['newest']}: {alerts['words']}"
+        blocks.append(Line(f"  alerts        {words}", "red"))
+    if proposal:
+        blocks.append(Line(f"  retraining    {proposal['id']}, {proposal['state']}: {proposal['reason']}"))
+    return blocks
 
 
 def exported(result: Plain) -> list[Block]:

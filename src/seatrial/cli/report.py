@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 
 from seatrial.cli.outcome_lines import outcome_lines, span
 from seatrial.cli.render import MAIN_METRICS, Block, Cell, Line, Style, Table, shown
+from seatrial.monitoring.watched import NOT_WATCHED
 
 if TYPE_CHECKING:
-    from seatrial.monitoring.report import Check, Report
+    from seatrial.monitoring.report import AlarmResult, Check, Report
 
 MOST_COLUMNS = 8
 VERDICTS: dict[str, tuple[str, Style]] = {
@@ -89,10 +90,13 @@ def _days(report: Report) -> list[Block]:
     days = [day for day in report.performance.days if day.rows]
     if not days:
         return []
-    left_out = f"the last 14 of {len(days)} days" if len(days) > 14 else ""
+    notes = [f"the last 14 of {len(days)} days"] if len(days) > 14 else []
+    begins = next((day.start[11:16] for day in days if not day.partial), "00:00")
+    if begins != "00:00":
+        notes.append(f"days begin at {begins} UTC, as the window does")
     rows: list[list[Cell]] = [
         [
-            day.start[:10],
+            f"{day.middle:%Y-%m-%d}{' (part)' if day.partial else ''}",
             day.rows,
             day.labelled,
             day.mean_score_labelled if day.labelled else day.mean_score,
@@ -101,13 +105,17 @@ def _days(report: Report) -> list[Block]:
         for day in days[-14:]
     ]
     table = Table(("day", "predictions", "labels", "predicted", "observed"), rows)
-    return [Line(), table, *([Line(left_out, "dim")] if left_out else [])]
+    return [Line(), table, *([Line("; ".join(notes), "dim")] if notes else [])]
+
+
+def _state(alarm: AlarmResult) -> str:
+    return "not watched" if alarm.note.startswith(NOT_WATCHED) else STATES[alarm.state]
 
 
 def _alarms(report: Report) -> list[Block]:
     if not report.alarms:
         return []
-    rows = [[STATES[one.state], one.name, one.severity, one.evidence or one.note] for one in report.alarms]
+    rows = [[_state(one), one.name, one.severity, one.evidence or one.note] for one in report.alarms]
     return [Line(), Table(("alarm", "", "severity", "evidence"), rows)]
 
 

@@ -32,6 +32,7 @@ class Facts(msgspec.Struct, frozen=True):
 
     reachable: every route that `on_call` names has an address here.
     monitored_at: instant of the newest report, or None; predictions, labels: how many are known of the model.
+    open_alerts: all that are not resolved; severities: how many of each.
     taken_back: the words of a roll-back of the last TAKEN_BACK_DAYS days, or empty.
     run: body of the run behind the live (or newest) release, or None. approved_by: who approved the live release.
     """
@@ -52,6 +53,7 @@ class Facts(msgspec.Struct, frozen=True):
     retrain_declared: bool
     reachable: bool
     taken_back: str = ""
+    severities: dict[str, int] = {}
 
 
 def review(facts: Facts) -> Reviewed:
@@ -63,7 +65,9 @@ def review(facts: Facts) -> Reviewed:
 def _alerts(facts: Facts) -> Flag | None:
     if not facts.open_alerts:
         return None
-    return Flag("open alerts", f"open alerts: {facts.open_alerts}", f"seatrial alerts list {facts.model}")
+    counts = [f"{facts.severities[name]} {name}" for name in ("high", "medium", "low") if facts.severities.get(name)]
+    words = f"open alerts: {facts.open_alerts}" + (f" ({', '.join(counts)})" if counts else "")
+    return Flag("open alerts", words, f"seatrial alerts list {facts.model}")
 
 
 def _owner(facts: Facts) -> Flag | None:

@@ -16,11 +16,19 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from seatrial.core.clock import from_us, iso
 from seatrial.core.signature import Task
 from seatrial.core.windows import Window
 from seatrial.monitoring.figures import Slices
-from seatrial.monitoring.looks.performance import BINS, DAY_US, MOST_DAYS, NO_PROBABILITIES, OF_DECISIONS, measure
+from seatrial.monitoring.looks.performance import (
+    BINS,
+    DAY_US,
+    MOST_DAYS,
+    NO_PROBABILITIES,
+    OF_DECISIONS,
+    day,
+    first_day_us,
+    measure,
+)
 from seatrial.monitoring.looks.slices import (
     FEWEST,
     LEAST_GAP,
@@ -345,19 +353,21 @@ class DatabaseAnswers:
 
     def _days(self, window: Window) -> list[Day]:
         sure = f"abs(score) <= {LARGEST!r}"
+        origin = first_day_us(window)
         found = self.ask(
-            f"(at_us - {window.start_us}) / {DAY_US}, count(*), count(*) FILTER (WHERE {self._known}), "
+            f"(at_us - {origin}) / {DAY_US}, count(*), count(*) FILTER (WHERE {self._known}), "
             f"avg(score) FILTER (WHERE {sure}), avg(score) FILTER (WHERE {self._known}), "
             f"avg(y) FILTER (WHERE {self._known})",
             self.window,
             "GROUP BY 1 ORDER BY 1",
         )
         by_day = {int(row[0]): row for row in found}
-        count = -(-(window.end_us - window.start_us) // DAY_US)
+        count = -(-(window.end_us - origin) // DAY_US)
+        names = ("rows", "labelled", "mean_score", "mean_score_labelled", "observed")
         none = (0, 0, 0, None, None, None)
         return [
-            Day(iso(from_us(window.start_us + day * DAY_US)), *(by_day.get(day, none)[1:]))
-            for day in (range(count) if count <= MOST_DAYS else sorted(by_day))
+            day(window, number, **dict(zip(names, by_day.get(number, none)[1:], strict=True)))
+            for number in (range(count) if count <= MOST_DAYS else sorted(by_day))
         ]
 
     # Where it is worst

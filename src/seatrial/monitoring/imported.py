@@ -20,7 +20,7 @@ from seatrial.monitoring.looks.alarms import MIN_ROWS, QUIET_START
 from seatrial.monitoring.looks.performance import performance
 from seatrial.monitoring.monitor import make_report, require_an_age
 from seatrial.monitoring.report import AlarmResult, Point, Report
-from seatrial.monitoring.rows.baseline import Baseline
+from seatrial.monitoring.rows.baseline import FEWEST, Baseline
 from seatrial.monitoring.rows.foreign import (
     read_labelled,
     read_log,
@@ -28,7 +28,7 @@ from seatrial.monitoring.rows.foreign import (
 )
 from seatrial.monitoring.rows.mapping import ColumnMap, read_map
 from seatrial.monitoring.rows.sample import Sample
-from seatrial.monitoring.watched import Watched
+from seatrial.monitoring.watched import NOT_WATCHED, Watched
 
 if TYPE_CHECKING:
     from seatrial.monitoring.policy.rehearsal import Rehearsal
@@ -141,9 +141,11 @@ def rehearse_log(
     end_us = default_window(sample, over_us, as_of_us).end_us
     sample = sample.within(Window(end_us - over_us - WARM_US, end_us))
     base = None if reference is None else read_labelled(reference, columns)
-    source = watch.source_of(sample, compared, columns.tested, base)
+    tested, note = tested_on(columns, base)
+    source = watch.source_of(sample, compared, tested, base)
     state = watch.begun(columns.monitor, sample.at_us(), source, until_us=end_us)
-    return rehearse(columns.monitor, state, source, from_us=end_us - over_us, until_us=end_us)
+    done = rehearse(columns.monitor, state, source, from_us=end_us - over_us, until_us=end_us)
+    return msgspec.structs.replace(done, notes=[*done.notes, note]) if note else done
 
 
 def watched(
@@ -160,9 +162,37 @@ def watched(
 
     if not monitor.policy:
         return None, []
-    source = watch.source_of(sample, reference, columns.tested, base)
+    tested, note = tested_on(columns, base)
+    source = watch.source_of(sample, reference, tested, base)
     state, learned = watch.over(monitor, sample, source, until_us=min(as_of_us, window.end_us))
-    return watch.watched(state, learned), watch.alarms(state)
+    seen, alarms = watch.watched(state, learned), [_with_remedy(one) for one in watch.alarms(state)]
+    if seen is not None and note:
+        seen = msgspec.structs.replace(seen, notes=[*seen.notes, note])
+    return seen, alarms
+
+
+def tested_on(columns: ColumnMap, base: Baseline | None) -> tuple[dict[str, float], str]:
+    """The figures of the map's [tested]; where they lack the one by which the error is watched, labelled rows of the
+    reference stand for the test part, and a sentence says so."""
+    from seatrial.monitoring.policy.series import ERRORS
+
+    metric, tested = ERRORS[columns.task][0], dict(columns.tested)
+    if metric in tested or base is None or base.rows < FEWEST:
+        return tested, ""
+    at_us = base.sample.at_us()
+    value = performance(base.sample, Window(int(at_us[0]), int(at_us[-1]) + 1)).metrics.get(metric)
+    if value is None:
+        return tested, ""
+    words = f"the map has no [tested] {metric}: {base.name} stand for the test part, with {metric} {value:.4g}"
+    return tested | {metric: value}, words
+
+
+def _with_remedy(alarm: AlarmResult) -> AlarmResult:
+    """What would make somebody look, of the error that nobody watches."""
+    if not alarm.note.endswith("to compare with") or not alarm.note.startswith(f"{NOT_WATCHED} the test part"):
+        return alarm
+    remedy = f"name it under [tested] in the map, or give a --reference with {FEWEST} labels"
+    return msgspec.structs.replace(alarm, note=f"{alarm.note}; {remedy}")
 
 
 def compared_with(

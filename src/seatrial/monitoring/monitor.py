@@ -19,7 +19,7 @@ from seatrial.core.windows import Window
 from seatrial.monitoring.definition import MIN_LABELS, PERFORMANCE, Alarm, Monitor
 from seatrial.monitoring.looks.alarms import MIN_ROWS, QUIET_START, evaluate
 from seatrial.monitoring.looks.attribution import Score, attribution
-from seatrial.monitoring.looks.outcome import with_outcome
+from seatrial.monitoring.looks.outcome import NO_HARM, with_outcome
 from seatrial.monitoring.looks.performance import performance
 from seatrial.monitoring.looks.system import system
 from seatrial.monitoring.report import (
@@ -35,7 +35,7 @@ from seatrial.monitoring.report import (
     Resources,
     Verdict,
 )
-from seatrial.monitoring.watched import POLICY
+from seatrial.monitoring.watched import NOT_WATCHED, POLICY
 
 if TYPE_CHECKING:
     from seatrial.core.objective import Objective
@@ -401,7 +401,7 @@ def _watchful(facts: _Facts, fired: list[AlarmResult]) -> str:
     what = what[0].upper() + what[1:]
     if facts.unjudged:
         return f"{what}; whether that does harm is not known: {facts.unjudged}."
-    return f"{what}, but no harm shows: {_level(facts)}."
+    return f"{what}{NO_HARM}{_level(facts)}."
 
 
 def _unknown(facts: _Facts) -> str:
@@ -495,7 +495,12 @@ def _findings(facts: _Facts) -> list[str]:
         for one in facts.alarms
         if one.state == "not_enough_data" and not one.metric.startswith(POLICY)
     ]
+    found += [f"{one.name}: {one.note}" for one in facts.alarms if one.severity == "high" and _is_unwatched(one)]
     return list(dict.fromkeys(found))
+
+
+def _is_unwatched(alarm: AlarmResult) -> bool:
+    return alarm.note.startswith(NOT_WATCHED)
 
 
 def _moved(column: ColumnDrift) -> str:

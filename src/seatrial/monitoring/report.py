@@ -6,10 +6,12 @@ Times are ISO 8601 in UTC; shares lie in [0, 1].
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta
 from typing import Literal
 
 import msgspec
 
+from seatrial.core.clock import parse_time
 from seatrial.core.pages import table_page
 from seatrial.monitoring.figures import Arrival, Attribution, Business, Calibration, Concept, Estimate, Interval, Slices
 from seatrial.monitoring.watched import Watched
@@ -85,7 +87,11 @@ class Drift(msgspec.Struct, frozen=True):
 
 
 class Day(msgspec.Struct, frozen=True):
-    """One day (24 hours from the window's start) of predictions. observed: mean label of those that have one."""
+    """One day of predictions: 24 hours from the window's start where that is a whole hour, else from midnight UTC.
+
+    observed: mean label of those that have one. end: where it ends; "" in reports from before it was kept: 24 hours
+    later. partial: less than 24 hours of it lie in the window.
+    """
 
     start: str
     rows: int
@@ -93,6 +99,14 @@ class Day(msgspec.Struct, frozen=True):
     mean_score: float | None
     mean_score_labelled: float | None
     observed: float | None
+    end: str = ""
+    partial: bool = False
+
+    @property
+    def middle(self) -> datetime:
+        """The instant halfway, whose date names the day."""
+        start = parse_time(self.start)
+        return start + ((parse_time(self.end) - start) if self.end else timedelta(days=1)) / 2
 
 
 class Bin(msgspec.Struct, frozen=True):

@@ -6,6 +6,8 @@ import msgspec
 
 POLICY = "policy:"
 """What the metric of the policy's own alarms begins with."""
+NOT_WATCHED = "not watched, because"
+"""What the note of such an alarm begins with when nobody looks, whatever comes."""
 
 
 class Watched(msgspec.Struct, frozen=True):

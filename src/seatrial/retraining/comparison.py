@@ -18,9 +18,9 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from seatrial.core.clock import from_us, iso
+from seatrial.core.clock import from_us, iso, parse_time, to_us
 from seatrial.core.signature import Task
-from seatrial.stats.confidence import t_sequence
+from seatrial.stats.confidence import fewest_bounded, t_sequence
 from seatrial.stats.metrics import METRICS, losses, measure
 
 DAY_US = 86_400_000_000
@@ -77,6 +77,9 @@ class Comparison(msgspec.Struct, frozen=True):
     final: the time to judge is over; an inconclusive verdict then stays.
     changes: what the declared margins look at. shadow: "live" when both answered the same live requests, "batch" when
         both were asked for the rows of history.
+    needed: days without which there is no verdict, `min_days` or what the sequence itself needs; 0 in comparisons from
+        before it was kept. expected_on: the date by which they will be there at the pace so far; "" if no day tells
+        the pace, or they will not be there before the time to judge is over.
     """
 
     model: str
@@ -97,6 +100,8 @@ class Comparison(msgspec.Struct, frozen=True):
     final: bool
     changes: list[Change] = []
     shadow: Literal["batch", "live"] = "batch"
+    needed: int = 0
+    expected_on: str = ""
 
     @property
     def significant(self) -> list[Change]:
@@ -106,9 +111,12 @@ class Comparison(msgspec.Struct, frozen=True):
     @property
     def words(self) -> str:
         """The verdict in one sentence."""
+        of = f"; significant change, needs a person: {self.significant[0].words}" if self.significant else ""
+        if self.verdict == "too early" and self.needed:
+            when = f", all of them about {self.expected_on}" if self.expected_on else ""
+            return f"{self.verdict}: {len(self.days)} of {self.needed} whole days with labels{when}{of}"
         if self.gain is None or self.low is None or self.high is None:
             return f"{self.verdict}: whole days with labels so far: {len(self.days)}"
-        of = f"; significant change, needs a person: {self.significant[0].words}" if self.significant else ""
         return (
             f"{self.verdict}: {self.loss} lower by {self.gain:.4f} a day on average "
             f"(95 % between {self.low:.4f} and {self.high:.4f}), better on {self.better_days} of {len(self.days)} days"
@@ -167,6 +175,7 @@ def compare(
             start = iso(from_us(start_us + number * DAY_US))
             days.append(DayGain(start, int(of_day.sum()), float(gains[of_day].mean())))
     values = np.array([one.gain for one in days])
+    needed = max(min_days, fewest_bounded(alpha=ALPHA))
     gain = low = high = None
     if values.size >= 2:
         gain = float(values.mean())
@@ -198,7 +207,19 @@ def compare(
             quantile,
         ),
         shadow=shadow,
+        needed=needed,
+        expected_on=_expected_on(days, needed, start_us, as_of_us, judge_for_us),
     )
+
+
+def _expected_on(days: list[DayGain], needed: int, start_us: int, as_of_us: int, judge_for_us: int) -> str:
+    """The date by which `needed` days count, if as many days stay thin as so far and labels come as late."""
+    if not days or len(days) >= needed:
+        return ""
+    seen = (to_us(parse_time(days[-1].start)) - start_us) // DAY_US + 1
+    late = (as_of_us - start_us) // DAY_US - seen
+    last = seen - (len(days) - needed) * seen // len(days)
+    return "" if last * DAY_US > judge_for_us else iso(from_us(start_us + (last + late) * DAY_US))[:10]
 
 
 def _changes(

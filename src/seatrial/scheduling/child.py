@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import resource
 import select
 import signal
@@ -33,6 +34,7 @@ LONGEST_WORDS = 300
 _REFUSED = (GateRefused.exit_code, NotAllowed.exit_code)
 _CHUNK = 1 << 16
 _DIE = 1  # PR_SET_PDEATHSIG
+_TOP = re.compile(r'^  "(headline|words|verdict)": ("(?:[^"\\]|\\.)*"),?$', re.MULTILINE)
 
 
 class Kept:
@@ -150,7 +152,7 @@ class Child:
                 self._streams[name] = None
 
     def _ended(self, code: int, usage: resource.struct_rusage) -> Ended:
-        state, words = _outcome(code, self._kept["stdout"].tail(), self._kept["stderr"].tail())
+        state, words = _outcome(code, self._kept["stdout"].text(), self._kept["stderr"].tail())
         if self._asked is not None:
             state = self._asked
             words = {
@@ -221,10 +223,18 @@ def _said(stdout: str) -> str:
     try:
         answer: Any = msgspec.json.decode(stdout.encode())
     except msgspec.DecodeError:
-        return ""
+        answer = dict(_line(*found) for found in _TOP.findall(stdout))
     if not isinstance(answer, dict):
         return ""
-    return shortened(next((str(answer[name]) for name in ("headline", "words", "verdict") if answer.get(name)), ""))
+    words = next((str(answer[name]) for name in ("headline", "words", "verdict") if answer.get(name)), "")
+    if answer.get("headline") and answer.get("verdict"):
+        words = f"{answer['verdict']}: {words}"
+    return shortened(words)
+
+
+def _line(name: str, text: str) -> tuple[str, str]:
+    """A text of the answer's own level: an answer whose middle was left out is no JSON any more, but its lines are."""
+    return name, str(json.loads(text))
 
 
 def _problem(stderr: str) -> dict[str, Any] | None:

@@ -66,6 +66,18 @@ def t_sequence(values: NDArray[np.float64], *, alpha: float) -> tuple[float, flo
     return mean - half, mean + half
 
 
+def fewest_bounded(*, alpha: float) -> int:
+    """From how many observations on `t_sequence` is bounded.
+
+    >>> fewest_bounded(alpha=0.05)
+    6
+    """
+    n = 2
+    while t_sequence(np.zeros(n), alpha=alpha) is None:
+        n += 1
+    return n
+
+
 @dataclass(frozen=True)
 class Moments:
     """What is known of a sample: its size, its mean and its variance (ddof 1).

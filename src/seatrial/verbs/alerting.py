@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from seatrial.monitoring.routes.delivery import Delivery, Undelivered
     from seatrial.monitoring.rows.sample import Sample
     from seatrial.training.model import Model
-    from seatrial.verbs.results import ModelStatus
+    from seatrial.verbs.results import AlertsLine, ModelStatus, ReportLine
 
 
 ACTIONS = {
@@ -202,11 +202,36 @@ class Alerting(Building):
     # Silence
 
     def status(self) -> list[ModelStatus]:
-        """See `Nouns`; with what should have come and did not."""
+        """See `Nouns`; with what should have come and did not, the alerts and the newest report."""
         return [
-            msgspec.structs.replace(one, silent=[it.words for it in self._cadences(model) if it.state == "missed"])
+            msgspec.structs.replace(
+                one,
+                silent=[it.words for it in self._cadences(model) if it.state == "missed"],
+                alerts=self._alerts_line(one.model),
+                report=self._report_line(one.model),
+            )
             for one, model in zip(super().status(), self._models().values(), strict=True)
         ]
+
+    def _alerts_line(self, model: str) -> AlertsLine | None:
+        from seatrial.verbs.results import AlertsLine
+
+        found = self.alerts(model)
+        if not found:
+            return None
+        counts = {s: sum(one.severity == s for one in found) for s in ("high", "medium", "low")}
+        newest = max(found, key=lambda one: one.opened_at)
+        unseen = sum(one.state == "open" for one in found)
+        return AlertsLine(**counts, unseen=unseen, newest=newest.id, words=newest.words)
+
+    def _report_line(self, model: str) -> ReportLine | None:
+        from seatrial.verbs.results import ReportLine
+
+        reports = self.metadata.records("report", model)
+        if not reports:
+            return None
+        body = reports[-1].body
+        return ReportLine(reports[-1].id, body["verdict"], body["headline"], body["window"])
 
     def alerts_check(self) -> Checked:
         """Look whether everything that should come still comes, send what waits, and say that seatrial is alive.

@@ -34,6 +34,10 @@ if TYPE_CHECKING:
     from seatrial.verbs.vouching import KeyInfo, KeyShown
 
 
+SERVE = "seatrial serve"
+"""The next step of a model that is live, while nothing rings or waits."""
+
+
 class NoRelease(UsageError):
     """The model, version or alias has no release yet."""
 
@@ -604,7 +608,7 @@ class Nouns(Workspace):
         elif packed is None:
             following = f"seatrial release {model.name}"
         else:
-            following = f"seatrial deploy {deployed}" if head is None else "seatrial serve"
+            following = f"seatrial deploy {deployed}" if head is None else SERVE
             if head is None and self._needs_approval(model.name, packed.record_id):
                 following = f'seatrial approve {packed.record_id} --reason "..." --actor SECOND_PERSON'
         back = self._taken_back(model.name).get(packed.record_id) if packed else None

@@ -241,6 +241,36 @@ class RolloutLine(msgspec.Struct, frozen=True):
     since: str
 
 
+class AlertsLine(msgspec.Struct, frozen=True):
+    """Alerts that are open or acknowledged, in short. newest: the id of the newest, `words` what it says. unseen: how
+    many nobody acknowledged."""
+
+    high: int
+    medium: int
+    low: int
+    unseen: int
+    newest: str
+    words: str
+
+
+class ReportLine(msgspec.Struct, frozen=True):
+    """What the newest report says in short."""
+
+    id: str
+    verdict: str
+    headline: str
+    window: str
+
+
+class ProposalLine(msgspec.Struct, frozen=True):
+    """A retraining that is not ended. next: the command that takes it further."""
+
+    id: str
+    state: str
+    reason: str
+    next: str
+
+
 class ModelStatus(msgspec.Struct, frozen=True):
     """How a model stands.
 
@@ -251,6 +281,7 @@ class ModelStatus(msgspec.Struct, frozen=True):
     paused: what of it stands still (`stores.pauses.Pause`).
     since: when the live release got the traffic. rollout: of another one beside it. rolled_back: when and why the
     newest release lost the traffic that it had.
+    alerts: those that are not resolved; report: the newest; proposal: the retraining that waits. None: there is none.
     next: the command that would bring it further.
     """
 
@@ -274,6 +305,9 @@ class ModelStatus(msgspec.Struct, frozen=True):
     paused: list[dict[str, Any]] = []
     rollout: RolloutLine | None = None
     rolled_back: str | None = None
+    alerts: AlertsLine | None = None
+    report: ReportLine | None = None
+    proposal: ProposalLine | None = None
 
 
 class Labelled(msgspec.Struct, frozen=True):

@@ -21,6 +21,7 @@ from seatrial.folder.loading import UnknownName
 from seatrial.folder.workspace import STATE
 from seatrial.stores.pauses import Pause
 from seatrial.verbs.challenging import Challenging
+from seatrial.verbs.nouns import SERVE
 from seatrial.verbs.results import ModelStatus
 
 if TYPE_CHECKING:
@@ -265,8 +266,9 @@ class Scheduled(Challenging):
         return ended
 
     def status(self) -> list[ModelStatus]:
-        """See `Nouns.status`; with the schedules of each model, and with what is paused."""
-        found = super().status()
+        """See `Nouns.status`; with the schedules of each model, with what is paused, and with the retraining that
+        waits. A model that is live has what rings or waits as its next step."""
+        found = [self._with_what_waits(one) for one in super().status()]
         if not self.sqlite_path("metadata").exists() and not self.definitions.schedules:
             return found
         from seatrial.stores.pauses import pauses
@@ -275,6 +277,11 @@ class Scheduled(Challenging):
         plain = [msgspec.to_builtins(one) for one in self.schedules() if one.run_by or one.name not in of_up]
         held = [msgspec.to_builtins(one) for one in pauses(self.metadata, self.now_us)]
         models = {one.model for one in found}
+        if any(one["run_by"] for one in plain):  # `seatrial up` serves
+            found = [
+                msgspec.structs.replace(one, next=f"seatrial monitor {one.model}") if one.next == SERVE else one
+                for one in found
+            ]
         return [
             msgspec.structs.replace(
                 one,
@@ -283,6 +290,24 @@ class Scheduled(Challenging):
             )
             for one in found
         ]
+
+    def _with_what_waits(self, one: ModelStatus) -> ModelStatus:
+        from seatrial.retraining.proposal import ENDED, newest
+        from seatrial.verbs.results import ProposalLine
+
+        proposal = newest(self.metadata, one.model)
+        line = None
+        if proposal is not None and proposal.state not in ENDED:
+            line = ProposalLine(proposal.id, proposal.state, proposal.reason, proposal.next)
+        following = one.next
+        if one.live and one.next == SERVE:
+            if one.alerts and one.alerts.unseen:
+                following = f"seatrial incident {one.alerts.newest}"
+            elif line:
+                following = line.next
+            elif one.alerts:
+                following = f"seatrial incident {one.alerts.newest}"
+        return msgspec.structs.replace(one, proposal=line, next=following)
 
     # -- for other schedulers
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 
 import msgspec
 import pytest
@@ -10,9 +11,19 @@ import pytest
 from seatrial.core.clock import from_us, iso, machine_us
 from seatrial.core.records import Record
 from seatrial.core.windows import Window
-from seatrial.monitoring.alerting.alerts import Silence, alerts, resolve, settle, settle_silences, with_mutes
+from seatrial.monitoring.alerting.alerts import (
+    Silence,
+    acknowledge,
+    alerts,
+    resolve,
+    settle,
+    settle_silences,
+    with_mutes,
+)
+from seatrial.monitoring.alerting.incident import incident
 from seatrial.monitoring.alerting.mutes import BadMute, mute, mutes, unmute
-from seatrial.monitoring.alerting.telling import DIGEST_US, lines, targets, title, told_of
+from seatrial.monitoring.alerting.telling import DIGEST_US, going_on, lines, targets, title, told_of
+from seatrial.monitoring.report import Check
 from seatrial.monitoring.routes.delivery import ATTEMPTS, deliver, resend, undelivered
 from seatrial.stores.metadata import MetadataStore
 from tests.monitoring.alerted import HERE, Hook, report_on
@@ -35,7 +46,7 @@ def hook():
     hook.close()
 
 
-def settled(metadata, states, *, minute=0, on_call="route:ops"):
+def settled(metadata, states, *, minute=0, on_call="route:ops", quality=BASE.quality):
     """A report whose alarms are in these states: {"a": "high"} fires with that severity, "quiet" does not."""
     end = NOON + minute * 60_000_000
     window = str(Window(end - 7 * DAY_US, end))
@@ -50,12 +61,13 @@ def settled(metadata, states, *, minute=0, on_call="route:ops"):
         )
         for name, how in states.items()
     ]
-    report = msgspec.structs.replace(BASE, alarms=alarms, window=window, on_call=on_call)
+    report = msgspec.structs.replace(BASE, alarms=alarms, window=window, on_call=on_call, quality=quality)
     return settle(metadata, report, actor="ann", at_us=end, example="p-1")
 
 
 def waiting(metadata):
-    return [message for _, message in metadata.pending("webhook")]
+    """In the order in which they are sent."""
+    return [one for _, one in sorted(metadata.pending("webhook"), key=lambda it: it[1].get("order", it[0]))]
 
 
 def summary(messages):
@@ -121,6 +133,62 @@ def test_a_ticket_that_stays_open_does_not_swallow_the_next_page(metadata):
     assert [one["page"] for one in waiting(metadata)] == [True, False, True]
 
 
+def test_another_failure_pages_while_an_older_incident_is_open_and_acknowledged(metadata):
+    settled(metadata, {"a": "high"})
+    acknowledge(metadata, alerts(metadata)[0].id, actor="ben", at_us=NOON)
+    dead = replace(silence("no predictions", "high"), on_call="route:ops")
+    settle_silences(metadata, ["late"], [dead], actor="cron", at_us=NOON + 1)
+    assert summary(waiting(metadata)) == [("opened", True, ["a"]), ("opened", True, ["no predictions"])]
+    assert [one["failures"] for one in waiting(metadata)] == [["model"], ["silence"]]
+    settled(metadata, {"a": "high", "b": "high"}, minute=1)
+    assert summary(waiting(metadata))[-1] == ("joined", False, ["b"])
+    first, second, third = (one.incident for one in alerts(metadata))
+    assert first == third != second
+    settle_silences(metadata, ["late"], [], actor="cron", at_us=NOON + 2)
+    ended = waiting(metadata)[-1]
+    assert (ended["event"], ended["incident"], ended["over"]) == ("resolved", second, True)
+    assert going_on(told_of(metadata, "late"), alerts(metadata)) == [first]
+
+
+def test_broken_data_page_beside_an_alarm_of_the_model_and_together_they_are_one(metadata):
+    settled(metadata, {"a": "high"})
+    broken = [Check("values there", "age", False, "60.0% missing of 700", "at most 10.0%")]
+    settled(metadata, {"a": "high", "b": "high"}, minute=1, quality=broken)
+    told = [("opened", True, ["a"]), ("opened", True, ["data broken"]), ("joined", False, ["b"])]
+    assert summary(waiting(metadata)) == told
+    other = MetadataStore(metadata.path.with_name("other.db"))
+    settled(other, {"a": "high"}, quality=broken)
+    settled(other, {"a": "high", "b": "high"}, minute=1, quality=broken)
+    assert summary(waiting(other)) == [("opened", True, ["a", "data broken"]), ("joined", False, ["b"])]
+
+
+def test_what_is_over_before_its_message_has_left_is_marked(metadata, hook):
+    settled(metadata, {"a": "high"})
+    deliver(metadata, {"ops": hook.url}, allowed=HERE)
+    settled(metadata, {"a": "high", "b": "high", "c": "high"}, minute=1)
+    settled(metadata, {"a": "high", "b": "quiet", "c": "high"}, minute=2)
+    (digest,) = waiting(metadata)
+    assert title(digest) == "[ticket] late: 2 more alarms in the same incident"
+    assert [bool(one.get("resolved_at")) for one in digest["alerts"]] == [True, False]
+    assert "- b (high, over since 2013-04-11T00:02:00Z): b is beyond its bound" in lines(digest)
+    settled(metadata, {"a": "high", "b": "quiet", "c": "quiet"}, minute=3)
+    (digest,) = waiting(metadata)
+    assert title(digest) == "[ticket] late: 2 more alarms in the same incident, over already"
+
+
+def test_the_timeline_says_whether_a_message_was_sent(metadata, hook):
+    def messages():
+        every = alerts(metadata)
+        found = incident(metadata, every, every[0], now_us=NOON + DAY_US).moments
+        return [one.words for one in found if one.kind == "message"]
+
+    settled(metadata, {"a": "high"})
+    assert messages() == ["page for route:ops on 1 alert, waits"]
+    deliver(metadata, {"ops": hook.url}, allowed=HERE)
+    settled(metadata, {"a": "high", "b": "high"}, minute=1)
+    assert messages() == ["page for route:ops on 1 alert, sent", "ticket for route:ops on 1 alert, waits"]
+
+
 def test_drift_alone_is_a_ticket(metadata):
     settled(metadata, {"a": "low"})
     assert summary(waiting(metadata)) == [("opened", False, ["a"])]
@@ -159,7 +227,7 @@ def test_a_model_can_name_several_routes(metadata, on_call, routes):
     assert targets(on_call) == routes
     settled(metadata, {"a": "high"}, on_call=on_call)
     assert [one["target"] for one in waiting(metadata)] == routes
-    assert told_of(metadata, "late").incident
+    assert told_of(metadata, "late").pages
 
 
 # Mutes

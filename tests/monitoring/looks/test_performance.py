@@ -58,6 +58,18 @@ def test_a_day_is_24_hours_from_the_start_of_the_window():
     assert (second.rows, second.mean_score, second.mean_score_labelled) == (1, 0.3, 0.3)
 
 
+def test_of_a_window_that_begins_within_an_hour_days_are_cut_at_midnight_and_the_outer_ones_are_part():
+    late = START_US + DAY_US * 149 // 1440  # 02:29
+    window = Window(late, late + 2 * DAY_US)
+    sample = a_sample([0.1, 0.2, 0.3], [0, 1, 1], at_us=[late, START_US + DAY_US, START_US + 2 * DAY_US + 1])
+    found = of(sample, window).days
+    assert [(one.start, one.end, one.rows, one.partial) for one in found] == [
+        ("2013-04-01T02:29:00Z", "2013-04-02T00:00:00Z", 1, True),
+        ("2013-04-02T00:00:00Z", "2013-04-03T00:00:00Z", 1, False),
+        ("2013-04-03T00:00:00Z", "2013-04-03T02:29:00Z", 1, True),
+    ]
+
+
 def test_a_day_without_rows_is_listed():
     assert [day.rows for day in of(a_sample([0.5], at_us=[START_US + 3 * DAY_US])).days] == [0, 0, 0, 1, 0, 0, 0]
 

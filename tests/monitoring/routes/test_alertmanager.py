@@ -79,6 +79,7 @@ def test_an_incident_pages_and_its_alarms_are_tickets_that_the_page_inhibits(met
     assert incident["labels"] == {
         "alertname": "SeatrialIncident",
         "model": model,
+        "failure": "model",
         "severity": "page",
         "owner": "flight-ops",
     }

@@ -18,7 +18,7 @@ from seatrial.core.errors import counted
 from seatrial.core.records import Event
 from seatrial.core.windows import Window, parse_window
 from seatrial.monitoring.alerting.alerts import Alert
-from seatrial.monitoring.alerting.telling import SEVERITIES, TOLD, is_open, told_of
+from seatrial.monitoring.alerting.telling import DEAD, SEVERITIES, TOLD, TOPIC, going_on, told_of
 from seatrial.stores.metadata import MetadataStore
 
 if TYPE_CHECKING:
@@ -96,8 +96,7 @@ def incident(
     """
     together = [one for one in alerts if one.id == asked.id or (asked.incident and one.incident == asked.incident)]
     ringing = any(one.state != "resolved" for one in together)
-    if asked.incident == told_of(metadata, asked.model).incident:
-        ringing = ringing or is_open(told_of(metadata, asked.model), alerts)
+    ringing = ringing or asked.incident in going_on(told_of(metadata, asked.model), alerts)
     first_us = min(_us(one.opened_at) for one in together)
     looked_us = [parse_window(one.window).start_us for one in together if one.kind != "silence"]
     last_us = now_us if ringing else max(_us(one.resolved_at or one.opened_at) for one in together) + DAY_US
@@ -198,11 +197,15 @@ class _Around:
                     yield _moment(event, "message", words, alert.id, "bad")
 
     def _messages(self) -> Iterator[Moment]:
+        waiting = {message.get("id") for _, message in self._metadata.pending(TOPIC)}
+        given_up = {message.get("id") for _, message in self._metadata.pending(DEAD)}
         for event in self._events(subject=f"alerts/{self._model}", kind=TOLD):
             to = ", ".join(event.body["targets"])
             what = "page" if event.body["page"] else "end" if event.body["event"] == "resolved" else "ticket"
             on = counted(len(event.body["alerts"]), "alert")
             words = f"{what} for {to} on {on}" if to else f"{what} on {on}, for nobody: no route is named in on_call"
+            if left := set(event.body.get("messages", ())):  # an event of a version before does not say which
+                words += ", waits" if left & waiting else ", given up" if left & given_up else ", sent"
             yield _moment(event, "message", words, event.body["incident"], "bad" if event.body["page"] else "")
 
     def _mutes(self) -> Iterator[Moment]:

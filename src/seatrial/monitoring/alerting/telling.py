@@ -1,16 +1,17 @@
 """Telling: of which alerts is somebody told now, in how many messages, and is anybody woken?
 
-Alerts that open together are one message. A model's first alert of high severity opens an incident and is its page,
-the only one: what opens until none of the incident's alerts of high severity rings any more joins it, and is told in
-digests, like alerts that wake nobody. When it is over, one message says so. Muted alerts are told when the mute ends
-and they still ring.
+Alerts that open together are one message. The first alert of high severity opens an incident of its failure (the model
+is wrong, its data are broken, or nothing comes) and is its page, the only one: what opens of the same failure until
+none of the incident's alerts of high severity rings any more joins it, and is told in digests, like what wakes nobody.
+Another failure is another incident. When one is over, one message says so. Muted alerts are told when the mute ends and
+they still ring. What is over before its message has left is marked so in it.
 
 What was told are events on the model's alerts; a message is left in the outbox in the same transaction.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ from seatrial.core.clock import from_us, iso, machine_us
 from seatrial.core.identity import new_id
 from seatrial.core.inert import inert
 from seatrial.core.records import Record
+from seatrial.monitoring.alerting import rules
 from seatrial.monitoring.alerting.mutes import muted_until, mutes
 from seatrial.stores.metadata import MetadataStore, Transaction
 
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
     from seatrial.monitoring.alerting.alerts import Alert
 
 TOPIC = "webhook"
+DEAD = "undelivered"
+"""The topic of messages that were given up."""
 FORMAT = 1
 INCIDENT = "incident"
 TOLD = "alerts.told"
@@ -35,19 +39,27 @@ ROUTES = ("webhook:", "route:")
 SEVERITIES = ("low", "medium", "high")
 
 
+@dataclass(frozen=True)
+class Page:
+    """What opened an incident. at_us: machine time. failures: which ones it is about; empty in a page of a version that
+    did not say."""
+
+    at_us: int
+    failures: tuple[str, ...] = ()
+
+
 @dataclass
 class Told:
     """What was told so far of a model's alerts.
 
     opened: alert -> its incident (empty: a ticket). over: alerts whose end was told. last_us: machine time of the last
-    message. incident: the newest one; since_us: machine time of its page.
+    message. pages: incident -> its page, oldest first.
     """
 
     opened: dict[str, str] = field(default_factory=dict)
     over: set[str] = field(default_factory=set)
     last_us: int = 0
-    incident: str = ""
-    since_us: int = 0
+    pages: dict[str, Page] = field(default_factory=dict)
 
 
 def told_of(metadata: MetadataStore, model: str) -> Told:
@@ -60,7 +72,7 @@ def told_of(metadata: MetadataStore, model: str) -> Told:
             continue
         told.opened |= dict.fromkeys(event.body["alerts"], event.body["incident"])
         if event.body["page"]:
-            told.incident, told.since_us = event.body["incident"], event.recorded_at_us
+            told.pages[event.body["incident"]] = Page(event.recorded_at_us, tuple(event.body.get("failures", ())))
     return told
 
 
@@ -69,12 +81,27 @@ def targets(on_call: str) -> list[str]:
     return [one for one in (part.strip() for part in on_call.split(",")) if one.startswith(ROUTES)]
 
 
-def is_open(told: Told, alerts: Sequence[Alert]) -> bool:
-    """Whether the newest incident goes on: an alert of high severity that belongs to it still rings."""
-    return bool(told.incident) and any(
-        one.severity == "high" and one.state != "resolved" and told.opened.get(one.id) == told.incident
-        for one in alerts
-    )
+def failure_of(alert: Alert) -> str:
+    """Which failure an alert tells of: "silence", "data" (hard rules of quality) or "model"."""
+    if alert.kind == "silence":
+        return "silence"
+    return "data" if alert.alarm == rules.NAME else "model"
+
+
+def going_on(told: Told, alerts: Sequence[Alert]) -> list[str]:
+    """The incidents that go on, oldest first: an alert of high severity that belongs to it still rings."""
+    ringing = {told.opened.get(one.id) for one in alerts if one.severity == "high" and one.state != "resolved"}
+    return [one for one in told.pages if one in ringing]
+
+
+def _joined(told: Told, alerts: Sequence[Alert], incidents: Sequence[str], new: Alert) -> str:
+    """Which of the incidents that go on an alert joins: the newest of its failure; empty: none."""
+
+    def failures(incident: str) -> Collection[str]:
+        high = {failure_of(one) for one in alerts if one.severity == "high" and told.opened.get(one.id) == incident}
+        return told.pages[incident].failures or high
+
+    return next((one for one in reversed(incidents) if failure_of(new) in failures(one)), "")
 
 
 def tell(
@@ -94,29 +121,32 @@ def tell(
         for one in alerts
         if one.kind and one.state != "resolved" and one.id not in told.opened and not muted_until(silent, one.alarm)
     ]
-    going_on = is_open(told, alerts)
+    still = going_on(told, alerts)
+    _marked(metadata, transaction, alerts)
     over = [
         one
         for one in alerts
         if one.state == "resolved"
         and one.id not in told.over
         and one.id in told.opened
-        and not (going_on and told.opened[one.id] == told.incident)
+        and told.opened[one.id] not in still
     ]
     for incident in dict.fromkeys(told.opened[one.id] for one in over):
         together = [one for one in over if told.opened[one.id] == incident]
         _left(metadata, transaction, model, "resolved", together, incident, False, actor, at_us, told)
-    if not new:
-        return
     new.sort(key=lambda one: -SEVERITIES.index(one.severity))  # stable: the oldest of the worst leads
-    page = not going_on and new[0].severity == "high"
-    incident = told.incident if going_on else ""
-    if page:
-        record = Record(new_id(INCIDENT), INCIDENT, model, tuple(one.id for one in new), {}, FORMAT)
-        transaction.add(record)
-        incident = record.id
-    event = "joined" if going_on else "opened"
-    _left(metadata, transaction, model, event, new, incident, page, actor, at_us, told)
+    joins = {one.id: _joined(told, alerts, still, one) for one in new}
+    opened = [one for one in new if not joins[one.id]]
+    if opened:
+        page, incident = opened[0].severity == "high", ""
+        if page:
+            record = Record(new_id(INCIDENT), INCIDENT, model, tuple(one.id for one in opened), {}, FORMAT)
+            transaction.add(record)
+            incident = record.id
+        _left(metadata, transaction, model, "opened", opened, incident, page, actor, at_us, told)
+    for incident in dict.fromkeys(one for one in joins.values() if one):
+        together = [one for one in new if joins[one.id] == incident]
+        _left(metadata, transaction, model, "joined", together, incident, False, actor, at_us, told)
 
 
 def _left(
@@ -134,8 +164,9 @@ def _left(
     """Note that these alerts are told, and leave the message for each of their routes."""
     now_us = machine_us()
     routes = list(dict.fromkeys(target for one in alerts for target in targets(one.on_call)))
-    body = {"event": event, "alerts": [one.id for one in alerts], "incident": incident, "page": page}
-    transaction.event(TOLD, f"alerts/{model}", actor=actor, at_us=at_us, body=body | {"targets": routes})
+    failures = sorted({failure_of(one) for one in alerts if one.severity == "high"}) if page else []
+    about = told.pages[incident].failures if incident in told.pages else failures
+    left = []
     for target in routes:
         mine = [one for one in alerts if target in targets(one.on_call)]
         message = {
@@ -146,7 +177,8 @@ def _left(
             "model": model,
             "page": page,
             "incident": incident,
-            "over": event == "resolved" and incident == told.incident,
+            "failures": list(about),
+            "over": event == "resolved" and incident in told.pages,
             "at": iso(from_us(at_us)),
             "sent_us": now_us,
             "alert": described(mine[0], event, at_us),
@@ -155,14 +187,35 @@ def _left(
         }
         if event == "resolved" or page:
             transaction.enqueue(TOPIC, message)
+            left.append(message["id"])
         else:
-            _digest(metadata, transaction, message, told.last_us, now_us)
+            left.append(_digest(metadata, transaction, message, told.last_us, now_us))
+    body = {"event": event, "alerts": [one.id for one in alerts], "incident": incident, "page": page}
+    body |= {"targets": routes, "messages": left} | ({"failures": failures} if page else {})
+    transaction.event(TOLD, f"alerts/{model}", actor=actor, at_us=at_us, body=body)
+
+
+def _marked(metadata: MetadataStore, transaction: Transaction, alerts: Sequence[Alert]) -> None:
+    """Mark in the messages that were not tried yet what is over by now."""
+    ended = {one.id: one.resolved_at for one in alerts if one.state == "resolved"}
+    for seq, waiting in metadata.pending(TOPIC):
+        if waiting.get("attempts") or waiting["event"] == "resolved":
+            continue
+        listed = [
+            one | ({"resolved_at": ended[one["id"]]} if one["id"] in ended else {}) for one in waiting.get("alerts", ())
+        ]
+        if listed != waiting.get("alerts", []):
+            lead = next(one for one in listed if one["id"] == waiting["alert"]["id"])
+            transaction.done(TOPIC, seq)
+            more = {"alert": lead, "alerts": listed, "order": waiting.get("order", seq)}
+            transaction.enqueue(TOPIC, waiting | more)
 
 
 def _digest(
     metadata: MetadataStore, transaction: Transaction, message: dict[str, Any], last_us: int, now_us: int
-) -> None:
-    """Leave a message that wakes nobody: with one of its kind that was not tried yet, else a while after the last."""
+) -> str:
+    """Leave a message that wakes nobody: with one of its kind that was not tried yet, else a while after the last.
+    Returns the id of the one that holds it."""
     alike = ("target", "model", "event", "incident")
     for seq, waiting in metadata.pending(TOPIC):
         if not waiting.get("attempts") and all(waiting.get(name) == message[name] for name in alike):
@@ -170,9 +223,10 @@ def _digest(
             more = {"alerts": listed, "count": waiting["count"] + message["count"]}
             transaction.done(TOPIC, seq)
             transaction.enqueue(TOPIC, waiting | more | {"order": waiting.get("order", seq)})
-            return
+            return str(waiting["id"])
     due_us = last_us + DIGEST_US if 0 < now_us - last_us < DIGEST_US else now_us
     transaction.enqueue(TOPIC, message | {"not_before_us": due_us})
+    return str(message["id"])
 
 
 def described(alert: Alert, event: str, at_us: int) -> dict[str, Any]:
@@ -199,6 +253,9 @@ def title(message: Mapping[str, Any]) -> str:
         what = f"{count} more {'alarm' if count == 1 else 'alarms'} in the same incident"
     elif message["event"] == "resolved":
         what = f"{alert['alarm']}: {alert.get('reason') or 'resolved'}"
+    listed = message.get("alerts") or [alert]
+    if count == len(listed) and all(one.get("resolved_at") for one in listed):
+        what = f"{what}, over already"
     return _line(f"[{kind}] {alert['model']}: {what}")
 
 
@@ -206,7 +263,7 @@ def lines(message: Mapping[str, Any]) -> list[str]:
     """What is under the title: each alarm, what to do, whose it is, and the commands that look closer."""
     alert = message["alert"]
     listed = message.get("alerts") or [alert]
-    found = [f"- {one['alarm']} ({one['severity']}): {one['words'] or one['headline']}" for one in listed]
+    found = [f"- {one['alarm']} ({one['severity']}{_since(one)}): {one['words'] or one['headline']}" for one in listed]
     rest = message.get("count", len(listed)) - len(listed)
     found += [f"- and {rest} more"] if rest > 0 else []
     if message["event"] != "resolved" and alert["action"]:
@@ -219,6 +276,10 @@ def lines(message: Mapping[str, Any]) -> list[str]:
         found.append(f"You look at it: seatrial alerts acknowledge {alert['id']}")
     found.append(f"Window {alert['window']}, told at {alert['at']}")
     return [_line(one) for one in found]
+
+
+def _since(alert: Mapping[str, Any]) -> str:
+    return f", over since {alert['resolved_at']}" if alert.get("resolved_at") else ""
 
 
 def _line(text: str) -> str:

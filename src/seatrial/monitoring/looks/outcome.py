@@ -12,7 +12,7 @@ import msgspec
 import numpy as np
 
 from seatrial.core.errors import SeatrialError
-from seatrial.monitoring.figures import Arrival, Business, Concept, Estimate, Interval
+from seatrial.monitoring.figures import Arrival, Business, Calibration, Concept, Estimate, Interval, Slices
 from seatrial.monitoring.looks.arrival import arrival, ripe_rows
 from seatrial.monitoring.looks.calibration import blocks, calibration
 from seatrial.monitoring.looks.concept import concept
@@ -33,6 +33,8 @@ FEWEST = 50
 """Labels below which no interval is made."""
 REPLICATES = 500
 DISBELIEVED = "the labels that are known say that the world does answer differently: do not lean on this estimate"
+NO_HARM = ", but no harm shows: "
+"""In the headline of a report whose inputs moved and whose alarms on labels are quiet."""
 
 
 def with_outcome(
@@ -76,9 +78,21 @@ def with_outcome(
         next_ = (
             "Find out what changed in the world at that part of the rows; a retrain learns it, a check of data cannot."
         )
+    headline = _with_harm(headline, found["calibration"], found["slices"])
     return msgspec.structs.replace(
         report, **found, findings=list(dict.fromkeys(findings)), verdict=verdict, headline=headline, next=next_
     )
+
+
+def _with_harm(headline: str, level: Calibration, parts: Slices) -> str:
+    """A headline that calls harmless what is off its level beyond chance, as a whole and in a slice, says so instead;
+    alarms had their limits, so the verdict stays."""
+    gap, off = level.gap_interval, [one for one in parts.worst if one.off]
+    if NO_HARM not in headline or gap is None or gap[0] <= 0 <= gap[1] or not off:
+        return headline
+    where = ", ".join(f"{column} {value}" for column, value in off[0].where.items())
+    said = f"said {off[0].mean_score:.3g}, happened {off[0].observed:.3g}"
+    return headline.replace(NO_HARM, f", and the level is off, though no alarm fires on it ({where}: {said}): ", 1)
 
 
 def _thinned(inside: Sample, close: Sample) -> list[str]:

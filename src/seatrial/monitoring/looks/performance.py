@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from seatrial.monitoring.rows.sample import Sample
 
 DAY_US = 86_400_000_000
+HOUR_US = DAY_US // 24
 BINS = 10
 OF_DECISIONS = ("accuracy", "precision", "recall", "f1")
 """Metrics of several classes that need no probability."""
@@ -144,19 +145,21 @@ def calibration_bins(task: Task, labels: NDArray[np.float64], scores: NDArray[np
 
 
 def days(sample: Sample, window: Window) -> list[Day]:
-    """Every 24 hours from the window's start, also those without rows."""
+    """Every day of the window, also those without rows; see `first_day_us` for where days begin."""
     scores, labels, answered = sample.scores(), sample.label_values(), sample.answered()
-    place = (sample.at_us() - window.start_us) // DAY_US
-    count = -(-(window.end_us - window.start_us) // DAY_US)
+    origin = first_day_us(window)
+    place = (sample.at_us() - origin) // DAY_US
+    count = -(-(window.end_us - origin) // DAY_US)
     listed = range(count) if count <= MOST_DAYS else np.unique(place).tolist()
     bounds = np.searchsorted(place, [[day, day + 1] for day in listed]).reshape(-1, 2)
     found = []
-    for day, (first, end) in zip(listed, bounds.tolist(), strict=True):
+    for number, (first, end) in zip(listed, bounds.tolist(), strict=True):
         of_day, told = scores[first:end], labels[first:end]
         known = answered[first:end] & np.isfinite(told)
         found.append(
-            Day(
-                start=iso(from_us(window.start_us + day * DAY_US)),
+            day(
+                window,
+                number,
                 rows=end - first,
                 labelled=int(np.count_nonzero(known)),
                 mean_score=_mean(of_day[np.isfinite(of_day)]),
@@ -165,6 +168,37 @@ def days(sample: Sample, window: Window) -> list[Day]:
             )
         )
     return found
+
+
+def first_day_us(window: Window) -> int:
+    """Where the first day shown begins: at the window's start if that is a whole hour (midnight somewhere), else, as of
+    a window that rolls with the clock, at the midnight UTC before it."""
+    return window.start_us if window.start_us % HOUR_US == 0 else window.start_us // DAY_US * DAY_US
+
+
+def day(
+    window: Window,
+    number: int,
+    *,
+    rows: int,
+    labelled: int,
+    mean_score: float | None,
+    mean_score_labelled: float | None,
+    observed: float | None,
+) -> Day:
+    """The day of that number of the window, as much of it as the window holds."""
+    begins = first_day_us(window) + number * DAY_US
+    start, end = max(begins, window.start_us), min(begins + DAY_US, window.end_us)
+    return Day(
+        start=iso(from_us(start)),
+        rows=rows,
+        labelled=labelled,
+        mean_score=mean_score,
+        mean_score_labelled=mean_score_labelled,
+        observed=observed,
+        end=iso(from_us(end)),
+        partial=end - start < DAY_US,
+    )
 
 
 def _mean(values: NDArray[np.float64]) -> float | None:

@@ -32,6 +32,7 @@ from seatrial.monitoring.pages.pictures import (
     value_text,
 )
 from seatrial.monitoring.report import AlarmResult, ColumnDrift, Day, Mark, Report
+from seatrial.monitoring.watched import NOT_WATCHED
 
 DAY = timedelta(days=1)
 FEW = 30
@@ -200,7 +201,7 @@ def days_picture(
     caption: str = "",
 ) -> str:
     """What was predicted and what happened, by day, of rows whose label is known."""
-    times = [parse_time(one.start) + DAY / 2 for one in days]
+    times = [one.middle for one in days]
     predicted = [one.mean_score if not one.labelled else one.mean_score_labelled for one in days]
     series = [
         Series("observed", [one.observed for one in days], "observed", [one.labelled < FEW for one in days]),
@@ -228,7 +229,7 @@ def labels_picture(report: Report, *, caption: str = "") -> str:
     """How many of each day's labels have arrived."""
     days = report.performance.days
     return columns(
-        [parse_time(one.start) + DAY / 2 for one in days],
+        [one.middle for one in days],
         [one.rows for one in days],
         [one.labelled for one in days],
         title="Labels that have arrived",
@@ -337,6 +338,8 @@ def _performance(report: Report) -> str:
     caption = (
         f"{lines} The shaded area between them is how far it was off. Empty dots are days with fewer than {FEW} labels."
     )
+    if any(day.partial for day in one.days):
+        caption += " The first and last of the days may be there in part only: the window begins or ends within them."
     parts.append(days_picture(one.days, shown=shown, marks=report.marks, caption=caption))
     if one.bins and report.calibration is None:
         parts.append("<h3>Can its numbers be taken at their word?</h3>")
@@ -491,6 +494,8 @@ def _alarms(report: Report) -> str:
 
 
 def _state(alarm: AlarmResult) -> str:
+    if alarm.note.startswith(NOT_WATCHED):
+        return "? not watched"
     return {"fired": "! fired", "quiet": "✓ quiet", "not_enough_data": "? not judged"}[alarm.state]
 
 

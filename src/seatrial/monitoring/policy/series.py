@@ -80,6 +80,7 @@ FEWEST = 30
 """Rows of a window below which its statistics are not judged."""
 FEWEST_DISTANCE = 200
 NO_REFERENCE = "no reference to compare with: neither inputs nor predictions are watched"
+NO_ERROR = ", so the error is not watched"
 ERRORS: dict[str, tuple[str, bool]] = {
     "binary": ("brier", False),
     "multiclass": ("accuracy", True),
@@ -453,7 +454,7 @@ def _error(
     figure = tested.get(metric)
     usual = None if figure is None else 1 - figure if turned else figure
     if usual is None or usual <= 0:
-        notes.append(f"the test part has no {metric} to compare with, so the error is not watched")
+        notes.append(f"the test part has no {metric} to compare with{NO_ERROR}")
         return []
     return [_of_error(errors(), usual, "error")]
 

@@ -34,12 +34,22 @@ from seatrial.monitoring.policy.judgement import (
     learnable,
     thresholds,
 )
-from seatrial.monitoring.policy.series import FEWEST, FEWEST_DISTANCE, Windows, joined, whole_windows, windows_of
+from seatrial.monitoring.policy.series import (
+    FEWEST,
+    FEWEST_DISTANCE,
+    NO_ERROR,
+    NO_REFERENCE,
+    Windows,
+    joined,
+    whole_windows,
+    windows_of,
+)
 from seatrial.monitoring.report import AlarmResult, Severity
+from seatrial.monitoring.rows.baseline import FEWEST as FEWEST_BEFORE
 from seatrial.monitoring.rows.baseline import Baseline
 from seatrial.monitoring.rows.reference import Reference
 from seatrial.monitoring.rows.sample import Sample
-from seatrial.monitoring.watched import POLICY, Watched
+from seatrial.monitoring.watched import NOT_WATCHED, POLICY, Watched
 
 FORMAT = 1
 CHUNK_US = 7 * DAY_US
@@ -308,6 +318,7 @@ def alarms(state: State | None, *, past: str = "") -> list[AlarmResult]:
     for group in GROUPS:
         firing = [] if state is None else [one for one in state.firing.items() if _is_of(group, one[1].series)]
         note = past or ("no window is over yet" if state is None or not state.windows else "")
+        note = note or ("" if firing or state is None else _unseen(group, state))
         evidence = "" if note else _evidence(firing, state)
         window = "" if state is None else str(Window(state.since_us, state.cursor_us))
         found.append(
@@ -327,6 +338,30 @@ def alarms(state: State | None, *, past: str = "") -> list[AlarmResult]:
             )
         )
     return found
+
+
+def _unseen(group: _Group, state: State) -> str:
+    """Why nobody can say that there was no such alarm; empty when somebody looked."""
+    idle = [windows for key, windows in state.sums.idle.items() if _is_of(group, key)]
+    if idle:
+        windows = (state.cursor_us - state.since_us) // state.every_us
+        what = "labels that became known" if group.kinds == ("error",) else "values"
+        lacking = f"not enough data: no window of {duration_text(state.every_us)} so far had {FEWEST} {what}"
+        return lacking if min(idle) >= windows else ""
+    if state.series and not state.sums.idle:  # of a version that did not count them
+        return ""
+    return f"{NOT_WATCHED} {_why(group, state)}"
+
+
+def _why(group: _Group, state: State) -> str:
+    if group.kinds == ("error",):
+        told = [one.removesuffix(NO_ERROR) for one in state.notes if one.endswith(NO_ERROR)]
+        return told[-1] if told else "there is no figure of a test part to compare with"
+    if group.kinds == ("estimated",):
+        return f"it takes {FEWEST_BEFORE} labelled predictions of before whose scores are probabilities"
+    if NO_REFERENCE in state.notes:
+        return "there is no reference to compare with"
+    return "the reference has nothing of the kind"
 
 
 def watched(state: State | None, learned: Learned | None) -> Watched | None:

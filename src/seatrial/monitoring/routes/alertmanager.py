@@ -2,7 +2,7 @@
 
 What is told as POST /api/v2/alerts:
 
-    SeatrialIncident{model, severity="page"}          from the page until the incident is over
+    SeatrialIncident{model, failure, severity="page"}   from the page until the incident is over
     SeatrialAlert{model, alarm, level, severity="ticket", owner}     each alert of its own
 
 Labels are the same each time, so that telling again changes nothing; they fit rules that let a page inhibit the
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from seatrial.core.clock import from_us, iso, machine_us
 from seatrial.core.identity import canonical_json
-from seatrial.monitoring.alerting.telling import described, is_open, told_of
+from seatrial.monitoring.alerting.telling import described, going_on, told_of
 from seatrial.monitoring.routes.addresses import Allowed, post
 from seatrial.stores.metadata import MetadataStore
 
@@ -43,9 +43,11 @@ def of_message(message: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The alerts that a message opens or ends."""
     since_us = message.get("sent_us") or machine_us()
     over = message["event"] == "resolved"
-    found = [_single(one, since_us, over) for one in message.get("alerts") or [message["alert"]]]
+    listed = message.get("alerts") or [message["alert"]]
+    found = [_single(one, since_us, over or bool(one.get("resolved_at"))) for one in listed]
     if message.get("page") or message.get("over"):
-        found.insert(0, _incident(message["alert"], message.get("incident", ""), since_us, over))
+        about = message.get("failures", ())
+        found.insert(0, _incident(message["alert"], message.get("incident", ""), about, since_us, over))
     return found
 
 
@@ -55,24 +57,29 @@ def ringing(metadata: MetadataStore, alerts: Sequence[Alert]) -> list[dict[str, 
     for model in dict.fromkeys(one.model for one in alerts):
         mine = [one for one in alerts if one.model == model]
         told = told_of(metadata, model)
-        open_now = is_open(told, mine)
+        still = going_on(told, mine)
         shown = [
             one
             for one in mine
             if one.id in told.opened
-            and (one.state != "resolved" or (open_now and told.opened[one.id] == told.incident))
+            and (one.state != "resolved" or told.opened[one.id] in still)
             and (not one.muted_until or one.state != "resolved")
         ]
-        members = [one for one in shown if told.opened[one.id] == told.incident]
-        if open_now and members:
-            lead = next(one for one in members if one.severity == "high")
-            found.append(_incident(described(lead, "opened", 0), told.incident, told.since_us, over=False))
+        for incident in still:
+            lead = next((one for one in shown if told.opened[one.id] == incident and one.severity == "high"), None)
+            if lead is not None:
+                page = told.pages[incident]
+                found.append(_incident(described(lead, "opened", 0), incident, page.failures, page.at_us, over=False))
         found += [_single(described(one, "opened", 0), told.last_us, one.state == "resolved") for one in shown]
     return found
 
 
-def _incident(alert: Mapping[str, Any], incident: str, since_us: int, over: bool) -> dict[str, Any]:
+def _incident(
+    alert: Mapping[str, Any], incident: str, failures: Sequence[str], since_us: int, over: bool
+) -> dict[str, Any]:
+    """failures: the label that keeps two incidents of a model apart; none in an incident of a version without it."""
     labels = {"alertname": "SeatrialIncident", "model": alert["model"], "severity": "page"}
+    labels |= {"failure": " and ".join(failures)} if failures else {}
     return _as_told(labels, alert, since_us, over, {"incident": incident})
 
 

@@ -25,14 +25,13 @@ import msgspec
 
 from seatrial.core.clock import from_us, iso, machine_us, monotonic
 from seatrial.core.identity import canonical_json
-from seatrial.monitoring.alerting.telling import TOPIC, title
+from seatrial.monitoring.alerting.telling import DEAD, TOPIC, title
 from seatrial.monitoring.routes.addresses import Allowed, post
 from seatrial.stores.metadata import MetadataStore, Transaction
 
 if TYPE_CHECKING:
     from seatrial.monitoring.alerting.alerts import Alert
 
-DEAD = "undelivered"
 ATTEMPTS = 10
 FIRST_US, MOST_US = 30_000_000, 3_600_000_000
 """Until the second attempt, and the longest until any; it doubles in between."""
