@@ -141,3 +141,9 @@ def test_the_wheel_holds_every_template_file_with_its_dots(tmp_path):
     assert {f"common/{name}" for name in files_of(COMMON)} <= held
     assert "empty/project.py" in held
     assert "flights/project.py" in held
+
+
+def test_what_init_writes_names_routes_as_the_docs_do():
+    text = (ROOT / "src" / "seatrial" / "templates" / "common" / "seatrial.toml").read_text()
+    assert "# [routes]" in text
+    assert "webhook:" not in text

@@ -232,7 +232,21 @@ def test_an_incident_tells_what_happened_around_it_in_order(folder):
         project.alert_resolve(alert.id, "the belt runs")
         assert project.incident(alert.id).moments[-1].kind == "message"
         with pytest.raises(UsageError):
-            project.incident("late")
+            project.incident("parcels")
+        assert project.incident("late").alert == alert.id
+
+
+def test_monitor_names_the_alerts_that_it_opened_and_who_is_on_call(folder, capsys):
+    text = (folder / "project.py").read_text()
+    alarm = 'labels_within="2d", alarms=[Alarm.below("label_share", 0.5)])\n'
+    (folder / "project.py").write_text("from seatrial import Alarm\n" + text.replace('labels_within="2d")\n', alarm))
+    here = ["--project", str(folder), "--at", "2024-01-21T00:00:00Z"]
+    assert run(["monitor", "late", *here]) == 0
+    (line,) = [one for one in capsys.readouterr().out.splitlines() if "label_share" in one and "Opened" in one]
+    assert line.startswith("Opened alert_")
+    assert line.endswith("; on call: route:ops")
+    assert run(["monitor", "late", *here]) == 0
+    assert "Opened" not in capsys.readouterr().out
 
 
 def test_an_incident_says_what_the_newest_report_says_and_folds_those_that_say_the_same(folder):
@@ -265,6 +279,7 @@ def test_the_commands_say_the_same(folder, capsys):
     assert run(["incident", listed[0]["id"], "--html", str(folder / "page.html"), *here]) == 0
     out = capsys.readouterr().out
     assert out.startswith("OPEN: 'late' has made no prediction")
+    out_of_incident = out.splitlines()[-1] + "\n"
     assert (folder / "page.html").read_text().startswith("<!doctype html>")
     assert run(["alerts", "mute", "late", "--for", "2h", "--reason", "the belt stands", *here]) == 0
     assert run(["alerts", "list", *here]) == 0
@@ -273,7 +288,12 @@ def test_the_commands_say_the_same(folder, capsys):
     assert "muted: 'late' until 2024-01-21T14:00:00Z" in out
     assert run(["alerts", "mute", "late", "--until", "2024-01-20T00:00:00Z", "--reason", "x", *here]) == 2
     assert run(["alerts", "unmute", "late", *here]) == 0
+    assert run(["incident", "late", *here]) == 0
+    assert capsys.readouterr().out.endswith(out_of_incident)
+    assert run(["alerts", "acknowledge", "late", "--reason", "looking", *here]) == 0
+    assert "acknowledged" in capsys.readouterr().out
     assert run(["alerts", "show", listed[0]["id"], *here]) == 0
+    assert " hours since the last" in capsys.readouterr().out
     assert run(["alerts", "undelivered", *here]) == 0
     assert "every message arrived" in capsys.readouterr().out
     assert run(["alerts", "resend", "msg_1", *here]) == 2

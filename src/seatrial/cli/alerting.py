@@ -16,8 +16,10 @@ from seatrial.cli.verbs import verb
 from seatrial.core.errors import counted
 
 if TYPE_CHECKING:
+    from seatrial.monitoring.alerting.alerts import Alert
     from seatrial.monitoring.alerting.mutes import Mute
 
+RULES = "data broken"
 SEVERITIES: dict[str, Style] = {"high": "red", "medium": "bold", "low": ""}
 
 
@@ -46,9 +48,10 @@ def alerts_show(call: Invocation, id: str) -> None:
 @click.option("--reason", default="", metavar="TEXT")
 @click.pass_obj
 def alerts_acknowledge(call: Invocation, id: str, reason: str) -> None:
-    """Say that somebody looks at it."""
+    """Say that somebody looks at it. ID is an alert, or a model: then all of its open alerts are meant."""
     with call.project() as project:
-        call.answer([project.alert_acknowledge(id, reason)], listing)
+        meant = [one.id for one in project.alerts(id) if one.state == "open"] or [id]
+        call.answer([project.alert_acknowledge(one, reason) for one in meant], listing)
 
 
 @NOUNS["alerts"].command("resolve")
@@ -117,8 +120,8 @@ def alerts_resend(call: Invocation, id: tuple[str, ...]) -> None:
 @click.option("--html", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="Write a page as well.")
 @click.pass_obj
 def incident(call: Invocation, alert: str, html: Path | None) -> None:
-    """ALERT is an alert or an incident, or the start of its id. Alerts, messages, deployments, rollouts, approvals,
-    retrainings, data, labels, views and reports around it, from the audit log."""
+    """ALERT is an alert or an incident, the start of its id, or a model: its newest that is open. Alerts, messages,
+    deployments, rollouts, approvals, retrainings, data, labels, views and reports around it, from the audit log."""
     with call.project() as project:
         found = project.incident(alert)
         if html is not None:
@@ -143,6 +146,17 @@ def listing(things: list[Plain]) -> list[Block]:
     return [Table(["alert", "model", "alarm", "severity", "state", "opened", "owner"], rows)]
 
 
+def opened(found: Sequence[Alert]) -> list[Block]:
+    """The alerts that a report opened, and who is told of each."""
+    return [
+        Line(
+            f"Opened {one.id} ({one.alarm}, {one.severity}); "
+            + ("muted" if one.muted_until else f"on call: {one.on_call}" if one.on_call else "nobody is on call for it")
+        )
+        for one in found
+    ]
+
+
 def details(one: Plain) -> list[Block]:
     """One alert from top to bottom: what, since when, what to do, who did what."""
     facts = {
@@ -151,7 +165,7 @@ def details(one: Plain) -> list[Block]:
         "found": one["words"],
         "worst": one["worst"],
         "window": one["window"],
-        "numbers": _numbers(one["evidence"]),
+        "numbers": _numbers(one),
         "seen": f"{counted(one['seen'], 'time')}, last {one['last_seen_at']}",
         "release": one["release"],
         "owner": one["owner"],
@@ -246,11 +260,20 @@ def undelivered(messages: list[Plain]) -> list[Block]:
     return [table, *([Line("Next: seatrial alerts resend")] if any(one["failure"] for one in messages) else [])]
 
 
-def _numbers(evidence: dict[str, float | None]) -> str:
-    """Empty for an alarm of the policy, which looks at many windows and whose sentence has its numbers."""
-    if evidence.get("rows") == 0 and evidence.get("threshold") == 0:
+def _numbers(one: Plain) -> str:
+    """The numbers of an alert with their meaning, where "value" does not say it."""
+    found = {name: value for name, value in one["evidence"].items() if value is not None}
+    value = found.pop("value", None)
+    if value is not None and one["kind"] == "silence":
+        return f"{value:g} hours since the last"
+    if value is not None and one["alarm"] == RULES:
+        return f"{counted(int(value), 'hard rule')} failed, of {found['rows']:,g} rows"
+    if value is not None and not any(
+        found.values()
+    ):  # of the policy: it watches series, and its words have their numbers
         return ""
-    return ", ".join(f"{name} {value:g}" for name, value in evidence.items() if value is not None)
+    told = found if value is None else {"value": value, **found}
+    return ", ".join(f"{name} {number:g}" for name, number in told.items())
 
 
 def _state(one: Plain) -> str:

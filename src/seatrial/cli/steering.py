@@ -18,6 +18,7 @@ NAMES = ("ks", "wasserstein", "js", "psi", "chi2", "tv")  # of stats.distances, 
 
 if TYPE_CHECKING:
     from seatrial.core.windows import Window
+    from seatrial.monitoring.alerting.alerts import Alert
     from seatrial.monitoring.report import Report
 
 EXPECT = click.option(
@@ -102,8 +103,10 @@ def monitor(
     With --log and --map the same for a model that is served elsewhere: `--log` is a Parquet or CSV file, or a log
     folder that `PredictionLog(...).write(...)` made. Where the rows may not leave PostgreSQL, `--log postgresql://...`
     or `--log '${DATABASE_URL}'` with --table or --query asks it for aggregates."""
+    from seatrial.cli import alerting
     from seatrial.cli import report as rendering
 
+    fresh: list[Alert] = []
     if over and not rehearse:
         raise BadCommandLine("--over goes with --rehearse.", state="Nothing was done.")
     if rehearse:
@@ -124,11 +127,13 @@ def monitor(
             )
         with call.project() as project:
             report = project.monitor(model, window=window, keep=not dry_run, against=against or "training")
+            fresh = [one for one in project.alerts(report.model) if report.id and one.report == report.id]
     if html is not None:
         from seatrial.monitoring.pages.page import html as page
 
         _write(html, page(report))
-    call.answer(report, lambda _: rendering.monitor_lines(report, distances, detail=detail))
+    told = alerting.opened(fresh)
+    call.answer(report, lambda _: [*rendering.monitor_lines(report, distances, detail=detail), *told])
     if html is not None:
         talk.say(f"The report as a page: {html}")
     _fail(report, fail_on)

@@ -128,14 +128,16 @@ class Alerting(Building):
         return mutes(self.metadata, self.now_us, model)
 
     def incident(self, id: str) -> Incident:
-        """What happened around an alert. id: of the alert or its incident, or the start of one."""
+        """What happened around an alert. id: of the alert or its incident, the start of one, or a model: its newest
+        alert is meant, one that is not resolved before the others."""
         from seatrial.governance.lineage import resolve
         from seatrial.monitoring.alerting.alerts import alert, alerts, with_mutes
         from seatrial.monitoring.alerting.incident import incident
         from seatrial.retraining.proposal import ENDED, newest
         from seatrial.verbs.feeds import views_of
 
-        record = resolve(self.metadata, id)
+        of_model = sorted(alerts(self.metadata, id), key=lambda one: one.state != "resolved")
+        record = resolve(self.metadata, of_model[-1].id if of_model else id)
         if record.kind == "incident":
             record = self.record(record.inputs[0])
         asked = with_mutes(self.metadata, [alert(self.metadata, record.id)], self.now_us)[0]
