@@ -306,7 +306,7 @@ signal.signal(signal.SIGTERM, lambda *_: stop.append(1))
 stream.BATCH = 20
 log = PredictionLog(home / "log")
 serving = service.from_bundle(home / "late.seatrial", trusted_keys=WatchedKeys(home / "keys"), log=log)
-requests = RedisStream(address + "/requests", group="g", dead_after=0.5)
+requests = RedisStream(address + "/requests", group="g")
 answers = open_answers(address + "/predictions")
 answering = stream.Answering(serving, "late", log, name="requests\\ng", caller="tests")
 print("ready", flush=True)
