@@ -19,7 +19,7 @@ DESIGNED = """
     init validate snapshot materialize push check train release deploy serve predict label monitor retrain approve
     reject promote rollback lineage explain incident reproduce review export import backup restore status doctor up
     pause resume demo
-    snapshots features runs models releases deployments predictions alerts proposals schedules
+    snapshots features runs models releases deployments predictions reports alerts proposals schedules
     keys audit
 """.split()
 

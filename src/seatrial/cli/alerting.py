@@ -11,9 +11,10 @@ import click
 
 from seatrial.cli.door import Invocation, as_time
 from seatrial.cli.nouns import NOUNS
+from seatrial.cli.pages import write_page
 from seatrial.cli.render import Block, Line, Plain, Style, Table
 from seatrial.cli.verbs import verb
-from seatrial.core.errors import counted
+from seatrial.core.errors import GateRefused, counted
 
 if TYPE_CHECKING:
     from seatrial.monitoring.alerting.alerts import Alert
@@ -21,6 +22,23 @@ if TYPE_CHECKING:
 
 RULES = "data broken"
 SEVERITIES: dict[str, Style] = {"high": "red", "medium": "bold", "low": ""}
+LEVEL = click.Choice(list(SEVERITIES))
+
+
+class AlarmsFired(GateRefused):
+    """`monitor --fail-on` or `alerts check --fail-on` saw an alarm of that severity or a higher one, or a hard rule of
+    data quality that failed."""
+
+    code = "monitor.alarms_fired"
+
+
+def refuse_fired(fired: Sequence[tuple[str, str]], fail_on: str | None, state: str) -> None:
+    """Raise AlarmsFired if any alarm (its name, its severity) is at least as severe; no level: none is."""
+    order = list(SEVERITIES)
+    severe = [name for name, severity in fired if fail_on and order.index(severity) <= order.index(fail_on)]
+    if severe:
+        many = counted(len(severe), "alarm")
+        raise AlarmsFired(f"{many} of severity {fail_on} or higher fired: {', '.join(severe)}.", state=state)
 
 
 @NOUNS["alerts"].command("list")
@@ -68,7 +86,7 @@ def alerts_resolve(call: Invocation, id: str, reason: str) -> None:
 @click.argument("name")
 @click.option("--for", "lasting", metavar="DURATION", help="For so long, such as 4h.")
 @click.option("--until", callback=as_time, metavar="TIME", help="Until then; ISO 8601 with a zone.")
-@click.option("--reason", required=True, metavar="TEXT", help="Why, for whoever wonders at the silence.")
+@click.option("--reason", default="", metavar="TEXT", help="Why, for whoever wonders at the silence.")
 @click.pass_obj
 def alerts_mute(call: Invocation, name: str, lasting: str | None, until: datetime | None, reason: str) -> None:
     """Keep alerts of NAME, a model or an alarm (its name, or an alert of it), but tell nobody of them until the mute
@@ -89,12 +107,15 @@ def alerts_unmute(call: Invocation, name: str) -> None:
 
 
 @NOUNS["alerts"].command("check")
+@click.option("--fail-on", type=LEVEL, help="End with 3 when the alert of what stays away is that severe.")
 @click.pass_obj
-def alerts_check(call: Invocation) -> None:
+def alerts_check(call: Invocation, fail_on: str | None) -> None:
     """Look whether everything that should come still comes (predictions, labels, reports, views), send what waits, and
     send the heartbeat. Made for a scheduler; every five minutes is not too often."""
     with call.project() as project:
-        call.answer(project.alerts_check(), checked)
+        done = project.alerts_check()
+        call.answer(done, checked)
+    refuse_fired([(one.alarm, one.severity) for one in done.silent], fail_on, "What waited was sent.")
 
 
 @NOUNS["alerts"].command("undelivered")
@@ -125,7 +146,6 @@ def incident(call: Invocation, alert: str, html: Path | None) -> None:
     with call.project() as project:
         found = project.incident(alert)
         if html is not None:
-            from seatrial.cli.data import write_page
             from seatrial.monitoring.pages.incident import html as page
 
             write_page(html, page(found))

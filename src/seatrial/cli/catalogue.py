@@ -65,6 +65,7 @@ NOUNS: tuple[Line, ...] = (
     ("releases", "Packed versions: list, show, verify, diff, card, sbom, delete, resign"),
     ("deployments", "What is live: list, show, status, advance"),
     ("predictions", "The prediction log: list, show, ship, prune"),
+    ("reports", "Kept monitoring reports: list, show"),
     ("alerts", "Alarms: list, show, acknowledge, resolve, mute, unmute, check, undelivered, resend"),
     ("proposals", "Proposed retrainings: list, show, refusals"),
     ("schedules", "What runs by itself: list, show, run, history"),

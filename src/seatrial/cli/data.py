@@ -6,10 +6,8 @@ A page is one file in the style of the other pages: it asks no address, prints, 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from seatrial.cli import talk
 from seatrial.cli.render import Block, Line, Plain, plain
 from seatrial.core.clock import from_us, iso
 from seatrial.monitoring.pages.page import document
@@ -42,17 +40,6 @@ TONES = {"error": ("act", "✗"), "warn": ("watch", "!"), "": ("ok", "✓")}
 def proposed(found: list[Plain]) -> list[Block]:
     """The code alone, so that it can be piped into a file."""
     return [Line(line) for one in found for line in one["code"].splitlines()]
-
-
-def write_page(path: Path, page: str) -> None:
-    """Write a page. Raises PageUnwritable."""
-    from seatrial.cli.steering import PageUnwritable
-
-    try:
-        path.write_text(page, encoding="utf-8")
-    except OSError as error:
-        raise PageUnwritable(f"the page {path} cannot be written: {error.strerror}.") from None
-    talk.say(f"page written to {path}")
 
 
 def validation_page(reports: Sequence[ValidationReport], at_us: int) -> str:

@@ -10,13 +10,13 @@ import click
 from seatrial.cli import talk
 from seatrial.cli.door import BadCommandLine, Invocation, as_start, as_window
 from seatrial.cli.nouns import NOUNS
+from seatrial.cli.pages import write_page
 from seatrial.cli.render import Block, Line, Plain, Table, leak_words, listing
 
 if TYPE_CHECKING:
     from datetime import datetime
 
     from seatrial.core.windows import Window
-    from seatrial.features.statistics import Statistics
 
 MOST_SHOWN = 5
 
@@ -113,21 +113,10 @@ def features_stats(
         with talk.Progress() as progress:
             found = project.feature_stats(view, Window(to_us(start), to_us(end)), by=by, progress=progress)
         if html is not None:
-            _write_page(html, found)
+            from seatrial.monitoring.pages.feature import html as page
+
+            write_page(html, page(found))
         call.answer(found, stats)
-
-
-def _write_page(path: Path, found: Statistics) -> None:
-    from seatrial.cli.steering import PageUnwritable
-    from seatrial.monitoring.pages.feature import html
-
-    try:
-        path.write_text(html(found), encoding="utf-8")
-    except OSError as error:
-        raise PageUnwritable(
-            f"the page {path} cannot be written: {error.strerror}.", state="The statistics were kept."
-        ) from None
-    talk.say(f"page written to {path}")
 
 
 def stats(found: Plain) -> list[Block]:

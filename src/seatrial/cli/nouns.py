@@ -8,6 +8,7 @@ import click
 
 from seatrial.cli import catalogue
 from seatrial.cli.door import Invocation, Noun
+from seatrial.cli.pages import write_page
 
 NOUNS: dict[str, Noun] = {
     name: Noun(name, short_help=purpose, help=f"{purpose}. `seatrial {name}` alone lists.")
@@ -21,12 +22,12 @@ NOUNS: dict[str, Noun] = {
 @click.pass_obj
 def snapshots_list(call: Invocation, source: str | None, html: Path | None) -> None:
     """List snapshots, all or those of SOURCE, oldest first, each compared with the one before it."""
-    from seatrial.cli import data, snapshots
+    from seatrial.cli import snapshots
 
     with call.project() as project:
         found = project.snapshots(source)
         if html is not None:
-            data.write_page(html, snapshots.listing_page(found))
+            write_page(html, snapshots.listing_page(found))
         call.answer(found, snapshots.listing)
 
 
@@ -37,12 +38,12 @@ def snapshots_list(call: Invocation, source: str | None, html: Path | None) -> N
 def snapshots_show(call: Invocation, id: str, html: Path | None) -> None:
     """Show one snapshot: its columns with their profile and digests, where it came from, what came of the expectations,
     and what changed since the last. ID is an id, the start of one, or a source's name for its newest."""
-    from seatrial.cli import data, snapshots
+    from seatrial.cli import snapshots
 
     with call.project() as project:
         found = project.snapshot_show(id)
         if html is not None:
-            data.write_page(html, snapshots.page(found))
+            write_page(html, snapshots.page(found))
         call.answer(found, snapshots.details)
 
 
@@ -60,7 +61,7 @@ def snapshots_diff(call: Invocation, a: str, b: str, key: tuple[str, ...], html:
     with call.project() as project:
         found = project.snapshots_diff(a, b, key=key)
         if html is not None:
-            data.write_page(html, data.diff_page(found))
+            write_page(html, data.diff_page(found))
         call.answer(found, lambda _: render.lines(str(found).splitlines()))
 
 
@@ -200,9 +201,9 @@ def deployments_status(call: Invocation, name: str | None, html: Path | None) ->
     with call.project() as project:
         found = project.deployment_status(name)
         if html is not None:
-            from seatrial.cli import data, render, rolling_page
+            from seatrial.cli import render, rolling_page
 
-            data.write_page(html, rolling_page.page(render.plain(found)))
+            write_page(html, rolling_page.page(render.plain(found)))
         call.answer(found, rolling.status)
 
 

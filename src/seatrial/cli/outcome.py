@@ -83,6 +83,46 @@ def proposal(one: Plain) -> list[Block]:
     return blocks
 
 
+def proposal_and_evidence(one: Plain) -> list[Block]:
+    """The same, then what the newest look at its challenger compared: metrics, days, and what the margins look at."""
+    *blocks, last = proposal(one)
+    found = one["comparison"]
+    if found is None:
+        return [*blocks, last]
+    where = "the same live requests" if found["shadow"] == "live" else "the same rows of history"
+    metrics = [
+        [name, _number(value), _number(found["challenger_metrics"].get(name))]
+        for name, value in found["champion_metrics"].items()
+    ]
+    blocks += [
+        Line(),
+        Line(
+            f"Both on {where}, {found['rows']:,} with a label, {found['start'][:10]} to {found['as_of'][:10]}", "bold"
+        ),
+        Table(["metric", "champion", "challenger"], metrics),
+    ]
+    if found["changes"]:
+        changes = [
+            [
+                one["what"],
+                one["where"],
+                f"{one['rows']:,}",
+                _number(one["champion"]),
+                _number(one["challenger"]),
+                f"{one['margin']:g}",
+                "BEYOND" if one["state"] == "beyond" else one["state"],
+            ]
+            for one in found["changes"]
+        ]
+        head = ["what may not change much", "of", "rows", "champion", "challenger", "borne", ""]
+        blocks += [Line(), Table(head, changes)]
+    return [*blocks, Line(), last]
+
+
+def _number(value: float | None) -> str:
+    return "not known" if value is None else f"{value:.4f}"
+
+
 def refusals(things: list[Plain]) -> list[Block]:
     """Every refusal, with its reason."""
     if not things:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from seatrial.cli.outcome_lines import outcome_lines, span
-from seatrial.cli.render import MAIN_METRICS, Block, Cell, Line, Style, Table, shown
+from seatrial.cli.render import MAIN_METRICS, Block, Cell, Line, Plain, Style, Table, shown
 from seatrial.monitoring.watched import NOT_WATCHED
 
 if TYPE_CHECKING:
@@ -30,6 +30,14 @@ TOLD = {
     "contradicting": "contradict another; the one known last counts",
     "before": "known before their prediction, and do not count",
 }
+
+
+def listing(things: list[Plain]) -> list[Block]:
+    """Kept reports, a line each."""
+    if not things:
+        return [Line("no report was kept")]
+    rows = [[one["id"], one["model"], one["as_of"][:16], one["verdict"].upper(), one["headline"]] for one in things]
+    return [Table(["report", "model", "as of", "verdict", "headline"], rows)]
 
 
 def monitor_lines(report: Report, distances: Sequence[str] = (), *, detail: bool = False) -> list[Block]:

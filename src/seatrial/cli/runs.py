@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ import click
 from seatrial.cli import streams, talk
 from seatrial.cli.door import BadCommandLine, Invocation
 from seatrial.cli.nouns import NOUNS
+from seatrial.cli.pages import write_page
 from seatrial.cli.render import Block, Line, Plain, Style, Table, shown
 from seatrial.cli.verbs import verb
 from seatrial.verbs.run_page import ranked_trials, tuning_words
@@ -88,7 +88,7 @@ def runs_show(call: Invocation, id: str, html: Path | None) -> None:
     with call.project() as project:
         found = project.run_show(id)
         if html is not None:
-            _write_page(html, lambda: project.run_page(id))
+            write_page(html, project.run_page(id))
         call.answer(found, lambda thing: _with_tuning(render.run(thing), thing))
 
 
@@ -120,7 +120,7 @@ def runs_compare(
     if html is not None:
         from seatrial.verbs.run_page import compared_html
 
-        _write_page(html, lambda: compared_html(found))
+        write_page(html, compared_html(found))
     if markdown and not call.json:
         with streams.answering():
             click.echo(comment(found), nl=False)
@@ -159,16 +159,6 @@ def checked(found: list[Plain]) -> list[Block]:
 
 
 _MARKS: dict[bool | None, tuple[str, Style]] = {True: ("✓", ""), False: ("✗", "red"), None: ("·", "dim")}
-
-
-def _write_page(path: Path, page: Callable[[], str]) -> None:
-    from seatrial.cli.steering import PageUnwritable
-
-    try:
-        path.write_text(page(), encoding="utf-8")
-    except OSError as error:
-        raise PageUnwritable(f"the page {path} cannot be written: {error.strerror}.", state="") from None
-    talk.say(f"page written to {path}")
 
 
 def _with_tuning(blocks: list[Block], thing: Plain) -> list[Block]:

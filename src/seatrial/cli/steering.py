@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from seatrial.cli import talk
+from seatrial.cli import alerting, talk
 from seatrial.cli.door import BadCommandLine, Invocation, as_window
 from seatrial.cli.nouns import NOUNS
+from seatrial.cli.pages import write_page
 from seatrial.cli.verbs import verb
-from seatrial.core.errors import Failed, GateRefused
 
 DATABASES = ("postgresql://", "postgres://", "${")
 NAMES = ("ks", "wasserstein", "js", "psi", "chi2", "tv")  # of stats.distances, which loads numpy
@@ -24,18 +24,6 @@ if TYPE_CHECKING:
 EXPECT = click.option(
     "--expect", "expected", type=click.IntRange(min=0), metavar="GENERATION", help="Only if this is still the present."
 )
-
-
-class AlarmsFired(GateRefused):
-    """`monitor --fail-on` saw an alarm of that severity or a higher one, or a hard rule of data quality that failed."""
-
-    code = "monitor.alarms_fired"
-
-
-class PageUnwritable(Failed):
-    """The report's page cannot be written where it was asked for."""
-
-    code = "monitor.page_unwritable"
 
 
 @verb("label")
@@ -66,7 +54,7 @@ def label(call: Invocation, model: str | None, rows: Path | None) -> None:
 @click.option(
     "--distance", "distances", multiple=True, type=click.Choice(NAMES), help="Show this distance of inputs as well."
 )
-@click.option("--fail-on", type=click.Choice(["low", "medium", "high"]), help="End with 3 when such an alarm fired.")
+@click.option("--fail-on", type=alerting.LEVEL, help="End with 3 when such an alarm fired.")
 @click.option("--rehearse", is_flag=True, help="Replay the policy on the past instead: alarms, incidents, thresholds.")
 @click.option("--over", metavar="DURATION", help="With --rehearse: how far back (default: 28d).")
 @click.option("--log", metavar="PATH|URL", help="A log from elsewhere, or postgresql://...; no project is needed.")
@@ -103,8 +91,8 @@ def monitor(
     With --log and --map the same for a model that is served elsewhere: `--log` is a Parquet or CSV file, or a log
     folder that `PredictionLog(...).write(...)` made. Where the rows may not leave PostgreSQL, `--log postgresql://...`
     or `--log '${DATABASE_URL}'` with --table or --query asks it for aggregates."""
-    from seatrial.cli import alerting
     from seatrial.cli import report as rendering
+    from seatrial.monitoring.alerting.rules import of_rules
 
     fresh: list[Alert] = []
     if over and not rehearse:
@@ -128,15 +116,39 @@ def monitor(
         with call.project() as project:
             report = project.monitor(model, window=window, keep=not dry_run, against=against or "training")
             fresh = [one for one in project.alerts(report.model) if report.id and one.report == report.id]
-    if html is not None:
-        from seatrial.monitoring.pages.page import html as page
-
-        _write(html, page(report))
     told = alerting.opened(fresh)
     call.answer(report, lambda _: [*rendering.monitor_lines(report, distances, detail=detail), *told])
-    if html is not None:
-        talk.say(f"The report as a page: {html}")
-    _fail(report, fail_on)
+    _page(html, report)
+    looked = [*report.alarms, of_rules(report)]  # a hard rule that failed pages, as an alarm of severity high does
+    fired = [(one.name, one.severity) for one in looked if one.state == "fired"]
+    alerting.refuse_fired(fired, fail_on, "The report was made.")
+
+
+@NOUNS["reports"].command("list")
+@click.argument("model", required=False)
+@click.pass_obj
+def reports_list(call: Invocation, model: str | None) -> None:
+    """List the reports that were kept, all or those of MODEL, oldest first."""
+    from seatrial.cli import report as rendering
+
+    with call.project() as project:
+        call.answer(project.reports(model), rendering.listing)
+
+
+@NOUNS["reports"].command("show")
+@click.argument("id")
+@click.option("--html", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="Write a page as well.")
+@click.option("--detail", is_flag=True, help="Every section with its numbers.")
+@click.pass_obj
+def reports_show(call: Invocation, id: str, html: Path | None, detail: bool) -> None:
+    """Show a report as it was made, such as the one in which an alarm rang. ID is its id, the start of it, or a model:
+    then its newest is meant. Nothing is looked at anew."""
+    from seatrial.cli import report as rendering
+
+    with call.project() as project:
+        report = project.report_show(id)
+    call.answer(report, lambda _: rendering.monitor_lines(report, detail=detail))
+    _page(html, report)
 
 
 def _rehearse(
@@ -235,29 +247,12 @@ def _in_database(
     return monitor_database(source, mapping, reference, as_of_us=as_of_us, window=window, against=against)
 
 
-def _write(path: Path, text: str) -> None:
-    try:
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise PageUnwritable(
-            f"the page {path} cannot be written: {error.strerror}.", state="The report itself was made."
-        ) from None
+def _page(path: Path | None, report: Report) -> None:
+    """Write the report as a page as well, where one is asked for."""
+    from seatrial.monitoring.pages.page import html
 
-
-def _fail(report: Report, fail_on: str | None) -> None:
-    from seatrial.monitoring.alerting.rules import of_rules
-
-    order = ("low", "medium", "high")
-    if fail_on is None:
-        return
-    looked = [*report.alarms, of_rules(report)]  # a hard rule that failed pages, as an alarm of severity high does
-    fired = [one for one in looked if one.state == "fired" and order.index(one.severity) >= order.index(fail_on)]
-    if fired:
-        alarms = "alarm" if len(fired) == 1 else "alarms"
-        raise AlarmsFired(
-            f"{len(fired)} {alarms} of severity {fail_on} or higher fired: {', '.join(one.name for one in fired)}.",
-            state="The report was made.",
-        )
+    if path is not None:
+        write_page(path, html(report))
 
 
 @verb("retrain")
@@ -371,11 +366,11 @@ def proposals_list(call: Invocation, model: str | None) -> None:
 @click.argument("id")
 @click.pass_obj
 def proposals_show(call: Invocation, id: str) -> None:
-    """Show one proposed retraining with every look at its challenger."""
+    """Show one proposed retraining: why, every look at its challenger, and what the newest look compared."""
     from seatrial.cli import outcome
 
     with call.project() as project:
-        call.answer(project.proposal_show(id), outcome.proposal)
+        call.answer(project.proposal_show(id), outcome.proposal_and_evidence)
 
 
 @NOUNS["proposals"].command("refusals")

@@ -18,6 +18,7 @@ import click
 from seatrial.cli import catalogue, talk
 from seatrial.cli.batch import batch_options
 from seatrial.cli.door import BadCommandLine, Invocation, Noun, Verb, as_time, as_window
+from seatrial.cli.pages import write_page
 from seatrial.core.errors import Failed, UsageError
 
 if TYPE_CHECKING:
@@ -109,7 +110,7 @@ def validate(call: Invocation, sources: tuple[str, ...], propose: bool, html: Pa
             return
         reports = project.validate(*sources)
         if html is not None:
-            data.write_page(html, data.validation_page(reports, project.now_us))
+            write_page(html, data.validation_page(reports, project.now_us))
         call.answer(reports, render.validated)
     differing = [report for report in reports if isinstance(report, DeclarationReport)]
     releases = [report for report in reports if isinstance(report, ReleaseReport)]

@@ -111,7 +111,8 @@ class Concept(msgspec.Struct, frozen=True):
     inputs_moved: whether the labelled rows can be told from the reference by their inputs; auc: how well (0.5: not at
         all). weighted: the reference was weighted to the inputs of now; effective: what share of it that leaves.
     parts: all rows, and by score; slices: parts by input in which the answer changed, the worst first.
-    against: what it was compared with.
+    against: what it was compared with. window: which was looked at in place of the report's own, whose labels are not
+        there yet; empty: the report's own was.
     """
 
     verdict: Literal["same", "changed", "unknown"]
@@ -128,6 +129,7 @@ class Concept(msgspec.Struct, frozen=True):
     slices: list[Changed] = []
     unit: str = ""
     note: str = ""
+    window: str = ""
 
 
 class SliceFigure(msgspec.Struct, frozen=True):

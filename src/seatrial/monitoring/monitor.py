@@ -166,13 +166,7 @@ def make_report(
 
 def point(body: Mapping[str, Any]) -> Point:
     """A kept report (`msgspec.to_builtins` of it) as one point of the metric history. Raises ReportTooNew."""
-    number = body.get("format", 0)
-    if number > FORMAT:
-        raise ReportTooNew(
-            f"report '{body.get('id', '')}' has the format {number}; this version reads up to {FORMAT}.",
-            state="Nothing was changed.",
-            next="Update seatrial.",
-        )
+    _require_known(body)
     figures = body["performance"]
     numbers: dict[str, float | None] = {
         **figures["metrics"],
@@ -575,3 +569,19 @@ def _percent(share: float) -> str:
 
 def _number(value: float | None) -> str:
     return "unknown" if value is None else f"{value:.3g}"
+
+
+def kept(body: Mapping[str, Any]) -> Report:
+    """A kept report (`msgspec.to_builtins` of it). Raises ReportTooNew."""
+    _require_known(body)
+    return msgspec.convert(body, Report)
+
+
+def _require_known(body: Mapping[str, Any]) -> None:
+    number = body.get("format", 0)
+    if number > FORMAT:
+        raise ReportTooNew(
+            f"report '{body.get('id', '')}' has the format {number}; this version reads up to {FORMAT}.",
+            state="Nothing was changed.",
+            next="Update seatrial.",
+        )

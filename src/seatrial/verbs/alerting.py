@@ -108,7 +108,12 @@ class Alerting(Building):
         from seatrial.monitoring.alerting.mutes import BadMute, mute
 
         if (until is None) == (lasting is None):
-            raise BadMute("a mute needs an end.", expected="Either until a time or for a while is expected.")
+            without = " and a reason" if not reason.strip() else ""
+            raise BadMute(
+                f"a mute needs an end{without}.",
+                expected="Either until a time or for a while is expected.",
+                next=f'For example `seatrial alerts mute {name} --for 4h --reason "the feed is being moved"`.',
+            )
         model, alarm = self._alarm_named(name)
         until_us = to_us(until) if until is not None else self.now_us + duration_us(lasting or "")
         facts = {"actor": self.actor, "at_us": self.now_us}
@@ -230,14 +235,16 @@ class Alerting(Building):
         unseen = sum(one.state == "open" for one in found)
         return AlertsLine(**counts, unseen=unseen, newest=newest.id, words=newest.words)
 
-    def _report_line(self, model: str) -> ReportLine | None:
+    def reports(self, model: str | None = None) -> list[ReportLine]:
+        """Every kept report in short, oldest first; of one model or of all."""
         from seatrial.verbs.results import ReportLine
 
-        reports = self.metadata.records("report", model)
-        if not reports:
-            return None
-        body = reports[-1].body
-        return ReportLine(reports[-1].id, body["verdict"], body["headline"], body["window"])
+        told = ((one.id, one.body) for one in self.metadata.records("report", model))
+        names = ("verdict", "headline", "window", "model", "as_of")
+        return [ReportLine(id, *(body[name] for name in names)) for id, body in told]
+
+    def _report_line(self, model: str) -> ReportLine | None:
+        return next(reversed(self.reports(model)), None)
 
     def alerts_check(self) -> Checked:
         """Look whether everything that should come still comes, send what waits, and say that seatrial is alive.
@@ -373,10 +380,11 @@ class Alerting(Building):
         if not asked and paused(self.metadata, [ALERTS], self.now_us):
             return Delivery(0, waiting(self.metadata), {})
         urls, allowed = self.alert_routes, self._allowed
-        done = deliver(self.metadata, urls, allowed=allowed, actor=self.actor)
+        done = deliver(self.metadata, urls, allowed=allowed, project=self.name, actor=self.actor)
         failures = dict(done.failures)
         if any(address.startswith("alertmanager+") for address in urls.values()):
-            failures |= refresh(self.metadata, self.alerts(every=True), urls, allowed=allowed, skip=done.failures)
+            every = self.alerts(every=True)
+            failures |= refresh(self.metadata, every, urls, allowed=allowed, project=self.name, skip=done.failures)
         for target, why in failures.items():
             warnings.warn(
                 f"the alerts for '{target}' were not delivered: {why}. They are kept; the next `seatrial monitor` or "

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from numpy.typing import NDArray
 
+    from seatrial.core.records import Record
     from seatrial.releases.bundle import Bundle
     from seatrial.retraining.comparison import Comparison
     from seatrial.retraining.definition import Retrain
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from seatrial.retraining.triggers import Labelled as Rows
     from seatrial.retraining.triggers import OpenAlert, Seen
     from seatrial.training.model import Model
+    from seatrial.verbs.shadowed import Both
 
 FRESH_US = 7 * DAY_US
 """A report older than this says nothing of the data that would be learned from now."""
@@ -379,7 +381,6 @@ class Challenging(Watching):
 
     def _compare(self, model: Model, _: str, progress: Progress | None) -> Retrained:
         from seatrial.retraining.proposal import NothingProposed, keep_comparison, newest
-        from seatrial.verbs.shadowed import shadowed
 
         self._settle_proposal(model.name)
         proposal = newest(self.metadata, model.name)
@@ -397,64 +398,74 @@ class Challenging(Watching):
                 expected="A look at a time before that would choose among verdicts.",
                 state="Nothing was compared.",
             )
-        comparison = shadowed(self, model, proposal) or self._comparison(model, proposal, progress)
+        comparison = self._comparison(model, proposal, progress)
         with self.metadata.transaction() as transaction:
             keep_comparison(transaction, proposal, comparison, actor=self.actor, at_us=self.now_us)
         return self._retrained(model, comparison.words, newest(self.metadata, model.name))
 
     def _comparison(self, model: Model, proposal: Proposal, progress: Progress | None) -> Comparison:
-        """Both releases on the label rows after both cut-offs, as a shadow in batch."""
-        import numpy as np
-        import pyarrow as pa
-        import pyarrow.compute as pc
-
-        from seatrial.core.signature import aligned, places
-        from seatrial.features import training_set
+        """Of both releases, on live requests where the challenger is a shadow, and else on the source's label rows."""
         from seatrial.retraining.comparison import compare
-        from seatrial.serving.batch.table import score
-        from seatrial.verbs.history import times_us
-        from seatrial.verbs.inputs import instant
+        from seatrial.verbs.shadowed import shadowed
 
         assert proposal.challenger is not None, "the caller has looked"
         retrain = self._retrain(model.name)
-        releases = [self.record(id) for id in (proposal.champion, proposal.challenger)]
-        start_us = max(int(self.record(one.inputs[1]).body.get("cutoff_us") or 0) for one in releases)
-        window = Window(start_us, max(self.now_us, start_us + 1))
-        rows, _, _, _ = self._inputs.rows(model, window=window, progress=progress)
-        known_at = rows[training_set.LABEL_KNOWN_AT if model.labels.label_known_at else training_set.AT]
-        known = pc.fill_null(pc.less_equal(known_at, instant(self.now_us)), False)
-        bundles = [self._bundle(one) for one in releases]
-        champion, challenger = (score(bundle, rows, threads=model.threads) for bundle in bundles)
-        if model.task == "multiclass":
-            happened = pc.if_else(known, rows[model.target], None).to_pylist()
-            of_bundles = [bundle.manifest.signature.classes for bundle in bundles]
-            classes = sorted({*of_bundles[0], *of_bundles[1], *(value for value in happened if value is not None)})
-            champion, challenger = (
-                aligned(scores, of_bundle, classes)
-                for scores, of_bundle in zip((champion, challenger), of_bundles, strict=True)
-            )
-            labels = places(happened, classes)
-        else:
-            column = pc.if_else(known, rows[model.target].cast(pa.float64()), None)
-            labels = np.asarray(column.to_numpy(), dtype=np.float64)
+        releases = self.record(proposal.champion), self.record(proposal.challenger)
+        bundles = self._bundle(releases[0]), self._bundle(releases[1])
+        live = shadowed(self, model, proposal, bundles)
+        both = live or self._both_on_labels(model, releases, bundles, progress)
         return compare(
             model=model.name,
             task=model.task,
             champion=proposal.champion,
             challenger=proposal.challenger,
-            at_us=times_us(rows, training_set.AT),
-            labels=labels,
-            champion_scores=champion,
-            challenger_scores=challenger,
-            start_us=start_us,
+            at_us=both.at_us,
+            labels=both.labels,
+            champion_scores=both.champion,
+            challenger_scores=both.challenger,
+            start_us=both.start_us,
             as_of_us=self.now_us,
             min_days=retrain.min_days,
             judge_for_us=duration_us(retrain.judge_for),
             margins=retrain.margins,
-            slices=slices_of(model, rows) if retrain.margins else {},
+            slices=slices_of(model, both.inputs) if retrain.margins else {},
             thresholds=(threshold_of(bundles[0]), threshold_of(bundles[1])),
             quantile=model.quantile,
+            shadow="live" if live else "batch",
         )
+
+    def _both_on_labels(
+        self,
+        model: Model,
+        releases: tuple[Record, Record],
+        bundles: tuple[Bundle, Bundle],
+        progress: Progress | None,
+    ) -> Both:
+        """Both releases on the label rows after both cut-offs, as a shadow in batch."""
+        import numpy as np
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        from seatrial.features import training_set
+        from seatrial.serving.batch.table import score
+        from seatrial.verbs.history import times_us
+        from seatrial.verbs.inputs import instant
+        from seatrial.verbs.shadowed import Both, of_classes
+
+        start_us = max(int(self.record(one.inputs[1]).body.get("cutoff_us") or 0) for one in releases)
+        window = Window(start_us, max(self.now_us, start_us + 1))
+        rows, _, _, _ = self._inputs.rows(model, window=window, progress=progress)
+        known_at = rows[training_set.LABEL_KNOWN_AT if model.labels.label_known_at else training_set.AT]
+        known = pc.fill_null(pc.less_equal(known_at, instant(self.now_us)), False)
+        champion, challenger = (score(bundle, rows, threads=model.threads) for bundle in bundles)
+        if model.task == "multiclass":
+            happened = pc.if_else(known, rows[model.target], None).to_pylist()
+            classes = [bundle.manifest.signature.classes for bundle in bundles]
+            labels, champion, challenger = of_classes(happened, (champion, challenger), classes)
+        else:
+            column = pc.if_else(known, rows[model.target].cast(pa.float64()), None)
+            labels = np.asarray(column.to_numpy(), dtype=np.float64)
+        return Both(start_us, times_us(rows, training_set.AT), labels, champion, challenger, rows)
 
     def proposals(self, model: str | None = None) -> list[Proposal]:
         """Every proposed retraining and how it stands, oldest first."""

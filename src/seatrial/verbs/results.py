@@ -254,12 +254,14 @@ class AlertsLine(msgspec.Struct, frozen=True):
 
 
 class ReportLine(msgspec.Struct, frozen=True):
-    """What the newest report says in short."""
+    """What a kept report says in short."""
 
     id: str
     verdict: str
     headline: str
     window: str
+    model: str
+    as_of: str
 
 
 class ProposalLine(msgspec.Struct, frozen=True):

@@ -203,7 +203,8 @@ class Scheduled(Challenging):
 
         def send() -> Delivery:
             fresh = self._fresh()
-            return deliver(metadata, fresh.alert_routes, allowed=fresh._allowed, actor=self.actor)
+            urls, allowed = fresh.alert_routes, fresh._allowed
+            return deliver(metadata, urls, allowed=allowed, project=fresh.name, actor=self.actor)
 
         def held() -> str:
             pause = paused(metadata, [ALERTS], machine_us())

@@ -3,43 +3,53 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from seatrial.core.windows import Window, duration_us
+from seatrial.core.windows import Window
 
 if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
     from numpy.typing import NDArray
 
-    from seatrial.retraining.comparison import Comparison
+    from seatrial.releases.bundle import Bundle
     from seatrial.retraining.proposal import Proposal
     from seatrial.training.model import Model
     from seatrial.verbs.challenging import Challenging
 
 
-def shadowed(project: Challenging, model: Model, proposal: Proposal) -> Comparison | None:
-    """What the labels say of both on the requests since the challenger is the champion's shadow; None when it is not.
+class Both(NamedTuple):
+    """What two releases said of the same rows. labels: (n,), NaN where none is known yet; an index of `classes`.
+
+    champion, challenger: (n,) or (n, C) scores, NaN where a row has none. inputs: what slices are cut by.
+    """
+
+    start_us: int
+    at_us: NDArray[np.int64]
+    labels: NDArray[np.float64]
+    champion: NDArray[np.float64]
+    challenger: NDArray[np.float64]
+    inputs: pa.Table
+
+
+def shadowed(project: Challenging, model: Model, proposal: Proposal, bundles: tuple[Bundle, Bundle]) -> Both | None:
+    """What both said of the requests since the challenger is the champion's shadow; None when it is not.
 
     Rows are what was served, with the features of that moment. Slices by a column that is no input of the champion are
     not in the log, and not judged.
     """
-    import numpy as np
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    from seatrial.core.signature import aligned, places
     from seatrial.deployment.deploy import live
     from seatrial.deployment.rollout import rollout_of
-    from seatrial.retraining.comparison import compare
     from seatrial.retraining.paired import paired
     from seatrial.stores.prediction_log import SHADOW
-    from seatrial.verbs.challenging import slices_of, threshold_of
 
     rollout = rollout_of(live(project.metadata, proposal.deployment))
-    if rollout is None or (rollout.strategy, rollout.new) != ("shadow", proposal.challenger):
+    asked = ("shadow", proposal.champion, proposal.challenger)
+    if rollout is None or (rollout.strategy, rollout.live, rollout.new) != asked:
         return None
-    retrain = project._retrain(model.name)
     window = Window(rollout.since_us, max(project.now_us, rollout.since_us + 1))
     rows: list[pa.Table] = []
     for deployment, release in ((proposal.deployment, rollout.live), (proposal.deployment + SHADOW, rollout.new)):
@@ -47,39 +57,29 @@ def shadowed(project: Challenging, model: Model, proposal: Proposal) -> Comparis
         rows.append(sample.rows.filter(pc.fill_null(pc.equal(sample.rows["release"], release), False)))
     both = paired(*rows)
     mine, other = (table.take(pa.array(found)) for table, found in zip(rows, both, strict=True))
-    bundles = [project._bundle(project.record(id)) for id in (rollout.live, rollout.new)]
+    classes = [bundle.manifest.signature.classes for bundle in bundles]
     if model.task == "multiclass":
-        happened = mine["label_class"].to_pylist()
-        known = [bundle.manifest.signature.classes for bundle in bundles]
-        classes = sorted({*known[0], *known[1], *(one for one in happened if one is not None)})
-        champion, challenger = (
-            aligned(_of_classes(table, names), names, classes)
-            for table, names in zip((mine, other), known, strict=True)
-        )
-        labels = places(happened, classes)
+        scores = [_of_classes(table, names) for table, names in zip((mine, other), classes, strict=True)]
+        labels, champion, challenger = of_classes(mine["label_class"].to_pylist(), scores, classes)
     else:
         labels, champion, challenger = _floats(mine["label"]), _floats(mine["score"]), _floats(other["score"])
     inputs = mine.select([name for name in mine.column_names if name.startswith("feature_")])
     inputs = inputs.rename_columns([name.removeprefix("feature_") for name in inputs.column_names])
-    return compare(
-        model=model.name,
-        task=model.task,
-        champion=rollout.live,
-        challenger=rollout.new,
-        at_us=mine["at"].cast(pa.int64()).to_numpy(),
-        labels=np.asarray(labels, dtype=np.float64),
-        champion_scores=champion,
-        challenger_scores=challenger,
-        start_us=rollout.since_us,
-        as_of_us=project.now_us,
-        min_days=retrain.min_days,
-        judge_for_us=duration_us(retrain.judge_for),
-        margins=retrain.margins,
-        slices=slices_of(model, inputs) if retrain.margins else {},
-        thresholds=(threshold_of(bundles[0]), threshold_of(bundles[1])),
-        quantile=model.quantile,
-        shadow="live",
-    )
+    at_us = mine["at"].cast(pa.int64()).to_numpy()
+    return Both(rollout.since_us, at_us, labels, champion, challenger, inputs)
+
+
+def of_classes(
+    happened: Sequence[Any], scores: Sequence[NDArray[np.float64]], classes: Sequence[Sequence[Any]]
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Labels, and the scores of champion and challenger, each by all classes that either knows or that happened."""
+    import numpy as np
+
+    from seatrial.core.signature import aligned, places
+
+    known = sorted({*classes[0], *classes[1], *(one for one in happened if one is not None)})
+    champion, challenger = (aligned(said, names, known) for said, names in zip(scores, classes, strict=True))
+    return np.asarray(places(happened, known), dtype=np.float64), champion, challenger
 
 
 def _of_classes(rows: pa.Table, classes: Sequence[str | int]) -> NDArray[np.float64]:

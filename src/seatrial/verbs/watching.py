@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from seatrial.core.clock import from_us, iso, monotonic
+from seatrial.core.clock import from_us, iso, monotonic, parse_time, to_us
 from seatrial.core.errors import SeatrialError, UsageError, listed
 from seatrial.core.identity import new_id
 from seatrial.core.records import Record
-from seatrial.core.windows import Window, duration_us
+from seatrial.core.windows import Window, duration_us, parse_window
 from seatrial.scheduling.by_hand import measured
 from seatrial.verbs.alerting import Alerting, with_silences
 from seatrial.verbs.results import Labelled, Progress
@@ -222,6 +222,29 @@ class Watching(Alerting):
         silent = self._cadences(declared)
         report = with_silences(report, silent)
         return self._keep_report(report, release, sample.within(chosen), silent) if keep else report
+
+    def report_show(self, id: str) -> Report:
+        """A kept report as it was made. id: of it, the start of one, or a model: its newest is meant.
+
+        Raises UnknownId, and ReportTooNew for one of a later version.
+        """
+        from seatrial.monitoring.monitor import kept
+
+        newest = self._report_line(id)
+        record = self.resolved(newest.id if newest else id, "report")
+        report, model = kept(record.body), record.name
+        until = parse_window(report.window).end_us
+        alerts = {
+            one.alarm: one.id
+            for one in self.alerts(model, every=True)
+            if one.opened_at <= report.as_of and (not one.resolved_at or one.resolved_at > report.as_of)
+        }
+        return msgspec.structs.replace(
+            report,
+            alarms=[msgspec.structs.replace(one, alert=alerts.get(one.name, "")) for one in report.alarms],
+            marks=[one for one in self._marks(model) if one.at <= report.as_of],
+            history=[one for one in self._history(model) if to_us(parse_time(one.at)) < until],
+        )
 
     def rehearse(self, model: str | None = None, *, over: str = "28d") -> Rehearsal:
         """Replay the policy on the model's own past: what it would have raised and when, how soon a planted incident is

@@ -94,7 +94,7 @@ def test_what_was_not_known_yet_does_not_count():
         (pa.table({"request_id": ["r-1"], "other": [1.0]}), "has no column 'revenue'"),
         (pa.table({"name": ["r-1"], "revenue": [1.0]}), "do not say whose they are"),
         (pa.table({"request_id": ["r-1"], "revenue": ["a lot"]}), "numbers are expected"),
-        (pa.table({"request_id": ["r-1", "r-1"], "revenue": [1.0, 2.0]}), "names 1 requests twice"),
+        (pa.table({"request_id": ["r-1", "r-1"], "revenue": [1.0, 2.0]}), "another row named: add them up"),
         (pa.table({"request_id": ["x"], "revenue": [1.0]}), "no request of the window has a row"),
         (told(0), "no request of the window has a row"),
         (pa.table({"request_id": ["r-1"], "revenue": [None]}), "no request of the window has a row"),

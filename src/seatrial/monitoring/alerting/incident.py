@@ -122,7 +122,7 @@ def incident(
         runbook=lead.runbook,
         alerts=together,
         moments=moments,
-        next=_next(lead, together),
+        next=_next(lead, together, reported[-1].id if reported else ""),
         newest=f"{reported[-1].words} ({reported[-1].id})" if reported else "",
     )
 
@@ -138,10 +138,11 @@ def worst_prediction(sample: Sample) -> str:
     return str(sample.rows["prediction_id"][place].as_py())
 
 
-def _next(lead: Alert, together: Sequence[Alert]) -> list[str]:
+def _next(lead: Alert, together: Sequence[Alert], report: str) -> list[str]:
     found = [f"seatrial explain {lead.example}"] if lead.example else []
     found += [f"seatrial alerts acknowledge {one.id}" for one in together if one.state == "open"][:1]
-    return [*found, f"seatrial alerts show {lead.id}", f"seatrial monitor {lead.model} --html report.html"]
+    found.append(f"seatrial alerts show {lead.id}")
+    return [*found, f"seatrial reports show {report or lead.model} --html report.html"]
 
 
 class _Around:

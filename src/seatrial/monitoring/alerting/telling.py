@@ -257,7 +257,8 @@ def title(message: Mapping[str, Any]) -> str:
     listed = message.get("alerts") or [alert]
     if count == len(listed) and all(one.get("resolved_at") for one in listed):
         what = f"{what}, over already"
-    return _line(f"[{kind}] {alert['model']}: {what}")
+    whose = f"{alert['model']} of {message['project']}" if message.get("project") else alert["model"]
+    return _line(f"[{kind}] {whose}: {what}")
 
 
 def lines(message: Mapping[str, Any]) -> list[str]:

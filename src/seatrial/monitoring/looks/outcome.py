@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import numpy as np
 
+from seatrial.core.clock import from_us, iso
 from seatrial.core.errors import SeatrialError
 from seatrial.monitoring.figures import Arrival, Business, Calibration, Concept, Estimate, Interval, Slices
 from seatrial.monitoring.looks.arrival import arrival, ripe_rows
@@ -61,8 +62,7 @@ def with_outcome(
     changed = concept(close, base, why, ripe_rows(close, as_of_us, came))
     young = changed.verdict == "unknown" and came.ripe is False and came.usual_hours is not None
     if young and (stretch := ripe_stretch(near, window, as_of_us, came.usual_hours or 0.0, given)):
-        told = f"the newest window of this length whose labels are there can say it: --window {stretch}"
-        changed = msgspec.structs.replace(changed, note="; ".join(text for text in (changed.note, told) if text))
+        changed = _of_ripe(near, stretch, given, changed)
     guessed = estimate(close, base, why)
     if guessed.metrics and changed.verdict == "changed":
         note = "; ".join(text for text in (guessed.note, DISBELIEVED) if text)
@@ -93,6 +93,18 @@ def with_outcome(
     return msgspec.structs.replace(
         report, **found, findings=list(dict.fromkeys(findings)), verdict=verdict, headline=headline, next=next_
     )
+
+
+def _of_ripe(sample: Sample, stretch: Window, given: Baseline | None, young: Concept) -> Concept:
+    """What an older window says of the world, whose labels are there; where it says nothing either, the young one."""
+    inside = sample.within(stretch)
+    found = concept(inside, *baseline(sample, stretch, given), np.ones(inside.rows.num_rows, dtype=bool))
+    if found.verdict == "unknown":
+        return young
+    since, until = (iso(from_us(one))[:16].replace("T", " ") for one in (stretch.start_us, stretch.end_us))
+    words = f"{found.words} (in the newest window of this length whose labels are there, {since} to {until})"
+    note = "; ".join(text for text in (found.note, f"of this window itself: {young.words}") if text)
+    return msgspec.structs.replace(found, words=words, note=note, window=str(stretch))
 
 
 def ripe_stretch(

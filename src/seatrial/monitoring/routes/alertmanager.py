@@ -2,8 +2,8 @@
 
 What is told as POST /api/v2/alerts:
 
-    SeatrialIncident{model, failure, severity="page"}   from the page until the incident is over
-    SeatrialAlert{model, alarm, level, severity="ticket", owner}     each alert of its own
+    SeatrialIncident{project, model, failure, severity="page"}   from the page until the incident is over
+    SeatrialAlert{project, model, alarm, level, severity="ticket", owner}     each alert of its own
 
 Labels are the same each time, so that telling again changes nothing; they fit rules that let a page inhibit the
 tickets of its model. Times are the machine's: an Alertmanager knows no replayed ones. An alert that is not told again
@@ -44,14 +44,15 @@ def of_message(message: Mapping[str, Any]) -> list[dict[str, Any]]:
     since_us = message.get("sent_us") or machine_us()
     over = message["event"] == "resolved"
     listed = message.get("alerts") or [message["alert"]]
-    found = [_single(one, since_us, over or bool(one.get("resolved_at"))) for one in listed]
+    project = message.get("project", "")
+    found = [_single(project, one, since_us, over or bool(one.get("resolved_at"))) for one in listed]
     if message.get("page") or message.get("over"):
         about = message.get("failures", ())
-        found.insert(0, _incident(message["alert"], message.get("incident", ""), about, since_us, over))
+        found.insert(0, _incident(project, message["alert"], message.get("incident", ""), about, since_us, over))
     return found
 
 
-def ringing(metadata: MetadataStore, alerts: Sequence[Alert]) -> list[dict[str, Any]]:
+def ringing(metadata: MetadataStore, alerts: Sequence[Alert], project: str = "") -> list[dict[str, Any]]:
     """What rings now of these alerts, as far as it was told, and what ended within an incident that goes on."""
     found = []
     for model in dict.fromkeys(one.model for one in alerts):
@@ -69,24 +70,30 @@ def ringing(metadata: MetadataStore, alerts: Sequence[Alert]) -> list[dict[str, 
             lead = next((one for one in shown if told.opened[one.id] == incident and one.severity == "high"), None)
             if lead is not None:
                 page = told.pages[incident]
-                found.append(_incident(described(lead, "opened", 0), incident, page.failures, page.at_us, over=False))
-        found += [_single(described(one, "opened", 0), told.last_us, one.state == "resolved") for one in shown]
+                alert = described(lead, "opened", 0)
+                found.append(_incident(project, alert, incident, page.failures, page.at_us, over=False))
+        found += [_single(project, described(one, "opened", 0), told.last_us, one.state == "resolved") for one in shown]
     return found
 
 
 def _incident(
-    alert: Mapping[str, Any], incident: str, failures: Sequence[str], since_us: int, over: bool
+    project: str, alert: Mapping[str, Any], incident: str, failures: Sequence[str], since_us: int, over: bool
 ) -> dict[str, Any]:
     """failures: the label that keeps two incidents of a model apart; none in an incident of a version without it."""
-    labels = {"alertname": "SeatrialIncident", "model": alert["model"], "severity": "page"}
+    labels = _labels("SeatrialIncident", project, alert) | {"severity": "page"}
     labels |= {"failure": " and ".join(failures)} if failures else {}
     return _as_told(labels, alert, since_us, over, {"incident": incident})
 
 
-def _single(alert: Mapping[str, Any], since_us: int, over: bool) -> dict[str, Any]:
-    labels = {"alertname": "SeatrialAlert", "model": alert["model"], "alarm": alert["alarm"]}
+def _single(project: str, alert: Mapping[str, Any], since_us: int, over: bool) -> dict[str, Any]:
+    labels = _labels("SeatrialAlert", project, alert) | {"alarm": alert["alarm"]}
     labels |= {"level": alert["severity"], "severity": "ticket"}
     return _as_told(labels, alert, since_us, over, {})
+
+
+def _labels(name: str, project: str, alert: Mapping[str, Any]) -> dict[str, str]:
+    """What keeps the alerts of two projects, and of two models, apart."""
+    return {"alertname": name, "model": alert["model"]} | ({"project": project} if project else {})
 
 
 def _as_told(

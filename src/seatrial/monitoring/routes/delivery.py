@@ -75,8 +75,13 @@ class Undelivered(msgspec.Struct, frozen=True):
 
 @dataclass
 class _Turn:
-    """One call: how much time is left, what came of it."""
+    """One call: whose, how much time is left, what came of it."""
 
+    metadata: MetadataStore
+    allowed: Allowed
+    project: str
+    actor: str
+    now_us: int
     ends: float
     sent: int = 0
     gave_up: int = 0
@@ -89,18 +94,19 @@ def deliver(
     timeout: float = TIMEOUT,
     *,
     allowed: Allowed | None = None,
+    project: str = "",
     actor: str = "seatrial",
     now_us: int | None = None,
 ) -> Delivery:
     """Send what waits and is due, to each target in order. Never raises for what a target does.
 
     urls: name -> address, for the targets "route:NAME" and "webhook:NAME". allowed: internal addresses that are meant.
-    timeout: seconds for all messages of one target together, from the name look-up to the answer. now_us: machine time.
-    A message may arrive twice when an answer is lost: its `id` tells.
+    timeout: seconds for all messages of one target together, from the name look-up to the answer. project: its name,
+    for whoever is told by several. now_us: machine time. A message may arrive twice when an answer is lost: its `id`
+    tells.
     """
     now_us = machine_us() if now_us is None else now_us
-    allowed = allowed or Allowed()
-    turn = _Turn(monotonic() + WHOLE)
+    turn = _Turn(metadata, allowed or Allowed(), project, actor, now_us, monotonic() + WHOLE)
     lines: dict[str, dict[str, list[tuple[int, dict[str, Any]]]]] = {}
     for seq, message in _waiting(metadata):
         line = lines.setdefault(str(message.get("target", "")), {})
@@ -112,7 +118,7 @@ def deliver(
             continue
         ends = min(monotonic() + timeout, turn.ends)
         for messages in models.values():
-            if not _sent_all(metadata, messages, target, address, allowed, ends, turn, actor, now_us):
+            if not _sent_all(turn, messages, target, address, ends):
                 break
     return Delivery(turn.sent, waiting(metadata), turn.failures, turn.gave_up)
 
@@ -123,6 +129,7 @@ def refresh(
     urls: Mapping[str, str],
     *,
     allowed: Allowed | None = None,
+    project: str = "",
     timeout: float = TIMEOUT,
     skip: Iterable[str] = (),
 ) -> dict[str, str]:
@@ -141,7 +148,7 @@ def refresh(
         if target in skip or not address.casefold().startswith("alertmanager+"):
             continue
         mine = [one for one in alerts if target in targets(one.on_call)]
-        ringing = alertmanager.ringing(metadata, mine)
+        ringing = alertmanager.ringing(metadata, mine, project)
         failure = alertmanager.put(address, ringing, allowed or Allowed(), timeout) if ringing else ""
         if failure:
             failures[target] = failure
@@ -257,36 +264,29 @@ def problem(address: str, allowed: Allowed | None = None, seconds: float = 2.0) 
 
 
 def _sent_all(
-    metadata: MetadataStore,
-    messages: Sequence[tuple[int, dict[str, Any]]],
-    target: str,
-    address: str,
-    allowed: Allowed,
-    ends: float,
-    turn: _Turn,
-    actor: str,
-    now_us: int,
+    turn: _Turn, messages: Sequence[tuple[int, dict[str, Any]]], target: str, address: str, ends: float
 ) -> bool:
     """Send the messages on one model in order, up to the first that is not due or does not arrive. False: nothing more
     is to be tried of this target now."""
     for seq, message in messages:
-        if not _due(message, now_us):
+        if not _due(message, turn.now_us):
             if message.get("failure"):
                 turn.failures.setdefault(target, message["failure"])
             return True
         if ends - monotonic() <= 0:
             turn.failures.setdefault(target, "its time was used up by the messages before")
             return False
-        taken = _taken(metadata, seq, now_us)
+        taken = _taken(turn.metadata, seq, turn.now_us)
         if taken is None:  # another process was faster
             return True
         seq, message = taken
-        failure = send(address, message, allowed, ends - monotonic())
+        whose = {"project": turn.project} if turn.project else {}
+        failure = send(address, message | whose, turn.allowed, ends - monotonic())
         if failure:
             turn.failures[target] = failure
-            turn.gave_up += _put_off(metadata, seq, message, failure, actor, now_us)
+            turn.gave_up += _put_off(turn.metadata, seq, message, failure, turn.actor, turn.now_us)
             return False
-        metadata.done(TOPIC, seq)
+        turn.metadata.done(TOPIC, seq)
         turn.sent += 1
     return True
 
