@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 
 import pytest
 
@@ -108,3 +109,36 @@ def test_the_loop_runs_what_is_declared_now_and_says_what_it_could_not_read(tmp_
     assert world.said[1:] == ["2024-03-01T10:00:30Z  the project declares other schedules now; added: alerts-check"]
     assert [one.name for one in control._schedules] == ["materialize", "alerts-check"]
     world.metadata.close()
+
+
+def test_what_is_installed_in_an_environment_of_the_folder_is_not_imported_anew(tmp_path, monkeypatch):
+    installed = tmp_path / ".venv" / "lib" / "site-packages"
+    installed.mkdir(parents=True)
+    (installed / "heavy_for_declared.py").write_text("THINGS = object()\n")
+    monkeypatch.syspath_prepend(installed)
+    file = tmp_path / "project.py"
+    file.write_text("import heavy_for_declared\n" + ONE)
+    declared = declared_in(tmp_path)
+    before = sys.modules["heavy_for_declared"]
+    file.write_text("import heavy_for_declared\n" + ONE.replace("1h", "30m"))
+    assert declared.changed() == "changed: materialize"
+    assert sys.modules["heavy_for_declared"] is before
+    del sys.modules["heavy_for_declared"]
+
+
+def test_a_module_of_the_folder_that_was_broken_is_read_again_when_it_is_mended(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    helper = tmp_path / "helper_for_declared.py"
+    helper.write_text('EVERY = "1h"\n')
+    (tmp_path / "project.py").write_text(
+        'from helper_for_declared import EVERY\nfrom seatrial import Schedule\nSchedule("materialize", every=EVERY)\n'
+    )
+    declared = declared_in(tmp_path)
+    for broken in ("EVERY = (", "EVERY = ((("):
+        helper.write_text(broken)
+        with pytest.raises(BrokenProject):
+            declared.changed()
+        assert declared.changed() == ""
+    helper.write_text('EVERY = "45m"\n')
+    assert declared.changed() == "changed: materialize"
+    del sys.modules["helper_for_declared"]

@@ -89,7 +89,7 @@ def test_a_schedule_is_run_once_for_an_instant_by_whoever_asks(tmp_path, capsys)
         actors = {event.actor for event in project.metadata.events(kind="job.started")}
         assert actors == {"schedule:materialize"}
         earlier = project.schedule_run("materialize", slot=datetime(2024, 1, 10, 9, 59, tzinfo=UTC))
-        assert (earlier.ran, earlier.job.id) == (False, job.id)  # the store is further already
+        assert (earlier.ran, earlier.job.id, earlier.later) == (False, job.id, True)  # the store is further already
     code, out, _ = command(made, "schedules", "history", capsys=capsys)
     assert "materialize  2024-01-10 12:00 UTC  ✓ done" in out
 
@@ -105,6 +105,19 @@ def test_a_run_that_is_refused_ends_with_its_reason(tmp_path, capsys):
     problem = json.loads(err)
     assert problem["code"] == "schedule.run_failed"
     assert "ended as refused" in problem["detail"]
+
+
+def test_a_run_that_was_refused_is_not_green_when_it_is_asked_for_again(tmp_path, capsys):
+    made = project_at(tmp_path / "p", 'Schedule("materialize", every="1h", args=["../carier"])\n')
+    at = ["--at", "2024-01-10T12:30:00Z", "schedules", "run", "materialize", "--json"]
+    code, _, first = command(made, *at, capsys=capsys)
+    again, out, second = command(made, *at, capsys=capsys)
+    assert (code, again) == (1, 1)
+    assert json.loads(out)["ran"] is False
+    assert json.loads(first)["detail"] == json.loads(second)["detail"]
+    assert "../carier" in json.loads(first)["detail"]
+    code, out, _ = command(made, "--at", "2024-01-10T11:30:00Z", *at[2:-1], capsys=capsys)
+    assert (code, "a later one was run already, for 2024-01-10T12:00:00Z, refused" in out) == (0, True)
 
 
 def test_a_run_is_refused_while_another_has_not_ended(tmp_path):

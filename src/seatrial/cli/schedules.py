@@ -197,7 +197,8 @@ def came(thing: Plain) -> list[Block]:
     """What came of `schedules run`."""
     job = thing["job"]
     if not thing["ran"]:
-        return [Line(f"{job['schedule']}: run already for {job['slot']}, {job['state']} ({job['id']}).")]
+        before = "a later one was run already," if thing["later"] else "run already"
+        return [Line(f"{job['schedule']}: {before} for {job['slot']}, {job['state']} ({job['id']}).")]
     style: Style = "green" if job["state"] in GOOD else "red"
     took = f" in {job['seconds']:.1f} s" if job["seconds"] is not None else ""
     blocks: list[Block] = [

@@ -12,6 +12,9 @@ from contextlib import suppress
 from pathlib import Path
 
 from seatrial.scheduling.definition import Schedule
+from seatrial.training.closure import INSTALLED
+
+SEATRIAL = Path(__file__).resolve().parents[1]
 
 Marks = dict[Path, tuple[int, int, int]]
 Reading = tuple[list[Schedule], Iterable[Path]]
@@ -30,6 +33,7 @@ class Declared:
         self._in_force = list(schedules)
         self._folder, self._read = folder, read
         self._files = list(files)
+        self._marks: Marks = {}
         self._marks = self._look()
 
     @property
@@ -46,24 +50,32 @@ class Declared:
         if marks == self._marks:
             return ""
         self._marks = marks
-        for name, module in list(sys.modules.items()):
-            file = getattr(module, "__file__", None)
-            if file and self._folder in Path(file).parents and not name.startswith("seatrial."):
-                del sys.modules[name]
+        for name in self._imported():
+            del sys.modules[name]
         schedules, files = self._read()
         before, self._in_force, self._files = self._in_force, list(schedules), list(files)
         self._marks = self._look()
         return _difference(before, self._in_force)
 
+    def _imported(self) -> dict[str, Path]:
+        """The project's own modules, by name; not what is installed in an environment within its folder."""
+        files = {name: getattr(module, "__file__", None) for name, module in list(sys.modules.items())}
+        paths = {name: Path(file) for name, file in files.items() if file}
+        return {name: path for name, path in paths.items() if self._folder in path.parents and not _installed(path)}
+
     def _look(self) -> Marks:
+        """What is watched, and what marks it. A file stays watched when it could not be read any more."""
         found: Marks = {}
-        modules = [getattr(module, "__file__", None) for module in list(sys.modules.values())]
-        imported = [path for file in modules if file and self._folder in (path := Path(file)).parents]
-        for path in {*self._files, *imported, *(self._folder / "definitions").glob("*.py")}:
+        added = (self._folder / "definitions").glob("*.py")
+        for path in {*self._files, *self._marks, *self._imported().values(), *added}:
             with suppress(OSError):
                 known = path.stat()
                 found[path] = (known.st_mtime_ns, known.st_size, known.st_ino)
         return found
+
+
+def _installed(path: Path) -> bool:
+    return bool(INSTALLED & set(path.parts)) or path.is_relative_to(SEATRIAL)
 
 
 def _difference(before: Sequence[Schedule], now: Sequence[Schedule]) -> str:

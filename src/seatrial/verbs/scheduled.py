@@ -80,10 +80,12 @@ class ScheduleShown(msgspec.Struct, frozen=True):
 
 
 class Ran(msgspec.Struct, frozen=True):
-    """What came of `schedules run`. ran: False when the slot had been run before; then `job` is that run."""
+    """What came of `schedules run`. ran: False when the slot had been run before; then `job` is that run, or, where
+    later is True, the newest one, which is of a later slot."""
 
     ran: bool
     job: JobRun
+    later: bool = False
 
 
 class Scheduled(Challenging):
@@ -139,7 +141,7 @@ class Scheduled(Challenging):
             finish(running, stopped)
         job = jobs.newest(self.metadata, name)
         assert job is not None, "it was run, here or before"
-        return Ran(running is not None, job)
+        return Ran(running is not None, job, later=running is None and job.slot_us > wanted)
 
     def up(
         self,
@@ -505,12 +507,12 @@ def _host() -> str:
 
 
 def failed(ran: Ran) -> SeatrialError | None:
-    """The error of a run that did not end well; None when it did."""
+    """The error of a run that did not end well, now or before; None when it did, or a later one was made."""
     job = ran.job
-    if not ran.ran or job.state in ("done", "skipped"):
+    if ran.later or job.state in ("done", "skipped"):
         return None
     return ScheduledRunFailed(
-        f"the run of '{job.schedule}' for {job.slot} ended as {job.state}: {job.words}.".replace("..", "."),
+        f"the run of '{job.schedule}' for {job.slot} ended as {job.state}: {job.words.rstrip('.')}.",
         state=f"It is kept as {job.id}" + (f"; what it printed is in {job.output}." if job.output else "."),
         next=f"Look at `seatrial schedules history {job.schedule}`.",
         job=job.id,
