@@ -201,6 +201,7 @@ def test_what_is_kept_of_a_stream_is_its_start_and_its_end(size):
         assert text.encode().startswith(data[:8])
         assert text.encode().endswith(data[-8:])
         assert f"{size - 16:,} bytes left out" in text
+    assert kept.tail().encode() == data[-8:]
 
 
 def test_a_long_run_is_not_started_a_second_time_and_what_it_missed_is_one_run(world):

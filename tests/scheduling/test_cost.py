@@ -19,7 +19,7 @@ from seatrial.scheduling.by_hand import measured
 from seatrial.scheduling.cost import RUN_UNMEASURED, SERVING_UNMEASURED, cost
 from seatrial.scheduling.jobs import JobRun
 from seatrial.scheduling.metering import IDLE, KEEP_US, KIND, SERVING, Counted, Meter, counters, memory_below, used
-from seatrial.stores.metadata import MetadataStore
+from seatrial.stores.metadata import MetadataStore, MetadataUnreachable, Transaction
 from tests.scheduling.worlds import HOUR, MINUTE, START, World
 from tests.worlds import write_project
 
@@ -156,6 +156,47 @@ def test_counters_are_read_from_a_real_answer_and_a_server_that_is_away_is_none(
         assert counters(url) == Counted(1.5, 1003)
         thread.join()
     assert counters(url) is None
+
+
+def test_a_server_that_dies_in_the_middle_of_its_answer_is_none(monkeypatch):
+    monkeypatch.setenv("http_proxy", "http://192.0.2.1:9")  # no proxy stands between this machine and itself
+
+    class Cut(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200)
+            self.send_header("Content-Length", "1000")
+            self.end_headers()
+            self.wfile.write(b"process_cpu_sec")
+
+        def log_message(self, *_):
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Cut) as server:
+        thread = Thread(target=server.handle_request)
+        thread.start()
+        assert counters(f"http://127.0.0.1:{server.server_port}") is None
+        thread.join(10)
+        assert not thread.is_alive()
+
+
+def test_what_a_store_takes_only_in_part_is_kept_once_when_it_takes_it(world, monkeypatch):
+    found = meter(world, Counted(0, 0), Counted(1, 500))
+    found.beat(idle=False)
+    found.beat(idle=False)
+    event, told = Transaction.event, []
+
+    def refuse_the_second(self, kind, *args, **named):
+        told.append(kind)
+        if len(told) == 2:
+            raise MetadataUnreachable("the disk is full.")
+        return event(self, kind, *args, **named)
+
+    monkeypatch.setattr(Transaction, "event", refuse_the_second)
+    found.keep()
+    assert kept(world, SERVING) == []
+    found.keep()
+    (body,) = kept(world, SERVING)
+    assert body["predictions"] == 500
 
 
 def test_figures_are_means_with_their_number_their_dates_and_their_price(world):

@@ -82,7 +82,7 @@ def make_report(
     owner: str = "",
     on_call: str = "",
     runbook: str = "",
-    error_rate: float | None = None,
+    failed: int | None = None,
     since_us: int | None = None,
     elsewhere: bool = False,
     tested: Baseline | None = None,
@@ -100,7 +100,7 @@ def make_report(
         tells which inputs had moved before.
     monitor: what is watched; without it the default alarm.
     reference: what the inputs and scores looked like in training; None: there is none, and the report says so.
-    training: metrics of the release's test part. error_rate: share of failed requests, when somebody counted.
+    training: metrics of the release's test part. failed: how many requests got no answer, when somebody counted.
     since_us: instant of the model's first prediction ever, when the sample does not reach back to it.
     elsewhere: the model is served by other software, so `next` names no command that needs a project.
     tested: labelled rows of before to compare answers with; None: those of the log from before the window.
@@ -151,7 +151,7 @@ def make_report(
         quality=checks,
         drift=drifted,
         performance=figures,
-        system=system(inside, error_rate=error_rate, objective=objective, resources=resources),
+        system=system(inside, failed=failed, objective=objective, resources=resources),
         alarms=alarms,
         marks=[mark for mark in marks if mark.at <= iso(from_us(as_of_us))],
         history=list(history),

@@ -168,7 +168,8 @@ class Resources(msgspec.Struct, frozen=True):
 class System(msgspec.Struct, frozen=True):
     """How the service did. Latencies in milliseconds; degraded: share of answers given with something missing.
 
-    error_rate: share of requests refused or failed on our side (5xx); None when nobody counted. failed: how many.
+    failed: requests refused or failed on our side (5xx); None when nobody counted. error_rate: their share of the
+        requests that somebody waited for; None also when there were none.
     availability: share of requests that were answered. prompt: share of answers within the promised latency.
     promised: share of requests to be answered, share of answers to be prompt, and within how many milliseconds; None
         where no deployment promises anything. broken: which of the first two were not kept in this window, in words.

@@ -59,7 +59,10 @@ class Kept:
         return (bytes(self._head) + middle + bytes(self._tail)).decode(errors="replace")
 
     def tail(self) -> str:
-        return bytes(self._tail if self.total > self._most else self._head + self._tail).decode(errors="replace")
+        """The last part, as long as it is kept."""
+        whole = self.total == len(self._head) + len(self._tail)
+        last = (self._head + self._tail)[-self._most :] if whole else self._tail
+        return bytes(last).decode(errors="replace")
 
 
 class Child:

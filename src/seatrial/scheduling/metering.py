@@ -9,11 +9,12 @@ while no run is under way and nothing was asked, and of the server's at each rea
 from __future__ import annotations
 
 import os
-import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from http.client import HTTPException
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
+from urllib.request import ProxyHandler, build_opener
 
 from seatrial.core.clock import machine_us, monotonic
 from seatrial.core.errors import SeatrialError
@@ -28,6 +29,7 @@ SERVING, IDLE, SERVER = "serving", "idle", "server"
 SAMPLE_SECONDS = 10.0
 KEEP_US = 3_600_000_000
 _PATIENCE_SECONDS = 2.0
+_DIRECT = build_opener(ProxyHandler({}))  # the server is on this machine
 
 
 class Counted(NamedTuple):
@@ -88,17 +90,24 @@ class Meter:
             self.keep()
 
     def keep(self) -> None:
-        """Keep what was measured since the last time; a store that does not take it is asked again later."""
+        """Keep what was measured since the last time, all of it or nothing; a store that does not take it is asked
+        again later."""
+        span = {"from_us": self._since, "until_us": self._clock(), "by": self._by}
+        found = {}
+        if self._predictions:
+            found[SERVING] = {"cpu_seconds": round(self._cpu, 3), "predictions": self._predictions}
+        if self._seconds:
+            figures = {"cpu_seconds": round(self._cpu, 3), "seconds": round(self._seconds, 6)}
+            found[SERVER] = figures | {"bytes": self._server[0], "processes": self._server[1]}
+        if self._idle:
+            found[IDLE] = {"bytes": self._idle[0], "processes": self._idle[1]}
         with suppress(SeatrialError):
-            span = {"from_us": self._since, "until_us": self._clock(), "by": self._by}
-            if self._predictions:
-                counted = {"cpu_seconds": round(self._cpu, 3), "predictions": self._predictions}
-                self._record(SERVING, span | counted)
-            if self._seconds:
-                figures = {"cpu_seconds": round(self._cpu, 3), "seconds": round(self._seconds, 6)}
-                self._record(SERVER, span | figures | {"bytes": self._server[0], "processes": self._server[1]})
-            if self._idle:
-                self._record(IDLE, span | {"bytes": self._idle[0], "processes": self._idle[1]})
+            with self._metadata.transaction() as transaction:
+                for name, body in found.items():
+                    record = Record(new_id("cost"), KIND, name, (), span | body)
+                    transaction.add(record)
+                    of = {"of": name}
+                    transaction.event("cost.measured", record.id, actor=self._actor, at_us=self._clock(), body=of)
             self._begin()
 
     def _begin(self) -> None:
@@ -107,19 +116,13 @@ class Meter:
         self._server = (0, 0)
         self._idle = None
 
-    def _record(self, name: str, body: dict[str, Any]) -> None:
-        with self._metadata.transaction() as transaction:
-            record = Record(new_id("cost"), KIND, name, (), body)
-            transaction.add(record)
-            transaction.event("cost.measured", record.id, actor=self._actor, at_us=self._clock(), body={"of": name})
-
 
 def counters(url: str) -> Counted | None:
     """What the server at `url` has counted; None when it does not answer, as while it starts."""
     try:
-        with urllib.request.urlopen(f"{url}/metrics", timeout=_PATIENCE_SECONDS) as answer:
+        with _DIRECT.open(f"{url}/metrics", timeout=_PATIENCE_SECONDS) as answer:
             text = answer.read().decode()
-    except (OSError, ValueError):
+    except (OSError, ValueError, HTTPException):
         return None
     cpu = sum(_values(text, "process_cpu_seconds_total"))
     return Counted(cpu, sum(_values(text, "model_predictions_total")))

@@ -209,7 +209,7 @@ class Watching(Alerting):
             owner=declared.owner,
             on_call=declared.on_call,
             runbook=declared.runbook,
-            error_rate=self._error_rate(declared.name, chosen, sample.within(chosen).rows.num_rows),
+            failed=self._failed(declared.name, chosen),
             tested=labelled_test_part(self, release, sample.threshold, sample.quantile),
             business=self._business(declared, monitor, chosen),
             objective=self._objective(declared.name),
@@ -428,12 +428,9 @@ class Watching(Alerting):
         names = self._deployments_of(model)
         return declared[names[0]].objective if len(names) == 1 and names[0] in declared else None
 
-    def _error_rate(self, model: str, window: Window, answered: int) -> float | None:
-        """The share of the window's requests that the service failed; None when it was not asked at all."""
-        failures, names = self.log.failures, self._deployments_of(model)
-        failed = sum(failures.count(window=window, deployment=name) for name in names)
-        asked = answered + failed
-        return failed / asked if asked else None
+    def _failed(self, model: str, window: Window) -> int:
+        """How many requests of the window the service did not answer."""
+        return sum(self.log.failures.count(window=window, deployment=name) for name in self._deployments_of(model))
 
     def _compact_log(self) -> None:
         """Turn closed segments of the log into Parquet, which is read many times faster. Another one may be at it."""
@@ -444,10 +441,8 @@ class Watching(Alerting):
 
     def _watched(self, model: str, sample: Sample) -> Record | None:
         """The release that a report compares with: the one that answered most of the window, else the live one."""
-        counts: dict[str, int] = {}
-        for release in sample.rows["release"].to_pylist():
-            counts[release] = counts.get(release, 0) + 1
-        for release in sorted(counts, key=lambda one: -counts[one]):
+        counts = sorted(sample.rows["release"].value_counts().to_pylist(), key=lambda one: -one["counts"])
+        for release in (one["values"] for one in counts):
             record = self.metadata.record(release)
             if record is not None:
                 return record

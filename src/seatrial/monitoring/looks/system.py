@@ -17,13 +17,14 @@ if TYPE_CHECKING:
 def system(
     sample: Sample,
     *,
-    error_rate: float | None = None,
+    failed: int | None = None,
     objective: Objective | None = None,
     resources: Resources | None = None,
 ) -> System:
     """Latencies and the share of degraded answers, of the rows that say so.
 
-    error_rate: the share of requests that got no answer, from `stores.failures`; None: nobody counted.
+    failed: requests that got no answer, from `stores.failures`; None: nobody counted. Their share is one of the
+    requests that somebody waited for: a request of many rows is one, and rows that were scored in a batch are none.
     objective: what the deployment promises; None: nothing, or nobody knows.
     resources: what the server took in the window, as it was measured.
     """
@@ -31,8 +32,8 @@ def system(
     import pyarrow.compute as pc
 
     rows = sample.rows
-    latencies = rows["latency_ms"].drop_null().to_numpy()
-    latencies = latencies[np.isfinite(latencies)]
+    waited = pc.is_finite(rows["latency_ms"])
+    latencies = rows["latency_ms"].filter(waited).to_numpy()
     p50, p95, p99 = np.quantile(latencies, (0.5, 0.95, 0.99)).tolist() if latencies.size else (None, None, None)
     if sample.answers is not None:
         p50, p95, p99 = sample.answers.latencies()
@@ -42,9 +43,15 @@ def system(
         notes.append("no predictions in this window")
     elif p50 is None:
         notes.append("the log holds no latencies")
-    if error_rate is None:
+    error_rate = None
+    if failed is None:
         notes.append("failed requests are not in the log")
-    found = System(rows.num_rows, p50, p95, p99, degraded, error_rate, "; ".join(notes), resources=resources)
+    else:
+        answered = pc.count_distinct(pc.coalesce(rows["request_id"], rows["prediction_id"]).filter(waited)).as_py()
+        error_rate = failed / (failed + answered) if failed + answered else None
+    found = System(
+        rows.num_rows, p50, p95, p99, degraded, error_rate, "; ".join(notes), failed=failed, resources=resources
+    )
     return _promised(found, latencies, objective)
 
 
@@ -54,8 +61,6 @@ def _promised(found: System, latencies: NDArray[np.float64], objective: Objectiv
 
     facts: dict[str, Any] = {}
     broken = []
-    if found.error_rate is not None and found.error_rate < 1:
-        facts["failed"] = round(found.rows * found.error_rate / (1 - found.error_rate))
     if found.error_rate is not None:
         facts["availability"] = 1 - found.error_rate
     if objective is not None:
