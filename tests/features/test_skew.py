@@ -16,6 +16,8 @@ from seatrial.core.errors import UsageError
 from seatrial.core.windows import Window, parse_window
 from seatrial.features.plan import FeaturePlan, FunctionPlan, plan_view
 from seatrial.features.skew import SkewFound, Tally, different, missing_fields, recompute, refusal
+from seatrial.monitoring.looks.skew import NAME
+from seatrial.monitoring.pages.page import html
 from seatrial.testing import FakeClock
 from seatrial.verbs.history import Feed, in_window, request_fields, times_us
 
@@ -307,3 +309,36 @@ def test_the_command_ends_with_3_above_the_share_and_shows_classes_and_examples(
 def test_a_sample_of_nothing_is_a_usage_error(flights):
     with pytest.raises(UsageError, match="sample of 0"):
         flights.feature_verify("late", sample=0)
+
+
+def test_a_report_joins_a_sample_again_and_says_what_no_statistic_sees(flights):
+    right = flights.monitor("late", window=DAYS["right"], keep=False)
+    assert (right.skew.rows, right.skew.mismatched, right.skew.features) == (200, 0, [])
+    assert alarm_of(right).state == "quiet"
+    stale = flights.monitor("late", window=DAYS["late"], keep=False)
+    assert stale.skew.low > 0.8
+    assert set(stale.skew.features[0].kinds) <= {"materialized late", "missing online"}
+    fired = alarm_of(stale)
+    assert (fired.state, fired.severity) == ("fired", "medium")
+    assert "seatrial features verify late" in fired.action
+    assert "Were they online what they are offline?" in html(stale)
+
+
+@pytest.mark.filterwarnings("ignore::seatrial.verbs.alerting.AlertsNotDelivered")
+def test_the_reports_of_a_day_ask_once_and_open_one_ticket(flights, capsys):
+    first = flights.monitor("late")
+    (ticket,) = [one for one in flights.alerts("late") if one.alarm == NAME]
+    assert ticket.severity == "medium"
+    flights.clock.advance(timedelta(hours=20))
+    second = flights.monitor("late")
+    assert second.skew == first.skew
+    assert [one.id for one in flights.alerts("late") if one.alarm == NAME] == [ticket.id]
+    flights.clock.advance(timedelta(hours=5))
+    assert flights.monitor("late").skew.as_of > first.skew.as_of
+    at = ["--at", iso(flights.clock.now()), "--project", str(flights.folder)]
+    assert run([*at, "reports", "show", first.id]) == 0
+    assert f"✗ replay: of 200 of {first.rows:,} predictions that were joined again" in capsys.readouterr().out
+
+
+def alarm_of(report):
+    return next(one for one in report.alarms if one.name == NAME)

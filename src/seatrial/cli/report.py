@@ -194,7 +194,18 @@ def _system(report: Report) -> list[Block]:
     parts += [] if one.resources is None else [f"server {one.resources.words}"]
     parts += one.broken
     words = f"service: {', '.join(parts)}" if parts else ""
-    return [Line(), Line("; ".join(text for text in (words, one.note) if text))] if words or one.note else []
+    lines = [Line("; ".join(text for text in (words, one.note) if text))] if words or one.note else []
+    return [Line(), *lines, *_skew(report)] if lines or report.skew else []
+
+
+def _skew(report: Report) -> list[Block]:
+    """What of the features that were given the offline join confirms."""
+    if report.skew is None:
+        return []
+    mark = "✗ " if report.skew.mismatched else "✓ " if report.skew.rows else ""
+    style: Style = "red" if report.skew.mismatched else "green" if report.skew.rows else ""
+    as_of = "" if report.skew.as_of == report.as_of else f" ({report.skew.as_of[:16].replace('T', ' ')})"
+    return [Line(f"{mark}replay: {report.skew.words}{as_of}", style)]
 
 
 def _percent(share: float) -> str:

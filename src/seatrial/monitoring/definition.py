@@ -147,6 +147,8 @@ class Monitor:
     business: numbers of the business that a report shows beside its own: `Metric(name, source)`, as of a deployment.
     subject, outcome: words for headlines, such as "flights" and "late"; without them the model's name is used.
     policy: whether the policy is watching at all; declared alarms do not need it.
+    skew: how often, such as "1d", a report joins some of its window's predictions again, to tell whether features were
+        online what they are offline; "": never. The reports between show the last answer.
     thresholds: by what its thresholds are multiplied, by series ("missing:age"), input ("age"), kind ("level",
         "distance", "missing", "unseen", "error") or "*".
     """
@@ -162,6 +164,7 @@ class Monitor:
     labels_within: str = ""
     business: Sequence[BusinessMetric] = ()
     policy: bool = True
+    skew: str = "1d"
     thresholds: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -187,7 +190,7 @@ class Monitor:
                     f"{where} has {name}={getattr(self, name)!r}.",
                     "A word for sentences is expected, such as 'flights'.",
                 )
-        for name in ("every", "labels_within"):
+        for name in ("every", "labels_within", "skew"):
             if getattr(self, name) != "":
                 _check_window(getattr(self, name), f"{where}: {name}")
         if isinstance(self.business, str) or not all(is_metric(one) for one in self.business):

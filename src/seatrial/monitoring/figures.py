@@ -132,6 +132,49 @@ class Concept(msgspec.Struct, frozen=True):
     window: str = ""
 
 
+class Differing(msgspec.Struct, frozen=True):
+    """A feature that was not online what it is offline. share: of the predictions that were joined again.
+
+    kinds: how many of each kind: "missing online", "materialized late", "different value".
+    """
+
+    feature: str
+    share: float
+    kinds: dict[str, int]
+
+
+class Skew(msgspec.Struct, frozen=True):
+    """Whether what the model was given is what the offline join says, bit by bit, of a sample of a window.
+
+    as_of: when they were joined again. predictions: of the window; rows: of them joined again; mismatched: of these
+    with a feature that differs. low: the least share of mismatches that chance leaves possible (99.9 %, Wilson).
+    features: those that differ, the worst first. note: what was not joined again, and why.
+    """
+
+    as_of: str
+    window: str
+    predictions: int = 0
+    rows: int = 0
+    mismatched: int = 0
+    low: float = 0.0
+    features: list[Differing] = []
+    note: str = ""
+
+    @property
+    def words(self) -> str:
+        """What was found, in one sentence without an end."""
+        if not self.rows:
+            return f"no prediction was joined again: {self.note}"
+        whole = f"{self.rows:,} of {self.predictions:,} predictions" if self.rows < self.predictions else "predictions"
+        if not self.mismatched:
+            return f"{whole} were joined again, and every feature was online what it is offline"
+        worst = self.features[0]
+        kind = max(worst.kinds, key=worst.kinds.__getitem__)
+        others = f", and {len(self.features) - 1:,} more" if len(self.features) > 1 else ""
+        share = f"{self.mismatched / self.rows:.1%}"
+        return f"of {whole} that were joined again {share} had other features online ('{worst.feature}' {kind}{others})"
+
+
 class SliceFigure(msgspec.Struct, frozen=True):
     """One slice of the labelled rows.
 

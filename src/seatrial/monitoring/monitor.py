@@ -21,6 +21,8 @@ from seatrial.monitoring.looks.alarms import MIN_ROWS, QUIET_START, evaluate
 from seatrial.monitoring.looks.attribution import Score, attribution
 from seatrial.monitoring.looks.outcome import NO_HARM, with_outcome
 from seatrial.monitoring.looks.performance import performance
+from seatrial.monitoring.looks.skew import METRIC as SKEW
+from seatrial.monitoring.looks.skew import alarm as skewed
 from seatrial.monitoring.looks.system import system
 from seatrial.monitoring.report import (
     FORMAT,
@@ -39,7 +41,7 @@ from seatrial.monitoring.watched import NOT_WATCHED, POLICY
 
 if TYPE_CHECKING:
     from seatrial.core.objective import Objective
-    from seatrial.monitoring.figures import Business
+    from seatrial.monitoring.figures import Business, Skew
     from seatrial.monitoring.rows.baseline import Baseline
     from seatrial.monitoring.rows.reference import Reference
     from seatrial.monitoring.rows.sample import Sample
@@ -92,6 +94,7 @@ def make_report(
     watched: Watched | None = None,
     policy: Sequence[AlarmResult] = (),
     score: Score | None = None,
+    skew: Skew | None = None,
 ) -> Report:
     """The report on `window` with what was known at `as_of_us`. Nothing is written, nothing raises for what data hold.
 
@@ -107,6 +110,7 @@ def make_report(
     score: the model that answered, to tell which inputs moved the predictions; see `monitoring.attribution`.
     business: numbers of the business, of the window's requests. objective: what the deployment promises.
     resources: what the server took in the window.
+    skew: what of the features that were given the offline join confirms.
     watched, policy: what the policy has seen, and its alarms (see `monitoring.watch`).
     """
     monitor = monitor or Monitor(sample.model)
@@ -120,7 +124,7 @@ def make_report(
         evaluate(alarm, sample, until_us, reference, training, since_us=since_us, drifts=drifts)
         for alarm in monitor.every_alarm
     ]
-    alarms += policy
+    alarms += [*policy, *([skewed(skew, sample.model)] if skew else [])]
     judged = _judge(
         _Facts(
             monitor,
@@ -160,6 +164,7 @@ def make_report(
         runbook=runbook,
         watched=watched,
         attribution=None if reference is None else attribution(inside, drifted, reference, score),
+        skew=skew,
     )
     return with_outcome(report, sample, window, as_of_us, given=tested, business=business)
 
@@ -332,6 +337,7 @@ def _judge(facts: _Facts) -> _Judged:
         return _Judged("act", _harmful(facts, harm[0]), findings, _next_for_harm(facts, harm[0]))
     moved = facts.moved or fired or (facts.drift.prediction is not None and facts.drift.prediction.drifted)
     if moved and facts.performance.rows:
+        fired.sort(key=lambda one: one.metric != SKEW)  # a fault, where the others are changes
         action = fired[0].action if fired else "Ask who delivers these inputs whether the change is meant."
         return _Judged("watch", _watchful(facts, fired), findings, action)
     if facts.unjudged:
@@ -383,7 +389,9 @@ def _calibration(facts: _Facts, alarm: AlarmResult) -> str:
 
 
 def _watchful(facts: _Facts, fired: list[AlarmResult]) -> str:
-    if len(facts.moved) == 1:
+    if served := next((one for one in fired if one.metric == SKEW), None):
+        what = served.evidence
+    elif len(facts.moved) == 1:
         what = f"input '{facts.moved[0].name}' moved by {_number(facts.moved[0].value)}"
     elif facts.moved:
         names = _names([column.name for column in facts.moved])

@@ -13,7 +13,17 @@ import msgspec
 
 from seatrial.core.clock import parse_time
 from seatrial.core.pages import table_page
-from seatrial.monitoring.figures import Arrival, Attribution, Business, Calibration, Concept, Estimate, Interval, Slices
+from seatrial.monitoring.figures import (
+    Arrival,
+    Attribution,
+    Business,
+    Calibration,
+    Concept,
+    Estimate,
+    Interval,
+    Skew,
+    Slices,
+)
 from seatrial.monitoring.watched import Watched
 
 FORMAT = 1
@@ -235,7 +245,8 @@ class Report(msgspec.Struct, frozen=True):
     id: of the record when the report was kept. as_of: what was known then counts, nothing later.
     headline: one sentence that a product manager understands; next: what to do, a command where there is one.
     releases: rows by release (id or version). watched: what the policy has seen; None when it is off or has no rows.
-    arrival, calibration, concept, slices, estimate: see `monitoring.figures`; None in older reports.
+    arrival, calibration, concept, slices, estimate: see `monitoring.figures`; None in older reports. skew: of the last
+        replay; None when no feature is looked up, or nobody looks.
     business: numbers of the business, as the monitor declares them.
     """
 
@@ -269,6 +280,7 @@ class Report(msgspec.Struct, frozen=True):
     business: list[Business] = []
     watched: Watched | None = None
     attribution: Attribution | None = None
+    skew: Skew | None = None
 
     def _repr_html_(self) -> str:
         fired = [alarm.name for alarm in self.alarms if alarm.state == "fired"]

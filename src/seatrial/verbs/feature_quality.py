@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from seatrial.core.errors import listed
@@ -23,8 +24,6 @@ from seatrial.features.skew import SkewReport, Tally, missing_fields, recompute
 from seatrial.serving.batch.table import ARM
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-
     from seatrial.data.sources import Source
     from seatrial.features.definitions import FeatureView
     from seatrial.folder.workspace import Workspace
@@ -86,7 +85,7 @@ def verify(
 ) -> SkewReport:
     """Logged features of a window beside the join as of the same instants, by each release's own plan.
 
-    The log is read a day at a time, or less of a busy one, and recomputed a chunk at a time.
+    The log is read a day at a time, or less of a busy one, and recomputed a chunk of days at a time.
     sample: so many predictions, chosen by the seed.
     """
     notes: list[str] = []
@@ -96,7 +95,14 @@ def verify(
     if sample is not None and sample < total:
         chosen = np.sort(np.random.default_rng(seed).choice(total, sample, replace=False))
     replays: dict[str, _Replay] = {}
+    waiting: dict[tuple[str, str], list[pa.Table]] = {}  # by release and columns: a join of many rows is as soon done
     tally, before = Tally(), 0
+
+    def join(asked: tuple[str, str]) -> None:
+        found = pa.concat_tables(waiting.pop(asked))
+        for start in range(0, found.num_rows, CHUNK):
+            replays[asked[0]].add(tally, found.slice(start, CHUNK), project.settings.threads, notes)
+
     for piece, count in counts.items():
         if not count:
             continue
@@ -110,8 +116,12 @@ def verify(
             if release not in replays:
                 replays[release] = _Replay.of(project, inputs, model, release, notes)
             ours = rows.filter(pc.equal(rows["release"], release))
-            for start in range(0, ours.num_rows, CHUNK):
-                replays[release].add(tally, ours.slice(start, CHUNK), project.settings.threads, notes)
+            asked = release, ours.schema.to_string()
+            waiting.setdefault(asked, []).append(ours)
+            if sum(one.num_rows for one in waiting[asked]) >= CHUNK:
+                join(asked)
+    for asked in list(waiting):
+        join(asked)
     features = tally.features()
     return SkewReport(
         model=model.name,

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from seatrial.core.objective import Objective
     from seatrial.monitoring.alerting.cadence import Cadence
     from seatrial.monitoring.definition import Monitor
-    from seatrial.monitoring.figures import Business
+    from seatrial.monitoring.figures import Business, Skew
     from seatrial.monitoring.policy.expected import ExpectedLoss
     from seatrial.monitoring.policy.rehearsal import Rehearsal
     from seatrial.monitoring.policy.watch import Source
@@ -217,6 +217,7 @@ class Watching(Alerting):
             watched=watched,
             policy=policy,
             score=scorer(self._bundle(release)) if release else None,
+            skew=self._skew(declared, monitor, chosen, carried=window is None),
         )
         report = msgspec.structs.replace(report, findings=[*report.findings, *unread])
         silent = self._cadences(declared)
@@ -427,6 +428,28 @@ class Watching(Alerting):
         declared = self.definitions.deployments
         names = self._deployments_of(model)
         return declared[names[0]].objective if len(names) == 1 and names[0] in declared else None
+
+    def _skew(self, model: Model, monitor: Monitor, window: Window, *, carried: bool) -> Skew | None:
+        """What the offline join says of the features that a sample of the window was given; None where none is looked
+        up. carried: the newest report's answer will do while it is young enough."""
+        from seatrial.features.plan import make_plan
+        from seatrial.monitoring.figures import Skew
+        from seatrial.monitoring.looks.skew import SAMPLE, skew
+        from seatrial.verbs.feature_quality import verify
+
+        if not monitor.skew or not make_plan(model.features, self.definitions.views).feature_columns:
+            return None
+        for record in self.metadata.records("report", model.name)[-1:] if carried else ():
+            found = msgspec.convert(record.body.get("skew"), Skew | None)
+            age = self.now_us - to_us(parse_time(found.as_of)) if found else -1
+            if 0 <= age < duration_us(monitor.skew):
+                return found
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of sources: `seatrial validate` says it
+            try:
+                return skew(verify(self, self._inputs, model, window, sample=SAMPLE), self.now_us)
+            except SeatrialError as error:
+                return Skew(as_of=iso(from_us(self.now_us)), window=str(window), note=error.found.rstrip("."))
 
     def _failed(self, model: str, window: Window) -> int:
         """How many requests of the window the service did not answer."""

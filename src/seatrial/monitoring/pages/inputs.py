@@ -38,3 +38,21 @@ def what_moved(report: Report) -> str:
         + table(("input", "moved the mean prediction by"), rows, numbers=(1,))
         + note
     )
+
+
+def replayed(report: Report) -> str:
+    """Whether features were online what they are offline, as safe mark-up; empty where none is looked up."""
+    found = report.skew
+    if found is None:
+        return ""
+    words = f"{found.words[0].upper()}{found.words[1:]}. Asked {found.as_of[:16].replace('T', ' ')} UTC."
+    rows = [
+        (
+            one.feature,
+            value_text(one.share, "share"),
+            ", ".join(f"{kind} {count:,}" for kind, count in one.kinds.items()),
+        )
+        for one in found.features
+    ]
+    inner = table(("feature", "of the predictions joined again", "how it differs"), rows, numbers=(1,)) if rows else ""
+    return f"<h3>Were they online what they are offline?</h3><p>{safe(words, 600)}</p>{inner}"

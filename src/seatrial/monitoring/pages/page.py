@@ -153,6 +153,7 @@ def html(report: Report) -> str:
         inputs.what_moved(report),
         _quality(report),
         inputs.unusual(report),
+        inputs.replayed(report),
         _alarms(report),
         _history(report),
         _system(report),
