@@ -1,9 +1,9 @@
 """How right is the model likely to be now, before a label is known? And what can that number not see?
 
-The scores of labelled predictions of before (see `baseline`) are calibrated by isotonic regression, the calibrated
-scores of the window give the expected confusion matrix, and from it the metrics (`stats.expected`). When a domain
-classifier can tell the window's inputs from those of before, these are weighted to the window's inputs first; when
-that leaves less than 5 % of them there is no estimate.
+The scores of labelled predictions of before (see `baseline`) are calibrated, of two classes by levels of scores, of
+several by isotonic regression; the calibrated scores of the window give the expected confusion matrix, and from it the
+metrics (`stats.expected`). When a domain classifier can tell the window's inputs from those of before, these are
+weighted to the window's inputs first; when that leaves less than 5 % of them there is no estimate.
 
 It rests on one belief: that the same inputs are still answered as before. When that is wrong the whole loss is missed,
 so the sentence that says so stands beside every number.
@@ -32,7 +32,8 @@ BLIND = "this estimate cannot see that the world answers differently; only label
 LEAST_EFFECTIVE = 0.05
 """Effective share of the labelled rows below which weights leave too little to calibrate on."""
 FEWEST = 200
-LEVELS = 200
+LEVELS, FEWEST_LEVELS = 200, 20
+ROWS_A_LEVEL = 10
 REPLICATES = 200
 LEVEL = 0.95
 DRAWN = 20_000
@@ -113,81 +114,78 @@ def _plain(sample: Sample) -> NDArray[np.bool_]:
 def _binary(
     before: Sample, now: Sample, weights: Floats, at_us: NDArray[np.int64] | None, seed: int
 ) -> tuple[Figures, dict[str, Interval | None]]:
+    """By levels of the window's scores: how often it happened in each, of the labelled rows as they are weighted.
+
+    The metrics are sums of these shares, or ratios of such sums, so that the chance of each share cancels out. A rising
+    map through them would follow it, and tell positives from negatives better than the scores can (by 0.005 in the AUC
+    where weights leave 8 % of 50,000 rows).
+    """
     labels, old = before.label_values(), before.scores()
     scores, threshold = now.scores(), now.threshold
-    calibrated = isotonic(old, labels, weights)
-    point = expected_binary(calibrated(scores), scores, threshold=threshold)
-    # the rest is done on levels of scores, of which there are few
-    edges = _edges(scores, threshold)
-    place = np.searchsorted(edges, scores, side="right")
-    rows = np.bincount(place, minlength=edges.size + 1)
+    effective = float(weights.sum() ** 2 / (weights**2).sum())
+    edges = _edges(scores, threshold, levels=int(np.clip(effective / ROWS_A_LEVEL, FEWEST_LEVELS, LEVELS)))
+    size = edges.size + 1
+    place, earlier = (np.searchsorted(edges, values, side="right") for values in (scores, old))
+    mass = np.bincount(earlier, weights=weights, minlength=size).astype(np.float64)
+    shares = _shares(mass, np.bincount(earlier, weights=weights * labels, minlength=size).astype(np.float64))
+    point = expected_binary(shares[place], scores, threshold=threshold)
+    # chance is drawn on the levels that the window has
+    rows = np.bincount(place, minlength=size)
     there = rows > 0
-    level = np.bincount(place, weights=scores, minlength=edges.size + 1)[there] / rows[there]
+    level = np.bincount(place, weights=scores, minlength=size)[there] / rows[there]
     rows = rows[there].astype(np.float64)
+    whole = expected_binary(shares[there], level, threshold=threshold, weights=rows)
     random = np.random.default_rng(seed)
-    again = _calibrated_again(old, labels, weights, at_us, seed, level)
-    whole = expected_binary(calibrated(level), level, threshold=threshold, weights=rows)
     drawn: dict[str, list[float]] = {name: [] for name in point}
-    for means in again:
-        happened = random.binomial(rows.astype(np.int64), np.clip(means, 0, 1)) / rows
+    for mass, hits in zip(*_drawn_again(earlier, size, labels, weights, at_us, seed), strict=True):
+        happened = random.binomial(rows.astype(np.int64), np.clip(_shares(mass, hits)[there], 0, 1)) / rows
         for name, value in expected_binary(happened, level, threshold=threshold, weights=rows).items():
             if value is not None:
                 drawn[name].append(value)
-    return _corrected(point, whole, drawn)
+    return point, _middle(point, whole, drawn)
 
 
-def _edges(scores: Floats, threshold: float) -> Floats:
-    values = np.unique(scores)
-    cuts = values[1:] if values.size <= LEVELS else np.quantile(scores, np.linspace(0, 1, LEVELS + 1)[1:-1])
-    return np.unique(np.append(cuts, threshold))
-
-
-def _calibrated_again(
-    scores: Floats, labels: Floats, weights: Floats, at_us: NDArray[np.int64] | None, seed: int, at: Floats
-) -> list[Floats]:
-    """What each score of `at` means, for each of the draws of the labelled rows."""
-    drawn = resample(scores.size, seed=seed, at_us=at_us, replicates=REPLICATES)
-    edges = np.unique(np.quantile(scores, np.linspace(0, 1, LEVELS + 1)[1:-1]))
-    size = edges.size + 1
-    place = np.searchsorted(edges, scores, side="right")
-    cell = drawn.cluster * size + place
-    sums = [
-        drawn.counts @ np.bincount(cell, weights=values, minlength=drawn.clusters * size).reshape(-1, size)
-        for values in (weights, weights * labels)
-    ]
-    centre = np.bincount(place, weights=scores, minlength=size) / np.maximum(np.bincount(place, minlength=size), 1)
-    found = []
-    for mass, told in zip(*sums, strict=True):
-        there = mass > 1e-12
-        fitted: Isotonic = isotonic(centre[there], told[there] / mass[there], mass[there])
-        found.append(fitted(at))
+def _shares(mass: Floats, hits: Floats) -> Floats:
+    """(levels,) how often it happened in each level; where no row was, what lies between its neighbours."""
+    known = np.flatnonzero(mass > 1e-12)
+    found: Floats = np.interp(np.arange(mass.size), known, hits[known] / mass[known])
     return found
 
 
-def _corrected(
-    point: Figures, whole: Figures, drawn: dict[str, list[float]]
-) -> tuple[Figures, dict[str, Interval | None]]:
-    """The estimates less their optimism, and the middle 95 % of the draws around them.
+def _drawn_again(
+    place: NDArray[np.intp],
+    size: int,
+    labels: Floats,
+    weights: Floats,
+    at_us: NDArray[np.int64] | None,
+    seed: int,
+) -> tuple[Floats, Floats]:
+    """(draws, size) each: the mass of every place, and of what happened there, for draws of the labelled rows."""
+    drawn = resample(place.size, seed=seed, at_us=at_us, replicates=REPLICATES)
+    cell = drawn.cluster * size + place
+    sums = [
+        np.bincount(cell, weights=values, minlength=drawn.clusters * size).reshape(-1, size)
+        for values in (weights, weights * labels)
+    ]
+    mass, hits = (np.asarray(drawn.counts @ one, dtype=np.float64) for one in sums)
+    return mass, hits
 
-    A rising map follows the chance of its rows, so it tells positives from negatives better than it can, the more the
-    fewer rows weights leave. Drawing rows from rows adds as much again as drawing them from the world did: that much
-    is taken off the estimate (Efron and Tibshirani 1993, "An introduction to the bootstrap", 10.2) and twice that much
-    off the draws, where it is more than three standard errors of their mean. whole: the estimates as made of levels, of
-    which the draws are made.
-    """
+
+def _edges(scores: Floats, threshold: float, levels: int) -> Floats:
+    values = np.unique(scores)
+    cuts = values[1:] if values.size <= levels else np.quantile(scores, np.linspace(0, 1, levels + 1)[1:-1])
+    return np.unique(np.append(cuts, threshold))
+
+
+def _middle(point: Figures, whole: Figures, drawn: dict[str, list[float]]) -> dict[str, Interval | None]:
+    """The middle 95 % of the draws. whole: the estimates as made of levels, of which the draws are made."""
     found: dict[str, Interval | None] = dict.fromkeys(point)
-    estimates = dict(point)
     for name, value in point.items():
         at, values = whole[name], drawn[name]
-        if value is None or at is None or len(values) < FEWEST_SPREAD * REPLICATES:
-            continue
-        optimism = float(np.mean(values)) - at
-        if abs(optimism) <= 3 * float(np.std(values)) / len(values) ** 0.5:
-            optimism = 0.0
-        estimates[name] = value - optimism
-        low, high = np.quantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]) + (value - at - 2 * optimism)
-        found[name] = (float(low), float(high))
-    return estimates, found
+        if value is not None and at is not None and len(values) >= FEWEST_SPREAD * REPLICATES:
+            low, high = np.quantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]) + (value - at)
+            found[name] = (float(low), float(high))
+    return found
 
 
 # Several classes
@@ -227,6 +225,49 @@ def _multiclass(
         if interval is not None and value is not None:  # all rows say more than those that were drawn
             found[name] = (value + (interval[0] - value) * narrow, value + (interval[1] - value) * narrow)
     return point, found
+
+
+def _calibrated_again(
+    scores: Floats, labels: Floats, weights: Floats, at_us: NDArray[np.int64] | None, seed: int, at: Floats
+) -> list[Floats]:
+    """What each score of `at` means, for each of the draws of the labelled rows."""
+    edges = np.unique(np.quantile(scores, np.linspace(0, 1, LEVELS + 1)[1:-1]))
+    size = edges.size + 1
+    place = np.searchsorted(edges, scores, side="right")
+    sums = _drawn_again(place, size, labels, weights, at_us, seed)
+    centre = np.bincount(place, weights=scores, minlength=size) / np.maximum(np.bincount(place, minlength=size), 1)
+    found = []
+    for mass, told in zip(*sums, strict=True):
+        there = mass > 1e-12
+        fitted: Isotonic = isotonic(centre[there], told[there] / mass[there], mass[there])
+        found.append(fitted(at))
+    return found
+
+
+def _corrected(
+    point: Figures, whole: Figures, drawn: dict[str, list[float]]
+) -> tuple[Figures, dict[str, Interval | None]]:
+    """The estimates less their optimism, and the middle 95 % of the draws around them.
+
+    A rising map follows the chance of its rows, so it tells positives from negatives better than it can, the more the
+    fewer rows weights leave. Drawing rows from rows adds as much again as drawing them from the world did: that much
+    is taken off the estimate (Efron and Tibshirani 1993, "An introduction to the bootstrap", 10.2) and twice that much
+    off the draws, where it is more than three standard errors of their mean. whole: the estimates as made of levels, of
+    which the draws are made.
+    """
+    found: dict[str, Interval | None] = dict.fromkeys(point)
+    estimates = dict(point)
+    for name, value in point.items():
+        at, values = whole[name], drawn[name]
+        if value is None or at is None or len(values) < FEWEST_SPREAD * REPLICATES:
+            continue
+        optimism = float(np.mean(values)) - at
+        if abs(optimism) <= 3 * float(np.std(values)) / len(values) ** 0.5:
+            optimism = 0.0
+        estimates[name] = value - optimism
+        low, high = np.quantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]) + (value - at - 2 * optimism)
+        found[name] = (float(low), float(high))
+    return estimates, found
 
 
 def _classes(before: Sample, now: Sample) -> list[str]:
