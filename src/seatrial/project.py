@@ -258,7 +258,7 @@ class Project(Scheduled):
         from seatrial.deployment.deploy import nothing_deployed
         from seatrial.serving.doors.stream import Answering, answer_stream
         from seatrial.stores.streams import open_answers, open_stream
-        from seatrial.verbs.building import PATIENCE
+        from seatrial.verbs.preparing import PATIENCE
 
         name = self._deployment(model).name
         if name not in self.routes.names():

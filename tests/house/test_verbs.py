@@ -13,7 +13,9 @@ from seatrial import Project, cli
 from seatrial.cli import catalogue
 from seatrial.cli.nouns import NOUNS
 from seatrial.cli.verbs import VERBS
+from seatrial.verbs.answering import Answering
 from seatrial.verbs.building import Building
+from seatrial.verbs.preparing import Preparing
 
 for module in pkgutil.iter_modules(cli.__path__):
     import_module(f"{cli.__name__}.{module.name}")  # commands register themselves
@@ -62,7 +64,8 @@ def test_every_noun_is_read_by_a_method_of_project(noun, word):
 def test_every_public_verb_of_project_is_a_command():
     verbs = {
         name
-        for name, value in {**vars(Building), **vars(Project)}.items()
+        for one in (Preparing, Building, Answering, Project)
+        for name, value in vars(one).items()
         if callable(value) and not name.startswith("_")
     }
     # options of other verbs: predict --replay, --batch and --stream, push --from, runs show --html, validate --propose,

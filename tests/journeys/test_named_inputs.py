@@ -21,7 +21,7 @@ from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder, StandardScaler
 from seatrial import Project
 from seatrial.releases.bundle import open_bundle
 from seatrial.serving.batch.table import score
-from seatrial.verbs.building import PredictionRefused
+from seatrial.verbs.answering import PredictionRefused
 from tests.journeys.worlds import served
 
 PROJECT = """

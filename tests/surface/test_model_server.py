@@ -32,7 +32,7 @@ from seatrial.surface import (
 )
 from seatrial.surface.enrichment import FeatureTypeDiffers
 from seatrial.surface.model_server import BadSplit, NothingLoaded
-from seatrial.verbs.building import PredictionRefused
+from seatrial.verbs.answering import PredictionRefused
 from tests.house.test_names import in_a_fresh_interpreter
 from tests.surface.worlds import CLOCK, LOGISTIC, NOON, at, config, feature, frame, write
 

@@ -28,7 +28,7 @@ from seatrial.features.events import TypeNotKept, ValueNotNumeric
 from seatrial.features.materialize import EventKeyNeeded
 from seatrial.folder.loading import BrokenProject, UnknownName
 from seatrial.stores.objects import ObjectRepaired
-from seatrial.verbs.building import PredictionRefused
+from seatrial.verbs.answering import PredictionRefused
 from seatrial.verbs.history import request_fields
 
 RAW = FrameSource(pa.table({"size": [i / 10 for i in range(40)], "heavy": [i > 20 for i in range(40)]}), name="raw")

@@ -21,7 +21,7 @@ from seatrial.core.identity import value_digest
 from seatrial.core.routing import BUCKETS
 from seatrial.project import Project
 from seatrial.stores.routes import Arm, RouteFile
-from seatrial.verbs.building import PredictionRefused
+from seatrial.verbs.answering import PredictionRefused
 
 if TYPE_CHECKING:
     from seatrial.core.records import Record

@@ -13,7 +13,7 @@ import msgspec
 from seatrial.core.clock import iso, parse_time, to_us
 from seatrial.core.errors import UsageError, did_you_mean, listed
 from seatrial.core.windows import Window, duration_us
-from seatrial.verbs.building import Building
+from seatrial.verbs.answering import Answering
 
 if TYPE_CHECKING:
     from seatrial.export.gauges import Watched
@@ -67,7 +67,7 @@ class Checked(msgspec.Struct, frozen=True):
     routes: dict[str, str] = {}
 
 
-class Alerting(Building):
+class Alerting(Answering):
     """The verbs about alerts."""
 
     def alerts(self, model: str | None = None, *, every: bool = False) -> list[Alert]:

@@ -1,4 +1,4 @@
-"""Building: from raw data to a prediction. Validate, snapshot, train, release, deploy, serve, predict.
+"""Building: from features to a release. Train, release, and what may be done to versions and keys.
 
 A verb reads what it needs from the stores, calls the stage that does the work, and writes the outcome in one
 transaction: records, the event that says who did it, and the head that now points at it. Objects are written before
@@ -7,36 +7,32 @@ the transaction that names them, so a crash leaves at most an object that nobody
 
 from __future__ import annotations
 
-import math
 import os
 import subprocess
 import sys
 import threading
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime
-from decimal import Decimal
-from functools import cached_property, partial
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
-from seatrial.core.clock import MachineClock, as_utc, from_us, iso, machine_us, monotonic, to_us
-from seatrial.core.errors import Conflict, Failed, SeatrialError, Unavailable, UsageError, did_you_mean, listed
+from seatrial.core.clock import as_utc, iso, machine_us, monotonic, to_us
+from seatrial.core.errors import Conflict, Failed, SeatrialError, UsageError, listed
 from seatrial.core.identity import canonical_json, content_id, new_id
 from seatrial.core.personal import check_personal
 from seatrial.core.records import Record
 from seatrial.core.settings import Engine
 from seatrial.core.windows import Window, parse_window
-from seatrial.folder.loading import UnknownName, pick
-from seatrial.folder.workspace import SERVING_WAITS, SQLITE, STATE
-from seatrial.verbs.inputs import CLOCKS_DIFFER_US, Inputs, TimeInFuture, columns
-from seatrial.verbs.nouns import Nouns
-from seatrial.verbs.results import Deployed, LookedUp, Progress, Released, Replayed, Taken, TakenIn, Trained
+from seatrial.folder.workspace import SQLITE, STATE
+from seatrial.verbs.inputs import columns
+from seatrial.verbs.preparing import Preparing
+from seatrial.verbs.results import Progress, Released, Trained
 
 if TYPE_CHECKING:
     import numpy as np
@@ -45,35 +41,17 @@ if TYPE_CHECKING:
 
     from seatrial.core.signature import Rows, Task
     from seatrial.core.types import Dtype, Field
-    from seatrial.data.expectations import ValidationReport
-    from seatrial.data.proposals import Proposed
-    from seatrial.data.sources import Source
-    from seatrial.deployment.definition import Deployment
-    from seatrial.deployment.requests import RequestChange
-    from seatrial.features.definitions import FeatureView
-    from seatrial.features.leaks import LeakReport
-    from seatrial.features.materialize import Written
-    from seatrial.features.statistics import Statistics
-    from seatrial.folder.doctor import Check
     from seatrial.registry.mlflow import Mirrored
     from seatrial.releases.build import Built
     from seatrial.releases.manifest import Manifest
-    from seatrial.serving.place import Place
-    from seatrial.serving.scoring.predictor import Answer, Draft
-    from seatrial.serving.service import Service
-    from seatrial.stores.metadata import MetadataStore
     from seatrial.training.environment import Environment
     from seatrial.training.model import Model
     from seatrial.training.pipeline import ChampionScores, Fitted
-    from seatrial.verbs.check import Looked
     from seatrial.verbs.custody import AliasSet, Deletion
     from seatrial.verbs.external import Words
-    from seatrial.verbs.feature_rows import Views
-    from seatrial.verbs.upkeep import Needed
     from seatrial.verbs.vouching import KeyChange, Resigned
 
 MIRROR_WAITS = 2.0  # seconds for which the end of a verb waits for a tracking server to be told
-PATIENCE = 60.0  # seconds for which a command that is to end waits for a server
 MLFLOW = "mlflow"  # the outbox topic, as registry.mlflow names it
 
 
@@ -89,231 +67,10 @@ class RunFileDamaged(Failed):
     code = "project.run_file_damaged"
 
 
-class PredictionRefused(UsageError):
-    """A row could not be predicted. facts: `problem`, the problem document."""
-
-    code = "project.prediction_refused"
-
-
-class PredictionUnavailable(Unavailable):
-    """A row could not be predicted, by no fault of the row. facts: `problem`, the problem document."""
-
-    code = "project.prediction_unavailable"
-
-
-class RoutesNotReconciled(UserWarning):
-    """Whether the route files say what was decided last could not be looked up; they are served as they are."""
-
-
-class Building(Nouns):
-    """The verbs from raw data to a prediction."""
+class Building(Preparing):
+    """The verbs from features to a release."""
 
     _mirroring: subprocess.Popen[bytes] | None = None
-
-    @cached_property
-    def _fitting(self) -> set[tuple[str, str]]:
-        """Digests of views and the columns that were found to fit their online rows."""
-        return set()
-
-    @cached_property
-    def _inputs(self) -> Inputs:
-        return Inputs(self)
-
-    def validate(self, *sources: str) -> list[ValidationReport]:
-        """Check the expectations of the sources (all, or those named). Reads only; writes nothing.
-
-        Without names also whether each model, view and deployment names what is there, whether live releases can still
-        be fed, and which features exist already, which is only a note. Raises BadPersonal.
-        """
-        from seatrial.verbs.check import check_all_personal
-        from seatrial.verbs.reuse import Reuse
-        from seatrial.verbs.upkeep import reports
-
-        if not sources:
-            check_all_personal(self.definitions)
-        releases: list[ValidationReport] = []
-        found = self._inputs.reports(sources, lambda tables: releases.extend(reports(self, tables)))
-        return found if sources else [*found, *releases, *Reuse(self).reports()]
-
-    def check(self) -> list[Looked]:
-        """Whether the definitions would train, as far as that can be told without data, servers and stores.
-
-        Loads the definitions, makes the estimators with their parameters, tries request-time functions on made-up
-        numbers and looks names up. Opens no store and reads no source.
-        """
-        from seatrial.verbs.check import check
-
-        return check(self)
-
-    def propose(self, *sources: str) -> list[Proposed]:
-        """Expectations that would fit the sources (all raw ones, or those named), as code to edit. Writes nothing."""
-        return self._inputs.proposals(sources)
-
-    def snapshot(self, *sources: str, progress: Progress | None = None) -> list[Taken]:
-        """Keep the rows of the raw sources (all, or those named), by content.
-
-        Raises DataRefused, and writes nothing, when any of them breaks an expectation.
-        """
-        return self._inputs.kept(self._inputs.raw(sources), progress)
-
-    def materialize(self, *views: str, at: datetime | None = None, progress: Progress | None = None) -> list[Written]:
-        """Bring the online store up to `at` (default: now) for all views, or those named. Repeating it is safe.
-
-        Views as live and candidate releases froze them are kept up too, where the project declares them otherwise now;
-        `problem` says of such a view that it cannot be, and a warning with it. When it is a live release's, and the
-        project was changed so that nothing can feed it, BreaksLiveRelease is raised before anything is written.
-        """
-        from seatrial.features.materialize import Writing, prepare
-        from seatrial.verbs.upkeep import freeze, needed, refuse, refuse_retyped, types_read, write_needed
-
-        refuse(self)
-        at_us = to_us(as_utc(at)) if at else self.now_us
-        present_us = min(self.now_us, machine_us())  # a project's clock may be set back, to replay, but not ahead
-        if at_us > present_us + CLOCKS_DIFFER_US:
-            raise TimeInFuture(
-                f"the online store cannot be brought up to {iso(from_us(at_us))}: it is {iso(from_us(present_us))}.",
-                expected="A time that has come is expected; without one, now.",
-                state="Nothing was written.",
-            )
-        frozen = [one for one in needed(self) if not views or one.plan.name in views]
-        gone = {one.plan.name for one in frozen} - set(self.definitions.views)
-        chosen = [self._inputs.view(name) for name in views or self.definitions.views if name not in gone]
-        sources = [view.source for view in chosen] + [one.source for one in frozen if one.source]
-
-        def inspect(raw: Mapping[str, pa.Table]) -> None:
-            refuse(self, raw)
-            refuse_retyped(self, chosen, raw)
-
-        tables, snapshots = self._inputs.tables(sources, progress, inspect)
-        schemas = self._inputs.schemas([view.source for view in chosen])
-        freeze(self, chosen, schemas, "materialize")
-        made_of = {view.name: {"digest": view.digest, "columns": types_read(view, schemas)} for view in chosen}
-        writing = Writing(self.online, progress)
-        prepared = [prepare(view, tables[view.source.name], known_by_us=at_us) for view in chosen]
-        written = [writing.take_in(one) for one in prepared]
-        written += write_needed(frozen, tables, writing, known_by_us=at_us)
-        with self.metadata.transaction() as transaction:
-            for report in written:
-                body = msgspec.to_builtins(report) | {"through_us": at_us, "snapshots": snapshots}
-                body |= {} if report.release else made_of[report.view]
-                self.event(transaction, "features.materialized", f"view/{report.view}", body)
-        return written
-
-    def push(self, name: str, rows: object) -> list[Written]:
-        """Take rows into the online store, now.
-
-        name: a view, or a source: then every view over it takes them. rows: a path (.parquet, .csv, .jsonl), an
-        Arrow table or other frame, or a list of dicts with the source's columns, of which those that a view reads are
-        there in each row, if only as null: else ColumnLacking. A row that is there already
-        changes nothing. Views as live and candidate releases froze them take the rows too. Raises SharedReadOnly for a
-        view of another project.
-        """
-        from seatrial.verbs.upkeep import columns_needed
-
-        views, frozen, source = self._fed_by(name)
-        if source is None:
-            return self._pushed(views, frozen, None)
-        needs = columns_needed(views, frozen, self._inputs.schema(source))
-        return self._pushed(views, frozen, self._inputs.given(source, rows, needs))
-
-    def push_stream(
-        self,
-        name: str,
-        address: str,
-        *,
-        group: str = "seatrial",
-        until_empty: bool = False,
-        stopped: Callable[[], bool] = lambda: False,
-        tell: Callable[[TakenIn], None] | None = None,
-    ) -> TakenIn:
-        """Take rows from a stream into the online store, as `push` does, until `stopped` or until it is empty.
-
-        address: redis://HOST:PORT/DB/STREAM; see `stores.streams.open_stream`. An entry holds a JSON object in its
-        field `row`, or one field for each column. group: the consumers that share the work. An entry is acknowledged
-        when its row is online; a row that cannot be taken goes to STREAM:refused, with the reason.
-        tell: called after each batch, and while a server that does not answer is waited for; for a minute at most
-        when it is to go on until the stream is empty.
-        """
-        from seatrial.features.materialize import require_event_key
-        from seatrial.stores.streams import open_stream
-        from seatrial.verbs.intake import complete, row_of, take_in
-        from seatrial.verbs.upkeep import columns_needed
-
-        views, frozen, source = self._fed_by(name)
-        if source is None:
-            raise UsageError(f"nothing is declared any more that feeds view '{name}'.", state="Nothing was read.")
-        for view in views:
-            require_event_key(view)
-        schema = self._inputs.schema(source)
-        keys = [tuple(view.entity.keys) for view in views] + [one.plan.keys for one in frozen]
-        needs = columns_needed(views, frozen, schema)
-
-        def write(rows: list[Mapping[str, Any]]) -> int:
-            return sum(one.written for one in self._pushed(views, frozen, self._inputs.given(source, rows, needs)))
-
-        with closing(open_stream(address, group=group)) as stream:
-            return take_in(
-                stream,
-                write,
-                lambda entry: complete(row_of(entry, schema), schema, needs, keys),
-                until_empty=until_empty,
-                stopped=stopped,
-                tell=tell,
-                patience_seconds=PATIENCE if until_empty else None,
-            )
-
-    def _fed_by(self, name: str) -> tuple[list[FeatureView], list[Needed], Source | None]:
-        """The views that rows pushed under a view's or source's name go to, those that are frozen too, and the source.
-
-        Raises UnknownName.
-        """
-        from seatrial.verbs.upkeep import needed
-
-        self._refuse_shared(name)
-        declared = self.definitions.views
-        views = [view for view in declared.values() if name in (view.name, self._own_source(view))]
-        frozen = [one for one in needed(self) if name in (one.plan.name, one.plan.source and one.plan.source.name)]
-        sources = [view.source for view in views] + [one.source for one in frozen if one.source]
-        if not views and not frozen:
-            known = [*declared, *(source for view in declared.values() if (source := self._own_source(view)))]
-            raise UnknownName(
-                f"no view and no view's source is named '{name}'.",
-                expected=f"There is {listed(dict.fromkeys(known))}. {did_you_mean(name, known)}".strip(),
-            )
-        return views, frozen, sources[0] if sources else None
-
-    def _pushed(self, views: list[FeatureView], frozen: list[Needed], rows: pa.Table | None) -> list[Written]:
-        """Take rows of one source into the online store, for each of the views."""
-        from seatrial.features.materialize import Writing, prepare
-        from seatrial.verbs.upkeep import refuse_retyped, write_needed
-
-        names = [view.source.name for view in views] + [one.source.name for one in frozen if one.source]
-        tables = {names[0]: rows} if rows is not None else {}
-        for source in [view.source for view in views[:1]] + [one.source for one in frozen[:1] if one.source]:
-            if source.name in tables:
-                self._inputs.check_happened(source, tables[source.name])
-        seen = {(view.digest, tables[view.source.name].schema.to_string()) for view in views}
-        if not seen <= self._fitting:  # asked once, and not for every row of a stream
-            refuse_retyped(self, views, tables)
-            self._fitting.update(seen)
-        writing = Writing(self.online)
-        prepared = [prepare(view, tables[view.source.name], now_us=self.now_us) for view in views]
-        written = [writing.take_in(one) for one in prepared]
-        return written + write_needed(frozen, tables, writing, now_us=self.now_us)
-
-    def _own_source(self, view: FeatureView) -> str:
-        """The name of a view's source; empty for a view of another project, which is not looked up."""
-        from seatrial.features.shared import SharedView
-
-        return "" if isinstance(view, SharedView) else view.source.name
-
-    def _refuse_shared(self, name: str) -> None:
-        """Raise when `name` is a view of another project, or a source of one."""
-        from seatrial.features.shared import AT, SharedView
-
-        for view in self.definitions.views.values():
-            if isinstance(view, SharedView) and (name == view.name or (AT in name and name == view.source.name)):
-                view.refuse_rows()
 
     def train(
         self,
@@ -475,111 +232,6 @@ class Building(Nouns):
             threshold=fitted.threshold,
             reused=[str(one["step"]) for one in steps.ran if one["hit"]],
         )
-
-    def feature_join(
-        self,
-        rows: object,
-        views: Views = (),
-        *,
-        model: str | None = None,
-        at: str = "at",
-        engine: Engine | None = None,
-        out: str | Path | None = None,
-        progress: Progress | None = None,
-    ) -> Any:
-        """`rows` with features as of each row's `at`, through snapshots as in training, as the kind that they came as.
-
-        rows: a path (.parquet, .csv, .jsonl; an Arrow table comes back), a frame of Arrow, pandas or polars, or a list
-        of dicts, with the views' entity keys and `at`. Every row comes back, in its place. views: views and
-        request-time functions, or their names (default: all views). model: also what this model learns from.
-        engine: "local" or "spark" (default: the settings'); the values are the same. out: a file to write them to as
-        well, .parquet or .csv.
-        """
-        from seatrial.verbs import feature_rows
-
-        declared = self.definitions.model(model) if model is not None else None
-        return feature_rows.join(self._inputs, rows, views, declared, at=at, engine=engine, out=out, progress=progress)
-
-    def feature_lookup(
-        self, rows: object, views: Views = (), *, model: str | None = None, at: datetime | str | None = None
-    ) -> Any:
-        """`rows` with the features of their entities as they are online, as of `at` (default: now).
-
-        rows, views, model: as in `feature_join`; rows need the entity keys, and the fields that request-time functions
-        take. All are looked up in one round trip (5,000 rows at a time), as a request of that instant would. For each
-        view `view__status` says "present", "missing" or "expired". Nothing is logged.
-        """
-        from seatrial.verbs import feature_rows
-
-        declared = self.definitions.model(model) if model is not None else None
-        at_us = feature_rows.instant_us(at, self.now_us)
-        return feature_rows.lookup(self._inputs, self.online, rows, views, declared, at_us=at_us)
-
-    @overload
-    def feature_get(
-        self, view: str | FeatureView, keys: Mapping[str, Any], *, at: datetime | str | None = None
-    ) -> LookedUp: ...
-
-    @overload
-    def feature_get(
-        self, view: list[str] | list[FeatureView], keys: Mapping[str, Any], *, at: datetime | str | None = None
-    ) -> list[LookedUp]: ...
-
-    def feature_get(
-        self,
-        view: str | FeatureView | list[str] | list[FeatureView],
-        keys: Mapping[str, Any],
-        *,
-        at: datetime | str | None = None,
-    ) -> LookedUp | list[LookedUp]:
-        """What the online store says of one entity: the view's features, as a request of `at` (default: now) gets them.
-
-        view: one view, or several of which `keys` has all the keys; then a list. keys: a value for each key of the
-        view's entity; text is taken for a number where the source's column is one. at: a datetime, or ISO 8601 text.
-        """
-        from seatrial.features.definitions import FeatureView
-        from seatrial.verbs import feature_rows
-
-        named = view if isinstance(view, list) else [view]
-        views = [one if isinstance(one, FeatureView) else self._inputs.view(one) for one in named]
-        at_us = feature_rows.instant_us(at, self.now_us)
-        found = feature_rows.get(self._inputs, self.online, views, keys, at_us)
-        return found if isinstance(view, list) else found[0]
-
-    def feature_leaks(self, model: str | None = None, *, progress: Progress | None = None) -> LeakReport:
-        """Whether a model's columns change when they are computed again from what was known at their rows' instants.
-
-        What `train` does first, on the rows whose label is known now. Reads only.
-        """
-        from seatrial.verbs.feature_quality import leaks
-
-        declared = self.definitions.model(model)
-        timed = declared.labels.event_timestamp is not None
-        known_by_us = to_us(self.clock.now()) if timed else None
-        rows, plan, _, _ = self._inputs.rows(declared, known_by_us=known_by_us, progress=progress)
-        return leaks(self._inputs, declared, plan, rows)
-
-    def feature_stats(
-        self, view: str, window: Window, *, by: str | None = None, progress: Progress | None = None
-    ) -> Statistics:
-        """How a view's values are spread over the events of a window; kept by content, so repeating gives the same id.
-
-        by: also for each piece of this length, such as "1d". The values are the view's own at each of its events.
-        """
-        from seatrial.core.windows import duration_us
-        from seatrial.features.statistics import view_statistics
-
-        declared = self._inputs.view(view)
-        by_us = duration_us(by) if by else None
-        tables, snapshots = self._inputs.tables([declared.source], progress)
-        rows = tables[declared.source.name]
-        found = view_statistics(declared, rows, window, by_us=by_us, threads=self.settings.threads)
-        record = Record(found.id, "statistics", declared.name, (), msgspec.to_builtins(found))
-        with self.metadata.transaction() as transaction:
-            if transaction.add(record):
-                body = {"view": view, "window": str(window), "snapshots": snapshots}
-                self.event(transaction, "statistics.computed", found.id, body)
-        return found
 
     def release(
         self,
@@ -828,294 +480,6 @@ class Building(Nouns):
         from seatrial.verbs.custody import delete_release
 
         return delete_release(self, self._any_release(id), reason=reason)
-
-    def deploy(
-        self,
-        model: str | None = None,
-        *,
-        release: str | None = None,
-        reason: str = "",
-        expected: int | None = None,
-        at_once: bool = False,
-    ) -> Deployed:
-        """Give a deployment's traffic to a release (default: the model's newest). When it has it, nothing is written.
-
-        model: the deployment's name. release: an id or its start, or what `release` takes as a name.
-        reason: why, in words; needed for a model without owner or runbook, and with `at_once`.
-        expected: the generation that the caller saw; raises HeadMoved when somebody deployed since.
-        at_once: all of the traffic, whatever the strategy. Raises RolloutUnderWay, NoReason.
-        """
-        from seatrial.deployment.deploy import Traffic, deploy, live
-        from seatrial.deployment.requests import RequestChange, change, check_callers
-        from seatrial.deployment.rollout import Decider, begin, check_alone, check_shadow, first_step, is_other
-        from seatrial.governance.audit import anchor
-        from seatrial.verbs.custody import follow
-
-        deployment = self._deployment(model)
-        chosen = self.chosen_release(deployment.model, release)
-        self._check_servable(chosen, deployment)
-        before = live(self.metadata, deployment.name)
-        if expected is None:
-            expected = before.head.generation if before else 0
-        if before is not None and expected == before.head.generation and _is_live(before.record, chosen, deployment):
-            self.reconcile()
-            return Deployed(
-                deployment=deployment.name,
-                generation=expected,
-                live=chosen.id,
-                version=str(chosen.body["version"]),
-                previous=chosen.id,
-                strategy=deployment.strategy.kind,
-                audit=anchor(self.metadata),
-                changed=False,
-                refused=self._refused_run(deployment.model),
-            )
-        check_alone(deployment.name, before, at_once=at_once, reason=reason)
-        changed = change(self.record(before.record.inputs[0]), chosen) if before else RequestChange()
-        if deployment.strategy.kind != "shadow" or at_once:
-            check_callers(deployment.name, chosen, self._felt(deployment, changed), reason=reason)
-        sign, verify = self.signer
-        if before is not None and not at_once and deployment.strategy.kind != "blue_green" and is_other(before, chosen):
-            if deployment.strategy.kind == "shadow":
-                check_shadow(chosen)
-            decider = Decider(self.metadata, self.routes, sign, verify, self.actor, self.now_us)
-            old = self.record(before.record.inputs[0])
-            done = begin(decider, deployment, old, chosen, expected=expected, reason=reason)
-        else:
-            done = deploy(
-                self.metadata,
-                self.routes,
-                deployment,
-                [Traffic(chosen, chosen.body["object"])],
-                sign=sign,
-                verify=verify,
-                actor=self.actor,
-                at_us=self.now_us,
-                expected=expected,
-                reason=reason,
-            )
-        follow(self, self.metadata)
-        self._start_mirror()
-        return Deployed(
-            deployment=deployment.name,
-            generation=done.head.generation,
-            live=chosen.id,
-            version=str(chosen.body["version"]),
-            previous=before.record.inputs[0] if before else None,
-            strategy=deployment.strategy.kind,
-            audit=anchor(self.metadata),
-            requests=changed if changed.words else None,
-            **first_step(deployment, done),
-        )
-
-    def _refused_run(self, model: str) -> str | None:
-        """The newest run of a model when it became no version: its gates said no, or it failed."""
-        runs = [record for record in self.metadata.records("run", model) if "sample" not in record.body]
-        return runs[-1].id if runs and not runs[-1].body["passed"] else None
-
-    def _felt(self, deployment: Deployment, changed: RequestChange) -> RequestChange:
-        """The change without what no caller feels: fields that may be null no more, and lately were not."""
-        from seatrial.verbs.asked import asked_lately
-
-        asked = asked_lately(self, deployment.model, deployment.name, changed.not_null)
-        return msgspec.structs.replace(changed, not_null=[one for one in changed.not_null if asked.against([one])])
-
-    def _check_servable(self, release: Record, deployment: Deployment) -> None:
-        """Raise unless the release's bundle is whole and trusted, replays, and has what the deployment splits by."""
-        from seatrial.releases.bundle import open_bundle
-        from seatrial.releases.golden import replay
-        from seatrial.serving.scoring.defaults import check_defaults
-
-        bundle = open_bundle(self.objects.path(release.body["object"]), self.trusted)
-        replay(bundle, bundle.runtime())
-        names = bundle.manifest.signature.request_names
-        if deployment.route_by is not None and deployment.route_by not in names:
-            raise UsageError(
-                f"deployment '{deployment.name}' splits by '{deployment.route_by}', which is no field of a request.",
-                expected=f"Requests have {listed(names)}. {did_you_mean(deployment.route_by, names)}".strip(),
-                state="Nothing was deployed.",
-            )
-        check_defaults(deployment.name, deployment.defaults, [(bundle.manifest.plan, bundle.manifest.signature)])
-
-    def serve(
-        self,
-        *,
-        host: str = "127.0.0.1",
-        port: int = 8000,
-        replay: bool = False,
-        workers: int = 1,
-        memory_budget: str | None = None,
-        on_ready: Callable[[str], None] | None = None,
-    ) -> None:
-        """Answer predictions over HTTP until SIGTERM or SIGINT. replay: requests may carry their own `at`.
-
-        workers: processes, 0 for one on each core that there is for them; more than one are forked, so call it from the
-        main thread of a process without others.
-        memory_budget: what loaded models may take in all workers together, for example "512MiB"; what was asked least
-        recently is let go and loaded again when it is asked.
-        """
-        from seatrial.serving.scoring.on_demand import parse_memory
-        from seatrial.serving.workers.cores import cores
-        from seatrial.serving.workers.supervisor import serve
-
-        workers = workers or cores()
-        budget = None if memory_budget is None else parse_memory(memory_budget) // workers
-        self._reconcile_or_warn()
-        make = partial(self._service, replay=replay, memory_budget=budget)
-        with self.keeping_log():
-            serve(make, workers=workers, host=host, port=port, started=on_ready or _nobody)
-
-    def reconcile(self) -> list[str]:
-        """Bring metadata and route files together: roll-backs that were made while the metadata store was away are
-        told, then every route file that is behind its decision is written. Returns the deployments of the latter."""
-        return self._reconcile(self.metadata)
-
-    def _reconcile(self, metadata: MetadataStore) -> list[str]:
-        from seatrial.deployment.deploy import reconcile
-        from seatrial.deployment.emergency import settle
-        from seatrial.verbs.custody import follow
-
-        sign, verify = self.signer
-        if settle(metadata, self.routes, sign=sign, verify=verify):
-            from seatrial.retraining.proposal import settle_all
-
-            follow(self, metadata)
-            settle_all(metadata, actor=self.actor, at_us=self.now_us)
-        return reconcile(metadata, self.routes, sign=sign, verify=verify)
-
-    def _reconcile_or_warn(self) -> None:
-        """`reconcile` for those who answer requests: they need the route files only, and wait for no metadata."""
-        from seatrial.stores.metadata import MetadataStore
-
-        path = self.sqlite_path("metadata")
-        if not path.exists():
-            return
-        try:
-            with closing(MetadataStore(path, busy_seconds=SERVING_WAITS)) as metadata:
-                self._reconcile(metadata)
-        except (SeatrialError, OSError) as error:
-            why = error.found if isinstance(error, SeatrialError) else str(error)
-            warnings.warn(
-                f"{why} The route files are served as they are; a decision that was kept but not yet told to serving "
-                "waits until the metadata store answers again.",
-                RoutesNotReconciled,
-                stacklevel=3,
-            )
-
-    def predict(
-        self,
-        model: str | None,
-        rows: Sequence[Mapping[str, Any]],
-        *,
-        at: datetime | None = None,
-        url: str | None = None,
-        request_ids: Sequence[str | None] = (),
-        return_features: bool = False,
-    ) -> list[dict[str, Any]]:
-        """Predict rows of request fields, in this process or through the service at `url`; logged either way.
-
-        at: the instant as of which features are looked up (default: now); through a service only if it replays.
-        request_ids: the caller's own id of each row, or none at all. return_features: answer with the model's inputs
-        and the state of every view, too.
-        """
-        from seatrial.deployment.deploy import nothing_deployed
-        from seatrial.serving.clients.client import Client
-
-        name = self._deployment(model).name
-        asked = list(zip(map(_with_floats, rows), request_ids or [None] * len(rows), strict=True))
-        if url is not None:
-            with Client(url, caller=self.actor) as client:
-                return [
-                    client.predict(row, model=name, request_id=id, at=at, return_features=return_features).as_dict()
-                    for row, id in asked
-                ]
-        self._reconcile_or_warn()
-        if name not in self.routes.names():
-            raise nothing_deployed(name)
-        service = self._service(replay=True, only=[name])
-        service.refresh()
-        try:
-            moment = iso(as_utc(at) if at else self.clock.now())
-            predictor = service.predictor(name)
-            drafts = (predictor.draft(_request(row, id, moment, return_features), self.actor) for row, id in asked)
-            return [self._logged(draft) for draft in drafts]
-        finally:
-            service.close()
-
-    def _logged(self, draft: Draft) -> dict[str, Any]:
-        """An answer that was made in this process, when it is in the log. Raises LogUnwritable."""
-        from seatrial.serving.scoring.predictor import shadow
-
-        if draft.rows:
-            self.log.append_all(draft.rows)
-        shadow([draft])
-        return _answered(draft.answer)
-
-    def replay(
-        self,
-        model: str | None,
-        window: Window,
-        *,
-        url: str,
-        push: bool = True,
-        progress: Progress | None = None,
-    ) -> Replayed:
-        """Send the label rows predicted in `window` to a service that replays, each at its own instant, in order.
-
-        push: before each instant, push the events that had become known since the last one. Labels that the source
-        holds are then compared with the answers.
-        """
-        from seatrial.features.plan import make_plan
-        from seatrial.serving.clients.client import Client
-        from seatrial.serving.clients.replay import Asked, replay
-        from seatrial.verbs.history import Feed, business_keys, by_class, in_window, measured, request_fields, times_us
-        from seatrial.verbs.upkeep import needed
-
-        deployment = self._deployment(model)
-        declared = self._trained_here(deployment.model, "where its history is")
-        plan = make_plan(declared.features, self.definitions.views)
-        frozen = [one for one in needed(self, declared.name) if one.source]
-        sources = [self.definitions.views[view.name].source for view in plan.views]
-        sources += [one.source for one in frozen if one.source]
-        views = [*plan.views, *(one.plan for one in frozen)]
-        started = monotonic()
-        tables, _ = self._inputs.tables([declared.labels, *sources], progress)
-        rows = in_window(tables[declared.labels.name], declared.labels, window)
-        names = list(dict.fromkeys([*plan.request_columns, *declared.request_features]))
-        fields = request_fields(rows, names)
-        ids = business_keys(self.without_persons(declared, rows), declared)
-        at_us = times_us(rows, declared.labels.event_timestamp).tolist()
-        asked = [Asked(at, row, key) for at, row, key in zip(at_us, fields, ids, strict=True)]
-        feed = Feed(views if push else [], tables, window, self.online)
-        positions = {id(one): position for position, one in enumerate(asked)}
-        scores: list[Any] = [float("nan")] * len(asked)
-        tell = progress or _silent
-        with Client(url, caller=self.actor) as client:
-            done = replay(client, deployment.name, asked, feed.up_to, progress=lambda n, of: tell("replay", n, of))
-            for one, answer in done:
-                score = answer.prediction if declared.task == "regression" else answer.probability
-                scores[positions[id(one)]] = score
-        feed.up_to(window.end_us)  # the next window begins where this one ends, not at its last request
-        seconds = monotonic() - started
-        labelled, metrics = measured(
-            declared, rows, *by_class(declared, rows, scores), threshold=self._threshold(declared.name)
-        )
-        return Replayed(
-            model=declared.name,
-            window=str(window),
-            predictions=len(asked),
-            pushed=feed.rows,
-            labelled=labelled,
-            metrics=metrics,
-            seconds=round(seconds, 3),
-            per_second=round(len(asked) / seconds, 1) if asked else 0.0,
-        )
-
-    def doctor(self) -> list[Check]:
-        """Whether this machine and folder are fit, and whether what is kept can be read and is whole."""
-        from seatrial.folder.doctor import checks
-
-        return checks(self)
 
     def mirror(self, *, again: bool = False) -> Mirrored:
         """Tell MLflow what it has not been told. Its outage changes nothing here; what waits is told next time.
@@ -1503,66 +867,6 @@ class Building(Nouns):
         names = [f"'{name}'" for name in live_in(self.metadata, release)]
         return f", live in deployment {listed(names)}" if names else ""
 
-    def _deployment(self, name: str | None) -> Deployment:
-        """The deployment of that name, or the one of the model of that name; a model that declares none is deployed
-        under its own name."""
-        from seatrial.deployment.definition import Deployment
-
-        declared = self.definitions
-        if name is None and not declared.deployments:
-            return Deployment(self._model(None).name)
-        if name is None or name in declared.deployments:
-            return declared.deployment(name)
-        if name not in self._models():
-            own = [model for model in self._models() if self._deployments_of(model) == [model]]
-            return pick("deployment", {**{one: Deployment(one) for one in own}, **declared.deployments}, name)
-        names = self._deployments_of(name)
-        if len(names) > 1:
-            raise UsageError(
-                f"model '{name}' has {len(names)} deployments, and none was named.",
-                expected=f"They are {listed(names)}.",
-                state="Nothing was changed.",
-            )
-        return declared.deployments.get(names[0]) or Deployment(name)
-
-    def _service(
-        self,
-        place: Place | None = None,
-        *,
-        replay: bool,
-        only: Sequence[str] | None = None,
-        memory_budget: int | None = None,
-    ) -> Service:
-        from seatrial.releases.keyring import WatchedKeys
-        from seatrial.serving.service import load
-
-        return load(
-            routes=self.folder / STATE / "routes",
-            read_bundle=self.objects.read,
-            trusted_keys=WatchedKeys(self.keys, lambda: self.trusted),
-            refuse_distrusted=self.settings.policy.distrusted == "refuse",
-            online=self.online_for_serving(),
-            log=self.log,
-            replay=replay,
-            now_us=machine_us if isinstance(self.clock, MachineClock) else lambda: self.now_us,
-            only=only,
-            place=place,
-            memory_budget=memory_budget,
-        )
-
-
-def _is_live(decision: Record, release: Record, deployment: Deployment) -> bool:
-    """Whether a deployment's decision gives everything to this release, in the way that is declared."""
-    declared = {
-        "strategy": deployment.strategy.kind,
-        "route_by": deployment.route_by,
-        "on_store_failure": deployment.on_store_failure,
-        "defaults": dict(deployment.defaults) or None,
-        "cache": deployment.cache or None,
-    }
-    same = all(decision.body.get(name) == value for name, value in declared.items())
-    return decision.inputs == (release.id,) and same
-
 
 def _unanswerable(source: Record) -> list[str]:
     """What a deployment will ask a reason for: a model that nobody answers for, or without a runbook."""
@@ -1644,35 +948,6 @@ def _counting(split: dict[str, Any], left_out: Mapping[str, int]) -> dict[str, A
     return split | {"rows": counts | {"given": counts["given"] + sum(left_out.values())}}
 
 
-def _with_floats(row: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The row with its decimals as floats, which is what a request's numbers are."""
-    return {name: float(value) if isinstance(value, Decimal) else value for name, value in row.items()}
-
-
-def _request(row: Mapping[str, Any], request_id: str | None, at: str, return_features: bool) -> bytes:
-    endless = [name for name, value in row.items() if isinstance(value, float) and math.isinf(value)]
-    if endless:
-        raise PredictionRefused(
-            f"field '{endless[0]}' is infinite.",
-            expected="A number or null is expected.",
-            state="Nothing was predicted.",
-        )
-    try:
-        body = {"features": row, "at": at} | ({} if request_id is None else {"request_id": request_id})
-        return msgspec.json.encode(body | ({"return_features": True} if return_features else {}))
-    except (TypeError, ValueError) as error:
-        raise PredictionRefused(f"a row cannot be written as JSON: {error}.", state="Nothing was predicted.") from None
-
-
-def _answered(answer: Answer) -> dict[str, Any]:
-    body: dict[str, Any] = msgspec.json.decode(answer.body)
-    if answer.status >= 500:
-        raise PredictionUnavailable(str(body.get("detail", "no reason was given.")), state="", problem=body)
-    if answer.status != 200:
-        raise PredictionRefused(str(body.get("detail", "the row was refused.")), state="", problem=body)
-    return body
-
-
 def _parquet(table: pa.Table) -> bytes:
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -1681,11 +956,3 @@ def _parquet(table: pa.Table) -> bytes:
     pq.write_table(table, sink, compression="zstd")
     data: bytes = sink.getvalue().to_pybytes()
     return data
-
-
-def _nobody(url: str) -> None:
-    del url
-
-
-def _silent(what: str, done: int, total: int) -> None:
-    del what, done, total
