@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
+import sqlite3
 import subprocess
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 
 import msgspec
@@ -17,6 +19,7 @@ from seatrial.monitoring.alerting.mutes import BadMute
 from seatrial.monitoring.pages.incident import html
 from seatrial.retraining.proposal import manual, open_proposal
 from seatrial.testing import FakeClock
+from seatrial.verbs import feeds
 from seatrial.verbs.alerting import AlertsNotDelivered, GaugesNotWritten, HeartbeatNotSent
 from tests.monitoring.alerted import Hook
 
@@ -172,6 +175,29 @@ def test_the_gauges_are_what_prometheus_reads(folder):
     assert f'seatrial_heartbeat_timestamp_seconds{{project="{name}"}} ' in text
     if shutil.which("promtool"):
         assert subprocess.run(["promtool", "check", "metrics"], input=text.encode(), check=False).returncode == 0
+
+
+def test_the_newest_report_is_found_without_reading_those_before_it(folder):
+    with at(folder, 20) as project:
+        first = project.monitor("late").id
+    with at(folder, 20.5) as project:
+        newest = project.monitor("late").id
+        with closing(sqlite3.connect(project.metadata.path, isolation_level=None)) as connection:
+            connection.execute("UPDATE records SET body = '{' WHERE id = ?", [first])
+        assert project.status()[0].report.id == newest
+        project.review()
+        project.alerts_check()
+    assert 'verdict="unknown"} 1' in next((folder / "gauges").iterdir()).read_text()
+
+
+def test_a_check_looks_once_at_what_should_come(folder, monkeypatch):
+    looked = []
+    look = feeds.cadences
+    monkeypatch.setattr(feeds, "cadences", lambda project, model: looked.append(model.name) or look(project, model))
+    with at(folder, 20.5) as project:
+        project.alerts_check()
+    assert looked == ["late"]
+    assert 'what="predictions"} 1' in next((folder / "gauges").iterdir()).read_text()
 
 
 def test_what_cannot_be_written_sent_or_reached_is_said_and_kept(folder, monkeypatch):

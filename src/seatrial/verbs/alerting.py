@@ -16,6 +16,7 @@ from seatrial.core.windows import Window, duration_us
 from seatrial.verbs.building import Building
 
 if TYPE_CHECKING:
+    from seatrial.core.records import Record
     from seatrial.export.gauges import Watched
     from seatrial.monitoring.alerting.alerts import Alert, Silence
     from seatrial.monitoring.alerting.cadence import Cadence
@@ -237,14 +238,10 @@ class Alerting(Building):
 
     def reports(self, model: str | None = None) -> list[ReportLine]:
         """Every kept report in short, oldest first; of one model or of all."""
-        from seatrial.verbs.results import ReportLine
-
-        told = ((one.id, one.body) for one in self.metadata.records("report", model))
-        names = ("verdict", "headline", "window", "model", "as_of")
-        return [ReportLine(id, *(body[name] for name in names)) for id, body in told]
+        return [_in_short(record) for record in self.metadata.records("report", model)]
 
     def _report_line(self, model: str) -> ReportLine | None:
-        return next(reversed(self.reports(model)), None)
+        return next(map(_in_short, self.metadata.records("report", model, newest=1)), None)
 
     def alerts_check(self) -> Checked:
         """Look whether everything that should come still comes, send what waits, and say that seatrial is alive.
@@ -252,14 +249,17 @@ class Alerting(Building):
         For a scheduler, every few minutes: no report is made. A silence opens an alert, which is resolved when what was
         missed comes again.
         """
-        found = [it for model in self._models().values() for it in self._cadences(model)]
+        found = self._every_cadence()
         rung = {one.model for one in self.alerts() if one.kind == "silence"}
         silent = self._settle_silences([*self._models(), *rung], found)
         done = self._deliver()
-        textfile = self._write_gauges()
+        textfile = self._write_gauges(found)
         heartbeat = self._beat()
         routes, now = self._route_problems(), iso(self.clock.now())
         return Checked(now, found, silent, done.sent, done.pending, heartbeat, textfile, routes)
+
+    def _every_cadence(self) -> list[Cadence]:
+        return [it for model in self._models().values() for it in self._cadences(model)]
 
     def _cadences(self, model: Model) -> list[Cadence]:
         from seatrial.verbs.feeds import cadences
@@ -321,8 +321,8 @@ class Alerting(Building):
         from seatrial.export.gauges import Watched
 
         open_alerts = self.alerts(model)
-        reports = self.metadata.records("report", model)
-        last = reports[-1].body if reports else {}
+        reports = self.metadata.records("report", model, newest=1)
+        last = reports[0].body if reports else {}
         columns = last.get("drift", {}).get("columns", [])
         performance = last.get("performance", {})
         usual_hours = (last.get("arrival") or {}).get("usual_hours")
@@ -342,16 +342,18 @@ class Alerting(Building):
             missed={what: one.state == "missed" for what, one in mine.items()},
         )
 
-    def _write_gauges(self) -> str:
-        """Write the gauges where [alerts] textfile says; the file, or an empty text."""
+    def _write_gauges(self, found: Sequence[Cadence] | None = None) -> str:
+        """Write the gauges where [alerts] textfile says; the file, or an empty text. found: how things keep coming, of
+        every model, when that was looked at just now."""
         from seatrial.export.gauges import write
 
         folder = self.settings.alerts.textfile
         if not folder:
             return ""
-        every = [it for model in self._models().values() for it in self._cadences(model)]
+        if found is None:
+            found = self._every_cadence()
         try:
-            return str(write(self.folder / folder, self.name, self._gauges(every)))
+            return str(write(self.folder / folder, self.name, self._gauges(found)))
         except OSError as error:
             warnings.warn(f"the gauges were not written to {folder}: {error.strerror}.", GaugesNotWritten, stacklevel=3)
             return ""
@@ -419,6 +421,13 @@ class Alerting(Building):
         from seatrial.monitoring.routes.delivery import address_of
 
         return all(address_of(self.alert_routes, target) for target in targets(on_call))
+
+
+def _in_short(report: Record) -> ReportLine:
+    from seatrial.verbs.results import ReportLine
+
+    body = report.body
+    return ReportLine(report.id, body["verdict"], body["headline"], body["window"], body["model"], body["as_of"])
 
 
 def _seconds(at: str) -> float | None:
