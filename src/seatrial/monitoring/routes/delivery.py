@@ -9,7 +9,8 @@ A route is an address in seatrial.toml:
 
 A message is taken before it is sent: in one transaction its next attempt is put off, so that two processes never send
 the same, and one that was killed while it sent leaves it for the next. After the last attempt it is kept as
-undelivered, with the reason, until a person sends it again. Messages on one model go to a route in order.
+undelivered, with the reason, until a person sends it again. Messages on one incident go to a route in order; those on
+another do not wait for them, so that no page is held up by a digest that is not due.
 """
 
 from __future__ import annotations
@@ -107,19 +108,15 @@ def deliver(
     """
     now_us = machine_us() if now_us is None else now_us
     turn = _Turn(metadata, allowed or Allowed(), project, actor, now_us, monotonic() + WHOLE)
-    lines: dict[str, dict[str, list[tuple[int, dict[str, Any]]]]] = {}
+    lines: dict[str, list[tuple[int, dict[str, Any]]]] = {}
     for seq, message in _waiting(metadata):
-        line = lines.setdefault(str(message.get("target", "")), {})
-        line.setdefault(_model(message), []).append((seq, message))
-    for target, models in lines.items():
+        lines.setdefault(str(message.get("target", "")), []).append((seq, message))
+    for target, messages in lines.items():
         address = address_of(urls, target)
         if address is None:
             turn.failures[target] = "no address is set for it"
             continue
-        ends = min(monotonic() + timeout, turn.ends)
-        for messages in models.values():
-            if not _sent_all(turn, messages, target, address, ends):
-                break
+        _send_all(turn, messages, target, address, min(monotonic() + timeout, turn.ends))
     return Delivery(turn.sent, waiting(metadata), turn.failures, turn.gave_up)
 
 
@@ -263,32 +260,37 @@ def problem(address: str, allowed: Allowed | None = None, seconds: float = 2.0) 
 # One turn
 
 
-def _sent_all(
+def _send_all(
     turn: _Turn, messages: Sequence[tuple[int, dict[str, Any]]], target: str, address: str, ends: float
-) -> bool:
-    """Send the messages on one model in order, up to the first that is not due or does not arrive. False: nothing more
-    is to be tried of this target now."""
+) -> None:
+    """Send the messages of one target in order, up to the first that does not arrive; of a model's incident (or of what
+    belongs to none) up to the first that is not due."""
+    held = set()
     for seq, message in messages:
+        about = (_model(message), message.get("incident", ""))
+        if about in held:
+            continue
         if not _due(message, turn.now_us):
+            held.add(about)
             if message.get("failure"):
                 turn.failures.setdefault(target, message["failure"])
-            return True
+            continue
         if ends - monotonic() <= 0:
             turn.failures.setdefault(target, "its time was used up by the messages before")
-            return False
+            return
         taken = _taken(turn.metadata, seq, turn.now_us)
         if taken is None:  # another process was faster
-            return True
+            held.add(about)
+            continue
         seq, message = taken
         whose = {"project": turn.project} if turn.project else {}
         failure = send(address, message | whose, turn.allowed, ends - monotonic())
         if failure:
             turn.failures[target] = failure
             turn.gave_up += _put_off(turn.metadata, seq, message, failure, turn.actor, turn.now_us)
-            return False
+            return
         turn.metadata.done(TOPIC, seq)
         turn.sent += 1
-    return True
 
 
 def _waiting(metadata: MetadataStore) -> list[tuple[int, dict[str, Any]]]:
