@@ -7,6 +7,7 @@ from html import unescape
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 
 from seatrial import Canary, Guardrail
 from seatrial.monitoring.pages.incident import html
@@ -15,6 +16,7 @@ from tests.verbs.test_steering import ADA, EVE, opened, parcels, window
 CANARY = Canary([10, 50, 100], min_rows=100, guardrails=[Guardrail.mean_score(0.9)])
 
 
+@pytest.mark.slow
 def test_the_timeline_holds_rollouts_approvals_retrainings_and_what_changed_in_the_data(tmp_path):
     def at(day, actor=ADA):
         return opened(tmp_path, day, actor, strategy=CANARY)
