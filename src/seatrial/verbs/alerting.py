@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from seatrial.core.clock import iso, parse_time, to_us
+from seatrial.core.clock import iso, monotonic, parse_time, to_us
 from seatrial.core.errors import UsageError, did_you_mean, listed
 from seatrial.core.windows import Window, duration_us
 from seatrial.verbs.building import Building
@@ -376,17 +376,18 @@ class Alerting(Building):
     def _deliver(self, *, asked: bool = False) -> Delivery:
         """Send what waits for the routes, and say who was not reached; nothing while `alerts` is paused, unless a
         person has asked for it."""
-        from seatrial.monitoring.routes.delivery import Delivery, deliver, refresh, waiting
+        from seatrial.monitoring.routes.delivery import WHOLE, Delivery, deliver, refresh, waiting
         from seatrial.stores.pauses import ALERTS, paused
 
         if not asked and paused(self.metadata, [ALERTS], self.now_us):
             return Delivery(0, waiting(self.metadata), {})
         urls, allowed = self.alert_routes, self._allowed
-        done = deliver(self.metadata, urls, allowed=allowed, project=self.name, actor=self.actor)
+        ends = monotonic() + WHOLE
+        done = deliver(self.metadata, urls, whole=WHOLE, allowed=allowed, project=self.name, actor=self.actor)
         failures = dict(done.failures)
-        if any(address.startswith("alertmanager+") for address in urls.values()):
-            every = self.alerts(every=True)
-            failures |= refresh(self.metadata, every, urls, allowed=allowed, project=self.name, skip=done.failures)
+        if any(address.casefold().startswith("alertmanager+") for address in urls.values()):
+            facts = {"allowed": allowed, "project": self.name, "skip": done.failures, "whole": ends - monotonic()}
+            failures |= refresh(self.metadata, self.alerts(every=True), urls, **facts)  # type: ignore[arg-type]
         for target, why in failures.items():
             warnings.warn(
                 f"the alerts for '{target}' were not delivered: {why}. They are kept; the next `seatrial monitor` or "

@@ -38,7 +38,7 @@ FIRST_US, MOST_US = 30_000_000, 3_600_000_000
 """Until the second attempt, and the longest until any; it doubles in between."""
 TIMEOUT = 5.0
 WHOLE = 30.0
-"""Seconds for all routes of one call together."""
+"""Seconds for all routes of one call together, those included that are only told again."""
 KEPT_BACK = ("attempts", "not_before_us", "order", "failure", "sent_us", "gave_up_us")
 """Parts of a message that are about sending it."""
 
@@ -94,6 +94,7 @@ def deliver(
     urls: Mapping[str, str],
     timeout: float = TIMEOUT,
     *,
+    whole: float = WHOLE,
     allowed: Allowed | None = None,
     project: str = "",
     actor: str = "seatrial",
@@ -101,13 +102,13 @@ def deliver(
 ) -> Delivery:
     """Send what waits and is due, to each target in order. Never raises for what a target does.
 
-    urls: name -> address, for the targets "route:NAME" and "webhook:NAME". allowed: internal addresses that are meant.
-    timeout: seconds for all messages of one target together, from the name look-up to the answer. project: its name,
-    for whoever is told by several. now_us: machine time. A message may arrive twice when an answer is lost: its `id`
-    tells.
+    urls: name -> address, for the targets "route:NAME" and "webhook:NAME". allowed: internal addresses that are
+    meant. timeout: seconds for all messages of one target together, from the name look-up to the answer. whole: for
+    all targets together; those that are left wait for the next call. project: its name, for whoever is told by
+    several. now_us: machine time. A message may arrive twice when an answer is lost: its `id` tells.
     """
     now_us = machine_us() if now_us is None else now_us
-    turn = _Turn(metadata, allowed or Allowed(), project, actor, now_us, monotonic() + WHOLE)
+    turn = _Turn(metadata, allowed or Allowed(), project, actor, now_us, monotonic() + whole)
     lines: dict[str, list[tuple[int, dict[str, Any]]]] = {}
     for seq, message in _waiting(metadata):
         lines.setdefault(str(message.get("target", "")), []).append((seq, message))
@@ -128,25 +129,28 @@ def refresh(
     allowed: Allowed | None = None,
     project: str = "",
     timeout: float = TIMEOUT,
+    whole: float = WHOLE,
     skip: Iterable[str] = (),
 ) -> dict[str, str]:
     """Tell every Alertmanager among the alerts' routes again what rings; why one was not reached, by target.
 
-    alerts: all, of whichever models. skip: targets that did not answer a moment ago. An Alertmanager forgets what it is
-    not told again, and one that was restarted may have lost it.
+    alerts: all, of whichever models. timeout, whole: as for `deliver`. skip: targets that did not answer a moment
+    ago. An Alertmanager forgets what it is not told again, and one that was restarted may have lost it.
     """
     from seatrial.monitoring.alerting.telling import targets
     from seatrial.monitoring.routes import alertmanager
 
     named = dict.fromkeys(target for one in alerts for target in targets(one.on_call))
     failures = {}
+    ends = monotonic() + whole
     for target in named:
         address = address_of(urls, target) or ""
         if target in skip or not address.casefold().startswith("alertmanager+"):
             continue
         mine = [one for one in alerts if target in targets(one.on_call)]
         ringing = alertmanager.ringing(metadata, mine, project)
-        failure = alertmanager.put(address, ringing, allowed or Allowed(), timeout) if ringing else ""
+        seconds = min(timeout, ends - monotonic())
+        failure = alertmanager.put(address, ringing, allowed or Allowed(), seconds) if ringing else ""
         if failure:
             failures[target] = failure
     return failures
