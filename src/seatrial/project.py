@@ -952,7 +952,7 @@ class Project(Scheduled):
             runs = [record for record in self.metadata.records("run", model.name) if "sample" not in record.body]
             newest = runs[-1] if runs else adopted_models(self.metadata).get(model.name)
             run = self.record(release.inputs[1]) if release else newest
-            reports = self.metadata.records("report", model.name)
+            reports = self.metadata.records("report", model.name, newest=1)
             approval = approval_of(self.metadata, now.head.name, release.id) if now and release else None
             watched = self._sample(model, None)
             alerts = self.alerts(model.name)

@@ -338,6 +338,12 @@ def test_a_body_that_is_no_json_is_called_damaged(path, store):
             read()
 
 
+def test_the_newest_record_is_read_without_those_before_it(path, store):
+    add(store, record("run_1"), record("run_2", "snap_1"))
+    sql(path, "UPDATE records SET body = '{' WHERE id = 'run_1'")
+    assert store.records("run", "late", newest=1) == [store.record("run_2")]
+
+
 def test_a_file_that_vanished_is_an_error_and_is_not_made_anew(path):
     store = MetadataStore(path)
     store._idle.pop().close()

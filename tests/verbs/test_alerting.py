@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
+import sqlite3
 import subprocess
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 
 import msgspec
@@ -17,6 +19,7 @@ from seatrial.monitoring.alerting.mutes import BadMute
 from seatrial.monitoring.pages.incident import html
 from seatrial.retraining.proposal import manual, open_proposal
 from seatrial.testing import FakeClock
+from seatrial.verbs import feeds
 from seatrial.verbs.alerting import AlertsNotDelivered, GaugesNotWritten, HeartbeatNotSent
 from tests.monitoring.alerted import Hook
 
@@ -170,8 +173,38 @@ def test_the_gauges_are_what_prometheus_reads(folder):
     assert f'seatrial_missed{{project="{name}",model="late",what="predictions"}} 1' in text
     assert f'seatrial_report_verdict{{project="{name}",model="late",verdict="unknown"}} ' in text
     assert f'seatrial_heartbeat_timestamp_seconds{{project="{name}"}} ' in text
-    if shutil.which("promtool"):
-        assert subprocess.run(["promtool", "check", "metrics"], input=text.encode(), check=False).returncode == 0
+
+
+@pytest.mark.needs("promtool")
+def test_promtool_finds_no_fault_in_the_gauges_of_a_project(folder):
+    with at(folder, 20.5) as project:
+        project.monitor("late")
+    (file,) = (folder / "gauges").iterdir()
+    done = subprocess.run(["promtool", "check", "metrics"], input=file.read_bytes(), capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_the_newest_report_is_found_without_reading_those_before_it(folder):
+    with at(folder, 20) as project:
+        first = project.monitor("late").id
+    with at(folder, 20.5) as project:
+        newest = project.monitor("late").id
+        with closing(sqlite3.connect(project.metadata.path, isolation_level=None)) as connection:
+            connection.execute("UPDATE records SET body = '{' WHERE id = ?", [first])
+        assert project.status()[0].report.id == newest
+        project.review()
+        project.alerts_check()
+    assert 'verdict="unknown"} 1' in next((folder / "gauges").iterdir()).read_text()
+
+
+def test_a_check_looks_once_at_what_should_come(folder, monkeypatch):
+    looked = []
+    look = feeds.cadences
+    monkeypatch.setattr(feeds, "cadences", lambda project, model: looked.append(model.name) or look(project, model))
+    with at(folder, 20.5) as project:
+        project.alerts_check()
+    assert looked == ["late"]
+    assert 'what="predictions"} 1' in next((folder / "gauges").iterdir()).read_text()
 
 
 def test_what_cannot_be_written_sent_or_reached_is_said_and_kept(folder, monkeypatch):
@@ -351,6 +384,18 @@ def test_a_digest_that_is_held_is_listed_with_until_when(folder, hook, capsys):
     assert "held until 20" in out
     assert "every message arrived" not in out
     assert "resend" not in out
+
+
+def test_an_alertmanager_is_told_again_however_its_address_is_spelled(folder, hook):
+    settings = (folder / "seatrial.toml").read_text()
+    (folder / "seatrial.toml").write_text(settings.replace('ops = "http', 'ops = "AlertManager+http'))
+    with at(folder, 20.5) as project:
+        assert project.alerts_check().sent == 1
+        before = len(told(hook))
+        assert project.alerts_check().sent == 0
+        assert [[one["labels"]["alertname"] for one in posted] for posted in told(hook)[before:]] == [
+            ["SeatrialIncident", "SeatrialAlert"]
+        ]
 
 
 def test_while_alerts_are_paused_messages_wait_unless_a_person_sends_them(folder, hook):

@@ -195,11 +195,13 @@ class MetadataStore:
         found = self._records("r.id = ?", (record_id,))
         return found[0] if found else None
 
-    def records(self, kind: str, name: str | None = None) -> list[Record]:
-        """Records of a kind, or those of one name, oldest first."""
-        if name is None:
-            return self._records("r.kind = ?", (kind,))
-        return self._records("r.kind = ? AND r.name = ?", (kind, name))
+    def records(self, kind: str, name: str | None = None, *, newest: int | None = None) -> list[Record]:
+        """Records of a kind, or those of one name, oldest first; the `newest` of them, without reading the others."""
+        where, values = ("r.kind = ?", [kind]) if name is None else ("r.kind = ? AND r.name = ?", [kind, name])
+        if newest is None:
+            return self._records(where, values)
+        last = f"SELECT r.seq FROM records r WHERE {where} ORDER BY r.seq DESC LIMIT ?"
+        return self._records(f"r.seq IN ({last})", [*values, newest])
 
     def made_from(self, record_id: str) -> list[Record]:
         """Records that name `record_id` among their inputs, oldest first."""

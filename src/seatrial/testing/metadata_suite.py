@@ -92,6 +92,15 @@ class MetadataSuite:
         assert [one.id for one in store.records("run", "late")] == ["run_9", "run_1"]
         assert store.records("snapshot") == []
 
+    def test_the_newest_records_are_asked_for_by_number(self, store: MetadataStore) -> None:
+        add(store, record("run_9", "snap_1", "snap_2"), record("ver_1", kind="version"), record("run_1", "snap_1"))
+        add(store, record("run_5", "snap_2", "snap_1", name="early"))
+        assert [one.id for one in store.records("run", newest=2)] == ["run_1", "run_5"]
+        assert [one.id for one in store.records("run", "late", newest=1)] == ["run_1"]
+        assert store.records("run", newest=1) == [store.record("run_5")]
+        assert store.records("run", newest=9) == store.records("run")
+        assert store.records("run", newest=0) == store.records("snapshot", newest=1) == []
+
     def test_records_are_found_by_what_they_were_made_from(self, store: MetadataStore) -> None:
         add(store, record("run_2", "snap_1", "snap_2"), record("run_1", "snap_1", "snap_1"), record("snap_1"))
         assert [one.id for one in store.made_from("snap_1")] == ["run_2", "run_1"]

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from seatrial.core.clock import iso, parse_time, to_us
+from seatrial.core.clock import iso, monotonic, parse_time, to_us
 from seatrial.core.errors import UsageError, did_you_mean, listed
 from seatrial.core.windows import Window, duration_us
 from seatrial.verbs.answering import Answering
 
 if TYPE_CHECKING:
+    from seatrial.core.records import Record
     from seatrial.export.gauges import Watched
     from seatrial.monitoring.alerting.alerts import Alert, Silence
     from seatrial.monitoring.alerting.cadence import Cadence
@@ -237,14 +238,10 @@ class Alerting(Answering):
 
     def reports(self, model: str | None = None) -> list[ReportLine]:
         """Every kept report in short, oldest first; of one model or of all."""
-        from seatrial.verbs.results import ReportLine
-
-        told = ((one.id, one.body) for one in self.metadata.records("report", model))
-        names = ("verdict", "headline", "window", "model", "as_of")
-        return [ReportLine(id, *(body[name] for name in names)) for id, body in told]
+        return [_in_short(record) for record in self.metadata.records("report", model)]
 
     def _report_line(self, model: str) -> ReportLine | None:
-        return next(reversed(self.reports(model)), None)
+        return next(map(_in_short, self.metadata.records("report", model, newest=1)), None)
 
     def alerts_check(self) -> Checked:
         """Look whether everything that should come still comes, send what waits, and say that seatrial is alive.
@@ -252,14 +249,17 @@ class Alerting(Answering):
         For a scheduler, every few minutes: no report is made. A silence opens an alert, which is resolved when what was
         missed comes again.
         """
-        found = [it for model in self._models().values() for it in self._cadences(model)]
+        found = self._every_cadence()
         rung = {one.model for one in self.alerts() if one.kind == "silence"}
         silent = self._settle_silences([*self._models(), *rung], found)
         done = self._deliver()
-        textfile = self._write_gauges()
+        textfile = self._write_gauges(found)
         heartbeat = self._beat()
         routes, now = self._route_problems(), iso(self.clock.now())
         return Checked(now, found, silent, done.sent, done.pending, heartbeat, textfile, routes)
+
+    def _every_cadence(self) -> list[Cadence]:
+        return [it for model in self._models().values() for it in self._cadences(model)]
 
     def _cadences(self, model: Model) -> list[Cadence]:
         from seatrial.verbs.feeds import cadences
@@ -321,8 +321,8 @@ class Alerting(Answering):
         from seatrial.export.gauges import Watched
 
         open_alerts = self.alerts(model)
-        reports = self.metadata.records("report", model)
-        last = reports[-1].body if reports else {}
+        reports = self.metadata.records("report", model, newest=1)
+        last = reports[0].body if reports else {}
         columns = last.get("drift", {}).get("columns", [])
         performance = last.get("performance", {})
         usual_hours = (last.get("arrival") or {}).get("usual_hours")
@@ -342,16 +342,18 @@ class Alerting(Answering):
             missed={what: one.state == "missed" for what, one in mine.items()},
         )
 
-    def _write_gauges(self) -> str:
-        """Write the gauges where [alerts] textfile says; the file, or an empty text."""
+    def _write_gauges(self, found: Sequence[Cadence] | None = None) -> str:
+        """Write the gauges where [alerts] textfile says; the file, or an empty text. found: how things keep coming, of
+        every model, when that was looked at just now."""
         from seatrial.export.gauges import write
 
         folder = self.settings.alerts.textfile
         if not folder:
             return ""
-        every = [it for model in self._models().values() for it in self._cadences(model)]
+        if found is None:
+            found = self._every_cadence()
         try:
-            return str(write(self.folder / folder, self.name, self._gauges(every)))
+            return str(write(self.folder / folder, self.name, self._gauges(found)))
         except OSError as error:
             warnings.warn(f"the gauges were not written to {folder}: {error.strerror}.", GaugesNotWritten, stacklevel=3)
             return ""
@@ -374,17 +376,18 @@ class Alerting(Answering):
     def _deliver(self, *, asked: bool = False) -> Delivery:
         """Send what waits for the routes, and say who was not reached; nothing while `alerts` is paused, unless a
         person has asked for it."""
-        from seatrial.monitoring.routes.delivery import Delivery, deliver, refresh, waiting
+        from seatrial.monitoring.routes.delivery import WHOLE, Delivery, deliver, refresh, waiting
         from seatrial.stores.pauses import ALERTS, paused
 
         if not asked and paused(self.metadata, [ALERTS], self.now_us):
             return Delivery(0, waiting(self.metadata), {})
         urls, allowed = self.alert_routes, self._allowed
-        done = deliver(self.metadata, urls, allowed=allowed, project=self.name, actor=self.actor)
+        ends = monotonic() + WHOLE
+        done = deliver(self.metadata, urls, whole=WHOLE, allowed=allowed, project=self.name, actor=self.actor)
         failures = dict(done.failures)
-        if any(address.startswith("alertmanager+") for address in urls.values()):
-            every = self.alerts(every=True)
-            failures |= refresh(self.metadata, every, urls, allowed=allowed, project=self.name, skip=done.failures)
+        if any(address.casefold().startswith("alertmanager+") for address in urls.values()):
+            facts = {"allowed": allowed, "project": self.name, "skip": done.failures, "whole": ends - monotonic()}
+            failures |= refresh(self.metadata, self.alerts(every=True), urls, **facts)  # type: ignore[arg-type]
         for target, why in failures.items():
             warnings.warn(
                 f"the alerts for '{target}' were not delivered: {why}. They are kept; the next `seatrial monitor` or "
@@ -419,6 +422,13 @@ class Alerting(Answering):
         from seatrial.monitoring.routes.delivery import address_of
 
         return all(address_of(self.alert_routes, target) for target in targets(on_call))
+
+
+def _in_short(report: Record) -> ReportLine:
+    from seatrial.verbs.results import ReportLine
+
+    body = report.body
+    return ReportLine(report.id, body["verdict"], body["headline"], body["window"], body["model"], body["as_of"])
 
 
 def _seconds(at: str) -> float | None:

@@ -304,8 +304,7 @@ class Challenging(Watching):
         asked = dict.fromkeys(name for name in [*self._inputs.raw_names(model, plan), *named] if name in known)
         reports = self._inputs.reports(list(asked), lambda _: None)
         broken = [f"{one.source}: {result}" for one in reports for result in one.failures]
-        newest = self.metadata.records("report", model.name)[-1:]
-        for record in newest:
+        for record in self.metadata.records("report", model.name, newest=1):
             as_of = to_us(parse_time(record.body["as_of"], name="as_of"))
             if 0 <= self.now_us - as_of <= FRESH_US:
                 said = f"report of {record.body['as_of'][:10]}"

@@ -345,7 +345,7 @@ def _approvals(workspace: Workspace, release: Record) -> CardSection:
 
 
 def _monitoring(workspace: Workspace, release: Record) -> CardSection:
-    reports = workspace.metadata.records("report", release.name)
+    reports = workspace.metadata.records("report", release.name, newest=1)
     found = [one for one in alerts(workspace.metadata, release.name) if one.state != "resolved"]
     texts = []
     if reports:

@@ -150,6 +150,36 @@ def test_another_failure_pages_while_an_older_incident_is_open_and_acknowledged(
     assert going_on(told_of(metadata, "late"), alerts(metadata)) == [first]
 
 
+def test_a_page_waits_for_no_digest_and_for_no_message_in_back_off_of_another_incident(metadata, hook):
+    settled(metadata, {"a": "high", "b": "quiet"})
+    deliver(metadata, {"ops": hook.url}, allowed=HERE)
+    settled(metadata, {"a": "high", "b": "high"}, minute=1)  # a digest, ten minutes from now
+    dead = replace(silence("no predictions", "high"), on_call="route:ops")
+    settle_silences(metadata, ["late"], [dead], actor="cron", at_us=NOON + 1)
+    done = deliver(metadata, {"ops": hook.url}, allowed=HERE)
+    assert (done.sent, done.pending) == (1, 1)
+    assert summary(hook.got)[1:] == [("opened", True, ["no predictions"])]
+    settle_silences(metadata, ["late"], [], actor="cron", at_us=NOON + 2)
+    settled(metadata, {"a": "quiet", "b": "quiet"}, minute=2)
+    deliver(metadata, {"ops": hook.url}, allowed=HERE)
+    assert summary(hook.got)[2:] == [("resolved", False, ["no predictions"])]  # the others wait for their digest
+    deliver(metadata, {"ops": hook.url}, allowed=HERE, now_us=machine_us() + DIGEST_US)
+    assert summary(hook.got)[3:] == [("joined", False, ["b"]), ("resolved", False, ["a", "b"])]
+
+    broken, now_us = Hook(500), machine_us() + DIGEST_US
+    settled(metadata, {"a": "high", "b": "quiet"}, minute=3)
+    assert deliver(metadata, {"ops": broken.url}, allowed=HERE, now_us=now_us).failures == {
+        "route:ops": "it answered 500"
+    }
+    broken.close()
+    settle_silences(metadata, ["late"], [replace(dead, window=Window(NOON, NOON + 9))], actor="cron", at_us=NOON + 9)
+    settled(metadata, {"a": "quiet", "b": "quiet"}, minute=4)
+    done = deliver(metadata, {"ops": hook.url}, allowed=HERE, now_us=now_us + 1)
+    assert (done.sent, done.failures) == (1, {"route:ops": "it answered 500"})
+    assert summary(hook.got)[-1] == ("opened", True, ["no predictions"])
+    assert summary(waiting(metadata)) == [("opened", True, ["a"]), ("resolved", False, ["a"])]
+
+
 def test_broken_data_page_beside_an_alarm_of_the_model_and_together_they_are_one(metadata):
     settled(metadata, {"a": "high"})
     broken = [Check("values there", "age", False, "60.0% missing of 700", "at most 10.0%")]
@@ -381,6 +411,20 @@ def test_what_was_given_up_is_sent_again_when_a_person_says_so(metadata, hook):
     assert deliver(metadata, {"ops": hook.url}, allowed=HERE).sent == 1
     assert undelivered(metadata) == []
     assert hook.got[0]["alert"]["alarm"] == "a"
+
+
+def test_what_a_person_resolved_stays_so_when_a_message_on_it_is_given_up(metadata):
+    broken = Hook(500)
+    settled(metadata, {"a": "high"})
+    resolve(metadata, alerts(metadata)[0].id, actor="ben", at_us=NOON + 1, reason="storm")
+    now_us = machine_us()
+    for _ in range(ATTEMPTS):
+        deliver(metadata, {"ops": broken.url}, allowed=HERE, now_us=now_us)
+        now_us += 2 * HOUR_US
+    broken.close()
+    assert metadata.events(kind="alert.undelivered")
+    settled(metadata, {"a": "high"}, minute=1)
+    assert [(one.alarm, one.state) for one in alerts(metadata)] == [("a", "resolved")]
 
 
 def test_a_sender_that_was_killed_leaves_the_message_for_the_next(metadata, hook):

@@ -7,7 +7,8 @@ import time
 import msgspec
 import pytest
 
-from seatrial.monitoring.alerting.alerts import alerts, resolve, settle
+from seatrial.monitoring.alerting.alerts import alerts, resolve, settle, with_mutes
+from seatrial.monitoring.alerting.mutes import mute
 from seatrial.monitoring.definition import Alarm, Monitor
 from seatrial.monitoring.routes.addresses import Allowed
 from seatrial.monitoring.routes.delivery import deliver, refresh, undelivered
@@ -141,6 +142,27 @@ def test_an_alert_that_a_person_resolved_ends_there(metadata, manager, model):
     resolve(metadata, alert.id, actor="ben", at_us=START_US + 10 * DAY_US)
     assert deliver(metadata, {"am": f"alertmanager+{manager.url}"}, allowed=HERE).sent == 1
     assert ringing(manager, model) == []
+
+
+def test_what_is_muted_is_over_there_until_the_mute_ends(metadata, manager, model):
+    told(metadata, manager, model, 10, monitor=TWO)
+    urls, now_us = {"am": f"alertmanager+{manager.url}"}, START_US + 10 * DAY_US
+
+    def again(at_us):
+        assert refresh(metadata, with_mutes(metadata, alerts(metadata, model), at_us), urls, allowed=HERE) == {}
+        return [one["labels"].get("alarm", one["labels"]["alertname"]) for one in ringing(manager, model)]
+
+    loss, gap = "log_loss above 0.7 over 7d", "calibration gap above 0.1 over 7d"
+    assert sorted(again(now_us)) == ["SeatrialIncident", gap, loss]
+    facts = {"actor": "ben", "at_us": now_us, "reason": "storm"}
+    mute(metadata, model, loss, until_us=now_us + DAY_US // 4, **facts)
+    assert sorted(again(now_us + 1)) == ["SeatrialIncident", gap]
+    mute(metadata, model, "", until_us=now_us + DAY_US // 8, **facts)
+    assert again(now_us + 1) == []
+    resolve(metadata, alerts(metadata, model)[0].id, actor="ben", at_us=now_us + 2)
+    assert again(now_us + 3) == []  # its end is told there as well, though it is muted
+    (rings,) = [one.alarm for one in alerts(metadata, model) if one.state != "resolved"]
+    assert sorted(again(now_us + DAY_US)) == ["SeatrialIncident", rings]
 
 
 def test_what_it_refuses_is_said_without_the_address(metadata, manager, model):

@@ -8,8 +8,8 @@ import threading
 import msgspec
 import pytest
 
-from seatrial.monitoring.alerting.alerts import settle
-from seatrial.monitoring.routes.delivery import deliver
+from seatrial.monitoring.alerting.alerts import alerts, settle
+from seatrial.monitoring.routes.delivery import deliver, held, refresh
 from seatrial.stores.metadata import MetadataStore
 from tests.monitoring.alerted import HERE, Hook, report_on, settled
 from tests.monitoring.worlds import DAY_US, START_US
@@ -128,3 +128,38 @@ def test_one_target_that_fails_does_not_hold_up_another(metadata, hook):
     settle(metadata, msgspec.structs.replace(report_on(10), model="early"), actor="ann", at_us=START_US + 10 * DAY_US)
     done = deliver_to(metadata, {"dead": "http://127.0.0.1:1/", "ops": hook.url})
     assert (done.sent, done.pending, list(done.failures)) == (1, 1, ["webhook:dead"])
+
+
+@pytest.fixture
+def silent():
+    """An address that takes connections and never answers."""
+    server = socket.create_server(("127.0.0.1", 0))
+    yield f"http://127.0.0.1:{server.getsockname()[1]}"
+    server.close()
+
+
+def test_all_routes_of_one_call_share_its_time_however_slowly_they_answer(metadata, hook, silent):
+    names = [f"slow{number}" for number in range(6)]
+    settled(metadata, 10, on_call=", ".join(f"route:{name}" for name in [*names, "ops"]))
+    urls = dict.fromkeys(names, silent) | {"ops": hook.url}
+    done = deliver_to(metadata, urls, timeout=0.2, whole=0.5)
+    assert (done.sent, done.pending, hook.got) == (0, 7, [])
+    tried = in_vain(done.failures)
+    assert [one.target for one in held(metadata)] == [f"route:{name}" for name in [*names, "ops"][tried:]]
+    assert deliver_to(metadata, {"ops": hook.url}).sent == 1  # they are the first of the next call
+
+
+def test_all_alertmanagers_that_are_told_again_share_its_time_too(metadata, silent):
+    names = [f"slow{number}" for number in range(6)]
+    settled(metadata, 10, on_call=", ".join(f"route:{name}" for name in names))
+    urls = dict.fromkeys(names, f"alertmanager+{silent}")
+    failures = refresh(metadata, alerts(metadata), urls, allowed=HERE, timeout=0.2, whole=0.5)
+    in_vain(failures)
+
+
+def in_vain(failures):
+    """How many routes were tried before the time of all was used up."""
+    late = [why == "its time was used up by the messages before" for why in failures.values()]
+    assert late == sorted(late)
+    assert 0 < late.count(False) < 6
+    return late.count(False)

@@ -55,7 +55,7 @@ class AlertOver(Conflict):
 
 class Happened(msgspec.Struct, frozen=True):
     """One event of an alert. kind: opened, seen, acknowledged or resolved; quiet: so was its alarm after a person had
-    resolved it."""
+    resolved it; undelivered: a message on it was given up."""
 
     at: str
     kind: str
@@ -381,7 +381,7 @@ def _last_us(metadata: MetadataStore, current: Alert) -> int:
 
 def _is_held(metadata: MetadataStore, current: Alert) -> bool:
     """Whether a person resolved it, and its alarm was not quiet since; only a look says in which window it was over."""
-    last = metadata.events(subject=current.id)[-1]
+    last = [event for event in metadata.events(subject=current.id) if event.kind != "alert.undelivered"][-1]
     return last.kind == "alert.resolved" and "window" not in last.body
 
 

@@ -59,9 +59,10 @@ class Moment(msgspec.Struct, frozen=True):
 class Incident(msgspec.Struct, frozen=True):
     """An alert, those that belong to the same incident, and what happened around them.
 
-    id: of the incident; empty for an alert that woke nobody. state: "open" while an alert of it rings. alerts: oldest
-    first. since, until: what the timeline covers: from a week before the first alert, or the start of the window it
-    looked at, to a day after the end. newest: what the newest report in it says. next: commands, the first one first.
+    id: of the incident; empty for an alert that woke nobody. state: "open" while an alert of it rings. headline,
+    action, owner, on_call, runbook: of the worst that rings. alerts: oldest first. since, until: what the timeline
+    covers: from a week before the first alert, or the start of the window it looked at, to a day after the end.
+    newest: what the newest report in it says. next: commands, the first one first.
     """
 
     format: int
@@ -79,6 +80,7 @@ class Incident(msgspec.Struct, frozen=True):
     moments: list[Moment]
     next: list[str]
     newest: str = ""
+    action: str = ""
 
 
 def incident(
@@ -124,6 +126,7 @@ def incident(
         moments=moments,
         next=_next(lead, together, reported[-1].id if reported else ""),
         newest=f"{reported[-1].words} ({reported[-1].id})" if reported else "",
+        action=lead.action,
     )
 
 

@@ -42,7 +42,6 @@ def html(incident: Incident) -> str:
         f"on call {safe(incident.on_call)}" if incident.on_call else "",
         f"runbook {safe(incident.runbook, 300)}" if incident.runbook else "",
     ]
-    action = next((one.action for one in incident.alerts if one.action), "")
     what = "Incident" if incident.id else "Alert"
     body = [
         PAGE_STYLE,
@@ -50,7 +49,7 @@ def html(incident: Incident) -> str:
         f"{safe(_day(incident.since))} to {safe(_day(incident.until))} · {safe(incident.id or incident.alert)}</p>",
         f'<div class="verdict {incident.state}"><p><span class="sign">{sign}</span><span class="word">{word}</span></p>'
         f"<h1>{safe(incident.headline, 1000)}</h1>",
-        f'<p class="next">{safe(action, 1000)}</p>' if action and incident.state == "open" else "",
+        f'<p class="next">{safe(incident.action, 1000)}</p>' if incident.action and incident.state == "open" else "",
         f'<p class="small">The newest report: {safe(incident.newest, 1000)}</p>' if incident.newest else "",
         f'<p class="people small">{" · ".join(one for one in people if one)}</p></div>',
         f"<section><h2>What rang</h2>{''.join(map(_alert, incident.alerts))}</section>",

@@ -53,27 +53,28 @@ def of_message(message: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def ringing(metadata: MetadataStore, alerts: Sequence[Alert], project: str = "") -> list[dict[str, Any]]:
-    """What rings now of these alerts, as far as it was told, and what ended within an incident that goes on."""
+    """What rings now of these alerts, as far as it was told, and as over what is muted or ended within an incident that
+    goes on. An incident is over there while all of it that could page is muted."""
     found = []
     for model in dict.fromkeys(one.model for one in alerts):
         mine = [one for one in alerts if one.model == model]
         told = told_of(metadata, model)
         still = going_on(told, mine)
         shown = [
-            one
-            for one in mine
-            if one.id in told.opened
-            and (one.state != "resolved" or told.opened[one.id] in still)
-            and (not one.muted_until or one.state != "resolved")
+            one for one in mine if one.id in told.opened and (one.state != "resolved" or told.opened[one.id] in still)
         ]
         for incident in still:
-            lead = next((one for one in shown if told.opened[one.id] == incident and one.severity == "high"), None)
-            if lead is not None:
-                page = told.pages[incident]
-                alert = described(lead, "opened", 0)
-                found.append(_incident(project, alert, incident, page.failures, page.at_us, over=False))
-        found += [_single(project, described(one, "opened", 0), told.last_us, one.state == "resolved") for one in shown]
+            high = [one for one in shown if told.opened[one.id] == incident and one.severity == "high"]
+            lead = min(high, key=_is_over)  # the oldest that rings and is not muted, where there is one
+            page = told.pages[incident]
+            alert = described(lead, "opened", 0)
+            found.append(_incident(project, alert, incident, page.failures, page.at_us, _is_over(lead)))
+        found += [_single(project, described(one, "opened", 0), told.last_us, _is_over(one)) for one in shown]
     return found
+
+
+def _is_over(one: Alert) -> bool:
+    return one.state == "resolved" or bool(one.muted_until)
 
 
 def _incident(

@@ -9,7 +9,8 @@ A route is an address in seatrial.toml:
 
 A message is taken before it is sent: in one transaction its next attempt is put off, so that two processes never send
 the same, and one that was killed while it sent leaves it for the next. After the last attempt it is kept as
-undelivered, with the reason, until a person sends it again. Messages on one model go to a route in order.
+undelivered, with the reason, until a person sends it again. Messages on one incident go to a route in order; those on
+another do not wait for them, so that no page is held up by a digest that is not due.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ FIRST_US, MOST_US = 30_000_000, 3_600_000_000
 """Until the second attempt, and the longest until any; it doubles in between."""
 TIMEOUT = 5.0
 WHOLE = 30.0
-"""Seconds for all routes of one call together."""
+"""Seconds for all routes of one call together, those included that are only told again."""
 KEPT_BACK = ("attempts", "not_before_us", "order", "failure", "sent_us", "gave_up_us")
 """Parts of a message that are about sending it."""
 
@@ -93,6 +94,7 @@ def deliver(
     urls: Mapping[str, str],
     timeout: float = TIMEOUT,
     *,
+    whole: float = WHOLE,
     allowed: Allowed | None = None,
     project: str = "",
     actor: str = "seatrial",
@@ -100,26 +102,22 @@ def deliver(
 ) -> Delivery:
     """Send what waits and is due, to each target in order. Never raises for what a target does.
 
-    urls: name -> address, for the targets "route:NAME" and "webhook:NAME". allowed: internal addresses that are meant.
-    timeout: seconds for all messages of one target together, from the name look-up to the answer. project: its name,
-    for whoever is told by several. now_us: machine time. A message may arrive twice when an answer is lost: its `id`
-    tells.
+    urls: name -> address, for the targets "route:NAME" and "webhook:NAME". allowed: internal addresses that are
+    meant. timeout: seconds for all messages of one target together, from the name look-up to the answer. whole: for
+    all targets together; those that are left wait for the next call. project: its name, for whoever is told by
+    several. now_us: machine time. A message may arrive twice when an answer is lost: its `id` tells.
     """
     now_us = machine_us() if now_us is None else now_us
-    turn = _Turn(metadata, allowed or Allowed(), project, actor, now_us, monotonic() + WHOLE)
-    lines: dict[str, dict[str, list[tuple[int, dict[str, Any]]]]] = {}
+    turn = _Turn(metadata, allowed or Allowed(), project, actor, now_us, monotonic() + whole)
+    lines: dict[str, list[tuple[int, dict[str, Any]]]] = {}
     for seq, message in _waiting(metadata):
-        line = lines.setdefault(str(message.get("target", "")), {})
-        line.setdefault(_model(message), []).append((seq, message))
-    for target, models in lines.items():
+        lines.setdefault(str(message.get("target", "")), []).append((seq, message))
+    for target, messages in lines.items():
         address = address_of(urls, target)
         if address is None:
             turn.failures[target] = "no address is set for it"
             continue
-        ends = min(monotonic() + timeout, turn.ends)
-        for messages in models.values():
-            if not _sent_all(turn, messages, target, address, ends):
-                break
+        _send_all(turn, messages, target, address, min(monotonic() + timeout, turn.ends))
     return Delivery(turn.sent, waiting(metadata), turn.failures, turn.gave_up)
 
 
@@ -131,25 +129,28 @@ def refresh(
     allowed: Allowed | None = None,
     project: str = "",
     timeout: float = TIMEOUT,
+    whole: float = WHOLE,
     skip: Iterable[str] = (),
 ) -> dict[str, str]:
     """Tell every Alertmanager among the alerts' routes again what rings; why one was not reached, by target.
 
-    alerts: all, of whichever models. skip: targets that did not answer a moment ago. An Alertmanager forgets what it is
-    not told again, and one that was restarted may have lost it.
+    alerts: all, of whichever models. timeout, whole: as for `deliver`. skip: targets that did not answer a moment
+    ago. An Alertmanager forgets what it is not told again, and one that was restarted may have lost it.
     """
     from seatrial.monitoring.alerting.telling import targets
     from seatrial.monitoring.routes import alertmanager
 
     named = dict.fromkeys(target for one in alerts for target in targets(one.on_call))
     failures = {}
+    ends = monotonic() + whole
     for target in named:
         address = address_of(urls, target) or ""
         if target in skip or not address.casefold().startswith("alertmanager+"):
             continue
         mine = [one for one in alerts if target in targets(one.on_call)]
         ringing = alertmanager.ringing(metadata, mine, project)
-        failure = alertmanager.put(address, ringing, allowed or Allowed(), timeout) if ringing else ""
+        seconds = min(timeout, ends - monotonic())
+        failure = alertmanager.put(address, ringing, allowed or Allowed(), seconds) if ringing else ""
         if failure:
             failures[target] = failure
     return failures
@@ -263,32 +264,37 @@ def problem(address: str, allowed: Allowed | None = None, seconds: float = 2.0) 
 # One turn
 
 
-def _sent_all(
+def _send_all(
     turn: _Turn, messages: Sequence[tuple[int, dict[str, Any]]], target: str, address: str, ends: float
-) -> bool:
-    """Send the messages on one model in order, up to the first that is not due or does not arrive. False: nothing more
-    is to be tried of this target now."""
+) -> None:
+    """Send the messages of one target in order, up to the first that does not arrive; of a model's incident (or of what
+    belongs to none) up to the first that is not due."""
+    held = set()
     for seq, message in messages:
+        about = (_model(message), message.get("incident", ""))
+        if about in held:
+            continue
         if not _due(message, turn.now_us):
+            held.add(about)
             if message.get("failure"):
                 turn.failures.setdefault(target, message["failure"])
-            return True
+            continue
         if ends - monotonic() <= 0:
             turn.failures.setdefault(target, "its time was used up by the messages before")
-            return False
+            return
         taken = _taken(turn.metadata, seq, turn.now_us)
         if taken is None:  # another process was faster
-            return True
+            held.add(about)
+            continue
         seq, message = taken
         whose = {"project": turn.project} if turn.project else {}
         failure = send(address, message | whose, turn.allowed, ends - monotonic())
         if failure:
             turn.failures[target] = failure
             turn.gave_up += _put_off(turn.metadata, seq, message, failure, turn.actor, turn.now_us)
-            return False
+            return
         turn.metadata.done(TOPIC, seq)
         turn.sent += 1
-    return True
 
 
 def _waiting(metadata: MetadataStore) -> list[tuple[int, dict[str, Any]]]:
