@@ -22,6 +22,7 @@ from seatrial.core.records import Record
 from seatrial.core.windows import Window
 from seatrial.monitoring.alerting.alerts import settle
 from seatrial.retraining.alone import alone
+from seatrial.retraining.proposal import keep_comparison
 from tests.retraining.worlds import PER_DAY, START, TRAINED, made, opened, rows, write
 
 DAY = timedelta(days=1)
@@ -308,6 +309,19 @@ def test_a_champion_that_was_taken_out_of_use_ends_the_proposal(project):
         project.deploy("late", reason="by hand")
     project.release_delete(first, reason="learnt from wrong rows")
     assert "overtaken" in refused(lambda: project.retrain("late", "compare")).found
+
+
+def test_a_challenger_that_was_shown_to_be_worse_is_compared_no_more(project):
+    trained(project)
+    project.clock.set(LATER + 9 * DAY)
+    looked = project.retrain("late", "compare").proposal
+    with project.metadata.transaction() as transaction:
+        worse = msgspec.structs.replace(looked.comparison, verdict="worse")
+        keep_comparison(transaction, looked, worse, actor="ada", at_us=to_us(LATER + 9 * DAY))
+    project.clock.set(LATER + 12 * DAY)
+    error = refused(lambda: project.retrain("late", "compare"))
+    assert (error.code, "the newest proposal is worse" in error.found) == ("retrain.nothing_proposed", True)
+    assert project.proposals()[0].state == "worse"
 
 
 def test_labels_that_never_come_propose_nothing_and_judge_nothing(folder):
