@@ -104,6 +104,17 @@ def test_the_gain_is_the_mean_of_daily_log_loss_differences():
     assert looked.challenger_metrics["log_loss"] == pytest.approx(loss[1].mean())
 
 
+def test_a_challenger_of_a_quantile_is_judged_by_the_loss_of_that_quantile():
+    at, *_ = world(20, 0.0)
+    labels = 10 + 3 * np.random.default_rng(8).normal(size=at.size)  # the spread grew, from 1 to 3
+    champion, challenger = np.full(at.size, 10 + 1.28), np.full(at.size, 10 + 3 * 1.28)
+    found = judged((at, labels, champion, challenger), days_known=20, quantile=0.9)
+    assert (found.loss, found.verdict) == ("quantile_loss", "better")
+    metrics = found.champion_metrics["quantile_loss"], found.challenger_metrics["quantile_loss"]
+    assert found.gain == pytest.approx(metrics[0] - metrics[1])
+    assert judged((at, labels, champion, challenger), days_known=20).verdict == "worse"  # of a mean it is
+
+
 @pytest.mark.slow
 def test_looking_every_day_at_equal_models_calls_a_winner_in_at_most_three_of_a_hundred():
     wrong = 0

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from seatrial.core.clock import from_us, iso, parse_time, to_us
 from seatrial.core.signature import Task
 from seatrial.stats.confidence import fewest_bounded, t_sequence
-from seatrial.stats.metrics import METRICS, losses, measure
+from seatrial.stats.metrics import MEAN, METRICS, losses, measure
 
 DAY_US = 86_400_000_000
 ALPHA = 0.05
@@ -72,7 +72,8 @@ class DayGain(msgspec.Struct, frozen=True):
 class Comparison(msgspec.Struct, frozen=True):
     """Challenger against champion up to `as_of`.
 
-    loss: "log_loss" for binary, "squared_error" for regression. champion_metrics, challenger_metrics: over all rows.
+    loss: "log_loss" of classes, "squared_error" of a regression, "quantile_loss" of one that predicts a quantile.
+    champion_metrics, challenger_metrics: over all rows.
     gain, low, high: the mean over days, and its 95 % confidence sequence; None with too few days to bound it.
     final: the time to judge is over; an inconclusive verdict then stays.
     changes: what the declared margins look at. shadow: "live" when both answered the same live requests, "batch" when
@@ -167,7 +168,8 @@ def compare(
             return {}
         return measure(task, labels[usable], scores[usable], threshold=threshold, quantile=quantile)
 
-    gains = losses(task, labels, champion_scores) - losses(task, labels, challenger_scores)
+    lost = [losses(task, labels, scores, quantile=quantile) for scores in (champion_scores, challenger_scores)]
+    gains = lost[0] - lost[1]
     days = []
     for number in range(int(whole)):
         of_day = usable & (day == number)
@@ -187,7 +189,7 @@ def compare(
         start=iso(from_us(start_us)),
         as_of=iso(from_us(as_of_us)),
         rows=int(usable.sum()),
-        loss="squared_error" if task == "regression" else "log_loss",
+        loss=_loss(task, quantile),
         days=days,
         better_days=int((values > 0).sum()),
         gain=gain,
@@ -210,6 +212,12 @@ def compare(
         needed=needed,
         expected_on=_expected_on(days, needed, start_us, as_of_us, judge_for_us),
     )
+
+
+def _loss(task: Task, quantile: float) -> str:
+    if task != "regression":
+        return "log_loss"
+    return "squared_error" if quantile == MEAN else "quantile_loss"
 
 
 def _expected_on(days: list[DayGain], needed: int, start_us: int, as_of_us: int, judge_for_us: int) -> str:
