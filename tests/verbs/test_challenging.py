@@ -324,6 +324,26 @@ def test_a_challenger_that_was_shown_to_be_worse_is_compared_no_more(project):
     assert project.proposals()[0].state == "worse"
 
 
+def test_a_day_is_judged_when_the_slowest_outcome_had_the_time_to_be_known(folder):
+    table = pq.read_table(folder / "rows.parquet")
+    at = table["at"].to_numpy()
+    slow = table["late"].to_numpy() & (at >= np.datetime64(LATER.replace(tzinfo=None), "us"))
+    lag = np.where(slow, np.timedelta64(6, "D"), np.timedelta64(1, "h"))
+    known = pa.array(at + lag, pa.timestamp("us", "UTC"))
+    pq.write_table(table.set_column(6, "known", known), folder / "rows.parquet")
+    with opened(folder, LATER) as project:
+        trained(project)
+        project.clock.set(LATER + 9 * DAY)
+        looked = project.retrain("late", "compare").proposal.comparison
+        assert (looked.verdict, len(looked.days), looked.ripening, looked.ripe_hours) == ("too early", 3, 6, 6 * 24)
+        assert looked.rows == 3 * PER_DAY
+        assert "3 of 7 whole days with labels, all of them about 2024-01-29" in looked.words
+        assert "6 more still ripen, 6d each until its labels are there" in looked.words
+        project.clock.set(LATER + 13 * DAY)
+        later = project.retrain("late", "compare").proposal.comparison
+        assert (later.verdict, later.days[:3]) == ("better", looked.days)
+
+
 def test_labels_that_never_come_propose_nothing_and_judge_nothing(folder):
     table = pq.read_table(folder / "rows.parquet")
     at = table["at"].to_numpy()
@@ -471,6 +491,7 @@ def test_in_the_shadow_champion_and_challenger_are_compared_on_the_same_live_req
             told = [{"request_id": id, "late": bool(one)} for id, one in zip(ids, late, strict=True)]
             shadow.label("late", told[: 60 - day])
             shadow.clock.advance("23h")
+        shadow.clock.advance("1h")  # until the labels of the fifth day are due
         looked = shadow.retrain("late", "compare").proposal.comparison
         assert (looked.shadow, looked.rows, len(looked.days)) == ("live", 60 + 59 + 58 + 57 + 56, 5)
         rows = {one["request_id"]: one for one in shadow.log.rows(deployment="late").to_pylist()}

@@ -453,8 +453,9 @@ def test_a_challenger_is_judged_only_on_what_both_had_not_seen(judged):
         (proposal,) = project.proposals("late")
         seen = proposal.comparison
         assert seen.start == "2024-01-28T00:00:00Z"  # day 27, when the challenger was trained
-        assert (len(seen.days), seen.better_days) == (9, 9)
-        assert seen.rows == 9 * A_DAY - 11
+        assert (len(seen.days), seen.better_days) == (8, 8)
+        assert (seen.ripening, seen.ripe_hours) == (1, 6)  # the day before is over, and its labels come in six hours
+        assert seen.rows == 8 * A_DAY
         assert seen.low > 0
 
 

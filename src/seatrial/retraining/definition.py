@@ -150,7 +150,8 @@ class Retrain:
 
     on: triggers, or their short names: "performance" is `Trigger.alarm()`, "schedule:0 3 * * 1" a schedule.
     budget: trainings of challengers at most, "2/week". cool_down: time after one in which nothing is proposed.
-    judge_for: how long a challenger is compared with the champion before the verdict is final.
+    judge_for: how long a challenger is compared with the champion before the verdict is final; the labels of its last
+        days are waited for beyond it.
     min_days: whole days of comparison without which there is no verdict.
     approval: "human", or "auto-if-better": a challenger that differs from the champion by its data alone, is shown to
         be better, and keeps within every margin needs nobody's approval.

@@ -432,6 +432,8 @@ class Challenging(Watching):
             thresholds=(threshold_of(bundles[0]), threshold_of(bundles[1])),
             quantile=model.quantile,
             shadow="live" if live else "batch",
+            ripe_after_us=both.ripe_after_us,
+            earlier=proposal.comparison,
         )
 
     def _both_on_labels(
@@ -465,7 +467,33 @@ class Challenging(Watching):
         else:
             column = pc.if_else(known, rows[model.target].cast(pa.float64()), None)
             labels = np.asarray(column.to_numpy(), dtype=np.float64)
-        return Both(start_us, times_us(rows, training_set.AT), labels, champion, challenger, rows)
+        return Both(
+            start_us,
+            times_us(rows, training_set.AT),
+            labels,
+            champion,
+            challenger,
+            rows,
+            self._waited_on_labels(model, start_us),
+        )
+
+    def _waited_on_labels(self, model: Model, start_us: int) -> int:
+        """How long the labels of a day are waited for, as those of the label source came."""
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        from seatrial.verbs.inputs import instant
+        from seatrial.verbs.shadowed import waited_for
+
+        source = model.labels
+        if source.label_known_at is None or source.event_timestamp is None:
+            return 0
+        rows = self._inputs.uncut(source)
+        back_us = duration_us(self._retrain(model.name).judge_for)
+        at = rows[source.event_timestamp].cast(pa.timestamp("us", tz="UTC"))
+        rows = rows.filter(pc.fill_null(pc.greater_equal(at, instant(start_us - back_us)), False))
+        at, known_at = rows[source.event_timestamp], rows[source.label_known_at]
+        return waited_for(model, at, known_at, rows[model.target], self.now_us)
 
     def proposals(self, model: str | None = None) -> list[Proposal]:
         """Every proposed retraining and how it stands, oldest first."""
