@@ -22,7 +22,7 @@ from seatrial.core.records import Record
 from seatrial.core.windows import Window
 from seatrial.monitoring.alerting.alerts import settle
 from seatrial.retraining.alone import alone
-from seatrial.retraining.proposal import keep_comparison
+from seatrial.retraining.proposal import Proposal, keep_comparison
 from tests.retraining.worlds import PER_DAY, START, TRAINED, made, opened, rows, write
 
 DAY = timedelta(days=1)
@@ -194,11 +194,12 @@ def test_a_proposal_that_is_under_way_is_not_doubled_and_each_asking_is_kept(pro
     assert (kept.code, kept.times, kept.trigger) == ("retrain.under_way", 5, "again")
 
 
-def test_a_hundred_alarms_at_once_make_one_proposal_and_one_run(folder):
+def crowd(folder, step: str, **how: str) -> list[str]:
+    """What a hundred callers at once are told: words, or the code of a refusal."""
     done: list[str] = []
     told = threading.Lock()
 
-    def ring(step: str, **how: str) -> None:
+    def ring() -> None:
         with opened(folder, LATER) as project:
             try:
                 words = project.retrain("late", step, **how).words
@@ -207,24 +208,47 @@ def test_a_hundred_alarms_at_once_make_one_proposal_and_one_run(folder):
         with told:
             done.append(words)
 
-    def crowd(step: str, **how: str) -> list[str]:
-        done.clear()
-        threads = [threading.Thread(target=ring, args=(step,), kwargs=how) for _ in range(100)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        return list(done)
+    threads = [threading.Thread(target=ring) for _ in range(100)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return done
 
-    assert sorted(set(crowd("propose", reason="it rings"))) == ["a proposal is under way since 2024-01-16", "proposed"]
-    assert done.count("proposed") == 1
-    answers = crowd("train")
+
+def one_proposal_and_one_run(folder, **how: str) -> Proposal:
+    """Of a hundred who propose at once and then train; the proposal."""
+    answers = crowd(folder, "propose", **how)
+    assert sorted(set(answers)) == ["a proposal is under way since 2024-01-16", "proposed"]
+    assert answers.count("proposed") == 1
+    answers = crowd(folder, "train")
     assert sum("packed" in one for one in answers) == 1
     assert {one for one in answers if "packed" not in one} <= {"retrain.training", "retrain.nothing_proposed"}
     with opened(folder, LATER) as project:
         assert len(project.metadata.records("run", "late")) == 2  # the champion's and one more
-        assert [one.state for one in project.proposals()] == ["judging"]
+        (proposal,) = project.proposals()
+        assert proposal.state == "judging"
         assert sum(one.times for one in project.proposal_refusals("late") if one.code == "retrain.under_way") == 99
+    return proposal
+
+
+def test_a_hundred_askers_at_once_make_one_proposal_and_one_run(folder):
+    assert one_proposal_and_one_run(folder, reason="it rings").trigger == "manual"
+
+
+def test_an_alarm_that_rings_proposes_and_a_hundred_calls_without_a_reason_make_one_run(folder):
+    with (folder / "project.py").open("a") as file:
+        file.write('Monitor("late", alarms=[Alarm.below("roc_auc", 0.75, "4d")], calibration=False)\n')
+    with opened(folder, LATER) as project:
+        assert project.retrain("late").proposal is None
+        project.predict_batch("late", Window(to_us(TRAINED), to_us(LATER)))
+        project.label("late")
+        assert project.retrain("late").proposal is None  # nobody has looked
+        (fired,) = [one for one in project.monitor("late").alarms if one.state == "fired"]
+    found = one_proposal_and_one_run(folder)
+    assert found.trigger == "an open alert of high severity"
+    assert found.evidence == [{"alerts": [fired.alert]}]
+    assert "roc auc is 0.6" in found.reason
 
 
 RING = """
@@ -246,7 +270,7 @@ for _ in range(25):
 
 
 @pytest.mark.slow
-def test_a_hundred_alarms_at_once_in_four_processes_make_one_proposal_and_one_run(folder):
+def test_a_hundred_askers_at_once_in_four_processes_make_one_proposal_and_one_run(folder):
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     words = [sys.executable, "-c", RING, str(folder)]
     ringing = [
