@@ -121,6 +121,7 @@ def test_a_broken_expectation_refuses_before_anything_is_proposed_and_says_which
     assert (kept.code, kept.step, kept.trigger, kept.reason) == (error.code, "propose", "manual", error.found)
     assert refused(lambda: trained(project)).code == "retrain.data_broken"
     assert reasons(project) == [("retrain.data_broken", 1), ("retrain.data_broken", 1)]
+    assert len(project.runs()) == 1  # the champion's
 
 
 def test_a_hard_rule_that_the_newest_report_found_broken_refuses(project):
@@ -149,7 +150,11 @@ def test_data_that_are_broken_are_an_alert_and_no_reason_to_train(project):
 
 def test_within_the_cool_down_and_over_the_budget_is_refused_and_a_run_whose_gates_said_no_counts(project):
     with declared(project, gate=0.99, retrain='on=[], budget="2/month", cool_down="3d"') as strict:
-        assert trained(strict).proposal.state == "gates refused"
+        done = trained(strict)
+        assert (done.proposal.state, done.proposal.challenger) == ("gates refused", None)
+        assert "roc_auc" in done.words
+        assert refused(lambda: strict.promote("late")).code == "retrain.nothing_proposed"
+        assert len(strict.releases("late")) == 1  # nobody packed it
         strict.clock.set(LATER + DAY)
         early = refused(lambda: trained(strict))
         assert "1d ago" in early.found
