@@ -182,7 +182,7 @@ def test_the_end_waits_until_the_last_day_is_ripe():
     data = world(60, 0.002)
     looked = judged(data, days_known=60, ripe_after_us=6 * HOUR_US)
     assert (len(looked.days), looked.ripening, looked.final) == (59, 1, False)
-    assert looked.words.endswith("; 1 more still ripen, 6h each until its labels are there")
+    assert looked.words.endswith("; days that still ripen: 1 (6h until their labels are there)")
     after = judged(data, days_known=61, ripe_after_us=6 * HOUR_US, earlier=looked)
     assert (len(after.days), after.ripening, after.final) == (60, 0, True)
 
@@ -190,8 +190,8 @@ def test_the_end_waits_until_the_last_day_is_ripe():
 def test_when_the_verdict_is_due_is_told_before_the_first_day_is_ripe():
     looked = judged(world(4, 0.5), days_known=4, min_days=3, ripe_after_us=5 * DAY_US)
     assert looked.words == (
-        "too early: 0 of 6 whole days with labels, all of them about 2013-04-12; 4 more still ripen, "
-        "5d each until its labels are there"
+        "too early: 0 of 6 whole days with labels, all of them about 2013-04-12; days that still ripen: 4 "
+        "(5d until their labels are there)"
     )
 
 

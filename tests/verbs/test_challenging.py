@@ -367,7 +367,7 @@ def test_a_day_is_judged_when_the_slowest_outcome_had_the_time_to_be_known(folde
         assert (looked.verdict, len(looked.days), looked.ripening, looked.ripe_hours) == ("too early", 3, 6, 6 * 24)
         assert looked.rows == 3 * PER_DAY
         assert "3 of 7 whole days with labels, all of them about 2024-01-29" in looked.words
-        assert "6 more still ripen, 6d each until its labels are there" in looked.words
+        assert "days that still ripen: 6 (6d until their labels are there)" in looked.words
         project.clock.set(LATER + 13 * DAY)
         later = project.retrain("late", "compare").proposal.comparison
         assert (later.verdict, later.days[:3]) == ("better", looked.days)

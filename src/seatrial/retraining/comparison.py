@@ -144,7 +144,7 @@ class Comparison(msgspec.Struct, frozen=True):
         if not self.ripening or self.ripe_hours is None:
             return ""
         waits = duration_text(math.ceil(self.ripe_hours * 60) * 60_000_000)
-        return f"; {self.ripening} more still ripen, {waits} each until its labels are there"
+        return f"; days that still ripen: {self.ripening} ({waits} until their labels are there)"
 
 
 def ripe_after(
