@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
-from seatrial.retraining.comparison import DAY_US, compare
+from seatrial.retraining.comparison import DAY_US, HOUR_US, DayGain, compare, ripe_after
 
 START_US = 1_364_774_400_000_000
 
@@ -104,6 +105,107 @@ def test_the_gain_is_the_mean_of_daily_log_loss_differences():
     assert looked.challenger_metrics["log_loss"] == pytest.approx(loss[1].mean())
 
 
+def parcels(days=60, rows=400, seed=9):
+    """(at, known, lost): a parcel that arrives is known to after two days, one that is lost after fourteen."""
+    random = np.random.default_rng(seed)
+    at = START_US + np.repeat(np.arange(days), rows) * DAY_US + np.tile(np.arange(rows) * (DAY_US // rows), days)
+    lost = (random.random(at.size) < 0.1).astype(float)
+    return at, at + np.where(lost == 1, 14, 2) * float(DAY_US), lost
+
+
+def looked_at(days, *, wait=True, earlier=None):
+    """A challenger that says too little of what is lost, seen after so many days."""
+    at, known, lost = parcels()
+    as_of = START_US + days * DAY_US
+    labels = np.where(known <= as_of, lost, np.nan)
+    data = at, labels, np.full(at.size, 0.1), np.full(at.size, 0.03)
+    ripe = ripe_after(at, np.where(known <= as_of, known, np.nan), as_of, lost.astype(np.int64)) if wait else 0
+    return judged(data, days_known=days, task="binary", ripe_after_us=ripe, earlier=earlier)
+
+
+def test_labels_that_come_first_make_no_winner_of_whom_they_favour():
+    assert looked_at(15, wait=False).verdict == "better"  # of most days only what arrived is known
+    looked = [looked_at(days) for days in (16, 20, 24, 40)]
+    assert [one.verdict for one in looked] == ["too early", "too early", "worse", "worse"]
+    assert [len(one.days) for one in looked] == [2, 6, 10, 26]
+    assert {one.ripening for one in looked} == {14}
+
+
+def test_a_day_waits_for_the_rarest_outcome_and_not_for_labels_that_never_come():
+    at, known, lost = parcels()
+    as_of = int(at[-1])
+    assert ripe_after(at, known, as_of, lost.astype(np.int64)) == 14 * DAY_US
+    rare = np.where(np.cumsum(lost) % 4 == 0, lost, 0.0)  # one in forty
+    known = at + np.where(rare == 1, 14, 2) * float(DAY_US)
+    assert ripe_after(at, known, as_of) == 2 * DAY_US
+    assert ripe_after(at, known, as_of, rare.astype(np.int64)) == 14 * DAY_US
+    known[::3] = np.nan
+    assert ripe_after(at, known, as_of, rare.astype(np.int64)) == 14 * DAY_US
+    assert ripe_after(at, np.full(at.size, np.nan), as_of) == 0
+    assert ripe_after(at[:0], known[:0], as_of) == 0
+
+
+def test_what_became_known_later_than_now_says_nothing_of_how_late_labels_are():
+    at, known, _ = parcels()
+    assert ripe_after(at, known, START_US + 10 * DAY_US) == 2 * DAY_US
+
+
+def test_a_day_keeps_the_value_with_which_it_was_counted():
+    at, labels, champion, challenger = world(20, 0.2)
+    first = judged((at, labels, champion, challenger), days_known=12, ripe_after_us=2 * DAY_US)
+    assert len(first.days) == 10
+    other = labels + 0.5 * ((at - START_US) // DAY_US == 3)  # the fourth day's were corrected
+    anew = judged((at, other, champion, challenger), days_known=20, ripe_after_us=2 * DAY_US)
+    then = judged((at, other, champion, challenger), days_known=20, ripe_after_us=2 * DAY_US, earlier=first)
+    assert anew.days[3] != first.days[3]
+    assert then.days[:10] == first.days
+    assert then.days[10:] == anew.days[10:]
+    slower = judged((at, labels, champion, challenger), days_known=13, ripe_after_us=8 * DAY_US, earlier=first)
+    assert (slower.days, slower.ripening) == (first.days, 3)
+
+
+def test_a_look_at_other_releases_or_from_before_days_had_to_be_ripe_holds_nothing_back():
+    data = world(20, 0.2)
+    first = judged(data, days_known=12)
+    odd = [DayGain(one.start, one.rows, 9.0) for one in first.days]
+    for changed in (
+        {"challenger": "rel_c"},
+        {"ripe_hours": None},
+        {"shadow": "live"},
+        {"start": "2013-04-01T00:00:01Z"},
+    ):
+        earlier = replace(first, days=odd, **changed)
+        assert judged(data, days_known=12, earlier=earlier) == first
+
+
+def test_the_end_waits_until_the_last_day_is_ripe():
+    data = world(60, 0.002)
+    looked = judged(data, days_known=60, ripe_after_us=6 * HOUR_US)
+    assert (len(looked.days), looked.ripening, looked.final) == (59, 1, False)
+    assert looked.words.endswith("; days that still ripen: 1 (6h until their labels are there)")
+    after = judged(data, days_known=61, ripe_after_us=6 * HOUR_US, earlier=looked)
+    assert (len(after.days), after.ripening, after.final) == (60, 0, True)
+
+
+def test_when_the_verdict_is_due_is_told_before_the_first_day_is_ripe():
+    looked = judged(world(4, 0.5), days_known=4, min_days=3, ripe_after_us=5 * DAY_US)
+    assert looked.words == (
+        "too early: 0 of 6 whole days with labels, all of them about 2013-04-12; days that still ripen: 4 "
+        "(5d until their labels are there)"
+    )
+
+
+def test_a_challenger_of_a_quantile_is_judged_by_the_loss_of_that_quantile():
+    at, *_ = world(20, 0.0)
+    labels = 10 + 3 * np.random.default_rng(8).normal(size=at.size)  # the spread grew, from 1 to 3
+    champion, challenger = np.full(at.size, 10 + 1.28), np.full(at.size, 10 + 3 * 1.28)
+    found = judged((at, labels, champion, challenger), days_known=20, quantile=0.9)
+    assert (found.loss, found.verdict) == ("quantile_loss", "better")
+    metrics = found.champion_metrics["quantile_loss"], found.challenger_metrics["quantile_loss"]
+    assert found.gain == pytest.approx(metrics[0] - metrics[1])
+    assert judged((at, labels, champion, challenger), days_known=20).verdict == "worse"  # of a mean it is
+
+
 @pytest.mark.slow
 def test_looking_every_day_at_equal_models_calls_a_winner_in_at_most_three_of_a_hundred():
     wrong = 0
@@ -111,6 +213,27 @@ def test_looking_every_day_at_equal_models_calls_a_winner_in_at_most_three_of_a_
         data = world(30, 0.0, seed=seed, rows=30)
         wrong += any(judged(data, days_known=days).verdict in ("better", "worse") for days in range(7, 31))
     assert wrong <= 400 * 0.03
+
+
+@pytest.mark.slow
+def test_labels_that_come_first_call_a_winner_of_equals_in_at_most_three_of_a_hundred():
+    """Of one parcel in ten that is lost .06 says as much too little as .1526 says too much."""
+    wrong = {0: 0, 14 * DAY_US: 0}
+    for seed in range(100):
+        at, known, lost = parcels(days=30, rows=60, seed=seed)
+        scores = np.full(at.size, 0.06), np.full(at.size, 0.1526)
+        for ripe in wrong:
+            looked, verdicts = None, []
+            for days in range(15, 45):
+                labels = np.where(known <= START_US + days * DAY_US, lost, np.nan)
+                looked = judged(
+                    (at, labels, *scores), days_known=days, judge_for=30, task="binary", ripe_after_us=ripe,
+                    earlier=looked if ripe else None,
+                )  # fmt: skip
+                verdicts.append(looked.verdict)
+            wrong[ripe] += bool({"better", "worse"} & {*verdicts})
+    assert wrong[0] > 90
+    assert wrong[14 * DAY_US] <= 3
 
 
 @settings(max_examples=30, deadline=None)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -49,9 +51,9 @@ def test_a_gap_of_either_sign_counts():
 
 def test_a_look_counts_only_labels_known_by_then():
     rows = predictions([0.2] * 7 + [0.9] * 7, lag_us=7 * DAY_US + 1)
-    gap, labelled, _ = trailing_gap(rows, NOW_US, 14 * DAY_US)
-    assert gap == pytest.approx(0.0)
-    assert labelled == 7 * PER_DAY
+    found = trailing_gap(rows, NOW_US, 14 * DAY_US)
+    assert found.value == pytest.approx(0.0)
+    assert found.labelled == 7 * PER_DAY
 
 
 def test_a_window_that_predictions_do_not_fill_is_not_enough_data():
@@ -68,6 +70,49 @@ def test_no_predictions_and_no_labels_are_not_enough_data():
         found = one(Trigger.calibration(), rows)
         assert not found.fired
         assert "not enough data" in found.words
+
+
+def minutes(off, *, sd=20.0, days=28, quantile=0.5, seed=3) -> Labelled:
+    """Delays in minutes, predicted `off` too low on each day on average; days differ by 2 minutes."""
+    random = np.random.default_rng(seed)
+    rows = predictions([0.0] * days)
+    of_day = np.repeat(random.normal(off, 2.0, days), PER_DAY)
+    labels = 30 + of_day + random.normal(0, sd, of_day.size)
+    return Labelled(rows.at_us, rows.known_us, np.full(labels.size, 30.0), labels, task="regression", quantile=quantile)
+
+
+def test_a_gap_of_a_regression_is_measured_by_the_spread_of_its_labels_and_shown_by_days():
+    assert not one(Trigger.calibration(), minutes(0.5)).fired  # half a minute of twenty, and of days that differ by two
+    clear = one(Trigger.calibration(), minutes(6.0))
+    assert (clear.fired, "standard deviations" in clear.words) == (True, True)
+    for looked in clear.evidence["looks"]:
+        assert looked["low"] < looked["gap"] < looked["high"] < -0.05
+    near = one(Trigger.calibration(), minutes(1.2))
+    assert any(abs(looked["gap"]) > 0.05 for looked in near.evidence["looks"])
+    assert not near.fired
+
+
+@pytest.mark.parametrize("scale", [0.01, 1.0, 3600.0])
+def test_the_default_triggers_say_the_same_of_a_regression_in_any_unit(scale):
+    for off in (0.5, 6.0):
+        rows = minutes(off)
+        other = replace(rows, scores=rows.scores * scale, labels=rows.labels * scale)
+        calibration = Retrain("late").triggers[1]
+        assert one(calibration, other).fired == one(calibration, rows).fired == (off == 6.0)
+
+
+def test_a_model_of_a_quantile_is_calibrated_when_that_share_of_labels_lies_below():
+    good = minutes(0.0, quantile=0.9)
+    good = replace(good, scores=good.scores + 1.28 * 20)
+    assert not one(Trigger.calibration(), good).fired  # although all but one in ten are predicted too high
+    low = one(Trigger.calibration(), replace(good, scores=good.scores - 20))
+    assert low.fired
+    assert low.evidence["looks"][-1]["gap"] == pytest.approx(0.6 - 0.9, abs=0.05)
+
+
+def test_labels_of_a_regression_that_are_all_alike_show_no_gap():
+    alike = replace(minutes(0.0), labels=np.full(28 * PER_DAY, 31.0))
+    assert "not enough data" in one(Trigger.calibration(), alike).words
 
 
 RINGING = [

@@ -140,6 +140,14 @@ def test_the_quantile_loss_is_scikit_learns_pinball_loss(pairs, quantile):
     assert metrics.quantile_loss(labels, scores, quantile=quantile) == pytest.approx(expected, rel=1e-9, abs=1e-12)
 
 
+def test_each_rows_loss_of_a_regression_is_squared_and_of_a_quantile_the_terms_of_its_quantile_loss():
+    labels, scores = np.array([10.0, 0.0, np.nan]), np.array([0.0, 10.0, 1.0])
+    np.testing.assert_array_equal(metrics.losses("regression", labels, scores), [100.0, 100.0, np.nan])
+    found = metrics.losses("regression", labels, scores, quantile=0.9)
+    np.testing.assert_allclose(found, [9.0, 1.0, np.nan])
+    assert found[:2].mean() == metrics.quantile_loss(labels[:2], scores[:2], quantile=0.9)
+
+
 def test_measuring_decides_at_the_threshold_and_the_quantile_that_are_given():
     labels, scores = np.array([0, 1, 1, 0]), np.array([0.1, 0.3, 0.6, 0.4])
     assert metrics.measure("binary", labels, scores, threshold=0.2)["recall"] == 1.0

@@ -22,6 +22,7 @@ from seatrial.core.records import Record
 from seatrial.core.windows import Window
 from seatrial.monitoring.alerting.alerts import settle
 from seatrial.retraining.alone import alone
+from seatrial.retraining.proposal import Proposal, keep_comparison
 from tests.retraining.worlds import PER_DAY, START, TRAINED, made, opened, rows, write
 
 DAY = timedelta(days=1)
@@ -120,6 +121,7 @@ def test_a_broken_expectation_refuses_before_anything_is_proposed_and_says_which
     assert (kept.code, kept.step, kept.trigger, kept.reason) == (error.code, "propose", "manual", error.found)
     assert refused(lambda: trained(project)).code == "retrain.data_broken"
     assert reasons(project) == [("retrain.data_broken", 1), ("retrain.data_broken", 1)]
+    assert len(project.runs()) == 1  # the champion's
 
 
 def test_a_hard_rule_that_the_newest_report_found_broken_refuses(project):
@@ -148,7 +150,11 @@ def test_data_that_are_broken_are_an_alert_and_no_reason_to_train(project):
 
 def test_within_the_cool_down_and_over_the_budget_is_refused_and_a_run_whose_gates_said_no_counts(project):
     with declared(project, gate=0.99, retrain='on=[], budget="2/month", cool_down="3d"') as strict:
-        assert trained(strict).proposal.state == "gates refused"
+        done = trained(strict)
+        assert (done.proposal.state, done.proposal.challenger) == ("gates refused", None)
+        assert "roc_auc" in done.words
+        assert refused(lambda: strict.promote("late")).code == "retrain.nothing_proposed"
+        assert len(strict.releases("late")) == 1  # nobody packed it
         strict.clock.set(LATER + DAY)
         early = refused(lambda: trained(strict))
         assert "1d ago" in early.found
@@ -193,11 +199,12 @@ def test_a_proposal_that_is_under_way_is_not_doubled_and_each_asking_is_kept(pro
     assert (kept.code, kept.times, kept.trigger) == ("retrain.under_way", 5, "again")
 
 
-def test_a_hundred_alarms_at_once_make_one_proposal_and_one_run(folder):
+def crowd(folder, step: str, **how: str) -> list[str]:
+    """What a hundred callers at once are told: words, or the code of a refusal."""
     done: list[str] = []
     told = threading.Lock()
 
-    def ring(step: str, **how: str) -> None:
+    def ring() -> None:
         with opened(folder, LATER) as project:
             try:
                 words = project.retrain("late", step, **how).words
@@ -206,24 +213,47 @@ def test_a_hundred_alarms_at_once_make_one_proposal_and_one_run(folder):
         with told:
             done.append(words)
 
-    def crowd(step: str, **how: str) -> list[str]:
-        done.clear()
-        threads = [threading.Thread(target=ring, args=(step,), kwargs=how) for _ in range(100)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        return list(done)
+    threads = [threading.Thread(target=ring) for _ in range(100)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return done
 
-    assert sorted(set(crowd("propose", reason="it rings"))) == ["a proposal is under way since 2024-01-16", "proposed"]
-    assert done.count("proposed") == 1
-    answers = crowd("train")
+
+def one_proposal_and_one_run(folder, **how: str) -> Proposal:
+    """Of a hundred who propose at once and then train; the proposal."""
+    answers = crowd(folder, "propose", **how)
+    assert sorted(set(answers)) == ["a proposal is under way since 2024-01-16", "proposed"]
+    assert answers.count("proposed") == 1
+    answers = crowd(folder, "train")
     assert sum("packed" in one for one in answers) == 1
     assert {one for one in answers if "packed" not in one} <= {"retrain.training", "retrain.nothing_proposed"}
     with opened(folder, LATER) as project:
         assert len(project.metadata.records("run", "late")) == 2  # the champion's and one more
-        assert [one.state for one in project.proposals()] == ["judging"]
+        (proposal,) = project.proposals()
+        assert proposal.state == "judging"
         assert sum(one.times for one in project.proposal_refusals("late") if one.code == "retrain.under_way") == 99
+    return proposal
+
+
+def test_a_hundred_askers_at_once_make_one_proposal_and_one_run(folder):
+    assert one_proposal_and_one_run(folder, reason="it rings").trigger == "manual"
+
+
+def test_an_alarm_that_rings_proposes_and_a_hundred_calls_without_a_reason_make_one_run(folder):
+    with (folder / "project.py").open("a") as file:
+        file.write('Monitor("late", alarms=[Alarm.below("roc_auc", 0.75, "4d")], calibration=False)\n')
+    with opened(folder, LATER) as project:
+        assert project.retrain("late").proposal is None
+        project.predict_batch("late", Window(to_us(TRAINED), to_us(LATER)))
+        project.label("late")
+        assert project.retrain("late").proposal is None  # nobody has looked
+        (fired,) = [one for one in project.monitor("late").alarms if one.state == "fired"]
+    found = one_proposal_and_one_run(folder)
+    assert found.trigger == "an open alert of high severity"
+    assert found.evidence == [{"alerts": [fired.alert]}]
+    assert "roc auc is 0.6" in found.reason
 
 
 RING = """
@@ -245,7 +275,7 @@ for _ in range(25):
 
 
 @pytest.mark.slow
-def test_a_hundred_alarms_at_once_in_four_processes_make_one_proposal_and_one_run(folder):
+def test_a_hundred_askers_at_once_in_four_processes_make_one_proposal_and_one_run(folder):
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     words = [sys.executable, "-c", RING, str(folder)]
     ringing = [
@@ -308,6 +338,39 @@ def test_a_champion_that_was_taken_out_of_use_ends_the_proposal(project):
         project.deploy("late", reason="by hand")
     project.release_delete(first, reason="learnt from wrong rows")
     assert "overtaken" in refused(lambda: project.retrain("late", "compare")).found
+
+
+def test_a_challenger_that_was_shown_to_be_worse_is_compared_no_more(project):
+    trained(project)
+    project.clock.set(LATER + 9 * DAY)
+    looked = project.retrain("late", "compare").proposal
+    with project.metadata.transaction() as transaction:
+        worse = msgspec.structs.replace(looked.comparison, verdict="worse")
+        keep_comparison(transaction, looked, worse, actor="ada", at_us=to_us(LATER + 9 * DAY))
+    project.clock.set(LATER + 12 * DAY)
+    error = refused(lambda: project.retrain("late", "compare"))
+    assert (error.code, "the newest proposal is worse" in error.found) == ("retrain.nothing_proposed", True)
+    assert project.proposals()[0].state == "worse"
+
+
+def test_a_day_is_judged_when_the_slowest_outcome_had_the_time_to_be_known(folder):
+    table = pq.read_table(folder / "rows.parquet")
+    at = table["at"].to_numpy()
+    slow = table["late"].to_numpy() & (at >= np.datetime64(LATER.replace(tzinfo=None), "us"))
+    lag = np.where(slow, np.timedelta64(6, "D"), np.timedelta64(1, "h"))
+    known = pa.array(at + lag, pa.timestamp("us", "UTC"))
+    pq.write_table(table.set_column(6, "known", known), folder / "rows.parquet")
+    with opened(folder, LATER) as project:
+        trained(project)
+        project.clock.set(LATER + 9 * DAY)
+        looked = project.retrain("late", "compare").proposal.comparison
+        assert (looked.verdict, len(looked.days), looked.ripening, looked.ripe_hours) == ("too early", 3, 6, 6 * 24)
+        assert looked.rows == 3 * PER_DAY
+        assert "3 of 7 whole days with labels, all of them about 2024-01-29" in looked.words
+        assert "days that still ripen: 6 (6d until their labels are there)" in looked.words
+        project.clock.set(LATER + 13 * DAY)
+        later = project.retrain("late", "compare").proposal.comparison
+        assert (later.verdict, later.days[:3]) == ("better", looked.days)
 
 
 def test_labels_that_never_come_propose_nothing_and_judge_nothing(folder):
@@ -457,6 +520,7 @@ def test_in_the_shadow_champion_and_challenger_are_compared_on_the_same_live_req
             told = [{"request_id": id, "late": bool(one)} for id, one in zip(ids, late, strict=True)]
             shadow.label("late", told[: 60 - day])
             shadow.clock.advance("23h")
+        shadow.clock.advance("1h")  # until the labels of the fifth day are due
         looked = shadow.retrain("late", "compare").proposal.comparison
         assert (looked.shadow, looked.rows, len(looked.days)) == ("live", 60 + 59 + 58 + 57 + 56, 5)
         rows = {one["request_id"]: one for one in shadow.log.rows(deployment="late").to_pylist()}

@@ -25,10 +25,11 @@ from seatrial.core.windows import Window
 from seatrial.deployment.analysis import Answers
 from seatrial.deployment.controller import BadPace, Watched
 from seatrial.deployment.rollout import DeclaredAnew, NoReason, NoRollout, NoShadow, RolloutUnderWay, check_shadow
+from seatrial.monitoring.rows.sample import Sample
 from seatrial.serving.batch.table import keep, score
 from seatrial.stores.metadata import HeadMoved
 from seatrial.testing import FakeClock
-from seatrial.verbs.rolling import per_request
+from seatrial.verbs.rolling import losses_of, per_request
 from seatrial.verbs.valued import valued
 from tests.journeys.worlds import served
 from tests.worlds import edit, write_project
@@ -568,3 +569,9 @@ def test_a_request_of_many_rows_is_one_observation():
     assert (found.score[0], found.loss[0]) == (0.5, 0.75)
     assert np.isnan([found.score[1], found.loss[1]]).all()
     assert per_request(rows, np.arange(4)) is rows
+
+
+def test_answers_of_a_quantile_model_are_judged_by_the_loss_of_that_quantile():
+    sample = Sample("wait", "regression", pa.table({"label": [10.0, 0.0, None], "score": [0.0, 10.0, 1.0]}))
+    np.testing.assert_array_equal(losses_of(sample), [100.0, 100.0, np.nan])
+    np.testing.assert_allclose(losses_of(replace(sample, quantile=0.9)), [9.0, 1.0, np.nan])

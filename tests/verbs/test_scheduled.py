@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from seatrial import Deployment, Project, Retrain, Schedule
 from seatrial.cli import run
-from seatrial.core.clock import FixedClock, machine_us
+from seatrial.core.clock import FixedClock, iso, machine_us
 from seatrial.core.errors import UsageError
 from seatrial.features.definitions import BadDefinition
 from seatrial.folder.loading import UnknownName
@@ -19,6 +19,7 @@ from seatrial.scheduling.jobs import StillRunning
 from seatrial.stores.metadata import MetadataUnreachable
 from seatrial.stores.pauses import Paused
 from seatrial.verbs.scheduled import NothingPaused
+from tests.retraining import worlds
 from tests.worlds import write_project
 
 MORE = """
@@ -92,6 +93,46 @@ def test_a_schedule_is_run_once_for_an_instant_by_whoever_asks(tmp_path, capsys)
         assert (earlier.ran, earlier.job.id, earlier.later) == (False, job.id, True)  # the store is further already
     code, out, _ = command(made, "schedules", "history", capsys=capsys)
     assert "materialize  2024-01-10 12:00 UTC  ✓ done" in out
+
+
+BY_ITSELF = """
+Monitor("late")
+Schedule("batch", "late", every="1d", args=["last-day"])
+Schedule("monitor", "late", every="1d")
+Schedule("retrain", "late", cron="0 3 * * 2")
+"""
+
+
+@pytest.mark.slow
+def test_batch_monitoring_and_retraining_are_run_by_a_schedule_in_processes_of_their_own(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("SEATRIAL_STORES_MLFLOW", "")
+    monkeypatch.setenv("SEATRIAL_POLICY_APPROVAL", "none")
+    worlds.made(tmp_path, retrain="on=[Trigger.new_data(500)]").close()
+    with (tmp_path / "project.py").open("a") as file:
+        file.write(BY_ITSELF)
+    later = worlds.TRAINED + timedelta(days=5)  # a Tuesday
+    at = ["--at", iso(later + timedelta(hours=4))]
+    for name, words in (
+        ("batch-late", ["predict", "late", "--batch", "last-day"]),
+        ("monitor-late", ["monitor", "late"]),
+        ("retrain-late", ["retrain", "late", "advance"]),
+    ):
+        code, out, err = command(tmp_path, "schedules", "run", name, *at, capsys=capsys)
+        assert (code, err) == (0, "")
+        assert f"✓ {name}: done in" in out
+        with worlds.opened(tmp_path, later) as project:
+            (job,) = project.schedule_history(name)
+            assert (job.state, job.command) == ("done", words)
+            assert job.cpu_seconds > 0.1
+    with worlds.opened(tmp_path, later) as project:
+        logged = project.log.rows(model="late", columns=["at", "arm"])
+        assert (logged.num_rows, logged["arm"].unique().to_pylist()) == (worlds.PER_DAY, ["batch"])
+        (report,) = project.metadata.records("report", "late")
+        assert report.body["rows"] == worlds.PER_DAY
+        (proposal,) = project.proposals("late")
+        assert (proposal.state, proposal.trigger) == ("judging", "500 new labels")
+        assert proposal.proposers == ["schedule:retrain-late"]
+        assert len(project.metadata.records("run", "late")) == 2
 
 
 def test_a_run_that_is_refused_ends_with_its_reason(tmp_path, capsys):

@@ -411,50 +411,14 @@ def test_triggers_propose_once_and_say_what_they_saw(live):
         assert len(project.proposals("late")) == 1
 
 
-def test_after_a_challenger_the_next_one_has_to_wait(live):
-    with opened(live, 27) as project:
-        project.retrain("late", "train", reason="high season")
-        project.reject("late", reason="not yet")
-        project.clock.set(day(28))
-        assert refused(lambda: project.retrain("late", "train", reason="again"))[:2] == ("retrain.over_budget", 4)
-        project.clock.set(day(30.5))
-        project.retrain("late", "train", reason="again")
-        project.reject("late", reason="not yet")
-        project.clock.set(day(33.6))
-        code, _, words = refused(lambda: project.retrain("late", "train", reason="once more"))
-        assert code == "retrain.over_budget"
-        assert "2/week" in words
-
-
-def test_nothing_is_trained_on_data_that_break_their_rules(live):
-    table = pq.read_table(live / "parcels.parquet")
-    broken = table.set_column(table.column_names.index("season"), "season", pa.array([7.0] * table.num_rows))
-    pq.write_table(broken, live / "parcels.parquet")
-    with opened(live, 27) as project:
-        code, _, words = refused(lambda: project.retrain("late", "train", reason="high season"))
-        assert code == "retrain.data_broken"
-        assert "season" in words
-        assert project.proposals("late") == []
-        assert [one.code for one in project.proposal_refusals("late")] == [code]
-        assert [run["run"] for run in project.runs()] == [project.runs()[0]["run"]]
-
-
-def test_a_challenger_that_its_gates_refuse_is_packed_by_nobody(live):
-    with opened(live, 27, gates=[Gate.at_least("roc_auc", 0.99)]) as project:
-        done = project.retrain("late", "train", reason="high season")
-        assert (done.proposal.state, done.proposal.challenger) == ("gates refused", None)
-        assert "roc_auc" in done.words
-        assert refused(lambda: project.promote("late"))[0] == "retrain.nothing_proposed"
-        assert len(project.releases("late")) == 1
-
-
 def test_a_challenger_is_judged_only_on_what_both_had_not_seen(judged):
     with opened(judged, 36) as project:
         (proposal,) = project.proposals("late")
         seen = proposal.comparison
         assert seen.start == "2024-01-28T00:00:00Z"  # day 27, when the challenger was trained
-        assert (len(seen.days), seen.better_days) == (9, 9)
-        assert seen.rows == 9 * A_DAY - 11
+        assert (len(seen.days), seen.better_days) == (8, 8)
+        assert (seen.ripening, seen.ripe_hours) == (1, 6)  # the day before is over, and its labels come in six hours
+        assert seen.rows == 8 * A_DAY
         assert seen.low > 0
 
 
@@ -504,22 +468,6 @@ def test_what_was_live_once_comes_back_without_being_asked_for(ready):
         assert project.deploy("late", release="late:2", reason="nobody hurries now").generation == 4
 
 
-def test_an_approval_is_void_when_somebody_else_deployed_in_between(ready):
-    with opened(ready, 36, approval="none") as project:
-        third = project.train(cutoff=day(30))
-        other = project.release(third.run)
-    with opened(ready, 36, EVE) as project:
-        project.approve("late", reason="better")
-    with opened(ready, 36, approval="none") as project:
-        project.deploy("late", release=other.id)
-    with opened(ready, 36) as project:
-        assert refused(lambda: project.promote("late"))[:2] == ("approval.stale", 5)
-        assert project.status()[0].live == "3"
-        project.rollback("late")
-    with opened(ready, 36, EVE) as project:
-        assert refused(lambda: project.approve("late", reason="still better"))[:2] == ("approval.stale", 5)
-
-
 def test_a_roll_back_returns_to_what_was_live_and_minds_who_was_first(approved):
     with opened(approved, 36) as project:
         assert refused(lambda: project.rollback("late"))[0] == "deploy.nothing_to_roll_back_to"
@@ -528,7 +476,6 @@ def test_a_roll_back_returns_to_what_was_live_and_minds_who_was_first(approved):
         done = project.rollback("late", expected=2, reason="the phones ring")
         assert (done.generation, done.settled) == (3, True)
         assert project.status()[0].live == "1"
-        assert done.seconds < 1
 
 
 def test_a_roll_back_without_the_metadata_store_is_told_of_when_it_is_back(approved, tmp_path):

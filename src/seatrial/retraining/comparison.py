@@ -5,12 +5,17 @@ share their weather and their staffing: on real flights the variance of a day's 
 rows would have, and a sequence that looks row by row calls a winner nearly always. So one day is one observation,
 and the verdict is an anytime-valid confidence sequence of the daily mean gain: looking every week costs nothing.
 
+That holds for observations that stay what they are. Labels that come first may be unlike the others (a parcel is known
+to have arrived after two days, and to be lost after fourteen), so a day counts when its labels had the time to come,
+and keeps the value with which it was first counted.
+
 Better on the whole is not all there is. Declared margins say how much worse any slice may get, and how far the share of
 positive decisions may move; a change beyond one is significant, and a person looks at it whatever the verdict.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Literal
 
@@ -20,13 +25,18 @@ from numpy.typing import NDArray
 
 from seatrial.core.clock import from_us, iso, parse_time, to_us
 from seatrial.core.signature import Task
+from seatrial.core.windows import duration_text
+from seatrial.stats.arrival import arrival_curve
 from seatrial.stats.confidence import fewest_bounded, t_sequence
-from seatrial.stats.metrics import METRICS, losses, measure
+from seatrial.stats.metrics import MEAN, METRICS, losses, measure
 
-DAY_US = 86_400_000_000
+HOUR_US = 3_600_000_000
+DAY_US = 24 * HOUR_US
 ALPHA = 0.05
 MIN_ROWS = 30
-"""Labelled rows without which a day does not count."""
+"""Labelled rows without which a day does not count; and without which nothing is said of an outcome's delay."""
+USUAL = 0.95
+"""Share of the labels that ever come which a day waits for."""
 FEW = 200
 """Labelled rows below which a slice is not held to a margin: among many small ones the worst is the unluckiest."""
 WHOLE = "all rows"
@@ -72,14 +82,17 @@ class DayGain(msgspec.Struct, frozen=True):
 class Comparison(msgspec.Struct, frozen=True):
     """Challenger against champion up to `as_of`.
 
-    loss: "log_loss" for binary, "squared_error" for regression. champion_metrics, challenger_metrics: over all rows.
+    loss: "log_loss" of classes, "squared_error" of a regression, "quantile_loss" of one that predicts a quantile.
+    champion_metrics, challenger_metrics: over all rows.
     gain, low, high: the mean over days, and its 95 % confidence sequence; None with too few days to bound it.
-    final: the time to judge is over; an inconclusive verdict then stays.
+    final: the time to judge is over, and so is the ripening of its days; an inconclusive verdict then stays.
     changes: what the declared margins look at. shadow: "live" when both answered the same live requests, "batch" when
         both were asked for the rows of history.
     needed: days without which there is no verdict, `min_days` or what the sequence itself needs; 0 in comparisons from
         before it was kept. expected_on: the date by which they will be there at the pace so far; "" if no day tells
         the pace, or they will not be there before the time to judge is over.
+    ripening: days that are over and do not count yet, because their labels are not due. ripe_hours: how long after its
+        end a day is ripe; None in comparisons from before days had to be.
     """
 
     model: str
@@ -102,6 +115,8 @@ class Comparison(msgspec.Struct, frozen=True):
     shadow: Literal["batch", "live"] = "batch"
     needed: int = 0
     expected_on: str = ""
+    ripening: int = 0
+    ripe_hours: float | None = None
 
     @property
     def significant(self) -> list[Change]:
@@ -111,17 +126,50 @@ class Comparison(msgspec.Struct, frozen=True):
     @property
     def words(self) -> str:
         """The verdict in one sentence."""
-        of = f"; significant change, needs a person: {self.significant[0].words}" if self.significant else ""
+        of = self._ripening
+        of += f"; significant change, needs a person: {self.significant[0].words}" if self.significant else ""
         if self.verdict == "too early" and self.needed:
             when = f", all of them about {self.expected_on}" if self.expected_on else ""
             return f"{self.verdict}: {len(self.days)} of {self.needed} whole days with labels{when}{of}"
         if self.gain is None or self.low is None or self.high is None:
-            return f"{self.verdict}: whole days with labels so far: {len(self.days)}"
+            return f"{self.verdict}: whole days with labels so far: {len(self.days)}{of}"
         return (
             f"{self.verdict}: {self.loss} lower by {self.gain:.4f} a day on average "
             f"(95 % between {self.low:.4f} and {self.high:.4f}), better on {self.better_days} of {len(self.days)} days"
             + of
         )
+
+    @property
+    def _ripening(self) -> str:
+        if not self.ripening or self.ripe_hours is None:
+            return ""
+        waits = duration_text(math.ceil(self.ripe_hours * 60) * 60_000_000)
+        return f"; days that still ripen: {self.ripening} ({waits} until their labels are there)"
+
+
+def ripe_after(
+    at_us: NDArray[np.int64],
+    known_us: NDArray[np.float64],
+    as_of_us: int,
+    outcome: NDArray[np.int64] | None = None,
+) -> int:
+    """The age of a prediction, in microseconds, by which 95 % of the labels that ever come are there; 0 without any.
+
+    at_us: (n,) instants of predictions, of as long a history as there is. known_us: (n,) when the label of each became
+    known, NaN where it did not. outcome: (n,) of classes, which one: the slowest is waited for, however rare it is.
+    Predictions without a label count for as long as they were waited for, see `stats.arrival`.
+    """
+    past = at_us <= as_of_us
+    waited = (as_of_us - at_us[past]).astype(np.float64)
+    delays = np.where(known_us[past] <= as_of_us, np.maximum(known_us[past] - at_us[past], 0), np.nan)
+    ages = [arrival_curve(delays, waited).age_of(USUAL) or 0.0]
+    if outcome is not None:
+        told = ~np.isnan(delays)
+        for one in np.unique(outcome[past][told]):
+            of_one = delays[told & (outcome[past] == one)]
+            if of_one.size >= MIN_ROWS:
+                ages.append(float(np.quantile(of_one, USUAL, method="higher")))
+    return math.ceil(max(ages))
 
 
 def compare(
@@ -143,6 +191,8 @@ def compare(
     thresholds: tuple[float, float] = (0.5, 0.5),
     quantile: float = 0.5,
     shadow: Literal["batch", "live"] = "batch",
+    ripe_after_us: int = 0,
+    earlier: Comparison | None = None,
 ) -> Comparison:
     """Judge the rows of [start, as_of).
 
@@ -151,29 +201,42 @@ def compare(
         not score do not count.
     margins: as `Retrain` declares them. slices: by column, the value of each row, (n,). thresholds: from which score on
         champion and challenger decide "positive". quantile: which one a regression predicts.
-    Only whole days before `as_of` count, and of those the ones with 30 labelled rows or more.
+    ripe_after_us: how long after its end a day's labels are waited for, see `ripe_after`.
+    earlier: the look before this one; a day that it counted counts as it did then, whatever was told of it since.
+    Only whole days that are ripe at `as_of` count, and of those the ones with 30 labelled rows or more.
     """
     until = min(as_of_us, start_us + judge_for_us)
-    usable = ~np.isnan(labels)
+    whole = max((until - start_us) // DAY_US, 0)
+    loss = _loss(task, quantile)
+    facts = (iso(from_us(start_us)), champion, challenger, loss, shadow)
+    kept = _counted(earlier, facts, start_us)
+    numbers = np.arange(whole)
+    ripe = start_us + (numbers + 1) * DAY_US + ripe_after_us <= as_of_us
+    counts = ripe | np.isin(numbers, [*kept])
+    scored = (at_us >= start_us) & (at_us < start_us + whole * DAY_US)
     for scores in (champion_scores, challenger_scores):
-        usable &= ~np.isnan(scores if scores.ndim == 1 else scores.sum(axis=1))
-    usable &= (at_us >= start_us) & (at_us < until)
+        scored &= ~np.isnan(scores if scores.ndim == 1 else scores.sum(axis=1))
     day = (at_us - start_us) // DAY_US
-    whole = (until - start_us) // DAY_US
-    usable &= day < whole
+    rows_of_day = np.bincount(day[scored], minlength=whole)
+    usable = scored & ~np.isnan(labels)
+    usable[usable] = counts[day[usable]]
 
     def measured(scores: NDArray[np.float64], threshold: float) -> dict[str, float | None]:
         if not usable.any():
             return {}
         return measure(task, labels[usable], scores[usable], threshold=threshold, quantile=quantile)
 
-    gains = losses(task, labels, champion_scores) - losses(task, labels, challenger_scores)
+    lost = [losses(task, labels, scores, quantile=quantile) for scores in (champion_scores, challenger_scores)]
+    gains = lost[0] - lost[1]
     days = []
-    for number in range(int(whole)):
+    for number in np.flatnonzero(counts).tolist():
         of_day = usable & (day == number)
-        if of_day.sum() >= MIN_ROWS:
+        if number in kept:
+            days.append(kept[number])
+        elif of_day.sum() >= MIN_ROWS:
             start = iso(from_us(start_us + number * DAY_US))
             days.append(DayGain(start, int(of_day.sum()), float(gains[of_day].mean())))
+    ripening = int((~counts & (rows_of_day >= MIN_ROWS)).sum())
     values = np.array([one.gain for one in days])
     needed = max(min_days, fewest_bounded(alpha=ALPHA))
     gain = low = high = None
@@ -187,7 +250,7 @@ def compare(
         start=iso(from_us(start_us)),
         as_of=iso(from_us(as_of_us)),
         rows=int(usable.sum()),
-        loss="squared_error" if task == "regression" else "log_loss",
+        loss=loss,
         days=days,
         better_days=int((values > 0).sum()),
         gain=gain,
@@ -196,7 +259,7 @@ def compare(
         champion_metrics=measured(champion_scores, thresholds[0]),
         challenger_metrics=measured(challenger_scores, thresholds[1]),
         verdict=_verdict(len(days), low, high, min_days),
-        final=as_of_us >= start_us + judge_for_us,
+        final=as_of_us >= start_us + judge_for_us and not ripening,
         changes=_changes(
             task,
             labels[usable],
@@ -208,17 +271,45 @@ def compare(
         ),
         shadow=shadow,
         needed=needed,
-        expected_on=_expected_on(days, needed, start_us, as_of_us, judge_for_us),
+        expected_on=_expected_on(days, needed, ripening, start_us, as_of_us, judge_for_us, ripe_after_us),
+        ripening=ripening,
+        ripe_hours=ripe_after_us / HOUR_US,
     )
 
 
-def _expected_on(days: list[DayGain], needed: int, start_us: int, as_of_us: int, judge_for_us: int) -> str:
+def _loss(task: Task, quantile: float) -> str:
+    if task != "regression":
+        return "log_loss"
+    return "squared_error" if quantile == MEAN else "quantile_loss"
+
+
+def _counted(earlier: Comparison | None, facts: tuple[str, ...], start_us: int) -> dict[int, DayGain]:
+    """The days that an earlier look at the same counted, by their number."""
+    if earlier is None or earlier.ripe_hours is None:
+        return {}
+    if (earlier.start, earlier.champion, earlier.challenger, earlier.loss, earlier.shadow) != facts:
+        return {}
+    return {(to_us(parse_time(one.start)) - start_us) // DAY_US: one for one in earlier.days}
+
+
+def _expected_on(
+    days: list[DayGain],
+    needed: int,
+    ripening: int,
+    start_us: int,
+    as_of_us: int,
+    judge_for_us: int,
+    ripe_after_us: int,
+) -> str:
     """The date by which `needed` days count, if as many days stay thin as so far and labels come as late."""
-    if not days or len(days) >= needed:
+    if len(days) >= needed or not (days or ripening):
         return ""
-    seen = (to_us(parse_time(days[-1].start)) - start_us) // DAY_US + 1
-    late = (as_of_us - start_us) // DAY_US - seen
-    last = seen - (len(days) - needed) * seen // len(days)
+    if days:
+        seen = (to_us(parse_time(days[-1].start)) - start_us) // DAY_US + 1
+        late = (as_of_us - start_us) // DAY_US - seen
+        last = seen - (len(days) - needed) * seen // len(days)
+    else:
+        last, late = needed, math.ceil(ripe_after_us / DAY_US)
     return "" if last * DAY_US > judge_for_us else iso(from_us(start_us + (last + late) * DAY_US))[:10]
 
 

@@ -36,7 +36,7 @@ class BadRetrain(UsageError):
 class Trigger:
     """One reason to propose a retraining; made by the constructors below.
 
-    kind: "calibration" looks at the gap between mean prediction and observed rate, "alarm" at open alerts,
+    kind: "calibration" looks at the gap between mean prediction and what was observed, "alarm" at open alerts,
         "performance" at a metric of the labelled predictions, "schedule" at the clock, "new data" at the labels that
         became known since the champion was trained.
     """
@@ -58,7 +58,9 @@ class Trigger:
     def calibration(gap: float = 0.05, *, window: str = "14d", every: str = "7d", looks: int = 2) -> Trigger:
         """The gap over the trailing `window` was beyond `gap` at each of the last `looks` looks, `every` apart.
 
-        Two looks in a row keep one bad day from starting a training. gap: in units of the label (shares for binary).
+        Two looks in a row keep one bad day from starting a training. gap: a share; of a regression in standard
+        deviations of the label, and of one that predicts a quantile the share of labels at or below the prediction
+        less that quantile. Of both the whole 95 % interval over days has to be beyond it.
         """
         if isinstance(gap, bool) or not isinstance(gap, int | float) or not 0 < gap < float("inf"):
             raise BadRetrain(f"a calibration trigger has the gap {gap!r}.", expected="A positive number is expected.")
@@ -148,7 +150,8 @@ class Retrain:
 
     on: triggers, or their short names: "performance" is `Trigger.alarm()`, "schedule:0 3 * * 1" a schedule.
     budget: trainings of challengers at most, "2/week". cool_down: time after one in which nothing is proposed.
-    judge_for: how long a challenger is compared with the champion before the verdict is final.
+    judge_for: how long a challenger is compared with the champion before the verdict is final; the labels of its last
+        days are waited for beyond it.
     min_days: whole days of comparison without which there is no verdict.
     approval: "human", or "auto-if-better": a challenger that differs from the champion by its data alone, is shown to
         be better, and keeps within every margin needs nobody's approval.

@@ -350,8 +350,3 @@ def _next(state: State, model: str, challenger: str | None) -> str:
 def manual(words: str) -> list[Reason]:
     """The reason of a person who proposes by hand."""
     return [Reason("manual", True, words, {})]
-
-
-def evidence_of(proposal: Proposal) -> dict[str, Any]:
-    """What an approval of the challenger rests on, by kind."""
-    return {"proposal": proposal.id, "run": proposal.run, "comparison": proposal.comparison_id}

@@ -11,16 +11,10 @@ from typing import Any
 import msgspec
 
 from seatrial.core.clock import from_us, iso
-from seatrial.core.errors import Conflict, Failed, NotAllowed
+from seatrial.core.errors import Conflict, Failed
 from seatrial.stores.metadata import MetadataStore, Transaction
 
 EVENT = "retrain.refused"
-
-
-class RetrainPaused(NotAllowed):
-    """Somebody paused this model's retraining."""
-
-    code = "retrain.paused"
 
 
 class DataBroken(Failed):
@@ -99,18 +93,3 @@ def refusals(metadata: MetadataStore, model: str | None = None) -> list[Refusal]
         of_model.append(Refusal(name, at, at, 1, reason=event.body["reason"], actor=event.actor, **told))
         order.append((name, len(of_model) - 1))
     return [found[name][place] for name, place in order]
-
-
-def paused(metadata: MetadataStore, model: str, now_us: int) -> RetrainPaused | None:
-    """Why retraining of the model, or of every model, stands still at `now_us`; None: nobody paused it."""
-    for name in (f"retraining/{model}", "retraining"):
-        head = metadata.head("pause", name)
-        body = record.body if head and (record := metadata.record(head.record_id)) else {}
-        until_us = body.get("until_us")
-        if body.get("paused") and (until_us is None or now_us < until_us):
-            return RetrainPaused(
-                f"retraining of '{model}' was paused by {body['actor']}: {body['reason']}",
-                state="Nothing was done.",
-                next=f"`seatrial resume {name}` lets it go on.",
-            )
-    return None

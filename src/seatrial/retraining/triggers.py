@@ -3,6 +3,7 @@ the labels that became known since the champion was trained. Each says what it f
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,9 +16,12 @@ from seatrial.core.signature import Task
 from seatrial.core.timing import Timing
 from seatrial.core.windows import duration_us
 from seatrial.retraining.definition import SEVERITIES, Trigger
-from seatrial.stats.bootstrap import intervals, resample
-from seatrial.stats.metrics import METRICS, measure
+from seatrial.stats.bootstrap import LEVEL, intervals, resample
+from seatrial.stats.confidence import clustered
+from seatrial.stats.metrics import MEAN, METRICS, measure
+from seatrial.stats.student import t_quantile
 
+DAY_US = 86_400_000_000
 MIN_LABELS = 200
 
 
@@ -96,21 +100,53 @@ def _look(trigger: Trigger, seen: Seen, now_us: int) -> Reason:
     return _calibration(trigger, seen.predictions(), now_us)
 
 
-def trailing_gap(rows: Labelled, now_us: int, window_us: int) -> tuple[float | None, int, bool]:
-    """Mean prediction minus observed rate of the rows predicted in [now - window, now) whose label is known by now.
+@dataclass(frozen=True)
+class Gap:
+    """How far predictions are off on average, positive when too high; value: None without labels that tell.
 
-    Returns the gap (None without such rows), how many they are, and whether predictions reach back that far.
+    low, high: of a regression its 95 % interval over days; None where nothing bounds it. labelled: how many labels it
+    rests on. full: whether predictions reach back over the whole window.
+    """
+
+    value: float | None
+    labelled: int
+    full: bool
+    low: float | None = None
+    high: float | None = None
+
+
+def trailing_gap(rows: Labelled, now_us: int, window_us: int) -> Gap:
+    """The gap of the rows predicted in [now - window, now) whose label is known by now.
+
+    Of classes mean prediction minus observed rate; of a regression the same in standard deviations of the labels; of
+    one that predicts a quantile the share of labels at or below the prediction minus the quantile.
     """
     known = (rows.at_us >= now_us - window_us) & (rows.at_us < now_us) & (rows.known_us <= now_us)
     known &= ~np.isnan(rows.labels) & ~np.isnan(rows.scores)
-    full = bool(rows.at_us.size) and int(rows.at_us.min()) < now_us - window_us + _FIRST_DAY_US
-    if not known.any():
-        return None, 0, full
-    return float(rows.scores[known].mean() - rows.labels[known].mean()), int(known.sum()), full
+    # traffic seldom starts on the stroke: a window is full when the first prediction lies in its first day
+    full = bool(rows.at_us.size) and int(rows.at_us.min()) < now_us - window_us + DAY_US
+    labelled = int(known.sum())
+    labels, scores = rows.labels[known], rows.scores[known]
+    if rows.task != "regression":
+        return Gap(float(scores.mean() - labels.mean()) if labelled else None, labelled, full)
+    off = _off(labels, scores, rows.quantile)
+    if off is None:
+        return Gap(None, labelled, full)
+    by_day = clustered(off, (now_us - rows.at_us[known]) // DAY_US)
+    if by_day.n < 2:
+        return Gap(by_day.mean, labelled, full)
+    half = t_quantile(LEVEL, by_day.n - 1) * math.sqrt(by_day.variance / by_day.n)
+    return Gap(by_day.mean, labelled, full, by_day.mean - half, by_day.mean + half)
 
 
-_FIRST_DAY_US = 86_400_000_000
-"""A window is full when the first prediction lies in its first day: traffic seldom starts on the stroke."""
+def _off(labels: NDArray[np.float64], scores: NDArray[np.float64], quantile: float) -> NDArray[np.float64] | None:
+    """(n,) by how much each prediction of a regression is off; None where labels say nothing of their spread."""
+    if not labels.size:
+        return None
+    if quantile != MEAN:
+        return (labels <= scores).astype(np.float64) - quantile
+    spread = float(labels.std())
+    return (scores - labels) / spread if spread > 0 else None
 
 
 def _alarm(trigger: Trigger, alerts: Sequence[OpenAlert]) -> Reason:
@@ -179,14 +215,30 @@ def _calibration(trigger: Trigger, rows: Labelled, now_us: int) -> Reason:
     looks = []
     for back in range(trigger.looks - 1, -1, -1):
         at = now_us - back * every
-        gap, labelled, full = trailing_gap(rows, at, window)
-        enough = full and gap is not None and labelled >= MIN_LABELS
-        over = enough and gap is not None and abs(gap) > trigger.gap
-        looks.append({"at": iso(from_us(at)), "gap": gap, "labelled": labelled, "enough": enough, "over": over})
+        found = trailing_gap(rows, at, window)
+        enough = found.full and found.value is not None and found.labelled >= MIN_LABELS
+        looked: dict[str, Any] = {"at": iso(from_us(at)), "gap": found.value, "labelled": found.labelled}
+        if rows.task == "regression":
+            looked |= {"low": found.low, "high": found.high}
+        looks.append(looked | {"enough": enough, "over": enough and _beyond(found, trigger.gap, rows.task)})
     fired = all(one["over"] for one in looks)
     told = [
         f"{one['gap']:+.3f} on {str(one['at'])[:10]}" if one["enough"] else f"not enough data on {str(one['at'])[:10]}"
         for one in looks
     ]
-    words = f"calibration gap over {trigger.window}: {', '.join(told)}"
+    words = f"calibration gap over {trigger.window}{_unit(rows)}: {', '.join(told)}"
     return Reason(str(trigger), fired, words, {"looks": looks, "gap": trigger.gap})
+
+
+def _beyond(found: Gap, gap: float, task: Task) -> bool:
+    if task != "regression":
+        return found.value is not None and abs(found.value) > gap
+    return found.low is not None and found.high is not None and (found.low > gap or found.high < -gap)
+
+
+def _unit(rows: Labelled) -> str:
+    if rows.task != "regression":
+        return ""
+    return (
+        " in standard deviations of the label" if rows.quantile == MEAN else " of the share at or below the prediction"
+    )

@@ -387,20 +387,26 @@ MAIN: dict[Task, str] = {"binary": "roc_auc", "multiclass": "roc_auc", "regressi
 """The metric whose spread over folds and whose gap to the test part the gates look at."""
 
 
-def losses(task: Task, labels: Vector, scores: Vector) -> NDArray[np.float64]:
+MEAN = 0.5
+"""The quantile of a regression that declares none: it is taken to predict the mean, whose loss is the squared error."""
+
+
+def losses(task: Task, labels: Vector, scores: Vector, *, quantile: float = MEAN) -> NDArray[np.float64]:
     """Each row's loss: minus the log likelihood of classes, the squared error for regression; smaller is better.
 
     labels: (n,), NaN where not known, of classes their places; scores: (n,), or (n, C). (n,), NaN stays NaN.
+    quantile: which one a regression predicts; of any but 0.5 the loss is the pinball loss, as in `quantile_loss`.
     """
     if task == "regression":
-        squared: NDArray[np.float64] = np.square(labels - scores)
-        return squared
+        over = labels - scores
+        found: NDArray[np.float64] = np.square(over)
+        return found if quantile == MEAN else np.maximum(quantile * over, (quantile - 1) * over)
     sure = np.clip(scores, 1e-15, 1 - 1e-15)
     if task == "multiclass":
         known = np.flatnonzero(~np.isnan(labels))
-        found = np.full(labels.size, np.nan)
-        found[known] = -np.log(sure[known, labels[known].astype(np.intp)])
-        return found
+        of_classes = np.full(labels.size, np.nan)
+        of_classes[known] = -np.log(sure[known, labels[known].astype(np.intp)])
+        return of_classes
     surprise: NDArray[np.float64] = -(labels * np.log(sure) + (1 - labels) * np.log1p(-sure))
     return surprise
 

@@ -61,7 +61,7 @@ class Challenging(Watching):
         return steps[step](declared, reason, progress)
 
     def _propose(self, model: Model, reason: str, _: Progress | None) -> Retrained:
-        from seatrial.retraining.proposal import ENDED, newest
+        from seatrial.retraining.proposal import ENDED, manual, newest
         from seatrial.retraining.refusals import UnderWay
         from seatrial.retraining.triggers import look
 
@@ -79,7 +79,7 @@ class Challenging(Watching):
         trigger = "; ".join(one.trigger for one in fired) or "manual"
         self._refuse_broken(model, "propose", trigger)
         try:
-            return self._retrained(model, "proposed", self._open(model, fired or manual_reason(reason), reason))
+            return self._retrained(model, "proposed", self._open(model, fired or manual(reason), reason))
         except UnderWay:  # somebody was first
             under_way = newest(self.metadata, model.name)
             assert under_way is not None, "it is in the way"
@@ -145,7 +145,7 @@ class Challenging(Watching):
             raise self._refusal(model, "train", error, reason or "the open proposal") from None
 
     def _train_alone(self, model: Model, reason: str, progress: Progress | None) -> Retrained:
-        from seatrial.retraining.proposal import ENDED, NothingProposed, newest, over_budget
+        from seatrial.retraining.proposal import ENDED, NothingProposed, manual, newest, over_budget
 
         self._settle_proposal(model.name)
         self._refuse_paused(model, "train", reason)
@@ -170,7 +170,7 @@ class Challenging(Watching):
             raise self._refusal(model, "train", refused, trigger, proposal.id if proposal else None)
         self._refuse_broken(model, "train", trigger, proposal.id if proposal else None)
         if proposal is None:
-            proposal = self._open(model, manual_reason(reason), reason)
+            proposal = self._open(model, manual(reason), reason)
         before = len(self.metadata.records("run", model.name))
         try:
             start = "champion" if self._retrain(model.name).warm_start else None
@@ -383,7 +383,7 @@ class Challenging(Watching):
 
         self._settle_proposal(model.name)
         proposal = newest(self.metadata, model.name)
-        judged = ("judging", "better", "worse", "approved")
+        judged = ("judging", "better", "approved")
         if proposal is None or proposal.challenger is None or proposal.state not in judged:
             raise NothingProposed(
                 f"no challenger of '{model.name}' is being judged"
@@ -431,6 +431,8 @@ class Challenging(Watching):
             thresholds=(threshold_of(bundles[0]), threshold_of(bundles[1])),
             quantile=model.quantile,
             shadow="live" if live else "batch",
+            ripe_after_us=both.ripe_after_us,
+            earlier=proposal.comparison,
         )
 
     def _both_on_labels(
@@ -464,7 +466,33 @@ class Challenging(Watching):
         else:
             column = pc.if_else(known, rows[model.target].cast(pa.float64()), None)
             labels = np.asarray(column.to_numpy(), dtype=np.float64)
-        return Both(start_us, times_us(rows, training_set.AT), labels, champion, challenger, rows)
+        return Both(
+            start_us,
+            times_us(rows, training_set.AT),
+            labels,
+            champion,
+            challenger,
+            rows,
+            self._waited_on_labels(model, start_us),
+        )
+
+    def _waited_on_labels(self, model: Model, start_us: int) -> int:
+        """How long the labels of a day are waited for, as those of the label source came."""
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        from seatrial.verbs.inputs import instant
+        from seatrial.verbs.shadowed import waited_for
+
+        source = model.labels
+        if source.label_known_at is None or source.event_timestamp is None:
+            return 0
+        rows = self._inputs.uncut(source)
+        back_us = duration_us(self._retrain(model.name).judge_for)
+        at = rows[source.event_timestamp].cast(pa.timestamp("us", tz="UTC"))
+        rows = rows.filter(pc.fill_null(pc.greater_equal(at, instant(start_us - back_us)), False))
+        at, known_at = rows[source.event_timestamp], rows[source.label_known_at]
+        return waited_for(model, at, known_at, rows[model.target], self.now_us)
 
     def proposals(self, model: str | None = None) -> list[Proposal]:
         """Every proposed retraining and how it stands, oldest first."""
@@ -533,10 +561,3 @@ def slices_of(model: Model, rows: pa.Table) -> dict[str, NDArray[np.str_]]:
 
     every = np.arange(rows.num_rows)
     return {name: slice_values(rows[name], every, every) for name in model.slices if name in rows.column_names}
-
-
-def manual_reason(words: str) -> list[Any]:
-    """The reason of a person who proposes by hand."""
-    from seatrial.retraining.proposal import manual
-
-    return manual(words)

@@ -227,7 +227,7 @@ def _analysis(workspace: Workspace, deployment: Deployment, rollout: Rollout, ev
     failures = workspace.log.failures
     of_new = deployment.name + SHADOW if isinstance(strategy, Shadow) else deployment.name
     samples = {name: evidence.sampled(window, name) for name in {deployment.name, of_new}}
-    known = {name: _losses(sample) for name, sample in samples.items()}
+    known = {name: losses_of(sample) for name, sample in samples.items()}
     by_key = deployment.route_by is not None
     routed = {name: evidence.routed(window, name) if by_key else None for name in samples}
     arms = [(deployment.name, rollout.live), (of_new, rollout.new)]
@@ -263,10 +263,11 @@ def _analysis(workspace: Workspace, deployment: Deployment, rollout: Rollout, ev
     )
 
 
-def _losses(sample: Sample) -> NDArray[np.float64]:
+def losses_of(sample: Sample) -> NDArray[np.float64]:
+    """(n,) the loss of each answer by its label; NaN where no label is known."""
     if sample.task == "multiclass":
         return losses(sample.task, *sample.class_scores())
-    return losses(sample.task, sample.label_values(), sample.scores())
+    return losses(sample.task, sample.label_values(), sample.scores(), quantile=sample.quantile)
 
 
 def _given(sample: Sample, release: str) -> NDArray[np.bool_]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from seatrial.core.windows import Window
+from seatrial.core.windows import Window, duration_us
 
 if TYPE_CHECKING:
     import numpy as np
@@ -22,6 +22,7 @@ class Both(NamedTuple):
     """What two releases said of the same rows. labels: (n,), NaN where none is known yet; an index of `classes`.
 
     champion, challenger: (n,) or (n, C) scores, NaN where a row has none. inputs: what slices are cut by.
+    ripe_after_us: how long a day's labels are waited for, as those came that there were, from `judge_for` before on.
     """
 
     start_us: int
@@ -30,6 +31,7 @@ class Both(NamedTuple):
     champion: NDArray[np.float64]
     challenger: NDArray[np.float64]
     inputs: pa.Table
+    ripe_after_us: int
 
 
 def shadowed(project: Challenging, model: Model, proposal: Proposal, bundles: tuple[Bundle, Bundle]) -> Both | None:
@@ -66,7 +68,37 @@ def shadowed(project: Challenging, model: Model, proposal: Proposal, bundles: tu
     inputs = mine.select([name for name in mine.column_names if name.startswith("feature_")])
     inputs = inputs.rename_columns([name.removeprefix("feature_") for name in inputs.column_names])
     at_us = mine["at"].cast(pa.int64()).to_numpy()
-    return Both(rollout.since_us, at_us, labels, champion, challenger, inputs)
+    back_us = duration_us(project._retrain(model.name).judge_for)
+    before = project._sample(
+        model, Window(max(rollout.since_us - back_us, 0), window.end_us), deployment=proposal.deployment
+    ).rows
+    happened = before["label_class" if model.task == "multiclass" else "label"]
+    ripe_after_us = waited_for(model, before["at"], before["label_known_at"], happened, project.now_us)
+    return Both(rollout.since_us, at_us, labels, champion, challenger, inputs, ripe_after_us)
+
+
+def waited_for(
+    model: Model, at: pa.ChunkedArray, known_at: pa.ChunkedArray, happened: pa.ChunkedArray, as_of_us: int
+) -> int:
+    """How long labels are waited for, from the delays of what happened: see `retraining.comparison.ripe_after`.
+
+    at, known_at: (n,) times; happened: (n,), null where no label is known.
+    """
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    from seatrial.retraining.comparison import ripe_after
+
+    instants = pa.timestamp("us", tz="UTC")
+    there = pc.is_valid(at)
+    at, known_at, happened = (column.filter(there) for column in (at, known_at, happened))
+    told = pc.if_else(pc.is_valid(happened), known_at.cast(instants).cast(pa.int64()), None)
+    outcome = None
+    if model.task != "regression":
+        encoded = pc.dictionary_encode(happened.combine_chunks(), null_encoding="encode")
+        outcome = encoded.indices.to_numpy().astype(np.int64)
+    return ripe_after(at.cast(instants).cast(pa.int64()).to_numpy(), _floats(told), as_of_us, outcome)
 
 
 def of_classes(
