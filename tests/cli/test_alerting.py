@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from datetime import UTC, datetime, timedelta
 
 import msgspec
@@ -32,8 +33,8 @@ def day(number: float) -> datetime:
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """Twenty days of predictions, one every half an hour."""
+def made(tmp_path_factory):
+    """Twenty days of predictions, one every half an hour, and a report."""
     folder = tmp_path_factory.mktemp("alerting")
     (folder / "project.py").write_text(PROJECT)
     with Project(folder, clock=FakeClock(day(20)), actor="cron") as project:
@@ -41,12 +42,16 @@ def folder(tmp_path_factory):
             when = START + timedelta(minutes=30 * number)
             project.log.write(model="late", features={"size": 1.0}, prediction=0.0, probability=0.3, at=when)
         project.log.close()
+    with Project(folder, clock=FakeClock(day(20)), actor="cron") as project:
+        project.monitor("late")
     return folder
 
 
 @pytest.fixture
-def says(folder, capsys):
-    """Run a command on a day: what it prints, and what it says on stderr, after it ended with `code`."""
+def says(made, tmp_path, capsys):
+    """Run a command on a day of a copy: what it prints, and what it says on stderr, after it ended with `code`."""
+
+    folder = shutil.copytree(made, tmp_path / "project")
 
     def tell(number, *words, code=0):
         assert run([*words, "--project", str(folder), "--at", iso(day(number))]) == code
@@ -57,7 +62,7 @@ def says(folder, capsys):
 
 def test_a_check_fails_a_pipeline_when_something_stays_away_and_sends_first(says):
     """Silence of a service is severe, so every level fails on it."""
-    assert "predictions of 'late': last 30 minutes ago" in says(20, "alerts", "check", "--fail-on", "low").out
+    assert "✓ predictions of 'late': last 30 minutes ago" in says(20, "alerts", "check", "--fail-on", "low").out
     for level in ("low", "medium", "high"):
         told = says(20.5, "alerts", "check", "--fail-on", level, code=3)
         assert "✗ 'late' has made no prediction for 12 hours" in told.out
