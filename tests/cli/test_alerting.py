@@ -15,6 +15,8 @@ from seatrial.cli.render import Line
 from seatrial.core.clock import iso
 from seatrial.monitoring.alerting.alerts import Alert
 from seatrial.testing import FakeClock
+from tests.monitoring.alerted import Hook
+from tests.worlds import edit
 
 START = datetime(2024, 1, 1, tzinfo=UTC)
 PROJECT = """
@@ -70,6 +72,16 @@ def test_a_check_fails_a_pipeline_when_something_stays_away_and_sends_first(says
         assert f"1 alarm of severity {level} or higher fired: no predictions." in told.err
         assert "What waited was sent." in told.err
     assert says(20.5, "alerts", "check").err == ""
+
+
+def test_who_is_told_is_told_by_which_project(says, tmp_path):
+    hook = Hook()
+    settings = f'name = "depot"\n[routes]\nops = "{hook.url}"\n[alerts]\ninternal = ["127.0.0.1"]\n'
+    (tmp_path / "project" / "seatrial.toml").write_text(settings)
+    edit(tmp_path / "project", 'owner="logistics"', 'owner="logistics", on_call="route:ops"')
+    says(20.5, "alerts", "check")
+    hook.close()
+    assert [(one["project"], one["alert"]["alarm"]) for one in hook.got] == [("depot", "no predictions")]
 
 
 def test_a_mute_without_options_names_the_end_and_the_reason_in_one_message(says):
