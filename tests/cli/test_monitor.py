@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
@@ -15,11 +16,13 @@ import psycopg
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from benchmarks.monitoring import speed
 
 from seatrial import Project
 from seatrial.cli import run
 from seatrial.core.clock import iso, parse_time
 from seatrial.core.windows import parse_window
+from seatrial.serving.doors.http import Front
 from seatrial.testing import FakeClock
 from tests.data.postgres_server import PostgresServer
 
@@ -212,6 +215,24 @@ def test_a_dry_run_keeps_nothing_and_opens_no_alert_and_a_kept_report_is_listed_
 def test_a_report_that_nobody_kept_is_not_found(folder, capsys):
     assert run(["reports", "show", "rep_00", "--project", str(folder)]) == 2
     assert "rep_00" in capsys.readouterr().err
+
+
+def test_of_an_answer_nothing_is_monitorings_where_a_monitor_is_declared(folder):
+    """Through the server's handler, as benchmarks/monitoring/speed.py asks it; monitoring reads the log afterwards."""
+    calls = []
+    with Project(folder, clock=FakeClock(parse_time(day(60))), actor="ada") as project:
+        service = project._service(replay=False)
+        service.refresh()
+        front = Front(service)
+        body = json.dumps({"features": {"size": 0.5, "weight": 0.5}}).encode()
+        speed.answered(front, body, 3)  # ends with SystemExit when it refuses
+        sys.setprofile(lambda frame, event, _: calls.append(speed.of_monitoring(frame)) if event == "call" else None)
+        try:
+            speed.answered(front, body, 20)
+        finally:
+            sys.setprofile(None)
+    assert len(calls) > 1000
+    assert not any(calls)
 
 
 # A log from elsewhere
