@@ -246,11 +246,11 @@ def verdict(found: dict[str, dict[str, Any]]) -> str:
     off, half = told["errors"]["own"][0], told["half"]
     truth, chance = told["of the truth"]["own"]
     labels, ideal = told["of the truth"]["labels"][0], told["errors"]["true ratio"][0]
-    word = "kept" if off <= GOAL else ("not kept, within chance of it" if off - half <= GOAL else "MISSED")
+    word = "kept" if off <= GOAL else "MISSED"
     return "\n".join(
         [
             f"goal: on average within {GOAL} of the AUC that labels show, while the world answers as before",
-            f"{word}: the worst is '{case}', off by {off:.4f} +- {half:.4f}",
+            f"{word}: the worst is '{case}', off by {off:.4f}, 95 % interval {off - half:.4f} to {off + half:.4f}",
             f"with the true density ratio it would be off by {ideal:.4f}",
             f"of the AUC that {MANY:,} labels show it is off by {truth:.4f} +- {chance:.4f}, "
             f"and what the window's own labels show by {labels:.4f}",

@@ -384,6 +384,33 @@ def test_an_id_stays_whole_where_there_is_room_for_nothing_else():
     assert len(left) == 6
 
 
+@pytest.mark.parametrize("shows", [piped, on_terminal])
+def test_numbers_of_an_even_table_stand_below_each_other_by_their_decimal_points(monkeypatch, shows):
+    monkeypatch.setenv("NO_COLOR", "1")
+    rows = [["roc_auc", 0.81916, 336776], ["error", 0.0651, None], ["constant", 1.7e-16, 3], ["none", None, 4]]
+    shown = shows([Table(("metric", "now", "rows"), rows, even=True)])
+    lines = [line.rstrip() for line in shown.splitlines()[1:]]
+    assert [line.split() for line in lines] == [
+        ["roc_auc", "0.819", "336,776"],
+        ["error", "0.065", "-"],
+        ["constant", "0.000", "3"],
+        ["none", "-", "4"],
+    ]
+    assert len({line.index(".") for line in lines[:3]}) == 1
+
+
+def test_a_line_that_hangs_goes_on_between_words_where_it_is_told_to(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "40")
+    monkeypatch.setenv("NO_COLOR", "1")
+    words = "labels:  95 % of those that come are there within 8 % of the time"
+    assert on_terminal([render.Line(words, hang=9)]).splitlines() == [
+        "labels:  95 % of those that come are",
+        "         there within 8 % of the time",
+    ]
+    assert piped([render.Line(words, hang=9)]) == words + "\n"
+    assert on_terminal([render.Line(words)]) == words + "\n"
+
+
 def test_steps_that_were_reused_are_named():
     assert "note: cross-validate: taken from an earlier run" in piped(
         render.trained(RUN | {"reused": ["cross-validate"]})

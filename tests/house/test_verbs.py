@@ -13,9 +13,6 @@ from seatrial import Project, cli
 from seatrial.cli import catalogue
 from seatrial.cli.nouns import NOUNS
 from seatrial.cli.verbs import VERBS
-from seatrial.verbs.answering import Answering
-from seatrial.verbs.building import Building
-from seatrial.verbs.preparing import Preparing
 
 for module in pkgutil.iter_modules(cli.__path__):
     import_module(f"{cli.__name__}.{module.name}")  # commands register themselves
@@ -61,19 +58,58 @@ def test_every_noun_is_read_by_a_method_of_project(noun, word):
     assert known or filtered
 
 
-def test_every_public_verb_of_project_is_a_command():
-    verbs = {
-        name
-        for one in (Preparing, Building, Answering, Project)
-        for name, value in vars(one).items()
-        if callable(value) and not name.startswith("_")
-    }
-    # options of other verbs: predict --replay, --batch and --stream, push --from, runs show --html, validate --propose,
-    # monitor --rehearse
-    helpers = {"close", "mirror", "propose", "reconcile", "replay", "predict_batch", "predict_files", "predict_stream"}
-    helpers |= {"push_stream", "run_page", "rehearse"}
-    helpers |= {"deployment_watch"}  # deployments advance --watch
-    helpers |= {"run"}  # a block of Python: `with project.run("x") as r`
+OPTIONS = {
+    "cost": "status --cost",
+    "deployment_watch": "deployments advance --watch",
+    "predict_batch": "predict --batch",
+    "predict_files": "predict --batch",
+    "predict_stream": "predict --stream",
+    "propose": "validate --propose",
+    "push_stream": "push --from",
+    "rehearse": "monitor --rehearse",
+    "replay": "predict --replay",
+    "run_page": "runs show --html",
+}
+"""Methods that a command calls when this option is given."""
+INNER = {
+    "alerts_mutes",  # stand in the list of alerts
+    "close",
+    "event",
+    "feature_stats_kept",  # of `features stats`, when somebody looked before
+    "forget_key",
+    "found",
+    "keep_table",
+    "keeping_log",
+    "keeps_table",
+    "mirror",
+    "online_for_serving",
+    "online_to_read",
+    "reconcile",
+    "record",
+    "release_of",
+    "chosen_release",
+    "resolved",
+    "run",  # a block of Python: `with project.run("x") as r`
+    "snapshot_table",
+    "sqlite_path",
+    "without_persons",
+}
+"""What commands and other parts of the package ask a project for."""
+
+
+def test_every_public_verb_of_project_is_a_command_or_an_option_of_one():
+    verbs = {name for name in dir(Project) if callable(getattr(Project, name)) and not name.startswith("_")}
     commands = {*COMMANDS, *(f"export_{form}" for form in VERBS["export"].commands), *NOUNS}
-    commands |= {f"{noun.removesuffix('s')}_{word}" for noun, group in NOUNS.items() for word in group.commands}
-    assert verbs - helpers - {"init"} <= commands
+    for noun, group in NOUNS.items():
+        commands |= {
+            f"{one}_{word}".replace("-", "_") for one in (noun, noun.removesuffix("s")) for word in group.commands
+        }
+    assert verbs - commands == {*OPTIONS, *INNER}
+
+
+@pytest.mark.parametrize("name", sorted(OPTIONS))
+def test_a_verb_that_is_an_option_is_one_of_the_command_that_is_named(name):
+    *words, option = OPTIONS[name].split()
+    command = VERBS[words[0]] if len(words) == 1 else NOUNS[words[0]].commands[words[1]]
+    assert option in {spelling for one in command.params for spelling in one.opts}
+    assert callable(getattr(Project, name))

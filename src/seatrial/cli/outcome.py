@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from seatrial.cli.render import Block, Line, Plain, Style, Table
+from seatrial.cli.render import MAIN_METRICS, Block, Line, Plain, Style, Table, decimals, fixed
+from seatrial.core.errors import counted
 
 if TYPE_CHECKING:
     from seatrial.governance.explain import Explained
     from seatrial.retraining.refusals import Refusal
+
+MOST_DAYS = 14
 
 
 def labelled(done: Plain) -> list[Block]:
@@ -47,80 +50,105 @@ def scored(done: Plain) -> list[Block]:
 
 def retrained(done: Plain) -> list[Block]:
     """What the step did, where the proposal stands, what is next."""
-    blocks: list[Block] = [Line(f"{done['model']}: {done['words']}", "bold")]
+    blocks: list[Block] = [Line(f"{done['model']}: {done['words']}", "bold", hang=2)]
     if done["proposal"]:
         blocks += proposal(done["proposal"])
     elif done["next"]:
-        blocks.append(Line(f"next: {done['next']}"))
+        blocks.append(Line(f"Next: {done['next']}"))
     return blocks
 
 
 def proposals(things: list[Plain]) -> list[Block]:
+    """Proposed retrainings, a line each."""
     if not things:
         return [Line("no retraining was ever proposed")]
-    rows = [
-        [one["id"], one["model"], one["opened_at"][:10], one["state"], one["trigger"], one["challenger"]]
-        for one in things
-    ]
-    return [Table(["proposal", "model", "opened", "state", "trigger", "challenger"], rows)]
+    rows = [[one["id"], one["model"], one["opened_at"][:10], one["state"], one["trigger"]] for one in things]
+    table = Table(["proposal", "model", "opened", "state", "trigger"], rows)
+    return [table, Line(f"Next: seatrial proposals show {things[-1]['id']}")]
 
 
 def proposal(one: Plain) -> list[Block]:
-    blocks: list[Block] = [
-        Line(f"proposal {one['id']}, {one['state']}"),
-        Line(f"  why        {one['reason']}"),
-        Line(f"  proposed   {one['opened_at'][:10]} by {', '.join(one['proposers'])} (asserted)"),
-        Line(f"  champion   {one['champion']}, generation {one['generation']} of '{one['deployment']}'"),
-        Line(f"  challenger {one['challenger'] or 'none yet'}"),
-    ]
-    blocks += [Line(f"  broke off  {failed}", "red") for failed in one["failed"]]
-    blocks += [Line(f"  look       {look}") for look in one["looks"]]
-    blocks += [Line(f"  significant {change}", "red") for change in one["significant"]]
-    if one["ended"]:
-        blocks.append(Line(f"  ended      {one['ended']}"))
-    if one["next"]:
-        blocks.append(Line(f"next: {one['next']}"))
-    return blocks
+    """Why, by whom, whom against whom, every look, and what is next."""
+    return [*_standing(one), *_next(one)]
 
 
 def proposal_and_evidence(one: Plain) -> list[Block]:
-    """The same, then what the newest look at its challenger compared: metrics, days, and what the margins look at."""
-    *blocks, last = proposal(one)
+    """The same, and before what is next what the newest look compared: metrics, days, and what has a margin."""
     found = one["comparison"]
-    if found is None:
-        return [*blocks, last]
+    compared = [*_metrics(found), *_days(found), *_changes(found), Line()] if found else []
+    return [*_standing(one), *compared, *_next(one)]
+
+
+def _standing(one: Plain) -> list[Block]:
+    facts = [
+        ("why", one["reason"]),
+        ("proposed", f"{one['opened_at'][:10]} by {', '.join(one['proposers'])} (asserted)"),
+        ("champion", f"{one['champion']}, generation {one['generation']} of '{one['deployment']}'"),
+        ("challenger", one["challenger"] or "none yet"),
+        *(("look", look) for look in one["looks"]),
+    ]
+    blocks = [Line(f"proposal {one['id']}, {one['state']}"), *(_fact(*fact) for fact in facts)]
+    blocks += [_fact("broke off", failed, "red") for failed in one["failed"]]
+    blocks += [_fact("beyond", change, "red") for change in one["significant"]]
+    return [*blocks, *([_fact("ended", one["ended"])] if one["ended"] else [])]
+
+
+def _fact(name: str, words: str, style: Style = "") -> Line:
+    return Line(f"  {name:<10} {words}", style, hang=13)
+
+
+def _next(one: Plain) -> list[Block]:
+    return [Line(f"Next: {one['next']}")] if one["next"] else []
+
+
+def _metrics(found: Plain) -> list[Block]:
     where = "the same live requests" if found["shadow"] == "live" else "the same rows of history"
-    metrics = [
-        [name, _number(value), _number(found["challenger_metrics"].get(name))]
-        for name, value in found["champion_metrics"].items()
-    ]
-    blocks += [
-        Line(),
-        Line(
-            f"Both on {where}, {found['rows']:,} with a label, {found['start'][:10]} to {found['as_of'][:10]}", "bold"
-        ),
-        Table(["metric", "champion", "challenger"], metrics),
-    ]
-    if found["changes"]:
-        changes = [
-            [
-                one["what"],
-                one["where"],
-                f"{one['rows']:,}",
-                _number(one["champion"]),
-                _number(one["challenger"]),
-                f"{one['margin']:g}",
-                "BEYOND" if one["state"] == "beyond" else one["state"],
-            ]
-            for one in found["changes"]
+    told = f"Both on {where}, {found['rows']:,} with a label, {found['start'][:10]} to {found['as_of'][:10]}"
+    before, after = found["champion_metrics"], found["challenger_metrics"]
+    names = dict.fromkeys(name for name in (*MAIN_METRICS, *sorted(before)) if before.get(name) is not None)
+    places = decimals([*before.values(), *after.values()])
+    rows = [[name, before[name], after.get(name), _moved(before[name], after.get(name), places)] for name in names]
+    if not rows:
+        return [Line(), Line(told, "bold", hang=2)]
+    table = Table(["metric", "champion", "challenger", "change"], rows, even=True)
+    return [Line(), Line(told, "bold", hang=2), table]
+
+
+def _moved(before: float | None, after: float | None, places: int) -> str:
+    if before is None or after is None:
+        return ""
+    words = fixed(after - before, places)
+    return words if words.startswith("-") or not words.strip("0.") else f"+{words}"
+
+
+def _days(found: Plain) -> list[Block]:
+    days = found["days"]
+    if not days:
+        return []
+    rows = [[day["start"][:10], day["rows"], day["gain"]] for day in days[-MOST_DAYS:]]
+    gained = f"{found['loss']} lower by"
+    more = [Line(f"the last {MOST_DAYS} of {len(days)} days", "dim")] if len(days) > MOST_DAYS else []
+    return [Line(), Table(["day", "labels", gained], rows, even=True), *more]
+
+
+def _changes(found: Plain) -> list[Block]:
+    if not found["changes"]:
+        return []
+    states = {"beyond": "BEYOND", "within": "within"}
+    rows = [
+        [
+            one["what"],
+            one["where"],
+            one["rows"],
+            one["champion"],
+            one["challenger"],
+            one["margin"],
+            states.get(one["state"], one["state"]),
         ]
-        head = ["what may not change much", "of", "rows", "champion", "challenger", "borne", ""]
-        blocks += [Line(), Table(head, changes)]
-    return [*blocks, Line(), last]
-
-
-def _number(value: float | None) -> str:
-    return "not known" if value is None else f"{value:.4f}"
+        for one in found["changes"]
+    ]
+    head = ["metric", "in", "rows", "champion", "challenger", "margin", ""]
+    return [Line(), Table(head, rows, even=True)]
 
 
 def refusals(things: list[Plain]) -> list[Block]:
@@ -132,8 +160,8 @@ def refusals(things: list[Plain]) -> list[Block]:
         when = one["at"] if one["times"] == 1 else f"{one['at']} to {one['last']}, {one['times']} times"
         blocks += [
             Line(f"{when}  {one['model']} {one['step']}  {one['code']}", "red"),
-            Line(f"  asked by   {one['trigger']}"),
-            Line(f"  refused    {one['reason']}"),
+            _fact("asked by", one["trigger"]),
+            _fact("refused", one["reason"]),
         ]
     return blocks
 
@@ -144,8 +172,8 @@ def refused(things: list[Refusal]) -> list[Block]:
         return []
     times, newest = sum(one.times for one in things), things[-1]
     return [
-        Line(f"refused {times:,} times, last on {newest.last[:10]}: {newest.reason}", "red"),
-        Line("next: seatrial proposals refusals"),
+        Line(f"refused {counted(times, 'time')}, last on {newest.last[:10]}: {newest.reason}", "red", hang=2),
+        Line("All of them: seatrial proposals refusals"),
     ]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from seatrial.cli.render import Block, Cell, Line, Style, Table, shown
+from seatrial.cli.render import Block, Cell, Line, Style, Table, decimals, fixed
 
 if TYPE_CHECKING:
     from seatrial.monitoring.figures import Changed, Interval, SliceFigure
@@ -27,13 +27,15 @@ def outcome_lines(report: Report, *, detail: bool) -> list[Block]:
     return [block for part in parts if part for block in ([Line(), *part] if detail else part)]
 
 
-def span(interval: Interval | None) -> str:
-    """An interval for people.
+def span(interval: Interval | None, places: int | None = None) -> str:
+    """An interval for people, with as many decimals as the number beside it has.
 
-    >>> span((0.7123, 0.75))
-    '0.712 to 0.75'
+    >>> span((0.7123, 0.75)), span((0.7123, 0.75), 3)
+    ('0.712 to 0.75', '0.712 to 0.750')
     """
-    return "" if interval is None else f"{interval[0]:.3g} to {interval[1]:.3g}"
+    if interval is None:
+        return ""
+    return " to ".join(f"{end:.3g}" if places is None else fixed(end, places) for end in interval)
 
 
 def _arrival(report: Report, detail: bool) -> list[Block]:
@@ -42,7 +44,7 @@ def _arrival(report: Report, detail: bool) -> list[Block]:
     one = report.arrival
     if one is None or one.usual_hours is None:
         return [] if one is None or not one.note or not report.rows else [_line("labels", one.note)]
-    words = f"95 % of those that come are there by {age_words(one.usual_hours)}"
+    words = f"95 % of those that come are there within {age_words(one.usual_hours)}"
     if one.final is not None and one.final < 0.995:
         words += f"; {_percent(1 - one.final)} never come"
     words += "; this window is ripe" if one.ripe else f"; this window is ripe on {one.ripe_at}"
@@ -51,7 +53,8 @@ def _arrival(report: Report, detail: bool) -> list[Block]:
     found: list[Block] = [_line("labels", words)]
     if one.same_age:
         early, late = one.same_age, one.later
-        text = f"the window before, as young, had {early['observed']:.3g} happen; by now {late['observed']:.3g}"
+        text = f"the window before, as young, had a mean label of {early['observed']:.3g}, "
+        text += f"and has {late['observed']:.3g} now"
         text += ": the first labels are unlike the others" if one.biased else ""
         found.append(_line("", text, "red" if one.biased else ""))
     if one.note:
@@ -59,7 +62,7 @@ def _arrival(report: Report, detail: bool) -> list[Block]:
     if detail and one.curve:
         steps = max(1, len(one.curve) // 10)
         rows: list[list[Cell]] = [[age_words(point.hours), point.share] for point in one.curve[steps - 1 :: steps]]
-        found.append(Table(("age", "share of labels known"), rows))
+        found.append(Table(("age", "share of labels known"), rows, even=True))
     return found
 
 
@@ -70,17 +73,18 @@ def _calibration(report: Report, detail: bool) -> list[Block]:
     if one.slope is None and one.error is None:
         return [_line("calibration", one.note)] if one.note else []
     parts = [f"gap {_signed(one.gap)}{_in(one.gap_interval)}"]
-    parts += [f"error {shown(one.error)}{_in(one.error_interval)}"] if one.error is not None else []
+    parts += [f"error {one.error:.3g}{_in(one.error_interval)}"] if one.error is not None else []
     parts += [f"slope {one.slope:.3g}{_in(one.slope_interval)}"] if one.slope is not None else []
     found: list[Block] = [_line("calibration", ", ".join(parts))]
     if one.note:
         found.append(_line("", one.note))
     if detail and one.bins:
+        places = decimals(bin.observed for bin in one.bins)
         rows: list[list[Cell]] = [
-            [f"{bin.low:.3g} to {bin.high:.3g}", bin.rows, bin.mean_score, bin.observed, span(bin.interval)]
+            [f"{bin.low:.3g} to {bin.high:.3g}", bin.rows, bin.mean_score, bin.observed, span(bin.interval, places)]
             for bin in one.bins
         ]
-        found.append(Table(("score", "rows", "said", "happened", "95 %"), rows))
+        found.append(Table(("score", "rows", "said", "happened", "95 %"), rows, even=True))
         found.append(Line(f"intervals draw {one.unit}", "dim"))
     return found
 
@@ -129,7 +133,7 @@ def _slices(report: Report, detail: bool) -> list[Block]:
     words = f"of {one.looked_at:,}, {off} are off their level and {len(one.worst) - off} harder than the other rows:"
     rows = [_slice(found) for found in (one.worst if detail else one.worst[:FEW])]
     head = ("slice", "", "rows", one.loss, "95 %", "others", "said", "happened")
-    return [_line("slices", words), Table(head, rows), *([_line("", one.note, "dim")] if one.note else [])]
+    return [_line("slices", words), Table(head, rows, even=True), *([_line("", one.note, "dim")] if one.note else [])]
 
 
 def _slice(one: SliceFigure) -> list[Cell]:
@@ -162,11 +166,12 @@ def _estimate(report: Report, detail: bool) -> list[Block]:
         if one.weighted and one.effective is not None:
             weighed = f", weighted to the window's inputs (which leaves {_percent(one.effective)} of them)"
         found.append(_line("", f"calibrated on {one.calibrated_on}{weighed}", "dim"))
+        places, so_far = decimals(known.values()), report.performance.metrics
         rows: list[list[Cell]] = [
-            [name, value, span(one.intervals.get(name)), report.performance.metrics.get(name), one.tested.get(name)]
+            [name, value, span(one.intervals.get(name), places), so_far.get(name), one.tested.get(name)]
             for name, value in known.items()
         ]
-        found.append(Table(("metric", "estimated", "95 %", "by the labels so far", "before"), rows))
+        found.append(Table(("metric", "estimated", "95 %", "by the labels so far", "before"), rows, even=True))
     if one.note:
         found.append(_line("", one.note, "dim"))
     return found
@@ -184,7 +189,7 @@ def _business(report: Report) -> list[Block]:
 
 
 def _line(name: str, words: str, style: Style = "") -> Line:
-    return Line(f"{name + ':' if name else '':13}{words}", style)
+    return Line(f"{name + ':' if name else '':13}{words}", style, hang=13)
 
 
 def _in(interval: Interval | None) -> str:

@@ -12,6 +12,8 @@ import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from math import floor, inf, isfinite, log10
+from textwrap import wrap
 from typing import Any, Literal, TextIO
 
 import msgspec
@@ -26,18 +28,22 @@ Style = Literal["", "bold", "green", "red", "dim"]
 
 @dataclass(frozen=True)
 class Line:
-    """One line of text."""
+    """One line of text. hang: where it goes on below itself, between words, when a terminal is too narrow for it; 0
+    leaves that to the terminal, so that a command can be copied."""
 
     text: str = ""
     style: Style = ""
+    hang: int = 0
 
 
 @dataclass(frozen=True)
 class Table:
-    """Rows under column names. True and False are shown as ✓ and ✗, None as a dash, numbers to the right."""
+    """Rows under column names. True and False are shown as ✓ and ✗, None as a dash, numbers to the right. even: the
+    numbers of a column have equally many decimals."""
 
     columns: Sequence[str]
     rows: Sequence[Sequence[Cell]]
+    even: bool = False
 
 
 Block = Line | Table
@@ -78,7 +84,7 @@ def text(block: Block) -> str:
     """A block without colour: columns are aligned and two spaces apart."""
     if isinstance(block, Line):
         return inert(block.text)
-    cells = [[inert(name) for name in block.columns], *([shown(cell) for cell in row] for row in block.rows)]
+    cells = [[inert(name) for name in block.columns], *_cells(block)]
     widths = [max(len(row[i]) for row in cells) for i in range(len(block.columns))]
     right = _right_aligned(block)
     return "\n".join(
@@ -108,6 +114,42 @@ def shown(cell: Cell) -> str:
     return inert(cell.replace("\n", " "))
 
 
+def decimals(numbers: Iterable[Cell]) -> int:
+    """How many decimals show two digits of the smallest of these numbers and four of the largest, three at least of a
+    share. What is nothing but rounding (below a millionth) is not looked at.
+
+    >>> decimals([0.829, 0.0622, 1e-17]), decimals([0.0004, 0.9]), decimals([1043.2, 8.1])
+    (3, 5, 1)
+    """
+    sizes = [abs(one) for one in numbers if isinstance(one, float) and 1e-6 <= abs(one) < inf]
+    if not sizes:
+        return 0
+    return max(0, 1 - floor(log10(min(sizes))), min(3, 3 - floor(log10(max(sizes)))))
+
+
+def fixed(number: float, places: int) -> str:
+    """A number with so many decimals; what rounds to nothing has no sign.
+
+    >>> fixed(1234.5, 1), fixed(-1e-9, 3)
+    ('1,234.5', '0.000')
+    """
+    words = f"{number:,.{places}f}"
+    return words.removeprefix("-") if not words.strip("-0.") else words
+
+
+def _cells(table: Table) -> list[list[str]]:
+    """What each cell shows."""
+    columns = list(zip(*table.rows, strict=True))
+    places = [decimals(column) if table.even else None for column in columns]
+    return [
+        [
+            fixed(cell, many) if many is not None and isinstance(cell, float) and isfinite(cell) else shown(cell)
+            for cell, many in zip(row, places, strict=True)
+        ]
+        for row in table.rows
+    ]
+
+
 def _write_rich(blocks: Iterable[Block], out: TextIO) -> None:
     from rich.console import Console
     from rich.table import Table as RichTable
@@ -116,25 +158,37 @@ def _write_rich(blocks: Iterable[Block], out: TextIO) -> None:
     console = Console(file=out, highlight=False, soft_wrap=False, no_color=bool(os.environ.get("NO_COLOR")) or None)
     for block in blocks:
         if isinstance(block, Line):
-            console.print(Text(inert(block.text), style=block.style), soft_wrap=True)
+            for line in _hanging(block, console.width):
+                console.print(Text(line, style=block.style), soft_wrap=True)
             continue
         fit, widths, left_out = fitted(block, console.width)
         table = RichTable(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
         for name, at_right, width in zip(fit.columns, _right_aligned(fit), widths, strict=True):
             table.add_column(inert(name), justify="right" if at_right else "left", width=width, overflow="fold")
-        for row in fit.rows:
-            table.add_row(*(Text(shown(cell), style=_mark_style(cell)) for cell in row))
+        for row, said in zip(fit.rows, _cells(fit), strict=True):
+            table.add_row(*(Text(word, style=_mark_style(cell)) for cell, word in zip(row, said, strict=True)))
         console.print(table)
         if left_out:
             words = f"too narrow for: {', '.join(left_out)} (--json has all)"
             console.print(Text(words, style="dim"), soft_wrap=True)
 
 
+def _hanging(line: Line, width: int) -> list[str]:
+    """A line as it fits into a width."""
+    words = inert(line.text)
+    if not line.hang or len(words) <= width:
+        return [words]
+    kept = words.replace(" %", "\xa0%")
+    lines = wrap(kept, width, subsequent_indent=" " * line.hang, break_long_words=False, break_on_hyphens=False)
+    return [one.replace("\xa0", " ") for one in lines]
+
+
 def fitted(table: Table, width: int) -> tuple[Table, list[int], list[str]]:
     """The table as it fits into a width without a word or an id being broken: its columns, how wide each is, and the
     names of those that were left out, the least important first. Long texts go over several lines between words."""
     kept, left_out = list(range(len(table.columns))), []
-    cells = [[name, *(shown(row[i]) for row in table.rows)] for i, name in enumerate(table.columns)]
+    words = _cells(table)
+    cells = [[name, *(row[i] for row in words)] for i, name in enumerate(table.columns)]
     needed = [max((len(word) for cell in column for word in cell.split()), default=0) for column in cells]
     while len(kept) > 1 and sum(needed[i] + 2 for i in kept) > width:
         out = max(kept[1:], key=lambda i: (_rank(table.columns[i]), not any(map(_is_id, cells[i])), i))
@@ -147,7 +201,7 @@ def fitted(table: Table, width: int) -> tuple[Table, list[int], list[str]]:
             break
         widths[max(room, key=lambda i: widths[i])] -= 1
     rows = [[row[i] for i in kept] for row in table.rows]
-    return Table([table.columns[i] for i in kept], rows), [widths[i] for i in kept], left_out
+    return Table([table.columns[i] for i in kept], rows, table.even), [widths[i] for i in kept], left_out
 
 
 SPARED = ("bytes", "columns", "actor", "by", "taken at", "trained at", "since", "cutoff", "sample", "generation", "id")

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from seatrial.cli.outcome_lines import outcome_lines, span
-from seatrial.cli.render import MAIN_METRICS, Block, Cell, Line, Plain, Style, Table, shown
+from seatrial.cli.render import MAIN_METRICS, Block, Cell, Line, Plain, Style, Table, decimals, fixed, shown
+from seatrial.core.errors import counted
 from seatrial.monitoring.watched import NOT_WATCHED
 
 if TYPE_CHECKING:
@@ -25,19 +26,24 @@ VERDICTS: dict[str, tuple[str, Style]] = {
 STATES = {"fired": "FIRED", "quiet": "quiet", "not_enough_data": "not judged"}
 TOLD = {
     "late": "known only after the window's end",
-    "unmatched": "fit no prediction",
+    "unmatched": "without a prediction",
     "duplicate": "told again",
-    "contradicting": "contradict another; the one known last counts",
-    "before": "known before their prediction, and do not count",
+    "contradicting": "against another one; the one known last counts",
+    "before": "known before the prediction, and not counted",
 }
 
 
 def listing(things: list[Plain]) -> list[Block]:
-    """Kept reports, a line each."""
+    """Kept reports: when, and the verdict below it."""
     if not things:
         return [Line("no report was kept")]
-    rows = [[one["id"], one["model"], one["as_of"][:16], one["verdict"].upper(), one["headline"]] for one in things]
-    return [Table(["report", "model", "as of", "verdict", "headline"], rows)]
+    blocks: list[Block] = []
+    for one in things:
+        word, style = VERDICTS[one["verdict"]]
+        when = one["as_of"][:16].replace("T", " ")
+        blocks.append(Line(f"{when}  {one['model']}  {one['id']}", "dim"))
+        blocks.append(Line(f"  {word}: {one['headline']}", style, hang=4))
+    return [*blocks, Line(f"Next: seatrial reports show {things[-1]['id']}")]
 
 
 def monitor_lines(report: Report, distances: Sequence[str] = (), *, detail: bool = False) -> list[Block]:
@@ -48,8 +54,8 @@ def monitor_lines(report: Report, distances: Sequence[str] = (), *, detail: bool
     """
     word, style = VERDICTS[report.verdict]
     return [
-        Line(f"{word}: {report.headline}", style),
-        Line(f"Next: {report.next}"),
+        Line(f"{word}: {report.headline}", style, hang=2),
+        Line(f"Next: {report.next}", hang=6),
         Line(),
         Line(f"{report.model}, {report.window}, as of {report.as_of}", "dim"),
         *_performance(report),
@@ -68,26 +74,29 @@ def _performance(report: Report) -> list[Block]:
         return [Line("no predictions in this window")]
     share = _percent(one.labelled / one.rows)
     blocks: list[Block] = [Line(f"{one.rows:,} predictions; {share} of their labels have arrived ({one.labelled:,})")]
-    blocks += [Line(f"  {one.labels[name]:,} labels {words}") for name, words in TOLD.items() if one.labels.get(name)]
+    for name, words in TOLD.items():
+        if one.labels.get(name):
+            blocks.append(Line(f"  {counted(one.labels[name], 'label')} {words}"))
     if one.note:
-        blocks.append(Line(f"  {one.note}"))
+        blocks.append(Line(f"  {one.note}", hang=4))
     rows: list[list[Cell]] = []
     if one.mean_score is not None:
         rows.append(["mean prediction", one.mean_score, None, None])
         rows.append(["mean label", one.observed, None, None])
-    names = [*(name for name in MAIN_METRICS if name in one.metrics), *one.metrics]
+    names = [*(name for name in MAIN_METRICS if name in one.metrics), *sorted(one.metrics)]
+    known = [name for name in dict.fromkeys(names) if one.metrics[name] is not None]
+    places = decimals([*(one.metrics[name] for name in known), one.mean_score, one.observed])
     rows = [[*row, ""] for row in rows]
     rows += [
-        [name, one.metrics[name], one.constant.get(name), one.training.get(name), span(one.intervals.get(name))]
-        for name in dict.fromkeys(names)
-        if one.metrics[name] is not None
+        [name, one.metrics[name], one.constant.get(name), one.training.get(name), span(one.intervals.get(name), places)]
+        for name in known
     ]
     if rows:
         head = ["performance", "now", "95 %", "constant", "test"]
         kept = [place for place, name in enumerate(head) if not (name == "test" and not one.training)]
         kept = [place for place in kept if head[place] != "95 %" or any(row[4] for row in rows)]
         ordered = [[row[0], row[1], row[4], row[2], row[3]] for row in rows]
-        blocks += [Line(), Table([head[i] for i in kept], [[row[i] for i in kept] for row in ordered])]
+        blocks += [Line(), Table([head[i] for i in kept], [[row[i] for i in kept] for row in ordered], even=True)]
     if one.blocks:
         narrow = ", too few: they are too narrow" if one.few_blocks else ""
         blocks.append(Line(f"intervals draw {one.blocks}{narrow}", "dim"))
@@ -112,7 +121,7 @@ def _days(report: Report) -> list[Block]:
         ]
         for day in days[-14:]
     ]
-    table = Table(("day", "predictions", "labels", "predicted", "observed"), rows)
+    table = Table(("day", "predictions", "labels", "predicted", "observed"), rows, even=True)
     return [Line(), table, *([Line("; ".join(notes), "dim")] if notes else [])]
 
 
@@ -137,10 +146,11 @@ def _drift(report: Report, distances: Sequence[str]) -> list[Block]:
     listed = [one for one in every if one.drifted or one is found.prediction]
     listed += [one for one in every if one not in listed][: max(0, MOST_COLUMNS - len(listed))]
     listed = listed[: MOST_COLUMNS * 3]
+    places = decimals(one.value for one in listed)
     rows: list[list[Cell]] = [
         [
             "(the predictions)" if one is found.prediction else one.name,
-            "-" if one.value is None else f"{one.distance} {shown(one.value)}",
+            "-" if one.value is None else f"{one.distance} {fixed(one.value, places)}",
             *(one.distances.get(name) for name in distances),
             one.tolerated,
             ("moved before" if one.before else "MOVED") if one.drifted else "",
@@ -156,8 +166,8 @@ def _drift(report: Report, distances: Sequence[str]) -> list[Block]:
     rest = len(every) - len(listed)
     more: list[Block] = [Line(f"and {rest} more", "dim")] if rest else []
     told = report.attribution
-    more += [Line(_capital(told.words))] if told is not None and told.words else []
-    return [Line(), Line(words, "red" if moved else ""), Table(head, rows), *more, *notes]
+    more += [Line(_capital(told.words), hang=2)] if told is not None and told.words else []
+    return [Line(), Line(words, "red" if moved else "", hang=2), Table(head, rows, even=True), *more, *notes]
 
 
 def _capital(words: str) -> str:
@@ -174,10 +184,10 @@ def _quality(report: Report) -> list[Block]:
         expected = f"; expected: {one.expected}" if one.expected else ""
         return f"{one.name}{f' of {one.column}' if one.column else ''}: {one.found}{expected}"
 
-    lines: list[Block] = [Line(f"✗ {told(one)}", "red") for one in failed]
+    lines: list[Block] = [Line(f"✗ {told(one)}", "red", hang=2) for one in failed]
     if not failed:
         lines = [Line(f"✓ all {len(report.quality)} checks of the data passed", "green")]
-    lines += [Line(f"! {told(one)}") for one in noticed[:MOST_COLUMNS]]
+    lines += [Line(f"! {told(one)}", hang=2) for one in noticed[:MOST_COLUMNS]]
     rest = len(noticed) - MOST_COLUMNS
     return [Line(), *lines, *([Line(f"and {rest} more, none of which is a fault", "dim")] if rest > 0 else [])]
 
@@ -194,7 +204,8 @@ def _system(report: Report) -> list[Block]:
     parts += [] if one.resources is None else [f"server {one.resources.words}"]
     parts += one.broken
     words = f"service: {', '.join(parts)}" if parts else ""
-    lines = [Line("; ".join(text for text in (words, one.note) if text))] if words or one.note else []
+    told = "; ".join(text for text in (words, one.note) if text)
+    lines = [Line(told, hang=9)] if told else []
     return [Line(), *lines, *_skew(report)] if lines or report.skew else []
 
 

@@ -97,22 +97,30 @@ def monitor(
     fresh: list[Alert] = []
     if over and not rehearse:
         raise BadCommandLine("--over goes with --rehearse.", state="Nothing was done.")
+    if log is None and (mapping or reference or labels or table or query):
+        raise BadCommandLine(
+            "--map, --reference, --labels, --table and --query go with --log.", state="Nothing was done."
+        )
+    if log is not None and model is not None:
+        raise BadCommandLine(
+            f"'{model}' is named beside --log.",
+            expected="The map says which model a log is of.",
+            state="Nothing was done.",
+        )
+    if log is not None and not log.startswith(DATABASES) and (table or query):
+        raise BadCommandLine("--table and --query go with --log postgresql://...", state="Nothing was done.")
     if rehearse:
-        _rehearse(call, model, over or "28d", log, mapping, reference, labels, other=window or html or fail_on)
-        return
-    if log is not None:
-        if model is not None:
+        if window or html or fail_on or against or distances or detail:
             raise BadCommandLine(
-                f"'{model}' is named beside --log.",
-                expected="The map says which model a log is of.",
+                "--rehearse makes no report.",
+                expected="--window, --html, --fail-on, --against, --distance and --detail are for one.",
                 state="Nothing was done.",
             )
+        _rehearse(call, model, over or "28d", log, mapping, reference, labels)
+        return
+    if log is not None:
         report = _elsewhere(call, log, (table, query), mapping, reference, labels, window, against)
     else:
-        if mapping or reference or labels or table or query:
-            raise BadCommandLine(
-                "--map, --reference, --labels, --table and --query go with --log.", state="Nothing was done."
-            )
         with call.project() as project:
             report = project.monitor(model, window=window, keep=not dry_run, against=against or "training")
             fresh = [one for one in project.alerts(report.model) if report.id and one.report == report.id]
@@ -159,18 +167,12 @@ def _rehearse(
     mapping: Path | None,
     reference: Path | None,
     labels: Path | None,
-    *,
-    other: object,
 ) -> None:
     from seatrial.cli import rehearsed
     from seatrial.core.clock import machine_us, to_us
     from seatrial.core.windows import duration_us
     from seatrial.monitoring.imported import rehearse_log
 
-    if other:
-        raise BadCommandLine(
-            "--window, --html and --fail-on are for a report; --rehearse makes none.", state="Nothing was done."
-        )
     if log is None:
         with call.project() as project:
             done = project.rehearse(model, over=over)
@@ -211,8 +213,6 @@ def _elsewhere(
     as_of_us = to_us(call.at) if call.at else machine_us()
     if log.startswith(DATABASES):
         return _in_database(log, *rows, mapping, reference, labels, as_of_us=as_of_us, window=window, against=against)
-    if any(rows):
-        raise BadCommandLine("--table and --query go with --log postgresql://...", state="Nothing was done.")
     return monitor_log(Path(log), mapping, reference, as_of_us=as_of_us, window=window, labels=labels, against=against)
 
 

@@ -27,6 +27,9 @@ def windows():
 
 
 COVARIATE = "linear, inputs narrow to half"
+OVERFIT = "trees (overfit), inputs narrow to half"
+OF_A_WINDOW = 0.006
+"""Standard deviation of a window's error, by the 20 of benchmarks/RESULTS.md."""
 CONCEPT = "concept, linear: two effects 60 % weaker"
 
 
@@ -46,6 +49,26 @@ def test_it_is_within_a_hundredth_of_the_auc_that_labels_show_when_other_inputs_
         off_by.append(abs(off(one)))
     assert np.mean(off_by) < 0.01
     assert inside >= 3
+
+
+@pytest.mark.slow
+def test_of_an_overfit_model_it_is_within_the_goal_and_chance_where_without_weights_it_is_not():
+    """The mean of four windows; two standard errors of it are chance."""
+    found = [simulation.window(OVERFIT, seed) for seed in range(4)]
+    bound = simulation.GOAL + 2 * OF_A_WINDOW / len(found) ** 0.5
+    assert np.mean([abs(off(one)) for one in found]) < bound
+    assert np.mean([abs(off(one, "unweighted")) for one in found]) > bound
+    assert all(one["own"].weighted for one in found)
+
+
+@pytest.mark.parametrize(("off_by", "word"), [(0.0099, "kept"), (0.0105, "MISSED")])
+def test_the_benchmark_says_kept_or_missed_with_the_interval_beside_it(off_by, word):
+    one = {"errors": {"own": [off_by], "true ratio": [0.009]}, "half": 0.0028}
+    one["of the truth"] = {"own": (0.007, 0.002), "labels": (0.006, 0.001)}
+    goal, verdict, *_ = simulation.verdict(dict.fromkeys(simulation.COVARIATE, one)).splitlines()
+    assert "within 0.01 of the AUC that labels show" in goal
+    assert verdict.startswith(f"{word}: the worst is ")
+    assert verdict.endswith(f"off by {off_by:.4f}, 95 % interval {off_by - 0.0028:.4f} to {off_by + 0.0028:.4f}")
 
 
 def test_weights_leave_about_as_many_rows_as_the_true_density_ratio_does(windows):

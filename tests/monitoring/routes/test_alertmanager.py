@@ -95,6 +95,20 @@ def test_an_incident_pages_and_its_alarms_are_tickets_that_the_page_inhibits(met
     assert all(one["status"]["inhibitedBy"] for one in ringing(manager, model)[:-1])
 
 
+def test_labels_name_the_project_so_that_two_projects_ring_apart(tmp_path, manager, model):
+    urls = {"am": f"alertmanager+{manager.url}"}
+    for project in ("shop", "depot"):
+        metadata = MetadataStore(tmp_path / f"{project}.db")
+        report = msgspec.structs.replace(report_on(10, on_call="route:am"), model=model)
+        settle(metadata, report, actor="ann", at_us=START_US + 10 * DAY_US)
+        assert deliver(metadata, urls, project=project, allowed=HERE).sent == 1
+        before = {one["fingerprint"] for one in ringing(manager, model)}
+        assert refresh(metadata, alerts(metadata), urls, project=project, allowed=HERE) == {}
+        assert {one["fingerprint"] for one in ringing(manager, model)} == before
+    rang = sorted((one["labels"]["project"], one["labels"]["alertname"]) for one in ringing(manager, model))
+    assert rang == [(project, name) for project in ("depot", "shop") for name in ("SeatrialAlert", "SeatrialIncident")]
+
+
 def test_it_fires_until_it_is_over_here(metadata, manager, model):
     told(metadata, manager, model, 10)
     assert len(ringing(manager, model)) == 2

@@ -44,6 +44,16 @@ def test_the_webhook_hears_of_the_opening_and_of_the_end_in_order(metadata, hook
     assert deliver_to(metadata, {"ops": hook.url}).sent == 0
 
 
+def test_the_body_names_the_project_so_that_one_webhook_can_serve_several(metadata, hook):
+    settled(metadata, 10)
+    settled(metadata, 12, 0.3)
+    assert deliver_to(metadata, {"ops": hook.url}, project="shop").sent == 2
+    assert [(one["event"], one["project"]) for one in hook.got] == [("opened", "shop"), ("resolved", "shop")]
+    settled(metadata, 20)
+    assert deliver_to(metadata, {"ops": hook.url}).sent == 1
+    assert "project" not in hook.got[-1]
+
+
 def test_without_a_webhook_nothing_waits_to_be_sent(metadata):
     settled(metadata, 10, on_call="ann@example.org")
     assert deliver_to(metadata, {}).pending == 0
