@@ -691,6 +691,7 @@ def _known(table: pa.Table, as_of_us: int) -> tuple[pa.Table, LabelCounts]:
         rows = rows.set_column(
             rows.column_names.index(name), name, pc.if_else(counts, column, pa.scalar(None, column.type))
         )
+    rows = rows.append_column("label_before", before.cast(pa.int64()))
     number = int(pc.sum(counts).as_py() or 0)
     return rows, LabelCounts(matched=number, before=int(pc.sum(before).as_py() or 0), predictions=table.num_rows)
 

@@ -132,6 +132,9 @@ class Sample:
 
     and, when labels were joined, label_duplicates and label_contradictions (int64): how often the row's label was
     told again, and how many other values were told.
+    and, where labels stand in the log itself, label_before (int64): 1 where the row's label was known before the row
+    was, and does not count.
+
     labels: what became of the labels; see `LabelCounts`.
     decided_only: the log says which class was predicted and never how sure the model was: scores are null, and what is
         measured is decisions.
@@ -205,6 +208,7 @@ class Sample:
             matched=len(rows) - rows["label"].null_count,
             duplicate=_total(rows, "label_duplicates", self.labels.duplicate),
             contradicting=_total(rows, "label_contradictions", self.labels.contradicting),
+            before=_total(rows, "label_before", self.labels.before),
             late=int(pc.sum(pc.greater_equal(rows["label_known_at"], end)).as_py() or 0),
         )
         loose = self.loose
