@@ -43,6 +43,7 @@ from seatrial.monitoring.looks.slices import (
     worst_of,
 )
 from seatrial.monitoring.report import Bin, Day, Performance
+from seatrial.monitoring.rows.labels import LabelCounts
 from seatrial.monitoring.rows.reference import Categories, Column
 from seatrial.monitoring.rows.sample import Error, Places, Times
 from seatrial.stats.bootstrap import BLOCKS, CLUSTERS, HOUR_US, Resampling
@@ -67,8 +68,9 @@ class DatabaseAnswers:
     """Implements `sample.Answers`.
 
     ask: of rows with the columns at_us, score, y (the label where it is known, 1 or 0 of several classes: whether the
-        prediction was right), known_us, version, latency, and of several classes predicted, happened (text), likeliest
-        (text, by probability) and p0, p1, ...: the probability of each of `classes`.
+        prediction was right), known_us, early (whether a label was known before its prediction), version, latency, and
+        of several classes predicted, happened (text), likeliest (text, by probability) and p0, p1, ...: the probability
+        of each of `classes`.
     decided_only: there is no score. kinds: of the inputs, by name: their SQL name, and whether they are text.
     """
 
@@ -122,14 +124,21 @@ class DatabaseAnswers:
             return said - observed
         return (said - observed) / spread if spread else None
 
+    def counted(self, window: Window) -> tuple[int, LabelCounts]:
+        """How many rows have a label and an answer, and what became of the labels of `window`."""
+        rows, labelled, matched, late, before = self.ask(
+            f"count(*), count(*) FILTER (WHERE {self._known}), count(y), "
+            f"count(*) FILTER (WHERE y IS NOT NULL AND known_us >= {window.end_us}), count(*) FILTER (WHERE early)",
+            self.window,
+        )[0]
+        return int(labelled), LabelCounts(int(matched), late=int(late), before=int(before), predictions=int(rows))
+
     def performance(self, found: Performance, threshold: float, quantile: float, window: Window) -> Performance:
         """The figures, with what was made of stand-ins put right."""
         metrics, _ = self.measured(threshold, quantile)
         said, observed, _ = self._levels()
-        late = self.ask("count(*)", self.window, f"WHERE y IS NOT NULL AND known_us >= {window.end_us}")[0][0]
         return msgspec.structs.replace(
             found,
-            labels=found.labels | {"late": int(late)},
             metrics=metrics,
             constant=self._constant(threshold, quantile, observed),
             mean_score=said,

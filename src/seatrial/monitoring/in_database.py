@@ -13,7 +13,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -22,11 +21,12 @@ from seatrial.core.windows import Window, duration_us
 from seatrial.data.postgres import NUMBERS, TEXTS, Asked, Column, asked
 from seatrial.data.sources import PostgresSource
 from seatrial.monitoring.answers import DatabaseAnswers, clipped, place_in
-from seatrial.monitoring.definition import Alarm
-from seatrial.monitoring.imported import compared_with, in_silence, silence, told_next, watched
-from seatrial.monitoring.monitor import make_report
+from seatrial.monitoring.definition import Alarm, Monitor
+from seatrial.monitoring.imported import default_window, reported
+from seatrial.monitoring.monitor import require_an_age
 from seatrial.monitoring.report import Report
-from seatrial.monitoring.rows.foreign import LogColumnNotThere, LogColumnWrong
+from seatrial.monitoring.rows.against import chosen
+from seatrial.monitoring.rows.foreign import Imported, LogColumnNotThere, LogColumnWrong
 from seatrial.monitoring.rows.labels import LabelCounts
 from seatrial.monitoring.rows.mapping import ColumnMap, read_map
 from seatrial.monitoring.rows.reference import Column as Known
@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 
 DAY_US = 86_400_000_000
 QUARTER_US = DAY_US // 4
+LABELS_US = 35 * DAY_US
+"""How far before the window labels are looked for that tell when they come, and how the world answered."""
 STEPS = 100
 """Bins of the score in what is measured with labels."""
 RESIDUALS = 50
@@ -72,29 +74,21 @@ def monitor_database(
     monitor = replace(columns.monitor, alarms=(*columns.monitor.alarms, *alarms))
     with asked(source) as rows:
         view = _View(rows, columns, source.name, as_of_us)
-        last = view.last_us(as_of_us)
-        length = duration_us(monitor.window)
-        end = as_of_us if last is None else min(as_of_us, (last // DAY_US + 1) * DAY_US)
-        of_last, window = window is None, window or Window(end - length, end)
-        sample = _sample(view, columns, window, as_of_us)
-        compared, notes = compared_with(reference, against, columns, sample, window)
-        seen, policy = watched(sample, window, monitor, compared, columns, as_of_us, None)
-        report = make_report(
-            sample,
-            window=window,
+        ends = view.ends_us(as_of_us)
+        looked = window or default_window(ends, duration_us(monitor.window), as_of_us)
+        require_an_age(looked)
+        reach = Reach.of(monitor, looked, as_of_us, against)
+        return reported(
+            Imported(_sample(view, columns, reach, as_of_us), (*view.left_out, APPROXIMATE)),
+            columns,
+            monitor,
+            looked,
+            reference,
+            against,
             as_of_us=as_of_us,
-            monitor=monitor,
-            reference=compared,
-            training=columns.tested,
-            owner=columns.owner,
-            on_call=columns.on_call,
-            runbook=columns.runbook,
-            watched=seen,
-            policy=policy,
+            ends=ends,
+            of_last=window is None,
         )
-    report = in_silence(report, silence(sample, window, as_of_us), of_last=of_last)
-    notes = [*notes, *view.left_out, APPROXIMATE]
-    return msgspec.structs.replace(report, findings=[*report.findings, *notes], next=told_next(report))
 
 
 # The rows, in SQL
@@ -179,10 +173,12 @@ class _View:
                 f"{_quoted(name)}::text AS {short}" if self.kinds[name] else f"{_number(there[name])} AS {short}"
             )
         rows = f"SELECT {', '.join(parts)} FROM ({self.rows.inner}\n) AS r"
-        counts = f"told IS NOT NULL AND known_us <= {self.as_of_us} AND known_us >= at_us"
+        there_now = f"told IS NOT NULL AND known_us <= {self.as_of_us}"
+        counts = f"{there_now} AND known_us >= at_us"
+        early = f"({there_now} AND known_us < at_us) AS early"
         if self.map.task != "multiclass":
-            return f"SELECT *, CASE WHEN {counts} THEN told END AS y FROM ({rows}) AS s"
-        happened = f"CASE WHEN {counts} THEN told END AS happened"
+            return f"SELECT *, CASE WHEN {counts} THEN told END AS y, {early} FROM ({rows}) AS s"
+        happened = f"CASE WHEN {counts} THEN told END AS happened, {early}"
         classes = f"SELECT *, {self._likeliest()} AS likeliest, {happened} FROM ({rows}) AS s"
         predicted = "decided" if said.predicted else "likeliest"
         answers = f"SELECT *, {predicted} AS predicted FROM ({classes}) AS t"
@@ -251,17 +247,18 @@ class _View:
             expected="A timestamp, a date or text is expected; or numbers with `timestamp_unit` in the map.",
         )
 
-    def last_us(self, as_of_us: int) -> int | None:
-        found = self.rows.ask(
-            f"SELECT max(at_us), count(*) FILTER (WHERE at_us IS NULL) FROM ({self.sql}) AS q WHERE at_us IS NULL OR "
-            f"at_us <= {as_of_us}"
+    def ends_us(self, as_of_us: int) -> tuple[int, int] | None:
+        """Instants of the first and the last prediction; None without any."""
+        first, last, empty = self.rows.ask(
+            f"SELECT min(at_us), max(at_us), count(*) FILTER (WHERE at_us IS NULL) FROM ({self.sql}) AS q "
+            f"WHERE at_us IS NULL OR at_us <= {as_of_us}"
         )[0]
-        if found[1]:
+        if empty:
             raise LogColumnWrong(
-                f"column '{self.map.timestamp}' of '{self.source}' is empty in {found[1]:,} rows.",
+                f"column '{self.map.timestamp}' of '{self.source}' is empty in {empty:,} rows.",
                 expected="Every prediction needs its time.",
             )
-        return None if found[0] is None else int(found[0])
+        return None if last is None else (int(first), int(last))
 
     def ask(self, what: str, window: Window, rest: str = "", source: str = "w") -> list[tuple[Any, ...]]:
         """`what` of the rows of the window, called w. rest: what follows the FROM; source: in place of w."""
@@ -283,14 +280,40 @@ def _number(column: Column) -> str:
 # What make_report looks at
 
 
-def _sample(view: _View, columns: ColumnMap, window: Window, as_of_us: int) -> Sample:
+@dataclass(frozen=True)
+class Reach:
+    """How far back there are rows that stand for others, and at which instants a window begins or ends, so that none of
+    these rows strays over one."""
+
+    window: Window
+    cuts: tuple[int, ...]
+
+    @classmethod
+    def of(cls, monitor: Monitor, window: Window, as_of_us: int, against: str | None) -> Reach:
+        """The window, one before it, what is compared with, what alarms look at, and as much as labels may need."""
+        until_us = min(as_of_us, window.end_us)
+        past = None if against is None else chosen(against, window)
+        cuts = {window.start_us, window.end_us, window.start_us - (window.end_us - window.start_us), until_us}
+        cuts |= {past.start_us, past.end_us} if isinstance(past, Window) else set()
+        cuts |= {until_us - alarm.window_us for alarm in monitor.every_alarm}
+        first_us = min(*cuts, window.start_us - LABELS_US)
+        return cls(Window(first_us, max(first_us, min(max(cuts), as_of_us + 1))), tuple(sorted(cuts)))
+
+    @property
+    def stretch(self) -> str:
+        """The stretch of each row, as SQL: 6 hours, or less where a cut lies in them."""
+        cut = f"width_bucket(at_us, ARRAY{list(self.cuts)}::bigint[])"
+        return f"floor(at_us / {QUARTER_US}.0)::bigint * {len(self.cuts) + 1} + {cut}"
+
+
+def _sample(view: _View, columns: ColumnMap, reach: Reach, as_of_us: int) -> Sample:
     """Rows that stand for those in the database: as many of each 6 hours, hundredth of the score, label (of a
     regression of each bin of label minus score) and version, spread evenly over the time. No one of them is a row that
     there is."""
     import pyarrow as pa
 
-    until = Window(-(2**61), as_of_us + 1)
-    _check_classes(view, columns, until)
+    every, until = Window(-(2**61), as_of_us + 1), reach.window
+    _check_classes(view, columns, every)
     _check_positive(view, columns)
     regression, several = columns.task == "regression", columns.task == "multiclass"
     low, high = _span(view, until) if regression else (0.0, 1.0)
@@ -309,12 +332,11 @@ def _sample(view: _View, columns: ColumnMap, window: Window, as_of_us: int) -> S
         of_label = f"CASE WHEN {finite} THEN {at} END"
     classes = "predicted, happened" if several else "NULL::text, NULL::text"
     found = view.ask(
-        f"floor(({window.end_us} - 1 - at_us) / {QUARTER_US}.0)::bigint AS time, {place} AS place, "
+        f"{reach.stretch} AS stretch, {place} AS place, "
         f"{of_label} AS label, version, {classes}, count(*), min(at_us), max(at_us), "
-        f"avg((known_us - at_us) / 1e6) FILTER (WHERE y IS NOT NULL), sum(y - score) FILTER (WHERE {finite}), "
-        f"count(*) FILTER (WHERE told IS NOT NULL AND known_us <= {as_of_us} AND known_us < at_us)",
+        f"avg((known_us - at_us) / 1e6) FILTER (WHERE y IS NOT NULL), sum(y - score) FILTER (WHERE {finite})",
         until,
-        "GROUP BY 1, 2, 3, 4, 5, 6 ORDER BY 1 DESC, 2, 3, 4, 5, 6",
+        "GROUP BY 1, 2, 3, 4, 5, 6 ORDER BY 1, 2, 3, 4, 5, 6",
     )
     parts = [_Cell(*row) for row in found]
     if columns.task == "binary" and (strange := sorted({one.label for one in parts if one.label not in (None, 0, 1)})):
@@ -361,8 +383,7 @@ def _sample(view: _View, columns: ColumnMap, window: Window, as_of_us: int) -> S
     if several:
         table["predicted_class"] = words_of([cell.predicted for cell in parts])
         table["label_class"] = words_of([cell.happened for cell in parts])
-    before = sum(cell.before for cell in parts)
-    counted = LabelCounts(matched=int(np.count_nonzero(~np.isnan(known))), before=before, predictions=count)
+    counted = LabelCounts(matched=int(np.count_nonzero(~np.isnan(known))), predictions=count)
     answers = DatabaseAnswers(
         view.ask,
         columns.task,
@@ -370,14 +391,14 @@ def _sample(view: _View, columns: ColumnMap, window: Window, as_of_us: int) -> S
         columns.decided_only,
         {name: (short, view.kinds[name]) for name, short in view.inputs.items()},
         view.rows.literal,
-        until,
+        every,
     )
     return Sample(
         columns.model,
         columns.task,
         pa.table(table),
         counted,
-        inputs=DatabaseInputs(view, until),
+        inputs=DatabaseInputs(view, every),
         answers=answers,
         decided_only=columns.decided_only,
     )
@@ -413,9 +434,9 @@ def _check_classes(view: _View, columns: ColumnMap, until: Window) -> None:
 
 @dataclass(frozen=True)
 class _Cell:
-    """label: 0 or 1, or a bin of label minus score; away: the sum of the latter. before: labels that do not count."""
+    """label: 0 or 1, or a bin of label minus score; away: the sum of the latter."""
 
-    time: int
+    stretch: int
     place: int | None
     label: float | None
     version: str | None
@@ -426,7 +447,6 @@ class _Cell:
     last_us: int
     delay_s: float | None
     away: float | None
-    before: int
 
 
 def _residuals(parts: Sequence[_Cell]) -> dict[float, float]:
@@ -455,13 +475,13 @@ def _middle(cell: _Cell, low: float, step: float, steps: int) -> float:
 
 
 def _spread(parts: Sequence[_Cell]) -> NDArray[np.int64]:
-    """Instants for the rows of each cell: those of 6 hours lie evenly from their first row to their last, and those of
+    """Instants for the rows of each cell: those of a stretch lie evenly from its first row to its last, and those of
     each cell evenly among them."""
-    by_time: dict[int, list[_Cell]] = {}
+    by_stretch: dict[int, list[_Cell]] = {}
     for cell in parts:
-        by_time.setdefault(cell.time, []).append(cell)
+        by_stretch.setdefault(cell.stretch, []).append(cell)
     found = []
-    for cells in by_time.values():  # the cells of one time stand together
+    for cells in by_stretch.values():  # the cells of one stretch stand together
         rank = np.concatenate([(np.arange(cell.rows) + 0.5) / cell.rows for cell in cells])
         at = np.linspace(min(cell.first_us for cell in cells), max(cell.last_us for cell in cells), rank.size)
         placed = np.empty(rank.size, np.int64)
