@@ -419,6 +419,34 @@ def test_the_report_on_rows_in_the_database_is_that_on_the_same_rows_in_a_file(s
     assert any(one["metric"].startswith("policy:") and one["state"] == "fired" for one in there["alarms"])
 
 
+@pytest.mark.parametrize("zone", ['timezone = "Europe/Vienna"', ""])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "2024-07-01 10:00",
+        "2024-07-01T10:00:00.25",
+        "2024-07-01",
+        "2024-07-01 10:00:00Z",
+        "2024-07-01 10:00:00+05",
+        "2024-07-01T10:00:00-03:30",
+        "2024-10-27 02:30:00",  # the clocks of Vienna show it twice
+    ],
+)
+@pytest.mark.filterwarnings("ignore::seatrial.data.reading.DataWarning")
+def test_times_as_text_are_read_in_the_zone_of_the_map_as_from_a_file(server, tmp_path, text, zone):
+    (tmp_path / "map.toml").write_text(f'model = "m"\ntimestamp = "when"\nscore = "p"\n{zone}\n')
+    rows = pa.table({"when": [text], "p": [0.5]})
+    pq.write_table(rows, tmp_path / "log.parquet")
+    source = PostgresSource(name="q", url=server.url, sql=f"SELECT '{text}'::text AS \"when\", 0.5::float8 AS p")
+    given = {"as_of_us": NOW_US + 366 * DAY_US}
+    here = monitor_log(tmp_path / "log.parquet", tmp_path / "map.toml", **given)
+    there = monitor_database(source, tmp_path / "map.toml", **given)
+    assert [words for words in there.findings if "the log ends" in words] == [
+        words for words in here.findings if "the log ends" in words
+    ]
+    assert any("its last prediction is of 2024" in words for words in there.findings)
+
+
 @pytest.mark.parametrize(("task", "seed"), [("binary", 5), ("regression", 6), ("multiclass", 7), ("multiclass", 8)])
 @pytest.mark.parametrize("name", ["plan", "size", "few"])
 def test_worst_slices_of_one_input_are_those_of_the_rows(server, tmp_path, task, seed, name):

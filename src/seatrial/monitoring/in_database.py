@@ -53,6 +53,8 @@ APPROXIMATE = (
     "pairs of inputs were not sliced, and what moved the predictions was not looked at"
 )
 TIMES = frozenset({"timestamptz", "timestamp", "date"})
+ZONED = r"[A-Za-z]\s*$|:\d\d(\.\d+)?\s*[+-]\d\d(:?\d\d)?\s*$"
+"""Texts that end with their zone, as `data.reading` has it."""
 UNITS = {"s": 1_000_000, "ms": 1_000, "us": 1}
 
 
@@ -236,9 +238,9 @@ class _View:
         if column.type == "timestamptz":
             return f"(extract(epoch FROM {name}) * 1000000)::bigint"
         if column.type in TIMES or column.type in TEXTS:
-            zone = self.rows.literal(said.timezone or "UTC")
-            as_time = name if column.type in TIMES else f"{name}::timestamptz"
-            as_time = as_time if column.type in TEXTS else f"({as_time}::timestamp AT TIME ZONE {zone})"
+            as_time = f"({name}::timestamp AT TIME ZONE {self.rows.literal(said.timezone or 'UTC')})"
+            if column.type in TEXTS:
+                as_time = f"CASE WHEN {name} ~ '{ZONED}' THEN {name}::timestamptz ELSE {as_time} END"
             return f"(extract(epoch FROM {as_time}) * 1000000)::bigint"
         if said.timestamp_unit and column.type in {*NUMBERS, "numeric"}:
             return f"floor({name} * {UNITS[said.timestamp_unit]})::bigint"
