@@ -15,7 +15,7 @@ import msgspec
 import numpy as np
 
 from seatrial.core.clock import from_us, iso
-from seatrial.core.windows import Window, duration_text, duration_us
+from seatrial.core.windows import DAY_US, HOUR_US, Window, duration_text, duration_us
 from seatrial.monitoring.definition import Alarm, Monitor
 from seatrial.monitoring.looks.alarms import MIN_ROWS, QUIET_START
 from seatrial.monitoring.looks.performance import performance
@@ -33,8 +33,6 @@ if TYPE_CHECKING:
     from seatrial.monitoring.policy.watch import Source, State
     from seatrial.monitoring.rows.reference import Reference
 
-DAY_US = 86_400_000_000
-HOUR_US = DAY_US // 24
 ESTIMATED = "error is estimated to have grown"
 MOST_BEFORE = 12
 """Windows before the report's own whose figures are its history."""

@@ -17,16 +17,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seatrial.core.errors import did_you_mean, listed
-from seatrial.core.windows import Window, duration_us
+from seatrial.core.windows import DAY_US, Window, duration_us
 from seatrial.data.postgres import NUMBERS, TEXTS, Asked, Column, asked
 from seatrial.data.sources import PostgresSource
-from seatrial.monitoring.answers import DatabaseAnswers, clipped, place_in
+from seatrial.monitoring.answers import DatabaseAnswers, array, clipped, place_in
 from seatrial.monitoring.definition import Alarm, Monitor
 from seatrial.monitoring.imported import default_window, reported
 from seatrial.monitoring.monitor import require_an_age
 from seatrial.monitoring.report import Report
 from seatrial.monitoring.rows.against import chosen
-from seatrial.monitoring.rows.foreign import Imported, LogColumnNotThere, LogColumnWrong
+from seatrial.monitoring.rows.foreign import UNITS, Imported, LogColumnNotThere, LogColumnWrong
 from seatrial.monitoring.rows.labels import LabelCounts
 from seatrial.monitoring.rows.mapping import ColumnMap, read_map
 from seatrial.monitoring.rows.reference import Column as Known
@@ -38,7 +38,6 @@ from seatrial.stats.profile import FORMAT, LARGEST, MOST_VALUES, WEEK_US, counte
 if TYPE_CHECKING:
     import pyarrow as pa
 
-DAY_US = 86_400_000_000
 QUARTER_US = DAY_US // 4
 LABELS_US = 35 * DAY_US
 """How far before the window labels are looked for that tell when they come, and how the world answered."""
@@ -55,7 +54,6 @@ APPROXIMATE = (
 TIMES = frozenset({"timestamptz", "timestamp", "date"})
 ZONED = r"[A-Za-z]\s*$|:\d\d(\.\d+)?\s*[+-]\d\d(:?\d\d)?\s*$"
 """Texts that end with their zone, as `data.reading` has it."""
-UNITS = {"s": 1_000_000, "ms": 1_000, "us": 1}
 
 
 def monitor_database(
@@ -327,10 +325,10 @@ def _sample(view: _View, columns: ColumnMap, reach: Reach, as_of_us: int) -> Sam
     of_label = "y"
     if regression:
         ends = np.array(TAILS)
-        shares = _array(np.concatenate([ends, np.linspace(0, 1, RESIDUALS + 1)[1:-1], 1 - ends[::-1]]))
+        shares = array(np.concatenate([ends, np.linspace(0, 1, RESIDUALS + 1)[1:-1], 1 - ends[::-1]]))
         cuts = view.ask(f"percentile_cont({shares}) WITHIN GROUP (ORDER BY y - score)", until, f"WHERE {finite}")[0][0]
         cuts = np.unique(np.array([] if cuts is None else cuts, np.float64))
-        at = f"width_bucket(y - score, {_array(cuts)})" if cuts.size else "0"
+        at = f"width_bucket(y - score, {array(cuts)})" if cuts.size else "0"
         of_label = f"CASE WHEN {finite} THEN {at} END"
     classes = "predicted, happened" if several else "NULL::text, NULL::text"
     found = view.ask(
@@ -629,7 +627,7 @@ class DatabaseInputs:
 
     def _numeric(self, column: str, first: int, last: int) -> dict[str, Any]:
         cut = clipped(column)
-        shares = _array(np.linspace(0, 1, 101))
+        shares = array(np.linspace(0, 1, 101))
         finite = f"abs({column}) < {LARGEST!r}"
         total, present, low, high, mean, std = self.view.ask(
             f"count(*), count({column}), min({cut}), max({cut}), avg({column}) FILTER (WHERE {finite}), "
@@ -645,7 +643,7 @@ class DatabaseInputs:
         edges = edges_of(np.array(quantiles, np.float64))
         cuts = edges[1:-1]
         week = f"(at_us - {first}) / {WEEK_US}"
-        place = f"width_bucket({cut}, {_array(cuts)})" if cuts.size else "0"
+        place = f"width_bucket({cut}, {array(cuts)})" if cuts.size else "0"
         found = self.view.ask(f"{week}, {place}, count(*)", self.window, f"WHERE {column} IS NOT NULL GROUP BY 1, 2")
         by_week: dict[int, NDArray[np.int64]] = {}
         for number, at, rows in found:
@@ -672,7 +670,3 @@ class DatabaseInputs:
         for number, at, count in rows:
             by_week.setdefault(int(number), np.zeros(len(most) + 1, np.int64))[at] = count
         return found | {"weeks": weeks_of(found, by_week, (last - first) // WEEK_US) if total else []}
-
-
-def _array(values: NDArray[np.float64]) -> str:
-    return "ARRAY[" + ", ".join(repr(float(one)) for one in values) + "]::float8[]"

@@ -10,7 +10,7 @@ import numpy as np
 from seatrial.core.clock import from_us, iso
 from seatrial.core.errors import SeatrialError
 from seatrial.core.signature import Task
-from seatrial.core.windows import Window
+from seatrial.core.windows import DAY_US, HOUR_US, Window
 from seatrial.monitoring.report import Bin, Day, Performance
 from seatrial.stats.metrics import METRICS
 
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from seatrial.monitoring.rows.labels import LabelCounts
     from seatrial.monitoring.rows.sample import Sample
 
-DAY_US = 86_400_000_000
-HOUR_US = DAY_US // 24
 BINS = 10
 OF_DECISIONS = ("accuracy", "precision", "recall", "f1")
 """Metrics of several classes that need no probability."""
