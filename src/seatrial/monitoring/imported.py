@@ -162,7 +162,7 @@ def rehearse_log(
     over_us: int,
     labels: Path | None = None,
 ) -> Rehearsal:
-    """The policy replayed on a log from elsewhere, over the last `over_us` of it; see `monitoring.rehearsal`.
+    """The policy replayed on a log from elsewhere, over the last `over_us` of it; see `monitoring.policy.rehearsal`.
 
     Raises as `monitor_log` does.
     """

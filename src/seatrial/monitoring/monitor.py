@@ -104,10 +104,10 @@ def make_report(
     since_us: instant of the model's first prediction ever, when the sample does not reach back to it.
     elsewhere: the model is served by other software, so `next` names no command that needs a project.
     tested: labelled rows of before to compare answers with; None: those of the log from before the window.
-    score: the model that answered, to tell which inputs moved the predictions; see `monitoring.attribution`.
+    score: the model that answered, to tell which inputs moved the predictions; see `looks.attribution`.
     business: numbers of the business, of the window's requests. objective: what the deployment promises.
     resources: what the server took in the window.
-    watched, policy: what the policy has seen, and its alarms (see `monitoring.watch`).
+    watched, policy: what the policy has seen, and its alarms (see `monitoring.policy.watch`).
     """
     monitor = monitor or Monitor(sample.model)
     inside = sample.within(window)

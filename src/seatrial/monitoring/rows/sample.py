@@ -140,7 +140,7 @@ class Sample:
     labels: what became of the labels; see `LabelCounts`.
     decided_only: the log says which class was predicted and never how sure the model was: scores are null, and what is
         measured is decisions.
-    loose: the labels that belong to no prediction, see `monitoring.labels.Joined`; None: not known one by one.
+    loose: the labels that belong to no prediction, see `monitoring.rows.labels.Joined`; None: not known one by one.
     threshold: from which score on the live release of a binary model decides "positive". quantile: which one a
         regression predicts.
     inputs: of a long log the features, which are then not among `rows` and are read in batches when they are counted.
@@ -345,7 +345,7 @@ def joined(
 ) -> Sample:
     """`sample` with its labels, ordered by `at`, cut to the window.
 
-    predictions: row by row those of the sample, with the columns that `monitoring.labels.join` reads.
+    predictions: row by row those of the sample, with the columns that `monitoring.rows.labels.join` reads.
     """
     import numpy as np
     import pyarrow as pa
