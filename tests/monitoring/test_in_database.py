@@ -319,6 +319,13 @@ def test_a_column_that_is_not_there_is_named_and_the_password_is_not(given, serv
         monitor_database(given.source, given.map, as_of_us=NOW_US)
 
 
+def test_a_label_that_is_none_is_a_mistake_of_the_map_however_long_ago_it_was(given, server):
+    label = "CASE WHEN t = (SELECT min(t) FROM predictions) THEN 2 ELSE y END AS y"
+    source = PostgresSource(name="q", url=server.url, sql=f"SELECT t, told, id, p, {label} FROM predictions")
+    with pytest.raises(LogColumnWrong, match="holds 2"):
+        monitor_database(source, given.map, as_of_us=NOW_US + 100 * DAY_US)
+
+
 def test_a_positive_label_that_never_comes_is_a_mistake_of_the_map(given):
     given.map.write_text(MAP.replace('label = "y"', 'label = "plan"\npositive = "A"'))
     with pytest.raises(LogColumnWrong, match="is never 'A'"):

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seatrial.core.errors import did_you_mean, listed
+from seatrial.core.signature import Task
 from seatrial.core.windows import DAY_US, Window, duration_us
 from seatrial.data.postgres import NUMBERS, TEXTS, Asked, Column, asked
 from seatrial.data.sources import PostgresSource
@@ -307,83 +308,12 @@ class Reach:
 
 
 def _sample(view: _View, columns: ColumnMap, reach: Reach, as_of_us: int) -> Sample:
-    """Rows that stand for those in the database: as many of each 6 hours, hundredth of the score, label (of a
-    regression of each bin of label minus score) and version, spread evenly over the time. No one of them is a row that
-    there is."""
-    import pyarrow as pa
-
-    every, until = Window(-(2**61), as_of_us + 1), reach.window
+    """The log as far as it can be known from outside: rows that stand for those in the database (see `_cells`), and
+    whom to ask for what is exact."""
+    every = Window(-(2**61), as_of_us + 1)
     _check_classes(view, columns, every)
-    _check_positive(view, columns)
-    regression, several = columns.task == "regression", columns.task == "multiclass"
-    low, high = _span(view, until) if regression else (0.0, 1.0)
-    steps = STEPS // 5 if regression else STEPS
-    step = (high - low) / steps or 1.0
-    place = f"CASE WHEN score = {high!r} THEN {steps} ELSE width_bucket(score, {low!r}, {high!r}, {steps}) END"
-    place = place if high > low else "CASE WHEN score IS NOT NULL THEN 1 END"
-    finite = f"abs(score) <= {LARGEST!r} AND abs(y) <= {LARGEST!r}"
-    of_label = "y"
-    if regression:
-        ends = np.array(TAILS)
-        shares = array(np.concatenate([ends, np.linspace(0, 1, RESIDUALS + 1)[1:-1], 1 - ends[::-1]]))
-        cuts = view.ask(f"percentile_cont({shares}) WITHIN GROUP (ORDER BY y - score)", until, f"WHERE {finite}")[0][0]
-        cuts = np.unique(np.array([] if cuts is None else cuts, np.float64))
-        at = f"width_bucket(y - score, {array(cuts)})" if cuts.size else "0"
-        of_label = f"CASE WHEN {finite} THEN {at} END"
-    classes = "predicted, happened" if several else "NULL::text, NULL::text"
-    found = view.ask(
-        f"{reach.stretch} AS stretch, {place} AS place, "
-        f"{of_label} AS label, version, {classes}, count(*), min(at_us), max(at_us), "
-        f"avg((known_us - at_us) / 1e6) FILTER (WHERE y IS NOT NULL), sum(y - score) FILTER (WHERE {finite})",
-        until,
-        "GROUP BY 1, 2, 3, 4, 5, 6 ORDER BY 1, 2, 3, 4, 5, 6",
-    )
-    parts = [_Cell(*row) for row in found]
-    if columns.task == "binary" and (strange := sorted({one.label for one in parts if one.label not in (None, 0, 1)})):
-        raise LogColumnWrong(
-            f"column '{columns.label}' of '{view.source}' holds {strange[0]:g}, and the map says that it is the label.",
-            expected="0 and 1 are expected; or say `positive`, the value that counts as 1.",
-        )
-    score = [_middle(cell, low, step, steps) for cell in parts]
-    labels = [np.nan if cell.label is None else float(cell.label) for cell in parts]
-    if regression:
-        away = _residuals(parts)
-        labels = [
-            at + away[cell.label] if cell.label in away else np.nan for at, cell in zip(score, parts, strict=True)
-        ]
-    counts = np.array([cell.rows for cell in parts], np.int64)
-    at_us = _spread(parts)
-    order = np.argsort(at_us, kind="stable")
-
-    def rows_of(values: Sequence[Any]) -> NDArray[Any]:
-        taken: NDArray[Any] = np.repeat(np.array(values, np.float64), counts)[order]
-        return taken
-
-    def words_of(values: Sequence[str | None]) -> pa.Array:
-        of_cell = np.repeat(np.arange(counts.size), counts)[order]
-        return pa.array(values, pa.string()).take(pa.array(of_cell))
-
-    known, at_us = rows_of(labels), at_us[order]
-    late = at_us + (rows_of([cell.delay_s or 0.0 for cell in parts]) * 1e6).astype(np.int64)
-    count = at_us.size
-    instant = pa.timestamp("us", tz="UTC")
-    nothing = pa.nulls(count, pa.string())
-    table = {
-        "prediction_id": nothing,
-        "request_id": nothing,
-        "at": pa.array(at_us, pa.int64()).cast(instant),
-        "release": nothing,
-        "version": words_of([cell.version for cell in parts]),
-        "latency_ms": pa.nulls(count, pa.float64()),
-        "degraded": pa.nulls(count, pa.bool_()),
-        "score": pa.array(rows_of(score), from_pandas=True),
-        "label": pa.array(known, from_pandas=True),
-        "label_known_at": pa.array(late, pa.int64(), mask=np.isnan(known)).cast(instant),
-    }
-    if several:
-        table["predicted_class"] = words_of([cell.predicted for cell in parts])
-        table["label_class"] = words_of([cell.happened for cell in parts])
-    counted = LabelCounts(matched=int(np.count_nonzero(~np.isnan(known))), predictions=count)
+    _check_labels(view, columns)
+    rows = _stand_ins(*_cells(view, columns.task, reach), several=columns.task == "multiclass")
     answers = DatabaseAnswers(
         view.ask,
         columns.task,
@@ -396,25 +326,34 @@ def _sample(view: _View, columns: ColumnMap, reach: Reach, as_of_us: int) -> Sam
     return Sample(
         columns.model,
         columns.task,
-        pa.table(table),
-        counted,
+        rows,
+        LabelCounts(matched=len(rows) - rows["label"].null_count, predictions=len(rows)),
         inputs=DatabaseInputs(view, every),
         answers=answers,
         decided_only=columns.decided_only,
     )
 
 
-def _check_positive(view: _View, columns: ColumnMap) -> None:
-    """A positive label that never comes is a mistake of the map, and no model that is always wrong."""
-    if columns.positive is None or not columns.label:
+def _check_labels(view: _View, columns: ColumnMap) -> None:
+    """A positive label that never comes is a mistake of the map, and no model that is always wrong; and so is a binary
+    label that is neither 0 nor 1."""
+    if not columns.label or columns.task == "multiclass":
         return
-    told, positive = view.rows.ask(f"SELECT count(told), count(*) FILTER (WHERE told = 1) FROM ({view.sql}) AS q")[0]
-    if told and not positive:
+    told, positive, strange = view.rows.ask(
+        "SELECT count(told), count(*) FILTER (WHERE told = 1), min(told) FILTER (WHERE told NOT IN (0, 1)) "
+        f"FROM ({view.sql}) AS q"
+    )[0]
+    if columns.positive is not None and told and not positive:
         raise LogColumnWrong(
             f"column '{columns.label}' of '{view.source}' is never {columns.positive!r}, which the map says is the "
             "positive label.",
             expected=f"It is something else in {told:,} rows.",
             next="Correct `positive` in the map.",
+        )
+    if columns.task == "binary" and strange is not None:
+        raise LogColumnWrong(
+            f"column '{columns.label}' of '{view.source}' holds {strange:g}, and the map says that it is the label.",
+            expected="0 and 1 are expected; or say `positive`, the value that counts as 1.",
         )
 
 
@@ -447,6 +386,44 @@ class _Cell:
     last_us: int
     delay_s: float | None
     away: float | None
+
+
+def _cells(view: _View, task: Task, reach: Reach) -> tuple[list[_Cell], list[float], list[float]]:
+    """How many rows there are of each stretch of time, hundredth of the score, label (of a regression a twentieth of
+    the scores' range, and a bin of label minus score) and version; and the score and the label that stand for each."""
+    regression, window = task == "regression", reach.window
+    low, high = _span(view, window) if regression else (0.0, 1.0)
+    steps = STEPS // 5 if regression else STEPS
+    step = (high - low) / steps or 1.0
+    place = f"CASE WHEN score = {high!r} THEN {steps} ELSE width_bucket(score, {low!r}, {high!r}, {steps}) END"
+    place = place if high > low else "CASE WHEN score IS NOT NULL THEN 1 END"
+    finite = f"abs(score) <= {LARGEST!r} AND abs(y) <= {LARGEST!r}"
+    of_label = _residual(view, window, finite) if regression else "y"
+    classes = "predicted, happened" if task == "multiclass" else "NULL::text, NULL::text"
+    found = view.ask(
+        f"{reach.stretch} AS stretch, {place} AS place, "
+        f"{of_label} AS label, version, {classes}, count(*), min(at_us), max(at_us), "
+        f"avg((known_us - at_us) / 1e6) FILTER (WHERE y IS NOT NULL), sum(y - score) FILTER (WHERE {finite})",
+        window,
+        "GROUP BY 1, 2, 3, 4, 5, 6 ORDER BY 1, 2, 3, 4, 5, 6",
+    )
+    parts = [_Cell(*row) for row in found]
+    scores = [_middle(cell, low, step, steps) for cell in parts]
+    if not regression:
+        return parts, scores, [np.nan if cell.label is None else float(cell.label) for cell in parts]
+    away = _residuals(parts)
+    labels = [np.nan if cell.label is None else at + away[cell.label] for at, cell in zip(scores, parts, strict=True)]
+    return parts, scores, labels
+
+
+def _residual(view: _View, window: Window, finite: str) -> str:
+    """The bin of label minus score, as SQL."""
+    ends = np.array(TAILS)
+    shares = array(np.concatenate([ends, np.linspace(0, 1, RESIDUALS + 1)[1:-1], 1 - ends[::-1]]))
+    cuts = view.ask(f"percentile_cont({shares}) WITHIN GROUP (ORDER BY y - score)", window, f"WHERE {finite}")[0][0]
+    cuts = np.unique(np.array([] if cuts is None else cuts, np.float64))
+    place = f"width_bucket(y - score, {array(cuts)})" if cuts.size else "0"
+    return f"CASE WHEN {finite} THEN {place} END"
 
 
 def _residuals(parts: Sequence[_Cell]) -> dict[float, float]:
@@ -488,6 +465,41 @@ def _spread(parts: Sequence[_Cell]) -> NDArray[np.int64]:
         placed[np.argsort(rank, kind="stable")] = at.astype(np.int64)
         found.append(placed)
     return np.concatenate(found) if found else np.empty(0, np.int64)
+
+
+def _stand_ins(parts: Sequence[_Cell], scores: Sequence[float], labels: Sequence[float], *, several: bool) -> pa.Table:
+    """As many rows as each cell has, spread evenly over its time; see `Sample`. No one of them is a row that there
+    is."""
+    import pyarrow as pa
+
+    at_us = _spread(parts)
+    order = np.argsort(at_us, kind="stable")
+    at_us = at_us[order]
+    cell = np.repeat(np.arange(len(parts)), np.array([one.rows for one in parts], np.int64))[order]
+
+    def words(values: Sequence[str | None]) -> pa.Array:
+        return pa.array(values, pa.string()).take(pa.array(cell))
+
+    known = np.array(labels, np.float64)[cell]
+    late = at_us + (np.array([one.delay_s or 0.0 for one in parts], np.float64)[cell] * 1e6).astype(np.int64)
+    instant = pa.timestamp("us", tz="UTC")
+    nothing = pa.nulls(cell.size, pa.string())
+    table = {
+        "prediction_id": nothing,
+        "request_id": nothing,
+        "at": pa.array(at_us, pa.int64()).cast(instant),
+        "release": nothing,
+        "version": words([one.version for one in parts]),
+        "latency_ms": pa.nulls(cell.size, pa.float64()),
+        "degraded": pa.nulls(cell.size, pa.bool_()),
+        "score": pa.array(np.array(scores, np.float64)[cell], from_pandas=True),
+        "label": pa.array(known, from_pandas=True),
+        "label_known_at": pa.array(late, pa.int64(), mask=np.isnan(known)).cast(instant),
+    }
+    if several:
+        table["predicted_class"] = words([one.predicted for one in parts])
+        table["label_class"] = words([one.happened for one in parts])
+    return pa.table(table)
 
 
 @dataclass(frozen=True)
