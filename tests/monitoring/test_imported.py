@@ -23,6 +23,7 @@ from seatrial.stores.prediction_log import PredictionLog
 
 START = datetime(2024, 1, 1, tzinfo=UTC)
 DAY_US = 86_400_000_000
+HOUR_US = DAY_US // 24
 NOW_US = to_us(START + timedelta(days=10))
 PLAIN = 'model = "m"\ntimestamp = "t"\nscore = "p"\n'
 
@@ -128,6 +129,20 @@ def test_a_map_that_cannot_be_says_why(given, toml, words):
     with pytest.raises(BadMap) as told:
         sample(log, mapping)
     assert words in str(told.value)
+
+
+def test_labels_known_before_their_prediction_are_told_of_the_window_they_belong_to(given):
+    at = table()["t"].to_pylist()
+    told = [one + timedelta(hours=-2 if one < START + timedelta(days=1) else 1) for one in at]
+    log, mapping = given(
+        table(told=pa.array(told, pa.timestamp("us", tz="UTC"))), PLAIN + 'label = "y"\nlabel_known_at = "told"\n'
+    )
+    day = Window(to_us(START + timedelta(days=3)), to_us(START + timedelta(days=4)))
+    early = monitor_log(log, mapping, as_of_us=day.start_us + HOUR_US // 2, window=day)
+    assert early.performance.labels["before"] == 0
+    assert "none of its 5 predictions has a label yet" in early.headline
+    whole = monitor_log(log, mapping, as_of_us=NOW_US)
+    assert whole.performance.labels["before"] == 200
 
 
 def test_an_alarm_of_the_map_is_held_to_the_rules_of_every_alarm(given):

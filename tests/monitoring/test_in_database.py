@@ -19,8 +19,11 @@ import pytest
 from seatrial.core.clock import to_us
 from seatrial.core.windows import Window
 from seatrial.data.sources import PostgresSource
+from seatrial.monitoring import imported
+from seatrial.monitoring.definition import Alarm
 from seatrial.monitoring.imported import monitor_log
 from seatrial.monitoring.in_database import monitor_database
+from seatrial.monitoring.monitor import make_report
 from seatrial.monitoring.rows.against import ReferenceTooSmall
 from seatrial.monitoring.rows.foreign import LogColumnNotThere, LogColumnWrong
 from tests.data.postgres_server import PASSWORD, PostgresServer
@@ -172,6 +175,61 @@ def test_days_are_cut_at_the_same_instants_where_the_window_rolls(given):
     assert len(cut[0]) == 8
 
 
+def test_answers_are_compared_with_labels_of_a_file_as_of_rows(given, tmp_path):
+    pq.write_table(table().slice(0, 4000), tmp_path / "reference.parquet")
+    window = Window(NOW_US - 7 * DAY_US, NOW_US)
+    here, there = given.both(tmp_path / "reference.parquet", window=window)
+    assert "labelled rows of reference.parquet stand for the test part" in here.watched.notes[-1]
+    assert here.watched.series == there.watched.series + 1  # the estimate takes rows
+    close(plain(here.watched) | {"series": 0}, plain(there.watched) | {"series": 0})
+    alarms = [[one for one in report.alarms if "estimated" not in one.name] for report in (here, there)]
+    close(*plain(alarms))
+    (unwatched,) = (one for one in there.alarms if "estimated" in one.name)
+    assert (unwatched.state, "stayed in their database" in unwatched.note) == ("not_enough_data", True)
+    close(plain(here.history), plain(there.history))
+    assert there.concept.against == here.concept.against == "labelled rows of reference.parquet"
+
+
+def test_labels_known_before_their_prediction_are_those_of_the_window(server, tmp_path):
+    rows, said = a_log("binary", 9)
+    (tmp_path / "map.toml").write_text(said)
+    pq.write_table(rows, tmp_path / "log.parquet")
+    source = stored(server, rows, "early")
+    window = Window(NOW_US - 9 * DAY_US // 4, NOW_US - DAY_US // 2)
+    given = {"as_of_us": NOW_US, "window": window}
+    here = monitor_log(tmp_path / "log.parquet", tmp_path / "map.toml", **given).performance
+    there = monitor_database(source, tmp_path / "map.toml", **given).performance
+    assert (there.labels, there.note) == (here.labels, here.note)
+    assert 0 < here.labels["before"] < here.labels["matched"] / 5
+
+
+def test_a_long_log_is_stood_for_only_as_far_back_as_a_report_looks(server, tmp_path, monkeypatch):
+    count, days = 4000, 200
+    random = np.random.default_rng(11)
+    at = to_us(START) + np.sort(random.integers(0, days * DAY_US, count))
+    rows = {"t": pa.array(at, pa.int64()).cast(pa.timestamp("us", tz="UTC")), "p": random.beta(2, 3, count)}
+    rows = pa.table(rows | {"y": (random.random(count) < rows["p"]).astype(float), "size": random.normal(size=count)})
+    (tmp_path / "map.toml").write_text('model = "m"\ntimestamp = "t"\nscore = "p"\nlabel = "y"\n[tested]\nbrier = 0.2')
+    pq.write_table(rows, tmp_path / "log.parquet")
+    source = stored(server, rows, "long_ago")
+    looked = []
+
+    def noticed(sample, **given):
+        looked.append(sample.rows.num_rows)
+        return make_report(sample, **given)
+
+    monkeypatch.setattr(imported, "make_report", noticed)
+    given = {"as_of_us": to_us(START) + days * DAY_US, "against": "20d"}
+    here = monitor_log(tmp_path / "log.parquet", tmp_path / "map.toml", **given)
+    there = monitor_database(source, tmp_path / "map.toml", **given)
+    assert looked[0] == count
+    assert looked[1] == np.count_nonzero(at >= given["as_of_us"] - 42 * DAY_US)
+    close(plain(here.watched), plain(there.watched))
+    close(plain(here.alarms), plain(there.alarms))
+    assert len(there.history) == 12
+    close(plain(here.history), plain(there.history))
+
+
 def test_labels_that_are_not_known_yet_do_not_count(given):
     early = to_us(START) + 20 * DAY_US
     here, there = given.both(as_of_us=early)
@@ -261,6 +319,13 @@ def test_a_column_that_is_not_there_is_named_and_the_password_is_not(given, serv
         monitor_database(given.source, given.map, as_of_us=NOW_US)
 
 
+def test_a_label_that_is_none_is_a_mistake_of_the_map_however_long_ago_it_was(given, server):
+    label = "CASE WHEN t = (SELECT min(t) FROM predictions) THEN 2 ELSE y END AS y"
+    source = PostgresSource(name="q", url=server.url, sql=f"SELECT t, told, id, p, {label} FROM predictions")
+    with pytest.raises(LogColumnWrong, match="holds 2"):
+        monitor_database(source, given.map, as_of_us=NOW_US + 100 * DAY_US)
+
+
 def test_a_positive_label_that_never_comes_is_a_mistake_of_the_map(given):
     given.map.write_text(MAP.replace('label = "y"', 'label = "plan"\npositive = "A"'))
     with pytest.raises(LogColumnWrong, match="is never 'A'"):
@@ -342,10 +407,12 @@ def test_the_report_on_rows_in_the_database_is_that_on_the_same_rows_in_a_file(s
     (tmp_path / "map.toml").write_text(said)
     pq.write_table(rows, tmp_path / "log.parquet")
     source = stored(server, rows, f"log_{task}_{seed}")
-    given = {"as_of_us": NOW_US, "against": "28d"}
+    odd = [Alarm.below("label_share", 0.99, window="85h"), Alarm.above("p99_ms", 1.0, window="79h", severity="low")]
+    given = {"as_of_us": NOW_US, "against": "28d", "alarms": odd}
     here = plain(monitor_log(tmp_path / "log.parquet", tmp_path / "map.toml", **given))
     there = plain(monitor_database(source, tmp_path / "map.toml", **given))
-    for name in ("quality", "drift", "system", "alarms", "watched", "rows", "releases", "verdict", "headline"):
+    told = ("quality", "drift", "system", "alarms", "watched", "history", "rows", "releases", "verdict", "headline")
+    for name in told:
         close(here[name], there[name])
     approximate = {"intervals", "blocks", "few_blocks"}
     close(*({k: v for k, v in one["performance"].items() if k not in approximate} for one in (here, there)))
@@ -355,7 +422,36 @@ def test_the_report_on_rows_in_the_database_is_that_on_the_same_rows_in_a_file(s
         if interval is not None and other is not None:
             assert abs(interval[0] - other[0]) < 0.25 * (interval[1] - interval[0])
     assert here["watched"]["windows"] > 20
+    assert len(here["history"]) > 3
     assert any(one["metric"].startswith("policy:") and one["state"] == "fired" for one in there["alarms"])
+
+
+@pytest.mark.parametrize("zone", ['timezone = "Europe/Vienna"', ""])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "2024-07-01 10:00",
+        "2024-07-01T10:00:00.25",
+        "2024-07-01",
+        "2024-07-01 10:00:00Z",
+        "2024-07-01 10:00:00+05",
+        "2024-07-01T10:00:00-03:30",
+        "2024-10-27 02:30:00",  # the clocks of Vienna show it twice
+    ],
+)
+@pytest.mark.filterwarnings("ignore::seatrial.data.reading.DataWarning")
+def test_times_as_text_are_read_in_the_zone_of_the_map_as_from_a_file(server, tmp_path, text, zone):
+    (tmp_path / "map.toml").write_text(f'model = "m"\ntimestamp = "when"\nscore = "p"\n{zone}\n')
+    rows = pa.table({"when": [text], "p": [0.5]})
+    pq.write_table(rows, tmp_path / "log.parquet")
+    source = PostgresSource(name="q", url=server.url, sql=f"SELECT '{text}'::text AS \"when\", 0.5::float8 AS p")
+    given = {"as_of_us": NOW_US + 366 * DAY_US}
+    here = monitor_log(tmp_path / "log.parquet", tmp_path / "map.toml", **given)
+    there = monitor_database(source, tmp_path / "map.toml", **given)
+    assert [words for words in there.findings if "the log ends" in words] == [
+        words for words in here.findings if "the log ends" in words
+    ]
+    assert any("its last prediction is of 2024" in words for words in there.findings)
 
 
 @pytest.mark.parametrize(("task", "seed"), [("binary", 5), ("regression", 6), ("multiclass", 7), ("multiclass", 8)])

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from seatrial.monitoring.definition import Alarm, Monitor
-from seatrial.monitoring.monitor import ReportTooNew, make_report, point, read_report
+from seatrial.monitoring.monitor import ReportTooNew, kept, make_report, point
 from seatrial.monitoring.report import Mark, Point, Report
 from seatrial.monitoring.rows.labels import LabelCounts
 from seatrial.monitoring.rows.reference import Reference
@@ -166,7 +166,7 @@ def test_marks_of_what_was_not_known_yet_are_left_out():
 def test_a_report_survives_being_kept_and_becomes_a_point_of_the_history():
     report = report_on(off_level(), owner="ann", history=[Point("2013-04-01T00:00:00Z", "w", {"gap": None})])
     body = msgspec.json.decode(msgspec.json.encode(report))
-    assert read_report(body) == report
+    assert kept(body) == report
     found = point(body)
     assert (found.at, found.window) == ("2013-04-08T00:00:00Z", report.window)
     assert found.metrics["gap"] == pytest.approx(-0.22)
@@ -175,7 +175,7 @@ def test_a_report_survives_being_kept_and_becomes_a_point_of_the_history():
 
 def test_a_report_of_a_newer_version_is_refused_by_name():
     body = msgspec.to_builtins(report_on(calibrated(300))) | {"format": 2}
-    for read in (point, read_report):
+    for read in (point, kept):
         with pytest.raises(ReportTooNew, match="format 2"):
             read(body)
 

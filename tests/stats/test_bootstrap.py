@@ -144,6 +144,12 @@ def test_fewer_than_twenty_batches_are_drawn_whole_and_told_to_be_few(every, uni
     assert high - low == pytest.approx(2 * 1.96 * error, rel=0.15)
 
 
+@pytest.mark.parametrize(("every", "words"), [(24, "10 days"), (6, "10 blocks of 6 hours"), (1, "10 hours")])
+def test_what_few_blocks_there_are_is_said_in_words(every, words):
+    drawn = bootstrap.resample(100, seed=0, at_us=np.repeat(np.arange(10), 10) * every * HOUR_US)
+    assert drawn.words == words
+
+
 def test_rows_within_an_hour_are_no_independent_ones():
     drawn = bootstrap.resample(1000, seed=0, at_us=np.arange(1000) * 1_000_000)
     assert (drawn.unit, drawn.as_plain()["few"]) == ("1/500 of the rows", True)

@@ -13,15 +13,9 @@ from datetime import datetime
 from seatrial.core.clock import from_us, iso, parse_time, to_us
 from seatrial.core.errors import UsageError
 
-_UNITS = {
-    "us": 1,
-    "ms": 1_000,
-    "s": 1_000_000,
-    "m": 60_000_000,
-    "h": 3_600_000_000,
-    "d": 86_400_000_000,
-    "w": 7 * 86_400_000_000,
-}
+HOUR_US = 3_600_000_000
+DAY_US = 24 * HOUR_US
+_UNITS = {"us": 1, "ms": 1_000, "s": 1_000_000, "m": HOUR_US // 60, "h": HOUR_US, "d": DAY_US, "w": 7 * DAY_US}
 LONGEST_US = 10**18  # some 31,000 years: added to any instant of our days it still fits into 64 bits
 _DURATION = re.compile(r"([0-9]{1,15})(us|ms|s|m|h|d|w)")
 

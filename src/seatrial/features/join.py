@@ -69,7 +69,7 @@ def as_of(
     """`rows` with one column `view__feature` appended per feature, as of each row's `at`.
 
     rows: n rows with the entity keys of every view and `at` (timestamp[us, tz=UTC], not null).
-    events: for each view its source's rows (see `data.sources.read`).
+    events: for each view its source's rows (see `data.reading.read`).
     threads: how many views are joined at once; each takes memory.
     event_times: also append `view__event_timestamp`: the time of the latest row that counts, null where none does.
     Feature columns are float64 for windows and ages (null: nothing counted), and for `last` the source's type, but for

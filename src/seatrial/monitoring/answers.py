@@ -17,11 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seatrial.core.signature import Task
-from seatrial.core.windows import Window
+from seatrial.core.windows import DAY_US, HOUR_US, Window
 from seatrial.monitoring.figures import Slices
+from seatrial.monitoring.looks.calibration import blocks
 from seatrial.monitoring.looks.performance import (
     BINS,
-    DAY_US,
     MOST_DAYS,
     NO_PROBABILITIES,
     OF_DECISIONS,
@@ -43,9 +43,10 @@ from seatrial.monitoring.looks.slices import (
     worst_of,
 )
 from seatrial.monitoring.report import Bin, Day, Performance
+from seatrial.monitoring.rows.labels import LabelCounts
 from seatrial.monitoring.rows.reference import Categories, Column
 from seatrial.monitoring.rows.sample import Error, Places, Times
-from seatrial.stats.bootstrap import BLOCKS, CLUSTERS, HOUR_US, Resampling
+from seatrial.stats.bootstrap import BLOCKS, CLUSTERS, Resampling
 from seatrial.stats.bootstrap import FEWEST as FEWEST_BLOCKS
 from seatrial.stats.metrics import METRICS
 from seatrial.stats.profile import LARGEST
@@ -67,8 +68,9 @@ class DatabaseAnswers:
     """Implements `sample.Answers`.
 
     ask: of rows with the columns at_us, score, y (the label where it is known, 1 or 0 of several classes: whether the
-        prediction was right), known_us, version, latency, and of several classes predicted, happened (text), likeliest
-        (text, by probability) and p0, p1, ...: the probability of each of `classes`.
+        prediction was right), known_us, early (whether a label was known before its prediction), version, latency, and
+        of several classes predicted, happened (text), likeliest (text, by probability) and p0, p1, ...: the probability
+        of each of `classes`.
     decided_only: there is no score. kinds: of the inputs, by name: their SQL name, and whether they are text.
     """
 
@@ -122,14 +124,21 @@ class DatabaseAnswers:
             return said - observed
         return (said - observed) / spread if spread else None
 
+    def counted(self, window: Window) -> tuple[int, LabelCounts]:
+        """How many rows have a label and an answer, and what became of the labels of `window`."""
+        rows, labelled, matched, late, before = self.ask(
+            f"count(*), count(*) FILTER (WHERE {self._known}), count(y), "
+            f"count(*) FILTER (WHERE y IS NOT NULL AND known_us >= {window.end_us}), count(*) FILTER (WHERE early)",
+            self.window,
+        )[0]
+        return int(labelled), LabelCounts(int(matched), late=int(late), before=int(before), predictions=int(rows))
+
     def performance(self, found: Performance, threshold: float, quantile: float, window: Window) -> Performance:
         """The figures, with what was made of stand-ins put right."""
         metrics, _ = self.measured(threshold, quantile)
         said, observed, _ = self._levels()
-        late = self.ask("count(*)", self.window, f"WHERE y IS NOT NULL AND known_us >= {window.end_us}")[0][0]
         return msgspec.structs.replace(
             found,
-            labels=found.labels | {"late": int(late)},
             metrics=metrics,
             constant=self._constant(threshold, quantile, observed),
             mean_score=said,
@@ -205,7 +214,7 @@ class DatabaseAnswers:
     def _calibration_error(self, rows: int) -> float:
         """A bin holds its upper edge: what is counted is the edges below a score."""
         inner = np.linspace(0, 1, CALIBRATION_BINS + 1)[1:-1]
-        place = f"{inner.size} - width_bucket(-score, {_array(-inner[::-1])})"
+        place = f"{inner.size} - width_bucket(-score, {array(-inner[::-1])})"
         found = self.ask(f"{place}, sum(score - y), count(*)", self.window, f"WHERE {self._known} GROUP BY 1")
         return float(sum(abs(gap) for _, gap, _ in found) / rows)
 
@@ -332,11 +341,11 @@ class DatabaseAnswers:
         if self.task != "regression" and low >= 0 and high <= 1:
             edges = np.linspace(0, 1, BINS + 1)
         else:
-            shares = _array(np.linspace(0, 1, BINS + 1))
+            shares = array(np.linspace(0, 1, BINS + 1))
             asked = f"percentile_cont({shares}) WITHIN GROUP (ORDER BY score)"
             edges = np.unique(self.ask(asked, self.window, f"WHERE {self._known}")[0][0])
         last = max(edges.size - 2, 0)
-        place = f"least(greatest(width_bucket(score, {_array(edges)}) - 1, 0), {last})"
+        place = f"least(greatest(width_bucket(score, {array(edges)}) - 1, 0), {last})"
         found = self.ask(
             f"{place}, count(*), avg(score), avg(y)", self.window, f"WHERE {self._known} GROUP BY 1 ORDER BY 1"
         )
@@ -384,7 +393,6 @@ class DatabaseAnswers:
         hours, clusters, unit = block
         place = f"(at_us - {first}) / {hours * HOUR_US}"
         drawn = Resampling(np.empty(0, np.intp), np.empty((1, clusters), np.float32), unit, clusters < FEWEST_BLOCKS)
-        words = drawn.words if drawn.few else f"{clusters} blocks of a {unit}"
         spread = self._levels()[2] if self.task == "regression" else 1.0
         looked: list[Looked] = []
         for name, (column, text) in self.inputs.items():
@@ -400,7 +408,7 @@ class DatabaseAnswers:
             "looked_at": len(every),
             "least_rows": least,
             "columns": sum(len(each.columns) for each in looked),
-            "unit": words,
+            "unit": blocks(drawn),
             "note": note if every else f"no slice has enough rows; {note}",
         }
         return Slices(**facts, worst=worst_of(every) if every else [])
@@ -438,7 +446,7 @@ class DatabaseAnswers:
         else:
             edges, names = np.array([value for value, _ in few[1:]], np.float64), [f"{value:g}" for value, _ in few]
         names = [*(names or [f"any {name}"]), MISSING]
-        code = f"width_bucket({clipped(column)}, {_array(edges)})" if edges.size else "0"
+        code = f"width_bucket({clipped(column)}, {array(edges)})" if edges.size else "0"
         return f"CASE WHEN {column} IS NULL THEN {len(names) - 1} ELSE {code} END", names
 
     def _looked(self, name: str, code: str, names: list[str], place: str, spread: float) -> Looked:
@@ -561,7 +569,7 @@ def place_in(column: str, known: Column, literal: Callable[[Any], str]) -> str:
     """The bin of the reference, or the place among its values, of what is not null."""
     if isinstance(known, Categories):
         return f"coalesce(array_position({literal(list(known.values))}::text[], {column}) - 1, {len(known.values)})"
-    return f"width_bucket({clipped(column)}, {_array(known.cuts)})" if known.cuts.size else "0"
+    return f"width_bucket({clipped(column)}, {array(known.cuts)})" if known.cuts.size else "0"
 
 
 def clipped(column: str) -> str:
@@ -569,5 +577,6 @@ def clipped(column: str) -> str:
     return f"CASE WHEN {column} IS NOT NULL THEN least(greatest({column}, {-LARGEST!r}), {LARGEST!r}) END"
 
 
-def _array(values: NDArray[np.float64]) -> str:
+def array(values: NDArray[np.float64]) -> str:
+    """The numbers as SQL."""
     return "ARRAY[" + ", ".join(repr(float(one)) for one in values) + "]::float8[]"

@@ -31,7 +31,7 @@ Kind = Literal["above", "below", "drop"]
 
 
 class BusinessMetric(Protocol):
-    """What `deployment.Metric` says of a number."""
+    """What `deployment.definition.Metric` says of a number."""
 
     @property
     def name(self) -> str: ...
@@ -143,14 +143,14 @@ class Monitor:
     every: how often the model is looked at, such as "1h": the length of the windows that the policy judges, and the
         time within which the next report is expected; without it hours or days, as the traffic has it.
     labels_within: within which time labels come after their prediction, such as "3d". Without it, and for reports
-        without `every`, `monitoring.cadence` goes by how they came before.
+        without `every`, `monitoring.alerting.cadence` goes by how they came before.
     business: numbers of the business that a report shows beside its own: `Metric(name, source)`, as of a deployment.
     subject, outcome: words for headlines, such as "flights" and "late"; without them the model's name is used.
     policy: whether the policy is watching at all; declared alarms do not need it.
     skew: how often, such as "1d", a report joins some of its window's predictions again, to tell whether features were
         online what they are offline; "": never. The reports between show the last answer.
     thresholds: by what its thresholds are multiplied, by series ("missing:age"), input ("age"), kind ("level",
-        "distance", "missing", "unseen", "error") or "*".
+        "distance", "missing", "unseen", "error", "estimated") or "*".
     """
 
     model: str

@@ -12,29 +12,28 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
+import numpy as np
 
 from seatrial.core.clock import from_us, iso
-from seatrial.core.windows import Window, duration_text, duration_us
+from seatrial.core.windows import DAY_US, HOUR_US, Window, duration_text, duration_us
 from seatrial.monitoring.definition import Alarm, Monitor
 from seatrial.monitoring.looks.alarms import MIN_ROWS, QUIET_START
 from seatrial.monitoring.looks.performance import performance
 from seatrial.monitoring.monitor import make_report, require_an_age
 from seatrial.monitoring.report import AlarmResult, Point, Report
 from seatrial.monitoring.rows.baseline import FEWEST, Baseline
-from seatrial.monitoring.rows.foreign import (
-    read_labelled,
-    read_log,
-    read_reference,
-)
+from seatrial.monitoring.rows.foreign import Imported, read_labelled, read_log, read_reference
 from seatrial.monitoring.rows.mapping import ColumnMap, read_map
 from seatrial.monitoring.rows.sample import Sample
 from seatrial.monitoring.watched import NOT_WATCHED, Watched
 
 if TYPE_CHECKING:
+    from seatrial.monitoring.policy.judgement import Learned
     from seatrial.monitoring.policy.rehearsal import Rehearsal
+    from seatrial.monitoring.policy.watch import Source, State
     from seatrial.monitoring.rows.reference import Reference
 
-DAY_US = 86_400_000_000
+ESTIMATED = "error is estimated to have grown"
 MOST_BEFORE = 12
 """Windows before the report's own whose figures are its history."""
 
@@ -64,12 +63,42 @@ def monitor_log(
     columns = read_map(mapping)
     monitor = replace(columns.monitor, alarms=(*columns.monitor.alarms, *alarms))
     imported = read_log(log, columns, labels=labels, as_of_us=as_of_us)
+    ends = _ends(imported.sample)
+    looked = window or default_window(ends, duration_us(monitor.window), as_of_us)
+    require_an_age(looked)
+    return reported(
+        imported,
+        columns,
+        monitor,
+        looked,
+        reference,
+        against,
+        as_of_us=as_of_us,
+        ends=ends,
+        of_last=window is None,
+    )
+
+
+def reported(
+    imported: Imported,
+    columns: ColumnMap,
+    monitor: Monitor,
+    window: Window,
+    reference: Path | None,
+    against: str | None,
+    *,
+    as_of_us: int,
+    ends: tuple[int, int] | None,
+    of_last: bool,
+) -> Report:
+    """The report on a log, wherever its rows are.
+
+    ends: instants of its first and last prediction, None without any. of_last: nobody asked for this window.
+    """
     sample = imported.sample
-    asked, window = window, window or default_window(sample, duration_us(monitor.window), as_of_us)
-    require_an_age(window)
-    compared, too_small = compared_with(reference, against, columns, sample, window)
+    compared, too_small = _compared_with(reference, against, columns, sample, window)
     tested = None if reference is None else read_labelled(reference, columns)
-    seen, policy = watched(sample, window, monitor, compared, columns, as_of_us, tested)
+    seen, policy = _watched(sample, window, monitor, compared, columns, as_of_us, tested)
     report = make_report(
         sample,
         window=window,
@@ -83,33 +112,38 @@ def monitor_log(
         tested=tested,
         watched=seen,
         policy=policy,
-        history=_history(sample, window),
+        since_us=None if ends is None else ends[0],
+        history=_history(sample, window, ends),
     )
-    report = in_silence(report, silence(sample, window, as_of_us), of_last=asked is None)
+    report = _in_silence(report, _silence(ends, window, as_of_us), of_last=of_last)
     notes = [*too_small, *imported.left_out]
-    return msgspec.structs.replace(report, findings=[*report.findings, *notes], next=told_next(report))
+    return msgspec.structs.replace(report, findings=[*report.findings, *notes], next=_told_next(report))
 
 
-def _history(sample: Sample, window: Window) -> list[Point]:
+def _ends(sample: Sample) -> tuple[int, int] | None:
+    at_us = sample.at_us()
+    return (int(at_us[0]), int(at_us[-1])) if at_us.size else None
+
+
+def _history(sample: Sample, window: Window, ends: tuple[int, int] | None) -> list[Point]:
     """The figures of as long windows before this one, oldest first, with the labels known now: nothing is kept of
     earlier reports."""
-    at_us, length = sample.at_us(), window.end_us - window.start_us
+    length = window.end_us - window.start_us
     found: list[Point] = []
     for number in range(1, MOST_BEFORE + 1):
         earlier = Window(window.start_us - number * length, window.end_us - number * length)
-        if not at_us.size or earlier.start_us + length // QUIET_START < int(at_us[0]):
+        if ends is None or earlier.start_us + length // QUIET_START < ends[0]:
             break
-        inside = sample.within(earlier)
-        if not inside.rows.num_rows:
+        figures = performance(sample.within(earlier), earlier)
+        if not figures.rows:
             continue
-        figures = performance(inside, earlier)
         numbers = figures.metrics | {"gap": figures.gap, "mean_score": figures.mean_score, "observed": figures.observed}
         numbers |= {"rows": float(figures.rows), "labelled": float(figures.labelled)}
         found.append(Point(at=str(earlier).partition("/")[2], window=str(earlier), metrics=numbers))
     return found[::-1]
 
 
-def in_silence(report: Report, silent: Sequence[str], *, of_last: bool) -> Report:
+def _in_silence(report: Report, silent: Sequence[str], *, of_last: bool) -> Report:
     """A report whose log has ended. of_last: nobody asked for this window, so it was to tell how things are now."""
     found = [*report.findings, *silent]
     if not (silent and of_last and report.verdict == "ok"):
@@ -128,7 +162,7 @@ def rehearse_log(
     over_us: int,
     labels: Path | None = None,
 ) -> Rehearsal:
-    """The policy replayed on a log from elsewhere, over the last `over_us` of it; see `monitoring.rehearsal`.
+    """The policy replayed on a log from elsewhere, over the last `over_us` of it; see `monitoring.policy.rehearsal`.
 
     Raises as `monitor_log` does.
     """
@@ -138,10 +172,10 @@ def rehearse_log(
     columns = read_map(mapping)
     sample = read_log(log, columns, labels=labels, as_of_us=as_of_us).sample
     compared, _ = (None, ()) if reference is None else _compared(reference, columns, sample)
-    end_us = default_window(sample, over_us, as_of_us).end_us
+    end_us = default_window(_ends(sample), over_us, as_of_us).end_us
     sample = sample.within(Window(end_us - over_us - WARM_US, end_us))
     base = None if reference is None else read_labelled(reference, columns)
-    tested, note = tested_on(columns, base)
+    tested, note = _tested_on(columns, base)
     source = watch.source_of(sample, compared, tested, base)
     state = watch.begun(columns.monitor, sample.at_us(), source, until_us=end_us)
     done = rehearse(columns.monitor, state, source, from_us=end_us - over_us, until_us=end_us)
@@ -156,7 +190,7 @@ def _of_the_map(done: Rehearsal, columns: ColumnMap) -> str:
     return f'every = "{done.every}"\nfalse_alarms_per_month = {done.budget:g}\nthresholds = {{{inner}}}'
 
 
-def watched(
+def _watched(
     sample: Sample,
     window: Window,
     monitor: Monitor,
@@ -170,16 +204,33 @@ def watched(
 
     if not monitor.policy:
         return None, []
-    tested, note = tested_on(columns, base)
-    source = watch.source_of(sample, reference, tested, base)
-    state, learned = watch.over(monitor, sample, source, until_us=min(as_of_us, window.end_us))
-    seen, alarms = watch.watched(state, learned), [_with_remedy(one) for one in watch.alarms(state)]
+    tested, note = _tested_on(columns, base)
+    apart = sample.answers is not None and base is not None
+    source = watch.source_of(sample, reference, tested, None if apart else base)
+    state, learned = _over(monitor, sample, source, min(as_of_us, window.end_us))
+    seen, alarms = watch.watched(state, learned), [_with_remedy(one, apart) for one in watch.alarms(state)]
     if seen is not None and note:
         seen = msgspec.structs.replace(seen, notes=[*seen.notes, note])
     return seen, alarms
 
 
-def tested_on(columns: ColumnMap, base: Baseline | None) -> tuple[dict[str, float], str]:
+def _over(monitor: Monitor, sample: Sample, source: Source, until_us: int) -> tuple[State | None, Learned | None]:
+    """The watch over the whole log, also over what no rows of the sample stand for."""
+    from seatrial.monitoring.policy import watch
+
+    if sample.answers is None:
+        return watch.over(monitor, sample, source, until_us=until_us)
+    times = sample.answers.within(Window(until_us - 8 * watch.BACK_US, until_us)).times()
+    if times is None:
+        return None, None
+    at_us = np.broadcast_to(np.int64(times.first_us), times.rows)  # looked at is the first, and how many there are
+    state, learned = watch.begun(monitor, at_us, source, until_us=until_us), None
+    for step in () if state is None else watch.advance(monitor, state, None, source, until_us=until_us):
+        state, learned = step.state, step.learned
+    return state, learned
+
+
+def _tested_on(columns: ColumnMap, base: Baseline | None) -> tuple[dict[str, float], str]:
     """The figures of the map's [tested]; where they lack the one by which the error is watched, labelled rows of the
     reference stand for the test part, and a sentence says so."""
     from seatrial.monitoring.policy.series import ERRORS
@@ -195,15 +246,20 @@ def tested_on(columns: ColumnMap, base: Baseline | None) -> tuple[dict[str, floa
     return tested | {metric: value}, words
 
 
-def _with_remedy(alarm: AlarmResult) -> AlarmResult:
-    """What would make somebody look, of the error that nobody watches."""
+def _with_remedy(alarm: AlarmResult, apart: bool) -> AlarmResult:
+    """What would make somebody look, of the error that nobody watches.
+
+    apart: there are labelled rows for an estimate, and those of the log stay in their database.
+    """
+    if apart and alarm.name == ESTIMATED:
+        return msgspec.structs.replace(alarm, note=f"{NOT_WATCHED} it takes the rows, which stayed in their database")
     if not alarm.note.endswith("to compare with") or not alarm.note.startswith(f"{NOT_WATCHED} the test part"):
         return alarm
     remedy = f"name it under [tested] in the map, or give a --reference with {FEWEST} labels"
     return msgspec.structs.replace(alarm, note=f"{alarm.note}; {remedy}")
 
 
-def compared_with(
+def _compared_with(
     path: Path | None, against: str | None, columns: ColumnMap, sample: Sample, window: Window
 ) -> tuple[Reference | None, Sequence[str]]:
     """The rows of a file, or of a window of the log; None, and why, when there are none or too few."""
@@ -240,25 +296,22 @@ def _past(against: str, window: Window, sample: Sample, reference: Path | None) 
     return of_window(sample, found)
 
 
-def default_window(sample: Sample, length_us: int, as_of_us: int) -> Window:
+def default_window(ends: tuple[int, int] | None, length_us: int, as_of_us: int) -> Window:
     """`length_us` up to the end of the day of the last prediction, and not beyond `as_of_us`."""
-    at = sample.at_us()
-    end = as_of_us if not at.size else min(as_of_us, (int(at[-1]) // DAY_US + 1) * DAY_US)
+    end = as_of_us if ends is None else min(as_of_us, (ends[1] // DAY_US + 1) * DAY_US)
     return Window(end - length_us, end)
 
 
-def silence(sample: Sample, window: Window, as_of_us: int) -> list[str]:
+def _silence(ends: tuple[int, int] | None, window: Window, as_of_us: int) -> list[str]:
     """A log that ended long ago is no sign of health."""
-    at = sample.at_us()
-    length = window.end_us - window.start_us
-    if not at.size or as_of_us - int(at[-1]) <= length:
+    if ends is None or as_of_us - ends[1] <= window.end_us - window.start_us:
         return []
-    days = (as_of_us - int(at[-1])) // DAY_US
-    apart = f"{days} days" if days else duration_text((as_of_us - int(at[-1])) // 3_600_000_000 * 3_600_000_000)
-    return [f"the log ends {apart} before now: its last prediction is of {iso(from_us(int(at[-1])))}"]
+    days = (as_of_us - ends[1]) // DAY_US
+    apart = f"{days} days" if days else duration_text((as_of_us - ends[1]) // HOUR_US * HOUR_US)
+    return [f"the log ends {apart} before now: its last prediction is of {iso(from_us(ends[1]))}"]
 
 
-def told_next(report: Report) -> str:
+def _told_next(report: Report) -> str:
     """What to do, without the commands that need a project."""
     if "`seatrial label" in report.next:
         return "Tell what really happened: name the label's column in the map, or give a file with --labels."

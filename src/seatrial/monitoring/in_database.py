@@ -13,20 +13,21 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from seatrial.core.errors import did_you_mean, listed
-from seatrial.core.windows import Window, duration_us
+from seatrial.core.signature import Task
+from seatrial.core.windows import DAY_US, Window, duration_us
 from seatrial.data.postgres import NUMBERS, TEXTS, Asked, Column, asked
 from seatrial.data.sources import PostgresSource
-from seatrial.monitoring.answers import DatabaseAnswers, clipped, place_in
-from seatrial.monitoring.definition import Alarm
-from seatrial.monitoring.imported import compared_with, in_silence, silence, told_next, watched
-from seatrial.monitoring.monitor import make_report
+from seatrial.monitoring.answers import DatabaseAnswers, array, clipped, place_in
+from seatrial.monitoring.definition import Alarm, Monitor
+from seatrial.monitoring.imported import default_window, reported
+from seatrial.monitoring.monitor import require_an_age
 from seatrial.monitoring.report import Report
-from seatrial.monitoring.rows.foreign import LogColumnNotThere, LogColumnWrong
+from seatrial.monitoring.rows.against import chosen
+from seatrial.monitoring.rows.foreign import UNITS, Imported, LogColumnNotThere, LogColumnWrong
 from seatrial.monitoring.rows.labels import LabelCounts
 from seatrial.monitoring.rows.mapping import ColumnMap, read_map
 from seatrial.monitoring.rows.reference import Column as Known
@@ -38,8 +39,9 @@ from seatrial.stats.profile import FORMAT, LARGEST, MOST_VALUES, WEEK_US, counte
 if TYPE_CHECKING:
     import pyarrow as pa
 
-DAY_US = 86_400_000_000
 QUARTER_US = DAY_US // 4
+LABELS_US = 35 * DAY_US
+"""How far before the window labels are looked for that tell when they come, and how the world answered."""
 STEPS = 100
 """Bins of the score in what is measured with labels."""
 RESIDUALS = 50
@@ -51,7 +53,8 @@ APPROXIMATE = (
     "pairs of inputs were not sliced, and what moved the predictions was not looked at"
 )
 TIMES = frozenset({"timestamptz", "timestamp", "date"})
-UNITS = {"s": 1_000_000, "ms": 1_000, "us": 1}
+ZONED = r"[A-Za-z]\s*$|:\d\d(\.\d+)?\s*[+-]\d\d(:?\d\d)?\s*$"
+"""Texts that end with their zone, as `data.reading` has it."""
 
 
 def monitor_database(
@@ -72,29 +75,21 @@ def monitor_database(
     monitor = replace(columns.monitor, alarms=(*columns.monitor.alarms, *alarms))
     with asked(source) as rows:
         view = _View(rows, columns, source.name, as_of_us)
-        last = view.last_us(as_of_us)
-        length = duration_us(monitor.window)
-        end = as_of_us if last is None else min(as_of_us, (last // DAY_US + 1) * DAY_US)
-        of_last, window = window is None, window or Window(end - length, end)
-        sample = _sample(view, columns, window, as_of_us)
-        compared, notes = compared_with(reference, against, columns, sample, window)
-        seen, policy = watched(sample, window, monitor, compared, columns, as_of_us, None)
-        report = make_report(
-            sample,
-            window=window,
+        ends = view.ends_us(as_of_us)
+        looked = window or default_window(ends, duration_us(monitor.window), as_of_us)
+        require_an_age(looked)
+        reach = Reach.of(monitor, looked, as_of_us, against)
+        return reported(
+            Imported(_sample(view, columns, reach, as_of_us), (*view.left_out, APPROXIMATE)),
+            columns,
+            monitor,
+            looked,
+            reference,
+            against,
             as_of_us=as_of_us,
-            monitor=monitor,
-            reference=compared,
-            training=columns.tested,
-            owner=columns.owner,
-            on_call=columns.on_call,
-            runbook=columns.runbook,
-            watched=seen,
-            policy=policy,
+            ends=ends,
+            of_last=window is None,
         )
-    report = in_silence(report, silence(sample, window, as_of_us), of_last=of_last)
-    notes = [*notes, *view.left_out, APPROXIMATE]
-    return msgspec.structs.replace(report, findings=[*report.findings, *notes], next=told_next(report))
 
 
 # The rows, in SQL
@@ -179,10 +174,12 @@ class _View:
                 f"{_quoted(name)}::text AS {short}" if self.kinds[name] else f"{_number(there[name])} AS {short}"
             )
         rows = f"SELECT {', '.join(parts)} FROM ({self.rows.inner}\n) AS r"
-        counts = f"told IS NOT NULL AND known_us <= {self.as_of_us} AND known_us >= at_us"
+        there_now = f"told IS NOT NULL AND known_us <= {self.as_of_us}"
+        counts = f"{there_now} AND known_us >= at_us"
+        early = f"({there_now} AND known_us < at_us) AS early"
         if self.map.task != "multiclass":
-            return f"SELECT *, CASE WHEN {counts} THEN told END AS y FROM ({rows}) AS s"
-        happened = f"CASE WHEN {counts} THEN told END AS happened"
+            return f"SELECT *, CASE WHEN {counts} THEN told END AS y, {early} FROM ({rows}) AS s"
+        happened = f"CASE WHEN {counts} THEN told END AS happened, {early}"
         classes = f"SELECT *, {self._likeliest()} AS likeliest, {happened} FROM ({rows}) AS s"
         predicted = "decided" if said.predicted else "likeliest"
         answers = f"SELECT *, {predicted} AS predicted FROM ({classes}) AS t"
@@ -240,9 +237,9 @@ class _View:
         if column.type == "timestamptz":
             return f"(extract(epoch FROM {name}) * 1000000)::bigint"
         if column.type in TIMES or column.type in TEXTS:
-            zone = self.rows.literal(said.timezone or "UTC")
-            as_time = name if column.type in TIMES else f"{name}::timestamptz"
-            as_time = as_time if column.type in TEXTS else f"({as_time}::timestamp AT TIME ZONE {zone})"
+            as_time = f"({name}::timestamp AT TIME ZONE {self.rows.literal(said.timezone or 'UTC')})"
+            if column.type in TEXTS:
+                as_time = f"CASE WHEN {name} ~ '{ZONED}' THEN {name}::timestamptz ELSE {as_time} END"
             return f"(extract(epoch FROM {as_time}) * 1000000)::bigint"
         if said.timestamp_unit and column.type in {*NUMBERS, "numeric"}:
             return f"floor({name} * {UNITS[said.timestamp_unit]})::bigint"
@@ -251,17 +248,18 @@ class _View:
             expected="A timestamp, a date or text is expected; or numbers with `timestamp_unit` in the map.",
         )
 
-    def last_us(self, as_of_us: int) -> int | None:
-        found = self.rows.ask(
-            f"SELECT max(at_us), count(*) FILTER (WHERE at_us IS NULL) FROM ({self.sql}) AS q WHERE at_us IS NULL OR "
-            f"at_us <= {as_of_us}"
+    def ends_us(self, as_of_us: int) -> tuple[int, int] | None:
+        """Instants of the first and the last prediction; None without any."""
+        first, last, empty = self.rows.ask(
+            f"SELECT min(at_us), max(at_us), count(*) FILTER (WHERE at_us IS NULL) FROM ({self.sql}) AS q "
+            f"WHERE at_us IS NULL OR at_us <= {as_of_us}"
         )[0]
-        if found[1]:
+        if empty:
             raise LogColumnWrong(
-                f"column '{self.map.timestamp}' of '{self.source}' is empty in {found[1]:,} rows.",
+                f"column '{self.map.timestamp}' of '{self.source}' is empty in {empty:,} rows.",
                 expected="Every prediction needs its time.",
             )
-        return None if found[0] is None else int(found[0])
+        return None if last is None else (int(first), int(last))
 
     def ask(self, what: str, window: Window, rest: str = "", source: str = "w") -> list[tuple[Any, ...]]:
         """`what` of the rows of the window, called w. rest: what follows the FROM; source: in place of w."""
@@ -283,86 +281,39 @@ def _number(column: Column) -> str:
 # What make_report looks at
 
 
-def _sample(view: _View, columns: ColumnMap, window: Window, as_of_us: int) -> Sample:
-    """Rows that stand for those in the database: as many of each 6 hours, hundredth of the score, label (of a
-    regression of each bin of label minus score) and version, spread evenly over the time. No one of them is a row that
-    there is."""
-    import pyarrow as pa
+@dataclass(frozen=True)
+class Reach:
+    """How far back there are rows that stand for others, and at which instants a window begins or ends, so that none of
+    these rows strays over one."""
 
-    until = Window(-(2**61), as_of_us + 1)
-    _check_classes(view, columns, until)
-    _check_positive(view, columns)
-    regression, several = columns.task == "regression", columns.task == "multiclass"
-    low, high = _span(view, until) if regression else (0.0, 1.0)
-    steps = STEPS // 5 if regression else STEPS
-    step = (high - low) / steps or 1.0
-    place = f"CASE WHEN score = {high!r} THEN {steps} ELSE width_bucket(score, {low!r}, {high!r}, {steps}) END"
-    place = place if high > low else "CASE WHEN score IS NOT NULL THEN 1 END"
-    finite = f"abs(score) <= {LARGEST!r} AND abs(y) <= {LARGEST!r}"
-    of_label = "y"
-    if regression:
-        ends = np.array(TAILS)
-        shares = _array(np.concatenate([ends, np.linspace(0, 1, RESIDUALS + 1)[1:-1], 1 - ends[::-1]]))
-        cuts = view.ask(f"percentile_cont({shares}) WITHIN GROUP (ORDER BY y - score)", until, f"WHERE {finite}")[0][0]
-        cuts = np.unique(np.array([] if cuts is None else cuts, np.float64))
-        at = f"width_bucket(y - score, {_array(cuts)})" if cuts.size else "0"
-        of_label = f"CASE WHEN {finite} THEN {at} END"
-    classes = "predicted, happened" if several else "NULL::text, NULL::text"
-    found = view.ask(
-        f"floor(({window.end_us} - 1 - at_us) / {QUARTER_US}.0)::bigint AS time, {place} AS place, "
-        f"{of_label} AS label, version, {classes}, count(*), min(at_us), max(at_us), "
-        f"avg((known_us - at_us) / 1e6) FILTER (WHERE y IS NOT NULL), sum(y - score) FILTER (WHERE {finite}), "
-        f"count(*) FILTER (WHERE told IS NOT NULL AND known_us <= {as_of_us} AND known_us < at_us)",
-        until,
-        "GROUP BY 1, 2, 3, 4, 5, 6 ORDER BY 1 DESC, 2, 3, 4, 5, 6",
-    )
-    parts = [_Cell(*row) for row in found]
-    if columns.task == "binary" and (strange := sorted({one.label for one in parts if one.label not in (None, 0, 1)})):
-        raise LogColumnWrong(
-            f"column '{columns.label}' of '{view.source}' holds {strange[0]:g}, and the map says that it is the label.",
-            expected="0 and 1 are expected; or say `positive`, the value that counts as 1.",
-        )
-    score = [_middle(cell, low, step, steps) for cell in parts]
-    labels = [np.nan if cell.label is None else float(cell.label) for cell in parts]
-    if regression:
-        away = _residuals(parts)
-        labels = [
-            at + away[cell.label] if cell.label in away else np.nan for at, cell in zip(score, parts, strict=True)
-        ]
-    counts = np.array([cell.rows for cell in parts], np.int64)
-    at_us = _spread(parts)
-    order = np.argsort(at_us, kind="stable")
+    window: Window
+    cuts: tuple[int, ...]
 
-    def rows_of(values: Sequence[Any]) -> NDArray[Any]:
-        taken: NDArray[Any] = np.repeat(np.array(values, np.float64), counts)[order]
-        return taken
+    @classmethod
+    def of(cls, monitor: Monitor, window: Window, as_of_us: int, against: str | None) -> Reach:
+        """The window, one before it, what is compared with, what alarms look at, and as much as labels may need."""
+        until_us = min(as_of_us, window.end_us)
+        past = None if against is None else chosen(against, window)
+        cuts = {window.start_us, window.end_us, window.start_us - (window.end_us - window.start_us), until_us}
+        cuts |= {past.start_us, past.end_us} if isinstance(past, Window) else set()
+        cuts |= {until_us - alarm.window_us for alarm in monitor.every_alarm}
+        first_us = min(*cuts, window.start_us - LABELS_US)
+        return cls(Window(first_us, max(first_us, min(max(cuts), as_of_us + 1))), tuple(sorted(cuts)))
 
-    def words_of(values: Sequence[str | None]) -> pa.Array:
-        of_cell = np.repeat(np.arange(counts.size), counts)[order]
-        return pa.array(values, pa.string()).take(pa.array(of_cell))
+    @property
+    def stretch(self) -> str:
+        """The stretch of each row, as SQL: 6 hours, or less where a cut lies in them."""
+        cut = f"width_bucket(at_us, ARRAY{list(self.cuts)}::bigint[])"
+        return f"floor(at_us / {QUARTER_US}.0)::bigint * {len(self.cuts) + 1} + {cut}"
 
-    known, at_us = rows_of(labels), at_us[order]
-    late = at_us + (rows_of([cell.delay_s or 0.0 for cell in parts]) * 1e6).astype(np.int64)
-    count = at_us.size
-    instant = pa.timestamp("us", tz="UTC")
-    nothing = pa.nulls(count, pa.string())
-    table = {
-        "prediction_id": nothing,
-        "request_id": nothing,
-        "at": pa.array(at_us, pa.int64()).cast(instant),
-        "release": nothing,
-        "version": words_of([cell.version for cell in parts]),
-        "latency_ms": pa.nulls(count, pa.float64()),
-        "degraded": pa.nulls(count, pa.bool_()),
-        "score": pa.array(rows_of(score), from_pandas=True),
-        "label": pa.array(known, from_pandas=True),
-        "label_known_at": pa.array(late, pa.int64(), mask=np.isnan(known)).cast(instant),
-    }
-    if several:
-        table["predicted_class"] = words_of([cell.predicted for cell in parts])
-        table["label_class"] = words_of([cell.happened for cell in parts])
-    before = sum(cell.before for cell in parts)
-    counted = LabelCounts(matched=int(np.count_nonzero(~np.isnan(known))), before=before, predictions=count)
+
+def _sample(view: _View, columns: ColumnMap, reach: Reach, as_of_us: int) -> Sample:
+    """The log as far as it can be known from outside: rows that stand for those in the database (see `_cells`), and
+    whom to ask for what is exact."""
+    every = Window(-(2**61), as_of_us + 1)
+    _check_classes(view, columns, every)
+    _check_labels(view, columns)
+    rows = _stand_ins(*_cells(view, columns.task, reach), several=columns.task == "multiclass")
     answers = DatabaseAnswers(
         view.ask,
         columns.task,
@@ -370,30 +321,39 @@ def _sample(view: _View, columns: ColumnMap, window: Window, as_of_us: int) -> S
         columns.decided_only,
         {name: (short, view.kinds[name]) for name, short in view.inputs.items()},
         view.rows.literal,
-        until,
+        every,
     )
     return Sample(
         columns.model,
         columns.task,
-        pa.table(table),
-        counted,
-        inputs=DatabaseInputs(view, until),
+        rows,
+        LabelCounts(matched=len(rows) - rows["label"].null_count, predictions=len(rows)),
+        inputs=DatabaseInputs(view, every),
         answers=answers,
         decided_only=columns.decided_only,
     )
 
 
-def _check_positive(view: _View, columns: ColumnMap) -> None:
-    """A positive label that never comes is a mistake of the map, and no model that is always wrong."""
-    if columns.positive is None or not columns.label:
+def _check_labels(view: _View, columns: ColumnMap) -> None:
+    """A positive label that never comes is a mistake of the map, and no model that is always wrong; and so is a binary
+    label that is neither 0 nor 1."""
+    if not columns.label or columns.task == "multiclass":
         return
-    told, positive = view.rows.ask(f"SELECT count(told), count(*) FILTER (WHERE told = 1) FROM ({view.sql}) AS q")[0]
-    if told and not positive:
+    told, positive, strange = view.rows.ask(
+        "SELECT count(told), count(*) FILTER (WHERE told = 1), min(told) FILTER (WHERE told NOT IN (0, 1)) "
+        f"FROM ({view.sql}) AS q"
+    )[0]
+    if columns.positive is not None and told and not positive:
         raise LogColumnWrong(
             f"column '{columns.label}' of '{view.source}' is never {columns.positive!r}, which the map says is the "
             "positive label.",
             expected=f"It is something else in {told:,} rows.",
             next="Correct `positive` in the map.",
+        )
+    if columns.task == "binary" and strange is not None:
+        raise LogColumnWrong(
+            f"column '{columns.label}' of '{view.source}' holds {strange:g}, and the map says that it is the label.",
+            expected="0 and 1 are expected; or say `positive`, the value that counts as 1.",
         )
 
 
@@ -413,9 +373,9 @@ def _check_classes(view: _View, columns: ColumnMap, until: Window) -> None:
 
 @dataclass(frozen=True)
 class _Cell:
-    """label: 0 or 1, or a bin of label minus score; away: the sum of the latter. before: labels that do not count."""
+    """label: 0 or 1, or a bin of label minus score; away: the sum of the latter."""
 
-    time: int
+    stretch: int
     place: int | None
     label: float | None
     version: str | None
@@ -426,7 +386,44 @@ class _Cell:
     last_us: int
     delay_s: float | None
     away: float | None
-    before: int
+
+
+def _cells(view: _View, task: Task, reach: Reach) -> tuple[list[_Cell], list[float], list[float]]:
+    """How many rows there are of each stretch of time, hundredth of the score, label (of a regression a twentieth of
+    the scores' range, and a bin of label minus score) and version; and the score and the label that stand for each."""
+    regression, window = task == "regression", reach.window
+    low, high = _span(view, window) if regression else (0.0, 1.0)
+    steps = STEPS // 5 if regression else STEPS
+    step = (high - low) / steps or 1.0
+    place = f"CASE WHEN score = {high!r} THEN {steps} ELSE width_bucket(score, {low!r}, {high!r}, {steps}) END"
+    place = place if high > low else "CASE WHEN score IS NOT NULL THEN 1 END"
+    finite = f"abs(score) <= {LARGEST!r} AND abs(y) <= {LARGEST!r}"
+    of_label = _residual(view, window, finite) if regression else "y"
+    classes = "predicted, happened" if task == "multiclass" else "NULL::text, NULL::text"
+    found = view.ask(
+        f"{reach.stretch} AS stretch, {place} AS place, "
+        f"{of_label} AS label, version, {classes}, count(*), min(at_us), max(at_us), "
+        f"avg((known_us - at_us) / 1e6) FILTER (WHERE y IS NOT NULL), sum(y - score) FILTER (WHERE {finite})",
+        window,
+        "GROUP BY 1, 2, 3, 4, 5, 6 ORDER BY 1, 2, 3, 4, 5, 6",
+    )
+    parts = [_Cell(*row) for row in found]
+    scores = [_middle(cell, low, step, steps) for cell in parts]
+    if not regression:
+        return parts, scores, [np.nan if cell.label is None else float(cell.label) for cell in parts]
+    away = _residuals(parts)
+    labels = [np.nan if cell.label is None else at + away[cell.label] for at, cell in zip(scores, parts, strict=True)]
+    return parts, scores, labels
+
+
+def _residual(view: _View, window: Window, finite: str) -> str:
+    """The bin of label minus score, as SQL."""
+    ends = np.array(TAILS)
+    shares = array(np.concatenate([ends, np.linspace(0, 1, RESIDUALS + 1)[1:-1], 1 - ends[::-1]]))
+    cuts = view.ask(f"percentile_cont({shares}) WITHIN GROUP (ORDER BY y - score)", window, f"WHERE {finite}")[0][0]
+    cuts = np.unique(np.array([] if cuts is None else cuts, np.float64))
+    place = f"width_bucket(y - score, {array(cuts)})" if cuts.size else "0"
+    return f"CASE WHEN {finite} THEN {place} END"
 
 
 def _residuals(parts: Sequence[_Cell]) -> dict[float, float]:
@@ -455,19 +452,54 @@ def _middle(cell: _Cell, low: float, step: float, steps: int) -> float:
 
 
 def _spread(parts: Sequence[_Cell]) -> NDArray[np.int64]:
-    """Instants for the rows of each cell: those of 6 hours lie evenly from their first row to their last, and those of
+    """Instants for the rows of each cell: those of a stretch lie evenly from its first row to its last, and those of
     each cell evenly among them."""
-    by_time: dict[int, list[_Cell]] = {}
+    by_stretch: dict[int, list[_Cell]] = {}
     for cell in parts:
-        by_time.setdefault(cell.time, []).append(cell)
+        by_stretch.setdefault(cell.stretch, []).append(cell)
     found = []
-    for cells in by_time.values():  # the cells of one time stand together
+    for cells in by_stretch.values():  # the cells of one stretch stand together
         rank = np.concatenate([(np.arange(cell.rows) + 0.5) / cell.rows for cell in cells])
         at = np.linspace(min(cell.first_us for cell in cells), max(cell.last_us for cell in cells), rank.size)
         placed = np.empty(rank.size, np.int64)
         placed[np.argsort(rank, kind="stable")] = at.astype(np.int64)
         found.append(placed)
     return np.concatenate(found) if found else np.empty(0, np.int64)
+
+
+def _stand_ins(parts: Sequence[_Cell], scores: Sequence[float], labels: Sequence[float], *, several: bool) -> pa.Table:
+    """As many rows as each cell has, spread evenly over its time; see `Sample`. No one of them is a row that there
+    is."""
+    import pyarrow as pa
+
+    at_us = _spread(parts)
+    order = np.argsort(at_us, kind="stable")
+    at_us = at_us[order]
+    cell = np.repeat(np.arange(len(parts)), np.array([one.rows for one in parts], np.int64))[order]
+
+    def words(values: Sequence[str | None]) -> pa.Array:
+        return pa.array(values, pa.string()).take(pa.array(cell))
+
+    known = np.array(labels, np.float64)[cell]
+    late = at_us + (np.array([one.delay_s or 0.0 for one in parts], np.float64)[cell] * 1e6).astype(np.int64)
+    instant = pa.timestamp("us", tz="UTC")
+    nothing = pa.nulls(cell.size, pa.string())
+    table = {
+        "prediction_id": nothing,
+        "request_id": nothing,
+        "at": pa.array(at_us, pa.int64()).cast(instant),
+        "release": nothing,
+        "version": words([one.version for one in parts]),
+        "latency_ms": pa.nulls(cell.size, pa.float64()),
+        "degraded": pa.nulls(cell.size, pa.bool_()),
+        "score": pa.array(np.array(scores, np.float64)[cell], from_pandas=True),
+        "label": pa.array(known, from_pandas=True),
+        "label_known_at": pa.array(late, pa.int64(), mask=np.isnan(known)).cast(instant),
+    }
+    if several:
+        table["predicted_class"] = words([one.predicted for one in parts])
+        table["label_class"] = words([one.happened for one in parts])
+    return pa.table(table)
 
 
 @dataclass(frozen=True)
@@ -607,7 +639,7 @@ class DatabaseInputs:
 
     def _numeric(self, column: str, first: int, last: int) -> dict[str, Any]:
         cut = clipped(column)
-        shares = _array(np.linspace(0, 1, 101))
+        shares = array(np.linspace(0, 1, 101))
         finite = f"abs({column}) < {LARGEST!r}"
         total, present, low, high, mean, std = self.view.ask(
             f"count(*), count({column}), min({cut}), max({cut}), avg({column}) FILTER (WHERE {finite}), "
@@ -623,7 +655,7 @@ class DatabaseInputs:
         edges = edges_of(np.array(quantiles, np.float64))
         cuts = edges[1:-1]
         week = f"(at_us - {first}) / {WEEK_US}"
-        place = f"width_bucket({cut}, {_array(cuts)})" if cuts.size else "0"
+        place = f"width_bucket({cut}, {array(cuts)})" if cuts.size else "0"
         found = self.view.ask(f"{week}, {place}, count(*)", self.window, f"WHERE {column} IS NOT NULL GROUP BY 1, 2")
         by_week: dict[int, NDArray[np.int64]] = {}
         for number, at, rows in found:
@@ -650,7 +682,3 @@ class DatabaseInputs:
         for number, at, count in rows:
             by_week.setdefault(int(number), np.zeros(len(most) + 1, np.int64))[at] = count
         return found | {"weeks": weeks_of(found, by_week, (last - first) // WEEK_US) if total else []}
-
-
-def _array(values: NDArray[np.float64]) -> str:
-    return "ARRAY[" + ", ".join(repr(float(one)) for one in values) + "]::float8[]"

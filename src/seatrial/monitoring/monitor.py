@@ -19,7 +19,7 @@ from seatrial.core.windows import Window
 from seatrial.monitoring.definition import MIN_LABELS, PERFORMANCE, Alarm, Monitor
 from seatrial.monitoring.looks.alarms import MIN_ROWS, QUIET_START, evaluate
 from seatrial.monitoring.looks.attribution import Score, attribution
-from seatrial.monitoring.looks.outcome import NO_HARM, with_outcome
+from seatrial.monitoring.looks.outcome import NO_HARM, percent, with_outcome
 from seatrial.monitoring.looks.performance import performance
 from seatrial.monitoring.looks.skew import METRIC as SKEW
 from seatrial.monitoring.looks.skew import alarm as skewed
@@ -107,11 +107,11 @@ def make_report(
     since_us: instant of the model's first prediction ever, when the sample does not reach back to it.
     elsewhere: the model is served by other software, so `next` names no command that needs a project.
     tested: labelled rows of before to compare answers with; None: those of the log from before the window.
-    score: the model that answered, to tell which inputs moved the predictions; see `monitoring.attribution`.
+    score: the model that answered, to tell which inputs moved the predictions; see `looks.attribution`.
     business: numbers of the business, of the window's requests. objective: what the deployment promises.
     resources: what the server took in the window.
     skew: what of the features that were given the offline join confirms.
-    watched, policy: what the policy has seen, and its alarms (see `monitoring.watch`).
+    watched, policy: what the policy has seen, and its alarms (see `monitoring.policy.watch`).
     """
     monitor = monitor or Monitor(sample.model)
     inside = sample.within(window)
@@ -190,9 +190,9 @@ def point(body: Mapping[str, Any]) -> Point:
     return Point(at=body["window"].partition("/")[2], window=body["window"], metrics=numbers)
 
 
-def read_report(body: Mapping[str, Any]) -> Report:
-    """A kept report again. Raises ReportTooNew."""
-    point(body)
+def kept(body: Mapping[str, Any]) -> Report:
+    """A kept report (`msgspec.to_builtins` of it). Raises ReportTooNew."""
+    _require_known(body)
     return msgspec.convert(body, Report)
 
 
@@ -377,7 +377,7 @@ def _calibration(facts: _Facts, alarm: AlarmResult) -> str:
         return f"{_subject(facts)} is off its level: {alarm.evidence}"
     under = observed > mean_score
     if _is_share(facts):
-        numbers = f"{_percent(observed)} were {_outcome(facts)}, the model said {_percent(mean_score)}"
+        numbers = f"{percent(observed)} were {_outcome(facts)}, the model said {percent(mean_score)}"
     else:
         numbers = f"the mean was {_number(observed)}, the model said {_number(mean_score)}"
     if facts.several:
@@ -437,11 +437,11 @@ def _level(facts: _Facts) -> str:
     figures = facts.performance
     if figures.observed is None:
         return "no label is known"
-    known = f"with {_percent(figures.labelled / figures.rows)} of the labels known"
+    known = f"with {percent(figures.labelled / figures.rows)} of the labels known"
     if figures.mean_score is None:
-        return f"{_percent(figures.observed)} were {_outcome(facts)}, {known}"
+        return f"{percent(figures.observed)} were {_outcome(facts)}, {known}"
     if _is_share(facts):
-        numbers = f"{_percent(figures.observed)} were {_outcome(facts)}, it said {_percent(figures.mean_score)}"
+        numbers = f"{percent(figures.observed)} were {_outcome(facts)}, it said {percent(figures.mean_score)}"
     else:
         numbers = f"the mean was {_number(figures.observed)}, it said {_number(figures.mean_score)}"
     return f"{numbers}, {known}"
@@ -484,7 +484,7 @@ def _findings(facts: _Facts) -> list[str]:
         found.append(f"the predictions moved by {_number(facts.drift.prediction.value)}")
     if figures.rows:
         found.append(
-            f"{_percent(figures.labelled / figures.rows)} of this window's labels have arrived "
+            f"{percent(figures.labelled / figures.rows)} of this window's labels have arrived "
             f"({figures.labelled:,} of {figures.rows:,})"
         )
     if figures.labels.get("contradicting"):
@@ -569,20 +569,8 @@ def _count(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
-def _percent(share: float) -> str:
-    """Whole per cent; a digit more below ten."""
-    percent = share * 100
-    return f"{percent:.0f} %" if percent >= 9.95 or percent == 0 else f"{percent:.1f} %"
-
-
 def _number(value: float | None) -> str:
     return "unknown" if value is None else f"{value:.3g}"
-
-
-def kept(body: Mapping[str, Any]) -> Report:
-    """A kept report (`msgspec.to_builtins` of it). Raises ReportTooNew."""
-    _require_known(body)
-    return msgspec.convert(body, Report)
 
 
 def _require_known(body: Mapping[str, Any]) -> None:

@@ -61,7 +61,7 @@ class ColumnDrift(msgspec.Struct, frozen=True):
     drifted: beyond what is tolerated and significant across all columns together.
     mean, reference_mean: of numbers.
     before: whether it had drifted in the window before this one already; None when nobody could look.
-    distances: every distance that is defined for the column, see `monitoring.drift.distances_of`.
+    distances: every distance that is defined for the column, see `looks.drift.distances_of`.
     """
 
     name: str
@@ -135,7 +135,7 @@ class Performance(msgspec.Struct, frozen=True):
     metrics: of the labelled rows; constant: the same for the rows' own mean label as every prediction (the floor
         that a model must beat); training: of the release's test part, for comparison.
     mean_score, observed, gap: over labelled rows; gap = mean_score - observed.
-    labels: what became of the labels that were told, see `monitoring.labels`.
+    labels: what became of the labels that were told, see `monitoring.rows.labels.LabelCounts`.
     intervals: of the metrics, at 95 %, None where there is none; blocks: what was drawn for them ("28 blocks of 6
         hours"); few_blocks: these are so few that the intervals are too narrow.
     """

@@ -65,7 +65,9 @@ class Resampling:
     @property
     def words(self) -> str:
         """What is drawn, in words: "15 days"."""
-        return f"{self.clusters} {self.unit}s" if self.clusters < FEWEST else "rows of one hour"
+        if self.clusters >= FEWEST:
+            return "rows of one hour"
+        return f"{self.clusters} blocks of {self.unit}" if self.unit[0].isdigit() else f"{self.clusters} {self.unit}s"
 
     def as_plain(self) -> dict[str, Any]:
         """How intervals were made, for a record."""

@@ -71,7 +71,7 @@ def total_variations(reference: Ints, counts: Ints) -> Floats:
 def chi_squares(reference: Ints, counts: Ints) -> tuple[Floats, Ints]:
     """(w,) Pearson's statistic of each row beside the reference, as a 2 x b table, and (w,) degrees of freedom.
 
-    Rare values count as one, as in `monitoring.drift`; an empty row has the statistic NaN.
+    Rare values count as one, as in `monitoring.looks.drift`; an empty row has the statistic NaN.
     """
     n, m = float(reference.sum()), counts.sum(axis=1, keepdims=True).astype(np.float64)
     together = reference + counts

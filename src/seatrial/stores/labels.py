@@ -1,6 +1,6 @@
 """The label store: what turned out to be true, as it was told, and by whom?
 
-A label is never changed or taken back: who corrects one tells another, and `monitoring.labels` decides which counts.
+A label is never changed or taken back: who corrects one tells another; `monitoring.rows.labels` decides which counts.
 Each call of `append` is one Parquet file, visible whole or not at all; once it returned, the disk has the labels.
 
     model=M/TELLING.parquet      one telling, or several merged into one

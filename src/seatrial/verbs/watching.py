@@ -160,7 +160,7 @@ class Watching(Alerting):
         """Report on a window (default: the monitor's trailing one) with what is known now; settle the model's alerts.
 
         keep: keep the report in the metric history and open, continue or resolve alerts; without it nothing is
-        written. against: what inputs and scores are compared with, see `monitoring.against`; with anything else than
+        written. against: what inputs and scores are compared with, see `monitoring.rows.against`; with anything but
         "training" nothing is written either, because alarms are declared for that.
         """
         keep = keep and against == "training"

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from seatrial.monitoring.looks.arrival import HOUR_US, arrival, ripe_rows
+from seatrial.core.windows import HOUR_US
+from seatrial.monitoring.looks.arrival import arrival, ripe_rows
 from tests.monitoring.worlds import DAY_US, START_US, a_sample, week
 
 MINUTE_US = 60_000_000

@@ -10,7 +10,7 @@ from benchmarks.monitoring import concept as simulation
 
 from seatrial.monitoring.looks.concept import concept
 from seatrial.monitoring.rows.baseline import Baseline
-from tests.monitoring.worlds import a_sample, calibrated
+from tests.monitoring.worlds import START_US, a_sample, calibrated
 
 
 def compared(now, before, **given):
@@ -39,6 +39,12 @@ def test_the_same_inputs_answered_differently_are_found(case):
     found = [look(case, seed) for seed in range(2)]
     assert all(one["flagged"] for one in found)
     assert all(one["words"].startswith("the same inputs are answered differently now (") for one in found)
+
+
+@pytest.mark.parametrize(("hours", "words"), [(240, "10 days"), (24, "24 blocks of an hour")])
+def test_blocks_of_time_are_named_as_everywhere_in_the_report(hours, words):
+    now = calibrated(2100, at_us=START_US + np.arange(2100) * (hours * 3_600_000_000 // 2100))
+    assert compared(now, calibrated(2100, seed=1)).unit == words
 
 
 def test_both_at_once_are_both_said():

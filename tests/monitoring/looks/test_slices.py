@@ -12,11 +12,13 @@ from seatrial.core.windows import Window
 from seatrial.monitoring.alerting.alerts import settle
 from seatrial.monitoring.alerting.telling import described, lines
 from seatrial.monitoring.definition import Monitor
+from seatrial.monitoring.looks.calibration import blocks
 from seatrial.monitoring.looks.slices import slices
 from seatrial.monitoring.monitor import make_report
 from seatrial.monitoring.pages.page import html
+from seatrial.stats.bootstrap import resample
 from seatrial.stores.metadata import MetadataStore
-from tests.monitoring.worlds import DAY_US, a_sample, calibrated, of_classes
+from tests.monitoring.worlds import DAY_US, START_US, a_sample, calibrated, instants, of_classes
 
 
 @pytest.fixture
@@ -43,6 +45,17 @@ def planted(count=6000, where=("BB", None), seed=0):
     random = np.random.default_rng(seed + 1)
     labels = np.where(bad, random.random(count) < 0.75, plain.label_values())
     return a_sample(plain.scores(), labels, **columns)
+
+
+@pytest.mark.parametrize(
+    ("days", "words"), [(28, "28 blocks of a day"), (7, "28 blocks of 6 hours"), (1, "24 blocks of an hour")]
+)
+def test_blocks_of_time_are_named_as_everywhere_in_the_report(days, words):
+    sample = planted(1400)
+    at = instants(START_US + np.arange(1400) * days * DAY_US // 1400)
+    sample = replace(sample, rows=sample.rows.set_column(sample.rows.column_names.index("at"), "at", at))
+    assert slices(sample).unit == words
+    assert blocks(resample(1400, seed=0, at_us=sample.at_us())) == words
 
 
 def test_a_planted_slice_is_the_worst_one():

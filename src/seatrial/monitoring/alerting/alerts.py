@@ -6,8 +6,8 @@ acknowledged its alarm opens no other. It is resolved by a person or when its al
 is not quiet. What a person resolved stays so until its alarm was quiet once, or fires on a window that does not overlap
 the one it was last seen in. A report on an older window than the alert was last seen in changes nothing.
 
-Besides the alarms of reports there are silences (`monitoring.cadence`): something that was expected did not come.
-Who is told of all this, and how, is `monitoring.telling` and `monitoring.routes`.
+Besides the alarms of reports there are silences (`alerting.cadence`): something that was expected did not come.
+Who is told of all this, and how, is `alerting.telling` and `monitoring.routes`.
 """
 
 from __future__ import annotations

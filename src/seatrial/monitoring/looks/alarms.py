@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from seatrial.core.signature import Task
-from seatrial.core.windows import Window, duration_text
+from seatrial.core.windows import DAY_US, Window, duration_text
 from seatrial.monitoring.definition import Alarm
 from seatrial.monitoring.looks.performance import measure_sample
 from seatrial.monitoring.looks.system import system
@@ -25,7 +25,6 @@ from seatrial.stats.metrics import METRICS
 if TYPE_CHECKING:
     from seatrial.monitoring.rows.reference import Reference
 
-DAY_US = 86_400_000_000
 MIN_ROWS = 200
 """Rows below which nothing is judged."""
 QUIET_START = 14

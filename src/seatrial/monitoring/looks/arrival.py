@@ -15,14 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seatrial.core.clock import from_us, iso
-from seatrial.core.windows import Window
+from seatrial.core.windows import HOUR_US, Window
 from seatrial.monitoring.figures import Age, Arrival
 from seatrial.stats.arrival import ArrivalCurve, arrival_curve
 
 if TYPE_CHECKING:
     from seatrial.monitoring.rows.sample import Sample
 
-HOUR_US = 3_600_000_000
 MINUTE_US = 60_000_000
 USUAL = 0.95
 POINTS = 60

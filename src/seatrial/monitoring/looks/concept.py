@@ -18,7 +18,9 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from seatrial.core.windows import DAY_US
 from seatrial.monitoring.figures import Changed, Concept
+from seatrial.monitoring.looks.calibration import blocks
 from seatrial.monitoring.looks.shift import TOLD_APART, shift
 from seatrial.monitoring.rows.baseline import Baseline, chosen, labelled
 from seatrial.monitoring.rows.sample import FEATURE
@@ -43,7 +45,6 @@ WIDE = 0.08
 LEAST_EFFECTIVE = 0.05
 PARTS = 5
 MOST_SLICES = 20
-DAY_US = 86_400_000_000
 FEWEST_DAYS = 5
 
 Floats = NDArray[np.float64]
@@ -177,7 +178,7 @@ def _blocks(at_us: NDArray[np.int64] | None, seed: int, rows: int = 0) -> tuple[
         if days.size >= FEWEST_DAYS:
             return place.astype(np.intp), f"{days.size} days"
     drawn = resample(rows if at_us is None else at_us.size, seed=seed, at_us=at_us, replicates=1)
-    return drawn.cluster, drawn.words if drawn.few else f"{drawn.clusters} blocks of a {drawn.unit}"
+    return drawn.cluster, blocks(drawn)
 
 
 def _flag(one: Changed, sure: bool, tolerated: float) -> Changed:

@@ -13,6 +13,7 @@ import numpy as np
 
 from seatrial.core.clock import from_us, iso
 from seatrial.core.errors import SeatrialError
+from seatrial.core.windows import HOUR_US
 from seatrial.monitoring.figures import Arrival, Business, Calibration, Concept, Estimate, Interval, Slices
 from seatrial.monitoring.looks.arrival import arrival, ripe_rows
 from seatrial.monitoring.looks.calibration import blocks, calibration
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
 FEWEST = 50
 """Labels below which no interval is made."""
 REPLICATES = 500
-HOUR_US = 3_600_000_000
 DISBELIEVED = "the labels that are known say that the world does answer differently: do not lean on this estimate"
 NO_HARM = ", but no harm shows: "
 """In the headline of a report whose inputs moved and whose alarms on labels are quiet."""
@@ -190,7 +190,7 @@ def _findings(came: Arrival, changed: Concept, guessed: Estimate, report: Report
     found = []
     if came.ripe is False and came.expected is not None and came.usual_hours is not None:
         found.append(
-            f"this window is young: at its age {_percent(came.expected)} of the labels are usual, 95 % of those that "
+            f"this window is young: at its age {percent(came.expected)} of the labels are usual, 95 % of those that "
             f"come are there by {age_words(came.usual_hours)}, for the whole window on {came.ripe_at}"
         )
         if came.biased:
@@ -222,9 +222,10 @@ def age_words(hours: float) -> str:
     return f"{words} hour{'' if words == '1' else 's'}"
 
 
-def _percent(share: float) -> str:
-    percent = share * 100
-    return f"{percent:.0f} %" if percent >= 9.95 or percent == 0 else f"{percent:.1f} %"
+def percent(share: float) -> str:
+    """Whole per cent; a digit more below ten."""
+    found = share * 100
+    return f"{found:.0f} %" if found >= 9.95 or found == 0 else f"{found:.1f} %"
 
 
 def _start(words: str) -> str:

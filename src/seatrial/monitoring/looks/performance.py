@@ -10,17 +10,16 @@ import numpy as np
 from seatrial.core.clock import from_us, iso
 from seatrial.core.errors import SeatrialError
 from seatrial.core.signature import Task
-from seatrial.core.windows import Window
+from seatrial.core.windows import DAY_US, HOUR_US, Window
 from seatrial.monitoring.report import Bin, Day, Performance
 from seatrial.stats.metrics import METRICS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from seatrial.monitoring.rows.labels import LabelCounts
     from seatrial.monitoring.rows.sample import Sample
 
-DAY_US = 86_400_000_000
-HOUR_US = DAY_US // 24
 BINS = 10
 OF_DECISIONS = ("accuracy", "precision", "recall", "f1")
 """Metrics of several classes that need no probability."""
@@ -39,7 +38,10 @@ def performance(
     """
     scores, labels = sample.scores(), sample.label_values()
     known = sample.answered() & np.isfinite(labels)
-    rows, labelled = scores.size, int(np.count_nonzero(known))
+    rows, labelled, counts = scores.size, int(np.count_nonzero(known)), sample.labels
+    if sample.answers is not None:
+        labelled, counts = sample.answers.counted(window)
+        rows = counts.predictions
     measured, why = measure_sample(sample, known)
     sure = known & np.isfinite(scores)
     mean_score = _mean(scores[sure])
@@ -56,8 +58,8 @@ def performance(
         gap=None if mean_score is None or observed is None else mean_score - observed,
         bins=calibration_bins(sample.task, labels[sure], scores[sure]),
         days=days(sample, window),
-        labels=sample.labels.as_plain(),
-        note=_note(sample, rows, labelled, min_labels, why),
+        labels=counts.as_plain(),
+        note=_note(counts, rows, labelled, min_labels, why),
     )
     if sample.answers is None:
         return found
@@ -205,10 +207,9 @@ def _mean(values: NDArray[np.float64]) -> float | None:
     return float(values.mean()) if values.size else None
 
 
-def _note(sample: Sample, rows: int, labelled: int, min_labels: int, why: str) -> str:
+def _note(counts: LabelCounts, rows: int, labelled: int, min_labels: int, why: str) -> str:
     if not rows:
         return "no predictions in this window"
-    counts = sample.labels
     notes = []
     if not labelled:
         notes.append("no label has arrived for these predictions")

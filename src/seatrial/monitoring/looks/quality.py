@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from seatrial.core.clock import from_us, iso
+from seatrial.core.windows import DAY_US, HOUR_US
 from seatrial.monitoring.report import Check
 from seatrial.monitoring.rows.reference import Categories, Column, Reference
 from seatrial.monitoring.rows.sample import Times
@@ -31,7 +32,6 @@ VOLUME = 0.10
 """Share of the reference's rows a day below which nearly all traffic is missing."""
 SURE = 0.001
 MIN_ROWS = 200
-DAY_US = 86_400_000_000
 
 # What is noticed
 MORE_MISSING = 0.01
@@ -45,7 +45,6 @@ USUAL = (0.5, 2.0)
 """Times the usual rows a day."""
 SLOWER = 2.0
 """Times the usual age or delay; of the newest row, times the longest pause between two."""
-HOUR_US = 3_600_000_000
 
 
 def quality(

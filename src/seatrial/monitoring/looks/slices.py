@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from seatrial.core.signature import Task
 from seatrial.monitoring.figures import SliceFigure, Slices
+from seatrial.monitoring.looks.calibration import blocks
 from seatrial.monitoring.rows.baseline import chosen, labelled, some
 from seatrial.monitoring.rows.reference import floats, is_text, plain
 from seatrial.monitoring.rows.sample import FEATURE
@@ -90,7 +91,7 @@ def slices(inside: Sample, *, seed: int = 0) -> Slices:
         "least_rows": looked.least,
         "columns": len(looked.columns),
     }
-    unit = drawn.words if drawn.few else f"{drawn.clusters} blocks of a {drawn.unit}"
+    unit = blocks(drawn)
     if not every:
         return Slices(**facts, unit=unit, note="no slice has enough rows")
     looked_at = sample.rows.num_rows

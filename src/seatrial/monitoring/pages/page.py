@@ -127,7 +127,7 @@ code { font: .9em ui-monospace, SFMono-Regular, Menlo, Consolas, monospace; }
 
 @dataclass(frozen=True)
 class Chapter:
-    """One step of a story. when: as it should be read. words: a paragraph each. pictures: from `monitoring.pictures`,
+    """One step of a story. when: as it should be read. words: a paragraph each. pictures: from `pages.pictures`,
     or from the functions below. tone: how it stands out."""
 
     heading: str

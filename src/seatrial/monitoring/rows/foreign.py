@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from seatrial.core.errors import Failed, SeatrialError, did_you_mean, listed
-from seatrial.core.windows import Window
+from seatrial.core.windows import DAY_US, Window
 from seatrial.data.in_batches import take
 from seatrial.data.reading import Times, csv_header, read
 from seatrial.data.sources import CsvSource, FrameSource
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
     from seatrial.monitoring.rows.reference import Categories, Reference
 
-DAY_US = 86_400_000_000
 NEVER_US = -(2**62)
 BYTES_OF_VALUE = 4
 """Of a CSV file that is long for sure: a digit or two, a point and a comma."""
@@ -691,6 +690,7 @@ def _known(table: pa.Table, as_of_us: int) -> tuple[pa.Table, LabelCounts]:
         rows = rows.set_column(
             rows.column_names.index(name), name, pc.if_else(counts, column, pa.scalar(None, column.type))
         )
+    rows = rows.append_column("label_before", before.cast(pa.int64()))
     number = int(pc.sum(counts).as_py() or 0)
     return rows, LabelCounts(matched=number, before=int(pc.sum(before).as_py() or 0), predictions=table.num_rows)
 

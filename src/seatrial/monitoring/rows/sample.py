@@ -86,6 +86,8 @@ class Answers(Protocol):
 
     def gap(self) -> float | None: ...
 
+    def counted(self, window: Window) -> tuple[int, LabelCounts]: ...
+
     def performance(self, found: Performance, threshold: float, quantile: float, window: Window) -> Performance: ...
 
     def latencies(self) -> tuple[float | None, float | None, float | None]: ...
@@ -132,10 +134,13 @@ class Sample:
 
     and, when labels were joined, label_duplicates and label_contradictions (int64): how often the row's label was
     told again, and how many other values were told.
+    and, where labels stand in the log itself, label_before (int64): 1 where the row's label was known before the row
+    was, and does not count.
+
     labels: what became of the labels; see `LabelCounts`.
     decided_only: the log says which class was predicted and never how sure the model was: scores are null, and what is
         measured is decisions.
-    loose: the labels that belong to no prediction, see `monitoring.labels.Joined`; None: not known one by one.
+    loose: the labels that belong to no prediction, see `monitoring.rows.labels.Joined`; None: not known one by one.
     threshold: from which score on the live release of a binary model decides "positive". quantile: which one a
         regression predicts.
     inputs: of a long log the features, which are then not among `rows` and are read in batches when they are counted.
@@ -205,6 +210,7 @@ class Sample:
             matched=len(rows) - rows["label"].null_count,
             duplicate=_total(rows, "label_duplicates", self.labels.duplicate),
             contradicting=_total(rows, "label_contradictions", self.labels.contradicting),
+            before=_total(rows, "label_before", self.labels.before),
             late=int(pc.sum(pc.greater_equal(rows["label_known_at"], end)).as_py() or 0),
         )
         loose = self.loose
@@ -339,7 +345,7 @@ def joined(
 ) -> Sample:
     """`sample` with its labels, ordered by `at`, cut to the window.
 
-    predictions: row by row those of the sample, with the columns that `monitoring.labels.join` reads.
+    predictions: row by row those of the sample, with the columns that `monitoring.rows.labels.join` reads.
     """
     import numpy as np
     import pyarrow as pa
