@@ -35,14 +35,19 @@ from scipy.special import ndtr, ndtri
 
 from seatrial.core.windows import Window
 from seatrial.monitoring.definition import Monitor
-from seatrial.monitoring.policy.judgement import DAY_US, HOUR_US, MONTH_US, Sums, judge, onsets, thresholds
+from seatrial.monitoring.policy.judgement import MONTH_US, Sums, judge, onsets, thresholds
 from seatrial.monitoring.policy.series import (
+    DAY_US,
+    HOUR_US,
     Figures,
     Windows,
+    error_of,
     of_categories,
-    of_losses,
+    of_error,
+    of_estimate,
     of_numbers,
     of_share,
+    span,
     stacked,
 )
 from seatrial.monitoring.policy.watch import Source, Step, advance, begin
@@ -99,12 +104,13 @@ class World:
         return Reference.from_table(pa.table(columns | {"score": _score(latent[:, -1])}))
 
     @cached_property
-    def brier(self) -> float:
-        """Of the test part: rows of the same hours as the reference's."""
+    def tested(self) -> tuple[float, float]:
+        """Mean and standard deviation of the losses of the test part: rows of the same hours as the reference's."""
         random = np.random.default_rng([self.seed, 2])
         hour = random.integers(0, min(28 * 24, self.hours), REFERENCE_ROWS)
         scores = _score(random.normal(size=REFERENCE_ROWS) + self.levels[hour, -1])
-        return float((scores * (1 - scores)).mean())
+        losses = scores * (1 - scores)
+        return float(losses.mean()), float(losses.std())
 
     @cached_property
     def windows(self) -> Windows:
@@ -121,9 +127,12 @@ class World:
         bins = np.searchsorted(known.cuts, scores.ravel(), side="right")
         counts = np.bincount(place * known.counts.size + bins, minlength=self.hours * known.counts.size)
         found += of_numbers("prediction", counts.reshape(self.hours, -1), known)
-        found.append(of_losses(((labels - scores) ** 2).ravel(), place, self.hours, self.brier))
-        expected = (scores * (1 - scores)).ravel()
-        found.append(of_losses(expected, place, self.hours, self.brier, kind="estimated"))
+        brier, spread = self.tested
+        before = int(span(HOUR_US)) - 1
+        losses = error_of(((labels - scores) ** 2).ravel(), place + before, self.hours + before)
+        found.append(of_error(losses, before, brier, shares=True))
+        expected = error_of((scores * (1 - scores)).ravel(), place, self.hours)
+        found.append(of_estimate(expected, brier, spread))
         starts = np.arange(self.hours, dtype=np.int64) * HOUR_US
         return stacked(HOUR_US, starts, np.full(self.hours, self.rows), ("",) * self.hours, found)
 

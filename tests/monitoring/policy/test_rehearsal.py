@@ -12,8 +12,8 @@ from seatrial.core.clock import from_us as instant
 from seatrial.core.clock import iso
 from seatrial.monitoring.definition import Monitor
 from seatrial.monitoring.policy import watch
-from seatrial.monitoring.policy.judgement import DAY_US, HOUR_US
 from seatrial.monitoring.policy.rehearsal import Rehearsal, rehearse
+from seatrial.monitoring.policy.series import DAY_US, HOUR_US
 from seatrial.monitoring.rows.reference import Reference
 from tests.monitoring.policy.test_watch import REFERENCE, TESTED, after, at_hour, rows
 from tests.monitoring.worlds import START_US

@@ -13,8 +13,6 @@ from seatrial.monitoring.policy import watch
 from seatrial.monitoring.policy.expected import expected_loss
 from seatrial.monitoring.policy.judgement import (
     ALLOWANCE,
-    DAY_US,
-    HOUR_US,
     STEEP,
     STEEP_THRESHOLD,
     THRESHOLD,
@@ -25,7 +23,7 @@ from seatrial.monitoring.policy.judgement import (
     onsets,
     thresholds,
 )
-from seatrial.monitoring.policy.series import Series, Windows, windows_of
+from seatrial.monitoring.policy.series import DAY_US, HOUR_US, Series, Windows, windows_of
 from seatrial.monitoring.rows.baseline import Baseline
 from seatrial.monitoring.rows.reference import Reference
 from seatrial.monitoring.rows.sample import FEATURE
@@ -132,6 +130,73 @@ def test_a_loss_is_the_only_alarm_that_pages():
     fired = [one for one in watch.alarms(moved) if one.state == "fired"]
     assert [(one.name, one.severity) for one in fired] == [("inputs have moved", "low")]
     assert "'x0' +1" in fired[0].evidence or "'x0' 0." in fired[0].evidence
+
+
+def answered(hours, an_hour, scores, labels, task="binary"):
+    """Answers without an input; scores and labels are repeated where they are one number."""
+    count = hours * an_hour
+    at = START_US + np.arange(count) * (HOUR_US // an_hour)
+    scores, labels = (np.broadcast_to(one, count) for one in (scores, labels))
+    return a_sample(scores, labels, at_us=at, known_us=at, task=task)
+
+
+@pytest.mark.parametrize(("task", "metric", "right"), [("multiclass", "accuracy", 0.995), ("binary", "brier", 0.005)])
+def test_as_many_wrong_classes_as_in_the_test_part_are_no_alarm_in_a_month_however_few(task, metric, right):
+    for seed in range(5):
+        labels = (np.random.default_rng(seed).random(720 * 40) < 0.995).astype(float)
+        state, steps = run(answered(720, 40, 1.0, labels, task), reference=None, tested={metric: right})
+        assert not any(one.judged.fired.any() for one in steps)
+        assert sum(int((~np.isnan(one.windows.value)).sum()) for one in steps) == 720
+        assert state.sums.idle["error"] == 0
+
+
+@pytest.mark.parametrize(
+    ("scores", "labels", "task", "tested"),
+    [
+        (0.9, 0.0, "multiclass", {"accuracy": 0.95}),
+        (1.0, 0.0, "binary", {"brier": 0.05}),
+        (0.9, 0.0, "binary", {"brier": 0.05}),
+        (3.0, 8.0, "regression", {"mae": 2.0}),
+    ],
+)
+def test_answers_that_are_all_equally_wrong_are_an_alarm(scores, labels, task, tested):
+    state, _ = run(answered(48, 40, scores, labels, task), reference=None, tested=tested)
+    assert state.firing["error"].since_us <= at_hour(2)
+    assert next(one.state for one in watch.alarms(state) if one.name == "error has grown") == "fired"
+
+
+def test_answers_that_are_all_equally_right_are_none():
+    for task, tested in (("multiclass", {"accuracy": 0.95}), ("regression", {"mae": 2.0})):
+        state, _ = run(answered(48, 40, 1.0, 1.0, task), reference=None, tested=tested)
+        assert (state.firing, state.sums.high) == ({}, {"error": 0.0})
+
+
+def test_scores_that_are_all_the_same_are_looked_at_by_the_estimate():
+    before = Baseline("the test part", rows(40, seed=38))
+    same = rows(24, seed=39, score=pa.array(np.full(4800, 0.5)), label=pa.nulls(4800, pa.float64()))
+    assert _estimated(same, before)["error is estimated to have grown"].state == "fired"
+
+
+def test_an_error_that_was_too_large_from_the_first_day_on_never_becomes_usual():
+    for an_hour, wave in ((40, 0.0), (400, 0.2)):
+        hour = np.repeat(np.arange(20 * 24), an_hour)
+        wrong = np.random.default_rng(3).random(hour.size) < 0.5 + wave * np.sin(2 * np.pi * hour / 24)
+        sample = answered(20 * 24, an_hour, 1.0, 1.0 - wrong, "multiclass")
+        state, steps = run(sample, reference=None, tested={"accuracy": 0.8})
+        assert ("error" in steps[-1].learned.usual) == bool(wave)
+        assert state.firing["error"].since_us <= at_hour(24)
+
+
+def test_losses_of_one_window_that_lie_close_together_spread_as_those_of_the_day_before():
+    """Of rare events nearly every loss is tiny: an hour without one is no proof that all is well."""
+    labels = np.zeros(48 * 40)
+    labels[::60] = 1.0
+    windows = windows_of(
+        answered(48, 40, 0.02, labels), Window(START_US, at_hour(48)), HOUR_US, None, {"brier": 0.0164}
+    )
+    calm = windows.up[24:, 0][windows.value[24:, 0] < 1]
+    assert calm.size
+    assert (calm > -2).all()
 
 
 def test_windows_judged_one_by_one_by_day_or_at_once_leave_the_same_state():

@@ -24,7 +24,16 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from seatrial.monitoring.policy.series import FAR_SHARE, TOLERANCE, TOLERATED_LOSS, TOLERATED_SHARE, Series, Windows
+from seatrial.monitoring.policy.series import (
+    DAY_US,
+    FAR_SHARE,
+    TOLERANCE,
+    TOLERATED_LOSS,
+    TOLERATED_SHARE,
+    Series,
+    Windows,
+    span,
+)
 from seatrial.stats import season as seasons
 from seatrial.stats.cusum import cusum
 from seatrial.stats.detectors import benjamini_hochberg
@@ -34,8 +43,6 @@ Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 Ints = NDArray[np.int64]
 
-HOUR_US = 3_600_000_000
-DAY_US = 24 * HOUR_US
 MONTH_US = 30 * DAY_US
 NEVER_US = -(2**62)
 
@@ -312,12 +319,13 @@ def _season(
         average, jump = (one[:, place] if _only_up(series) else np.abs(one[:, place]) for one in (averages, jumps))
         ratios.append((series, "season", average / (slow * factor)))
         ratios.append((series, "jump", jump / (fast * factor)))
-        if series.kind == "level":
+        if series.kind in ("level", *LOSSES):
             count = (learned.until_us - learned.from_us) / windows.every_us
             doubt = (
                 SURE * learned.average_spread[key] * learned.typical[key] * math.sqrt(span(windows.every_us) / count)
             )
-            level = abs(learned.whole[key]) / ((series.tolerated + doubt) * factor)
+            off = learned.whole[key] - series.usual
+            level = (off if _only_up(series) else abs(off)) / ((series.tolerated + doubt) * factor)
             ratios.append((series, "level", np.full(len(windows), level)))
 
 
@@ -332,12 +340,6 @@ def tolerance(series: Series) -> float:
     if series.kind in LOSSES:
         return TOLERATED_LOSS
     return {"level": TOLERANCE, "distance": TOLERANCE / 2}.get(series.kind, TOLERATED_SHARE)
-
-
-def span(every_us: int) -> float:
-    """Windows that the average looks back: of 24 hours, and at least seven. After as many without a value sums and
-    averages begin anew: what was before is no evidence of now."""
-    return max(DAY_US / every_us, 7.0)
 
 
 def _only_up(series: Series) -> bool:
@@ -472,9 +474,12 @@ def _has_season(series: Series, windows: Windows) -> bool:
     slow = not (np.isnan(windows.up[:, n]).all() and np.isnan(windows.down[:, n]).all())
     if not slow or np.isnan(values).mean() >= 0.5:
         return False
-    if series.kind in ("distance", *LOSSES):  # nobody knows what their rows explain
+    if series.kind == "distance":  # nobody knows what its rows explain
         return True
     known = ~np.isnan(values)
+    if series.kind in LOSSES:
+        off = windows.up[known & np.isfinite(windows.up[:, n]), n]
+        return bool(off.size and off.var() > OVERDISPERSED)
     explained = float((_sampling(series) / windows.rows[known]).mean())
     return float(values[known].var()) > OVERDISPERSED * explained
 

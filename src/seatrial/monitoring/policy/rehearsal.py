@@ -20,7 +20,6 @@ from seatrial.core.windows import Window, duration_text
 from seatrial.monitoring.definition import Monitor
 from seatrial.monitoring.looks.drift import PREDICTION
 from seatrial.monitoring.policy.judgement import (
-    DAY_US,
     LOSSES,
     MONTH_US,
     Firing,
@@ -31,7 +30,7 @@ from seatrial.monitoring.policy.judgement import (
     onsets,
     thresholds,
 )
-from seatrial.monitoring.policy.series import Windows, windows_of
+from seatrial.monitoring.policy.series import DAY_US, Windows, windows_of
 from seatrial.monitoring.policy.watch import Source, State, advance, every_of, group_of, words_of
 from seatrial.monitoring.rows.reference import Numbers, Reference, floats
 from seatrial.monitoring.rows.sample import FEATURE, Sample

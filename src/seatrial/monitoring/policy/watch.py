@@ -21,8 +21,6 @@ from seatrial.monitoring.definition import Monitor
 from seatrial.monitoring.looks.drift import PREDICTION
 from seatrial.monitoring.policy.expected import ExpectedLoss, expected_loss
 from seatrial.monitoring.policy.judgement import (
-    DAY_US,
-    HOUR_US,
     SEASON_AGAIN_US,
     SEASON_US,
     Firing,
@@ -35,8 +33,10 @@ from seatrial.monitoring.policy.judgement import (
     thresholds,
 )
 from seatrial.monitoring.policy.series import (
+    DAY_US,
     FEWEST,
     FEWEST_DISTANCE,
+    HOUR_US,
     NO_ERROR,
     NO_REFERENCE,
     Windows,
