@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from seatrial.core.windows import Window
+from seatrial.core.windows import Window, duration_us
 from seatrial.monitoring.definition import Monitor
 from seatrial.monitoring.policy import watch
 from seatrial.monitoring.policy.expected import expected_loss
@@ -388,6 +388,78 @@ def test_a_wave_of_the_day_is_an_alarm_until_two_weeks_are_known_and_then_it_is_
     state, _ = run(sample, state=state, learned=steps[-1].learned)
     assert state.firing["x0"].since_us <= at_hour(24 * 17 + 24)
     assert "x1" not in state.firing
+
+
+def weekends(days, an_hour, by, *, seed=0, hours=24):
+    """Rows of the first `hours` of each day; at weekends x0 lies higher, on other days lower."""
+    random = np.random.default_rng(seed)
+    hour = np.flatnonzero(np.tile(np.arange(24) < hours, days)).repeat(an_hour)
+    x0 = random.normal(size=hour.size) + by * (((hour // 24) % 7 >= 5) - 2 / 7)  # START_US is a Monday
+    x0[random.random(hour.size) < 0.02] = np.nan
+    table = rows(hour.size // an_hour, an_hour, seed=seed, numbers=1, feature_x0=pa.array(x0, from_pandas=True)).rows
+    at = pa.array(START_US + hour * HOUR_US).cast(table["at"].type)
+    return a_sample(table["score"].to_numpy(), at_us=at.cast(pa.int64()).to_numpy(), feature_x0=table["feature_x0"])
+
+
+@pytest.mark.parametrize("every", ["8h", "12h", "1d"])
+def test_windows_of_some_hours_and_of_a_day_learn_what_is_usual_at_weekends(every):
+    sample = weekends(56, 10, 1.0, seed=61)
+    monitor = Monitor("late", every=every)
+    state = watch.begin("rel_1", START_US, duration_us(every))
+    steps = list(watch.advance(monitor, state, None, source(sample, tested={}), until_us=at_hour(24 * 56)))
+    assert "level:x0" in steps[-1].learned.usual
+    fired = {int(one.windows.ends[row]) for one in steps for row in np.flatnonzero(one.judged.fired.any(axis=1))}
+    assert min(fired) < at_hour(24 * 7)
+    assert max(fired) < at_hour(24 * 35)  # four weeks are known, and what was raised before is over a week later
+
+
+def test_a_few_busy_hours_a_day_have_a_season_too():
+    state, steps = run(weekends(21, 60, 1.0, seed=62, hours=3), tested={})
+    assert "level:x0" in steps[-1].learned.usual
+    assert state.firing == {}
+
+
+def test_what_is_usual_is_asked_for_again_when_the_first_weeks_were_silent():
+    later = weekends(56, 30, 1.0, seed=63)
+    later = later.within(Window(at_hour(24 * 30), at_hour(24 * 56)))
+    sample = after(rows(1, 30, numbers=1), later)
+    asked = {}
+    state, steps = run(sample, tested={})
+    for one in steps:
+        asked[one.state.learned_us] = one.learned is not None
+    assert {(us - START_US) // DAY_US: known for us, known in asked.items() if us} == {
+        14: False,
+        28: False,
+        35: False,
+        42: True,  # the first time that days of the week were seen twice
+    }
+    again, _ = run(sample, state=state, learned=steps[-1].learned)
+    assert again == state
+
+
+def test_after_a_promotion_the_season_of_predictions_is_learned_too():
+    wave = np.sin(2 * np.pi * (np.arange(45 * 24).repeat(40) % 24) / 24)
+    scores = np.clip(np.random.default_rng(64).beta(2, 5, wave.size) + 0.15 * wave, 0, 1)
+    release = pa.array(np.where(np.arange(wave.size) < 15 * 24 * 40, "rel_1", "rel_2"))
+    sample = rows(45 * 24, 40, seed=64, numbers=1, wave=0.5, score=pa.array(scores), release=release)
+    _, steps = run(sample)
+    usual = {}
+    for one in steps:
+        if one.learned is not None:
+            usual[(one.learned.until_us - START_US) // DAY_US] = set(one.learned.usual)
+    assert usual == {
+        14: {"level:x0", "level:prediction"},
+        15: {"level:x0"},
+        29: {"level:x0", "level:prediction"},
+        43: {"level:x0", "level:prediction"},
+    }
+
+
+def test_releases_of_a_week_each_hand_on_what_is_usual_of_the_inputs():
+    release = pa.array(np.array(["rel_1", "rel_1", "rel_1", "rel_2", "rel_3"]).repeat(7 * 24 * 40))
+    _, steps = run(rows(35 * 24, 40, seed=65, numbers=1, wave=0.5, release=release))
+    assert steps[-1].state.release == "rel_3"
+    assert (steps[-1].learned.until_us, set(steps[-1].learned.usual)) == (at_hour(24 * 28), {"level:x0"})
 
 
 def test_what_the_learned_weeks_were_off_from_the_reference_by_stays_an_alarm():

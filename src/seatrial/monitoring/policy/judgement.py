@@ -65,7 +65,8 @@ OF_JUMPS, OF_AVERAGES = 0.2, 0.3
 BEYOND_DISTANCE = 1.3
 OVERDISPERSED = 1.3
 """How much more than its rows explain a series has to vary before it has a season."""
-FEWEST_SEASON = 56
+FEWEST_SEASON = 10
+"""Windows with rows: the working days of two weeks."""
 SEASON_US = 14 * DAY_US
 SEASON_AGAIN_US = 28 * DAY_US
 SURE = 3.0
@@ -406,9 +407,13 @@ def _firing(
 
 
 def learnable(windows: Windows) -> bool:
-    """Whether there are two weeks, with windows enough."""
-    whole = len(windows) and int(windows.ends[-1] - windows.starts[0]) >= SEASON_US
-    return bool(whole) and DAY_US % windows.every_us == 0 and int((windows.rows > 0).sum()) >= FEWEST_SEASON
+    """Whether there are two weeks, and rows in the same windows of both."""
+    every = windows.every_us
+    if not len(windows) or DAY_US % every or int(windows.ends[-1] - windows.starts[0]) < SEASON_US:
+        return False
+    slot = seasons.slots(windows.starts[windows.rows > 0], every)
+    times = np.bincount(slot)
+    return slot.size >= FEWEST_SEASON and float(np.median(times[times > 0])) >= 2
 
 
 def learn(windows: Windows, *, inputs_only: bool = False) -> Learned:
@@ -456,7 +461,7 @@ def learn(windows: Windows, *, inputs_only: bool = False) -> Learned:
         found.kept[key] = float(kept[place])
         found.jump_spread[key] = max(float(np.sqrt(np.nanmean(jump**2))), 1e-9)
         found.jump_most[key] = float(np.nanmax(np.abs(jump)))
-        found.typical[key] = float(np.sqrt(np.mean(noise[:, place] ** 2)))
+        found.typical[key] = float(np.sqrt(np.mean(noise[windows.rows > 0, place] ** 2)))
         found.whole[key] = float(np.nanmean(values[-whole_weeks:, place]))
         found.crossings[key] = _crossings(average, windows.every_us)
     for spreads in (found.average_spread, found.jump_spread):
@@ -467,12 +472,12 @@ def learn(windows: Windows, *, inputs_only: bool = False) -> Learned:
 
 
 def _has_season(series: Series, windows: Windows) -> bool:
-    """Levels, shares, errors, and of categories the distance; where most windows have a value, and where these vary by
-    more than the rows explain."""
+    """Levels, shares, errors, and of categories the distance; where most windows with rows have a value, and these vary
+    by more than the rows explain."""
     n = windows.series.index(series)
     values = windows.value[:, n]
     slow = not (np.isnan(windows.up[:, n]).all() and np.isnan(windows.down[:, n]).all())
-    if not slow or np.isnan(values).mean() >= 0.5:
+    if not slow or np.isnan(values[windows.rows > 0]).mean() >= 0.5:
         return False
     if series.kind == "distance":  # nobody knows what its rows explain
         return True

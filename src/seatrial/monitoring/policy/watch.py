@@ -179,17 +179,10 @@ def _every_window(
     every = state.every_us
     until_us = until_us // every * every
     while state.cursor_us < until_us:
-        if learned is None or (
-            learned.until_us - learned.from_us < SEASON_AGAIN_US and learned.from_us == state.since_us
-        ):
-            due = SEASON_US if learned is None else SEASON_AGAIN_US
-            if state.cursor_us - state.since_us >= due and state.learned_us < state.since_us + due:
-                learned, state = _learned(state, source, state.since_us, learned)
-        end = min(until_us, state.cursor_us + max(CHUNK_US, every))
-        for due in (SEASON_US, SEASON_AGAIN_US):
-            if state.cursor_us < state.since_us + due < end:
-                end = -(-(state.since_us + due) // every) * every
-        windows = source.windows(Window(state.cursor_us, min(end, until_us)), every, state.release)
+        if _to_learn(state, learned):
+            learned, state = _learned(state, source, max(state.since_us, state.cursor_us - SEASON_AGAIN_US), learned)
+        end = min(until_us, state.cursor_us + max(CHUNK_US, every), -(-_next_us(state) // every) * every)
+        windows = source.windows(Window(state.cursor_us, end), every, state.release)
         other = _other(windows, state.release)
         if other is not None:
             place, release = other
@@ -197,7 +190,7 @@ def _every_window(
                 step = _judged(monitor, state, learned, windows.part(0, place))
                 yield step
                 state = step.state
-            state, learned = _anew(state, release, source)
+            state, learned = _anew(state, release, source, learned)
             continue
         there = np.flatnonzero(_anything(windows))
         last = int(there[-1]) + 1 if there.size else len(windows)
@@ -206,6 +199,32 @@ def _every_window(
                 step = _judged(monitor, state, learned, part)
                 yield step
                 state = step.state
+
+
+def _asked_us(state: State) -> int:
+    """Until when what is usual should have been learned by now: two and four weeks from the beginning on, then each
+    week; 0 before."""
+    age = state.cursor_us - state.since_us
+    if age < SEASON_US:
+        return 0
+    whole = age - age % (7 * DAY_US) if age >= SEASON_AGAIN_US else SEASON_US
+    return state.since_us + whole
+
+
+def _next_us(state: State) -> int:
+    """When it is to be learned next."""
+    asked = _asked_us(state)
+    return (asked or state.since_us) + (7 * DAY_US if asked >= state.since_us + SEASON_AGAIN_US else SEASON_US)
+
+
+def _to_learn(state: State, learned: Learned | None) -> bool:
+    """Whether nothing is known of this release yet, or of two weeks where there are four."""
+    asked = _asked_us(state)
+    if state.learned_us >= asked:
+        return False
+    if learned is None or learned.from_us < state.since_us:
+        return True
+    return asked - state.since_us >= SEASON_AGAIN_US > learned.until_us - learned.from_us
 
 
 def _judged(monitor: Monitor, state: State, learned: Learned | None, windows: Windows) -> Step:
@@ -231,16 +250,18 @@ def _other(windows: Windows, release: str) -> tuple[int, str] | None:
     return None
 
 
-def _anew(state: State, release: str, source: Source) -> tuple[State, Learned | None]:
+def _anew(state: State, release: str, source: Source, learned: Learned | None) -> tuple[State, Learned | None]:
     """The watch of another release: sums and alarms begin anew; what was usual of the inputs stays known."""
     at = iso(from_us(state.cursor_us))
     words = f"begun anew at {at}: release {source.named(release)} answers, not {source.named(state.release)}"
     if not state.release:
         words = ""
     fresh = begin(release, state.cursor_us, state.every_us, words)
-    if not state.release or state.cursor_us - state.since_us < SEASON_US:
+    first_us = state.since_us if learned is None else min(state.since_us, learned.from_us)
+    first_us = max(first_us, state.cursor_us - SEASON_AGAIN_US)
+    if not state.release or state.cursor_us - first_us < SEASON_US:
         return fresh, None
-    learned, fresh = _learned(fresh, source, max(state.since_us, state.cursor_us - SEASON_AGAIN_US), None)
+    learned, fresh = _learned(fresh, source, first_us, None)
     return msgspec.structs.replace(fresh, learned_us=0), learned
 
 
