@@ -171,6 +171,33 @@ def test_answers_that_are_all_equally_right_are_none():
         assert (state.firing, state.sums.high) == ({}, {"error": 0.0})
 
 
+def test_an_error_that_had_grown_is_not_called_quiet_when_labels_cease_to_come():
+    wrong = answered(12, 40, 0.9, 0.0, "multiclass")
+    state, _ = run(answered(3, 20, 0.9, 0.0, "multiclass"), reference=None, tested={"accuracy": 0.95})
+    early = next(one for one in watch.alarms(state) if one.name == "error has grown")
+    assert early.note == "not enough data: no window of 1h so far had 30 labels that became known"
+    told = {}
+    for hours in (12, 36, 60, 84):
+        without = answered(hours, 40, 0.9, np.where(np.arange(hours * 40) < 12 * 40, 0.0, np.nan), "multiclass")
+        state, _ = run(without, reference=None, tested={"accuracy": 0.95})
+        alarm = next(one for one in watch.alarms(state) if one.name == "error has grown")
+        told[hours] = (alarm.state, alarm.note)
+    assert told[12] == told[36] == ("fired", "")
+    lacking = "not enough data: none of the last {} windows of 1h had 30 labels that became known"
+    assert told[60] == ("not_enough_data", lacking.format(48))
+    assert told[84] == ("not_enough_data", lacking.format(72))
+    again = after(without, replace(wrong, rows=_later(wrong.rows, 84)))
+    state, _ = run(again, reference=None, tested={"accuracy": 0.95})
+    assert state.firing["error"].since_us == at_hour(86)
+
+
+def _later(table, hours):
+    for name in ("at", "label_known_at"):
+        us = pa.array(table[name].cast(pa.int64()).to_numpy() + hours * HOUR_US).cast(table[name].type)
+        table = table.set_column(table.column_names.index(name), name, us)
+    return table
+
+
 def test_scores_that_are_all_the_same_are_looked_at_by_the_estimate():
     before = Baseline("the test part", rows(40, seed=38))
     same = rows(24, seed=39, score=pa.array(np.full(4800, 0.5)), label=pa.nulls(4800, pa.float64()))

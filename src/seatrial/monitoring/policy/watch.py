@@ -41,6 +41,7 @@ from seatrial.monitoring.policy.series import (
     NO_REFERENCE,
     Windows,
     joined,
+    span,
     whole_windows,
     windows_of,
 )
@@ -365,10 +366,13 @@ def _unseen(group: _Group, state: State) -> str:
     """Why nobody can say that there was no such alarm; empty when somebody looked."""
     idle = [windows for key, windows in state.sums.idle.items() if _is_of(group, key)]
     if idle:
-        windows = (state.cursor_us - state.since_us) // state.every_us
+        so_far = min(idle) >= (state.cursor_us - state.since_us) // state.every_us
+        if min(idle) < span(state.every_us) and not so_far:
+            return ""
+        of = f"of {duration_text(state.every_us)}"
+        which = f"no window {of} so far" if so_far else f"none of the last {min(idle):,} windows {of}"
         what = "labels that became known" if group.kinds == ("error",) else "values"
-        lacking = f"not enough data: no window of {duration_text(state.every_us)} so far had {FEWEST} {what}"
-        return lacking if min(idle) >= windows else ""
+        return f"not enough data: {which} had {FEWEST} {what}"
     if state.series and not state.sums.idle:  # of a version that did not count them
         return ""
     return f"{NOT_WATCHED} {_why(group, state)}"
