@@ -111,6 +111,16 @@ def test_windows_of_another_length_begin_a_watch_anew(project, clock):
     assert generation(project) == 2
 
 
+def test_it_says_how_long_the_windows_are_that_are_watched(project, clock):
+    pilot = rows(12 * 24, 1, seed=59)
+    at(clock, 12 * 24)
+    undeclared = Monitor("late")
+    assert standing(project, pilot, monitor=undeclared).every == ""
+    standing(project, pilot, monitor=undeclared).continued(keep=True)
+    assert standing(project, pilot, monitor=undeclared).every == "7d"
+    assert standing(project, pilot).every == "1h"
+
+
 def test_what_is_usual_is_kept_once_and_known_again(project, clock):
     sample = rows(15 * 24, 60, seed=58, wave=0.5, numbers=1)
     for hour in (14 * 24, 14 * 24 + 6, 15 * 24):

@@ -544,6 +544,71 @@ def test_windows_are_as_long_as_the_traffic_asks_for(a_day, every):
     assert watch.every_of(Monitor("late", every="6h"), a_day * 5, 5 * DAY_US) == 6 * HOUR_US
 
 
+def a_day(days, count, *, first=0, **given):
+    """So many predictions a day."""
+    at = START_US + first * DAY_US + np.arange(days * count) * (DAY_US // count)
+    return a_sample(np.full(at.size, 0.5), at_us=at, **given)
+
+
+def lengths(sample, *, monitor=None, days=0):
+    """On which day the windows were how long."""
+    monitor = monitor or Monitor("late")
+    one = source(sample, None, {})
+    first = sample.within(Window(START_US, at_hour(24 * 7)))
+    state = watch.begun(monitor, first.at_us(), one, until_us=at_hour(24 * 7))
+    found = {(state.since_us - START_US) // DAY_US: state.every_us}
+    for step in watch.advance(monitor, state, None, one, until_us=at_hour(24 * days)):
+        found[(step.state.since_us - START_US) // DAY_US] = step.state.every_us
+        state = step.state
+    return list(found.values()), state
+
+
+def test_a_pilot_that_goes_into_production_gets_shorter_windows():
+    production = after(a_day(31, 25), a_day(19, 24 * 450, first=31))
+    found, state = lengths(production, days=50)
+    assert found == [7 * DAY_US, HOUR_US]
+    assert state.since_us == at_hour(24 * 45)  # of the fortnights since the first Thursday the third one
+    assert "10,800 predictions a day ask for windows of 1h, not of 7d" in state.notes[0]
+    assert lengths(production, days=50, monitor=Monitor("late", every="7d"))[0] == [7 * DAY_US]
+
+
+def test_what_rings_goes_on_ringing_when_windows_get_another_length():
+    daily = msgspec.structs.replace(
+        watch.begin("rel_1", START_US, DAY_US),
+        cursor_us=at_hour(24 * 14),
+        rows=14 * 24 * 450,
+        firing={"x0": Firing(at_hour(24 * 13), at_hour(24 * 14), "slow", "level:x0", 1.0, 0.0)},
+    )
+    calm = source(rows(48, 450, first=at_hour(24 * 14)))
+    step = next(watch.advance(Monitor("late"), daily, None, calm, until_us=at_hour(24 * 14 + 3)))
+    assert (step.state.every_us, step.state.since_us) == (HOUR_US, at_hour(24 * 14))
+    assert step.state.firing["x0"].since_us == at_hour(24 * 13)
+    step = next(watch.advance(Monitor("late"), daily, None, calm, until_us=at_hour(24 * 16)))
+    assert step.state.firing == {}
+
+
+def test_traffic_that_dwindles_gets_longer_windows_and_none_at_all_changes_nothing():
+    found, _ = lengths(after(a_day(14, 24 * 300), a_day(42, 40, first=14)), days=56)
+    assert found == [HOUR_US, DAY_US]
+    assert lengths(after(a_day(28, 40), a_day(1, 40, first=56)), days=57)[0] == [DAY_US]
+    edge = after(*(a_day(14, count, first=14 * n) for n, count in enumerate((32, 28, 32, 28))))
+    assert lengths(edge, days=56)[0] == [DAY_US]
+
+
+def test_the_length_is_chosen_anew_at_any_cadence_and_across_releases():
+    sample = after(a_day(15, 25), a_day(41, 70, first=15, release=pa.array(["rel_2"] * 41 * 70)))
+    whole, _ = lengths(sample, days=56)
+    one, learned, found = source(sample, None, {}), None, {}
+    state = watch.begun(Monitor("late"), sample.at_us()[: 7 * 25], one, until_us=at_hour(24 * 7))
+    found[state.since_us] = state.every_us
+    for day in range(1, 57):
+        for step in watch.advance(Monitor("late"), state, learned, one, until_us=at_hour(24 * day)):
+            state, learned = step.state, step.learned
+            found[state.since_us] = state.every_us
+    assert list(found.values()) == whole
+    assert state.every_us == DAY_US
+
+
 def test_what_a_newer_version_carries_is_refused():
     state = msgspec.structs.replace(watch.begin("r", 0, HOUR_US), format=watch.FORMAT + 1)
     with pytest.raises(watch.WatchTooNew):

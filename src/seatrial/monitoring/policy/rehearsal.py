@@ -137,6 +137,7 @@ def rehearse(
     if state is None:
         return _nothing(monitor, every_of(monitor, 0, 0), from_us, until_us, ())
     since, notes = -1, list(state.notes)
+    monitor = replace(monitor, every=duration_text(state.every_us))
     for step in advance(monitor, state, None, source, until_us=until_us):
         parts.append(_Part(step.windows, step.learned, step.state.since_us != since, step.state.release))
         since = step.state.since_us

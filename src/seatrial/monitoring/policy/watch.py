@@ -54,6 +54,8 @@ from seatrial.monitoring.watched import NOT_WATCHED, POLICY, Watched
 
 FORMAT = 1
 CHUNK_US = 7 * DAY_US
+COUNTED_US = 14 * DAY_US
+"""By the rows of how long the length of windows is chosen anew, where none is declared."""
 BACK_US = 35 * DAY_US
 """How much history a new watch begins with, at most, and how long a label may take to count as an error."""
 
@@ -68,7 +70,8 @@ class WatchTooNew(Failed):
 
 class State(msgspec.Struct, frozen=True):
     """What is carried from run to run. since_us: where the watch began anew; cursor_us: end of the last judged window.
-    windows: judged windows that had rows; learned_us: until where the season was learned from, 0 before."""
+    windows: judged windows that had rows; learned_us: until where the season was learned from, 0 before. rows: how many
+    came since counted_us (0: of a version that did not count them), by which the length of windows is chosen anew."""
 
     format: int
     every_us: int
@@ -81,6 +84,8 @@ class State(msgspec.Struct, frozen=True):
     series: int = 0
     learned_us: int = 0
     notes: tuple[str, ...] = ()
+    rows: int = 0
+    counted_us: int = 0
 
 
 @dataclass(frozen=True)
@@ -127,7 +132,8 @@ def every_of(monitor: Monitor, rows: int, length_us: int) -> int:
 def begin(release: str, first_us: int, every_us: int, note: str = "") -> State:
     """A watch that has judged nothing."""
     start = -(-first_us // every_us) * every_us
-    return State(FORMAT, every_us, release, start, start, 0, Sums(), {}, notes=(note,) if note else ())
+    notes = (note,) if note else ()
+    return State(FORMAT, every_us, release, start, start, 0, Sums(), {}, notes=notes, counted_us=start)
 
 
 def begun(monitor: Monitor, at_us: NDArray[np.int64], source: Source, *, until_us: int) -> State | None:
@@ -177,12 +183,24 @@ def _every_window(
     monitor: Monitor, state: State, learned: Learned | None, source: Source, *, until_us: int
 ) -> Iterator[Step]:
     """Each part of the way to `until_us`; what comes after the last row of a part is a part of its own."""
-    every = state.every_us
-    until_us = until_us // every * every
-    while state.cursor_us < until_us:
+    while True:
+        if not state.counted_us:
+            state = msgspec.structs.replace(state, counted_us=state.cursor_us)
+        if (length := _length(monitor, state)) != state.every_us:
+            state, learned = _of_length(state, length, source, learned)
+        if state.cursor_us + state.every_us > until_us:
+            return
         if _to_learn(state, learned):
-            learned, state = _learned(state, source, max(state.since_us, state.cursor_us - SEASON_AGAIN_US), learned)
-        end = min(until_us, state.cursor_us + max(CHUNK_US, every), -(-_next_us(state) // every) * every)
+            first_us = max(state.since_us, state.cursor_us - SEASON_AGAIN_US)
+            first_us = (
+                first_us if state.rows else state.cursor_us
+            )  # where nothing came lately there is nothing to learn
+            learned, state = _learned(state, source, first_us, learned)
+        if state.cursor_us - state.counted_us >= COUNTED_US:
+            state = msgspec.structs.replace(state, rows=0, counted_us=state.cursor_us)
+        every = state.every_us
+        stop = min(_next_us(state), state.counted_us + COUNTED_US)
+        end = min(until_us // every * every, state.cursor_us + max(CHUNK_US, every), -(-stop // every) * every)
         windows = source.windows(Window(state.cursor_us, end), every, state.release)
         other = _other(windows, state.release)
         if other is not None:
@@ -235,6 +253,7 @@ def _judged(monitor: Monitor, state: State, learned: Learned | None, windows: Wi
         state,
         cursor_us=int(windows.ends[-1]),
         windows=state.windows + int((windows.rows > 0).sum()),
+        rows=state.rows + int(windows.rows.sum()),
         sums=found.sums,
         firing=found.firing,
         series=len(windows.series),
@@ -257,9 +276,32 @@ def _anew(state: State, release: str, source: Source, learned: Learned | None) -
     words = f"begun anew at {at}: release {source.named(release)} answers, not {source.named(state.release)}"
     if not state.release:
         words = ""
-    fresh = begin(release, state.cursor_us, state.every_us, words)
+    return _begun_anew(state, begin(release, state.cursor_us, state.every_us, words), source, learned)
+
+
+def _length(monitor: Monitor, state: State) -> int:
+    """How long windows should be by the rows that came lately; traffic at the edge changes nothing, nor does none."""
+    length_us = state.cursor_us - state.counted_us
+    if monitor.every or not state.rows or length_us < COUNTED_US:
+        return state.every_us
+    shorter, longer = every_of(monitor, state.rows // 2, length_us), every_of(monitor, state.rows * 2, length_us)
+    return shorter if shorter < state.every_us else max(longer, state.every_us)
+
+
+def _of_length(state: State, every_us: int, source: Source, learned: Learned | None) -> tuple[State, Learned | None]:
+    """The watch of the same release in windows of another length: what rings goes on ringing."""
+    at, a_day = iso(from_us(state.cursor_us)), state.rows * DAY_US / (state.cursor_us - state.counted_us)
+    old, new = duration_text(state.every_us), duration_text(every_us)
+    words = f"begun anew at {at}: {a_day:,.0f} predictions a day ask for windows of {new}, not of {old}"
+    fresh, learned = _begun_anew(state, begin(state.release, state.cursor_us, every_us, words), source, learned)
+    return msgspec.structs.replace(fresh, firing=state.firing, rows=0, counted_us=fresh.cursor_us), learned
+
+
+def _begun_anew(state: State, fresh: State, source: Source, learned: Learned | None) -> tuple[State, Learned | None]:
+    """With what was usual of the inputs before, where two weeks of it are known."""
+    fresh = msgspec.structs.replace(fresh, rows=state.rows, counted_us=state.counted_us)
     first_us = state.since_us if learned is None else min(state.since_us, learned.from_us)
-    first_us = max(first_us, state.cursor_us - SEASON_AGAIN_US)
+    first_us = -(-max(first_us, state.cursor_us - SEASON_AGAIN_US) // fresh.every_us) * fresh.every_us
     if not state.release or state.cursor_us - first_us < SEASON_US:
         return fresh, None
     learned, fresh = _learned(fresh, source, first_us, None)
