@@ -64,12 +64,12 @@ def source(sample, reference=REFERENCE, tested=TESTED):
     return watch.source_of(sample, reference, tested)
 
 
-def run(sample, *, state=None, learned=None, until=None, reference=REFERENCE, tested=TESTED):
+def run(sample, *, state=None, learned=None, until=None, reference=REFERENCE, tested=TESTED, monitor=HOURLY):
     """Where the watch stands at the end, and what was judged on the way."""
     at = sample.at_us()
     state = state or watch.begin("rel_1", START_US, HOUR_US)
     until = int(at[-1]) + HOUR_US if until is None else until
-    steps = list(watch.advance(HOURLY, state, learned, source(sample, reference, tested), until_us=until))
+    steps = list(watch.advance(monitor, state, learned, source(sample, reference, tested), until_us=until))
     return (steps[-1].state if steps else state), steps
 
 

@@ -139,21 +139,32 @@ class Thresholds:
     factors: Mapping[str, float] = field(default_factory=dict)
 
     def factor(self, series: Series) -> float:
-        """Of the most exact name that is given."""
-        for name in (series.key, series.subject, series.kind, "*"):
-            if name in self.factors:
-                return self.factors[name]
-        return 1.0
+        return factor_of(series, self.factors)
+
+
+def factor_of(series: Series, factors: Mapping[str, float]) -> float:
+    """Of the most exact name that is given."""
+    for name in (series.key, series.subject, series.kind, "*"):
+        if name in factors:
+            return factors[name]
+    return 1.0
 
 
 @dataclass(frozen=True)
 class Judged:
-    """fired: (w, m) which of m subjects are in alarm after each of w windows. firing: those in alarm at the end."""
+    """fired: (w, m) which of m subjects are in alarm after each of w windows. firing: those in alarm at the end.
+    ratios: by series and path (w,) what was seen as a part of its threshold; beyond 1 it is an alarm."""
 
     subjects: tuple[str, ...]
     fired: Bools
     sums: Sums
     firing: dict[str, Firing]
+    ratios: Sequence[tuple[Series, str, Floats]] = ()
+
+    def shown_by(self, row: int, subject: str) -> list[str]:
+        """The series of a subject that were beyond their thresholds in a window."""
+        seen = (one for one, _, ratio in self.ratios if one.subject == subject and np.nan_to_num(ratio[row]) > 1)
+        return list(dict.fromkeys(one.key for one in seen))
 
 
 def thresholds(budget: float, series: Sequence[Series], every_us: int, factors: Mapping[str, float]) -> Thresholds:
@@ -192,7 +203,8 @@ def judge(
         place = subjects.index(series.subject)
         seen[:, place] |= np.nan_to_num(ratio) > 1
     fired = _held(windows, subjects, seen, firing)
-    return Judged(subjects, fired, after, _firing(windows, subjects, fired, seen, ratios, firing, learned))
+    rings = _firing(windows, subjects, fired, seen, ratios, firing, learned)
+    return Judged(subjects, fired, after, rings, ratios)
 
 
 def onsets(fired: Bools, before: Bools) -> Bools:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seatrial.core.clock import from_us, iso
-from seatrial.core.errors import Failed
+from seatrial.core.errors import Failed, did_you_mean
 from seatrial.core.windows import Window, duration_text, duration_us
 from seatrial.monitoring.definition import Monitor
 from seatrial.monitoring.looks.drift import PREDICTION
@@ -37,6 +37,7 @@ from seatrial.monitoring.policy.series import (
     FEWEST,
     FEWEST_DISTANCE,
     HOUR_US,
+    KINDS,
     NO_ERROR,
     NO_REFERENCE,
     Windows,
@@ -58,6 +59,8 @@ COUNTED_US = 14 * DAY_US
 """By the rows of how long the length of windows is chosen anew, where none is declared."""
 BACK_US = 35 * DAY_US
 """How much history a new watch begins with, at most, and how long a label may take to count as an error."""
+
+NO_NAME = "the threshold of "
 
 Tested = Mapping[str, float | None]
 
@@ -249,6 +252,8 @@ def _to_learn(state: State, learned: Learned | None) -> bool:
 def _judged(monitor: Monitor, state: State, learned: Learned | None, windows: Windows) -> Step:
     limits = thresholds(monitor.false_alarms_per_month, windows.series, state.every_us, dict(monitor.thresholds))
     found = judge(windows, limits, state.sums, state.firing, learned)
+    notes = [*(one for one in state.notes if not one.startswith(NO_NAME)), *windows.notes]
+    notes += _unknown(monitor, windows)
     after = msgspec.structs.replace(
         state,
         cursor_us=int(windows.ends[-1]),
@@ -257,9 +262,16 @@ def _judged(monitor: Monitor, state: State, learned: Learned | None, windows: Wi
         sums=found.sums,
         firing=found.firing,
         series=len(windows.series),
-        notes=tuple(dict.fromkeys([*state.notes, *windows.notes]))[-12:],
+        notes=tuple(dict.fromkeys(notes))[-12:],
     )
     return Step(after, learned, windows, found)
+
+
+def _unknown(monitor: Monitor, windows: Windows) -> list[str]:
+    """Declared thresholds that multiply nothing."""
+    known = {name for one in windows.series for name in (one.key, one.subject)} | {*KINDS, "*"}
+    lost = [name for name in monitor.thresholds if name not in known] if windows.series else []
+    return [f"{NO_NAME}'{one}' multiplies nothing: no series has the name. {did_you_mean(one, known)}" for one in lost]
 
 
 def _other(windows: Windows, release: str) -> tuple[int, str] | None:
