@@ -1,9 +1,10 @@
 """How often does the alarm policy cry wolf, and how late is it when something did move?
 
-The whole policy is simulated by the code that watches (`monitoring.policy`): distances, levels, missing values, unseen
-categories, predictions, errors and estimated errors together, an alarm counted when it begins. Only rows are left out:
-the policy sees of a column how many rows of a window lie in each bin of the reference, and these counts are drawn from
-the very distribution that rows would give them (multinomial), so that a month takes seconds.
+The policy, without hard rules and declared alarms (that on calibration among them), is simulated by the code that
+watches (`monitoring.policy`): distances, levels, missing values, unseen categories, predictions, errors and estimated
+errors together, an alarm counted when it begins. Rows are left out: the policy sees of a column how many rows of a
+window lie in each bin of the reference, and these counts are drawn from the very distribution that rows would give them
+(multinomial), so that a month takes seconds.
 
     stationary  50 features (40 numbers, 10 categories, 2 % missing), scores, labels; hourly windows of 1,000 and of 200
                 rows; a reference of 100,000 rows; 60 days, the season learned after two weeks and again after four, as
@@ -14,7 +15,7 @@ the very distribution that rows would give them (multinomial), so that a month t
     delays      windows until one changed input of 50 is in alarm: in a watch that is a day old and in one of 30 days,
                 each change planted in a copy of a world in which nothing else changes.
 
-    PYTHONPATH=src python benchmarks/monitoring/false_alarms.py [--months 12] [--runs 100] [--seasons 8]
+    PYTHONPATH=src python benchmarks/monitoring/false_alarms.py [--months 12] [--runs 100] [--seasons 8] [--first 0]
 """
 
 from __future__ import annotations
@@ -35,14 +36,19 @@ from scipy.special import ndtr, ndtri
 
 from seatrial.core.windows import Window
 from seatrial.monitoring.definition import Monitor
-from seatrial.monitoring.policy.judgement import DAY_US, HOUR_US, MONTH_US, Sums, judge, onsets, thresholds
+from seatrial.monitoring.policy.judgement import MONTH_US, Sums, judge, onsets, thresholds
 from seatrial.monitoring.policy.series import (
+    DAY_US,
+    HOUR_US,
     Figures,
     Windows,
+    error_of,
     of_categories,
-    of_losses,
+    of_error,
+    of_estimate,
     of_numbers,
     of_share,
+    span,
     stacked,
 )
 from seatrial.monitoring.policy.watch import Source, Step, advance, begin
@@ -99,12 +105,13 @@ class World:
         return Reference.from_table(pa.table(columns | {"score": _score(latent[:, -1])}))
 
     @cached_property
-    def brier(self) -> float:
-        """Of the test part: rows of the same hours as the reference's."""
+    def tested(self) -> tuple[float, float]:
+        """Mean and standard deviation of the losses of the test part: rows of the same hours as the reference's."""
         random = np.random.default_rng([self.seed, 2])
         hour = random.integers(0, min(28 * 24, self.hours), REFERENCE_ROWS)
         scores = _score(random.normal(size=REFERENCE_ROWS) + self.levels[hour, -1])
-        return float((scores * (1 - scores)).mean())
+        losses = scores * (1 - scores)
+        return float(losses.mean()), float(losses.std())
 
     @cached_property
     def windows(self) -> Windows:
@@ -121,9 +128,12 @@ class World:
         bins = np.searchsorted(known.cuts, scores.ravel(), side="right")
         counts = np.bincount(place * known.counts.size + bins, minlength=self.hours * known.counts.size)
         found += of_numbers("prediction", counts.reshape(self.hours, -1), known)
-        found.append(of_losses(((labels - scores) ** 2).ravel(), place, self.hours, self.brier))
-        expected = (scores * (1 - scores)).ravel()
-        found.append(of_losses(expected, place, self.hours, self.brier, kind="estimated"))
+        brier, spread = self.tested
+        before = int(span(HOUR_US)) - 1
+        losses = error_of(((labels - scores) ** 2).ravel(), place + before, self.hours + before)
+        found.append(of_error(losses, before, brier, shares=True))
+        expected = error_of((scores * (1 - scores)).ravel(), place, self.hours)
+        found.append(of_estimate(expected, brier, spread))
         starts = np.arange(self.hours, dtype=np.int64) * HOUR_US
         return stacked(HOUR_US, starts, np.full(self.hours, self.rows), ("",) * self.hours, found)
 
@@ -253,18 +263,29 @@ class Table:
     figures: dict[str, Any] = field(default_factory=dict)
 
     def alarms(self, key: str, words: str, counts: Sequence[int], months: float, goal: float) -> None:
-        mean = sum(counts) / months if counts else 0.0
+        if not counts:
+            self._nothing(key, words)
+            return
+        mean = sum(counts) / months
         words = f"{words} ({sum(counts)} in {months:.1f} months)"
         self._line(words, f"{mean:.2f}", f"{goal:g}", mean <= goal)
         self.figures[key] = mean
 
     def delay(self, key: str, words: str, found: Sequence[float], goal: float | None) -> None:
+        if not found:
+            self._nothing(key, words)
+            return
         median, late = _at(found, 0.5), _at(found, 0.95)
         figure = " / ".join(f">{NEVER - 1:.0f}" if one >= NEVER else f"{one:.0f}" for one in (median, late))
         self._line(
             f"{words} ({len(found)} runs)", figure, "" if goal is None else f"{goal:g}", goal is None or late <= goal
         )
         self.figures[key] = [median, late]
+
+    def _nothing(self, key: str, words: str) -> None:
+        """What was not measured reaches nothing."""
+        print(f"{words:<84} {'no runs':>10}", flush=True)
+        self.figures[key] = None
 
     @staticmethod
     def _line(words: str, figure: str, goal: str, reached: bool) -> None:
@@ -274,7 +295,7 @@ class Table:
 
 def _at(values: Sequence[float], share: float) -> float:
     """The smallest of them that `share` of them do not exceed."""
-    return float(np.sort(values)[int(np.ceil(share * len(values))) - 1]) if values else 0.0
+    return float(np.sort(values)[int(np.ceil(share * len(values))) - 1])
 
 
 GOALS = {

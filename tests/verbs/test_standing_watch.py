@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
+import numpy as np
 import pytest
 
 from seatrial import Project
@@ -109,6 +110,43 @@ def test_windows_of_another_length_begin_a_watch_anew(project, clock):
     state, _ = standing(project, sample, monitor=Monitor("late", every="6h")).continued(keep=True)
     assert (state.every_us, state.windows) == (6 * (at_hour(1) - START_US), 8)
     assert generation(project) == 2
+
+
+def test_it_says_how_long_the_windows_are_that_are_watched(project, clock):
+    pilot = rows(12 * 24, 1, seed=59)
+    at(clock, 12 * 24)
+    undeclared = Monitor("late")
+    assert standing(project, pilot, monitor=undeclared).every == ""
+    standing(project, pilot, monitor=undeclared).continued(keep=True)
+    assert standing(project, pilot, monitor=undeclared).every == "7d"
+    assert standing(project, pilot).every == "1h"
+
+
+PARCELS = """
+from seatrial import Deployment, Model, Monitor, ParquetSource
+
+Model("late", task="binary", target="late", key=["parcel"],
+      labels=ParquetSource("parcels.parquet", event_timestamp="at", label_known_at="known_at"),
+      features=["request:size"], estimator="sklearn.linear_model.LogisticRegression")
+Deployment("late")
+Monitor("late")
+"""
+
+
+def test_a_rehearsal_takes_the_windows_that_are_watched(tmp_path, clock):
+    (tmp_path / "project.py").write_text(PARCELS)
+    with Project(tmp_path, actor="ada", clock=clock) as project:
+        for hours in (*range(0, 12 * 24, 2), *np.arange(12 * 24, 13 * 24, 0.01)):
+            when = from_us(at_hour(float(hours)))
+            project.log.write(model="late", features={"size": 1.0}, prediction=0.0, probability=0.3, at=when)
+        at(clock, 12 * 24)
+        assert project.rehearse("late").every == "7d"
+        at(clock, 13 * 24)
+        assert project.rehearse("late").every == "1d"  # nothing is watched yet
+        at(clock, 12 * 24)
+        project.monitor("late")
+        at(clock, 13 * 24)
+        assert project.rehearse("late").every == "7d"
 
 
 def test_what_is_usual_is_kept_once_and_known_again(project, clock):

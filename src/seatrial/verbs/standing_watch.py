@@ -14,7 +14,7 @@ import msgspec
 
 from seatrial.core.identity import new_id
 from seatrial.core.records import Record
-from seatrial.core.windows import Window, duration_us
+from seatrial.core.windows import Window, duration_text, duration_us
 from seatrial.stores.metadata import HeadMoved
 
 if TYPE_CHECKING:
@@ -55,6 +55,16 @@ class StandingWatch:
         except HeadMoved:
             state, learned, _ = self._stands()
         return state, learned
+
+    @property
+    def every(self) -> str:
+        """How long the windows are that are watched, such as "1h"; "" before the first."""
+        from seatrial.monitoring.policy import watch
+
+        head = self._workspace.metadata.head("watch", self._monitor.model)
+        if self._monitor.every or head is None:
+            return self._monitor.every
+        return duration_text(watch.read_state(self._workspace.record(head.record_id).body).every_us)
 
     def _stands(self) -> tuple[State | None, Learned | None, int]:
         """What was kept last, and the generation of its head; a watch that begins when windows have another length."""

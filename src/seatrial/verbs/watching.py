@@ -260,6 +260,8 @@ class Watching(Alerting):
         monitor = self._monitor(declared.name)
         self._compact_log()
         source = self._watch_source(declared)
+        standing = StandingWatch(self, monitor, source, lambda within: self._instants(declared, within))
+        monitor = replace(monitor, every=standing.every)
         from_us = self.now_us - duration_us(over)
         back = Window(max(from_us - WARM_US, 0), self.now_us)
         state = watch.begun(monitor, self._instants(declared, back), source, until_us=self.now_us)

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import io
+import tracemalloc
+from dataclasses import replace
 
 import msgspec
 import numpy as np
@@ -11,12 +13,16 @@ from seatrial.cli import rehearsed, render
 from seatrial.core.clock import from_us as instant
 from seatrial.core.clock import iso
 from seatrial.monitoring.definition import Monitor
+from seatrial.monitoring.policy import rehearsal as rehearsal_module
 from seatrial.monitoring.policy import watch
-from seatrial.monitoring.policy.judgement import DAY_US, HOUR_US
 from seatrial.monitoring.policy.rehearsal import Rehearsal, rehearse
+from seatrial.monitoring.policy.series import DAY_US, HOUR_US
 from seatrial.monitoring.rows.reference import Reference
-from tests.monitoring.policy.test_watch import REFERENCE, TESTED, after, at_hour, rows
+from seatrial.monitoring.rows.sample import FEATURE
+from tests.monitoring.policy.test_watch import REFERENCE, TESTED, after, at_hour, rows, run
 from tests.monitoring.worlds import START_US
+
+NARROW = Reference("x0", 20_000, {"x0": REFERENCE.columns["x0"]})
 
 
 def rehearsal(sample, *, monitor=None, reference=REFERENCE, from_us=START_US, until_us=None, **more):
@@ -63,11 +69,31 @@ def test_alarms_are_told_with_their_hour_and_the_proposed_thresholds_meet_the_bu
     first = found.alarms[0]
     assert first.subject == "x0"
     assert at_hour(25) <= _us(first.at) <= at_hour(28)
-    assert set(found.thresholds) == {"x0"}
+    assert set(found.thresholds) == {"level:x0"}
+    assert first.series == ["level:x0"]
     assert found.proposed <= 1
     again = Monitor("late", every="1h", false_alarms_per_month=3, thresholds=found.thresholds)
     assert rehearsal(stormy, monitor=again).raised == found.proposed
-    assert f'thresholds={{"x0": {found.thresholds["x0"]:g}}}' in found.snippet
+    assert f'thresholds={{"level:x0": {found.thresholds["level:x0"]:g}}}' in found.snippet
+
+
+@pytest.mark.parametrize("declared", [{"*": 2}, {"level": 2}, {"level:x0": 2}, {"x0": 2}, {"x0": 9, "level:x0": 2}])
+def test_thresholds_are_raised_from_what_is_declared_under_the_name_of_the_series(stormy, declared):
+    monitor = Monitor("late", every="1h", false_alarms_per_month=0.1, thresholds=declared)
+    found = rehearsal(stormy, monitor=monitor)
+    assert set(found.thresholds) == {"level:x0"}
+    assert 2 < found.thresholds["level:x0"] < 50
+    assert found.proposed == 0
+
+
+def test_a_threshold_that_names_nothing_is_said(calm):
+    monitor = Monitor("late", every="1h", thresholds={"missing_x0": 3, "error": 2, "kind": 2, "*": 1})
+    found = rehearsal(rows(12, 200, seed=21), monitor=monitor)
+    told = [note for note in found.notes if "multiplies nothing" in note]
+    words = "the threshold of 'missing_x0' multiplies nothing: no series has the name. Did you mean 'missing:x0'?"
+    assert told == [words]
+    mended, _ = run(rows(13, 200, seed=21), state=run(rows(12, 200, seed=21), monitor=monitor)[0])
+    assert not any("multiplies nothing" in note for note in mended.notes)
 
 
 def test_no_threshold_is_proposed_for_an_alert_that_is_open_nor_for_the_error(stormy):
@@ -148,22 +174,78 @@ def text_of(found):
     return out.getvalue()
 
 
-def test_the_memory_of_a_rehearsal_does_not_grow_with_the_rows():
-    asked = []
-    sample = rows(20 * 24, 40, numbers=1)
-    one = watch.source_of(sample, REFERENCE, TESTED)
+def memory(days):
+    """The most bytes of Python, numpy and Arrow at once while so many days are rehearsed, whose rows are made when they
+    are read."""
 
     def read(window):
-        asked.append(window.end_us - window.start_us)
-        return one.read(window)
+        hours = (window.end_us - window.start_us) // HOUR_US
+        return rows(hours, 40, seed=window.start_us // HOUR_US, numbers=1, first=window.start_us)
 
-    source = watch.Source(read, one.labelled, one.compared)
-    rehearse(Monitor("late", every="1h"), watch.begin("rel_1", START_US, HOUR_US), source, from_us=START_US,
-             until_us=at_hour(480))  # fmt: skip
-    assert max(asked) <= 7 * DAY_US
+    source = watch.Source(read, lambda _: rows(0), lambda _: (NARROW, {}))
+    before, pool = pa.default_memory_pool(), pa.proxy_memory_pool(pa.default_memory_pool())
+    pa.set_memory_pool(pool)
+    tracemalloc.start()
+    try:
+        state = watch.begin("rel_1", START_US, HOUR_US)
+        rehearse(Monitor("late", every="1h"), state, source, from_us=START_US, until_us=at_hour(24 * days))
+        return tracemalloc.get_traced_memory()[1] + pool.max_memory()
+    finally:
+        tracemalloc.stop()
+        pa.set_memory_pool(before)
+
+
+def test_the_memory_of_a_rehearsal_does_not_grow_with_the_rows():
+    assert memory(21) < 1.15 * memory(7)
 
 
 def test_columns_of_constants_are_no_place_for_an_incident():
     sample = rows(48, 60, feature_x0=pa.array(np.ones(48 * 60)))
     found = rehearsal(sample, reference=Reference.from_table(sample.rows))
     assert found.incidents[0].planted == 8
+
+
+def test_incidents_are_planted_where_as_many_windows_follow_as_are_looked_at(monkeypatch):
+    seen = []
+    real = rehearsal_module._delay
+
+    def delay(kind, place, runs, monitor, source, horizon):
+        left = sum(len(part.windows) for part, _, _ in runs[place[0] :]) - place[1]
+        seen.append((place, left, horizon))
+        return real(kind, place, runs, monitor, source, horizon)
+
+    monkeypatch.setattr(rehearsal_module, "_delay", delay)
+    sample = rows(28 * 24, 10, numbers=1, seed=23)
+    state = watch.begin("rel_1", START_US, DAY_US)
+    source = watch.source_of(sample, REFERENCE, {})
+    found = rehearse(
+        Monitor("late", every="1d"), state, source, from_us=START_US, until_us=at_hour(28 * 24)
+    )  # fmt: skip
+    assert {one.horizon for one in found.incidents} == {14}
+    assert all(left >= 14 == horizon for _, left, horizon in seen)
+    assert len({place for place, _, _ in seen}) == 4
+    short = rehearsal(rows(20, 60, numbers=1, seed=23))
+    assert {one.horizon for one in short.incidents} == {10}
+
+
+def test_of_several_classes_no_incident_is_planted_in_scores_that_nobody_watches():
+    sample = rows(96, 200, seed=24)
+    said = sample.rows[f"{FEATURE}kind"]
+    sample = replace(sample, task="multiclass", rows=sample.rows.append_column("predicted_class", said))
+    reference = replace(REFERENCE, predicted=REFERENCE.columns["kind"])
+    words = [one.words for one in rehearsal(sample, reference=reference).incidents]
+    assert words == ["an input moves by 0.5 sd", "3% more of an input is missing"]
+
+
+def test_an_input_that_is_far_all_the_time_begins_once_by_the_usual_rule():
+    monitor = Monitor("late", every="1h", false_alarms_per_month=100)
+    found = rehearsal(rows(9 * 24, 60, numbers=1, moved=3.0, seed=25), monitor=monitor, reference=NARROW)
+    assert found.usual == 1
+
+
+@pytest.mark.parametrize("from_hours", [12, 30])
+def test_a_time_in_which_nothing_came_has_nothing_to_rehearse_on(from_hours):
+    found = rehearsal(rows(12, 60, seed=26), from_us=at_hour(from_hours), until_us=at_hour(40))
+    assert (found.windows, found.within, found.raised) == (0, False, 0)
+    assert "nothing came after 2013-04-01T12:00:00Z, so there is nothing to rehearse on" in found.notes
+    assert found.from_ < found.until

@@ -14,7 +14,7 @@ import pytest
 
 from seatrial.core.clock import to_us
 from seatrial.core.windows import Window
-from seatrial.monitoring.imported import monitor_log
+from seatrial.monitoring.imported import monitor_log, rehearse_log
 from seatrial.monitoring.looks.drift import drift
 from seatrial.monitoring.looks.quality import quality
 from seatrial.monitoring.rows.against import BadReference, ReferenceTooSmall, of_window
@@ -173,6 +173,19 @@ def test_the_report_on_a_streamed_log_says_what_it_looked_at(given, monkeypatch)
     report = monitor_log(log, mapping, as_of_us=NOW_US, window=Window(to_us(START), NOW_US))
     assert report.rows == 4000
     assert any("look at 2,000 of its 4,000 rows" in words for words in report.findings)
+
+
+def test_incidents_are_planted_in_the_inputs_of_a_streamed_log(given, tmp_path, monkeypatch):
+    log, mapping = given(table(6 * 24 * 200, days=6))
+    mapping.write_text(mapping.read_text() + 'every = "1h"\nfeatures = ["size", "plan"]\n')
+    pq.write_table(table(20_000), tmp_path / "ref.parquet")
+    found = []
+    for most in (10**9, -1):
+        monkeypatch.setattr("seatrial.monitoring.rows.foreign.LONG", most)
+        over = rehearse_log(log, mapping, tmp_path / "ref.parquet", as_of_us=NOW_US, over_us=6 * DAY_US)
+        found.append({one.words: (one.found, one.planted) for one in over.incidents})
+    assert found[0] == found[1]
+    assert found[1]["an input moves by 0.5 sd"] == (4, 4)
 
 
 def test_a_long_csv_is_copied_in_batches_and_says_what_the_parquet_says(given, tmp_path, monkeypatch):

@@ -7,7 +7,7 @@ answered as before, so of a world that answers differently it sees nothing.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -24,11 +24,13 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class ExpectedLoss:
-    """several: of several classes the share of wrong answers, else Brier's score. usual: the mean of before."""
+    """several: of several classes the share of wrong answers, else Brier's score. usual, spread: mean and standard
+    deviation of before."""
 
     calibrated: Isotonic
     several: bool
     usual: float
+    spread: float
 
     def of(self, scores: Floats) -> Floats:
         """(n,) what to expect of each score; NaN where there is none."""
@@ -46,9 +48,10 @@ def expected_loss(base: Baseline | None) -> ExpectedLoss | None:
     known = (scores >= 0) & (scores <= 1)
     if known.sum() < FEWEST or not known.all():
         return None
-    found = ExpectedLoss(isotonic(scores, labels), before.task == "multiclass", 0.0)
-    usual = float(found.of(scores).mean())
-    return ExpectedLoss(found.calibrated, found.several, usual) if usual > 0 else None
+    found = ExpectedLoss(isotonic(scores, labels), before.task == "multiclass", 0.0, 0.0)
+    losses = found.of(scores)
+    usual = float(losses.mean())
+    return replace(found, usual=usual, spread=float(losses.std())) if usual > 0 else None
 
 
 def scores_of(sample: Sample) -> Floats:

@@ -24,7 +24,16 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from seatrial.monitoring.policy.series import FAR_SHARE, TOLERANCE, TOLERATED_LOSS, TOLERATED_SHARE, Series, Windows
+from seatrial.monitoring.policy.series import (
+    DAY_US,
+    FAR_SHARE,
+    TOLERANCE,
+    TOLERATED_LOSS,
+    TOLERATED_SHARE,
+    Series,
+    Windows,
+    span,
+)
 from seatrial.stats import season as seasons
 from seatrial.stats.cusum import cusum
 from seatrial.stats.detectors import benjamini_hochberg
@@ -34,8 +43,6 @@ Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 Ints = NDArray[np.int64]
 
-HOUR_US = 3_600_000_000
-DAY_US = 24 * HOUR_US
 MONTH_US = 30 * DAY_US
 NEVER_US = -(2**62)
 
@@ -58,7 +65,8 @@ OF_JUMPS, OF_AVERAGES = 0.2, 0.3
 BEYOND_DISTANCE = 1.3
 OVERDISPERSED = 1.3
 """How much more than its rows explain a series has to vary before it has a season."""
-FEWEST_SEASON = 56
+FEWEST_SEASON = 10
+"""Windows with rows: the working days of two weeks."""
 SEASON_US = 14 * DAY_US
 SEASON_AGAIN_US = 28 * DAY_US
 SURE = 3.0
@@ -131,21 +139,32 @@ class Thresholds:
     factors: Mapping[str, float] = field(default_factory=dict)
 
     def factor(self, series: Series) -> float:
-        """Of the most exact name that is given."""
-        for name in (series.key, series.subject, series.kind, "*"):
-            if name in self.factors:
-                return self.factors[name]
-        return 1.0
+        return factor_of(series, self.factors)
+
+
+def factor_of(series: Series, factors: Mapping[str, float]) -> float:
+    """Of the most exact name that is given."""
+    for name in (series.key, series.subject, series.kind, "*"):
+        if name in factors:
+            return factors[name]
+    return 1.0
 
 
 @dataclass(frozen=True)
 class Judged:
-    """fired: (w, m) which of m subjects are in alarm after each of w windows. firing: those in alarm at the end."""
+    """fired: (w, m) which of m subjects are in alarm after each of w windows. firing: those in alarm at the end.
+    ratios: by series and path (w,) what was seen as a part of its threshold; beyond 1 it is an alarm."""
 
     subjects: tuple[str, ...]
     fired: Bools
     sums: Sums
     firing: dict[str, Firing]
+    ratios: Sequence[tuple[Series, str, Floats]] = ()
+
+    def shown_by(self, row: int, subject: str) -> list[str]:
+        """The series of a subject that were beyond their thresholds in a window."""
+        seen = (one for one, _, ratio in self.ratios if one.subject == subject and np.nan_to_num(ratio[row]) > 1)
+        return list(dict.fromkeys(one.key for one in seen))
 
 
 def thresholds(budget: float, series: Sequence[Series], every_us: int, factors: Mapping[str, float]) -> Thresholds:
@@ -184,7 +203,8 @@ def judge(
         place = subjects.index(series.subject)
         seen[:, place] |= np.nan_to_num(ratio) > 1
     fired = _held(windows, subjects, seen, firing)
-    return Judged(subjects, fired, after, _firing(windows, subjects, fired, seen, ratios, firing, learned))
+    rings = _firing(windows, subjects, fired, seen, ratios, firing, learned)
+    return Judged(subjects, fired, after, rings, ratios)
 
 
 def onsets(fired: Bools, before: Bools) -> Bools:
@@ -312,12 +332,13 @@ def _season(
         average, jump = (one[:, place] if _only_up(series) else np.abs(one[:, place]) for one in (averages, jumps))
         ratios.append((series, "season", average / (slow * factor)))
         ratios.append((series, "jump", jump / (fast * factor)))
-        if series.kind == "level":
+        if series.kind in ("level", *LOSSES):
             count = (learned.until_us - learned.from_us) / windows.every_us
             doubt = (
                 SURE * learned.average_spread[key] * learned.typical[key] * math.sqrt(span(windows.every_us) / count)
             )
-            level = abs(learned.whole[key]) / ((series.tolerated + doubt) * factor)
+            off = learned.whole[key] - series.usual
+            level = (off if _only_up(series) else abs(off)) / ((series.tolerated + doubt) * factor)
             ratios.append((series, "level", np.full(len(windows), level)))
 
 
@@ -332,12 +353,6 @@ def tolerance(series: Series) -> float:
     if series.kind in LOSSES:
         return TOLERATED_LOSS
     return {"level": TOLERANCE, "distance": TOLERANCE / 2}.get(series.kind, TOLERATED_SHARE)
-
-
-def span(every_us: int) -> float:
-    """Windows that the average looks back: of 24 hours, and at least seven. After as many without a value sums and
-    averages begin anew: what was before is no evidence of now."""
-    return max(DAY_US / every_us, 7.0)
 
 
 def _only_up(series: Series) -> bool:
@@ -404,9 +419,13 @@ def _firing(
 
 
 def learnable(windows: Windows) -> bool:
-    """Whether there are two weeks, with windows enough."""
-    whole = len(windows) and int(windows.ends[-1] - windows.starts[0]) >= SEASON_US
-    return bool(whole) and DAY_US % windows.every_us == 0 and int((windows.rows > 0).sum()) >= FEWEST_SEASON
+    """Whether there are two weeks, and rows in the same windows of both."""
+    every = windows.every_us
+    if not len(windows) or DAY_US % every or int(windows.ends[-1] - windows.starts[0]) < SEASON_US:
+        return False
+    slot = seasons.slots(windows.starts[windows.rows > 0], every)
+    times = np.bincount(slot)
+    return slot.size >= FEWEST_SEASON and float(np.median(times[times > 0])) >= 2
 
 
 def learn(windows: Windows, *, inputs_only: bool = False) -> Learned:
@@ -454,7 +473,7 @@ def learn(windows: Windows, *, inputs_only: bool = False) -> Learned:
         found.kept[key] = float(kept[place])
         found.jump_spread[key] = max(float(np.sqrt(np.nanmean(jump**2))), 1e-9)
         found.jump_most[key] = float(np.nanmax(np.abs(jump)))
-        found.typical[key] = float(np.sqrt(np.mean(noise[:, place] ** 2)))
+        found.typical[key] = float(np.sqrt(np.mean(noise[windows.rows > 0, place] ** 2)))
         found.whole[key] = float(np.nanmean(values[-whole_weeks:, place]))
         found.crossings[key] = _crossings(average, windows.every_us)
     for spreads in (found.average_spread, found.jump_spread):
@@ -465,16 +484,19 @@ def learn(windows: Windows, *, inputs_only: bool = False) -> Learned:
 
 
 def _has_season(series: Series, windows: Windows) -> bool:
-    """Levels, shares, errors, and of categories the distance; where most windows have a value, and where these vary by
-    more than the rows explain."""
+    """Levels, shares, errors, and of categories the distance; where most windows with rows have a value, and these vary
+    by more than the rows explain."""
     n = windows.series.index(series)
     values = windows.value[:, n]
     slow = not (np.isnan(windows.up[:, n]).all() and np.isnan(windows.down[:, n]).all())
-    if not slow or np.isnan(values).mean() >= 0.5:
+    if not slow or np.isnan(values[windows.rows > 0]).mean() >= 0.5:
         return False
-    if series.kind in ("distance", *LOSSES):  # nobody knows what their rows explain
+    if series.kind == "distance":  # nobody knows what its rows explain
         return True
     known = ~np.isnan(values)
+    if series.kind in LOSSES:
+        off = windows.up[known & np.isfinite(windows.up[:, n]), n]
+        return bool(off.size and off.var() > OVERDISPERSED)
     explained = float((_sampling(series) / windows.rows[known]).mean())
     return float(values[known].var()) > OVERDISPERSED * explained
 

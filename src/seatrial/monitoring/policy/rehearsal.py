@@ -20,23 +20,24 @@ from seatrial.core.windows import Window, duration_text
 from seatrial.monitoring.definition import Monitor
 from seatrial.monitoring.looks.drift import PREDICTION
 from seatrial.monitoring.policy.judgement import (
-    DAY_US,
     LOSSES,
     MONTH_US,
     Firing,
     Judged,
     Learned,
     Sums,
+    factor_of,
     judge,
     onsets,
     thresholds,
 )
-from seatrial.monitoring.policy.series import Windows, windows_of
+from seatrial.monitoring.policy.series import DAY_US, Windows, windows_of
 from seatrial.monitoring.policy.watch import Source, State, advance, every_of, group_of, words_of
 from seatrial.monitoring.rows.reference import Numbers, Reference, floats
 from seatrial.monitoring.rows.sample import FEATURE, Sample
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from numpy.typing import NDArray
 
 FORMAT = 1
@@ -53,11 +54,13 @@ MOST_LISTED = 200
 
 
 class Raised(msgspec.Struct, frozen=True):
-    """One alarm that would have been raised. at: the end of its window."""
+    """One alarm that would have been raised. at: the end of its window. series: those that were beyond their thresholds
+    in it, of those that began before the rehearsed time none."""
 
     at: str
     subject: str
     words: str
+    series: list[str] = []
 
 
 class Incident(msgspec.Struct, frozen=True):
@@ -138,14 +141,19 @@ def rehearse(
     if state is None:
         return _nothing(monitor, every_of(monitor, 0, 0), from_us, until_us, ())
     since, notes = -1, list(state.notes)
+    monitor = replace(monitor, every=duration_text(state.every_us))
     for step in advance(monitor, state, None, source, until_us=until_us):
         parts.append(_Part(step.windows, step.learned, step.state.since_us != since, step.state.release))
         since = step.state.since_us
         notes += [one for one in step.state.notes if one not in notes]
     if not parts or not any(part.windows.series for part in parts):
         return _nothing(monitor, state.every_us, from_us, until_us, notes)
+    last_us = int(parts[-1].windows.ends[-1])
+    if last_us <= from_us:
+        why = f"nothing came after {iso(instant(last_us))}, so there is nothing to rehearse on"
+        return _nothing(monitor, state.every_us, from_us, until_us, [*notes, why])
     from_us = max(from_us, int(parts[0].windows.starts[0]))
-    months = (int(parts[-1].windows.ends[-1]) - from_us) / MONTH_US
+    months = (last_us - from_us) / MONTH_US
     raised = _replay(parts, monitor, monitor.thresholds, from_us)
     usual = _usual(parts, from_us)
     allowed = _allowed(monitor, months)
@@ -159,7 +167,7 @@ def rehearse(
         FORMAT,
         monitor.model,
         iso(instant(from_us)),
-        iso(instant(int(parts[-1].windows.ends[-1]))),
+        iso(instant(last_us)),
         duration_text(state.every_us),
         counted,
         len(parts[-1].windows.series),
@@ -209,7 +217,8 @@ def _replay(
             at = int(part.windows.ends[row])
             if from_us < at <= until_us:
                 subject = judged.subjects[column]
-                found.append(Raised(iso(instant(at)), subject, _words(part, judged, row, subject)))
+                words, shown = _words(part, judged, row, subject), judged.shown_by(row, subject)
+                found.append(Raised(iso(instant(at)), subject, words, shown))
     return found
 
 
@@ -269,12 +278,18 @@ def _words(part: _Part, judged: Judged, row: int, subject: str) -> str:
 def _usual(parts: Sequence[_Part], from_us: int) -> int:
     """How often a feature begins to be beyond p < 0.05."""
     count = 0
+    beyond: dict[str, bool] = {}
     for part in parts:
-        chosen = [n for n, one in enumerate(part.windows.series) if one.kind == "distance" and one.column != PREDICTION]
+        chosen = [
+            (n, one.key)
+            for n, one in enumerate(part.windows.series)
+            if one.kind == "distance" and one.column != PREDICTION
+        ]
         later = part.windows.starts >= from_us
-        if chosen:
-            beyond = np.nan_to_num(part.windows.p_value[:, chosen], nan=1.0) < USUAL
-            count += int(onsets(beyond, np.zeros(len(chosen), dtype=bool))[later].sum())
+        for n, key in chosen:
+            far = np.nan_to_num(part.windows.p_value[:, [n]], nan=1.0) < USUAL
+            count += int(onsets(far, np.array([beyond.get(key, False)]))[later].sum())
+            beyond[key] = bool(far[-1, 0])
     return count
 
 
@@ -290,22 +305,26 @@ def _factors(
     from_us: int,
     until_us: int = 2**62,
 ) -> dict[str, float]:
-    """The declared factors, with those of the loudest subjects raised until no more than `allowed` alarms remain of all
-    but those that are to stay `loud`."""
+    """The declared factors, with those of the series that showed the loudest subjects raised until no more than
+    `allowed` alarms remain of all but those that are to stay `loud`."""
     factors = dict(monitor.thresholds)
+    series = {one.key: one for part in parts for one in part.windows.series}
     for _ in range(ROUNDS):
         raised = [one for one in raised if one.subject not in loud]
         if len(raised) <= allowed:
             break
         counts: dict[str, int] = {}
+        shown: dict[str, set[str]] = {}
         for one in raised:
             counts[one.subject] = counts.get(one.subject, 0) + 1
+            shown.setdefault(one.subject, set()).update(one.series)
         excess = len(raised) - allowed
         for subject in sorted(counts, key=lambda one: (-counts[one], one)):
-            now = factors.get(subject, 1.0)
-            if excess <= 0 or now >= HIGHEST_FACTOR:
+            now = {key: factor_of(series[key], factors) for key in sorted(shown[subject])}
+            now = {key: factor for key, factor in now.items() if factor < HIGHEST_FACTOR}
+            if excess <= 0 or not now:
                 continue
-            factors[subject] = round(min(now * 1.25 + 0.05, HIGHEST_FACTOR), 2)
+            factors |= {key: round(min(factor * 1.25 + 0.05, HIGHEST_FACTOR), 2) for key, factor in now.items()}
             excess -= counts[subject]
         raised = _replay(parts, monitor, factors, from_us, until_us)
     return factors
@@ -354,7 +373,7 @@ def _incidents(parts: Sequence[_Part], monitor: Monitor, source: Source, from_us
         kinds = [_dark(name, reference) for name in every_input]
         words = f"{MISSING:.0%} more of an input is missing"
         found.append(_planted(words, kinds, parts, monitor, source, from_us, every))
-    if reference.scores is not None and reference.scores.std:
+    if reference.predicted is None and reference.scores is not None and reference.scores.std:
         kinds = [_scores(reference)]
         found.append(_planted(f"scores move by {SCORES:g} sd", kinds, parts, monitor, source, from_us, every))
     return found
@@ -379,10 +398,10 @@ def _planted(
     every_us: int,
 ) -> Incident:
     delays: list[float] = []
-    horizon = HORIZON if every_us < DAY_US else 14
+    horizon, places = _places(parts, from_us, HORIZON if every_us < DAY_US else 14)
     runs = _judged(parts, monitor, monitor.thresholds)
     for kind in kinds:
-        for place in _places(parts, from_us):
+        for place in places:
             delay = _delay(kind, place, runs, monitor, source, horizon)
             if delay is not None:
                 delays.append(delay)
@@ -406,15 +425,18 @@ def _at(delays: NDArray[Any], share: float) -> float | None:
     return value if np.isfinite(value) else None
 
 
-def _places(parts: Sequence[_Part], from_us: int) -> list[tuple[int, int]]:
-    """Part and row where incidents begin, spread over the rehearsed time: where the same part goes on long enough."""
-    every = [
-        (number, row)
-        for number, part in enumerate(parts)
-        for row in range(len(part.windows))
-        if part.windows.starts[row] >= from_us and part.windows.rows[row] > 0
-    ]
-    return [every[len(every) * place // (PLACES + 1)] for place in range(1, PLACES + 1)] if every else []
+def _places(parts: Sequence[_Part], from_us: int, horizon: int) -> tuple[int, list[tuple[int, int]]]:
+    """For how many windows incidents are looked for, `horizon` or half of what there is, and the parts and rows where
+    they begin, spread over the rehearsed time: where the same watch goes on for so long."""
+    left, after = {}, 0
+    for number, part in reversed(list(enumerate(parts))):
+        for row in range(len(part.windows)):
+            if part.windows.starts[row] >= from_us:
+                left[number, row] = after + len(part.windows) - row
+        after = 0 if part.fresh else after + len(part.windows)
+    horizon = min(horizon, (max(left.values(), default=0) + 1) // 2)
+    every = sorted(one for one in left if left[one] >= horizon and parts[one[0]].windows.rows[one[1]] > 0)
+    return horizon, list(dict.fromkeys(every[len(every) * n // (PLACES + 1)] for n in range(1, PLACES + 1) if every))
 
 
 def _delay(
@@ -425,7 +447,8 @@ def _delay(
     source: Source,
     horizon: int,
 ) -> float | None:
-    """Windows until it is found; infinite when it is not; None when its subject is in alarm already."""
+    """Windows until it is found; infinite when it is not; None when its subject is in alarm already, or when what there
+    is ends before it is found."""
     number, row = place
     part, _, before = runs[number]
     sums = runs[number - 1][1].sums if number and not part.fresh else Sums()
@@ -450,7 +473,7 @@ def _delay(
                 return looked + float(fired[0]) + 1
         sums, firing = found.sums, found.firing
         looked, number, first = looked + len(stretch), number + 1, 0
-    return float("inf")
+    return float("inf") if looked >= horizon else None
 
 
 def _changed(kind: _Kind, windows: Windows, source: Source) -> Windows:
@@ -496,11 +519,7 @@ def _scores(reference: Reference) -> _Kind:
 def _with(sample: Sample, name: str, change: Callable[[NDArray[Any]], NDArray[Any]]) -> Sample:
     import pyarrow as pa
 
-    if name not in sample.rows.column_names:
-        return sample
-    place = sample.rows.column_names.index(name)
-    values = pa.array(change(floats(sample.rows[name])), from_pandas=True)
-    return replace(sample, rows=sample.rows.set_column(place, name, values))
+    return _replaced(sample, name, lambda column: pa.array(change(floats(column)), from_pandas=True))
 
 
 def _without(sample: Sample, name: str) -> Sample:
@@ -508,13 +527,20 @@ def _without(sample: Sample, name: str) -> Sample:
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    if name not in sample.rows.column_names:
+    def darkened(column: pa.ChunkedArray) -> pa.ChunkedArray:
+        dark = np.random.default_rng(0).random(len(column)) < MISSING
+        return pc.if_else(pa.array(dark), pa.scalar(None, column.type), column)
+
+    return _replaced(sample, name, darkened)
+
+
+def _replaced(sample: Sample, name: str, change: Callable[[pa.ChunkedArray], pa.Array | pa.ChunkedArray]) -> Sample:
+    """With another column in place of one of its rows; of a long log the others are left out."""
+    rows = sample.with_input(sample.rows, name.removeprefix(FEATURE))
+    if name not in rows.column_names:
         return sample
-    place = sample.rows.column_names.index(name)
-    column = sample.rows[name]
-    dark = np.random.default_rng(0).random(len(column)) < MISSING
-    values = pc.if_else(pa.array(dark), pa.scalar(None, column.type), column)
-    return replace(sample, rows=sample.rows.set_column(place, name, values))
+    rows = rows.set_column(rows.column_names.index(name), name, change(rows[name]))
+    return replace(sample, rows=rows, inputs=None)
 
 
 def _apart(names: Sequence[str], most: int) -> list[str]:

@@ -76,6 +76,8 @@ SD_OF_KS = 2.5
 SURE = 3.0
 """Standard errors of a small reference that are tolerated on top: its own mean is not known better."""
 ALONE = 0.8
+HOUR_US = 3_600_000_000
+DAY_US = 24 * HOUR_US
 FEWEST = 30
 """Rows of a window below which its statistics are not judged."""
 FEWEST_DISTANCE = 200
@@ -167,6 +169,12 @@ class Figures:
     p_value: Floats
 
 
+def span(every_us: int) -> float:
+    """Windows that an average looks back: of 24 hours, and at least seven. After as many without a value sums and
+    averages begin anew: what was before is no evidence of now."""
+    return max(DAY_US / every_us, 7.0)
+
+
 def whole_windows(window: Window, every_us: int) -> Ints:
     """The starts of the windows that lie in `window`, whole."""
     first = -(-window.start_us // every_us) * every_us
@@ -211,11 +219,13 @@ def windows_of(
             )
         found += _prediction(inside, place, starts.size, reference)
         notes += _new(sample, reference)
-    found += _error(sample.task, partial(_errors, labelled or sample, starts, every_us), dict(tested or {}), notes)
+    of_labels = partial(_errors, labelled or sample, starts, every_us)
+    found += _error(sample.task, of_labels, int(span(every_us)) - 1, dict(tested or {}), notes)
     if expected is not None:
         losses = expected.of(scores_of(replace(sample, rows=inside)))
         known = ~np.isnan(losses)
-        found.append(of_losses(losses[known], place[known], starts.size, expected.usual, kind="estimated"))
+        error = error_of(losses[known], place[known], starts.size)
+        found.append(of_estimate(error, expected.usual, expected.spread))
     return stacked(every_us, starts, rows, _releases(inside, place, starts.size), found, notes)
 
 
@@ -245,8 +255,14 @@ def _asked(
             placed = answers.placed("score", reference.scores, first, every_us, count)
             found += of_numbers(PREDICTION, placed.counts, reference.scores) if placed else []
         notes += _new(sample, reference)
-    of_labels = partial((labelled or answers).errors_by, first, every_us, count)
-    found += _error(sample.task, of_labels, tested, notes)
+    asked = labelled or answers
+    found += _error(
+        sample.task,
+        lambda before: asked.errors_by(first - before * every_us, every_us, before + count),
+        int(span(every_us)) - 1,
+        tested,
+        notes,
+    )
     releases = []
     for total, one in zip(rows.tolist(), versions, strict=True):
         most = max(one, key=lambda name: one[name], default="")
@@ -448,32 +464,28 @@ def of_share(
 
 
 def _error(
-    task: Task, errors: Callable[[], Error], tested: Mapping[str, float | None], notes: list[str]
+    task: Task, errors: Callable[[int], Error], before: int, tested: Mapping[str, float | None], notes: list[str]
 ) -> list[Figures]:
+    """errors: of as many windows before the first as it is given, and of the windows."""
     metric, turned = ERRORS[task]
     figure = tested.get(metric)
     usual = None if figure is None else 1 - figure if turned else figure
     if usual is None or usual <= 0:
         notes.append(f"the test part has no {metric} to compare with{NO_ERROR}")
         return []
-    return [_of_error(errors(), usual, "error")]
+    return [of_error(errors(before), before, usual, shares=task != "regression")]
 
 
-def _errors(sample: Sample, starts: Ints, every_us: int) -> Error:
+def _errors(sample: Sample, starts: Ints, every_us: int, before: int) -> Error:
     losses, known_us = _losses(sample)
-    place = (known_us - (starts[0] if starts.size else 0)) // every_us
-    inside = (place >= 0) & (place < starts.size)
-    return _error_of(losses[inside], place[inside], starts.size)
+    count = before + starts.size
+    place = (known_us - (starts[0] if starts.size else 0)) // every_us + before
+    inside = (place >= 0) & (place < count)
+    return error_of(losses[inside], place[inside], count)
 
 
-def of_losses(
-    losses: Floats, place: Ints, windows: int, usual: float, kind: Literal["error", "estimated"] = "error"
-) -> Figures:
-    """The mean loss of each window. losses, place: (n,) the loss of a row, and the window it counts in."""
-    return _of_error(_error_of(losses, place, windows), usual, kind)
-
-
-def _error_of(losses: Floats, place: Ints, windows: int) -> Error:
+def error_of(losses: Floats, place: Ints, windows: int) -> Error:
+    """losses, place: (n,) the loss of a row, and the window it counts in."""
     rows = np.bincount(place, minlength=windows)
     with np.errstate(invalid="ignore", divide="ignore"):
         mean = np.bincount(place, weights=losses, minlength=windows) / rows
@@ -481,15 +493,56 @@ def _error_of(losses: Floats, place: Ints, windows: int) -> Error:
     return Error(rows, mean, square)
 
 
-def _of_error(found: Error, usual: float, kind: Literal["error", "estimated"]) -> Figures:
+def of_error(found: Error, before: int, usual: float, *, shares: bool) -> Figures:
+    """The mean loss of each window but the first `before`, which say no more than how far losses spread.
+
+    shares: losses may be 0 and 1 alone, and are then counted as a share is: a window without an error says so much that
+    none was expected, and one with nothing else is no surer than its rows make it.
+    """
+    series = Series("error", "", 1.0, TOLERATED_LOSS)
+    spread = np.maximum(_spread(found), _spread(_together(found, before + 1)))
+    figures = _of_loss(series, found, usual, spread)
+    if shares:
+        most = usual * (1 + TOLERATED_LOSS)
+        hits = np.rint(np.nan_to_num(found.mean) * found.rows)
+        counted_up = share_scores(hits, found.rows, most) if most < 1 else _nothing(figures.up)
+        plain = (found.mean == found.square) & (found.rows >= FEWEST)
+        figures.up = np.where(plain, counted_up, figures.up)
+    return Figures(series, *(one[before:] for one in (figures.value, figures.up, figures.down, figures.p_value)))
+
+
+def of_estimate(found: Error, usual: float, spread: float) -> Figures:
+    """The mean expected loss of each window. spread: standard deviation of the expected losses of before."""
+    return _of_loss(Series("estimated", "", 1.0, TOLERATED_LOSS), found, usual, np.maximum(_spread(found), spread))
+
+
+def _of_loss(series: Series, found: Error, usual: float, spread: Floats) -> Figures:
     with np.errstate(invalid="ignore", divide="ignore"):
-        spread = np.sqrt(np.maximum(found.square - found.mean**2, 0.0))
         value = found.mean / usual
         up = (found.mean - usual * (1 + TOLERATED_LOSS)) / spread * np.sqrt(found.rows)
-    few = (found.rows < FEWEST) | ~(spread > 0)
-    series = Series(kind, "", 1.0, TOLERATED_LOSS)
+    few = found.rows < FEWEST
     none = _nothing(value)
     return Figures(series, np.where(few, np.nan, value), np.where(few, np.nan, up), none, none)
+
+
+def _spread(found: Error) -> Floats:
+    """(w,) standard deviations of the losses of each window; NaN without any."""
+    spread: Floats = np.sqrt(np.maximum(found.square - found.mean**2, 0.0))
+    return spread
+
+
+def _together(found: Error, windows: int) -> Error:
+    """Each window with those before it, so many in all."""
+
+    def last(values: Floats) -> Floats:
+        total = np.concatenate([np.zeros(windows), np.cumsum(values)])
+        found: Floats = total[windows:] - total[:-windows]
+        return found
+
+    rows = last(found.rows.astype(np.float64))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        mean, square = (last(np.nan_to_num(one) * found.rows) / rows for one in (found.mean, found.square))
+    return Error(rows.astype(np.int64), mean, square)
 
 
 def _losses(sample: Sample) -> tuple[Floats, Ints]:

@@ -15,14 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seatrial.core.clock import from_us, iso
-from seatrial.core.errors import Failed
+from seatrial.core.errors import Failed, did_you_mean
 from seatrial.core.windows import Window, duration_text, duration_us
 from seatrial.monitoring.definition import Monitor
 from seatrial.monitoring.looks.drift import PREDICTION
 from seatrial.monitoring.policy.expected import ExpectedLoss, expected_loss
 from seatrial.monitoring.policy.judgement import (
-    DAY_US,
-    HOUR_US,
     SEASON_AGAIN_US,
     SEASON_US,
     Firing,
@@ -35,12 +33,16 @@ from seatrial.monitoring.policy.judgement import (
     thresholds,
 )
 from seatrial.monitoring.policy.series import (
+    DAY_US,
     FEWEST,
     FEWEST_DISTANCE,
+    HOUR_US,
+    KINDS,
     NO_ERROR,
     NO_REFERENCE,
     Windows,
     joined,
+    span,
     whole_windows,
     windows_of,
 )
@@ -53,8 +55,12 @@ from seatrial.monitoring.watched import NOT_WATCHED, POLICY, Watched
 
 FORMAT = 1
 CHUNK_US = 7 * DAY_US
+COUNTED_US = 14 * DAY_US
+"""By the rows of how long the length of windows is chosen anew, where none is declared."""
 BACK_US = 35 * DAY_US
 """How much history a new watch begins with, at most, and how long a label may take to count as an error."""
+
+NO_NAME = "the threshold of "
 
 Tested = Mapping[str, float | None]
 
@@ -67,7 +73,8 @@ class WatchTooNew(Failed):
 
 class State(msgspec.Struct, frozen=True):
     """What is carried from run to run. since_us: where the watch began anew; cursor_us: end of the last judged window.
-    windows: judged windows that had rows; learned_us: until where the season was learned from, 0 before."""
+    windows: judged windows that had rows; learned_us: until where the season was learned from, 0 before. rows: how many
+    came since counted_us (0: of a version that did not count them), by which the length of windows is chosen anew."""
 
     format: int
     every_us: int
@@ -80,6 +87,8 @@ class State(msgspec.Struct, frozen=True):
     series: int = 0
     learned_us: int = 0
     notes: tuple[str, ...] = ()
+    rows: int = 0
+    counted_us: int = 0
 
 
 @dataclass(frozen=True)
@@ -126,7 +135,8 @@ def every_of(monitor: Monitor, rows: int, length_us: int) -> int:
 def begin(release: str, first_us: int, every_us: int, note: str = "") -> State:
     """A watch that has judged nothing."""
     start = -(-first_us // every_us) * every_us
-    return State(FORMAT, every_us, release, start, start, 0, Sums(), {}, notes=(note,) if note else ())
+    notes = (note,) if note else ()
+    return State(FORMAT, every_us, release, start, start, 0, Sums(), {}, notes=notes, counted_us=start)
 
 
 def begun(monitor: Monitor, at_us: NDArray[np.int64], source: Source, *, until_us: int) -> State | None:
@@ -176,20 +186,25 @@ def _every_window(
     monitor: Monitor, state: State, learned: Learned | None, source: Source, *, until_us: int
 ) -> Iterator[Step]:
     """Each part of the way to `until_us`; what comes after the last row of a part is a part of its own."""
-    every = state.every_us
-    until_us = until_us // every * every
-    while state.cursor_us < until_us:
-        if learned is None or (
-            learned.until_us - learned.from_us < SEASON_AGAIN_US and learned.from_us == state.since_us
-        ):
-            due = SEASON_US if learned is None else SEASON_AGAIN_US
-            if state.cursor_us - state.since_us >= due and state.learned_us < state.since_us + due:
-                learned, state = _learned(state, source, state.since_us, learned)
-        end = min(until_us, state.cursor_us + max(CHUNK_US, every))
-        for due in (SEASON_US, SEASON_AGAIN_US):
-            if state.cursor_us < state.since_us + due < end:
-                end = -(-(state.since_us + due) // every) * every
-        windows = source.windows(Window(state.cursor_us, min(end, until_us)), every, state.release)
+    while True:
+        if not state.counted_us:
+            state = msgspec.structs.replace(state, counted_us=state.cursor_us)
+        if (length := _length(monitor, state)) != state.every_us:
+            state, learned = _of_length(state, length, source, learned)
+        if state.cursor_us + state.every_us > until_us:
+            return
+        if _to_learn(state, learned):
+            first_us = max(state.since_us, state.cursor_us - SEASON_AGAIN_US)
+            first_us = (
+                first_us if state.rows else state.cursor_us
+            )  # where nothing came lately there is nothing to learn
+            learned, state = _learned(state, source, first_us, learned)
+        if state.cursor_us - state.counted_us >= COUNTED_US:
+            state = msgspec.structs.replace(state, rows=0, counted_us=state.cursor_us)
+        every = state.every_us
+        stop = min(_next_us(state), state.counted_us + COUNTED_US)
+        end = min(until_us // every * every, state.cursor_us + max(CHUNK_US, every), -(-stop // every) * every)
+        windows = source.windows(Window(state.cursor_us, end), every, state.release)
         other = _other(windows, state.release)
         if other is not None:
             place, release = other
@@ -197,7 +212,7 @@ def _every_window(
                 step = _judged(monitor, state, learned, windows.part(0, place))
                 yield step
                 state = step.state
-            state, learned = _anew(state, release, source)
+            state, learned = _anew(state, release, source, learned)
             continue
         there = np.flatnonzero(_anything(windows))
         last = int(there[-1]) + 1 if there.size else len(windows)
@@ -208,19 +223,55 @@ def _every_window(
                 state = step.state
 
 
+def _asked_us(state: State) -> int:
+    """Until when what is usual should have been learned by now: two and four weeks from the beginning on, then each
+    week; 0 before."""
+    age = state.cursor_us - state.since_us
+    if age < SEASON_US:
+        return 0
+    whole = age - age % (7 * DAY_US) if age >= SEASON_AGAIN_US else SEASON_US
+    return state.since_us + whole
+
+
+def _next_us(state: State) -> int:
+    """When it is to be learned next."""
+    asked = _asked_us(state)
+    return (asked or state.since_us) + (7 * DAY_US if asked >= state.since_us + SEASON_AGAIN_US else SEASON_US)
+
+
+def _to_learn(state: State, learned: Learned | None) -> bool:
+    """Whether nothing is known of this release yet, or of two weeks where there are four."""
+    asked = _asked_us(state)
+    if state.learned_us >= asked:
+        return False
+    if learned is None or learned.from_us < state.since_us:
+        return True
+    return asked - state.since_us >= SEASON_AGAIN_US > learned.until_us - learned.from_us
+
+
 def _judged(monitor: Monitor, state: State, learned: Learned | None, windows: Windows) -> Step:
     limits = thresholds(monitor.false_alarms_per_month, windows.series, state.every_us, dict(monitor.thresholds))
     found = judge(windows, limits, state.sums, state.firing, learned)
+    notes = [*(one for one in state.notes if not one.startswith(NO_NAME)), *windows.notes]
+    notes += _unknown(monitor, windows)
     after = msgspec.structs.replace(
         state,
         cursor_us=int(windows.ends[-1]),
         windows=state.windows + int((windows.rows > 0).sum()),
+        rows=state.rows + int(windows.rows.sum()),
         sums=found.sums,
         firing=found.firing,
         series=len(windows.series),
-        notes=tuple(dict.fromkeys([*state.notes, *windows.notes]))[-12:],
+        notes=tuple(dict.fromkeys(notes))[-12:],
     )
     return Step(after, learned, windows, found)
+
+
+def _unknown(monitor: Monitor, windows: Windows) -> list[str]:
+    """Declared thresholds that multiply nothing."""
+    known = {name for one in windows.series for name in (one.key, one.subject)} | {*KINDS, "*"}
+    lost = [name for name in monitor.thresholds if name not in known] if windows.series else []
+    return [f"{NO_NAME}'{one}' multiplies nothing: no series has the name. {did_you_mean(one, known)}" for one in lost]
 
 
 def _other(windows: Windows, release: str) -> tuple[int, str] | None:
@@ -231,16 +282,41 @@ def _other(windows: Windows, release: str) -> tuple[int, str] | None:
     return None
 
 
-def _anew(state: State, release: str, source: Source) -> tuple[State, Learned | None]:
+def _anew(state: State, release: str, source: Source, learned: Learned | None) -> tuple[State, Learned | None]:
     """The watch of another release: sums and alarms begin anew; what was usual of the inputs stays known."""
     at = iso(from_us(state.cursor_us))
     words = f"begun anew at {at}: release {source.named(release)} answers, not {source.named(state.release)}"
     if not state.release:
         words = ""
-    fresh = begin(release, state.cursor_us, state.every_us, words)
-    if not state.release or state.cursor_us - state.since_us < SEASON_US:
+    return _begun_anew(state, begin(release, state.cursor_us, state.every_us, words), source, learned)
+
+
+def _length(monitor: Monitor, state: State) -> int:
+    """How long windows should be by the rows that came lately; traffic at the edge changes nothing, nor does none."""
+    length_us = state.cursor_us - state.counted_us
+    if monitor.every or not state.rows or length_us < COUNTED_US:
+        return state.every_us
+    shorter, longer = every_of(monitor, state.rows // 2, length_us), every_of(monitor, state.rows * 2, length_us)
+    return shorter if shorter < state.every_us else max(longer, state.every_us)
+
+
+def _of_length(state: State, every_us: int, source: Source, learned: Learned | None) -> tuple[State, Learned | None]:
+    """The watch of the same release in windows of another length: what rings goes on ringing."""
+    at, a_day = iso(from_us(state.cursor_us)), state.rows * DAY_US / (state.cursor_us - state.counted_us)
+    old, new = duration_text(state.every_us), duration_text(every_us)
+    words = f"begun anew at {at}: {a_day:,.0f} predictions a day ask for windows of {new}, not of {old}"
+    fresh, learned = _begun_anew(state, begin(state.release, state.cursor_us, every_us, words), source, learned)
+    return msgspec.structs.replace(fresh, firing=state.firing, rows=0, counted_us=fresh.cursor_us), learned
+
+
+def _begun_anew(state: State, fresh: State, source: Source, learned: Learned | None) -> tuple[State, Learned | None]:
+    """With what was usual of the inputs before, where two weeks of it are known."""
+    fresh = msgspec.structs.replace(fresh, rows=state.rows, counted_us=state.counted_us)
+    first_us = state.since_us if learned is None else min(state.since_us, learned.from_us)
+    first_us = -(-max(first_us, state.cursor_us - SEASON_AGAIN_US) // fresh.every_us) * fresh.every_us
+    if not state.release or state.cursor_us - first_us < SEASON_US:
         return fresh, None
-    learned, fresh = _learned(fresh, source, max(state.since_us, state.cursor_us - SEASON_AGAIN_US), None)
+    learned, fresh = _learned(fresh, source, first_us, None)
     return msgspec.structs.replace(fresh, learned_us=0), learned
 
 
@@ -344,10 +420,13 @@ def _unseen(group: _Group, state: State) -> str:
     """Why nobody can say that there was no such alarm; empty when somebody looked."""
     idle = [windows for key, windows in state.sums.idle.items() if _is_of(group, key)]
     if idle:
-        windows = (state.cursor_us - state.since_us) // state.every_us
+        so_far = min(idle) >= (state.cursor_us - state.since_us) // state.every_us
+        if min(idle) < span(state.every_us) and not so_far:
+            return ""
+        of = f"of {duration_text(state.every_us)}"
+        which = f"no window {of} so far" if so_far else f"none of the last {min(idle):,} windows {of}"
         what = "labels that became known" if group.kinds == ("error",) else "values"
-        lacking = f"not enough data: no window of {duration_text(state.every_us)} so far had {FEWEST} {what}"
-        return lacking if min(idle) >= windows else ""
+        return f"not enough data: {which} had {FEWEST} {what}"
     if state.series and not state.sums.idle:  # of a version that did not count them
         return ""
     return f"{NOT_WATCHED} {_why(group, state)}"
