@@ -5,12 +5,9 @@ says how, and compares after that is accounted for.
 """
 
 import math
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.csv
 import pytest
 
 from seatrial.stats import distances
@@ -19,7 +16,7 @@ from seatrial.stats.expected import expected_binary, expected_multiclass
 from seatrial.stats.isotonic import isotonic
 from seatrial.stats.metrics import measure
 from seatrial.stats.sample_ratio import log_evidence
-from tests.conftest import LACKING
+from tests.stats.nannyml import rows
 
 # scipy/scipy: examples of its manual, and scipy/stats/tests/test_stats.py
 
@@ -205,34 +202,20 @@ def counted(one, other, distance):
     return distance(*(np.bincount(np.searchsorted(values, sample), minlength=values.size) for sample in (one, other)))
 
 
-# NannyML/nannyml: tests/performance_estimation and tests/performance_calculation, of the data that its package has
-
-NANNYML = Path.home() / ".cache" / "seatrial-bench" / "nannyml"
-
-
-@pytest.fixture(scope="module")
-def data(request):
-    """Reads a file of NannyML's data; it is 7 MB each, so none is kept here."""
-    found = next(iter(NANNYML.glob("lib/python*/site-packages/nannyml/datasets/data")), None)
-    if found is None:
-        request.node.user_properties.append((LACKING, "nannyml"))
-        pytest.skip(f"nannyml is not installed in {NANNYML}")
-    return lambda name: pyarrow.csv.read_csv(found / name)
+# NannyML/nannyml: tests/performance_estimation and tests/performance_calculation, of the rows in tests/stats/nannyml
 
 
 def floats(table, name):
     return table[name].cast(pa.float64()).to_numpy()
 
 
-def test_nannyml_estimated_performance_of_two_classes(data):
+def test_nannyml_estimated_performance_of_two_classes():
     """tests/performance_estimation/CBPE/test_cbpe_metrics.py, chunks of 20,000 and 30,000.
 
     Theirs decides by the column y_pred, made before the scores were rounded to two digits: at 0.5 it says both.
     """
-    before, now = data("synthetic_sample_reference.csv"), data("synthetic_sample_analysis.csv")
+    before = rows("binary", "reference")
     right = isotonic(floats(before, "y_pred_proba"), floats(before, "work_home_actual"))
-    scores = floats(now, "y_pred_proba")
-    decided = np.where(floats(now, "y_pred") == 1, np.maximum(scores, 0.5), np.minimum(scores, np.nextafter(0.5, 0)))
     published = {
         "roc_auc": (0.9711057564966745, 0.9636286015592977),
         "accuracy": (0.9478536003143163, 0.9245926106862006),
@@ -240,15 +223,16 @@ def test_nannyml_estimated_performance_of_two_classes(data):
         "precision": (0.9436121782324026, 0.9197836255005452),
         "recall": (0.9522429574319092, 0.9359754933378336),
     }
-    for place, part in enumerate((slice(20_000), slice(20_000, None))):
-        found = expected_binary(right(scores[part]), decided[part])
+    for place, starts in enumerate((range(0, 20_000, 5000), range(20_000, 50_000, 5000))):
+        now = pa.concat_tables(rows("binary", str(start)) for start in starts)
+        scores, yes = floats(now, "y_pred_proba"), floats(now, "y_pred") == 1
+        decided = np.where(yes, np.maximum(scores, 0.5), np.minimum(scores, np.nextafter(0.5, 0)))
+        found = expected_binary(right(scores), decided)
         assert found == pytest.approx({**found, **{name: of[place] for name, of in published.items()}}, abs=1e-5)
 
 
-def test_nannyml_realised_performance_of_two_classes(data):
+def test_nannyml_realised_performance_of_two_classes():
     """tests/performance_calculation/metrics/test_binary_classification.py: the first three chunks of 5,000."""
-    now, told = data("synthetic_sample_analysis.csv"), data("synthetic_sample_analysis_gt.csv")
-    scores, labels = floats(now, "y_pred_proba"), floats(told, "work_home_actual")
     published = {
         "roc_auc": (0.97096, 0.97025, 0.97628),
         "average_precision": (0.96362, 0.96053, 0.96629),
@@ -257,43 +241,42 @@ def test_nannyml_realised_performance_of_two_classes(data):
         "accuracy": (0.9228, 0.926, 0.9318),
     }
     for place in range(3):
-        part = slice(5000 * place, 5000 * (place + 1))
-        found = measure("binary", labels[part], scores[part], threshold=0.8)
+        now = rows("binary", str(5000 * place))
+        found = measure("binary", floats(now, "work_home_actual"), floats(now, "y_pred_proba"), threshold=0.8)
         assert found == pytest.approx({**found, **{name: of[place] for name, of in published.items()}}, abs=6e-6)
 
 
-def test_nannyml_estimated_performance_of_several_classes(data):
+def test_nannyml_estimated_performance_of_several_classes():
     """tests/performance_estimation/CBPE/test_cbpe_metrics.py, chunks of a year.
 
     Theirs decides by the column y_pred, made before the scores were rounded; ours by the rounded ones, with ties.
     """
-    before, now = data("mc_reference.csv"), data("mc_analysis.csv")
+    before = rows("multiclass", "reference")
     names = ["highstreet_card", "prepaid_card", "upmarket_card"]
-    old, scores = (np.column_stack([floats(of, f"y_pred_proba_{name}") for name in names]) for of in (before, now))
-    labels = np.array([names.index(name) for name in before["y_true"].to_pylist()])
-    sure = np.column_stack(
-        [isotonic(old[:, one], (labels == one).astype(float))(scores[:, one]) for one in range(len(names))]
-    )
-    sure /= sure.sum(axis=1, keepdims=True)
-    years = pc.year(now["timestamp"]).to_numpy()
+    old, labels = scored(before, names), np.array([names.index(name) for name in before["y_true"].to_pylist()])
+    right = [isotonic(old[:, one], (labels == one).astype(float)) for one in range(len(names))]
     published = {
-        2020: {"roc_auc": 0.8697900039493401, "f1": 0.6959459683194374, "accuracy": 0.6967957612985849},
-        2021: {"roc_auc": 0.8160313122805869, "f1": 0.6271637037915178, "accuracy": 0.6305270354546132},
+        "2020": {"roc_auc": 0.8697900039493401, "f1": 0.6959459683194374, "accuracy": 0.6967957612985849},
+        "2021": {"roc_auc": 0.8160313122805869, "f1": 0.6271637037915178, "accuracy": 0.6305270354546132},
     }
     for year, of in published.items():
-        found = expected_multiclass(sure[years == year], scores[years == year])
+        scores = scored(rows("multiclass", year), names)
+        sure = np.column_stack([one(scores[:, place]) for place, one in enumerate(right)])
+        found = expected_multiclass(sure / sure.sum(axis=1, keepdims=True), scores)
         assert found["roc_auc"] == pytest.approx(of["roc_auc"], abs=2e-6)
         assert found == pytest.approx({**found, **of}, abs=2e-4)
 
 
-def test_nannyml_realised_performance_of_a_regression(data):
+def scored(table, names):
+    return np.column_stack([floats(table, f"y_pred_proba_{name}") for name in names])
+
+
+def test_nannyml_realised_performance_of_a_regression():
     """tests/performance_calculation/metrics/test_regression.py: the first three chunks, tenths of the rows."""
-    now, told = data("regression_synthetic_analysis.csv"), data("regression_synthetic_analysis_targets.csv")
-    said, labels = floats(now, "y_pred"), floats(told, "y_true")
     published = {"mae": (853.39967, 853.13667, 846.304), "rmse": (1069.17225, 1067.64585, 1062.41273)}
     for place in range(3):
-        part = slice(6000 * place, 6000 * (place + 1))
-        found = measure("regression", labels[part], said[part])
+        now = rows("regression", str(6000 * place))
+        found = measure("regression", floats(now, "y_true"), floats(now, "y_pred"))
         assert found == pytest.approx({**found, **{name: of[place] for name, of in published.items()}}, abs=6e-6)
 
 
