@@ -38,6 +38,7 @@ from seatrial.monitoring.report import (
     Verdict,
 )
 from seatrial.monitoring.watched import NOT_WATCHED, POLICY
+from seatrial.stats.metrics import MEAN
 
 if TYPE_CHECKING:
     from seatrial.core.objective import Objective
@@ -137,6 +138,7 @@ def make_report(
             elsewhere,
             sample.task == "multiclass",
             sample.features,
+            sample.quantile == MEAN,
         )
     )
     report = Report(
@@ -255,6 +257,7 @@ class _Facts:
     elsewhere: bool
     several: bool = False
     inputs: Sequence[str] = ()
+    of_means: bool = True
 
     @property
     def failed(self) -> list[Check]:
@@ -373,7 +376,7 @@ def _calibration(facts: _Facts, alarm: AlarmResult) -> str:
     """The figures are those of the alarm, which may look at another window than the report."""
     mean_score, observed = _means(alarm, facts.performance)
     monitor, outcome = facts.monitor, facts.monitor.outcome
-    if mean_score is None or observed is None:
+    if mean_score is None or observed is None or not facts.of_means:
         return f"{_subject(facts)} is off its level: {alarm.evidence}"
     under = observed > mean_score
     if _is_share(facts):

@@ -476,7 +476,7 @@ def _memory(model: Model, fitted: PartFit) -> tuple[float, float] | None:
     labels = rows.labels
     if rows.classes:  # places among the classes of the rows, of which the fit may know more
         labels = np.array([start.signature.classes.index(one) for one in rows.classes], dtype=float)[labels.astype(int)]
-    then, now = (losses(model.task, labels, scores) for scores in (before, after))
+    then, now = (losses(model.task, labels, scores, quantile=model.quantile) for scores in (before, after))
     known = np.isfinite(then) & np.isfinite(now)
     return (float(then[known].mean()), float(now[known].mean())) if known.any() else None
 

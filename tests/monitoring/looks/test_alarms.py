@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pyarrow as pa
 import pytest
 
 from seatrial.monitoring.definition import Alarm
 from seatrial.monitoring.looks.alarms import calibration_gap, evaluate
+from seatrial.monitoring.monitor import make_report
 from tests.monitoring.worlds import DAY_US, START_US, a_sample, calibrated, week
 
 GAP = Alarm.calibration()
@@ -157,3 +160,20 @@ def test_rows_without_a_score_are_left_out():
 def test_the_gap_is_signed_and_undefined_without_rows():
     assert calibration_gap("binary", np.array([1.0, 0.0]), np.array([0.2, 0.2])) == pytest.approx(-0.3)
     assert calibration_gap("binary", np.array([]), np.array([])) is None
+
+
+@pytest.mark.parametrize(
+    ("quantile", "predicted", "state"), [(0.9, 0.9, "quiet"), (0.9, 0.5, "fired"), (0.1, 0.1, "quiet")]
+)
+def test_the_level_of_a_quantile_is_the_share_of_labels_below_it(quantile, predicted, state):
+    random = np.random.default_rng(0)
+    labels = random.exponential(10, 4_000)
+    scores = np.full(4_000, np.quantile(labels, predicted))  # far from the mean in any case
+    sample = replace(a_sample(scores, labels, task="regression"), quantile=quantile)
+    made = make_report(sample, window=week(0), as_of_us=week(0).end_us)
+    (found,) = [one for one in made.alarms if one.metric == "calibration_gap"]
+    assert (found.state, found.value) == (state, pytest.approx(abs(predicted - quantile), abs=0.001))
+    if state == "fired":
+        assert "50.0% of the labels lie at or below their prediction, where 90.0% are meant" in found.evidence
+        assert made.headline.startswith("'late' is off its level: 50.0% of the labels")
+    assert made.calibration.gap == pytest.approx(predicted - quantile, abs=0.001)

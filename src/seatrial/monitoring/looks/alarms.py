@@ -20,7 +20,7 @@ from seatrial.monitoring.looks.performance import measure_sample
 from seatrial.monitoring.looks.system import system
 from seatrial.monitoring.report import AlarmResult, Drift
 from seatrial.monitoring.rows.sample import FEATURE, Sample
-from seatrial.stats.metrics import METRICS
+from seatrial.stats.metrics import MEAN, METRICS
 
 if TYPE_CHECKING:
     from seatrial.monitoring.rows.reference import Reference
@@ -135,7 +135,8 @@ class _Look:
     def _gap(self) -> float | None:
         if self.sample.answers is not None:
             return self.sample.answers.gap()
-        return calibration_gap(self.sample.task, self.labels[self.known], self.scores[self.known])
+        labels, scores = self.labels[self.known], self.scores[self.known]
+        return calibration_gap(self.sample.task, labels, scores, self.sample.quantile)
 
     def _missing(self, column: str) -> tuple[float | None, str]:
         if column not in self.sample.features:
@@ -186,7 +187,7 @@ class _Look:
         )
 
     def _means(self) -> tuple[float, float] | None:
-        if not self.labelled or self.sample.decided_only:
+        if not self.labelled or self.sample.decided_only or self.sample.quantile != MEAN:
             return None
         if self.sample.answers is not None:
             return self.sample.answers.means()
@@ -197,7 +198,11 @@ class _Look:
         found = f"{alarm.metric.replace('_', ' ')} {value:.3g}, bound {threshold:.3g}"
         if alarm.kind == "drop":
             found += f" (test part {self.training[alarm.metric]:.3g})"
-        if alarm.metric == "calibration_gap":
+        if alarm.metric == "calibration_gap" and self.sample.quantile != MEAN:
+            below = float((self.labels[self.known] <= self.scores[self.known]).mean())
+            meant = f"where {self.sample.quantile:.1%} are meant"
+            found = f"{below:.1%} of the labels lie at or below their prediction, {meant}; {threshold:.3g} is allowed"
+        elif alarm.metric == "calibration_gap":
             unit = " standard deviations" if self.sample.task == "regression" else ""
             mean_score, observed = self._means() or (np.nan, np.nan)
             found = (
@@ -210,10 +215,13 @@ class _Look:
         return f"{found}; {counted} over {alarm.window}"
 
 
-def calibration_gap(task: Task, labels: np.ndarray, scores: np.ndarray) -> float | None:
-    """Mean score minus mean label; of a regression in standard deviations of the label. None when that is 0."""
+def calibration_gap(task: Task, labels: np.ndarray, scores: np.ndarray, quantile: float = MEAN) -> float | None:
+    """Mean score minus mean label; of a regression in standard deviations of the label, None when that is 0. Of a model
+    of another quantile than the middle one, the share of labels at or below their prediction minus the quantile."""
     if not labels.size:
         return None
+    if quantile != MEAN:
+        return float((labels <= scores).mean()) - quantile
     gap = float(scores.mean() - labels.mean())
     if task != "regression":
         return gap

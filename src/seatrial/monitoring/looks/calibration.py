@@ -16,7 +16,7 @@ from seatrial.monitoring.figures import Calibration, CalibrationBin, Interval
 from seatrial.monitoring.rows.baseline import labelled
 from seatrial.stats.bootstrap import Resampling, intervals
 from seatrial.stats.calibration import realigned, recalibrated
-from seatrial.stats.metrics import expected_calibration_error
+from seatrial.stats.metrics import MEAN, expected_calibration_error
 from seatrial.stats.parts import means
 from seatrial.stats.student import t_quantile
 
@@ -39,7 +39,9 @@ def calibration(inside: Sample, drawn: Resampling | None) -> Calibration:
     scores, labels = scores[sure], labels[sure]
     if not scores.size:
         return Calibration(0, note="no label is known")
-    gap = float(scores.mean() - labels.mean())
+    middle = inside.quantile == MEAN
+    off = scores - labels if middle else (labels <= scores).astype(np.float64) - inside.quantile
+    gap = float(off.mean())
     if scores.size < FEWEST or drawn is None:
         return Calibration(scores.size, gap, note=f"not enough data: {scores.size} of {FEWEST} labels")
     probabilities = inside.task != "regression"
@@ -48,14 +50,16 @@ def calibration(inside: Sample, drawn: Resampling | None) -> Calibration:
     if probabilities and not np.isin(labels, (0.0, 1.0)).all():
         return Calibration(scores.size, gap, note="labels are not 0 and 1")
     cluster = drawn.cluster
-    whole = means(scores - labels, np.zeros(scores.size, np.intp), 1, cluster)
-    line = (recalibrated if probabilities else realigned)(labels, scores, cluster)
+    whole = means(off, np.zeros(scores.size, np.intp), 1, cluster)
+    line = (recalibrated if probabilities else realigned)(labels, scores, cluster) if middle else None
     t = t_quantile(0.95, float(whole.degrees[0])) if whole.degrees[0] > 0 else float("nan")
     error, error_interval = None, None
     if probabilities:
         error = expected_calibration_error(labels, scores)
         error_interval = intervals("binary", labels, scores, drawn)["expected_calibration_error"]
     notes = [] if line is not None else ["no line is defined: one class only, or scores that are all equal or part it"]
+    if not middle:
+        notes = [f"the gap is the share of labels at or below their prediction, less {inside.quantile:g}"]
     if drawn.few:
         notes.append(f"intervals rest on {drawn.words} and are too narrow")
     return Calibration(
@@ -69,7 +73,7 @@ def calibration(inside: Sample, drawn: Resampling | None) -> Calibration:
         intercept=None if line is None else line.intercept,
         intercept_interval=None if line is None else _around(line.intercept, line.intercept_error, t),
         level=None if line is None else line.level,
-        bins=_bins(scores, labels, cluster, probabilities),
+        bins=_bins(scores, labels, cluster, probabilities) if middle else [],
         unit=blocks(drawn),
         few=drawn.few,
         note="; ".join(notes),
