@@ -12,6 +12,7 @@ import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from zlib import crc32
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -110,6 +111,15 @@ def _found(program: str) -> bool:
 
 def _in_ci() -> bool:
     return os.environ.get("CI", "").lower() == "true"
+
+
+@pytest.fixture(autouse=True)
+def _same_draws_alone_and_among_others(request: pytest.FixtureRequest) -> None:
+    """A module's generator `RANDOM` begins anew with each test, by the test's name."""
+    random = getattr(getattr(request.node, "module", None), "RANDOM", None)
+    if random is not None:
+        fresh = type(random.bit_generator)(crc32(request.node.name.encode()))
+        random.bit_generator.state = fresh.state
 
 
 @pytest.fixture(scope="session")

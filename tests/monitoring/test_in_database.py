@@ -155,7 +155,17 @@ def test_quality_is_that_of_the_rows_but_for_what_hangs_on_single_instants(past)
             assert told[0][name] == told[1][name]
     assert told[1]["missing together"].found.startswith("size, weight: ")
     assert told[1]["missing together"].noticed
-    assert told[1]["each prediction once"].found == "0 of 999 again" or told[1]["each prediction once"].passed
+    assert told[1]["each prediction once"].found == f"0 of {here.rows:,} again"
+
+
+def test_predictions_that_are_there_twice_are_counted_in_the_database(given, server):
+    twice = "SELECT * FROM predictions UNION ALL SELECT * FROM predictions WHERE id LIKE '%7'"
+    window = Window(NOW_US - 42 * DAY_US, NOW_US)
+    report = monitor_database(
+        PostgresSource(name="q", url=server.url, sql=twice), given.map, as_of_us=NOW_US, window=window
+    )
+    (found,) = (one for one in report.quality if one.name == "each prediction once")
+    assert (found.passed, found.found) == (False, "600 of 6,600 again")
 
 
 def test_what_is_measured_with_labels_is_right_to_a_bin_of_the_score(past):

@@ -15,7 +15,7 @@ from seatrial.monitoring.report import Mark, Point, Report
 from seatrial.monitoring.rows.labels import LabelCounts
 from seatrial.monitoring.rows.reference import Reference
 from tests.house.test_names import in_a_fresh_interpreter
-from tests.monitoring.worlds import DAY_US, START_US, a_sample, calibrated, week
+from tests.monitoring.worlds import DAY_US, START_US, a_sample, calibrated, watched_memory, week
 
 FLIGHTS = Monitor("late", subject="flights", outcome="late")
 
@@ -299,7 +299,20 @@ def test_drift_beside_a_level_that_is_off_is_not_called_harmless():
     report = report_on(replace(plain, rows=plain.rows.set_column(place, "label", pa.array(labels))), reference=normal())
     assert (report.verdict, [one.name for one in report.alarms if one.state == "fired"]) == ("watch", [])
     assert "no harm" not in report.headline
-    assert ", and the level is off, though no alarm fires on it (carrier AA: said 0.3" in report.headline
+    worst = report.slices.worst[0]
+    said = f"carrier AA: said {worst.mean_score:.3g}, happened {worst.observed:.3g}"
+    assert f", and the level is off, though no alarm fires on it ({said})" in report.headline
+
+
+@pytest.mark.slow
+def test_a_whole_report_takes_no_more_than_five_times_the_memory_of_its_rows():
+    reference = normal()
+    sample = with_inputs(calibrated(1_000_000))
+    report_on(with_inputs(calibrated(2000)), reference=reference)  # imports
+    with watched_memory() as taken:
+        report = report_on(sample, reference=reference)
+    assert report.rows == report.performance.labelled == 1_000_000
+    assert taken.numpy + taken.arrow < 5 * sample.rows.nbytes
 
 
 def test_drift_without_labels_is_to_be_watched_and_its_harm_is_unknown():

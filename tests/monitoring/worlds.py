@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import tracemalloc
+from contextlib import contextmanager
+
 import numpy as np
 import pyarrow as pa
 
@@ -49,6 +52,27 @@ def a_sample(scores, labels=None, *, at_us=None, known_us=None, task="binary", m
     }
     rows = pa.table(plain | columns)
     return Sample(model, task, rows, LabelCounts(matched=int(np.isfinite(labels).sum()), predictions=count))
+
+
+class Taken:
+    """Bytes at the peak, and what of Arrow's was not given back."""
+
+    numpy = arrow = arrow_after = 0
+
+
+@contextmanager
+def watched_memory():
+    """What is taken meanwhile, beside what there was."""
+    pool, taken = pa.proxy_memory_pool(before := pa.default_memory_pool()), Taken()
+    pa.set_memory_pool(pool)
+    tracemalloc.start()
+    try:
+        yield taken
+        taken.numpy, taken.arrow = tracemalloc.get_traced_memory()[1], pool.max_memory()
+        taken.arrow_after = pool.bytes_allocated()
+    finally:
+        tracemalloc.stop()
+        pa.set_memory_pool(before)
 
 
 def calibrated(count=2100, rate=0.3, *, seed=0, **given):

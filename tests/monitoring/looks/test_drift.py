@@ -1,5 +1,3 @@
-import tracemalloc
-
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -9,6 +7,7 @@ from hypothesis import strategies as st
 from seatrial.monitoring.looks.drift import column_drift, drift
 from seatrial.monitoring.rows.reference import Reference
 from seatrial.stats.distances import kolmogorov_smirnov_exact, total_variation
+from tests.monitoring.worlds import watched_memory
 
 RANDOM = np.random.default_rng(11)
 
@@ -30,14 +29,16 @@ def words(counts):
     return chunked([word for word, count in counts.items() for _ in range(count)])
 
 
-@pytest.mark.parametrize("shift", [0.0, 0.1, 0.5])
-def test_numbers_are_compared_as_the_exact_statistic_does_to_a_bin(shift):
-    before, after = RANDOM.normal(size=20_000), RANDOM.normal(shift, size=3000)
+@pytest.mark.parametrize(("shift", "drifted"), [(0.0, False), (0.1, False), (0.2, True), (0.5, True)])
+def test_numbers_are_compared_as_the_exact_statistic_does_to_a_bin(shift, drifted):
+    """A shift of 0.1 is a distance of 0.04: of so many rows it is sure, and too small to be told."""
+    before, after = RANDOM.normal(size=100_000), RANDOM.normal(shift, size=50_000)
     found = moved(before, after)
     exact = kolmogorov_smirnov_exact(before, after)
     assert exact - 0.0101 <= found.value <= exact
-    assert found.drifted == (shift == 0.5 or found.value > 0.05)
-    assert (found.rows, found.reference_rows, found.distance) == (3000, 20_000, "ks")
+    assert found.drifted == drifted
+    assert (found.p_value < 1e-6) == (shift > 0)
+    assert (found.rows, found.reference_rows, found.distance) == (50_000, 100_000, "ks")
 
 
 @settings(max_examples=60, deadline=None)
@@ -217,14 +218,12 @@ def test_a_million_rows_are_compared_in_the_memory_of_a_few_of_their_columns():
     )
     whole = Reference.from_table(table.slice(0, 20_000))
     drift(table.slice(0, 1000), whole)  # imports
-    before = pa.total_allocated_bytes()
-    tracemalloc.start()
-    found = drift(table, whole)
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
+    with watched_memory() as taken:
+        found = drift(table, whole)
     assert len(found.columns) == 4
-    assert peak < 50e6
-    assert pa.total_allocated_bytes() == before
+    assert taken.numpy < 50e6
+    assert taken.arrow < 50e6
+    assert taken.arrow_after == 0
 
 
 # Every other distance
