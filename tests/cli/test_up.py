@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -13,7 +14,11 @@ from pathlib import Path
 import pytest
 
 from seatrial import Project
+from seatrial.scheduling.metering import memory_below
 from tests.verbs.test_scheduled import command, project_at
+
+MOST_IDLE = 300_000_000
+"""Bytes; 175 million of 5 processes were measured."""
 
 
 def started(folder, *words):
@@ -97,6 +102,27 @@ def test_killed_itself_it_takes_its_parts_along(tmp_path):
     up.wait(10)
     until(lambda: not any(Path(f"/proc/{pid}/cmdline").exists() for pid in parts))
     up.communicate(timeout=60)
+
+
+@pytest.mark.slow
+def test_the_memory_of_an_idle_up_is_read_beside_it_and_told_by_status(tmp_path, capsys):
+    """It is read every ten seconds, from the second reading on, and kept when it ends."""
+    made = project_at(tmp_path / "p", 'Schedule("materialize", every="1h")\n')
+    up = started(made, "--port", str(free_port()))
+    while "Serving at" not in up.stderr.readline():
+        assert up.poll() is None
+    until(lambda: len(children(up.pid)) == 2)
+    time.sleep(30)
+    seen, processes = memory_below(up.pid)
+    up.send_signal(signal.SIGTERM)
+    up.communicate(timeout=60)
+    assert up.returncode == 0
+    code, out, _ = command(made, "status", "--cost", "--json", capsys=capsys)
+    assert code == 0
+    (idle,) = [one for one in json.loads(out)["figures"] if one["of"] == "an idle `seatrial up`"]
+    assert idle["value"] == pytest.approx(seen, rel=0.2)
+    assert f"memory of its {processes} processes" in idle["words"]
+    assert idle["value"] < MOST_IDLE
 
 
 def test_what_is_wrong_with_a_schedule_ends_up_before_anything_is_served(tmp_path, capsys):
