@@ -175,5 +175,5 @@ def test_the_level_of_a_quantile_is_the_share_of_labels_below_it(quantile, predi
     assert (found.state, found.value) == (state, pytest.approx(abs(predicted - quantile), abs=0.001))
     if state == "fired":
         assert "50.0% of the labels lie at or below their prediction, where 90.0% are meant" in found.evidence
-        assert made.headline.startswith("'late' is off its level: 50.0% of the labels")
+        assert made.headline.startswith("The model 'late' is off its level: 50.0% of the labels")
     assert made.calibration.gap == pytest.approx(predicted - quantile, abs=0.001)
