@@ -10,7 +10,7 @@ import pytest
 
 from seatrial import Project
 from seatrial.cli import run
-from seatrial.cli.alerting import SEVERITIES, AlarmsFired, details, refuse_fired
+from seatrial.cli.alerting import SEVERITIES, AlarmsFired, details, listing, refuse_fired
 from seatrial.cli.render import Line
 from seatrial.core.clock import iso
 from seatrial.monitoring.alerting.alerts import Alert
@@ -112,6 +112,20 @@ def _shown(**evidence):
 def test_an_alarm_of_the_policy_shows_no_numbers_that_mean_nothing():
     assert "numbers" not in _shown(value=1.0, threshold=0.0, rows=0, labelled=0)
     assert "numbers   value 0.2, threshold 0.1, rows 900" in _shown(value=0.2, threshold=0.1, rows=900)
+
+
+def test_alerts_are_listed_with_what_was_found_and_no_table_is_too_wide_for_it():
+    one = {"id": f"alert_{'0' * 36}", "model": "late", "alarm": "inputs have moved", "severity": "low", "state": "open"}
+    one |= {"words": "'size' +0.5 sd", "opened_at": "2024-02-27T00:00:00Z", "muted_until": "", "owner": "logistics"}
+    muted = one | {"muted_until": "2024-02-27T04:00:00Z", "owner": ""}
+    assert [block.text for block in listing([one, muted])] == [
+        f"2024-02-27 00:00  late  low  open  {one['id']}",
+        "  inputs have moved: 'size' +0.5 sd (owner logistics)",
+        f"2024-02-27 00:00  late  low  open, muted until 2024-02-27T04:00  {one['id']}",
+        "  inputs have moved: 'size' +0.5 sd",
+    ]
+    assert max(len(block.text) for block in listing([one])) <= 80
+    assert [block.text for block in listing([])] == ["no open alert"]
 
 
 @pytest.mark.parametrize("level", SEVERITIES)

@@ -156,14 +156,17 @@ def incident(call: Invocation, alert: str, html: Path | None) -> None:
 
 
 def listing(things: list[Plain]) -> list[Block]:
-    """Alerts, one a line."""
+    """Alerts: since when, how severe, where it stands; below that what was found, and whose it is."""
     if not things:
         return [Line("no open alert")]
-    rows = [
-        [one["id"], one["model"], one["alarm"], one["severity"], _state(one), one["opened_at"][:16], one["owner"]]
-        for one in things
-    ]
-    return [Table(["alert", "model", "alarm", "severity", "state", "opened", "owner"], rows)]
+    blocks: list[Block] = []
+    for one in things:
+        style: Style = "green" if one["state"] == "resolved" else SEVERITIES[one["severity"]]
+        when = one["opened_at"][:16].replace("T", " ")
+        blocks.append(Line(f"{when}  {one['model']}  {one['severity']}  {_state(one)}  {one['id']}", style, hang=2))
+        whose = f" (owner {one['owner']})" if one["owner"] else ""
+        blocks.append(Line(f"  {one['alarm']}: {one['words']}{whose}", hang=4))
+    return blocks
 
 
 def opened(found: Sequence[Alert]) -> list[Block]:
@@ -196,15 +199,15 @@ def details(one: Plain) -> list[Block]:
     state = _state(one)
     blocks: list[Block] = [
         Line(f"{one['id']}: {state}", "green" if state == "resolved" else SEVERITIES[one["severity"]]),
-        Line(one["headline"], "bold"),
-        *([Line(f"What to do: {one['action']}")] if one["action"] else []),
+        Line(one["headline"], "bold", hang=2),
+        *([Line(f"What to do: {one['action']}", hang=12)] if one["action"] else []),
         Line(),
-        *(Line(f"  {name:<9} {value}") for name, value in facts.items() if value),
+        *(Line(f"  {name:<9} {value}", hang=12) for name, value in facts.items() if value),
         Line(),
     ]
     for happened in one["history"]:
         why = f": {happened['reason']}" if happened["reason"] else ""
-        blocks.append(Line(f"  {happened['at'][:19]}  {happened['kind']} by {happened['actor']}{why}"))
+        blocks.append(Line(f"  {happened['at'][:19]}  {happened['kind']} by {happened['actor']}{why}", hang=23))
     more = [f"seatrial incident {one['id']}"]
     more += [f"seatrial explain {one['example']}"] if one["example"] else []
     more += [f"seatrial alerts acknowledge {one['id']}"] if one["state"] == "open" else []
@@ -217,14 +220,14 @@ def timeline(thing: Plain) -> list[Block]:
     what = f"incident {thing['id']}" if thing["id"] else f"alert {thing['alert']}"
     style: Style = "red" if thing["state"] == "open" else "green"
     blocks: list[Block] = [
-        Line(f"{thing['state'].upper()}: {thing['headline']}", style),
-        Line(f"{what} of '{thing['model']}', {thing['since'][:10]} to {thing['until'][:10]}", "dim"),
+        Line(f"{thing['state'].upper()}: {thing['headline']}", style, hang=2),
+        Line(f"{what} of '{thing['model']}', {thing['since'][:10]} to {thing['until'][:10]}", "dim", hang=2),
     ]
-    blocks += [Line(f"the newest report: {thing['newest']}")] if thing["newest"] else []
+    blocks += [Line(f"the newest report: {thing['newest']}", hang=2)] if thing["newest"] else []
     facts = [(name, thing[key]) for name, key in (("owner", "owner"), ("on call", "on_call"), ("runbook", "runbook"))]
     told = [f"{name} {value}" for name, value in facts if value]
     blocks += [Line("; ".join(told), "dim")] if told else []
-    blocks += [Line(), listing(thing["alerts"])[0]]
+    blocks += [Line(), *listing(thing["alerts"])]
     day = ""
     for one in thing["moments"]:
         if one["at"][:10] != day:
@@ -233,8 +236,9 @@ def timeline(thing: Plain) -> list[Block]:
         mark = ">" if one["id"] == thing["alert"] else " "
         who = f"  ({one['actor']})" if one["actor"] else ""
         tone: Style = {"bad": "red", "good": "green"}.get(one["tone"], "")  # type: ignore[assignment]
-        blocks.append(Line(f"{mark} {one['at'][11:16]}  {one['kind']:<11} {one['words']}{who}", tone))
-    return [*blocks, Line(), *(Line(f"Next: {text}") for text in thing["next"][:2])]
+        blocks.append(Line(f"{mark} {one['at'][11:16]}  {one['kind']:<11} {one['words']}{who}", tone, hang=21))
+    next = [Line(f"{'      ' if place else 'Next: '}{text}") for place, text in enumerate(thing["next"][:2])]
+    return [*blocks, Line(), *next]
 
 
 def checked(done: Plain) -> list[Block]:
@@ -243,10 +247,10 @@ def checked(done: Plain) -> list[Block]:
     blocks: list[Block] = []
     for one in done["cadences"]:
         sign, style = signs[one["state"]]
-        blocks.append(Line(f"{sign} {one['words']}", style))  # type: ignore[arg-type]
+        blocks.append(Line(f"{sign} {one['words']}", style, hang=2))  # type: ignore[arg-type]
     for alert in done["silent"]:
-        blocks.append(Line(f"  {alert['id']} ({alert['severity']}, {alert['state']}): {alert['action']}"))
-    blocks += [Line(f"✗ route '{name}': {why}", "red") for name, why in done["routes"].items()]
+        blocks.append(Line(f"  {alert['id']} ({alert['severity']}, {alert['state']}): {alert['action']}", hang=4))
+    blocks += [Line(f"✗ route '{name}': {why}", "red", hang=2) for name, why in done["routes"].items()]
     waiting = f", {done['waiting']} wait (see `seatrial alerts undelivered`)" if done["waiting"] else ""
     blocks.append(Line(f"messages sent: {done['sent']}{waiting}; heartbeat: {done['heartbeat']}"))
     return blocks
@@ -254,7 +258,7 @@ def checked(done: Plain) -> list[Block]:
 
 def muted(mutes: Sequence[Mute]) -> list[Block]:
     """Mutes, a line each."""
-    return [Line(f"muted: {_of(one)} until {one.until} by {one.actor}: {one.reason}") for one in mutes]
+    return [Line(f"muted: {_of(one)} until {one.until} by {one.actor}: {one.reason}", hang=7) for one in mutes]
 
 
 def undelivered(messages: list[Plain]) -> list[Block]:
