@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+from datetime import date, timedelta
 
 import pytest
 
 from tests.journeys.pictures import FOLDER, RECORD, drawn
+from tests.journeys.test_summer import FAULT
 
 PAGE = FOLDER.parent / "story.md"
 
@@ -27,12 +29,28 @@ def test_every_picture_is_what_the_record_draws_and_the_page_shows_it(record):
 
 def test_the_page_says_the_figures_of_the_record(record):
     page = PAGE.read_text(encoding="utf-8")
-    figures = [record[name][key] for name in ("april", "july") for key in ("gain", "low", "high")]
+    figures = [record[name][key] for name in ("april", "july", "left alone") for key in ("gain", "low", "high")]
+    figures += [record["year"][name] for name in ("never", "on alarm", "weekly")]
     decided = record["experiment"][-1]
     figures += [decided["gain"], decided["low"], decided["high"]]
     figures += [record["stale"]["day"][key] for key in ("log_loss", "log_loss of the right inputs")]
     for figure in figures:
         assert re.search(rf"(?<![\d.]){told(figure)}(?!\d)", page), figure
+
+
+def test_the_page_says_the_dates_that_the_looks_and_the_trigger_gave(record):
+    page = PAGE.read_text(encoding="utf-8")
+    looked = date.fromisoformat(record["july"]["days"][-1][0][:10]) + timedelta(days=1)
+    dates = [date.fromisoformat(one) for one in (*record["year"]["fired"], record["left alone"]["when"])]
+    for one in (*dates, looked, FAULT):
+        assert f"{one:%-d %B}" in page
+
+
+def test_the_page_says_on_which_days_of_july_a_rule_failed_whatever_was_served(record):
+    failed = [number + 10 for number, day in enumerate(record["month"]) if day["failed"]["right"]]
+    assert [number + 10 for number, day in enumerate(record["month"]) if day["failed"]["stale"]] == failed
+    (*most, last) = failed
+    assert f"({', '.join(map(str, most))} and {last} July)" in PAGE.read_text(encoding="utf-8")
 
 
 def told(figure: float) -> str:

@@ -2,8 +2,9 @@
 
 The model of the winter is live since 1 April. By 1 July it predicts too low, a challenger learns from all flights whose
 outcome is known, and nobody can say yet whether it is better: half of the flights of the next days are its. When it has
-all of them, a job delivers the departures of the day before under the date of today. Minutes long: `make long`. What it
-found is told in docs/story.md.
+all of them, a job delivers the departures of the day before under the date of today. Which flight is whose is drawn
+anew in each run, and with it the day on which the test decides; the fault comes on 18 July, after the last day on which
+it may, so that nothing of it depends on the draw. Minutes long: `make long`. What it found is told in docs/story.md.
 """
 
 from __future__ import annotations
@@ -17,17 +18,30 @@ from typing import Any
 
 import pytest
 
-from seatrial import Project
+from seatrial import Guardrail, Project
 from seatrial.cli.canary_story import taken_up
 from seatrial.core.clock import to_us
 from seatrial.core.errors import SeatrialError
 from seatrial.core.windows import Window
+from seatrial.monitoring.looks.quality import SLOWER
 from tests.journeys.pictures import note, of_looks
-from tests.journeys.stale import a_day_late, compared, drifted, of_month, of_stale, thrown_away, without_serving
+from tests.journeys.stale import (
+    PLANE_AGE,
+    a_day_late,
+    ages,
+    compared,
+    drifted,
+    of_month,
+    of_stale,
+    thrown_away,
+    touched,
+    without_serving,
+)
 from tests.journeys.worlds import ENGINEER, REVIEWER, opened, served
 
 pytestmark = pytest.mark.long
 DAY = timedelta(days=1)
+LAST = 16  # days within which the A/B test has to decide
 REASON = "the summer is later than the winter"
 EXPERIMENT = """ABTest(
     50,
@@ -40,6 +54,9 @@ EXPERIMENT = """ABTest(
 def day(month: int, number: int) -> datetime:
     """Midnight in New York (summer time) of a day of 2013."""
     return datetime(2013, month, number, 4, tzinfo=UTC)
+
+
+FAULT = day(7, 1) + (LAST + 1) * DAY
 
 
 def window(start: datetime, end: datetime) -> Window:
@@ -90,28 +107,30 @@ def summer(tmp_path_factory) -> Iterator[SimpleNamespace]:
                 break
         won = project.status()[0].live, project.proposals("late")[-1].state
         taken_up(url, looks[-1][1].generation)
-        before, stale, next_day = (window(end + n * DAY, end + (n + 1) * DAY) for n in range(3))
-        project.replay("late", before, url=url)
-        pushed = a_day_late(at(project, end + DAY), url, stale)
-    project.clock.set(end + 3 * DAY)  # every label is known
+        fault = max(FAULT, end + DAY)
+        before, stale, next_day = (window(fault + n * DAY, fault + (n + 1) * DAY) for n in (-1, 0, 1))
+        project.replay("late", window(end, fault), url=url)
+        pushed = a_day_late(at(project, fault), url, stale)
+    project.clock.set(fault + 2 * DAY)  # every label is known
     sound, late = compared(project, before), compared(project, stale)
     month = without_serving(at(project, day(8, 3)), window(day(7, 10), day(8, 1)))
-    first = project.feature_verify("late", window=Window(stale.start_us, stale.start_us + 6 * 3_600_000_000))
-    back = at(project, end + 2 * DAY).rollback("late", reason="its features are a day old, says the replay")
+    morning = Window(stale.start_us, stale.start_us + 6 * 3_600_000_000)
+    first = project.feature_verify("late", window=morning), touched(project, morning)
+    back = at(project, fault + DAY).rollback("late", reason="its features are a day old, says the replay")
     after = project.status()[0].live
-    project = opened(thrown_away(project), end + 2 * DAY)
+    project = opened(thrown_away(project), fault + DAY)
     project.materialize()
     again = project.deploy("late", release="late:2", at_once=True, reason="it was the feed")
     with served(folder, "--replay") as (_, url):
         project.replay("late", next_day, url=url)
-    mended = at(project, end + 3 * DAY).feature_verify("late", window=next_day)
+    mended = at(project, fault + 2 * DAY).feature_verify("late", window=next_day)
     found = SimpleNamespace(
         trained=trained, early=early, approved=approved, begun=begun, looks=looks, won=won, pushed=pushed, sound=sound,
         late=late, first=first, month=month, back=back, after=after, again=again, mended=mended,
         live=project.status()[0].live,
     )  # fmt: skip
     note("experiment", of_looks(looks))
-    note("stale", {"before": of_stale(sound), "day": of_stale(late), "first": [first.rows, first.mismatched]})
+    note("stale", {"before": of_stale(sound), "day": of_stale(late), "first": [first[0].rows, first[0].mismatched]})
     note("month", of_month(month))
     yield found
     project.close()
@@ -131,7 +150,7 @@ def test_a_challenger_that_nobody_knows_to_be_better_may_only_be_tried(summer):
 
 def test_the_ab_test_decides_for_it_between_day_7_and_day_16(summer):
     (number, last) = summer.looks[-1]
-    assert 7 <= number <= 16
+    assert 7 <= number <= LAST
     assert (last.analysis.verdict, last.analysis.labels.state, last.analysis.labels.unit) == (
         "advance", "better", "request",
     )  # fmt: skip
@@ -141,15 +160,40 @@ def test_the_ab_test_decides_for_it_between_day_7_and_day_16(summer):
     assert summer.won == ("2", "live")
 
 
+def test_the_mean_score_needs_a_wider_guardrail_than_the_default(summer):
+    """A challenger that mends the level says something else on average: within the week in which nothing can be decided
+    it is shown to lie beyond the .05 of the project's canary, and when it is decided for it lies beyond the default."""
+    scores = {
+        number: next(one for one in look.analysis.guardrails if one.name == "mean_score")
+        for number, look in summer.looks
+    }
+    assert min(number for number, one in scores.items() if one.low > 0.05) < 7
+    assert scores[summer.looks[-1][0]].difference > Guardrail.mean_score().margin == 0.1
+
+
 def test_features_a_day_old_are_seen_by_the_replay_of_the_first_hours_and_by_no_statistic(summer):
+    """Wrong is what is asked after a departure of its airport or carrier since midnight; on a quiet night that leaves
+    some flights of the first hours right, on this one none."""
     assert summer.sound.skew.mismatched == 0
-    assert summer.first.mismatched > 0.5 * summer.first.rows > 0  # at night little departed on either day
-    assert summer.late.skew.mismatched > 0.9 * summer.late.skew.rows
-    failed = {check.column.partition("__")[0] for check in summer.late.report.quality if not check.passed}
-    assert failed <= {"airport_weather"}  # readings of pressure that did not arrive on some days of July
+    seen, wrong = summer.first
+    assert seen.mismatched == wrong > 0.99 * seen.rows > 0
+    assert summer.late.skew.mismatched == summer.late.touched > 0.99 * summer.late.skew.rows
+    assert [check for check in summer.late.report.quality if not check.passed] == []
     moved, right = summer.late.report.drift, summer.late.right.drift
     assert moved.prediction.value < right.prediction.value + 0.02
     assert abs(len(drifted(moved)) - len(drifted(right))) <= 3
+
+
+def test_features_a_day_old_are_as_young_as_any(summer):
+    """Beside the training rows, which is the default, the rule about ages has nothing to compare with."""
+    assert {check.expected for check in ages(summer.late.report)} == {""}
+    beside = ages(summer.late.before)
+    assert all(check.expected for check in beside)
+    assert [check.column for check in beside if check.noticed] == []
+
+
+def test_the_model_was_worse_with_them_than_with_the_right_ones(summer):
+    assert summer.late.report.performance.metrics["log_loss"] > summer.late.right.log_loss + 0.02
 
 
 def test_over_the_days_of_july_drift_looks_alike_with_features_a_day_old_and_with_right_ones(summer):
@@ -163,7 +207,25 @@ def test_over_the_days_of_july_drift_looks_alike_with_features_a_day_old_and_wit
     loss = mean(attrgetter("log_loss"))
     assert columns[1] == pytest.approx(columns[0], abs=1)
     assert prediction[1] == pytest.approx(prediction[0], abs=0.02)
-    assert loss[1] > loss[0] + 0.01
+    assert loss[1] > loss[0] + 0.02
+
+
+def test_rules_fail_on_the_same_days_with_features_a_day_old_as_with_right_ones(summer):
+    """On four days of July a third of the readings of pressure did not arrive, whatever became of departures."""
+    failed = [day.right.failed for day in summer.month]
+    assert [day.stale.failed for day in summer.month] == failed
+    assert [one for one in failed if one] == [[("values there", "airport_weather__pressure")]] * 4
+
+
+def test_events_of_all_kinds_a_day_late_are_seen_by_an_input_that_is_an_age_and_not_by_the_rule_about_ages(summer):
+    """95 of 100 planes arrived within some days, sound feed or not, and the rule asks for the double."""
+
+    def moved(way):
+        return sum(PLANE_AGE in drifted(way(day).drift) for day in summer.month)
+
+    assert (moved(attrgetter("right")), moved(attrgetter("stale"))) == (0, 0)
+    assert moved(attrgetter("wide")) >= 20
+    assert all(day.wide.planes < SLOWER * day.right.planes for day in summer.month)
 
 
 def test_the_replay_names_the_views_that_the_wrong_job_feeds_and_no_other(summer):
@@ -175,7 +237,7 @@ def test_a_sound_day_is_scored_as_the_offline_join_scores_it(summer):
     assert summer.sound.report.performance.metrics["log_loss"] == pytest.approx(summer.sound.right.log_loss, abs=1e-6)
 
 
-def test_what_was_live_before_is_back_and_a_store_made_anew_has_the_right_features(summer):
+def test_going_back_is_one_command_and_a_store_made_anew_has_the_right_features(summer):
     assert summer.after == "1"
     assert (summer.mended.mismatched, summer.mended.rows > 900) == (0, True)
     assert summer.live == "2"
