@@ -1,4 +1,5 @@
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -308,7 +309,7 @@ def test_a_fit_in_a_fresh_process_gives_the_same_predictions_bit_by_bit():
     script = "from tests.training.test_pipeline import *; print(*everything_that_was_learned(), sep='\\n')"
     done = subprocess.run(
         [sys.executable, "-c", script],
-        env={"PYTHONPATH": f"{root / 'src'}:{root}", "PYTHONHASHSEED": "7", "PATH": ""},
+        env=os.environ | {"PYTHONPATH": f"{root / 'src'}:{root}", "PYTHONHASHSEED": "7"},
         capture_output=True,
         check=False,
         text=True,
