@@ -497,6 +497,17 @@ def test_what_the_learned_weeks_were_off_from_the_reference_by_stays_an_alarm():
     assert (state.firing["x0"].path, round(state.firing["x0"].value, 1)) == ("level", 0.5)
 
 
+def test_missing_values_that_were_too_many_from_the_first_day_on_never_become_usual():
+    hour = np.repeat(np.arange(16 * 24), 60)
+    values = np.random.default_rng(15).normal(size=hour.size)
+    values[np.random.default_rng(16).random(hour.size) < 0.4 + 0.3 * np.sin(2 * np.pi * hour / 24)] = np.nan
+    state, steps = run(rows(16 * 24, 60, numbers=1, seed=15, feature_x0=pa.array(values, from_pandas=True)))
+    assert "missing:x0" in steps[-1].learned.usual
+    told = state.firing["missing:x0"]
+    assert (told.path, told.usual) == ("level", pytest.approx(0.02, abs=0.001))
+    assert told.value == pytest.approx(0.4, abs=0.02)
+
+
 def test_a_season_outlives_json():
     windows = windows_of(
         rows(14 * 24, 100, wave=0.5, numbers=1), Window(START_US, at_hour(14 * 24)), HOUR_US, REFERENCE
