@@ -465,6 +465,16 @@ def test_what_is_usual_is_asked_for_again_when_the_first_weeks_were_silent():
     assert again == state
 
 
+def test_windows_that_have_no_season_are_not_read_again_for_one():
+    read = []
+    sample = a_day(70, 20)
+    one = source(sample, None, {})
+    noted = replace(one, read=lambda window: read.append(window) or one.read(window))
+    state = watch.begun(Monitor("late"), sample.at_us(), noted, until_us=at_hour(24 * 70))
+    read.clear()
+    assert len(list(watch.advance(Monitor("late"), state, None, noted, until_us=at_hour(24 * 70)))) == len(read) == 9
+
+
 def test_after_a_promotion_the_season_of_predictions_is_learned_too():
     wave = np.sin(2 * np.pi * (np.arange(45 * 24).repeat(40) % 24) / 24)
     scores = np.clip(np.random.default_rng(64).beta(2, 5, wave.size) + 0.15 * wave, 0, 1)
