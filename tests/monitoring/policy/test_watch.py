@@ -465,6 +465,16 @@ def test_what_is_usual_is_asked_for_again_when_the_first_weeks_were_silent():
     assert again == state
 
 
+def test_windows_that_have_no_season_are_not_read_again_for_one():
+    read = []
+    sample = a_day(70, 20)
+    one = source(sample, None, {})
+    noted = replace(one, read=lambda window: read.append(window) or one.read(window))
+    state = watch.begun(Monitor("late"), sample.at_us(), noted, until_us=at_hour(24 * 70))
+    read.clear()
+    assert len(list(watch.advance(Monitor("late"), state, None, noted, until_us=at_hour(24 * 70)))) == len(read) == 9
+
+
 def test_after_a_promotion_the_season_of_predictions_is_learned_too():
     wave = np.sin(2 * np.pi * (np.arange(45 * 24).repeat(40) % 24) / 24)
     scores = np.clip(np.random.default_rng(64).beta(2, 5, wave.size) + 0.15 * wave, 0, 1)
@@ -495,6 +505,17 @@ def test_what_the_learned_weeks_were_off_from_the_reference_by_stays_an_alarm():
     state, steps = run(sample)
     assert steps[-1].learned is not None
     assert (state.firing["x0"].path, round(state.firing["x0"].value, 1)) == ("level", 0.5)
+
+
+def test_missing_values_that_were_too_many_from_the_first_day_on_never_become_usual():
+    hour = np.repeat(np.arange(16 * 24), 60)
+    values = np.random.default_rng(15).normal(size=hour.size)
+    values[np.random.default_rng(16).random(hour.size) < 0.4 + 0.3 * np.sin(2 * np.pi * hour / 24)] = np.nan
+    state, steps = run(rows(16 * 24, 60, numbers=1, seed=15, feature_x0=pa.array(values, from_pandas=True)))
+    assert "missing:x0" in steps[-1].learned.usual
+    told = state.firing["missing:x0"]
+    assert (told.path, told.usual) == ("level", pytest.approx(0.02, abs=0.001))
+    assert told.value == pytest.approx(0.4, abs=0.02)
 
 
 def test_a_season_outlives_json():

@@ -332,7 +332,7 @@ def _season(
         average, jump = (one[:, place] if _only_up(series) else np.abs(one[:, place]) for one in (averages, jumps))
         ratios.append((series, "season", average / (slow * factor)))
         ratios.append((series, "jump", jump / (fast * factor)))
-        if series.kind in ("level", *LOSSES):
+        if series.kind != "distance":
             count = (learned.until_us - learned.from_us) / windows.every_us
             doubt = (
                 SURE * learned.average_spread[key] * learned.typical[key] * math.sqrt(span(windows.every_us) / count)

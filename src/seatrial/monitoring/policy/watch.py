@@ -242,7 +242,7 @@ def _next_us(state: State) -> int:
 def _to_learn(state: State, learned: Learned | None) -> bool:
     """Whether nothing is known of this release yet, or of two weeks where there are four."""
     asked = _asked_us(state)
-    if state.learned_us >= asked:
+    if state.learned_us >= asked or DAY_US % state.every_us:
         return False
     if learned is None or learned.from_us < state.since_us:
         return True
