@@ -458,10 +458,12 @@ def left_alone(
 
     from seatrial.core.signature import as_floats
     from seatrial.core.windows import duration_us
-    from seatrial.retraining.comparison import compare
+    from seatrial.retraining.comparison import compare, ripe_after
 
     at_us, known_us = _times(rows)
     labels, judge_for_us = as_floats(rows["late"].to_pylist()), duration_us(retrain.judge_for)
+    lately, late = at_us >= to_us(start) - judge_for_us, np.nan_to_num(labels).astype(np.int64)
+    found: Comparison | None = None
     for number in range(1, timedelta(microseconds=judge_for_us) // WEEK + 1):
         when = start + WEEK * number
         found = compare(
@@ -477,9 +479,12 @@ def left_alone(
             as_of_us=to_us(when),
             min_days=retrain.min_days,
             judge_for_us=judge_for_us,
+            ripe_after_us=ripe_after(at_us[lately], known_us[lately], to_us(when), late[lately]),
+            earlier=found,
         )
         if found.verdict == "better":
             break
+    assert found is not None, "there is a Monday in ninety days"
     return when, found
 
 
