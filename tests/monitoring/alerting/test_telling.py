@@ -126,6 +126,28 @@ def test_what_opens_later_joins_and_the_end_is_told_once_when_nothing_bad_rings_
     assert len({one.incident for one in alerts(metadata)}) == 2
 
 
+def test_an_alarm_that_takes_over_while_the_last_one_ends_is_the_same_incident(metadata):
+    settled(metadata, {"a": "high"})
+    settled(metadata, {"a": "quiet", "b": "high"}, minute=60)
+    settled(metadata, {"a": "quiet", "b": "quiet"}, minute=120)
+    settled(metadata, {"a": "high", "b": "quiet"}, minute=180)
+    messages = waiting(metadata)
+    assert summary(messages) == [
+        ("opened", True, ["a"]),
+        ("joined", False, ["b"]),
+        ("resolved", False, ["a", "b"]),
+        ("opened", True, ["a"]),
+    ]
+    assert len({one["incident"] for one in messages}) == 2
+
+
+def test_broken_data_do_not_go_on_in_the_place_of_an_alarm_that_ends(metadata):
+    settled(metadata, {"a": "high"})
+    broken = [Check("range", "x", passed=False, found="9", expected="1")]
+    settled(metadata, {"a": "quiet"}, minute=60, quality=broken)
+    assert [event for event, page, _ in summary(waiting(metadata)) if page] == ["opened", "opened"]
+
+
 def test_a_ticket_that_stays_open_does_not_swallow_the_next_page(metadata):
     settled(metadata, {"a": "high", "t": "low"})
     settled(metadata, {"a": "quiet", "t": "low"}, minute=1)

@@ -94,8 +94,22 @@ def going_on(told: Told, alerts: Sequence[Alert]) -> list[str]:
     return [one for one in told.pages if one in ringing]
 
 
+def _still(told: Told, alerts: Sequence[Alert], new: Sequence[Alert]) -> list[str]:
+    """The incidents that go on, also because what is new wakes somebody for the same failure while the last alert of
+    it that did ends: a failure that one alarm hands over to another is one incident."""
+    going = {*going_on(told, alerts)}
+    ending = {
+        told.opened[one.id]
+        for one in alerts
+        if one.severity == "high" and one.id in told.opened and one.id not in told.over
+    }
+    ending &= told.pages.keys() - going
+    going |= {_joined(told, alerts, [*ending], one) for one in new if one.severity == "high"}
+    return [one for one in told.pages if one in going]
+
+
 def _joined(told: Told, alerts: Sequence[Alert], incidents: Sequence[str], new: Alert) -> str:
-    """Which of the incidents that go on an alert joins: the newest of its failure; empty: none."""
+    """Which of the incidents, which go on, an alert joins: the newest of its failure; empty: none."""
 
     def failures(incident: str) -> Collection[str]:
         high = {failure_of(one) for one in alerts if one.severity == "high" and told.opened.get(one.id) == incident}
@@ -121,7 +135,7 @@ def tell(
         for one in alerts
         if one.kind and one.state != "resolved" and one.id not in told.opened and not muted_until(silent, one.alarm)
     ]
-    still = going_on(told, alerts)
+    still = _still(told, alerts, new)
     _marked(metadata, transaction, alerts)
     over = [
         one
