@@ -127,6 +127,16 @@ def test_a_service_that_falls_silent_pages_within_hours_and_the_end_is_told(fold
         assert [one["event"] for one in told(hook)] == ["opened", "resolved"]
 
 
+def test_a_log_that_only_a_handler_writes_falls_silent_too(tmp_path):
+    (tmp_path / "project.py").write_text(PROJECT)
+    with at(tmp_path, 20) as project:
+        for number in range(20 * 48):
+            predict(project, number)
+        project.log.close()
+    with at(tmp_path, 20.5) as project, pytest.warns(AlertsNotDelivered):
+        assert "no predictions" in [one.alarm for one in project.alerts_check().silent]
+
+
 def test_status_and_review_say_what_rings_what_was_reported_and_where_to_look(folder, hook, capsys):
     with at(folder, 20) as project:
         report = project.monitor("late")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -249,6 +250,7 @@ class Alerting(Answering):
         For a scheduler, every few minutes: no report is made. A silence opens an alert, which is resolved when what was
         missed comes again.
         """
+        self._compact_log()  # where nothing else does, nobody would know what is usual
         found = self._every_cadence()
         rung = {one.model for one in self.alerts() if one.kind == "silence"}
         silent = self._settle_silences([*self._models(), *rung], found)
@@ -260,6 +262,13 @@ class Alerting(Answering):
 
     def _every_cadence(self) -> list[Cadence]:
         return [it for model in self._models().values() for it in self._cadences(model)]
+
+    def _compact_log(self) -> None:
+        """Turn closed segments of the log into Parquet, which is read many times faster. Another one may be at it."""
+        from seatrial.stores.prediction_log import LogBusy
+
+        with suppress(LogBusy, OSError):
+            self.log.compact()
 
     def _cadences(self, model: Model) -> list[Cadence]:
         from seatrial.verbs.feeds import cadences

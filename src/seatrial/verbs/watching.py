@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -456,13 +455,6 @@ class Watching(Alerting):
     def _failed(self, model: str, window: Window) -> int:
         """How many requests of the window the service did not answer."""
         return sum(self.log.failures.count(window=window, deployment=name) for name in self._deployments_of(model))
-
-    def _compact_log(self) -> None:
-        """Turn closed segments of the log into Parquet, which is read many times faster. Another one may be at it."""
-        from seatrial.stores.prediction_log import LogBusy
-
-        with suppress(LogBusy, OSError):
-            self.log.compact()
 
     def _watched(self, model: str, sample: Sample) -> Record | None:
         """The release that a report compares with: the one that answered most of the window, else the live one."""

@@ -195,10 +195,8 @@ def _every_window(
             return
         if _to_learn(state, learned):
             first_us = max(state.since_us, state.cursor_us - SEASON_AGAIN_US)
-            first_us = (
-                first_us if state.rows else state.cursor_us
-            )  # where nothing came lately there is nothing to learn
-            learned, state = _learned(state, source, first_us, learned)
+            # where nothing came lately there is nothing to learn
+            learned, state = _learned(state, source, first_us if state.rows else state.cursor_us, learned)
         if state.cursor_us - state.counted_us >= COUNTED_US:
             state = msgspec.structs.replace(state, rows=0, counted_us=state.cursor_us)
         every = state.every_us
