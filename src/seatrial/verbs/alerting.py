@@ -110,9 +110,9 @@ class Alerting(Answering):
         from seatrial.monitoring.alerting.mutes import BadMute, mute
 
         if (until is None) == (lasting is None):
-            without = " and a reason" if not reason.strip() else ""
+            lacks = "needs an end" if reason.strip() else "needs an end and a reason"
             raise BadMute(
-                f"a mute needs an end{without}.",
+                f"a mute {lacks}." if until is None else "a mute has one end, and two were given.",
                 expected="Either until a time or for a while is expected.",
                 next=f'For example `seatrial alerts mute {name} --for 4h --reason "the feed is being moved"`.',
             )
