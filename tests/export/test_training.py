@@ -76,12 +76,13 @@ class Container:
         self.user = user
 
     def run(self, *more: str) -> subprocess.CompletedProcess[str]:
-        """Its command, or another, with its variables and nothing else."""
+        """Its command, or another, with its variables, and nothing else but which kernels this machine's BLAS takes."""
         words = ast.literal_eval(re.findall(r"^CMD (\[.*\])$", self.text, re.MULTILINE)[-1])
         (line,) = re.findall(r"^ENV (.*)$", self.text, re.MULTILINE)
         variables = dict(word.split("=", 1) for word in shlex.split(line))
         variables = {name: value.replace("/tmp", str(self.tmp)) for name, value in variables.items()}
         variables |= {"PATH": f"{self.python / 'bin'}{os.pathsep}{os.defpath}", "TMPDIR": str(self.tmp)}
+        variables |= {name: value for name, value in os.environ.items() if name.startswith("OPENBLAS_")}
         command = [*words, *more]
         if self.alone:
             # the whole tree is read-only but for the two mounts; dac_read_search stands for a Python outside of /root
