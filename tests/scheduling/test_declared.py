@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -124,6 +125,38 @@ def test_what_is_installed_in_an_environment_of_the_folder_is_not_imported_anew(
     assert declared.changed() == "changed: materialize"
     assert sys.modules["heavy_for_declared"] is before
     del sys.modules["heavy_for_declared"]
+
+
+def test_what_a_reading_lacked_is_looked_for_again_and_said_once(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    file = tmp_path / "project.py"
+    file.write_text(ONE)
+    declared = declared_in(tmp_path)
+    file.write_text("import fresh_for_declared\n" + ONE.replace("1h", "30m"))
+    with pytest.raises(BrokenProject):
+        declared.changed()
+    assert [declared.changed(), declared.changed()] == ["", ""]
+    (tmp_path / "fresh_for_declared.py").write_text("THING = 1\n")
+    assert declared.changed() == "changed: materialize"
+    del sys.modules["fresh_for_declared"]
+
+
+def test_a_folder_reached_by_a_link_and_python_within_it_are_told_apart(tmp_path, monkeypatch):
+    real = tmp_path / "real"
+    real.mkdir()
+    (tmp_path / "link").symlink_to(real)
+    monkeypatch.syspath_prepend(tmp_path / "link")
+    (real / "linked_for_declared.py").write_text('EVERY = "1h"\n')
+    (real / "project.py").write_text(
+        'from linked_for_declared import EVERY\nfrom seatrial import Schedule\nSchedule("materialize", every=EVERY)\n'
+    )
+    declared = declared_in(tmp_path / "link")
+    assert "linked_for_declared" in declared._imported()
+    (real / "linked_for_declared.py").write_text('EVERY = "45m"\n')
+    assert declared.changed() == "changed: materialize"
+    del sys.modules["linked_for_declared"]
+    everything = Declared([], [], Path("/"), lambda: ([], []))
+    assert not {"os", "threading", "numpy", "seatrial.core.clock"} & set(everything._imported())
 
 
 def test_a_module_of_the_folder_that_was_broken_is_read_again_when_it_is_mended(tmp_path, monkeypatch):

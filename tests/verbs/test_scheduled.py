@@ -10,7 +10,7 @@ import pytest
 
 from seatrial import Deployment, Project, Retrain, Schedule
 from seatrial.cli import run
-from seatrial.core.clock import FixedClock, iso, machine_us
+from seatrial.core.clock import FixedClock, from_us, iso, machine_us
 from seatrial.core.errors import UsageError
 from seatrial.features.definitions import BadDefinition
 from seatrial.folder.loading import UnknownName
@@ -146,6 +146,16 @@ def test_a_run_that_is_refused_ends_with_its_reason(tmp_path, capsys):
     problem = json.loads(err)
     assert problem["code"] == "schedule.run_failed"
     assert "ended as refused" in problem["detail"]
+
+
+def test_a_run_for_an_instant_sees_that_instant_as_its_present_however_late_it_is_made(tmp_path, capsys):
+    made = project_at(tmp_path / "p", 'Schedule("materialize", every="1h")\n')
+    late = ["--at", "2024-01-10T12:30:00Z", "schedules", "run", "materialize", "--slot", "2024-01-10T09:59:00Z"]
+    code, out, _ = command(made, *late, capsys=capsys)
+    assert (code, "for 2024-01-10T09:00:00Z" in out) == (0, True)
+    with Project(made, clock=FixedClock(NOW)) as project:
+        (written,) = project.metadata.events(kind="features.materialized")
+        assert iso(from_us(written.at_us)) == "2024-01-10T09:00:00Z"
 
 
 def test_a_run_that_was_refused_is_not_green_when_it_is_asked_for_again(tmp_path, capsys):

@@ -7,7 +7,7 @@ what could not be looked at is said, never left out.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,9 +15,10 @@ import msgspec
 
 from seatrial.core.clock import from_us, iso
 from seatrial.core.errors import Failed, UsageError, did_you_mean
-from seatrial.core.windows import Window
+from seatrial.core.windows import Window, parse_window
 from seatrial.monitoring.definition import MIN_LABELS, PERFORMANCE, Alarm, Monitor
 from seatrial.monitoring.looks.alarms import MIN_ROWS, QUIET_START, evaluate
+from seatrial.monitoring.looks.arrival import arrival, ripe_rows
 from seatrial.monitoring.looks.attribution import Score, attribution
 from seatrial.monitoring.looks.outcome import NO_HARM, percent, with_outcome
 from seatrial.monitoring.looks.performance import performance
@@ -37,6 +38,7 @@ from seatrial.monitoring.report import (
     Resources,
     Verdict,
 )
+from seatrial.monitoring.rows.baseline import chosen
 from seatrial.monitoring.watched import NOT_WATCHED, POLICY
 from seatrial.stats.metrics import MEAN
 
@@ -121,10 +123,11 @@ def make_report(
     drifted = _with_before(drifted, sample, window, reference)
     until_us = min(as_of_us, window.end_us)
     drifts = {window: drifted} if reference is not None else {}
-    alarms = [
-        evaluate(alarm, sample, until_us, reference, training, since_us=since_us, drifts=drifts)
-        for alarm in monitor.every_alarm
-    ]
+
+    def again(alarm: Alarm, rows: Sample) -> AlarmResult:
+        return evaluate(alarm, rows, until_us, reference, training, since_us=since_us, drifts=drifts)
+
+    alarms = [_of_ripe(again(alarm, sample), alarm, sample, as_of_us, again) for alarm in monitor.every_alarm]
     alarms += [*policy, *([skewed(skew, sample.model)] if skew else [])]
     judged = _judge(
         _Facts(
@@ -200,6 +203,25 @@ def kept(body: Mapping[str, Any]) -> Report:
 
 def _min_labels(monitor: Monitor) -> int:
     return min((alarm.min_labels for alarm in monitor.every_alarm if alarm.of_performance), default=MIN_LABELS)
+
+
+def _of_ripe(
+    found: AlarmResult,
+    alarm: Alarm,
+    sample: Sample,
+    as_of_us: int,
+    again: Callable[[Alarm, Sample], AlarmResult],
+) -> AlarmResult:
+    """An alarm of performance that fires on young labels, which are shown to be unlike those that come later, is judged
+    by the rows that are old enough to have theirs."""
+    if found.state != "fired" or not alarm.of_performance or sample.answers is not None:
+        return found
+    came = arrival(sample, parse_window(found.window), as_of_us)
+    if came.ripe is not False or not came.biased:
+        return found
+    judged = again(alarm, chosen(sample, ripe_rows(sample, as_of_us, came)))
+    why = "the labels that come first are unlike the others, so rows too young for theirs do not count"
+    return msgspec.structs.replace(judged, note="; ".join(one for one in (judged.note, why) if one))
 
 
 def _compared(inside: Sample, reference: Reference | None, until_us: int) -> tuple[Drift, list[Check]]:

@@ -18,7 +18,7 @@ from seatrial.core.windows import duration_us
 from seatrial.retraining.definition import SEVERITIES, Trigger
 from seatrial.stats.bootstrap import LEVEL, intervals, resample
 from seatrial.stats.confidence import clustered
-from seatrial.stats.metrics import MEAN, METRICS, measure
+from seatrial.stats.metrics import MEAN, METRICS, measure, quantile_off
 from seatrial.stats.student import t_quantile
 
 DAY_US = 86_400_000_000
@@ -144,7 +144,7 @@ def _off(labels: NDArray[np.float64], scores: NDArray[np.float64], quantile: flo
     if not labels.size:
         return None
     if quantile != MEAN:
-        return (labels <= scores).astype(np.float64) - quantile
+        return quantile_off(labels, scores, quantile)
     spread = float(labels.std())
     return (scores - labels) / spread if spread > 0 else None
 

@@ -9,12 +9,16 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
+from importlib import invalidate_caches
 from pathlib import Path
+from sysconfig import get_path
 
+from seatrial.core.errors import SeatrialError
 from seatrial.scheduling.definition import Schedule
 from seatrial.training.closure import INSTALLED
 
-SEATRIAL = Path(__file__).resolve().parents[1]
+OTHERS = (Path(__file__).resolve().parents[1], *(Path(get_path(one)).resolve() for one in ("stdlib", "platstdlib")))
+"""seatrial itself, and Python's own library."""
 
 Marks = dict[Path, tuple[int, int, int]]
 Reading = tuple[list[Schedule], Iterable[Path]]
@@ -33,6 +37,7 @@ class Declared:
         self._in_force = list(schedules)
         self._folder, self._read = folder, read
         self._files = list(files)
+        self._unread = ""
         self._marks: Marks = {}
         self._marks = self._look()
 
@@ -47,12 +52,20 @@ class Declared:
         Raises what reading the project does, once for each change of its files; then everything stays as it was.
         """
         marks = self._look()
-        if marks == self._marks:
+        if marks == self._marks and not self._unread:
             return ""
-        self._marks = marks
+        said, self._marks = self._unread if marks == self._marks else "", marks
         for name in self._imported():
             del sys.modules[name]
-        schedules, files = self._read()
+        invalidate_caches()
+        try:
+            schedules, files = self._read()
+        except SeatrialError as error:
+            self._unread = str(error)  # what it lacks may come where nobody watches
+            if self._unread == said:
+                return ""
+            raise
+        self._unread = ""
         before, self._in_force, self._files = self._in_force, list(schedules), list(files)
         self._marks = self._look()
         return _difference(before, self._in_force)
@@ -61,7 +74,9 @@ class Declared:
         """The project's own modules, by name; not what is installed in an environment within its folder."""
         files = {name: getattr(module, "__file__", None) for name, module in list(sys.modules.items())}
         paths = {name: Path(file) for name, file in files.items() if file}
-        return {name: path for name, path in paths.items() if self._folder in path.parents and not _installed(path)}
+        folder = self._folder.resolve()
+        own = {name: path for name, path in paths.items() if path.resolve().is_relative_to(folder)}
+        return {name: path for name, path in own.items() if not _installed(path.resolve(), folder)}
 
     def _look(self) -> Marks:
         """What is watched, and what marks it. A file stays watched when it could not be read any more."""
@@ -74,8 +89,9 @@ class Declared:
         return found
 
 
-def _installed(path: Path) -> bool:
-    return bool(INSTALLED & set(path.parts)) or path.is_relative_to(SEATRIAL)
+def _installed(path: Path, folder: Path) -> bool:
+    """Whether a module within the folder is no part of the project: of an environment there, or of Python itself."""
+    return bool(INSTALLED & set(path.relative_to(folder).parts)) or any(path.is_relative_to(one) for one in OTHERS)
 
 
 def _difference(before: Sequence[Schedule], now: Sequence[Schedule]) -> str:

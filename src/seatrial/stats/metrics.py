@@ -391,6 +391,17 @@ MEAN = 0.5
 """The quantile of a regression that declares none: it is taken to predict the mean, whose loss is the squared error."""
 
 
+def quantile_off(labels: Vector, scores: Vector, quantile: float) -> NDArray[np.float64]:
+    """(n,) 1 less the quantile for each label below its score, minus the quantile for each above; of those that are
+    equal the part counts as below that leaves the mean nearest to 0. The mean is 0 for a right quantile, also of labels
+    of few values."""
+    equal = labels == scores
+    below, ties = float((labels < scores).mean()), float(equal.mean())
+    part = min(max((quantile - below) / ties, 0.0), 1.0) if ties else 0.0
+    found: NDArray[np.float64] = (labels < scores) + part * equal - quantile
+    return found
+
+
 def losses(task: Task, labels: Vector, scores: Vector, *, quantile: float = MEAN) -> NDArray[np.float64]:
     """Each row's loss: minus the log likelihood of classes, the squared error for regression; smaller is better.
 

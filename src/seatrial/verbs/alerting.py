@@ -143,7 +143,11 @@ class Alerting(Answering):
         from seatrial.retraining.proposal import ENDED, newest
         from seatrial.verbs.feeds import views_of
 
-        of_model = sorted(alerts(self.metadata, id), key=lambda one: one.state != "resolved")
+        order = ("low", "medium", "high")
+        of_model = sorted(
+            alerts(self.metadata, id),
+            key=lambda one: (one.state != "resolved", order.index(one.severity) if one.state != "resolved" else 0),
+        )  # stable: of the worst that ring the newest is last
         record = resolve(self.metadata, of_model[-1].id if of_model else id)
         if record.kind == "incident":
             record = self.record(record.inputs[0])
@@ -233,7 +237,8 @@ class Alerting(Answering):
         if not found:
             return None
         counts = {s: sum(one.severity == s for one in found) for s in ("high", "medium", "low")}
-        newest = max(found, key=lambda one: one.opened_at)
+        worst = min(found, key=lambda one: ("high", "medium", "low").index(one.severity)).severity
+        newest = max((one for one in found if one.severity == worst), key=lambda one: one.opened_at)
         unseen = sum(one.state == "open" for one in found)
         return AlertsLine(**counts, unseen=unseen, newest=newest.id, words=newest.words)
 

@@ -120,8 +120,10 @@ class Scheduled(Challenging):
     ) -> Ran:
         """Run a schedule now, in a process of its own; once for each of its instants, whoever asks and how often.
 
-        slot: the last instant of the schedule up to then is meant (default: up to now). again: also when it was run.
-        stopped: asked meanwhile; True ends the run. The run sees the project's time, as this process does.
+        slot: the last instant of the schedule up to then is meant, and is the project's time for the run, however late
+            it is made (default: up to now, and the run sees the time that this process does). again: also when it was
+            run.
+        stopped: asked meanwhile; True ends the run.
         Raises StillRunning, Paused, and UnknownName.
         """
         from seatrial.scheduling import jobs
@@ -134,7 +136,7 @@ class Scheduled(Challenging):
         wanted = schedule.timing.latest(self.now_us if slot is None else to_us(slot))
         if wanted is None:
             raise UsageError(f"'{name}' ({schedule.timing}) has no instant before that.", state="Nothing was run.")
-        how = self._how(at=isinstance(self.clock, FixedClock))
+        how = self._how(at=wanted if slot is not None else self.now_us if isinstance(self.clock, FixedClock) else None)
         found = jobs.Due(wanted)
         running = start(self.metadata, schedule, found, how, forced=again)
         if running is not None:
@@ -468,10 +470,11 @@ class Scheduled(Challenging):
             retries=schedule.retries,
         )
 
-    def _how(self, *, at: bool = False) -> How:
+    def _how(self, *, at: int | None = None) -> How:
+        """at: the project's time for a run; None: the machine's."""
         from seatrial.scheduling.running import How
 
-        told = ["--at", iso(self.clock.now())] if at else []
+        told = [] if at is None else ["--at", iso(from_us(at))]
         place = ["--project", str(self.folder), "--env", self.env]
 
         def command(schedule: Schedule) -> list[str]:

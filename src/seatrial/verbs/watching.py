@@ -440,15 +440,20 @@ class Watching(Alerting):
 
         if not monitor.skew or not make_plan(model.features, self.definitions.views).feature_columns:
             return None
-        for record in self.metadata.records("report", model.name)[-1:] if carried else ():
+        for record in self.metadata.records("report", model.name, newest=1) if carried else ():
             found = msgspec.convert(record.body.get("skew"), Skew | None)
-            age = self.now_us - to_us(parse_time(found.as_of)) if found else -1
-            if 0 <= age < duration_us(monitor.skew):
+            if (
+                found is not None
+                and found.rows
+                and not found.note
+                and _of_now(found, window, duration_us(monitor.skew))
+            ):
                 return found
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of sources: `seatrial validate` says it
             try:
-                return skew(verify(self, self._inputs, model, window, sample=SAMPLE), self.now_us)
+                replayed = verify(self, self._inputs, model, window, sample=SAMPLE)
+                return skew(replayed, self.now_us) if replayed.predictions else None
             except SeatrialError as error:
                 return Skew(as_of=iso(from_us(self.now_us)), window=str(window), note=error.found.rstrip("."))
 
@@ -524,6 +529,13 @@ class Watching(Alerting):
         from seatrial.monitoring.monitor import point
 
         return [point(record.body) for record in self.metadata.records("report", model)]
+
+
+def _of_now(found: Skew, window: Window, every_us: int) -> bool:
+    """Whether a replay was made of a window as long as this one, and not long before it."""
+    looked, age = parse_window(found.window), window.end_us - to_us(parse_time(found.as_of))
+    alike = looked.end_us - looked.start_us == window.end_us - window.start_us
+    return alike and 0 <= age < every_us and 0 <= window.end_us - looked.end_us < every_us
 
 
 def _said(keys: pa.ChunkedArray, at: pa.ChunkedArray, labels: pa.ChunkedArray) -> pa.ChunkedArray:

@@ -162,6 +162,36 @@ def test_the_gap_is_signed_and_undefined_without_rows():
     assert calibration_gap("binary", np.array([]), np.array([])) is None
 
 
+@pytest.mark.parametrize("quantile", [0.75, 0.8, 0.9])
+def test_a_right_quantile_of_counts_is_quiet_though_many_labels_equal_it(quantile):
+    labels = np.random.default_rng(0).poisson(0.35, 4_000).astype(float)
+    scores = np.full(4_000, np.quantile(labels, quantile, method="inverted_cdf"))
+    assert calibration_gap("regression", labels, scores, quantile) == pytest.approx(0, abs=1e-9)
+    assert calibration_gap("regression", labels, scores - 9, quantile) == pytest.approx(-quantile)
+    assert calibration_gap("regression", labels, scores + 9, quantile) == pytest.approx(1 - quantile)
+
+
+def test_labels_that_come_first_and_are_unlike_the_others_fire_no_alarm_on_the_level():
+    """What does not happen is known after an hour, what does after four days."""
+    count, random = 28 * 200, np.random.default_rng(1)
+    at_us = START_US + np.arange(count) * (DAY_US // 200)
+    now_us = START_US + 28 * DAY_US
+    happened = random.random(count) < 0.3
+    known_us = at_us + np.where(happened, 4 * DAY_US, DAY_US // 24)
+    labels = np.where(known_us <= now_us, happened.astype(float), np.nan)
+    sample = a_sample(np.full(count, 0.3), labels, at_us=at_us, known_us=known_us)
+    made = make_report(sample, window=week(3), as_of_us=now_us)
+    (found,) = [one for one in made.alarms if one.metric == "calibration_gap"]
+    assert made.performance.observed < 0.2  # of what is known by now
+    assert found.state == "quiet"
+    assert "the labels that come first are unlike the others" in found.note
+    assert made.verdict != "act"
+    assert "the level is off" not in made.headline
+    worse = a_sample(np.full(count, 0.6), labels, at_us=at_us, known_us=known_us)
+    (again,) = [one for one in make_report(worse, window=week(3), as_of_us=now_us).alarms if one.metric == found.metric]
+    assert again.state == "fired"
+
+
 @pytest.mark.parametrize(
     ("quantile", "predicted", "state"), [(0.9, 0.9, "quiet"), (0.9, 0.5, "fired"), (0.1, 0.1, "quiet")]
 )

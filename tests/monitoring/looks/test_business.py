@@ -95,6 +95,7 @@ def test_what_was_not_known_yet_does_not_count():
         (pa.table({"name": ["r-1"], "revenue": [1.0]}), "do not say whose they are"),
         (pa.table({"request_id": ["r-1"], "revenue": ["a lot"]}), "numbers are expected"),
         (pa.table({"request_id": ["r-1", "r-1"], "revenue": [1.0, 2.0]}), "another row named: add them up"),
+        (pa.table({"request_id": [["r-1"]], "revenue": [1.0]}), "a text or a number is expected"),
         (pa.table({"request_id": ["x"], "revenue": [1.0]}), "no request of the window has a row"),
         (told(0), "no request of the window has a row"),
         (pa.table({"request_id": ["r-1"], "revenue": [None]}), "no request of the window has a row"),
@@ -103,6 +104,15 @@ def test_what_was_not_known_yet_does_not_count():
 )  # fmt: skip
 def test_what_cannot_be_read_says_why(rows, note):
     assert note in of(rows).note
+
+
+def test_numbers_without_measure_are_said_and_whole_ones_beyond_a_float_are_taken():
+    place = told().column_names.index("revenue")
+    found = of(told().set_column(place, "revenue", pa.array([1e308] * 600)))
+    assert (found.mean, found.interval) == (None, None)
+    assert "nothing is added up" in found.note
+    whole = told().set_column(place, "revenue", pa.array([2**53 + 1] * 600))
+    assert of(whole).mean == pytest.approx(2.0**53)
 
 
 def test_an_empty_window_is_no_number():

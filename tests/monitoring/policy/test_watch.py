@@ -227,6 +227,18 @@ def test_losses_of_one_window_that_lie_close_together_spread_as_those_of_the_day
     assert (calm > -2).all()
 
 
+@pytest.mark.parametrize("wrong", [0.0, 1e4])
+def test_one_label_a_day_that_is_far_off_does_not_hide_an_error_that_has_grown(wrong):
+    hours, an_hour, random = 96, 200, np.random.default_rng(0)
+    count = hours * an_hour
+    labels = random.normal(size=count) * np.where(np.arange(count) < count // 2, 1.0, 2.0)
+    if wrong:
+        labels[:: 24 * an_hour] = wrong
+    tested = {"rmse": 1.0, "mse": 1.0, "mae": 0.8}
+    state, _ = run(answered(hours, an_hour, 0.0, labels, "regression"), reference=None, tested=tested)
+    assert at_hour(48) < state.firing["error"].since_us <= at_hour(60)
+
+
 def test_windows_judged_one_by_one_by_day_or_at_once_leave_the_same_state():
     sample = after(rows(30, seed=5), rows(20, seed=6, moved=0.3, first=at_hour(30)))
     whole, _ = run(sample)

@@ -362,6 +362,8 @@ def _resolved(transaction: Transaction, now: Alert, actor: str, at_us: int, reas
 
 
 def _evidence(alarm: AlarmResult) -> dict[str, float | None]:
+    if alarm.metric.startswith(POLICY):  # it watches series, and its words have their numbers
+        return {}
     numbers: dict[str, float | None] = {
         "value": alarm.value,
         "threshold": alarm.threshold,

@@ -20,7 +20,7 @@ from seatrial.monitoring.looks.performance import measure_sample
 from seatrial.monitoring.looks.system import system
 from seatrial.monitoring.report import AlarmResult, Drift
 from seatrial.monitoring.rows.sample import FEATURE, Sample
-from seatrial.stats.metrics import MEAN, METRICS
+from seatrial.stats.metrics import MEAN, METRICS, quantile_off
 
 if TYPE_CHECKING:
     from seatrial.monitoring.rows.reference import Reference
@@ -195,11 +195,12 @@ class _Look:
 
     def _evidence(self, value: float, threshold: float) -> str:
         alarm = self.alarm
-        found = f"{alarm.metric.replace('_', ' ')} {value:.3g}, bound {threshold:.3g}"
+        name, colon, column = alarm.metric.partition(":")
+        found = f"{name.replace('_', ' ')}{colon}{column} {value:.3g}, bound {threshold:.3g}"
         if alarm.kind == "drop":
             found += f" (test part {self.training[alarm.metric]:.3g})"
         if alarm.metric == "calibration_gap" and self.sample.quantile != MEAN:
-            below = float((self.labels[self.known] <= self.scores[self.known]).mean())
+            below = self.sample.quantile + (self._gap() or 0.0)
             meant = f"where {self.sample.quantile:.1%} are meant"
             found = f"{below:.1%} of the labels lie at or below their prediction, {meant}; {threshold:.3g} is allowed"
         elif alarm.metric == "calibration_gap":
@@ -217,11 +218,11 @@ class _Look:
 
 def calibration_gap(task: Task, labels: np.ndarray, scores: np.ndarray, quantile: float = MEAN) -> float | None:
     """Mean score minus mean label; of a regression in standard deviations of the label, None when that is 0. Of a model
-    of another quantile than the middle one, the share of labels at or below their prediction minus the quantile."""
+    of another quantile than the middle one, the share of labels below their prediction minus the quantile."""
     if not labels.size:
         return None
     if quantile != MEAN:
-        return float((labels <= scores).mean()) - quantile
+        return float(quantile_off(labels, scores, quantile).mean())
     gap = float(scores.mean() - labels.mean())
     if task != "regression":
         return gap

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from seatrial.monitoring.definition import BusinessMetric
 
 FEWEST = 50
+LARGEST = 1e100
+"""Beyond it sums and squares are not finite."""
 
 
 def business(
@@ -60,6 +62,9 @@ def _figures(
     if not found.size:
         nothing = "no request of the window has a row" if asked else "no predictions in this window"
         return Business(**facts, rows=0, mean=None, total=None, without=without, note=nothing)
+    if np.abs(found).max() > LARGEST:
+        beyond = f"numbers reach {np.abs(found).max():.3g}, and beyond {LARGEST:g} nothing is added up"
+        return Business(**facts, rows=found.size, mean=None, total=None, without=without, note=beyond)
     mean, total = float(found.mean()), float(found.sum())
     if found.size < FEWEST:
         note = f"not enough data for an interval: {found.size} of {FEWEST} requests"

@@ -16,7 +16,7 @@ from seatrial.monitoring.figures import Calibration, CalibrationBin, Interval
 from seatrial.monitoring.rows.baseline import labelled
 from seatrial.stats.bootstrap import Resampling, intervals
 from seatrial.stats.calibration import realigned, recalibrated
-from seatrial.stats.metrics import MEAN, expected_calibration_error
+from seatrial.stats.metrics import MEAN, expected_calibration_error, quantile_off
 from seatrial.stats.parts import means
 from seatrial.stats.student import t_quantile
 
@@ -40,7 +40,7 @@ def calibration(inside: Sample, drawn: Resampling | None) -> Calibration:
     if not scores.size:
         return Calibration(0, note="no label is known")
     middle = inside.quantile == MEAN
-    off = scores - labels if middle else (labels <= scores).astype(np.float64) - inside.quantile
+    off = scores - labels if middle else quantile_off(labels, scores, inside.quantile)
     gap = float(off.mean())
     if scores.size < FEWEST or drawn is None:
         return Calibration(scores.size, gap, note=f"not enough data: {scores.size} of {FEWEST} labels")

@@ -15,6 +15,7 @@ from seatrial.core.clock import from_us, iso
 from seatrial.core.errors import SeatrialError
 from seatrial.core.windows import HOUR_US
 from seatrial.monitoring.figures import Arrival, Business, Calibration, Concept, Estimate, Interval, Slices
+from seatrial.monitoring.looks.alarms import QUIET_START
 from seatrial.monitoring.looks.arrival import arrival, ripe_rows
 from seatrial.monitoring.looks.calibration import blocks, calibration
 from seatrial.monitoring.looks.concept import FEWEST as FEWEST_OF_CONCEPT
@@ -89,7 +90,8 @@ def with_outcome(
         next_ = (
             "Find out what changed in the world at that part of the rows; a retrain learns it, a check of data cannot."
         )
-    headline = _with_harm(headline, found["calibration"], found["slices"])
+    if not (came.ripe is False and came.biased):  # the labels that come first say nothing of the level
+        headline = _with_harm(headline, found["calibration"], found["slices"])
     return msgspec.structs.replace(
         report, **found, findings=list(dict.fromkeys(findings)), verdict=verdict, headline=headline, next=next_
     )
@@ -114,6 +116,9 @@ def ripe_stretch(
     compared either: too few of its rows have a label, or there is nothing from before it."""
     end_us = int(as_of_us - usual_hours * HOUR_US) // HOUR_US * HOUR_US
     found = type(window)(end_us - (window.end_us - window.start_us), end_us)
+    at_us = sample.at_us()
+    if not at_us.size or at_us[0] > found.start_us + (found.end_us - found.start_us) // QUIET_START:
+        return None  # it is not there as a whole
     if found.end_us >= window.end_us or labelled(sample.within(found)).rows.num_rows < FEWEST_OF_CONCEPT:
         return None
     return None if baseline(sample, found, given)[0] is None else found

@@ -15,6 +15,7 @@ prediction is for, labels in the window in which they became known, so that a wi
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -500,8 +501,12 @@ def of_error(found: Error, before: int, usual: float, *, shares: bool) -> Figure
     none was expected, and one with nothing else is no surer than its rows make it.
     """
     series = Series("error", "", 1.0, TOLERATED_LOSS)
-    spread = np.maximum(_spread(found), _spread(_together(found, before + 1)))
-    figures = _of_loss(series, found, usual, spread)
+    own, whole = _spread(found), _spread(_together(found, before + 1))
+    lately = np.lib.stride_tricks.sliding_window_view(np.concatenate([np.full(before, np.nan), own]), before + 1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # windows without a row, all of them
+        middle = np.nanmedian(lately, axis=1)  # which one label that is far off does not move
+    figures = _of_loss(series, found, usual, np.maximum(own, np.where(middle > 0, middle, whole)))
     if shares:
         most = usual * (1 + TOLERATED_LOSS)
         hits = np.rint(np.nan_to_num(found.mean) * found.rows)

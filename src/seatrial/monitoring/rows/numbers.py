@@ -49,6 +49,9 @@ def numbers(metric: BusinessMetric, told: pa.Table, key: list[str], *, known_us:
     since = metric.source.known_at or metric.source.event_timestamp
     if since is not None and since in told.column_names:
         told = told.filter(pc.fill_null(pc.less_equal(told[since].cast(pa.int64()), known_us), False))
+    nested = [name for name in (key if by == KEY else [by]) if pa.types.is_nested(told[name].type)]
+    if nested:
+        return f"its column '{nested[0]}' is a {told[nested[0]].type}, and a text or a number is expected"
     ids, values = _ids(told, by, key), _values(told[metric.name])
     if not np.isfinite(values).all():
         return f"{int((~np.isfinite(values)).sum()):,} rows of '{metric.name}' are infinite or no numbers"
@@ -85,5 +88,5 @@ def _values(column: pa.ChunkedArray) -> NDArray[np.float64]:
     import pyarrow as pa
 
     of_bits = column.cast(pa.int8()) if pa.types.is_boolean(column.type) else column
-    found: NDArray[np.float64] = of_bits.cast(pa.float64()).to_numpy(zero_copy_only=False)
+    found: NDArray[np.float64] = of_bits.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
     return found
