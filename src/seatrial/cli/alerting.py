@@ -115,7 +115,7 @@ def alerts_check(call: Invocation, fail_on: str | None) -> None:
     with call.project() as project:
         done = project.alerts_check()
         call.answer(done, checked)
-    refuse_fired([(one.alarm, one.severity) for one in done.silent], fail_on, "What waited was sent.")
+    refuse_fired([(one.alarm, one.severity) for one in done.silent], fail_on, "Their alerts are kept.")
 
 
 @NOUNS["alerts"].command("undelivered")

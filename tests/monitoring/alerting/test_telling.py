@@ -8,7 +8,7 @@ from dataclasses import replace
 import msgspec
 import pytest
 
-from seatrial.core.clock import from_us, iso, machine_us
+from seatrial.core.clock import from_us, iso, machine_us, parse_time
 from seatrial.core.records import Record
 from seatrial.core.windows import Window
 from seatrial.monitoring.alerting.alerts import (
@@ -200,6 +200,22 @@ def test_a_page_waits_for_no_digest_and_for_no_message_in_back_off_of_another_in
     assert (done.sent, done.failures) == (1, {"route:ops": "it answered 500"})
     assert summary(hook.got)[-1] == ("opened", True, ["no predictions"])
     assert summary(waiting(metadata)) == [("opened", True, ["a"]), ("resolved", False, ["a"])]
+
+
+def test_at_an_alertmanager_no_beginning_passes_an_end_of_the_same_labels(metadata, hook):
+    settled(metadata, {"a": "high"})
+    address = {"ops": f"alertmanager+{hook.url}"}
+    assert deliver(metadata, address, allowed=HERE).sent == 1
+    broken, now_us = Hook(500), machine_us()
+    settled(metadata, {"a": "quiet"}, minute=1)
+    deliver(metadata, {"ops": f"alertmanager+{broken.url}"}, allowed=HERE, now_us=now_us)
+    broken.close()
+    settled(metadata, {"a": "high"}, minute=2)
+    assert deliver(metadata, address, allowed=HERE, now_us=now_us + 1).sent == 0
+    assert deliver(metadata, address, allowed=HERE, now_us=now_us + 3_600_000_000).sent == 2
+    *_, ended, begun = hook.got
+    ends = [max(parse_time(one["endsAt"]) for one in told) for told in (ended, begun)]
+    assert ends[0] < ends[1]
 
 
 def test_broken_data_page_beside_an_alarm_of_the_model_and_together_they_are_one(metadata):
