@@ -70,7 +70,7 @@ def test_a_check_fails_a_pipeline_when_something_stays_away_and_sends_first(says
         assert "✗ 'late' has made no prediction for 12 hours" in told.out
         assert "messages sent: " in told.out
         assert f"1 alarm of severity {level} or higher fired: no predictions." in told.err
-        assert "What waited was sent." in told.err
+        assert "Their alerts are kept." in told.err
     assert says(20.5, "alerts", "check").err == ""
 
 
