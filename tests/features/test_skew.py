@@ -338,7 +338,7 @@ def test_the_reports_of_a_day_ask_once_and_open_one_ticket(flights, capsys):
     at = ["--at", iso(flights.clock.now()), "--project", str(flights.folder)]
     assert run([*at, "reports", "show", first.id]) == 0
     told = " ".join(capsys.readouterr().out.split())
-    assert f"✗ replay: of 200 of {first.rows:,} predictions that were joined again" in told
+    assert f"✗ replay: of 200 of {first.skew.predictions:,} predictions that were joined again" in told
 
 
 def alarm_of(report):

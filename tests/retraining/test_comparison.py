@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from seatrial.retraining.comparison import DAY_US, HOUR_US, DayGain, compare, ripe_after
+from seatrial.core.windows import DAY_US, HOUR_US
+from seatrial.retraining.comparison import DayGain, compare, ripe_after
 
 START_US = 1_364_774_400_000_000
 

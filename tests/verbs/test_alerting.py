@@ -144,7 +144,7 @@ def test_status_and_review_say_what_rings_what_was_reported_and_where_to_look(fo
     with at(folder, 20.5) as project:
         (alert,) = [one for one in project.alerts_check().silent if one.alarm == "no predictions"]
         model = project.status()[0]
-        assert (model.alerts.high, model.alerts.unseen, model.alerts.newest) == (1, 1, alert.id)
+        assert (model.alerts.high, model.alerts.unseen, model.alerts.worst) == (1, 1, alert.id)
         assert model.report.verdict == "unknown"
         model = project._with_what_waits(msgspec.structs.replace(model, live="1", next="seatrial serve"))
         assert model.next == f"seatrial incident {alert.id}"
@@ -153,7 +153,7 @@ def test_status_and_review_say_what_rings_what_was_reported_and_where_to_look(fo
     assert run(["status", "--project", str(folder), "--at", "2024-01-21T12:00:00Z"]) == 0
     shown = capsys.readouterr().out
     assert "  report        UNKNOWN: " in shown
-    assert f"  alerts        1 high; the newest is {alert.id}: 'late' has made no prediction" in shown
+    assert f"  alerts        1 high; the worst is {alert.id}: 'late' has made no prediction" in shown
 
 
 def test_labels_and_reports_that_stay_away_are_tickets_and_a_report_says_it_too(folder, hook):

@@ -141,7 +141,7 @@ def alerts_resend(call: Invocation, id: tuple[str, ...]) -> None:
 @click.option("--html", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="Write a page as well.")
 @click.pass_obj
 def incident(call: Invocation, alert: str, html: Path | None) -> None:
-    """ALERT is an alert or an incident, the start of its id, or a model: its newest that is open. Alerts, messages,
+    """ALERT is an alert or an incident, the start of its id, or a model: the worst that is open. Alerts, messages,
     deployments, rollouts, approvals, retrainings, data, labels, views and reports around it, from the audit log."""
     with call.project() as project:
         found = project.incident(alert)
@@ -243,11 +243,16 @@ def timeline(thing: Plain) -> list[Block]:
 
 def checked(done: Plain) -> list[Block]:
     """What keeps coming and what does not, then what was sent."""
-    signs = {"missed": ("✗", "red"), "on time": ("✓", "green"), "not expected": ("-", ""), "from the future": ("?", "")}
+    signs: dict[str, tuple[str, Style]] = {
+        "missed": ("✗", "red"),
+        "on time": ("✓", "green"),
+        "not expected": ("-", ""),
+        "from the future": ("?", ""),
+    }
     blocks: list[Block] = []
     for one in done["cadences"]:
         sign, style = signs[one["state"]]
-        blocks.append(Line(f"{sign} {one['words']}", style, hang=2))  # type: ignore[arg-type]
+        blocks.append(Line(f"{sign} {one['words']}", style, hang=2))
     for alert in done["silent"]:
         blocks.append(Line(f"  {alert['id']} ({alert['severity']}, {alert['state']}): {alert['action']}", hang=4))
     blocks += [Line(f"✗ route '{name}': {why}", "red", hang=2) for name, why in done["routes"].items()]

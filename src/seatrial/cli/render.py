@@ -564,7 +564,7 @@ def _what_rings(model: Plain) -> list[Block]:
     if alerts:
         counts = [f"{alerts[name]} {name}" for name in ("high", "medium", "low") if alerts[name]]
         seen = "" if alerts["unseen"] else ", acknowledged"
-        words = f"{' and '.join(counts)}{seen}; the newest is {alerts['newest']}: {alerts['words']}"
+        words = f"{' and '.join(counts)}{seen}; the worst is {alerts['worst']}: {alerts['words']}"
         blocks.append(Line(f"  alerts        {words}", "red"))
     if proposal:
         blocks.append(Line(f"  retraining    {proposal['id']}, {proposal['state']}: {proposal['reason']}"))

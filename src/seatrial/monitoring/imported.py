@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from seatrial.core.clock import from_us, iso
 from seatrial.core.windows import DAY_US, HOUR_US, Window, duration_text, duration_us
@@ -28,12 +29,9 @@ from seatrial.monitoring.rows.sample import Sample
 from seatrial.monitoring.watched import NOT_WATCHED, Watched
 
 if TYPE_CHECKING:
-    from seatrial.monitoring.policy.judgement import Learned
     from seatrial.monitoring.policy.rehearsal import Rehearsal
-    from seatrial.monitoring.policy.watch import Source, State
     from seatrial.monitoring.rows.reference import Reference
 
-ESTIMATED = "error is estimated to have grown"
 MOST_BEFORE = 12
 """Windows before the report's own whose figures are its history."""
 
@@ -207,27 +205,22 @@ def _watched(
     tested, note = _tested_on(columns, base)
     apart = sample.answers is not None and base is not None
     source = watch.source_of(sample, reference, tested, None if apart else base)
-    state, learned = _over(monitor, sample, source, min(as_of_us, window.end_us))
+    until_us = min(as_of_us, window.end_us)
+    at_us = _instants(sample, Window(until_us - 8 * watch.BACK_US, until_us))
+    state, learned = watch.over(monitor, at_us, source, until_us=until_us)
     seen, alarms = watch.watched(state, learned), [_with_remedy(one, apart) for one in watch.alarms(state)]
     if seen is not None and note:
         seen = msgspec.structs.replace(seen, notes=[*seen.notes, note])
     return seen, alarms
 
 
-def _over(monitor: Monitor, sample: Sample, source: Source, until_us: int) -> tuple[State | None, Learned | None]:
-    """The watch over the whole log, also over what no rows of the sample stand for."""
-    from seatrial.monitoring.policy import watch
-
+def _instants(sample: Sample, window: Window) -> NDArray[np.int64]:
+    """When predictions came; of rows in a database the first instant, as often as there are rows: that is looked at."""
+    at_us = sample.at_us()
     if sample.answers is None:
-        return watch.over(monitor, sample, source, until_us=until_us)
-    times = sample.answers.within(Window(until_us - 8 * watch.BACK_US, until_us)).times()
-    if times is None:
-        return None, None
-    at_us = np.broadcast_to(np.int64(times.first_us), times.rows)  # looked at is the first, and how many there are
-    state, learned = watch.begun(monitor, at_us, source, until_us=until_us), None
-    for step in () if state is None else watch.advance(monitor, state, None, source, until_us=until_us):
-        state, learned = step.state, step.learned
-    return state, learned
+        return at_us[at_us >= window.start_us]
+    times = sample.answers.within(window).times()
+    return np.empty(0, np.int64) if times is None else np.broadcast_to(np.int64(times.first_us), times.rows)
 
 
 def _tested_on(columns: ColumnMap, base: Baseline | None) -> tuple[dict[str, float], str]:
@@ -251,7 +244,9 @@ def _with_remedy(alarm: AlarmResult, apart: bool) -> AlarmResult:
 
     apart: there are labelled rows for an estimate, and those of the log stay in their database.
     """
-    if apart and alarm.name == ESTIMATED:
+    from seatrial.monitoring.policy import watch
+
+    if apart and alarm.name == watch.ESTIMATED:
         return msgspec.structs.replace(alarm, note=f"{NOT_WATCHED} it takes the rows, which stayed in their database")
     if not alarm.note.endswith("to compare with") or not alarm.note.startswith(f"{NOT_WATCHED} the test part"):
         return alarm

@@ -127,7 +127,7 @@ def make_report(
     def again(alarm: Alarm, rows: Sample) -> AlarmResult:
         return evaluate(alarm, rows, until_us, reference, training, since_us=since_us, drifts=drifts)
 
-    alarms = [_of_ripe(again(alarm, sample), alarm, sample, as_of_us, again) for alarm in monitor.every_alarm]
+    alarms = [_by_ripe_rows(again(alarm, sample), alarm, sample, as_of_us, again) for alarm in monitor.every_alarm]
     alarms += [*policy, *([skewed(skew, sample.model)] if skew else [])]
     judged = _judge(
         _Facts(
@@ -205,7 +205,7 @@ def _min_labels(monitor: Monitor) -> int:
     return min((alarm.min_labels for alarm in monitor.every_alarm if alarm.of_performance), default=MIN_LABELS)
 
 
-def _of_ripe(
+def _by_ripe_rows(
     found: AlarmResult,
     alarm: Alarm,
     sample: Sample,

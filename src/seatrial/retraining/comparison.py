@@ -25,13 +25,11 @@ from numpy.typing import NDArray
 
 from seatrial.core.clock import from_us, iso, parse_time, to_us
 from seatrial.core.signature import Task
-from seatrial.core.windows import duration_text
+from seatrial.core.windows import DAY_US, HOUR_US, duration_text
 from seatrial.stats.arrival import arrival_curve
 from seatrial.stats.confidence import fewest_bounded, t_sequence
 from seatrial.stats.metrics import MEAN, METRICS, losses, measure
 
-HOUR_US = 3_600_000_000
-DAY_US = 24 * HOUR_US
 ALPHA = 0.05
 MIN_ROWS = 30
 """Labelled rows without which a day does not count; and without which nothing is said of an outcome's delay."""

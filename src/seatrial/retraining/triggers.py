@@ -14,14 +14,13 @@ from numpy.typing import NDArray
 from seatrial.core.clock import from_us, iso
 from seatrial.core.signature import Task
 from seatrial.core.timing import Timing
-from seatrial.core.windows import duration_us
+from seatrial.core.windows import DAY_US, duration_us
 from seatrial.retraining.definition import SEVERITIES, Trigger
 from seatrial.stats.bootstrap import LEVEL, intervals, resample
 from seatrial.stats.confidence import clustered
 from seatrial.stats.metrics import MEAN, METRICS, measure, quantile_off
 from seatrial.stats.student import t_quantile
 
-DAY_US = 86_400_000_000
 MIN_LABELS = 200
 
 

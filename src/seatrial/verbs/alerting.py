@@ -135,18 +135,18 @@ class Alerting(Answering):
         return mutes(self.metadata, self.now_us, model)
 
     def incident(self, id: str) -> Incident:
-        """What happened around an alert. id: of the alert or its incident, the start of one, or a model: its newest
-        alert is meant, one that is not resolved before the others."""
+        """What happened around an alert. id: of the alert or its incident, the start of one, or a model: the worst of
+        its alerts that are not resolved, else its newest."""
         from seatrial.governance.lineage import resolve
         from seatrial.monitoring.alerting.alerts import alert, alerts, with_mutes
         from seatrial.monitoring.alerting.incident import incident
+        from seatrial.monitoring.alerting.telling import SEVERITIES
         from seatrial.retraining.proposal import ENDED, newest
         from seatrial.verbs.feeds import views_of
 
-        order = ("low", "medium", "high")
         of_model = sorted(
             alerts(self.metadata, id),
-            key=lambda one: (one.state != "resolved", order.index(one.severity) if one.state != "resolved" else 0),
+            key=lambda one: -1 if one.state == "resolved" else SEVERITIES.index(one.severity),
         )  # stable: of the worst that ring the newest is last
         record = resolve(self.metadata, of_model[-1].id if of_model else id)
         if record.kind == "incident":
@@ -231,16 +231,16 @@ class Alerting(Answering):
         ]
 
     def _alerts_line(self, model: str) -> AlertsLine | None:
+        from seatrial.monitoring.alerting.telling import SEVERITIES
         from seatrial.verbs.results import AlertsLine
 
         found = self.alerts(model)
         if not found:
             return None
         counts = {s: sum(one.severity == s for one in found) for s in ("high", "medium", "low")}
-        worst = min(found, key=lambda one: ("high", "medium", "low").index(one.severity)).severity
-        newest = max((one for one in found if one.severity == worst), key=lambda one: one.opened_at)
+        worst = max(found, key=lambda one: (SEVERITIES.index(one.severity), one.opened_at))
         unseen = sum(one.state == "open" for one in found)
-        return AlertsLine(**counts, unseen=unseen, newest=newest.id, words=newest.words)
+        return AlertsLine(**counts, unseen=unseen, worst=worst.id, words=worst.words)
 
     def reports(self, model: str | None = None) -> list[ReportLine]:
         """Every kept report in short, oldest first; of one model or of all."""
@@ -400,8 +400,15 @@ class Alerting(Answering):
         done = deliver(self.metadata, urls, whole=WHOLE, allowed=allowed, project=self.name, actor=self.actor)
         failures = dict(done.failures)
         if any(address.casefold().startswith("alertmanager+") for address in urls.values()):
-            facts = {"allowed": allowed, "project": self.name, "skip": done.failures, "whole": ends - monotonic()}
-            failures |= refresh(self.metadata, self.alerts(every=True), urls, **facts)  # type: ignore[arg-type]
+            failures |= refresh(
+                self.metadata,
+                self.alerts(every=True),
+                urls,
+                allowed=allowed,
+                project=self.name,
+                whole=ends - monotonic(),
+                skip=done.failures,
+            )
         for target, why in failures.items():
             warnings.warn(
                 f"the alerts for '{target}' were not delivered: {why}. They are kept; the next `seatrial monitor` or "

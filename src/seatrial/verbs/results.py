@@ -242,14 +242,14 @@ class RolloutLine(msgspec.Struct, frozen=True):
 
 
 class AlertsLine(msgspec.Struct, frozen=True):
-    """Alerts that are open or acknowledged, in short. newest: the id of the newest, `words` what it says. unseen: how
-    many nobody acknowledged."""
+    """Alerts that are open or acknowledged, in short. worst: the id of the worst, the newest of those that are
+    equally bad, and `words` what it says. unseen: how many nobody acknowledged."""
 
     high: int
     medium: int
     low: int
     unseen: int
-    newest: str
+    worst: str
     words: str
 
 

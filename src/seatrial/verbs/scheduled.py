@@ -307,11 +307,11 @@ class Scheduled(Challenging):
         following = one.next
         if one.live and one.next == SERVE:
             if one.alerts and one.alerts.unseen:
-                following = f"seatrial incident {one.alerts.newest}"
+                following = f"seatrial incident {one.alerts.worst}"
             elif line:
                 following = line.next
             elif one.alerts:
-                following = f"seatrial incident {one.alerts.newest}"
+                following = f"seatrial incident {one.alerts.worst}"
         return msgspec.structs.replace(one, proposal=line, next=following)
 
     # -- for other schedulers

@@ -442,18 +442,13 @@ class Watching(Alerting):
             return None
         for record in self.metadata.records("report", model.name, newest=1) if carried else ():
             found = msgspec.convert(record.body.get("skew"), Skew | None)
-            if (
-                found is not None
-                and found.rows
-                and not found.note
-                and _of_now(found, window, duration_us(monitor.skew))
-            ):
+            if found is not None and found.rows and _of_now(found, window, duration_us(monitor.skew)):
                 return found
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of sources: `seatrial validate` says it
             try:
                 replayed = verify(self, self._inputs, model, window, sample=SAMPLE)
-                return skew(replayed, self.now_us) if replayed.predictions else None
+                return skew(replayed, self.now_us) if replayed.rows or replayed.notes else None
             except SeatrialError as error:
                 return Skew(as_of=iso(from_us(self.now_us)), window=str(window), note=error.found.rstrip("."))
 
@@ -532,10 +527,10 @@ class Watching(Alerting):
 
 
 def _of_now(found: Skew, window: Window, every_us: int) -> bool:
-    """Whether a replay was made of a window as long as this one, and not long before it."""
-    looked, age = parse_window(found.window), window.end_us - to_us(parse_time(found.as_of))
+    """Whether a replay was of a window as long as this one, which ended not long before it."""
+    looked = parse_window(found.window)
     alike = looked.end_us - looked.start_us == window.end_us - window.start_us
-    return alike and 0 <= age < every_us and 0 <= window.end_us - looked.end_us < every_us
+    return alike and 0 <= window.end_us - looked.end_us < every_us
 
 
 def _said(keys: pa.ChunkedArray, at: pa.ChunkedArray, labels: pa.ChunkedArray) -> pa.ChunkedArray:

@@ -12,11 +12,11 @@ import pytest
 from seatrial.cli import rehearsed, render
 from seatrial.core.clock import from_us as instant
 from seatrial.core.clock import iso
+from seatrial.core.windows import DAY_US, HOUR_US
 from seatrial.monitoring.definition import Monitor
 from seatrial.monitoring.policy import rehearsal as rehearsal_module
 from seatrial.monitoring.policy import watch
 from seatrial.monitoring.policy.rehearsal import Rehearsal, rehearse
-from seatrial.monitoring.policy.series import DAY_US, HOUR_US
 from seatrial.monitoring.rows.reference import Reference
 from seatrial.monitoring.rows.sample import FEATURE
 from tests.monitoring.policy.test_watch import REFERENCE, TESTED, after, at_hour, rows, run

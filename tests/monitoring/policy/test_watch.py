@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from seatrial.core.windows import Window, duration_us
+from seatrial.core.windows import DAY_US, HOUR_US, Window, duration_us
 from seatrial.monitoring.definition import Monitor
 from seatrial.monitoring.policy import watch
 from seatrial.monitoring.policy.expected import expected_loss
@@ -23,7 +23,7 @@ from seatrial.monitoring.policy.judgement import (
     onsets,
     thresholds,
 )
-from seatrial.monitoring.policy.series import DAY_US, HOUR_US, Series, Windows, windows_of
+from seatrial.monitoring.policy.series import Series, Windows, windows_of
 from seatrial.monitoring.rows.baseline import Baseline
 from seatrial.monitoring.rows.reference import Reference
 from seatrial.monitoring.rows.sample import FEATURE

@@ -98,18 +98,15 @@ def _still(told: Told, alerts: Sequence[Alert], new: Sequence[Alert]) -> list[st
     """The incidents that go on, also because what is new wakes somebody for the same failure while the last alert of
     it that did ends: a failure that one alarm hands over to another is one incident."""
     going = {*going_on(told, alerts)}
-    ending = {
-        told.opened[one.id]
-        for one in alerts
-        if one.severity == "high" and one.id in told.opened and one.id not in told.over
-    }
-    ending &= told.pages.keys() - going
-    going |= {_joined(told, alerts, [*ending], one) for one in new if one.severity == "high"}
+    high = (one for one in alerts if one.severity == "high" and one.id in told.opened and one.id not in told.over)
+    of_high = {told.opened[one.id] for one in high}
+    ending = [one for one in told.pages if one in of_high - going]
+    going |= {_joined(told, alerts, ending, one) for one in new if one.severity == "high"}
     return [one for one in told.pages if one in going]
 
 
 def _joined(told: Told, alerts: Sequence[Alert], incidents: Sequence[str], new: Alert) -> str:
-    """Which of the incidents, which go on, an alert joins: the newest of its failure; empty: none."""
+    """Which of some incidents an alert joins: the newest of its failure; empty: none."""
 
     def failures(incident: str) -> Collection[str]:
         high = {failure_of(one) for one in alerts if one.severity == "high" and told.opened.get(one.id) == incident}

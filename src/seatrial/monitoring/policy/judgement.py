@@ -24,8 +24,8 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from seatrial.core.windows import DAY_US
 from seatrial.monitoring.policy.series import (
-    DAY_US,
     FAR_SHARE,
     TOLERANCE,
     TOLERATED_LOSS,

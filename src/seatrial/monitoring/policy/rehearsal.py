@@ -16,7 +16,7 @@ import numpy as np
 
 from seatrial.core.clock import from_us as instant
 from seatrial.core.clock import iso
-from seatrial.core.windows import Window, duration_text
+from seatrial.core.windows import DAY_US, Window, duration_text
 from seatrial.monitoring.definition import Monitor
 from seatrial.monitoring.looks.drift import PREDICTION
 from seatrial.monitoring.policy.judgement import (
@@ -31,7 +31,7 @@ from seatrial.monitoring.policy.judgement import (
     onsets,
     thresholds,
 )
-from seatrial.monitoring.policy.series import DAY_US, Windows, windows_of
+from seatrial.monitoring.policy.series import Windows, windows_of
 from seatrial.monitoring.policy.watch import Source, State, advance, every_of, group_of, words_of
 from seatrial.monitoring.rows.reference import Numbers, Reference, floats
 from seatrial.monitoring.rows.sample import FEATURE, Sample

@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seatrial.core.signature import Task
-from seatrial.core.windows import Window
+from seatrial.core.windows import DAY_US, Window
 from seatrial.monitoring.looks.drift import PREDICTION
 from seatrial.monitoring.policy.expected import ExpectedLoss, scores_of
 from seatrial.monitoring.rows.reference import (
@@ -77,8 +77,6 @@ SD_OF_KS = 2.5
 SURE = 3.0
 """Standard errors of a small reference that are tolerated on top: its own mean is not known better."""
 ALONE = 0.8
-HOUR_US = 3_600_000_000
-DAY_US = 24 * HOUR_US
 FEWEST = 30
 """Rows of a window below which its statistics are not judged."""
 FEWEST_DISTANCE = 200

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from seatrial.core.clock import from_us, iso
 from seatrial.core.errors import Failed, did_you_mean
-from seatrial.core.windows import Window, duration_text, duration_us
+from seatrial.core.windows import DAY_US, HOUR_US, Window, duration_text, duration_us
 from seatrial.monitoring.definition import Monitor
 from seatrial.monitoring.looks.drift import PREDICTION
 from seatrial.monitoring.policy.expected import ExpectedLoss, expected_loss
@@ -33,10 +33,8 @@ from seatrial.monitoring.policy.judgement import (
     thresholds,
 )
 from seatrial.monitoring.policy.series import (
-    DAY_US,
     FEWEST,
     FEWEST_DISTANCE,
-    HOUR_US,
     KINDS,
     NO_ERROR,
     NO_REFERENCE,
@@ -61,6 +59,7 @@ BACK_US = 35 * DAY_US
 """How much history a new watch begins with, at most, and how long a label may take to count as an error."""
 
 NO_NAME = "the threshold of "
+ESTIMATED = "error is estimated to have grown"
 
 Tested = Mapping[str, float | None]
 
@@ -354,7 +353,7 @@ GROUPS = (
         "Look at the days of the report; retrain, or roll back if there is a release before.",
     ),
     _Group(
-        "error is estimated to have grown",
+        ESTIMATED,
         ("estimated",),
         False,
         "medium",
@@ -513,10 +512,11 @@ def source_of(sample: Sample, reference: Reference | None, tested: Tested, base:
     )
 
 
-def over(monitor: Monitor, sample: Sample, source: Source, *, until_us: int) -> tuple[State | None, Learned | None]:
-    """The watch over everything that there is, kept nowhere."""
-    at = sample.at_us()
-    state = begun(monitor, at[at >= until_us - 8 * BACK_US], source, until_us=until_us)
+def over(
+    monitor: Monitor, at_us: NDArray[np.int64], source: Source, *, until_us: int
+) -> tuple[State | None, Learned | None]:
+    """The watch over everything that there is, kept nowhere. at_us: instants of predictions, as for `begun`."""
+    state = begun(monitor, at_us, source, until_us=until_us)
     learned = None
     for step in () if state is None else advance(monitor, state, None, source, until_us=until_us):
         state, learned = step.state, step.learned
