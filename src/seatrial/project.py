@@ -694,6 +694,7 @@ class Project(Scheduled):
     def _evidence(self, deployment: Deployment) -> Evidence:
         from seatrial.monitoring.rows.labels import prediction_keys
         from seatrial.verbs.rolling import Evidence
+        from seatrial.verbs.shadowed import ripe_since
 
         model = self._model(deployment.model)
 
@@ -709,6 +710,7 @@ class Project(Scheduled):
             list(model.key),
             keyed,
             lambda window, name: self._routed(model.name, deployment.route_by or "", window, name),
+            lambda since_us: ripe_since(self, model, deployment.name, since_us),
         )
 
     def _routed(self, model: str, field: str, window: Window, deployment: str) -> dict[str, str | None]:

@@ -230,6 +230,46 @@ def test_equal_releases_are_rarely_told_apart_by_requests_however_unlike_their_d
     assert wrong <= 3
 
 
+def parcels(seed, *, days, waits_days, shift=0.0, strategy=None):
+    """Two releases that are as good in the end, apart from `shift`: three of ten parcels are lost, which is known after
+    14 days and of the others after one. The live release says .4 of each, the new one .2."""
+    random = np.random.default_rng(seed)
+    as_of_us = SINCE_US + days * DAY_US
+
+    def arm(said, shift=0.0):
+        at_us = SINCE_US + np.sort(random.integers(0, days * DAY_US, days * 200))
+        lost = random.random(at_us.size) < 0.3
+        known = at_us + np.where(lost, 14, 1) * DAY_US <= as_of_us
+        loss = np.where(known, (lost - said) ** 2 + shift, np.nan)
+        return replace(answers(at_us.size, seed=seed, days=days), at_us=at_us, loss=loss)
+
+    strategy = strategy or ABTest(guardrails=[], min_rows=100)
+    return judged(strategy, arm(0.4), arm(0.2, shift), days=days, ripe_after_us=waits_days * DAY_US)
+
+
+@pytest.mark.parametrize("unit", ["day", "request"])
+def test_labels_that_come_first_decide_nothing(unit):
+    strategy = ABTest(guardrails=[], min_rows=100, unit=unit)
+    first = [parcels(seed, days=9, waits_days=0, strategy=strategy) for seed in range(5)]
+    assert {one.labels.state for one in first} == {"better"}  # the one that expects what is known first
+    looks = [parcels(seed, days=n, waits_days=14, strategy=strategy) for seed in range(8) for n in (9, 21, 28, 35)]
+    assert {one.verdict for one in looks} == {"hold"}
+    shown = parcels(3, days=35, waits_days=14, shift=-0.1, strategy=strategy)
+    assert (shown.verdict, shown.labels.days, shown.labels.ripening) == ("advance", 21, 14)
+    assert shown.labels.gain == pytest.approx(0.1, abs=0.03)
+
+
+def test_days_whose_labels_still_come_are_said_to_ripen_and_the_time_to_judge_waits_for_them():
+    early = parcels(1, days=20, waits_days=14)
+    assert early.ends == iso(from_us(SINCE_US + 21 * DAY_US))
+    assert early.why == f"the step lasts until {early.ends} at least"
+    assert (early.labels.state, early.labels.days, early.labels.ripening) == ("too early", 6, 14)
+    told = parcels(1, days=28, waits_days=14)
+    assert told.why.endswith("14 days; the labels of 14 more still come)")
+    assert parcels(1, days=41, waits_days=14).verdict == "hold"
+    assert parcels(1, days=42, waits_days=14).verdict == "keep the live release"
+
+
 def test_a_metric_is_judged_by_requests_where_the_experiment_is():
     by_request = by_metric(ABTest(guardrails=[], decide=REVENUE, unit="request"), revenue(seed=3), revenue(seed=4))
     by_day = by_metric(ABTest(guardrails=[], decide=REVENUE), revenue(seed=3), revenue(seed=4))

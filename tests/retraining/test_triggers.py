@@ -56,6 +56,25 @@ def test_a_look_counts_only_labels_known_by_then():
     assert found.labelled == 7 * PER_DAY
 
 
+def test_predictions_too_young_for_their_labels_do_not_count_where_the_first_are_unlike_the_others():
+    """What does not happen is known after a day, and what does after a week: the last week looks as if nothing did."""
+    rows = predictions([0.3] * 30, score=0.3)
+    rows = replace(rows, known_us=rows.at_us + np.where(rows.labels == 1, 7.0, 1.0) * DAY_US)
+    trigger = Trigger.calibration(0.05, window="14d", every="7d", looks=2)
+    metric = Trigger.performance("log_loss", 0.55, window="14d")
+    ripe = replace(rows, ripe_us=7 * DAY_US)
+    assert (one(trigger, rows).fired, one(trigger, ripe).fired) == (True, False)
+    young, old = (one(metric, seen).evidence["value"] for seen in (rows, ripe))
+    assert young < 0.55 < old == pytest.approx(0.611, abs=0.01)
+    last = "; without predictions after 2013-04-22T04:00:00Z, of which the labels that come first are unlike the others"
+    for reason in (one(trigger, ripe), one(metric, ripe)):
+        assert reason.words.endswith(last)
+        assert "not enough data" not in reason.words
+    found = trailing_gap(ripe, NOW_US, 14 * DAY_US)
+    assert (found.labelled, found.full) == (14 * PER_DAY, True)
+    assert not trailing_gap(ripe, NOW_US, 25 * DAY_US).full  # its first week is before the first prediction
+
+
 def test_a_window_that_predictions_do_not_fill_is_not_enough_data():
     found = one(Trigger.calibration(0.05, window="14d", looks=1), predictions([0.9] * 10))
     assert not found.fired

@@ -19,7 +19,7 @@ import pytest
 
 from seatrial import FrameSource, Metric, Project
 from seatrial.cli.door import run
-from seatrial.core.clock import FixedClock, from_us, to_us
+from seatrial.core.clock import FixedClock, from_us, iso, to_us
 from seatrial.core.errors import SeatrialError
 from seatrial.core.windows import Window
 from seatrial.deployment.analysis import Answers
@@ -237,7 +237,7 @@ def test_over_http_the_shadow_scores_after_the_answer(shadowed):
             assert {one["release"] for one in project.log.find(path)} == {live, new}
 
 
-def test_labels_of_the_same_requests_decide_and_an_equal_one_leaves_the_live_release(shadowed):
+def test_labels_of_the_same_requests_decide_and_an_equal_one_leaves_the_live_release(shadowed, capsys):
     live, _ = shadowed.releases
     for _ in range(3):
         shadowed.ask(960)
@@ -246,10 +246,16 @@ def test_labels_of_the_same_requests_decide_and_an_equal_one_leaves_the_live_rel
         truth = np.random.default_rng(3)
         late = [bool(row["feature_distance"] + truth.normal() > 1) for row in rows]
         asked = [row["request_id"] for row in rows]
-        project.label("late", [{"request_id": id, "late": one} for id, one in zip(asked, late, strict=True)])
+        told = [{"request_id": id, "late": one} for id, one in zip(asked, late, strict=True)]
+        project.label("late", [one for one in told if not one["late"]])
+        first = project.deployment_status("late").analysis.labels  # what did not happen is known first
+        assert (first.state, first.days, first.ripening) == ("too early", 0, 3)
+        assert run(["--project", str(shadowed.folder), "--at", iso(shadowed.clock.now()), "deployments", "status"]) == 0
+        assert "too early: 0 whole days (3 more ripen)" in capsys.readouterr().out
+        project.label("late", [one for one in told if one["late"]])
         shown = project.deployment_status("late")
         assert shown.analysis.rows["new"] == shown.analysis.rows["live"] > 2000
-        assert shown.analysis.labels.days == 3
+        assert (shown.analysis.labels.days, shown.analysis.labels.ripening) == (3, 0)  # nothing more can come
         moved = project.deployment_advance("late")
         # sixty trees learn 400 rows by heart: the shadow is worse, or not shown to be better
         assert moved.analysis.verdict in ("roll back", "keep the live release")

@@ -67,8 +67,9 @@ def parcels() -> pa.Table:
 
 
 @contextmanager
-def opened(folder, at, actor=ADA, *, approval="required", strategy=None, **changes):
+def opened(folder, at, actor=ADA, *, approval="required", strategy=None, trigger=None, **changes):
     """The project on a day."""
+    trigger = trigger or Trigger.calibration(0.1, window="5d", every="1d", looks=1)
     source = ParquetSource(
         "parcels.parquet",
         event_timestamp="at",
@@ -89,7 +90,6 @@ def opened(folder, at, actor=ADA, *, approval="required", strategy=None, **chang
         "runbook": "docs/runbook.md",
     }
     model = Model("late", **given | changes)
-    trigger = Trigger.calibration(0.1, window="5d", every="1d", looks=1)
     retrain = Retrain("late", on=[trigger], budget="2/week", cool_down="3d", judge_for="20d", min_days=5)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SEATRIAL_POLICY_APPROVAL", approval)
@@ -409,6 +409,21 @@ def test_triggers_propose_once_and_say_what_they_saw(live):
         assert done.next == "seatrial retrain late train"
         assert project.retrain("late").proposal.id == done.proposal.id
         assert len(project.proposals("late")) == 1
+
+
+def test_a_trigger_leaves_out_what_is_too_young_where_labels_that_come_first_are_unlike_the_others(live):
+    """That a parcel is late is known four days after its prediction, and of the others after an hour."""
+    table = pq.read_table(live / "parcels.parquet")
+    waited = np.where(table["late"].to_numpy(), np.timedelta64(96, "h"), np.timedelta64(1, "h"))
+    known = pa.array(table["at"].to_numpy() + waited, pa.timestamp("us", tz="UTC"))
+    pq.write_table(table.set_column(2, "known_at", known), live / "parcels.parquet")
+    with opened(live, 27, trigger=Trigger.calibration(0.1, window="6d", every="6d", looks=1)) as project:
+        project.label("late")
+        reason = project.retrain("late").proposal.reason
+        said = project.log.rows(model="late", window=window(17, 23), columns=["probability"])["probability"].to_numpy()
+    happened = table["late"].to_numpy()[17 * A_DAY : 23 * A_DAY]
+    gap = said.mean() - happened.mean()
+    assert f"{gap:+.3f} on 2024-01-28; without predictions after 2024-01-24T00:00:00Z" in reason
 
 
 def test_a_challenger_is_judged_only_on_what_both_had_not_seen(judged):

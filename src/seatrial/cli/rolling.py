@@ -184,7 +184,8 @@ def _decision(analysis: Plain) -> list[Block]:
         gain = ""
         if labels["gain"] is not None:
             gain = f", the loss is lower by {_with_interval(labels, 'gain')} a {labels['unit']}"
-        blocks.append(Line(f"  Labels    {labels['state']}: {labels['days']} whole days{gain}"))
+        young = f" ({labels['ripening']} more ripen)" if labels["ripening"] else ""
+        blocks.append(Line(f"  Labels    {labels['state']}: {labels['days']} whole days{young}{gain}"))
     metric = analysis.get("metric")
     if metric:
         gain = "" if metric["gain"] is None else f", better by {_with_interval(metric, 'gain')} a {metric['unit']}"

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import msgspec
@@ -113,7 +113,11 @@ class Figure(msgspec.Struct, frozen=True):
 
 
 class Labels(msgspec.Struct, frozen=True):
-    """Labels so far. gain: the live release's mean loss minus the new one's, by `unit`, with its interval."""
+    """Labels so far. gain: the live release's mean loss minus the new one's, by `unit`, with its interval.
+
+    days: that are over, with labels that had the time to come. ripening: those whose labels had not; they do not count
+    yet.
+    """
 
     days: int
     labelled: int
@@ -122,6 +126,7 @@ class Labels(msgspec.Struct, frozen=True):
     high: float | None
     state: Literal["better", "worse", "undecided", "too early"]
     unit: Unit = "day"
+    ripening: int = 0
 
 
 class Measured(msgspec.Struct, frozen=True):
@@ -183,28 +188,34 @@ def analyse(
     as_of_us: int,
     by_key: bool = False,
     valued: Valued | None = None,
+    ripe_after_us: int = 0,
 ) -> Analysis:
     """Judge the answers of the step that began at `since_us`.
 
     share: percent of the traffic that the new release was to get. by_key: traffic is split by a key and not by request;
     keys of unlike weight then make counts of answers differ from the shares, so the split is told and not judged.
     Answers then have their key, and every guardrail takes keys for what is independent, as do labels beside days.
-    valued: what the strategy's metric says, where it has one.
+    valued: what the strategy's metric says, where it has one. ripe_after_us: how long after its end a day's labels are
+    waited for, where labels decide: those that come first are unlike the others, and favour the release that expects
+    what is known first.
     """
     rows = live.at_us.size, new.at_us.size
     wanted = share / 100
     evidence = log_evidence(rows, (1 - wanted, wanted)) if wanted else 0.0  # a shadow takes no share
     figures = [_figure(guardrail, live, new) for guardrail in strategy.guardrails]
-    labels = _labels(strategy, live, new, since_us, as_of_us) if strategy.decide == "labels" else None
+    labels = _labels(strategy, live, new, since_us, as_of_us, ripe_after_us) if strategy.decide == "labels" else None
     metric = None
     if isinstance(strategy.decide, Metric):
         metric = _measured(strategy, strategy.decide, valued or NOTHING_VALUED, since_us, as_of_us)
     decision = labels or metric
-    verdict, why = _verdict(strategy, share, figures, decision, rows[1], evidence, since_us, as_of_us, by_key=by_key)
+    ends_us, last_us = _time(strategy, labels, since_us, ripe_after_us)
+    verdict, why = _verdict(
+        strategy, share, figures, decision, rows[1], evidence, since_us, as_of_us, ends_us, last_us, by_key=by_key
+    )
     return Analysis(
         as_of=iso(from_us(as_of_us)),
         since=iso(from_us(since_us)),
-        ends=iso(from_us(since_us + _least_us(strategy))),
+        ends=iso(from_us(ends_us)),
         rows={"live": rows[0], "new": rows[1]},
         wanted=wanted,
         observed=rows[1] / sum(rows) if sum(rows) else None,
@@ -223,10 +234,12 @@ def _least_days(strategy: STEPWISE) -> int:
     return WEEK_OF_DAYS if isinstance(strategy, Canary) else strategy.min_days
 
 
-def _least_us(strategy: STEPWISE) -> int:
-    """How long a step lasts at the least."""
+def _time(strategy: STEPWISE, labels: Labels | None, since_us: int, ripe_after_us: int) -> tuple[int, int | None]:
+    """When the step may end at the earliest, and when what is undecided then is over; None where that is never."""
     decided = _least_days(strategy) * DAY_US if strategy.decide is not None else 0
-    return max(strategy.hold_us, decided)
+    waits = ripe_after_us if labels and labels.ripening else 0
+    least = max(strategy.hold_us, decided + (waits if labels and labels.state == "too early" else 0))
+    return since_us + least, None if isinstance(strategy, Canary) else since_us + strategy.judge_for_us + waits
 
 
 def _verdict(
@@ -238,6 +251,8 @@ def _verdict(
     evidence: float,
     since_us: int,
     as_of_us: int,
+    ends_us: int,
+    last_us: int | None,
     *,
     by_key: bool,
 ) -> tuple[Verdict, str]:
@@ -254,20 +269,20 @@ def _verdict(
         return "hold", f"the step began later than now ({iso(from_us(since_us))}): a clock was set back"
     if rows < strategy.min_rows:
         return "hold", f"not enough data ({rows:,} of {strategy.min_rows:,} answers)"
-    if as_of_us < since_us + _least_us(strategy):
-        return "hold", f"the step lasts until {iso(from_us(since_us + _least_us(strategy)))} at least"
+    if as_of_us < ends_us:
+        return "hold", f"the step lasts until {iso(from_us(ends_us))} at least"
     unsure = [one for one in figures if one.state != "fine"]
     if unsure:
         return "hold", "not shown to be within its margin yet: " + "; ".join(words(one) for one in unsure)
     if decision is None:
         return "advance", "every guardrail is within its margin"
     told = decision_words(decision)
-    if not isinstance(strategy, Canary) and decision.state != "better" and as_of_us >= since_us + strategy.judge_for_us:
+    if last_us is not None and as_of_us >= last_us and decision.state != "better":
         return "keep the live release", f"the time is over; {told}"
     if decision.state == "unreadable":
         return "hold", told
     if decision.state == "too early":
-        what = "labels" if isinstance(decision, Labels) else decision.name
+        what = f"labels{ripening(decision)}" if isinstance(decision, Labels) else decision.name
         return "hold", f"not enough data ({decision.days} of {_least_days(strategy)} days with {what})"
     if decision.state in ("better", "within"):
         return "advance", told
@@ -292,14 +307,21 @@ def decision_words(decision: Labels | Measured) -> str:
     if isinstance(decision, Measured) and decision.state == "unreadable":
         return f"{name} cannot be read: {decision.warning}"
     if decision.gain is None:
-        return f"{name}: {decision.state}, {decision.days} whole days so far"
+        return f"{name}: {decision.state}, {decision.days} whole days so far{ripening(decision)}"
     what = "the loss is lower by" if labels else "better by"
     interval = (
         "not bounded yet"
         if decision.low is None or decision.high is None
         else f"95 % between {decision.low:.4g} and {decision.high:.4g}"
     )
-    return f"{name}: {decision.state}, {what} {decision.gain:.4g} a {decision.unit} ({interval}, {decision.days} days)"
+    gain = f"{what} {decision.gain:.4g} a {decision.unit}"
+    return f"{name}: {decision.state}, {gain} ({interval}, {decision.days} days{ripening(decision)})"
+
+
+def ripening(decision: Labels | Measured) -> str:
+    """How many days do not count yet, in words that go on; empty where all do."""
+    count = decision.ripening if isinstance(decision, Labels) else 0
+    return f"; the labels of {count} more still come" if count else ""
 
 
 def _figure(guardrail: Guardrail, live: Answers, new: Answers) -> Figure:
@@ -388,7 +410,15 @@ def _share(count: int, n: int) -> Moments:
     return Moments(n, rate, cautious * (1 - cautious) * n / max(n - 1, 1))
 
 
-def _labels(strategy: STEPWISE, live: Answers, new: Answers, since_us: int, as_of_us: int) -> Labels:
+def _labels(
+    strategy: STEPWISE, live: Answers, new: Answers, since_us: int, as_of_us: int, ripe_after_us: int
+) -> Labels:
+    whole = _over(since_us, as_of_us)
+    answered, labelled = _by_day(live, new, since_us, whole)
+    due = since_us + np.arange(1, whole + 1) * DAY_US + ripe_after_us <= as_of_us
+    counts = due | (labelled == answered).all(axis=0)  # what is there as a whole is waited for no more
+    ripening = int((~counts & (answered.min(axis=0) >= MIN_LABELLED)).sum())
+    live, new = (_of_days(arm, since_us, counts) for arm in (live, new))
     seen = _seen((live.at_us, live.loss), (new.at_us, new.loss), since_us, as_of_us)
     mean, low, high = _with_keys(_interval(seen, _unit(strategy)), live, new)
     state: Literal["better", "worse", "undecided", "too early"] = "undecided"
@@ -398,7 +428,33 @@ def _labels(strategy: STEPWISE, live: Answers, new: Answers, since_us: int, as_o
         state = "better"
     elif high is not None and high < 0:
         state = "worse"
-    return Labels(seen.days, sum(one.size for one in seen.values), mean, low, high, state, _unit(strategy))
+    count = sum(one.size for one in seen.values)
+    return Labels(seen.days, count, mean, low, high, state, _unit(strategy), ripening)
+
+
+def _over(since_us: int, as_of_us: int) -> int:
+    """Days of 24 hours since the step's begin that are over."""
+    return max(int((as_of_us - since_us) // DAY_US), 0)
+
+
+def _by_day(live: Answers, new: Answers, since_us: int, days: int) -> NDArray[np.intp]:
+    """(2, 2, days): answers, and of those the ones with a label, by arm and day."""
+    counted = []
+    for arm in (live, new):
+        day = (arm.at_us - since_us) // DAY_US
+        inside = (day >= 0) & (day < days)
+        told = inside & np.isfinite(arm.loss)
+        counted.append([np.bincount(day[one], minlength=days) for one in (inside, told)])
+    found: NDArray[np.intp] = np.array(counted).transpose(1, 0, 2)
+    return found
+
+
+def _of_days(arm: Answers, since_us: int, counts: NDArray[np.bool_]) -> Answers:
+    """The answers, with the labels of the days that count alone."""
+    day = (arm.at_us - since_us) // DAY_US
+    inside = (day >= 0) & (day < counts.size)
+    inside[inside] = counts[day[inside]]
+    return replace(arm, loss=np.where(inside, arm.loss, np.nan))
 
 
 def _with_keys(
@@ -506,7 +562,7 @@ def _seen(
     as_of_us: int,
 ) -> Seen:
     """What counts of both arms. live, new: instants and values, NaN where none is known."""
-    whole = max(int((as_of_us - since_us) // DAY_US), 0)
+    whole = _over(since_us, as_of_us)
     days, values = [], []
     for at_us, value in (live, new):
         day = (at_us - since_us) // DAY_US

@@ -30,7 +30,8 @@ class Labelled:
 
     at_us: instants of the predictions; known_us: when the label was known, NaN where it is not; labels: NaN likewise.
     happened, probabilities: of a multiclass model, places among C classes and (n, C). threshold: from which score on a
-    decision is positive.
+    decision is positive. ripe_us: the age from which on a prediction counts, where the labels that come first are
+    unlike the others; 0: every label counts.
     """
 
     at_us: NDArray[np.int64]
@@ -42,6 +43,21 @@ class Labelled:
     probabilities: NDArray[np.float64] | None = None
     threshold: float = 0.5
     quantile: float = 0.5
+    ripe_us: int = 0
+
+    def told(self, now_us: int, window_us: int) -> NDArray[np.bool_]:
+        """(n,) which were predicted in the newest window of this length whose predictions are old enough, and have a
+        label that was known by now."""
+        until = now_us - self.ripe_us
+        inside: NDArray[np.bool_] = (self.at_us >= until - window_us) & (self.at_us < until)
+        return inside & (self.known_us <= now_us)
+
+    def until(self, now_us: int) -> str:
+        """Which predictions do not count, in words that go on; empty where all do."""
+        if not self.ripe_us:
+            return ""
+        last = iso(from_us(now_us - self.ripe_us))
+        return f"; without predictions after {last}, of which the labels that come first are unlike the others"
 
 
 @dataclass(frozen=True)
@@ -115,15 +131,15 @@ class Gap:
 
 
 def trailing_gap(rows: Labelled, now_us: int, window_us: int) -> Gap:
-    """The gap of the rows predicted in [now - window, now) whose label is known by now.
+    """The gap of the rows predicted in [now - window, now) whose label is known by now; where only predictions of some
+    age count, the window ends that long before.
 
     Of classes mean prediction minus observed rate; of a regression the same in standard deviations of the labels; of
     one that predicts a quantile the share of labels at or below the prediction minus the quantile.
     """
-    known = (rows.at_us >= now_us - window_us) & (rows.at_us < now_us) & (rows.known_us <= now_us)
-    known &= ~np.isnan(rows.labels) & ~np.isnan(rows.scores)
+    known = rows.told(now_us, window_us) & ~np.isnan(rows.labels) & ~np.isnan(rows.scores)
     # traffic seldom starts on the stroke: a window is full when the first prediction lies in its first day
-    full = bool(rows.at_us.size) and int(rows.at_us.min()) < now_us - window_us + DAY_US
+    full = bool(rows.at_us.size) and int(rows.at_us.min()) < now_us - rows.ripe_us - window_us + DAY_US
     labelled = int(known.sum())
     labels, scores = rows.labels[known], rows.scores[known]
     if rows.task != "regression":
@@ -183,7 +199,7 @@ def _performance(trigger: Trigger, rows: Labelled, now_us: int) -> Reason:
         words = f"{name} is no metric of a {rows.task} model: the trigger can never fire"
         return Reason(str(trigger), False, words, evidence)
     window = duration_us(trigger.window)
-    known = (rows.at_us >= now_us - window) & (rows.at_us < now_us) & (rows.known_us <= now_us)
+    known = rows.told(now_us, window)
     labels, scores = rows.labels, rows.scores
     if rows.happened is not None and rows.probabilities is not None:
         labels, scores = rows.happened, rows.probabilities
@@ -191,6 +207,7 @@ def _performance(trigger: Trigger, rows: Labelled, now_us: int) -> Reason:
     evidence |= {"labelled": int(known.sum()), "window": trigger.window}
     if known.sum() < MIN_LABELS:
         words = f"{name} over {trigger.window}: not enough data ({int(known.sum())} of {MIN_LABELS} labels)"
+        words += rows.until(now_us)
         return Reason(str(trigger), False, words, evidence)
     drawn = resample(int(known.sum()), seed=0, at_us=rows.at_us[known])
     at: dict[str, Any] = {"threshold": rows.threshold, "quantile": rows.quantile}
@@ -206,6 +223,7 @@ def _performance(trigger: Trigger, rows: Labelled, now_us: int) -> Reason:
     words += f"{trigger.value:g} is {'shown' if worse else 'not shown'}"
     if worse and drawn.few:
         words += f"; but {drawn.unit}s are too few to say so"
+    words += rows.until(now_us)
     return Reason(str(trigger), worse and not drawn.few, words, evidence)
 
 
@@ -225,7 +243,7 @@ def _calibration(trigger: Trigger, rows: Labelled, now_us: int) -> Reason:
         f"{one['gap']:+.3f} on {str(one['at'])[:10]}" if one["enough"] else f"not enough data on {str(one['at'])[:10]}"
         for one in looks
     ]
-    words = f"calibration gap over {trigger.window}{_unit(rows)}: {', '.join(told)}"
+    words = f"calibration gap over {trigger.window}{_unit(rows)}: {', '.join(told)}{rows.until(now_us)}"
     return Reason(str(trigger), fired, words, {"looks": looks, "gap": trigger.gap})
 
 

@@ -42,7 +42,7 @@ class Evidence:
 
     sampled: a deployment's answers of a window, by its name in the log. read: the rows of a source. key: the columns of
     the model's key; keyed: its text for each prediction of a window, by prediction_id. routed: what the deployment
-    routed each by, where that is a field.
+    routed each by, where that is a field. ripe_after: how long the labels of a rollout that began then are waited for.
     """
 
     sampled: Callable[[Window, str], Sample]
@@ -50,6 +50,7 @@ class Evidence:
     key: list[str]
     keyed: Callable[[Window, str], dict[str, str | None]]
     routed: Callable[[Window, str], dict[str, str | None]]
+    ripe_after: Callable[[int], int]
 
 
 class Ended(msgspec.Struct, frozen=True):
@@ -260,6 +261,7 @@ def _analysis(workspace: Workspace, deployment: Deployment, rollout: Rollout, ev
         as_of_us=now_us,
         by_key=by_key,
         valued=metric,
+        ripe_after_us=evidence.ripe_after(rollout.since_us) if strategy.decide == "labels" else 0,
     )
 
 

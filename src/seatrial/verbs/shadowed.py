@@ -68,13 +68,17 @@ def shadowed(project: Challenging, model: Model, proposal: Proposal, bundles: tu
     inputs = mine.select([name for name in mine.column_names if name.startswith("feature_")])
     inputs = inputs.rename_columns([name.removeprefix("feature_") for name in inputs.column_names])
     at_us = mine["at"].cast(pa.int64()).to_numpy()
-    back_us = duration_us(project._retrain(model.name).judge_for)
-    before = project._sample(
-        model, Window(max(rollout.since_us - back_us, 0), window.end_us), deployment=proposal.deployment
-    ).rows
-    happened = before["label_class" if model.task == "multiclass" else "label"]
-    ripe_after_us = waited_for(model, before["at"], before["label_known_at"], happened, project.now_us)
+    ripe_after_us = ripe_since(project, model, proposal.deployment, rollout.since_us)
     return Both(rollout.since_us, at_us, labels, champion, challenger, inputs, ripe_after_us)
+
+
+def ripe_since(project: Challenging, model: Model, deployment: str, since_us: int) -> int:
+    """How long the labels of a rollout's predictions are waited for, as they came from `judge_for` before it on."""
+    back_us = duration_us(project._retrain(model.name).judge_for)
+    window = Window(max(since_us - back_us, 0), max(project.now_us, since_us + 1))
+    rows = project._sample(model, window, deployment=deployment).rows
+    happened = rows["label_class" if model.task == "multiclass" else "label"]
+    return waited_for(model, rows["at"], rows["label_known_at"], happened, project.now_us)
 
 
 def waited_for(
