@@ -338,6 +338,8 @@ def test_the_reports_of_a_day_ask_once_and_open_one_ticket(flights, capsys):
     at = ["--at", iso(flights.clock.now()), "--project", str(flights.folder)]
     assert run([*at, "reports", "show", first.id]) == 0
     told = " ".join(capsys.readouterr().out.split())
+    assert "Run `seatrial materialize`, and see that it runs as often as it should" in told
+    assert "offline 'airport_weather__dewp' had come" in told
     assert f"✗ replay: of 200 of {first.skew.predictions:,} predictions that were joined again" in told
 
 

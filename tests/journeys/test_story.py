@@ -28,6 +28,7 @@ from seatrial.core.errors import SeatrialError
 from seatrial.core.windows import parse_window
 from seatrial.monitoring.policy.watch import GROUPS
 from seatrial.testing import FakeClock
+from tests.journeys.lots import LOTS, decided
 from tests.journeys.pictures import note, of_comparison, of_days
 from tests.journeys.worlds import APRIL, ENGINEER, MIDNIGHT, REVIEWER, opened, served, twin
 
@@ -127,11 +128,13 @@ def spring(april) -> SimpleNamespace:
     unproved = refused(lambda: at(project, day(6, 28), REVIEWER).approve("late", reason="it knows the bad week"))
     unpromoted = refused(lambda: at(project, day(6, 28)).promote("late"))
     rejected = at(project, day(6, 28), REVIEWER).reject("late", reason="sixty days did not show it to be better")
+    lots = decided(at(project, day(6, 28)), trained.proposal)
     note("april", of_comparison(looks[-1][1].proposal.comparison))
+    note("april by other lots", lots)
     return SimpleNamespace(
         project=project, trained=trained, second=second[0], proposed=proposed, scored=scored, told=told,
         mornings=mornings, opened_in_may=opened_in_may, looks=looks, unproved=unproved, unpromoted=unpromoted,
-        rejected=rejected, proposal=project.proposal_show(trained.proposal.id),
+        rejected=rejected, proposal=project.proposal_show(trained.proposal.id), lots=lots,
     )  # fmt: skip
 
 
@@ -144,15 +147,17 @@ def summer(spring) -> SimpleNamespace:
     july = looks[-1][1]
     looks += weekly_looks(project, day(7, 1), day(9, 29), after=day(8, 1))
     better = looks[-1][1]
+    lots = decided(project, trained.proposal)
     own = refused(lambda: project.approve("late", reason="mine is better"))
     unapproved = refused(lambda: project.promote("late"))
     approved = at(project, day(9, 16), REVIEWER).approve(
         "late", reason="better on most days", seen=better.proposal.comparison_id
     )
     note("july", of_comparison(better.proposal.comparison))
+    note("july by other lots", lots)
     return SimpleNamespace(
         project=project, trained=trained, looks=looks, july=july, better=better, own=own, unapproved=unapproved,
-        approved=approved,
+        approved=approved, lots=lots,
     )  # fmt: skip
 
 
@@ -373,6 +378,11 @@ def test_the_challenger_of_29_april_is_inconclusive_at_every_weekly_look_for_six
     assert [look[:10] for look in spring.proposal.looks] == [f"{when:%Y-%m-%d}" for when, _ in spring.looks]
 
 
+def test_an_experiment_by_request_would_hardly_have_decided_in_may_either(spring):
+    assert sum(spring.lots["states"].values()) == LOTS
+    assert spring.lots["states"]["undecided"] >= 0.9 * LOTS
+
+
 def test_the_gate_says_no_whoever_asks(spring):
     assert (spring.unproved.code, spring.unproved.exit_code) == ("approval.not_better", 3)
     assert (spring.unpromoted.code, spring.unpromoted.exit_code) == ("approval.not_better", 3)
@@ -397,6 +407,14 @@ def test_the_challenger_of_1_july_wins_july(summer):
     assert len(seen.days) == 30
     gain = seen.champion_metrics["log_loss"] - seen.challenger_metrics["log_loss"]
     assert 0.03 <= gain <= 0.05
+
+
+def test_an_experiment_by_request_decides_for_it_however_the_flights_are_split(summer):
+    states, by = summer.lots["states"], summer.lots["by"]
+    assert set(states) <= {"better", "undecided"}
+    assert states["better"] >= 0.98 * LOTS
+    assert (by[7], by[16] >= 0.95 * LOTS) == (0, True)
+    assert 7 < summer.lots["median"] < 12
 
 
 def test_the_first_weekly_look_that_says_better_counts_and_it_is_the_one_of_16_september(summer):

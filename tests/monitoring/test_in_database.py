@@ -464,6 +464,31 @@ def test_times_as_text_are_read_in_the_zone_of_the_map_as_from_a_file(server, tm
     assert any("its last prediction is of 2024" in words for words in there.findings)
 
 
+@pytest.mark.parametrize("kind", ["timestamptz", "timestamp", "date", "bigint", "float8"])
+def test_a_window_of_a_long_table_is_found_by_its_index(server, tmp_path, kind):
+    """Twenty months of a row every five minutes, and a window of a day: only what asks for all rows reads them all."""
+    at = "timestamptz '2022-06-01 00:00Z' + n * interval '5 minutes'"
+    at = f"extract(epoch FROM {at}) * 1000" if kind in ("bigint", "float8") else f"({at}) AT TIME ZONE 'UTC'"
+    at = at.removesuffix(" AT TIME ZONE 'UTC'") if kind == "timestamptz" else at
+    server.run(
+        "DROP TABLE IF EXISTS long",
+        f"CREATE TABLE long AS SELECT ({at})::{kind} AS t, random() AS p, (n % 2)::float8 AS y, random() AS size "
+        "FROM generate_series(0, 180000) AS n",
+        "CREATE INDEX ON long (t)",
+        "ANALYZE long",
+    )
+    unit = 'timestamp_unit = "ms"\n' if kind in ("bigint", "float8") else ""
+    (tmp_path / "map.toml").write_text(f'model = "m"\ntimestamp = "t"\nscore = "p"\nlabel = "y"\n{unit}')
+    day = Window(NOW_US - DAY_US, NOW_US)
+    source = PostgresSource(url=server.url, table="long")
+    found = monitor_database(source, tmp_path / "map.toml", as_of_us=NOW_US, window=day, against="1d")
+    assert found.rows == 288
+    with psycopg.connect(server.url) as connection:
+        told = "SELECT seq_scan, idx_scan FROM pg_stat_user_tables WHERE relname = 'long'"
+        whole, by_index = connection.execute(told).fetchone()
+    assert whole < 10 < by_index
+
+
 @pytest.mark.parametrize(("task", "seed"), [("binary", 5), ("regression", 6), ("multiclass", 7), ("multiclass", 8)])
 @pytest.mark.parametrize("name", ["plan", "size", "few"])
 def test_worst_slices_of_one_input_are_those_of_the_rows(server, tmp_path, task, seed, name):

@@ -10,12 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from seatrial.core.clock import from_us, iso, to_us
 from seatrial.core.errors import did_you_mean, listed
 from seatrial.core.signature import Task
 from seatrial.core.windows import DAY_US, Window, duration_us
@@ -52,6 +54,7 @@ APPROXIMATE = (
     "labels arrive, change of the outcome and the estimate come from counts by 6 hours and hundredth of the score; "
     "pairs of inputs were not sliced, and what moved the predictions was not looked at"
 )
+LAST_US = to_us(datetime(9999, 12, 1, tzinfo=UTC))
 TIMES = frozenset({"timestamptz", "timestamp", "date"})
 ZONED = r"[A-Za-z]\s*$|:\d\d(\.\d+)?\s*[+-]\d\d(:?\d\d)?\s*$"
 """Texts that end with their zone, as `data.reading` has it."""
@@ -156,7 +159,7 @@ class _View:
         at = self._instant(there[said.timestamp])
         known = self._instant(there[said.label_known_at]) if said.label_known_at else at
         # a label counts from when it is known, and never before its prediction
-        parts = [f"{at} AS at_us", f"{known} AS known_us", f"{label} AS told"]
+        parts = [f"{at} AS at_us", f"{known} AS known_us", f"{label} AS told", f"{_quoted(said.timestamp)} AS said_at"]
         parts.append(f"{_quoted(said.prediction_id)}::text AS id" if said.prediction_id else "NULL::text AS id")
         parts.append(f"{_quoted(said.version)}::text AS version" if said.version else "NULL::text AS version")
         latency = self._numeric(there, said.latency_ms, "a latency")
@@ -263,9 +266,25 @@ class _View:
 
     def ask(self, what: str, window: Window, rest: str = "", source: str = "w") -> list[tuple[Any, ...]]:
         """`what` of the rows of the window, called w. rest: what follows the FROM; source: in place of w."""
-        inside = f"at_us >= {window.start_us} AND at_us < {window.end_us}"
-        rows = f"WITH w AS (SELECT * FROM ({self.sql}) AS q WHERE {inside})"
+        rows = f"WITH w AS (SELECT * FROM ({self.sql}) AS q WHERE {self.inside(window)})"
         return self.rows.ask(f"{rows} SELECT {what} FROM {source} {rest}")
+
+    def inside(self, window: Window) -> str:
+        """That a row is of the window; by its column itself as well, more widely, so that an index on it is of use."""
+        exact = f"at_us >= {window.start_us} AND at_us < {window.end_us}"
+        kind = next(column.type for column in self.rows.columns if column.name == self.map.timestamp)
+        if window.end_us > LAST_US:
+            return exact
+        if kind in TIMES:
+            far = window.start_us - 2 * DAY_US, window.end_us + 2 * DAY_US  # no zone is two days from another
+            first, last = (f"timestamptz '{iso(from_us(one))}'" for one in far)
+            if kind != "timestamptz":
+                first, last = (f"({one} AT TIME ZONE 'UTC')" for one in (first, last))
+        elif unit := UNITS.get(self.map.timestamp_unit or ""):
+            first, last = str(window.start_us // unit - 1), str(window.end_us // unit + 1)
+        else:
+            return exact
+        return f"{exact} AND said_at >= {first} AND said_at <= {last}"
 
 
 def _quoted(name: str) -> str:
@@ -542,10 +561,8 @@ class DatabaseInputs:
         again = None
         if columns:
             listed_columns = ", ".join(["at_us", *(view.inputs[name] for name in columns)])
-            inside = f"at_us >= {self.window.start_us} AND at_us < {self.window.end_us}"
-            different = view.rows.ask(
-                f"SELECT count(*) FROM (SELECT DISTINCT {listed_columns} FROM ({view.sql}) AS q WHERE {inside}) AS d"
-            )[0][0]
+            inside = f"FROM ({view.sql}) AS q WHERE {view.inside(self.window)}"
+            different = view.rows.ask(f"SELECT count(*) FROM (SELECT DISTINCT {listed_columns} {inside}) AS d")[0][0]
             again = int(rows) - int(different)
         names = tuple(view.inputs)
         return Tallies(

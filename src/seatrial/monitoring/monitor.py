@@ -7,7 +7,7 @@ what could not be looked at is said, never left out.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +24,7 @@ from seatrial.monitoring.looks.outcome import NO_HARM, percent, with_outcome
 from seatrial.monitoring.looks.performance import performance
 from seatrial.monitoring.looks.skew import METRIC as SKEW
 from seatrial.monitoring.looks.skew import alarm as skewed
+from seatrial.monitoring.looks.skew import behind
 from seatrial.monitoring.looks.system import system
 from seatrial.monitoring.report import (
     FORMAT,
@@ -142,6 +143,7 @@ def make_report(
             sample.task == "multiclass",
             sample.features,
             sample.quantile == MEAN,
+            behind(skew),
         )
     )
     report = Report(
@@ -280,6 +282,7 @@ class _Facts:
     several: bool = False
     inputs: Sequence[str] = ()
     of_means: bool = True
+    behind: Collection[str] = ()
 
     @property
     def failed(self) -> list[Check]:
@@ -542,6 +545,11 @@ def _moved(column: ColumnDrift) -> str:
 
 def _next_for_data(facts: _Facts) -> str:
     first = facts.failed[0]
+    if first.column in facts.behind:
+        return (
+            f"Run `seatrial materialize`, and see that it runs as often as it should: offline '{first.column}' had "
+            "come. Do not retrain on this window."
+        )
     what = f"'{first.column}'" if first.column else "the data"
     return f"Mend {what} where it is made; do not retrain on this window."
 

@@ -555,12 +555,12 @@ class Challenging(Watching):
 
 
 def _ripe_us(sample: Sample, window_us: int, as_of_us: int) -> int:
-    """The age from which on predictions have their labels, where those of the window before the last show that the
-    labels that come first are unlike the others; else 0."""
-    from seatrial.monitoring.looks.arrival import arrival
+    """The age from which on predictions have their labels, where the window before the last shows that the labels that
+    come first mislead; else 0."""
+    from seatrial.monitoring.looks.arrival import arrival, moves_the_level
 
     came = arrival(sample, Window(max(as_of_us - window_us, 0), as_of_us), as_of_us)
-    return math.ceil(came.usual_hours * HOUR_US) if came.biased and came.usual_hours else 0
+    return math.ceil(came.usual_hours * HOUR_US) if came.usual_hours and moves_the_level(came, sample) else 0
 
 
 def threshold_of(bundle: Bundle) -> float:

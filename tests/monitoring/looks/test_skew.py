@@ -6,7 +6,7 @@ import pytest
 from scipy.stats import binom
 
 from seatrial.features.skew import FeatureSkew, SkewReport
-from seatrial.monitoring.looks.skew import TOLERATED, alarm, skew
+from seatrial.monitoring.looks.skew import TOLERATED, alarm, behind, skew
 
 
 def replayed(mismatched, rows=200, *, notes=(), **classes):
@@ -41,3 +41,9 @@ def test_what_could_not_be_joined_again_is_not_quiet():
     told = alarm(replayed(0, rows=0, notes=["view 'till' was not joined again: its source is gone"]), "late")
     assert (told.state, told.value) == ("not_enough_data", None)
     assert "its source is gone" in told.note
+
+
+def test_a_feature_is_behind_when_it_is_late_or_missing_and_not_wrong_in_another_way():
+    assert behind(replayed(30, **{"missing online": 4, "materialized late": 26})) == {"till__amount"}
+    assert behind(replayed(30, **{"missing online": 4, "different value": 26})) == set()
+    assert behind(replayed(3)) == behind(None) == set()  # a few always are

@@ -70,6 +70,16 @@ def arrival(sample: Sample, window: Window, as_of_us: int) -> Arrival:
     return found if ripe else _young(found, sample, window, as_of_us)
 
 
+def moves_the_level(found: Arrival, sample: Sample) -> bool:
+    """Whether the gap between what was said and what happened moved by more than is borne when the rest of the labels
+    came, in the window before: rare late labels of a long window are unlike the others and change little."""
+    if not found.biased:
+        return False
+    early, all_ = (one["observed"] - one.get("mean_score", 0.0) for one in (found.same_age, found.later))
+    unit = float(np.nanstd(sample.label_values())) if sample.task == "regression" else 1.0
+    return abs(early - all_) > APART * (unit or 1.0)
+
+
 def ripe_rows(sample: Sample, as_of_us: int, found: Arrival) -> NDArray[np.bool_]:
     """(n,) which predictions are old enough for their labels to be there; all where history does not say."""
     if found.usual_hours is None or found.ripe:

@@ -43,6 +43,14 @@ def skew(found: SkewReport, as_of_us: int) -> Skew:
     )
 
 
+def behind(found: Skew | None) -> set[str]:
+    """Features that were late or missing online, more than is tolerated, and not wrong in another way."""
+    if found is None or found.low <= TOLERATED:
+        return set()
+    kinds = {one.feature: max(one.kinds, key=one.kinds.__getitem__) for one in found.features if one.share > TOLERATED}
+    return {feature for feature, kind in kinds.items() if kind != "different value"}
+
+
 def alarm(found: Skew, model: str) -> AlarmResult:
     """The replay as an alarm that opens a ticket."""
     state: Literal["fired", "quiet", "not_enough_data"]
