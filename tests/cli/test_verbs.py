@@ -96,6 +96,14 @@ def test_a_noun_alone_lists(told):
     assert len(told("snapshots")) == 1
 
 
+@pytest.mark.parametrize("words", ["runs", "releases", "alerts", "reports", "proposals", "proposals refusals"])
+def test_a_model_that_is_spelt_wrong_is_no_empty_list(told, folder, capsys, words):
+    listing = words.split() if " " in words else [words, "list"]
+    told(*listing, "heavy")
+    assert run([*listing, "lete", "--project", str(folder)]) == 2
+    assert "no model is named 'lete'" in capsys.readouterr().err
+
+
 def test_a_run_and_a_release_are_summed_up_for_people_and_whole_for_programs(told, folder, capsys):
     whole = {noun: told(noun, "show", prefix) for noun, prefix in (("runs", "run_"), ("releases", "rel_"))}
     assert {"plan", "signature", "environment", "training_set", "snapshots"} <= set(whole["runs"])

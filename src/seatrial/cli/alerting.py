@@ -68,7 +68,7 @@ def alerts_show(call: Invocation, id: str) -> None:
 def alerts_acknowledge(call: Invocation, id: str, reason: str) -> None:
     """Say that somebody looks at it. ID is an alert, or a model: then all of its open alerts are meant."""
     with call.project() as project:
-        meant = [one.id for one in project.alerts(id) if one.state == "open"] or [id]
+        meant = [one.id for one in project.alerts() if one.model == id and one.state == "open"] or [id]
         call.answer([project.alert_acknowledge(one, reason) for one in meant], listing)
 
 

@@ -76,7 +76,8 @@ class Alerting(Answering):
         """Alerts that are open or acknowledged; with `every`, resolved ones too. Oldest first."""
         from seatrial.monitoring.alerting.alerts import alerts, with_mutes
 
-        found = [alert for alert in alerts(self.metadata, model) if every or alert.state != "resolved"]
+        found = self._of_model(model, alerts(self.metadata, model))
+        found = [alert for alert in found if every or alert.state != "resolved"]
         return with_mutes(self.metadata, found, self.now_us)
 
     def alert_show(self, id: str) -> Alert:
@@ -244,7 +245,7 @@ class Alerting(Answering):
 
     def reports(self, model: str | None = None) -> list[ReportLine]:
         """Every kept report in short, oldest first; of one model or of all."""
-        return [_in_short(record) for record in self.metadata.records("report", model)]
+        return [_in_short(record) for record in self._of_model(model, self.metadata.records("report", model))]
 
     def _report_line(self, model: str) -> ReportLine | None:
         return next(map(_in_short, self.metadata.records("report", model, newest=1)), None)

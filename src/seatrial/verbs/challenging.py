@@ -223,7 +223,7 @@ class Challenging(Watching):
         """Every retraining that was asked for and refused, with its reason, oldest first; alike ones in a row once."""
         from seatrial.retraining.refusals import refusals
 
-        return refusals(self.metadata, model)
+        return self._of_model(model, refusals(self.metadata, model))
 
     def _refused(
         self, model: Model, step: str, code: str, reason: str, trigger: str, proposal: str | None = None
@@ -500,7 +500,7 @@ class Challenging(Watching):
         """Every proposed retraining and how it stands, oldest first."""
         from seatrial.retraining.proposal import proposals
 
-        return proposals(self.metadata, model)
+        return self._of_model(model, proposals(self.metadata, model))
 
     def proposal_show(self, id: str) -> Proposal:
         """One proposal with every look at its challenger."""

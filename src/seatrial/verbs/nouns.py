@@ -14,7 +14,7 @@ from seatrial.core.clock import from_us, iso
 from seatrial.core.errors import SeatrialError, UsageError
 from seatrial.core.records import Event, Record
 from seatrial.core.windows import duration_text
-from seatrial.folder.loading import pick
+from seatrial.folder.loading import Thing, pick
 from seatrial.folder.workspace import Workspace
 from seatrial.verbs.results import FeatureInfo, FoundFeature, FunctionShown, ModelStatus, RolloutLine, Searched
 
@@ -269,7 +269,7 @@ class Nouns(Workspace):
                     if name in record.body["metrics"]
                 },
             }
-            for record in self.metadata.records("run", model)
+            for record in self._of_model(model, self.metadata.records("run", model))
         ]
 
     def run_show(self, id: str) -> dict[str, Any]:
@@ -321,7 +321,7 @@ class Nouns(Workspace):
         """Every release, oldest first; with `deleted`, those too that were taken out of use."""
         from seatrial.verbs.custody import without_deleted
 
-        records = self.metadata.records("release", model)
+        records = self._of_model(model, self.metadata.records("release", model))
         live = {head.name: self.record(head.record_id).inputs for head in self.metadata.heads("deployment")}
         return [
             {
@@ -553,6 +553,13 @@ class Nouns(Workspace):
     def _model(self, name: str | None) -> Model:
         """The model of that name, declared or brought in; without a name, the only one. Raises UnknownName."""
         return pick("model", self._models(), name)
+
+    def _of_model(self, name: str | None, found: list[Thing]) -> list[Thing]:
+        """What is kept of a model, or of all. Raises UnknownName where nothing is and no model has that name: a wrong
+        name is not "none"."""
+        if name is not None and not found:
+            self._model(name)
+        return found
 
     def _trained_here(self, name: str | None, what: str) -> Model:
         """A model that is declared. Raises TrainedElsewhere, for want of `what`, for one that was only brought in."""
