@@ -38,8 +38,9 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from seatrial.core.clock import monotonic, to_us
+from seatrial.core.windows import DAY_US
 from seatrial.deployment.analysis import ALPHA, SPLIT_EVIDENCE, TUNED_FOR, Answers, _figure, _interval, _seen, analyse
-from seatrial.deployment.definition import DAY_US, Canary, Guardrail
+from seatrial.deployment.definition import Canary, Guardrail
 from seatrial.stats.confidence import Moments, asymptotic_sequence, difference_bounds, difference_sequence, t_sequence
 from seatrial.stats.sample_ratio import log_evidence
 

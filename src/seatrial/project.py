@@ -21,11 +21,10 @@ import msgspec
 from seatrial.core.clock import from_us, iso, monotonic
 from seatrial.core.errors import SeatrialError, Unavailable, UsageError, listed
 from seatrial.core.records import Record
-from seatrial.core.windows import Window
+from seatrial.core.windows import DAY_US, Window
 from seatrial.scheduling.by_hand import measured, trains
 from seatrial.verbs.results import Deployed, Progress, Retrained, RolledBack, Scored
 from seatrial.verbs.scheduled import Scheduled
-from seatrial.verbs.watching import DAY_US
 
 if TYPE_CHECKING:
     from seatrial.core.signature import Signature

@@ -370,6 +370,14 @@ def test_a_narrow_terminal_breaks_no_id_and_no_word(monkeypatch, width):
     assert words - {"too", "narrow", "for:", "(--json", "has", "all)"} <= allowed
 
 
+@pytest.mark.parametrize("width", [0, 2, 20])
+def test_a_terminal_that_says_it_has_no_width_is_not_believed(monkeypatch, width):
+    monkeypatch.setenv("COLUMNS", str(width))
+    shown = on_terminal([render.Line("what was found is told as it is", hang=2), Table(("ok",), [("yes",)])])
+    assert shown.splitlines()[:2] == ["what was found is", "  told as it is"]
+    assert "yes" in shown
+
+
 def test_what_does_not_fit_is_left_out_the_least_important_first_and_named(monkeypatch):
     fit, widths, left = render.fitted(WIDE, 80)
     assert left[:2] == ["bytes", "actor"]

@@ -104,6 +104,13 @@ def test_a_model_that_is_spelt_wrong_is_no_empty_list(told, folder, capsys, word
     assert "no model is named 'lete'" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("words", ["reports show", "alerts show", "alerts acknowledge", "incident", "proposals show"])
+def test_a_model_of_which_nothing_is_kept_is_not_unknown(folder, capsys, words):
+    assert run([*words.split(), "heavy", "--project", str(folder)]) == 2
+    kind = words.split()[0].removesuffix("s").replace("incident", "alert")
+    assert f"model 'heavy' has no {kind}." in capsys.readouterr().err
+
+
 def test_a_run_and_a_release_are_summed_up_for_people_and_whole_for_programs(told, folder, capsys):
     whole = {noun: told(noun, "show", prefix) for noun, prefix in (("runs", "run_"), ("releases", "rel_"))}
     assert {"plan", "signature", "environment", "training_set", "snapshots"} <= set(whole["runs"])

@@ -464,6 +464,24 @@ def test_times_as_text_are_read_in_the_zone_of_the_map_as_from_a_file(server, tm
     assert any("its last prediction is of 2024" in words for words in there.findings)
 
 
+def test_times_that_are_text_stand_beside_a_number_that_says_since_when_a_label_is_known(server, tmp_path):
+    (tmp_path / "map.toml").write_text(
+        'model = "m"\ntimestamp = "t"\nscore = "p"\nlabel = "y"\nlabel_known_at = "k"\ntimestamp_unit = "ms"\n'
+    )
+    rows = (
+        "SELECT to_char(timestamp '2024-02-11' + n * interval '3 minutes', 'YYYY-MM-DD HH24:MI:SS') AS t, "
+        f"0.5::float8 AS p, 1.0::float8 AS y, ({NOW_US // 1000 - 1000})::bigint AS k FROM generate_series(0, 400) AS n"
+    )
+    found = monitor_database(PostgresSource(name="q", url=server.url, sql=rows), tmp_path / "map.toml", as_of_us=NOW_US)
+    assert (found.rows, found.performance.labelled) == (401, 401)
+
+
+def test_a_window_may_begin_with_the_first_instant_that_there_is(given):
+    whole = Window(to_us(datetime.min.replace(tzinfo=UTC)), NOW_US)
+    found = monitor_database(given.source, given.map, as_of_us=NOW_US, window=whole)
+    assert found.rows == 6000
+
+
 @pytest.mark.parametrize("kind", ["timestamptz", "timestamp", "date", "bigint", "float8"])
 def test_a_window_of_a_long_table_is_found_by_its_index(server, tmp_path, kind):
     """Twenty months of a row every five minutes, and a window of a day: only what asks for all rows reads them all."""

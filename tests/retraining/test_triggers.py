@@ -7,9 +7,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from seatrial.core.clock import parse_time, to_us
+from seatrial.core.clock import from_us, iso, parse_time, to_us
+from seatrial.core.windows import Window
 from seatrial.retraining.definition import BadRetrain, Retrain, Trigger
-from seatrial.retraining.triggers import Labelled, OpenAlert, Seen, look, trailing_gap
+from seatrial.retraining.triggers import Labelled, OpenAlert, Seen, gap_of, judged_window, look
 
 DAY_US = 86_400_000_000
 NOW_US = 1_367_208_000_000_000
@@ -51,28 +52,47 @@ def test_a_gap_of_either_sign_counts():
 
 def test_a_look_counts_only_labels_known_by_then():
     rows = predictions([0.2] * 7 + [0.9] * 7, lag_us=7 * DAY_US + 1)
-    found = trailing_gap(rows, NOW_US, 14 * DAY_US)
+    found = gap_of(rows, Window(NOW_US - 14 * DAY_US, NOW_US), NOW_US)
     assert found.value == pytest.approx(0.0)
     assert found.labelled == 7 * PER_DAY
 
 
-def test_predictions_too_young_for_their_labels_do_not_count_where_the_first_are_unlike_the_others():
-    """What does not happen is known after a day, and what does after a week: the last week looks as if nothing did."""
-    rows = predictions([0.3] * 30, score=0.3)
-    rows = replace(rows, known_us=rows.at_us + np.where(rows.labels == 1, 7.0, 1.0) * DAY_US)
-    trigger = Trigger.calibration(0.05, window="14d", every="7d", looks=2)
-    metric = Trigger.performance("log_loss", 0.55, window="14d")
-    ripe = replace(rows, ripe_us=7 * DAY_US)
-    assert (one(trigger, rows).fired, one(trigger, ripe).fired) == (True, False)
-    young, old = (one(metric, seen).evidence["value"] for seen in (rows, ripe))
-    assert young < 0.55 < old == pytest.approx(0.611, abs=0.01)
-    last = "; without predictions after 2013-04-22T04:00:00Z, of which the labels that come first are unlike the others"
-    for reason in (one(trigger, ripe), one(metric, ripe)):
-        assert reason.words.endswith(last)
-        assert "not enough data" not in reason.words
-    found = trailing_gap(ripe, NOW_US, 14 * DAY_US)
-    assert (found.labelled, found.full) == (14 * PER_DAY, True)
-    assert not trailing_gap(ripe, NOW_US, 25 * DAY_US).full  # its first week is before the first prediction
+def late_positives(days, *, share, early, late, seed=0) -> Labelled:
+    """A calibrated model: what does not happen is known after `early` days, and what does after `late`."""
+    random = np.random.default_rng(seed)
+    rows = predictions([0.0] * days, score=share)
+    labels = (random.random(rows.at_us.size) < share).astype(float)
+    known_us = rows.at_us + np.where(labels == 1, late, early) * DAY_US
+    return replace(rows, labels=labels, known_us=known_us, ripe_us=int(max(early, late) * DAY_US))
+
+
+@pytest.mark.parametrize(("share", "late"), [(0.3, 7), (0.04, 10), (0.1, 30)])
+def test_what_comes_late_does_not_look_as_if_it_did_not_happen(share, late):
+    rows = late_positives(120, share=share, early=1, late=late)
+    trigger = Trigger.calibration(0.03, window="14d", every="7d", looks=2)
+    assert one(trigger, replace(rows, ripe_us=0)).fired == (share > 0.04)
+    judged = one(trigger, rows)
+    assert not judged.fired
+    until = iso(from_us(NOW_US - late * DAY_US))
+    assert judged.words.endswith(f"; of predictions until {until}, whose labels had the time to come")
+    found = gap_of(rows, judged_window(rows, NOW_US, 14 * DAY_US), NOW_US)
+    inside = (rows.at_us >= NOW_US - (late + 14) * DAY_US) & (rows.at_us < NOW_US - late * DAY_US)
+    assert (found.labelled, found.full) == (inside.sum(), True)
+    assert found.value == pytest.approx(share - rows.labels[inside].mean())
+    metric = one(Trigger.performance("log_loss", 5.0, window="14d"), rows)
+    assert metric.evidence["labelled"] == inside.sum()
+    assert metric.words.endswith(f"; of predictions until {until}, whose labels had the time to come")
+
+
+def test_labels_told_once_a_week_are_waited_for_only_where_nobody_knows_whether_they_mislead():
+    rows = predictions([0.3] * 120, score=0.3)
+    known_us = NOW_US - (NOW_US - rows.at_us) // (7 * DAY_US) * 7 * DAY_US
+    rows = replace(rows, known_us=known_us.astype(float), ripe_us=7 * DAY_US)
+    assert judged_window(rows, NOW_US, 14 * DAY_US) == Window(NOW_US - 14 * DAY_US, NOW_US)
+    young = rows.at_us >= NOW_US - 15 * DAY_US
+    few = Labelled(*(one[young] for one in (rows.at_us, rows.known_us, rows.scores, rows.labels)), ripe_us=rows.ripe_us)
+    assert judged_window(few, NOW_US, 14 * DAY_US) == Window(NOW_US - 21 * DAY_US, NOW_US - 7 * DAY_US)
+    assert "not enough data" in one(Trigger.calibration(0.05, window="14d", looks=1), few).words
 
 
 def test_a_window_that_predictions_do_not_fill_is_not_enough_data():

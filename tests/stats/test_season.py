@@ -3,7 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from seatrial.stats.season import DAY_US, MONDAY_US, WEEK_US, learn, left_out, slots
+from seatrial.core.windows import DAY_US
+from seatrial.stats.season import MONDAY_US, WEEK_US, learn, left_out, slots
 
 HOUR_US = DAY_US // 24
 

@@ -15,12 +15,13 @@ from pathlib import Path
 import pytest
 
 from seatrial.core.clock import monotonic
+from seatrial.core.windows import DAY_US
 from seatrial.stores import pauses
 from seatrial.stores.log_keeper import Keeper, Orders
 from seatrial.stores.metadata import MetadataStore
 from seatrial.stores.objects import ObjectStore
 from seatrial.stores.prediction_log import LogUnwritable, LogWarning, PredictionLog
-from seatrial.testing.prediction_log_suite import DAY_US, a_schema, fill, ids
+from seatrial.testing.prediction_log_suite import a_schema, fill, ids
 from tests.disks import fill_up, small_disk
 
 

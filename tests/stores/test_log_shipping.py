@@ -10,12 +10,13 @@ from pathlib import Path
 
 import pytest
 
+from seatrial.core.windows import DAY_US
 from seatrial.stores import log_shipping
 from seatrial.stores.log_batches import LogBusy, locked
 from seatrial.stores.log_shipping import prune, put_together, removable, ship, ship_straight
 from seatrial.stores.objects import ObjectStore, ObjectsUnwritable
 from seatrial.stores.prediction_log import LogDamaged, LogElsewhere, LogWarning, PredictionLog
-from seatrial.testing.prediction_log_suite import DAY_US, NOON_US, PredictionLogSuite, a_row, a_schema, fill, ids
+from seatrial.testing.prediction_log_suite import NOON_US, PredictionLogSuite, a_row, a_schema, fill, ids
 
 
 def a_log(tmp_path: Path) -> PredictionLog:

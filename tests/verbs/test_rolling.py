@@ -251,7 +251,9 @@ def test_labels_of_the_same_requests_decide_and_an_equal_one_leaves_the_live_rel
         first = project.deployment_status("late").analysis.labels  # what did not happen is known first
         assert (first.state, first.days, first.ripening) == ("too early", 0, 3)
         assert run(["--project", str(shadowed.folder), "--at", iso(shadowed.clock.now()), "deployments", "status"]) == 0
-        assert "too early: 0 whole days (3 more ripen)" in capsys.readouterr().out
+        shown = capsys.readouterr().out
+        assert "too early: 0 whole days" in shown
+        assert "3 more wait 2d" in shown
         project.label("late", [one for one in told if one["late"]])
         shown = project.deployment_status("late")
         assert shown.analysis.rows["new"] == shown.analysis.rows["live"] > 2000

@@ -423,7 +423,7 @@ def test_a_trigger_leaves_out_what_is_too_young_where_labels_that_come_first_are
         said = project.log.rows(model="late", window=window(17, 23), columns=["probability"])["probability"].to_numpy()
     happened = table["late"].to_numpy()[17 * A_DAY : 23 * A_DAY]
     gap = said.mean() - happened.mean()
-    assert f"{gap:+.3f} on 2024-01-28; without predictions after 2024-01-24T00:00:00Z" in reason
+    assert f"{gap:+.3f} on 2024-01-28; of predictions until 2024-01-24T00:00:00Z, whose labels" in reason
 
 
 def test_a_challenger_is_judged_only_on_what_both_had_not_seen(judged):

@@ -50,6 +50,7 @@ Block = Line | Table
 
 DECLARE = "declare a source and a Model in project.py; its comments show how"
 WIDEST = 120  # columns of text that a list takes
+NARROWEST = 20  # of a terminal; one that says it has fewer, or none, is not believed
 MAIN_METRICS = ("roc_auc", "log_loss", "f1", "rmse", "mae", "r2")
 
 
@@ -156,6 +157,7 @@ def _write_rich(blocks: Iterable[Block], out: TextIO) -> None:
     from rich.text import Text
 
     console = Console(file=out, highlight=False, soft_wrap=False, no_color=bool(os.environ.get("NO_COLOR")) or None)
+    console.width = max(console.width, NARROWEST)
     for block in blocks:
         if isinstance(block, Line):
             for line in _hanging(block, console.width):

@@ -14,6 +14,7 @@ import msgspec
 from seatrial.cli.render import Block, Line, Plain, Style, Table, plain, shown
 from seatrial.core.clock import monotonic
 from seatrial.core.errors import SeatrialError
+from seatrial.core.windows import hours_text
 
 if TYPE_CHECKING:
     from seatrial.cli.door import Invocation
@@ -184,8 +185,10 @@ def _decision(analysis: Plain) -> list[Block]:
         gain = ""
         if labels["gain"] is not None:
             gain = f", the loss is lower by {_with_interval(labels, 'gain')} a {labels['unit']}"
-        young = f" ({labels['ripening']} more ripen)" if labels["ripening"] else ""
-        blocks.append(Line(f"  Labels    {labels['state']}: {labels['days']} whole days{young}{gain}"))
+        blocks.append(Line(f"  Labels    {labels['state']}: {labels['days']} whole days{gain}"))
+        if labels["ripening"]:
+            waits = hours_text(labels["ripe_hours"])
+            blocks.append(Line(f"            {labels['ripening']} more wait {waits} for their labels"))
     metric = analysis.get("metric")
     if metric:
         gain = "" if metric["gain"] is None else f", better by {_with_interval(metric, 'gain')} a {metric['unit']}"

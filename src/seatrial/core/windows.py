@@ -6,6 +6,7 @@ closed at its start and open at its end.
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 from datetime import datetime
@@ -71,6 +72,15 @@ def duration_text(us: int) -> str:
         if number:
             parts.append(f"{number}{unit}")
     return "".join(parts)
+
+
+def hours_text(hours: float) -> str:
+    """Hours as a duration, up to the next minute.
+
+    >>> hours_text(6.508)
+    '6h31m'
+    """
+    return duration_text(math.ceil(hours * 60) * 60_000_000)
 
 
 @dataclass(frozen=True)

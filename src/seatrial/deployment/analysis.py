@@ -18,7 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seatrial.core.clock import from_us, iso
-from seatrial.deployment.definition import DAY_US, STEPWISE, ABTest, Canary, Guardrail, Harm, Metric, Shadow, Unit
+from seatrial.core.windows import DAY_US, HOUR_US, hours_text
+from seatrial.deployment.definition import STEPWISE, ABTest, Canary, Guardrail, Harm, Metric, Shadow, Unit
 from seatrial.stats.confidence import (
     Moments,
     clustered,
@@ -116,7 +117,7 @@ class Labels(msgspec.Struct, frozen=True):
     """Labels so far. gain: the live release's mean loss minus the new one's, by `unit`, with its interval.
 
     days: that are over, with labels that had the time to come. ripening: those whose labels had not; they do not count
-    yet.
+    yet. ripe_hours: how long after its end a day's labels are waited for; 0 where every answer has its own.
     """
 
     days: int
@@ -127,6 +128,7 @@ class Labels(msgspec.Struct, frozen=True):
     state: Literal["better", "worse", "undecided", "too early"]
     unit: Unit = "day"
     ripening: int = 0
+    ripe_hours: float = 0.0
 
 
 class Measured(msgspec.Struct, frozen=True):
@@ -208,7 +210,7 @@ def analyse(
     if isinstance(strategy.decide, Metric):
         metric = _measured(strategy, strategy.decide, valued or NOTHING_VALUED, since_us, as_of_us)
     decision = labels or metric
-    ends_us, last_us = _time(strategy, labels, since_us, ripe_after_us)
+    ends_us, last_us = _time(strategy, labels, since_us)
     verdict, why = _verdict(
         strategy, share, figures, decision, rows[1], evidence, since_us, as_of_us, ends_us, last_us, by_key=by_key
     )
@@ -234,12 +236,12 @@ def _least_days(strategy: STEPWISE) -> int:
     return WEEK_OF_DAYS if isinstance(strategy, Canary) else strategy.min_days
 
 
-def _time(strategy: STEPWISE, labels: Labels | None, since_us: int, ripe_after_us: int) -> tuple[int, int | None]:
+def _time(strategy: STEPWISE, labels: Labels | None, since_us: int) -> tuple[int, int | None]:
     """When the step may end at the earliest, and when what is undecided then is over; None where that is never."""
     decided = _least_days(strategy) * DAY_US if strategy.decide is not None else 0
-    waits = ripe_after_us if labels and labels.ripening else 0
-    least = max(strategy.hold_us, decided + (waits if labels and labels.state == "too early" else 0))
-    return since_us + least, None if isinstance(strategy, Canary) else since_us + strategy.judge_for_us + waits
+    waits = round(labels.ripe_hours * HOUR_US) if labels else 0
+    last_us = None if isinstance(strategy, Canary) else since_us + strategy.judge_for_us + waits
+    return since_us + max(strategy.hold_us, decided + waits), last_us
 
 
 def _verdict(
@@ -319,9 +321,10 @@ def decision_words(decision: Labels | Measured) -> str:
 
 
 def ripening(decision: Labels | Measured) -> str:
-    """How many days do not count yet, in words that go on; empty where all do."""
-    count = decision.ripening if isinstance(decision, Labels) else 0
-    return f"; the labels of {count} more still come" if count else ""
+    """How many days do not count yet and when they do, in words that go on; empty where all do."""
+    if not isinstance(decision, Labels) or not decision.ripening:
+        return ""
+    return f"; {decision.ripening} more wait {hours_text(decision.ripe_hours)} for their labels"
 
 
 def _figure(guardrail: Guardrail, live: Answers, new: Answers) -> Figure:
@@ -415,9 +418,10 @@ def _labels(
 ) -> Labels:
     whole = _over(since_us, as_of_us)
     answered, labelled = _by_day(live, new, since_us, whole)
-    due = since_us + np.arange(1, whole + 1) * DAY_US + ripe_after_us <= as_of_us
-    counts = due | (labelled == answered).all(axis=0)  # what is there as a whole is waited for no more
-    ripening = int((~counts & (answered.min(axis=0) >= MIN_LABELLED)).sum())
+    # days are waited for together: those that are told early are the ones on which nothing happened that is told late
+    waits_us = 0 if whole and (labelled == answered).all() else ripe_after_us
+    counts: NDArray[np.bool_] = since_us + np.arange(1, whole + 1) * DAY_US + waits_us <= as_of_us
+    young = int((~counts & (answered.min(axis=0) >= MIN_LABELLED)).sum())
     live, new = (_of_days(arm, since_us, counts) for arm in (live, new))
     seen = _seen((live.at_us, live.loss), (new.at_us, new.loss), since_us, as_of_us)
     mean, low, high = _with_keys(_interval(seen, _unit(strategy)), live, new)
@@ -429,7 +433,7 @@ def _labels(
     elif high is not None and high < 0:
         state = "worse"
     count = sum(one.size for one in seen.values)
-    return Labels(seen.days, count, mean, low, high, state, _unit(strategy), ripening)
+    return Labels(seen.days, count, mean, low, high, state, _unit(strategy), young, waits_us / HOUR_US)
 
 
 def _over(since_us: int, as_of_us: int) -> int:

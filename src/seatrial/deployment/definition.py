@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal, get_args
 from seatrial.core.declared import declare
 from seatrial.core.errors import UsageError, listed
 from seatrial.core.objective import Objective
-from seatrial.core.windows import duration_us
+from seatrial.core.windows import DAY_US, duration_us
 from seatrial.data.sources import Source
 from seatrial.stores.routes import MOST_CACHED, Default, OnStoreFailure
 
@@ -18,7 +18,6 @@ Harm = Literal["errors", "slow", "mean_score", "degraded", "refused"]
 """What a guardrail watches, each as a mean over answers: see `Guardrail`."""
 Unit = Literal["day", "request"]
 """What an experiment takes for one observation: see `ABTest`."""
-DAY_US = 86_400_000_000
 
 
 class BadDeployment(UsageError):

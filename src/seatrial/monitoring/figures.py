@@ -25,8 +25,8 @@ class Arrival(msgspec.Struct, frozen=True):
 
     known: share of the window's predictions whose label is known. expected: what is usual for predictions of their
         ages. final: the share that comes at all. curve: from history, labels that were not due yet taken into account.
-    usual_hours: age by which 95 % of the labels that ever come are there. ripe_at: when that is true of the whole
-        window; ripe: whether it is so already. None where history does not say.
+    usual_hours: age by which 95 % of the labels that ever come are there, of every outcome by itself. ripe_at: when
+        that is true of the whole window; ripe: whether it is so already. None where history does not say.
     of: how many predictions, and of when, the curve rests on.
     same_age: the window before as it stood when it was as young as this one; later: the same rows by now. Means of
         labels and of scores of the rows that were labelled, and how many; empty when this window is ripe.

@@ -54,7 +54,7 @@ APPROXIMATE = (
     "labels arrive, change of the outcome and the estimate come from counts by 6 hours and hundredth of the score; "
     "pairs of inputs were not sliced, and what moved the predictions was not looked at"
 )
-LAST_US = to_us(datetime(9999, 12, 1, tzinfo=UTC))
+FIRST_US, LAST_US = (to_us(one.replace(tzinfo=UTC)) for one in (datetime.min, datetime.max))
 TIMES = frozenset({"timestamptz", "timestamp", "date"})
 ZONED = r"[A-Za-z]\s*$|:\d\d(\.\d+)?\s*[+-]\d\d(:?\d\d)?\s*$"
 """Texts that end with their zone, as `data.reading` has it."""
@@ -273,14 +273,13 @@ class _View:
         """That a row is of the window; by its column itself as well, more widely, so that an index on it is of use."""
         exact = f"at_us >= {window.start_us} AND at_us < {window.end_us}"
         kind = next(column.type for column in self.rows.columns if column.name == self.map.timestamp)
-        if window.end_us > LAST_US:
-            return exact
         if kind in TIMES:
-            far = window.start_us - 2 * DAY_US, window.end_us + 2 * DAY_US  # no zone is two days from another
-            first, last = (f"timestamptz '{iso(from_us(one))}'" for one in far)
+            days = (window.start_us - 2 * DAY_US, window.end_us + 2 * DAY_US)  # no zone is two days from another
+            first, last = (f"timestamptz '{iso(from_us(min(max(one, FIRST_US), LAST_US)))}'" for one in days)
             if kind != "timestamptz":
                 first, last = (f"({one} AT TIME ZONE 'UTC')" for one in (first, last))
-        elif unit := UNITS.get(self.map.timestamp_unit or ""):
+        elif kind in {*NUMBERS, "numeric"}:
+            unit = UNITS[self.map.timestamp_unit or "us"]
             first, last = str(window.start_us // unit - 1), str(window.end_us // unit + 1)
         else:
             return exact

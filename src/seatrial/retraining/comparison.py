@@ -25,8 +25,8 @@ from numpy.typing import NDArray
 
 from seatrial.core.clock import from_us, iso, parse_time, to_us
 from seatrial.core.signature import Task
-from seatrial.core.windows import DAY_US, HOUR_US, duration_text
-from seatrial.stats.arrival import arrival_curve
+from seatrial.core.windows import DAY_US, HOUR_US, hours_text
+from seatrial.stats.arrival import slowest_age
 from seatrial.stats.confidence import fewest_bounded, t_sequence
 from seatrial.stats.metrics import MEAN, METRICS, losses, measure
 
@@ -141,7 +141,7 @@ class Comparison(msgspec.Struct, frozen=True):
     def _ripening(self) -> str:
         if not self.ripening or self.ripe_hours is None:
             return ""
-        waits = duration_text(math.ceil(self.ripe_hours * 60) * 60_000_000)
+        waits = hours_text(self.ripe_hours)
         return f"; days that still ripen: {self.ripening} ({waits} until their labels are there)"
 
 
@@ -160,14 +160,7 @@ def ripe_after(
     past = at_us <= as_of_us
     waited = (as_of_us - at_us[past]).astype(np.float64)
     delays = np.where(known_us[past] <= as_of_us, np.maximum(known_us[past] - at_us[past], 0), np.nan)
-    ages = [arrival_curve(delays, waited).age_of(USUAL) or 0.0]
-    if outcome is not None:
-        told = ~np.isnan(delays)
-        for one in np.unique(outcome[past][told]):
-            of_one = delays[told & (outcome[past] == one)]
-            if of_one.size >= MIN_ROWS:
-                ages.append(float(np.quantile(of_one, USUAL, method="higher")))
-    return math.ceil(max(ages))
+    return math.ceil(slowest_age(delays, waited, None if outcome is None else outcome[past], USUAL) or 0.0)
 
 
 def compare(

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from seatrial.core.clock import from_us, iso
 from seatrial.core.signature import Task
 from seatrial.core.timing import Timing
-from seatrial.core.windows import DAY_US, duration_us
+from seatrial.core.windows import DAY_US, Window, duration_us
 from seatrial.retraining.definition import SEVERITIES, Trigger
 from seatrial.stats.bootstrap import LEVEL, intervals, resample
 from seatrial.stats.confidence import clustered
@@ -22,6 +22,8 @@ from seatrial.stats.metrics import MEAN, METRICS, measure, quantile_off
 from seatrial.stats.student import t_quantile
 
 MIN_LABELS = 200
+APART = 0.01
+"""By how much labels that come late may move a gap and not matter."""
 
 
 @dataclass(frozen=True)
@@ -30,8 +32,7 @@ class Labelled:
 
     at_us: instants of the predictions; known_us: when the label was known, NaN where it is not; labels: NaN likewise.
     happened, probabilities: of a multiclass model, places among C classes and (n, C). threshold: from which score on a
-    decision is positive. ripe_us: the age from which on a prediction counts, where the labels that come first are
-    unlike the others; 0: every label counts.
+    decision is positive. ripe_us: the age by which labels are there, of the slowest outcome; 0: at once.
     """
 
     at_us: NDArray[np.int64]
@@ -45,19 +46,10 @@ class Labelled:
     quantile: float = 0.5
     ripe_us: int = 0
 
-    def told(self, now_us: int, window_us: int) -> NDArray[np.bool_]:
-        """(n,) which were predicted in the newest window of this length whose predictions are old enough, and have a
-        label that was known by now."""
-        until = now_us - self.ripe_us
-        inside: NDArray[np.bool_] = (self.at_us >= until - window_us) & (self.at_us < until)
-        return inside & (self.known_us <= now_us)
-
-    def until(self, now_us: int) -> str:
-        """Which predictions do not count, in words that go on; empty where all do."""
-        if not self.ripe_us:
-            return ""
-        last = iso(from_us(now_us - self.ripe_us))
-        return f"; without predictions after {last}, of which the labels that come first are unlike the others"
+    def told(self, window: Window, known_us: int) -> NDArray[np.bool_]:
+        """(n,) which were predicted in the window and have a label that was known by `known_us`."""
+        inside: NDArray[np.bool_] = (self.at_us >= window.start_us) & (self.at_us < window.end_us)
+        return inside & (self.known_us <= known_us)
 
 
 @dataclass(frozen=True)
@@ -130,16 +122,31 @@ class Gap:
     high: float | None = None
 
 
-def trailing_gap(rows: Labelled, now_us: int, window_us: int) -> Gap:
-    """The gap of the rows predicted in [now - window, now) whose label is known by now; where only predictions of some
-    age count, the window ends that long before.
+def judged_window(rows: Labelled, now_us: int, window_us: int) -> Window:
+    """The window of this length that a trigger judges: up to now, or up to the newest prediction that is old enough for
+    its label, where the labels that come first mislead.
+
+    They do when the gap of the window that ended a ripe age ago has moved by more than `APART` since then. Where there
+    are not as many predictions yet, nobody knows, and what is old enough is waited for.
+    """
+    if not rows.ripe_us:
+        return Window(now_us - window_us, now_us)
+    ripe = Window(now_us - rows.ripe_us - window_us, now_us - rows.ripe_us)
+    early, all_ = (gap_of(rows, ripe, known_us) for known_us in (ripe.end_us, now_us))
+    told = early.full and early.value is not None and all_.value is not None
+    alike = told and abs(early.value - all_.value) <= APART  # type: ignore[operator]
+    return Window(now_us - window_us, now_us) if alike else ripe
+
+
+def gap_of(rows: Labelled, window: Window, known_us: int) -> Gap:
+    """The gap of the rows predicted in the window whose label was known by `known_us`.
 
     Of classes mean prediction minus observed rate; of a regression the same in standard deviations of the labels; of
     one that predicts a quantile the share of labels at or below the prediction minus the quantile.
     """
-    known = rows.told(now_us, window_us) & ~np.isnan(rows.labels) & ~np.isnan(rows.scores)
+    known = rows.told(window, known_us) & ~np.isnan(rows.labels) & ~np.isnan(rows.scores)
     # traffic seldom starts on the stroke: a window is full when the first prediction lies in its first day
-    full = bool(rows.at_us.size) and int(rows.at_us.min()) < now_us - rows.ripe_us - window_us + DAY_US
+    full = bool(rows.at_us.size) and int(rows.at_us.min()) < window.start_us + DAY_US
     labelled = int(known.sum())
     labels, scores = rows.labels[known], rows.scores[known]
     if rows.task != "regression":
@@ -147,7 +154,7 @@ def trailing_gap(rows: Labelled, now_us: int, window_us: int) -> Gap:
     off = _off(labels, scores, rows.quantile)
     if off is None:
         return Gap(None, labelled, full)
-    by_day = clustered(off, (now_us - rows.at_us[known]) // DAY_US)
+    by_day = clustered(off, (window.end_us - rows.at_us[known]) // DAY_US)
     if by_day.n < 2:
         return Gap(by_day.mean, labelled, full)
     half = t_quantile(LEVEL, by_day.n - 1) * math.sqrt(by_day.variance / by_day.n)
@@ -198,8 +205,8 @@ def _performance(trigger: Trigger, rows: Labelled, now_us: int) -> Reason:
     if name not in METRICS[rows.task]:
         words = f"{name} is no metric of a {rows.task} model: the trigger can never fire"
         return Reason(str(trigger), False, words, evidence)
-    window = duration_us(trigger.window)
-    known = rows.told(now_us, window)
+    window = judged_window(rows, now_us, duration_us(trigger.window))
+    known = rows.told(window, now_us)
     labels, scores = rows.labels, rows.scores
     if rows.happened is not None and rows.probabilities is not None:
         labels, scores = rows.happened, rows.probabilities
@@ -207,7 +214,7 @@ def _performance(trigger: Trigger, rows: Labelled, now_us: int) -> Reason:
     evidence |= {"labelled": int(known.sum()), "window": trigger.window}
     if known.sum() < MIN_LABELS:
         words = f"{name} over {trigger.window}: not enough data ({int(known.sum())} of {MIN_LABELS} labels)"
-        words += rows.until(now_us)
+        words += _until(window, now_us)
         return Reason(str(trigger), False, words, evidence)
     drawn = resample(int(known.sum()), seed=0, at_us=rows.at_us[known])
     at: dict[str, Any] = {"threshold": rows.threshold, "quantile": rows.quantile}
@@ -223,16 +230,17 @@ def _performance(trigger: Trigger, rows: Labelled, now_us: int) -> Reason:
     words += f"{trigger.value:g} is {'shown' if worse else 'not shown'}"
     if worse and drawn.few:
         words += f"; but {drawn.unit}s are too few to say so"
-    words += rows.until(now_us)
+    words += _until(window, now_us)
     return Reason(str(trigger), worse and not drawn.few, words, evidence)
 
 
 def _calibration(trigger: Trigger, rows: Labelled, now_us: int) -> Reason:
     window, every = duration_us(trigger.window), duration_us(trigger.every)
-    looks = []
+    looks, judged = [], Window(now_us, now_us)
     for back in range(trigger.looks - 1, -1, -1):
         at = now_us - back * every
-        found = trailing_gap(rows, at, window)
+        judged = judged_window(rows, at, window)
+        found = gap_of(rows, judged, at)
         enough = found.full and found.value is not None and found.labelled >= MIN_LABELS
         looked: dict[str, Any] = {"at": iso(from_us(at)), "gap": found.value, "labelled": found.labelled}
         if rows.task == "regression":
@@ -243,8 +251,15 @@ def _calibration(trigger: Trigger, rows: Labelled, now_us: int) -> Reason:
         f"{one['gap']:+.3f} on {str(one['at'])[:10]}" if one["enough"] else f"not enough data on {str(one['at'])[:10]}"
         for one in looks
     ]
-    words = f"calibration gap over {trigger.window}{_unit(rows)}: {', '.join(told)}{rows.until(now_us)}"
+    words = f"calibration gap over {trigger.window}{_unit(rows)}: {', '.join(told)}{_until(judged, now_us)}"
     return Reason(str(trigger), fired, words, {"looks": looks, "gap": trigger.gap})
+
+
+def _until(window: Window, now_us: int) -> str:
+    """Which predictions were judged, in words that go on; empty where it is all of them."""
+    if window.end_us == now_us:
+        return ""
+    return f"; of predictions until {iso(from_us(window.end_us))}, whose labels had the time to come"
 
 
 def _beyond(found: Gap, gap: float, task: Task) -> bool:

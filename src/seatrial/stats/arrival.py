@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+FEWEST_OF_OUTCOME = 30
+
 
 @dataclass(frozen=True)
 class ArrivalCurve:
@@ -45,3 +47,24 @@ def arrival_curve(delays: NDArray[np.float64], waited: NDArray[np.float64]) -> A
     at_risk = left.size - np.searchsorted(left, ages, side="left")
     shares = (1 - np.cumprod(1 - counts / at_risk)).astype(np.float64)
     return ArrivalCurve(ages, shares)
+
+
+def slowest_age(
+    delays: NDArray[np.float64], waited: NDArray[np.float64], outcome: NDArray[np.int64] | None, share: float
+) -> float | None:
+    """The age by which this share of the labels that ever come is there, also of each outcome by itself: the rarest
+    may be the slowest. None when none comes.
+
+    outcome: (n,) of classes, which one each label says; None of numbers. One of fewer than `FEWEST_OF_OUTCOME` labels
+    says nothing of its delay.
+    """
+    whole = arrival_curve(delays, waited).age_of(share)
+    if whole is None or outcome is None:
+        return whole
+    ages = [whole]
+    told = ~np.isnan(delays)
+    for one in np.unique(outcome[told]):
+        of_one = delays[told & (outcome == one)]
+        if of_one.size >= FEWEST_OF_OUTCOME:
+            ages.append(float(np.quantile(of_one, share, method="higher")))
+    return max(ages)

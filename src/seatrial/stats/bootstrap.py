@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seatrial.core.signature import Task
+from seatrial.core.windows import HOUR_US
 from seatrial.stats.metrics import METRICS, average_precision, measure, multiclass_losses, roc_auc
 
 REPLICATES = 1000
@@ -37,7 +38,6 @@ MOST_CLASSES = 100
 MOST_CURVES = 10
 """Classes up to which the area under their curves has one."""
 BINS = 10  # of the calibration error, as in stats.metrics
-HOUR_US = 3_600_000_000
 BLOCKS = (("week", 7 * 24), ("day", 24), ("6 hours", 6), ("hour", 1))
 
 Vector = NDArray[Any]

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from seatrial.core.windows import DAY_US
+
 Floats = NDArray[np.float64]
-DAY_US = 86_400_000_000
 WEEK_US = 7 * DAY_US
 MONDAY_US = 4 * DAY_US
 """The first Monday after 1970-01-01, a Thursday."""

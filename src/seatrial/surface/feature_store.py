@@ -19,7 +19,7 @@ from seatrial.core.clock import Clock, as_utc, parse_time, to_us
 from seatrial.core.errors import Failed, UsageError, did_you_mean, listed
 from seatrial.core.identity import canonical_json, content_id
 from seatrial.core.records import Record
-from seatrial.core.windows import duration_us
+from seatrial.core.windows import DAY_US
 from seatrial.data.expressions import ROWS, wrong
 from seatrial.data.sources import FrameSource, ParquetSource, QuerySource, require_columns
 from seatrial.features.definitions import Entity, FeatureView, agg, check_name
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 
 EVENT = "event_timestamp"
 CREATED = "created_timestamp"
-DAY_US = duration_us("1d")
 KIND = "feature_view"
 FORMAT = 1
 STATISTICS = ("mean", "std", "min", "max", "null_rate", "p25", "p50", "p75")

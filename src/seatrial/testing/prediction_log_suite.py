@@ -11,10 +11,9 @@ from __future__ import annotations
 from typing import Any
 
 from seatrial.core.identity import uuid7
-from seatrial.core.windows import Window, parse_window
+from seatrial.core.windows import DAY_US, Window, parse_window
 from seatrial.stores.prediction_log import LoggedPrediction, LogSchema, PredictionLog, log_schema
 
-DAY_US = 86_400_000_000
 NOON_US = 1_364_817_600_000_000  # 2013-04-01T12:00Z
 
 

@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seatrial.core.signature import Class, Task
+from seatrial.core.windows import DAY_US
 from seatrial.stats.profile import FORMAT, category_profile, numeric_profile, weekly_distances
 
-DAY_US = 86_400_000_000
 SCORE_BINS = 50
 
 

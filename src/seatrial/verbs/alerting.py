@@ -149,6 +149,8 @@ class Alerting(Answering):
             alerts(self.metadata, id),
             key=lambda one: -1 if one.state == "resolved" else SEVERITIES.index(one.severity),
         )  # stable: of the worst that ring the newest is last
+        if not of_model:
+            self._refuse_without(id, "alert")
         record = resolve(self.metadata, of_model[-1].id if of_model else id)
         if record.kind == "incident":
             record = self.record(record.inputs[0])

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from seatrial.core.clock import parse_time, to_us
 from seatrial.core.errors import SeatrialError, UsageError, listed
-from seatrial.core.windows import DAY_US, HOUR_US, Window, duration_us
+from seatrial.core.windows import DAY_US, Window, duration_us
 from seatrial.folder.workspace import STATE
 from seatrial.stores.pauses import RETRAINING, Paused, paused, refuse
 from seatrial.verbs.results import Progress, Retrained
@@ -21,7 +20,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from seatrial.core.records import Record
-    from seatrial.monitoring.rows.sample import Sample
     from seatrial.releases.bundle import Bundle
     from seatrial.retraining.comparison import Comparison
     from seatrial.retraining.definition import Retrain
@@ -524,13 +522,13 @@ class Challenging(Watching):
 
         from seatrial.deployment.deploy import live
         from seatrial.retraining.triggers import Labelled as Rows
+        from seatrial.verbs.shadowed import waited_for
 
         deployed = [live(self.metadata, name) for name in self._deployments_of(model.name)]
         releases = pa.array([now.record.inputs[0] for now in deployed if now], pa.string())
-        sample = self._sample(model, Window(max(self.now_us - reach_us - DAY_US, 0), self.now_us))
-        ripe_us = _ripe_us(sample, reach_us // 2, self.now_us)
-        if ripe_us:
-            sample = self._sample(model, Window(max(self.now_us - ripe_us - reach_us - DAY_US, 0), self.now_us))
+        back_us = max(reach_us, duration_us(self._retrain(model.name).judge_for))
+        sample = self._sample(model, Window(max(self.now_us - back_us - DAY_US, 0), self.now_us))
+        happened = sample.rows["label_class" if model.task == "multiclass" else "label"]
         known = sample.rows["label_known_at"].cast(pa.int64()).to_numpy(zero_copy_only=False).astype(np.float64)
         ours = pc.is_in(sample.rows["release"], releases).to_numpy()
         at = sample.rows["at"].cast(pa.int64()).to_numpy()
@@ -545,22 +543,13 @@ class Challenging(Watching):
             probabilities=several[1][ours] if several else None,
             threshold=sample.threshold,
             quantile=model.quantile,
-            ripe_us=ripe_us,
+            ripe_us=waited_for(model, sample.rows["at"], sample.rows["label_known_at"], happened, self.now_us),
         )
 
     def _retrain(self, model: str) -> Retrain:
         from seatrial.retraining.definition import Retrain
 
         return self.definitions.retrains.get(model) or Retrain(model)
-
-
-def _ripe_us(sample: Sample, window_us: int, as_of_us: int) -> int:
-    """The age from which on predictions have their labels, where the window before the last shows that the labels that
-    come first mislead; else 0."""
-    from seatrial.monitoring.looks.arrival import arrival, moves_the_level
-
-    came = arrival(sample, Window(max(as_of_us - window_us, 0), as_of_us), as_of_us)
-    return math.ceil(came.usual_hours * HOUR_US) if came.usual_hours and moves_the_level(came, sample) else 0
 
 
 def threshold_of(bundle: Bundle) -> float:

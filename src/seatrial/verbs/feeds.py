@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from seatrial.core.clock import from_us, iso, parse_time, to_us
-from seatrial.core.windows import Window, duration_text, duration_us
+from seatrial.core.windows import DAY_US, Window, duration_text, duration_us
 from seatrial.features.definitions import FeatureView
-from seatrial.monitoring.alerting.cadence import DAY_US, QUIET_US, WEEK_US, Cadence, judged, volume
+from seatrial.monitoring.alerting.cadence import QUIET_US, WEEK_US, Cadence, judged, volume
 
 if TYPE_CHECKING:
     from seatrial.core.records import Event

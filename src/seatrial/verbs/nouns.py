@@ -14,7 +14,7 @@ from seatrial.core.clock import from_us, iso
 from seatrial.core.errors import SeatrialError, UsageError
 from seatrial.core.records import Event, Record
 from seatrial.core.windows import duration_text
-from seatrial.folder.loading import Thing, pick
+from seatrial.folder.loading import Thing, UnknownName, pick
 from seatrial.folder.workspace import Workspace
 from seatrial.verbs.results import FeatureInfo, FoundFeature, FunctionShown, ModelStatus, RolloutLine, Searched
 
@@ -553,6 +553,22 @@ class Nouns(Workspace):
     def _model(self, name: str | None) -> Model:
         """The model of that name, declared or brought in; without a name, the only one. Raises UnknownName."""
         return pick("model", self._models(), name)
+
+    def resolved(self, id: str, kind: str) -> Record:
+        """The record of a kind that a person means: its id, or the start of it. Raises UnknownId, and UnknownName for a
+        model that has none."""
+        from seatrial.governance.lineage import UnknownId
+
+        try:
+            return super().resolved(id, kind)
+        except UnknownId:
+            self._refuse_without(id, kind)
+            raise
+
+    def _refuse_without(self, name: str, kind: str) -> None:
+        """Raise UnknownName for a model of which no such record is kept."""
+        if name in self._models():
+            raise UnknownName(f"model '{name}' has no {kind}.", state="Nothing was changed.") from None
 
     def _of_model(self, name: str | None, found: list[Thing]) -> list[Thing]:
         """What is kept of a model, or of all. Raises UnknownName where nothing is and no model has that name: a wrong

@@ -13,7 +13,7 @@ from seatrial.core.clock import from_us, iso, monotonic, parse_time, to_us
 from seatrial.core.errors import SeatrialError, UsageError, listed
 from seatrial.core.identity import new_id
 from seatrial.core.records import Record
-from seatrial.core.windows import Window, duration_us, parse_window
+from seatrial.core.windows import DAY_US, Window, duration_us, parse_window
 from seatrial.scheduling.by_hand import measured
 from seatrial.verbs.alerting import Alerting, with_silences
 from seatrial.verbs.results import Labelled, Progress
@@ -38,7 +38,6 @@ if TYPE_CHECKING:
     from seatrial.releases.bundle import Bundle
     from seatrial.training.model import Model
 
-DAY_US = 86_400_000_000
 SAMPLED = (
     "prediction_id",
     "request_id",

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from seatrial.monitoring.alerting.cadence import DAY_US, FORGOTTEN_US, HOUR_US, WEEK_US, judged, usual, volume
+from seatrial.core.windows import DAY_US, HOUR_US
+from seatrial.monitoring.alerting.cadence import FORGOTTEN_US, WEEK_US, judged, usual, volume
 
 NOW = 20_000 * DAY_US
 DAILY = [NOW - back * DAY_US for back in range(1, 15)]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from seatrial.core.windows import HOUR_US
-from seatrial.monitoring.looks.arrival import arrival, moves_the_level, ripe_rows
+from seatrial.monitoring.looks.arrival import arrival, ripe_rows
 from tests.monitoring.worlds import DAY_US, START_US, a_sample, week
 
 MINUTE_US = 60_000_000
@@ -72,14 +72,6 @@ def test_early_labels_that_are_unlike_the_others_are_told():
     found = arrival(sample, week(3), as_of_us)
     assert found.biased
     assert found.same_age["observed"] > found.later["observed"] + 0.05
-    assert moves_the_level(found, sample)
-
-
-def test_a_few_late_labels_of_a_long_window_are_unlike_the_others_and_move_nothing():
-    sample, as_of_us = a_month(delay_hours=lambda labels: np.where(labels == 1, 0.5, 4.0), count=40_000)
-    found = arrival(sample, week(3), as_of_us)
-    assert found.biased
-    assert not moves_the_level(found, sample)
 
 
 def test_labels_that_never_come_are_a_share():

@@ -15,10 +15,8 @@ from typing import Literal
 import msgspec
 
 from seatrial.core.clock import from_us, iso
-from seatrial.core.windows import duration_text
+from seatrial.core.windows import DAY_US, HOUR_US, duration_text
 
-HOUR_US = 3_600_000_000
-DAY_US = 24 * HOUR_US
 WEEK_US = 7 * DAY_US
 FEWEST = 6
 """Times that are needed to say how often something comes."""

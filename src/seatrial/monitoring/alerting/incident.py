@@ -16,7 +16,7 @@ import msgspec
 from seatrial.core.clock import from_us, iso, parse_time, to_us
 from seatrial.core.errors import counted
 from seatrial.core.records import Event
-from seatrial.core.windows import Window, parse_window
+from seatrial.core.windows import DAY_US, Window, parse_window
 from seatrial.monitoring.alerting.alerts import Alert
 from seatrial.monitoring.alerting.telling import DEAD, SEVERITIES, TOLD, TOPIC, going_on, told_of
 from seatrial.stores.metadata import MetadataStore
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from seatrial.monitoring.rows.sample import Sample
 
 FORMAT = 1
-DAY_US = 86_400_000_000
 RUN = 3
 
 Kind = Literal[

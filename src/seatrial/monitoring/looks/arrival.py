@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from seatrial.core.clock import from_us, iso
 from seatrial.core.windows import HOUR_US, Window
 from seatrial.monitoring.figures import Age, Arrival
-from seatrial.stats.arrival import ArrivalCurve, arrival_curve
+from seatrial.stats.arrival import ArrivalCurve, arrival_curve, slowest_age
 
 if TYPE_CHECKING:
     from seatrial.monitoring.rows.sample import Sample
@@ -52,7 +52,7 @@ def arrival(sample: Sample, window: Window, as_of_us: int) -> Arrival:
         return Arrival(known=known, note="the log does not say since when its labels are known")
     curve = arrival_curve(delays, waited)
     ages = np.maximum((as_of_us - inside.at_us()) / HOUR_US, 0.0)
-    usual = curve.age_of(USUAL)
+    usual = slowest_age(delays, waited, _outcomes(sample, as_of_us), USUAL)
     last = min(int(inside.at_us()[-1]), as_of_us)
     ripe_us = None if usual is None else math.ceil((last + usual * HOUR_US) / MINUTE_US) * MINUTE_US
     ripe = None if ripe_us is None else ripe_us <= as_of_us
@@ -68,16 +68,6 @@ def arrival(sample: Sample, window: Window, as_of_us: int) -> Arrival:
         of=f"{delays.size:,} predictions since {first}",
     )
     return found if ripe else _young(found, sample, window, as_of_us)
-
-
-def moves_the_level(found: Arrival, sample: Sample) -> bool:
-    """Whether the gap between what was said and what happened moved by more than is borne when the rest of the labels
-    came, in the window before: rare late labels of a long window are unlike the others and change little."""
-    if not found.biased:
-        return False
-    early, all_ = (one["observed"] - one.get("mean_score", 0.0) for one in (found.same_age, found.later))
-    unit = float(np.nanstd(sample.label_values())) if sample.task == "regression" else 1.0
-    return abs(early - all_) > APART * (unit or 1.0)
 
 
 def ripe_rows(sample: Sample, as_of_us: int, found: Arrival) -> NDArray[np.bool_]:
@@ -98,6 +88,15 @@ def _delays(sample: Sample, as_of_us: int) -> tuple[NDArray[np.float64], NDArray
     told = np.isfinite(sample.label_values())
     delays = np.where(told, np.maximum(known_at - at_us, 0) / HOUR_US, np.nan)
     return delays[past], np.maximum(as_of_us - at_us[past], 0) / HOUR_US
+
+
+def _outcomes(sample: Sample, as_of_us: int) -> NDArray[np.int64] | None:
+    """Which class happened, of the predictions that were made by then; anything where no label is known."""
+    if sample.task == "regression":
+        return None
+    happened = sample.rows["label_class" if sample.task == "multiclass" else "label"].combine_chunks()
+    codes: NDArray[np.int64] = happened.dictionary_encode(null_encoding="encode").indices.to_numpy().astype(np.int64)
+    return codes[sample.at_us() <= as_of_us]
 
 
 def _points(curve: ArrivalCurve) -> list[Age]:
