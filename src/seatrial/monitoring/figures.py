@@ -31,7 +31,8 @@ class Arrival(msgspec.Struct, frozen=True):
     same_age: the window before as it stood when it was as young as this one; later: the same rows by now. Means of
         labels and of scores of the rows that were labelled, and how many; empty when this window is ripe.
     biased: the labels that come first are unlike the others: the difference between `same_age` and `later` is more
-        than chance.
+        than chance. one_sided: all labels so far say the same, and most predictions have none, so that nothing is known
+        of when the others come.
     """
 
     known: float | None = None
@@ -45,6 +46,7 @@ class Arrival(msgspec.Struct, frozen=True):
     same_age: dict[str, float] = {}
     later: dict[str, float] = {}
     biased: bool = False
+    one_sided: bool = False
     note: str = ""
 
 

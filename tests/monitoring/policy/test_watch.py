@@ -239,6 +239,52 @@ def test_one_label_a_day_that_is_far_off_does_not_hide_an_error_that_has_grown(w
     assert at_hour(48) < state.firing["error"].since_us <= at_hour(60)
 
 
+def late_world(days, *, until=None, from_day=10**6, seed=0):
+    """Calibrated answers, three of ten positive: what happens is known after 10 days, what does not after 30, and from
+    a day on twice as much happens. Labels that are known by the end of day `until`."""
+    random = np.random.default_rng(seed)
+    at = START_US + np.arange(days * 300) * (DAY_US // 300)
+    chance = np.where(at < START_US + from_day * DAY_US, 0.3, 0.6)
+    labels = (random.random(at.size) < chance).astype(float)
+    known = at + np.where(labels == 1, 10, 30) * DAY_US
+    labels[known > START_US + (until or days) * DAY_US] = np.nan
+    return a_sample(np.full(at.size, 0.3), labels, at_us=at, known_us=known)
+
+
+DAILY = {"reference": None, "tested": {"brier": 0.21}, "monitor": Monitor("late", every="1d")}
+
+
+def daily(sample):
+    state = watch.begin("rel_1", START_US, DAY_US)
+    return run(sample, state=state, until=int(sample.at_us()[-1]) + DAY_US, **DAILY)[0]
+
+
+@pytest.mark.parametrize("days", [12, 25, 31, 45, 80])
+def test_outcomes_that_are_known_early_do_not_stand_for_all(days):
+    state = daily(late_world(days))
+    assert state.firing == {}
+    error = next(one for one in watch.alarms(state) if one.name == "error has grown")
+    assert error.state == ("not_enough_data" if days <= 25 else "quiet")
+    if days <= 25:
+        assert "all labels so far say the same, and most predictions have none" in error.note
+
+
+def test_a_world_that_changes_is_still_seen_where_outcomes_are_known_at_unlike_ages():
+    state = daily(late_world(90, from_day=45))
+    assert state.firing["error"].since_us > START_US + 55 * DAY_US  # ten days after, when the first are known
+    (told,) = [one for one in watch.alarms(state) if one.name == "error has grown"]
+    assert "by labels known since" in told.evidence
+
+
+def test_an_alarm_that_rings_on_after_its_matter_is_over_says_so():
+    over = watch.words_of(Firing(START_US, START_US, "slow", "error", 0.8, 1.0))
+    known = "by labels known since 2013-04-01 00:00"
+    assert over == f"the loss was higher, {known}, and is 0.80 times the test part's again"
+    assert watch.words_of(Firing(START_US, START_US, "slow", "estimated", 1.3, 1.0)) == (
+        "the loss is estimated at 1.30 times the test part's, since 2013-04-01 00:00"
+    )
+
+
 def test_windows_judged_one_by_one_by_day_or_at_once_leave_the_same_state():
     sample = after(rows(30, seed=5), rows(20, seed=6, moved=0.3, first=at_hour(30)))
     whole, _ = run(sample)

@@ -28,6 +28,8 @@ POINTS = 60
 FEWEST = 200
 """Labels of predictions below which history says nothing."""
 FEWEST_LATE = 50
+MOSTLY = 0.5
+ONE_SIDED = "all labels so far say the same, and most predictions have none: the others may be known later"
 SURE = 0.001
 APART = 0.01
 """Mean difference of label and score between early and late labels that is borne; of a regression in standard
@@ -52,7 +54,11 @@ def arrival(sample: Sample, window: Window, as_of_us: int) -> Arrival:
         return Arrival(known=known, note="the log does not say since when its labels are known")
     curve = arrival_curve(delays, waited)
     ages = np.maximum((as_of_us - inside.at_us()) / HOUR_US, 0.0)
-    usual = slowest_age(delays, waited, _outcomes(sample, as_of_us), USUAL)
+    outcomes = outcomes_of(sample)
+    outcomes = None if outcomes is None else outcomes[sample.at_us() <= as_of_us]
+    usual = slowest_age(delays, waited, outcomes, USUAL)
+    if one_sided(~np.isnan(delays), outcomes, waited >= (usual or 0.0)):
+        return Arrival(known=known, one_sided=True, note=ONE_SIDED)
     last = min(int(inside.at_us()[-1]), as_of_us)
     ripe_us = None if usual is None else math.ceil((last + usual * HOUR_US) / MINUTE_US) * MINUTE_US
     ripe = None if ripe_us is None else ripe_us <= as_of_us
@@ -90,13 +96,21 @@ def _delays(sample: Sample, as_of_us: int) -> tuple[NDArray[np.float64], NDArray
     return delays[past], np.maximum(as_of_us - at_us[past], 0) / HOUR_US
 
 
-def _outcomes(sample: Sample, as_of_us: int) -> NDArray[np.int64] | None:
-    """Which class happened, of the predictions that were made by then; anything where no label is known."""
-    if sample.task == "regression":
+def one_sided(told: NDArray[np.bool_], outcomes: NDArray[np.int64] | None, old: NDArray[np.bool_]) -> bool:
+    """Whether all labels say the same, and most predictions have none that are as old as the known labels took: what
+    happens otherwise may be known later. told, old: (n,) which have a label, and which are as old as that."""
+    return outcomes is not None and np.unique(outcomes[told]).size == 1 and float(told[old].mean()) < MOSTLY
+
+
+def outcomes_of(sample: Sample) -> NDArray[np.int64] | None:
+    """(n,) which class happened, as a number; where no label is known, any. None of a regression, and of classes where
+    only is known whether the answer was right."""
+    column = {"binary": "label", "multiclass": "label_class"}.get(sample.task, "")
+    if column not in sample.rows.column_names:
         return None
-    happened = sample.rows["label_class" if sample.task == "multiclass" else "label"].combine_chunks()
+    happened = sample.rows[column].combine_chunks()
     codes: NDArray[np.int64] = happened.dictionary_encode(null_encoding="encode").indices.to_numpy().astype(np.int64)
-    return codes[sample.at_us() <= as_of_us]
+    return codes
 
 
 def _points(curve: ArrivalCurve) -> list[Age]:

@@ -16,7 +16,7 @@ from seatrial.core.errors import SeatrialError
 from seatrial.core.windows import HOUR_US
 from seatrial.monitoring.figures import Arrival, Business, Calibration, Concept, Estimate, Interval, Slices
 from seatrial.monitoring.looks.alarms import QUIET_START
-from seatrial.monitoring.looks.arrival import arrival, ripe_rows
+from seatrial.monitoring.looks.arrival import ONE_SIDED, arrival, ripe_rows
 from seatrial.monitoring.looks.calibration import blocks, calibration
 from seatrial.monitoring.looks.concept import FEWEST as FEWEST_OF_CONCEPT
 from seatrial.monitoring.looks.concept import concept
@@ -59,7 +59,7 @@ def with_outcome(
     came = arrival(sample, window, as_of_us)
     near = sample.few()
     close = near.within(window)
-    base, why = baseline(near, window, given)
+    base, why = (None, ONE_SIDED) if came.one_sided else baseline(near, window, given)
     changed = concept(close, base, why, ripe_rows(close, as_of_us, came))
     young = changed.verdict == "unknown" and came.ripe is False and came.usual_hours is not None
     if young and (stretch := ripe_stretch(near, window, as_of_us, came.usual_hours or 0.0, given)):
@@ -90,7 +90,9 @@ def with_outcome(
         next_ = (
             "Find out what changed in the world at that part of the rows; a retrain learns it, a check of data cannot."
         )
-    if not (came.ripe is False and came.biased):  # the labels that come first say nothing of the level
+    if not (
+        came.one_sided or (came.ripe is False and came.biased)
+    ):  # the labels that come first say nothing of the level
         headline = _with_harm(headline, found["calibration"], found["slices"])
     return msgspec.structs.replace(
         report, **found, findings=list(dict.fromkeys(findings)), verdict=verdict, headline=headline, next=next_

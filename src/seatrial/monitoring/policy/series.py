@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 
 from seatrial.core.signature import Task
 from seatrial.core.windows import DAY_US, Window
+from seatrial.monitoring.looks.arrival import ONE_SIDED, USUAL, one_sided, outcomes_of
 from seatrial.monitoring.looks.drift import PREDICTION
 from seatrial.monitoring.policy.expected import ExpectedLoss, scores_of
 from seatrial.monitoring.rows.reference import (
@@ -40,6 +41,7 @@ from seatrial.monitoring.rows.reference import (
     plain,
 )
 from seatrial.monitoring.rows.sample import FEATURE, Answers, Error, Places, Sample
+from seatrial.stats.arrival import slowest_age
 from seatrial.stats.profile import LARGEST
 from seatrial.stats.windowed import (
     chi_square_p_values,
@@ -218,7 +220,7 @@ def windows_of(
             )
         found += _prediction(inside, place, starts.size, reference)
         notes += _new(sample, reference)
-    of_labels = partial(_errors, labelled or sample, starts, every_us)
+    of_labels = partial(_errors, labelled or sample, starts, every_us, notes=notes)
     found += _error(sample.task, of_labels, int(span(every_us)) - 1, dict(tested or {}), notes)
     if expected is not None:
         losses = expected.of(scores_of(replace(sample, rows=inside)))
@@ -475,12 +477,36 @@ def _error(
     return [of_error(errors(before), before, usual, shares=task != "regression")]
 
 
-def _errors(sample: Sample, starts: Ints, every_us: int, before: int) -> Error:
+def _errors(sample: Sample, starts: Ints, every_us: int, before: int, *, notes: list[str]) -> Error:
     losses, known_us = _losses(sample)
     count = before + starts.size
     place = (known_us - (starts[0] if starts.size else 0)) // every_us + before
     inside = (place >= 0) & (place < count)
+    begin_us = _all_outcomes_us(sample)
+    if begin_us is None:
+        notes.append(f"{ONE_SIDED}{NO_ERROR}")
+    inside &= np.full(known_us.size, False) if begin_us is None else known_us >= begin_us
     return error_of(losses[inside], place[inside], count)
+
+
+def _all_outcomes_us(sample: Sample) -> int | None:
+    """From when on what becomes known is of every outcome: the age by which labels of the slowest are there after the
+    first prediction. Before, one that is known early stands for all. None while only one is known, of few predictions.
+    """
+    import pyarrow as pa
+
+    at_us = sample.at_us()
+    known_us = sample.rows["label_known_at"].cast(pa.int64()).to_numpy(zero_copy_only=False).astype(np.float64)
+    delays = np.where(np.isfinite(sample.label_values()), np.maximum(known_us - at_us, 0.0), np.nan)
+    told = ~np.isnan(delays)
+    if not told.any():
+        return 0
+    waited: Floats = known_us[told].max() - at_us.astype(np.float64)  # what came before says it where labels ceased
+    outcomes = outcomes_of(sample)
+    usual = slowest_age(delays, np.maximum(waited, 0.0), outcomes, USUAL) or 0.0
+    if one_sided(told, outcomes, waited >= usual):
+        return None
+    return int(at_us[0] + usual) if usual else 0
 
 
 def error_of(losses: Floats, place: Ints, windows: int) -> Error:

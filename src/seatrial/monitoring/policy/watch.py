@@ -38,6 +38,7 @@ from seatrial.monitoring.policy.series import (
     KINDS,
     NO_ERROR,
     NO_REFERENCE,
+    TOLERATED_LOSS,
     Windows,
     joined,
     span,
@@ -423,7 +424,10 @@ def _unseen(group: _Group, state: State) -> str:
         of = f"of {duration_text(state.every_us)}"
         which = f"no window {of} so far" if so_far else f"none of the last {min(idle):,} windows {of}"
         what = "labels that became known" if group.kinds == ("error",) else "values"
-        return f"not enough data: {which} had {FEWEST} {what}"
+        why = [
+            one.removesuffix(NO_ERROR) for one in state.notes if group.kinds == ("error",) and one.endswith(NO_ERROR)
+        ]
+        return "; ".join([f"not enough data: {which} had {FEWEST} {what}", *why[-1:]])
     if state.series and not state.sums.idle:  # of a version that did not count them
         return ""
     return f"{NOT_WATCHED} {_why(group, state)}"
@@ -461,10 +465,12 @@ def words_of(firing: Firing) -> str:
     kind, _, column = firing.series.partition(":")
     name = "the predictions" if column == PREDICTION else f"'{column}'"
     since = f"since {from_us(firing.since_us):%Y-%m-%d %H:%M}"
-    if kind == "error":
-        return f"the loss is {firing.value:.2f} times the test part's, {since}"
-    if kind == "estimated":
-        return f"the loss is estimated at {firing.value:.2f} times the test part's, {since}"
+    if kind in ("error", "estimated"):
+        guess, of = ("estimated at ", "") if kind == "estimated" else ("", "by labels known ")
+        now = f"{guess}{firing.value:.2f} times the test part's"
+        if firing.value > 1 + TOLERATED_LOSS:
+            return f"the loss is {now}, {of}{since}"
+        return f"the loss was higher, {of}{since}, and is {now} again"  # it ends some windows later
     if kind == "missing":
         return f"{name} missing in {firing.value:.1%}, usual {firing.usual:.1%}, {since}"
     if kind == "unseen":
