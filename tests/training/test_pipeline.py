@@ -23,7 +23,7 @@ from seatrial.training.model import Split
 from seatrial.training.pipeline import ALL_ROWS_US, ChampionNotComparable, ChampionScores
 from seatrial.training.rows import OneClass
 from seatrial.training.threshold import Costs
-from tests.training.factories import HISTOGRAM, HOUR, LIGHTGBM, LOGISTIC, START, model, put, run, table
+from tests.training.factories import HISTOGRAM, HOUR, LIGHTGBM, LOGISTIC, START, TIME, model, put, run, table
 
 SMALL = {"n_estimators": 20}
 
@@ -256,6 +256,22 @@ def test_what_a_run_keeps_is_plain_and_readable_json():
 def test_an_input_that_never_changes_is_warned_of():
     fitted = run(model(), put(table(), "stops", [1] * 400))
     assert "input 'stops' has the same value in every row" in fitted.warnings
+
+
+def test_labels_of_which_one_kind_is_known_first_are_warned_of():
+    rows, end = table(2000), START + 2000 * HOUR
+    happened, at = rows["late"].to_numpy(zero_copy_only=False), rows["at"].to_pylist()
+
+    def warned(hours_of):
+        known = [time + hours_of(one) * HOUR for time, one in zip(at, happened, strict=True)]
+        fitted = run(model(cv_folds=0), put(rows, "label_known_at", known, TIME), cutoff_us=to_us(end))
+        return [one for one in fitted.warnings if "mislead" in one]
+
+    (told,) = warned(lambda late: 2 if late else 200)
+    assert told.startswith("labels that are known first mislead: 100% of the newest ")
+    assert f"rows are 1, {happened[:1800].mean():.0%} of the older ones" in told
+    assert "known after 2h and another after 8d8h; let `label_known_at` be when either could be known" in told
+    assert warned(lambda late: 200) == warned(lambda late: 2) == warned(lambda late: 3 if late else 2) == []
 
 
 def test_labels_without_times_need_no_clock():

@@ -20,12 +20,18 @@ from seatrial.core.clock import from_us, iso
 from seatrial.core.errors import Failed, UsageError, did_you_mean, listed
 from seatrial.core.signature import Class, Layout, Signature, Task, places, refuse_inexact
 from seatrial.core.types import Field
+from seatrial.core.windows import HOUR_US, hours_text
 from seatrial.features.definitions import FeatureSelection, FeatureView
 from seatrial.training.model import REQUEST, Model
 
 AT = "at"
 KNOWN_AT = "label_known_at"
 FEWEST_ROWS = 20
+USUAL = 0.95
+UNLIKE = 1.5
+"""Times the delay of the fastest outcome from which on the slowest is unlike it."""
+APART = 0.01
+"""By how much the share of an outcome may be off because of the newest rows."""
 MOST_CLASSES = 1000
 
 Indices = NDArray[np.intp]
@@ -131,6 +137,31 @@ class TrainingRows:
     def constant(self) -> tuple[str, ...]:
         """The inputs that have one and the same value in every row."""
         return tuple(name for name, column in self.columns.items() if (column == column[0]).all())
+
+    @property
+    def first_labels(self) -> str:
+        """That the newest rows mislead, in words: outcomes are known at unlike ages, and what is known first stands for
+        all of them. Empty where it does not matter, or is not known."""
+        outcomes = np.unique(self.labels)
+        if self.at_us is None or self.known_us is None or not 2 <= outcomes.size <= MOST_CLASSES:
+            return ""
+        delays = (self.known_us - self.at_us).astype(np.float64)
+        ages = [np.quantile(delays[self.labels == one], USUAL, method="higher") for one in outcomes]
+        old = self.at_us <= self.known_us.max() - max(ages)
+        if max(ages) < UNLIKE * min(ages) or not FEWEST_ROWS <= old.sum() <= self.size - FEWEST_ROWS:
+            return ""
+        shares = [(self.labels == one).mean() - (self.labels[old] == one).mean() for one in outcomes]
+        most = int(np.argmax(shares))
+        if shares[most] <= APART:
+            return ""
+        newest, of = int((~old).sum()), [f"{(self.labels[part] == outcomes[most]).mean():.0%}" for part in (~old, old)]
+        name = self.classes[int(outcomes[most])] if self.classes else f"{outcomes[most]:g}"
+        first, last = (hours_text(one(ages) / HOUR_US) or "0h" for one in (min, max))
+        return (
+            f"labels that are known first mislead: {of[0]} of the newest {newest:,} rows are {name}, {of[1]} "
+            f"of the older ones, because one outcome is known after {first} and another after {last}; let "
+            "`label_known_at` be when either could be known"
+        )
 
     def at(self, indices: Indices) -> dict[str, Column]:
         """The input columns of some rows."""
