@@ -13,6 +13,7 @@ from seatrial.core.records import Record
 from seatrial.retraining.comparison import Change, Comparison, DayGain
 from seatrial.retraining.proposal import keep_comparison, newest, open_proposal
 from seatrial.testing import FakeClock
+from tests.retraining.worlds import made
 
 START = datetime(2024, 1, 16, tzinfo=UTC)
 CHAMPION, CHALLENGER = "rel_" + "0" * 32, "rel_" + "1" * 32
@@ -131,3 +132,14 @@ def test_proposals_are_listed_in_80_columns(shown):
         ["PROP", "late", "2024-01-16", "judging", "manual"],
     ]
     assert lines[2] == "Next: seatrial proposals show PROP"
+
+
+def test_a_rejected_proposal_without_a_challenger_is_told_without_a_release(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("SEATRIAL_STORES_MLFLOW", "")
+    monkeypatch.setenv("SEATRIAL_POLICY_APPROVAL", "none")
+    with made(tmp_path) as project:
+        id = project.retrain("late", reason="x matters now").proposal.id
+    assert run(["reject", "late", "--reason", "not now", "--project", str(tmp_path)]) == 0
+    told = capsys.readouterr().out
+    assert told.startswith(f"rejected: proposal {id}, which has no challenger, for 'late'")
+    assert "rel_" not in told

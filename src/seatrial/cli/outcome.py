@@ -180,8 +180,9 @@ def refused(things: list[Refusal]) -> list[Block]:
 def decided(done: Plain) -> list[Block]:
     """An approval or a rejection."""
     style: Style = "green" if done["decision"] == "approved" else "red"
+    what = f"release {done['release']}" if done["release"] else f"proposal {done['proposal']}, which has no challenger,"
     return [
-        Line(f"{done['decision']}: release {done['release']} for '{done['deployment']}'", style),
+        Line(f"{done['decision']}: {what} for '{done['deployment']}'", style),
         Line(f"  by         {done['actor']} (asserted), not by {', '.join(done['proposers']) or 'nobody'}"),
         Line(f"  because    {done['reason']}"),
         Line(f"  binds      generation {done['generation']} and {len(done['evidence'])} records of evidence"),
