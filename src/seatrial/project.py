@@ -140,7 +140,7 @@ class Project(Scheduled):
         from seatrial.features import training_set
         from seatrial.serving.batch import table
         from seatrial.verbs.batches import score_window
-        from seatrial.verbs.history import business_keys, measured, times_us
+        from seatrial.verbs.history import business_keys, labels_known, measured, times_us
 
         deployment = self._deployment(model)
         declared = self._trained_here(deployment.model, "where its history is")
@@ -152,7 +152,8 @@ class Project(Scheduled):
         ids = business_keys(self.without_persons(declared, rows), declared)
         at_us = times_us(rows, training_set.AT).tolist()
         at = 0.5 if bundle.manifest.threshold is None else bundle.manifest.threshold
-        labelled, metrics = measured(declared, rows, scores, bundle.manifest.signature.classes, threshold=at)
+        known, classes = labels_known(rows, self.now_us), bundle.manifest.signature.classes
+        labelled, metrics = measured(declared, rows.filter(pa.array(known)), scores[known], classes, threshold=at)
         answered = self._answered(declared.name, window, chosen.id)
         new = [place for place, asked in enumerate(zip(ids, at_us, strict=True)) if asked not in answered]
         kept = table.keep(
