@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from msgspec.structs import replace
 
 from seatrial import Project
 from seatrial.cli import run
@@ -109,6 +110,13 @@ def test_the_newest_look_is_shown_whole_metrics_days_and_margins(shown):
         "positive_rate  where=south    40         -           -   0.050  too few",
     ]
     assert after == f"Next: seatrial approve {CHALLENGER} --reason TEXT\n"
+
+
+def test_days_on_which_the_loss_went_up_have_a_head_that_says_which_sign_that_is(shown):
+    days = [DayGain(iso(day(number)), 200, 0.1 - number / 10) for number in range(3)]
+    text = shown([replace(looked(3, gain=-0.01, low=-0.02, high=0.005), days=days)])
+    assert "log_loss lower by (-: higher by)" in text
+    assert "log_loss higher by 0.0100 a day on average (95 % between -0.0050 and 0.0200)" in " ".join(text.split())
 
 
 def test_of_many_days_the_newest_are_shown_and_live_requests_are_called_so(shown):

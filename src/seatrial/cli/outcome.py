@@ -126,7 +126,8 @@ def _days(found: Plain) -> list[Block]:
     if not days:
         return []
     rows = [[day["start"][:10], day["rows"], day["gain"]] for day in days[-MOST_DAYS:]]
-    gained = f"{found['loss']} lower by"
+    lost = any(day["gain"] < 0 for day in days[-MOST_DAYS:])
+    gained = f"{found['loss']} lower by{' (-: higher by)' if lost else ''}"
     more = [Line(f"the last {MOST_DAYS} of {len(days)} days", "dim")] if len(days) > MOST_DAYS else []
     return [Line(), Table(["day", "labels", gained], rows, even=True), *more]
 
