@@ -140,7 +140,7 @@ class Project(Scheduled):
         from seatrial.features import training_set
         from seatrial.serving.batch import table
         from seatrial.verbs.batches import score_window
-        from seatrial.verbs.history import business_keys, measured, times_us
+        from seatrial.verbs.history import business_keys, labels_known, measured, times_us
 
         deployment = self._deployment(model)
         declared = self._trained_here(deployment.model, "where its history is")
@@ -152,7 +152,8 @@ class Project(Scheduled):
         ids = business_keys(self.without_persons(declared, rows), declared)
         at_us = times_us(rows, training_set.AT).tolist()
         at = 0.5 if bundle.manifest.threshold is None else bundle.manifest.threshold
-        labelled, metrics = measured(declared, rows, scores, bundle.manifest.signature.classes, threshold=at)
+        known, classes = labels_known(rows, self.now_us), bundle.manifest.signature.classes
+        labelled, metrics = measured(declared, rows.filter(pa.array(known)), scores[known], classes, threshold=at)
         answered = self._answered(declared.name, window, chosen.id)
         new = [place for place, asked in enumerate(zip(ids, at_us, strict=True)) if asked not in answered]
         kept = table.keep(
@@ -447,8 +448,33 @@ class Project(Scheduled):
         return self._decide("approved", name, reason, seen)
 
     def reject(self, name: str | None = None, *, reason: str) -> Approval:
-        """Say no to a release; a proposal of it is ended."""
-        return self._decide("rejected", name, reason, None)
+        """Say no to a release; a proposal of it is ended.
+
+        name: as for `approve`. A proposal without a challenger yet, by its id or its model's name, is ended alone: no
+        release is decided on. Raises AlreadyLive for a release that is live, which is rolled back instead.
+        """
+        waiting = self._without_challenger(name)
+        return self._end_open(waiting, reason) if waiting else self._decide("rejected", name, reason, None)
+
+    def _without_challenger(self, name: str | None) -> Proposal | None:
+        """The open proposal that a name means: nothing was trained for it yet."""
+        from seatrial.retraining.proposal import newest
+
+        if name is not None and name.startswith("prop_"):
+            found: Proposal | None = self.proposal_show(name)
+        else:
+            declared = self.definitions.deployments.get(name or "")
+            model = declared.model if declared else name
+            found = newest(self.metadata, self._model(model).name) if model is None or model in self._models() else None
+        return found if found is not None and found.state == "open" else None
+
+    def _end_open(self, proposal: Proposal, reason: str) -> Approval:
+        from seatrial.retraining.approval import reject_open
+
+        self.reconcile()
+        with self.metadata.transaction() as transaction:
+            facts: dict[str, Any] = {"reason": reason, "actor": self.actor, "at_us": self.now_us}
+            return reject_open(self.metadata, transaction, proposal, **facts)
 
     def _decide(self, decision: Decision, name: str | None, reason: str, seen: str | None) -> Approval:
         from seatrial.deployment.taken_back import taken_back

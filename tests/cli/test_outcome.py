@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from msgspec.structs import replace
 
 from seatrial import Project
 from seatrial.cli import run
@@ -13,6 +14,7 @@ from seatrial.core.records import Record
 from seatrial.retraining.comparison import Change, Comparison, DayGain
 from seatrial.retraining.proposal import keep_comparison, newest, open_proposal
 from seatrial.testing import FakeClock
+from tests.retraining.worlds import made
 
 START = datetime(2024, 1, 16, tzinfo=UTC)
 CHAMPION, CHALLENGER = "rel_" + "0" * 32, "rel_" + "1" * 32
@@ -110,6 +112,13 @@ def test_the_newest_look_is_shown_whole_metrics_days_and_margins(shown):
     assert after == f"Next: seatrial approve {CHALLENGER} --reason TEXT\n"
 
 
+def test_days_on_which_the_loss_went_up_have_a_head_that_says_which_sign_that_is(shown):
+    days = [DayGain(iso(day(number)), 200, 0.1 - number / 10) for number in range(3)]
+    text = shown([replace(looked(3, gain=-0.01, low=-0.02, high=0.005), days=days)])
+    assert "log_loss lower by (-: higher by)" in text
+    assert "log_loss higher by 0.0100 a day on average (95 % between -0.0050 and 0.0200)" in " ".join(text.split())
+
+
 def test_of_many_days_the_newest_are_shown_and_live_requests_are_called_so(shown):
     text = shown([looked(20, shadow="live")])
     assert "Both on the same live requests, 4,000 with a label" in text
@@ -131,3 +140,14 @@ def test_proposals_are_listed_in_80_columns(shown):
         ["PROP", "late", "2024-01-16", "judging", "manual"],
     ]
     assert lines[2] == "Next: seatrial proposals show PROP"
+
+
+def test_a_rejected_proposal_without_a_challenger_is_told_without_a_release(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("SEATRIAL_STORES_MLFLOW", "")
+    monkeypatch.setenv("SEATRIAL_POLICY_APPROVAL", "none")
+    with made(tmp_path) as project:
+        id = project.retrain("late", reason="x matters now").proposal.id
+    assert run(["reject", "late", "--reason", "not now", "--project", str(tmp_path)]) == 0
+    told = capsys.readouterr().out
+    assert told.startswith(f"rejected: proposal {id}, which has no challenger, for 'late'")
+    assert "rel_" not in told

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from seatrial.cli.rolling import drawn, guardrails, left, split_bar, status
+from seatrial.cli.rolling import _evidence, drawn, guardrails, left, split_bar, status
 from seatrial.cli.rolling_page import page
 
 
@@ -46,6 +46,20 @@ def test_looks_in_a_row_that_came_to_the_same_are_one_line():
     assert list(status(thing)[-1].rows) == [
         ("2024-01-03", "hold ×3", "look 3"), ("2024-01-04", "advance", "look 4"), ("2024-01-05", "hold", "look 5"),
     ]  # fmt: skip
+
+
+def test_a_release_that_loses_is_told_by_how_much_and_not_by_how_little_it_gains():
+    said = {"unit": "day", "days": 9, "state": "undecided", "ripening": 0, "gain": -0.0406, "low": -0.07, "high": 0.01}
+    metric = said | {"name": "revenue", "margin": None, "missing": {"live": 0, "new": 0}, "mixed": 0, "stray": 0,
+                     "requests": {"live": 9, "new": 9}, "warning": ""}  # fmt: skip
+    analysis = {
+        "rows": {"live": 950, "new": 50}, "wanted": 0.5, "observed": 0.5, "split": 1, "needed": 1000, "labels": said,
+        "metric": metric, "verdict": "hold", "why": "undecided", "guardrails": [], "as_of": "2024-01-01T00:00:00Z",
+        "ends": "2024-01-02T00:00:00Z",
+    }  # fmt: skip
+    text = "\n".join(line.text for line in _evidence(analysis))
+    assert "the loss is higher by +0.0406 [-0.01, +0.07] a day" in text
+    assert "worse by +0.0406 [-0.01, +0.07] a day" in text
 
 
 def test_a_rollout_is_a_page_with_every_figure_and_nothing_that_is_not_escaped():

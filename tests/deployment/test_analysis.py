@@ -10,7 +10,7 @@ import pytest
 from seatrial import FrameSource
 from seatrial.core.clock import from_us, iso
 from seatrial.core.windows import DAY_US
-from seatrial.deployment.analysis import NOTHING, Answers, Valued, Values, analyse
+from seatrial.deployment.analysis import NOTHING, Answers, Labels, Valued, Values, analyse, decision_words
 from seatrial.deployment.definition import ABTest, Canary, Guardrail, Metric, Shadow
 
 SINCE_US = 1_700_000_000_000_000
@@ -336,7 +336,10 @@ def test_an_experiment_is_decided_by_a_number_of_the_business():
     assert (won.verdict, won.metric.state, won.labels) == ("advance", "better", None)
     assert won.metric.gain == pytest.approx(won.metric.new - won.metric.live, abs=0.3)
     assert won.why.startswith("revenue: better, better by ")
-    assert by_metric(test, revenue(6, seed=3), revenue(seed=4)).verdict == "roll back"
+    lost = by_metric(test, revenue(6, seed=3), revenue(seed=4))
+    assert (lost.verdict, lost.metric.gain < 0) == ("roll back", True)
+    assert lost.why.startswith(f"revenue: worse, worse by {-lost.metric.gain:.4g} a ")
+    assert f"(95 % between {-lost.metric.high:.4g} and {-lost.metric.low:.4g}, " in lost.why
     cheaper = ABTest(guardrails=[], decide=Metric("cost", ORDERS, better="lower"))
     assert by_metric(cheaper, revenue(6, seed=3), revenue(seed=4)).verdict == "advance"
     equal = revenue(seed=3), revenue(seed=4)
@@ -455,3 +458,15 @@ def test_what_keys_are_like_is_no_gain_however_many_days_it_lasts():
             wrong[by] += found.labels.state in ("better", "worse")
     assert wrong["key"] <= 2
     assert wrong["request"] > 30
+
+
+@pytest.mark.parametrize(
+    ("gain", "words"),
+    [
+        ((0.04, -0.01, 0.07), "the loss is lower by 0.04 a day (95 % between -0.01 and 0.07, 9 days)"),
+        ((-0.04, -0.07, 0.01), "the loss is higher by 0.04 a day (95 % between -0.01 and 0.07, 9 days)"),
+        ((-0.04, None, None), "the loss is higher by 0.04 a day (not bounded yet, 9 days)"),
+    ],
+)
+def test_what_labels_say_is_told_in_the_direction_of_its_number(gain, words):
+    assert decision_words(Labels(9, 900, *gain, "undecided")) == f"labels: undecided, {words}"

@@ -278,7 +278,19 @@ def test_predictions_of_a_batch_are_left_out(flights):
     before = flights.feature_verify("late", window=DAYS["celsius"])
     scored = flights.predict_batch("late", DAYS["celsius"])
     assert scored.logged > 800
-    assert flights.feature_verify("late", window=DAYS["celsius"]) == before
+    after = flights.feature_verify("late", window=DAYS["celsius"])
+    assert (before.batch, after.batch) == (0, scored.logged)
+    assert msgspec.structs.replace(after, batch=0) == before
+
+
+def test_how_many_predictions_of_a_batch_are_left_out_is_said(flights, capsys):
+    window = parse_window("2013-02-03/2013-02-04")
+    scored = flights.predict_batch("late", window)
+    words = ["features", "verify", "late", "--project", str(flights.folder), "--window", str(window)]
+    assert run(words) == 0
+    told = capsys.readouterr().out
+    assert "0 predictions joined again" in told
+    assert f"left out: {scored.logged:,} predictions of a batch, whose features were joined offline" in told
 
 
 def test_predictions_that_were_logged_without_the_keys_are_named_and_left_out(flights):

@@ -98,14 +98,25 @@ def test_who_proposed_cannot_approve_and_nothing_is_kept(metadata, proposal, app
     assert approval_of(metadata, "late", CHALLENGER) is None
 
 
-def test_what_is_live_already_is_not_approved_again_but_may_be_rejected(metadata, approve):
+def test_what_is_live_already_is_neither_approved_again_nor_rejected(metadata, approve):
     with metadata.transaction() as transaction:
         live = Record("dep_2", "deployment", "late", (CHALLENGER,), {"generation": 2})
         transaction.add(live)
         transaction.move("deployment", "late", live.id, expected=1)
     with pytest.raises(AlreadyLive, match="has all of the traffic of 'late' already"):
         approve()
+    with pytest.raises(AlreadyLive, match="is live in 'late' and cannot be rejected") as refused:
+        approve(decision="rejected")
+    assert "seatrial rollback late" in refused.value.next
     assert approval_of(metadata, "late", CHALLENGER) is None
+
+
+def test_what_was_live_may_be_rejected_once_another_release_is(metadata, approve):
+    for number, name in ((2, CHALLENGER), (3, CHAMPION)):
+        with metadata.transaction() as transaction:
+            live = Record(f"dep_{number}", "deployment", "late", (name,), {"generation": number})
+            transaction.add(live)
+            transaction.move("deployment", "late", live.id, expected=number - 1)
     assert approve(decision="rejected").decision == "rejected"
 
 

@@ -188,6 +188,13 @@ def test_the_end_waits_until_the_last_day_is_ripe():
     assert (len(after.days), after.ripening, after.final) == (60, 0, True)
 
 
+def test_a_loss_that_went_up_is_told_as_higher_with_the_interval_of_what_the_words_name():
+    looked = replace(judged(world(10, 0.0), days_known=10), gain=-0.0406, low=-0.07, high=0.0, verdict="inconclusive")
+    assert "squared_error higher by 0.0406 a day on average (95 % between 0.0000 and 0.0700)" in looked.words
+    looked = replace(looked, gain=0.0406, low=-0.01, high=0.07)
+    assert "squared_error lower by 0.0406 a day on average (95 % between -0.0100 and 0.0700)" in looked.words
+
+
 def test_when_the_verdict_is_due_is_told_before_the_first_day_is_ripe():
     looked = judged(world(4, 0.5), days_known=4, min_days=3, ripe_after_us=5 * DAY_US)
     assert looked.words == (

@@ -38,6 +38,15 @@ def log(tmp_path):
     log.close()
 
 
+def test_a_folder_may_be_named_by_a_text(log):
+    schema = a_schema()
+    row = a_row(schema)
+    log.append(schema, row)
+    other = PredictionLog(str(log.root))
+    assert other.root == log.root
+    assert other.rows()["prediction_id"].to_pylist() == [row.prediction_id]
+
+
 def segment(log: PredictionLog) -> Path:
     (path,) = (log.root / "segments").glob("*.seg")
     return path

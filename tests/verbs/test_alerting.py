@@ -374,6 +374,27 @@ def test_a_route_that_cannot_work_is_named_before_anything_rings(tmp_path, monke
     assert "secret" not in str(found)
 
 
+@pytest.mark.parametrize("on_call", ["risk-duty@example.org", "ops", "the risk desk, Ann"])
+def test_an_on_call_that_is_no_route_is_named_because_nobody_would_be_told(tmp_path, capsys, on_call):
+    text = PROJECT.replace('on_call="route:ops"', f'on_call="{on_call}"')
+    (tmp_path / "project.py").write_text(text)
+    (tmp_path / "seatrial.toml").write_text('[routes]\nops = "https://a.example"\n')
+    assert run(["alerts", "check", "--project", str(tmp_path)]) == 0
+    told = " ".join(capsys.readouterr().out.split())
+    assert (
+        'which is not "route:NAME", so nobody is told'
+        in told.partition(f"✗ route '{on_call}': 'late' has it as on_call, ")[2]
+    )
+
+
+@pytest.mark.parametrize("on_call", ["", "route:ops", "Ann, route:ops"])
+def test_an_on_call_that_tells_somebody_or_is_not_given_is_no_problem(tmp_path, on_call):
+    (tmp_path / "project.py").write_text(PROJECT.replace('on_call="route:ops"', f'on_call="{on_call}"'))
+    (tmp_path / "seatrial.toml").write_text('[routes]\nops = "https://a.example"\n')
+    with Project(tmp_path, clock=FakeClock(day(1))) as project:
+        assert project.alerts_check().routes == {}
+
+
 def test_on_an_empty_project_there_is_nothing_to_expect(tmp_path):
     labels = ParquetSource("x.parquet", event_timestamp="at")
     model = Model("late", task="binary", target="late", labels=labels, features=["request:size"], estimator="a.B")

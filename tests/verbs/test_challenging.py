@@ -181,6 +181,39 @@ def test_a_clock_that_was_set_back_is_refused_and_said(project):
     assert (error.code, "a clock was set back" in error.found) == ("retrain.over_budget", True)
 
 
+@pytest.mark.parametrize("by", ["model", "id"])
+def test_a_proposal_without_a_challenger_is_rejected_alone_and_the_live_release_stays_approved(folder, four_eyes, by):
+    with opened(folder, LATER) as project:
+        (live,) = project.releases("late")
+        proposal = project.retrain("late", reason="x matters now").proposal
+        done = project.reject("late" if by == "model" else proposal.id, reason="the phones are quiet again")
+        assert (done.decision, done.release, done.proposal) == ("rejected", "", proposal.id)
+        assert list(done.evidence) == [proposal.id]
+        assert project.metadata.events(subject=live["release"], kind="release.rejected") == []
+        assert project.proposal_show(proposal.id).state == "rejected"
+        assert project.deploy("late").generation == 1  # nothing stands against what is live
+        assert refused(lambda: project.reject(proposal.id, reason="again")).code == "retrain.nothing_proposed"
+        assert project.retrain("late", reason="x matters now").proposal.state == "open"
+
+
+def test_a_proposal_that_is_rejected_while_it_is_trained_stays_rejected(project):
+    proposal = project.retrain("late", reason="x matters now").proposal
+    project.reject("late", reason="the phones are quiet again")
+    with project.metadata.transaction() as transaction:
+        body = {"run": "run_1", "release": "rel_1"}
+        transaction.event("proposal.trained", proposal.id, actor="ada", at_us=to_us(LATER), body=body)
+    assert project.proposal_show(proposal.id).state == "rejected"
+
+
+def test_what_is_live_is_not_rejected_but_rolled_back(project):
+    (live,) = project.releases("late")
+    for name in ("late", live["release"]):
+        error = refused(lambda name=name: project.reject(name, reason="it was wrong"))
+        assert (error.code, error.exit_code) == ("approval.already_live", 5)
+        assert "seatrial rollback late" in error.next
+    assert project.metadata.events(subject=live["release"], kind="release.rejected") == []
+
+
 def test_while_another_release_takes_the_traffic_in_steps_nothing_is_proposed(project):
     run = project.train("late").run
     project.release(run)

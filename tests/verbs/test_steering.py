@@ -606,6 +606,14 @@ def test_review_names_a_model_that_is_nobodys_and_that_nobody_approved(fresh):
     assert {"nobody to call", "not approved"} <= found
 
 
+def test_a_batch_is_measured_by_the_labels_that_are_known_by_then(live):
+    with opened(live, 28) as project:
+        scored = project.predict_batch("late", window(26, 28))
+        assert (scored.predictions, scored.labelled) == (2 * A_DAY, 2 * A_DAY - 11)  # known six hours later
+        young = project.predict_batch("late", window(27.8, 28))
+        assert (young.labelled, young.metrics) == (0, {})
+
+
 def test_a_window_that_is_scored_again_is_not_logged_again(live):
     with opened(live, 28) as project:
         again = project.predict_batch("late", window(15, 28))

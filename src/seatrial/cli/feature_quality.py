@@ -12,6 +12,7 @@ from seatrial.cli.door import BadCommandLine, Invocation, as_start, as_window
 from seatrial.cli.nouns import NOUNS
 from seatrial.cli.pages import write_page
 from seatrial.cli.render import Block, Line, Plain, Table, leak_words, listing
+from seatrial.core.errors import counted
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -158,6 +159,9 @@ def skew(report: Plain) -> list[Block]:
         Line(f"{report['model']}, {report['window']}: {report['rows']:,}{of} predictions joined again", "bold")
     ]
     blocks += [Line(f"note: {note}", "dim") for note in report["notes"]]
+    if report["batch"]:
+        left = f"{counted(report['batch'], 'prediction')} of a batch, whose features were joined offline"
+        blocks.append(Line(f"left out: {left}", "dim"))
     wrong = [one for one in report["features"] if one["mismatches"]]
     if not report["rows"]:
         return [*blocks, Line("There is nothing to compare.")]

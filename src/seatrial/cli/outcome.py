@@ -126,7 +126,8 @@ def _days(found: Plain) -> list[Block]:
     if not days:
         return []
     rows = [[day["start"][:10], day["rows"], day["gain"]] for day in days[-MOST_DAYS:]]
-    gained = f"{found['loss']} lower by"
+    lost = any(day["gain"] < 0 for day in days[-MOST_DAYS:])
+    gained = f"{found['loss']} lower by{' (-: higher by)' if lost else ''}"
     more = [Line(f"the last {MOST_DAYS} of {len(days)} days", "dim")] if len(days) > MOST_DAYS else []
     return [Line(), Table(["day", "labels", gained], rows, even=True), *more]
 
@@ -180,8 +181,9 @@ def refused(things: list[Refusal]) -> list[Block]:
 def decided(done: Plain) -> list[Block]:
     """An approval or a rejection."""
     style: Style = "green" if done["decision"] == "approved" else "red"
+    what = f"release {done['release']}" if done["release"] else f"proposal {done['proposal']}, which has no challenger,"
     return [
-        Line(f"{done['decision']}: release {done['release']} for '{done['deployment']}'", style),
+        Line(f"{done['decision']}: {what} for '{done['deployment']}'", style),
         Line(f"  by         {done['actor']} (asserted), not by {', '.join(done['proposers']) or 'nobody'}"),
         Line(f"  because    {done['reason']}"),
         Line(f"  binds      generation {done['generation']} and {len(done['evidence'])} records of evidence"),

@@ -14,6 +14,7 @@ import msgspec
 from seatrial.cli.render import Block, Line, Plain, Style, Table, plain, shown
 from seatrial.core.clock import monotonic
 from seatrial.core.errors import SeatrialError
+from seatrial.core.gain import by_how_much
 from seatrial.core.windows import hours_text
 
 if TYPE_CHECKING:
@@ -184,14 +185,14 @@ def _decision(analysis: Plain) -> list[Block]:
         labels = analysis["labels"]
         gain = ""
         if labels["gain"] is not None:
-            gain = f", the loss is lower by {_with_interval(labels, 'gain')} a {labels['unit']}"
+            gain = f", the loss is {_gained(labels, 'lower', 'higher')}"
         blocks.append(Line(f"  Labels    {labels['state']}: {labels['days']} whole days{gain}"))
         if labels["ripening"]:
             waits = hours_text(labels["ripe_hours"])
             blocks.append(Line(f"            {labels['ripening']} more wait {waits} for their labels"))
     metric = analysis.get("metric")
     if metric:
-        gain = "" if metric["gain"] is None else f", better by {_with_interval(metric, 'gain')} a {metric['unit']}"
+        gain = "" if metric["gain"] is None else f", {_gained(metric, 'better', 'worse')}"
         borne = "" if metric["margin"] is None else f"; {metric['margin']:g} worse is borne"
         blocks.append(
             Line(f"  Metric    {metric['name']}, {metric['state']}: {metric['days']} whole days{gain}{borne}")
@@ -273,6 +274,13 @@ def drawn(figure: Plain, width: int) -> str:
     if -reach <= figure["difference"] <= reach:
         cells[place(figure["difference"])] = "●"
     return "".join(cells)
+
+
+def _gained(thing: Plain, gained: str, lost: str) -> str:
+    """By how much the new release gains or loses, so that the number has the direction of the word."""
+    worse, by, low, high = by_how_much(thing["gain"], thing["low"], thing["high"])
+    words = _with_interval({"by": by, "low": low, "high": high}, "by")
+    return f"{lost if worse else gained} by {words} a {thing['unit']}"
 
 
 def _with_interval(thing: Plain, name: str) -> str:

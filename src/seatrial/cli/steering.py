@@ -293,7 +293,7 @@ def approve(call: Invocation, name: str | None, reason: str, seen: str | None) -
 @click.option("--reason", required=True, metavar="TEXT", help="Why, for whoever asks later.")
 @click.pass_obj
 def reject(call: Invocation, name: str | None, reason: str) -> None:
-    """NAME as for approve. A proposal of the release is ended."""
+    """NAME as for approve. A proposal of the release is ended; one without a challenger yet is ended alone."""
     from seatrial.cli import outcome
 
     with call.project() as project:

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seatrial.core.clock import from_us, iso
+from seatrial.core.gain import by_how_much
 from seatrial.core.windows import DAY_US, HOUR_US, hours_text
 from seatrial.deployment.definition import STEPWISE, ABTest, Canary, Guardrail, Harm, Metric, Shadow, Unit
 from seatrial.stats.confidence import (
@@ -310,13 +311,13 @@ def decision_words(decision: Labels | Measured) -> str:
         return f"{name} cannot be read: {decision.warning}"
     if decision.gain is None:
         return f"{name}: {decision.state}, {decision.days} whole days so far{ripening(decision)}"
-    what = "the loss is lower by" if labels else "better by"
-    interval = (
-        "not bounded yet"
-        if decision.low is None or decision.high is None
-        else f"95 % between {decision.low:.4g} and {decision.high:.4g}"
-    )
-    gain = f"{what} {decision.gain:.4g} a {decision.unit}"
+    worse, by, low, high = by_how_much(decision.gain, decision.low, decision.high)
+    if labels:
+        what = "the loss is higher by" if worse else "the loss is lower by"
+    else:
+        what = "worse by" if worse else "better by"
+    interval = "not bounded yet" if low is None or high is None else f"95 % between {low:.4g} and {high:.4g}"
+    gain = f"{what} {by:.4g} a {decision.unit}"
     return f"{name}: {decision.state}, {gain} ({interval}, {decision.days} days{ripening(decision)})"
 
 

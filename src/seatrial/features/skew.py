@@ -70,7 +70,8 @@ class SkewReport(msgspec.Struct, frozen=True):
     """Logged features of a model beside the offline join.
 
     predictions: in the window; rows: of them compared; mismatched: with at least one feature that differs; share: of
-    the worst feature. releases: whose plans were followed. notes: what was left out, and why.
+    the worst feature. releases: whose plans were followed. notes: what was left out, and why. batch: predictions of a
+    batch in the window, which are none of `predictions`: their features were joined offline in the first place.
     """
 
     model: str
@@ -82,6 +83,7 @@ class SkewReport(msgspec.Struct, frozen=True):
     features: list[FeatureSkew]
     releases: list[str] = []
     notes: list[str] = []
+    batch: int = 0
 
 
 class Tally:

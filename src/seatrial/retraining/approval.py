@@ -18,7 +18,7 @@ from seatrial.core.errors import Conflict, GateRefused, NotAllowed, UsageError
 from seatrial.core.identity import new_id
 from seatrial.core.records import Head, Record, record_digest
 from seatrial.core.windows import duration_text
-from seatrial.retraining.proposal import Proposal
+from seatrial.retraining.proposal import Proposal, newest
 from seatrial.stores.metadata import MetadataStore, Transaction
 
 KIND = "approval"
@@ -43,7 +43,7 @@ class OwnProposal(NotAllowed):
 
 
 class AlreadyLive(Conflict):
-    """What is to be approved is live."""
+    """What is to be approved or rejected is live."""
 
     code = "approval.already_live"
 
@@ -69,6 +69,7 @@ class VerdictRefuses(GateRefused):
 class Approval(msgspec.Struct, frozen=True):
     """One decision. evidence: digest by record id. asserted: the actor's identity was not proved.
 
+    release: empty where a proposal was rejected that has no challenger. proposal: the one that was decided on, if any.
     exempt: of an approval without a person, what the policy found, see `retraining.exemption`. experiment: of one whose
     challenger is still to be shown to be better, by what; empty otherwise.
     """
@@ -84,6 +85,7 @@ class Approval(msgspec.Struct, frozen=True):
     evidence: dict[str, str]
     at: str
     asserted: bool = True
+    proposal: str = ""
     exempt: dict[str, Any] = {}
     experiment: str = ""
 
@@ -112,14 +114,20 @@ def decide(
     exempt: what the policy found under which nobody has to approve; then it is the policy that does.
     Raises NoReason, AlreadyLive, OwnProposal, StaleEvidence or VerdictRefuses, with nothing kept.
     """
-    if not reason.strip():
-        raise NoReason(f"no reason was given for '{decision}'.", next='Say why, for whoever asks later: --reason "..."')
+    _check_reason(decision, reason)
     head = transaction.head("deployment", deployment)
     generation = head.generation if head else 0
     by = EXEMPT if exempt else actor
     unproved = False
+    live = metadata.record(head.record_id) if head else None
+    if decision == "rejected" and live is not None and release.id in live.inputs[:1]:
+        raise AlreadyLive(
+            f"release {release.id} is live in '{deployment}' and cannot be rejected.",
+            expected="A rejection is of a release that is not live; what is live is taken back.",
+            state="Nothing was decided.",
+            next=f'Run `seatrial rollback {deployment} --reason "..."`, or deploy another one, and reject it then.',
+        )
     if decision == "approved":
-        live = metadata.record(head.record_id) if head else None
         if live is not None and live.inputs == (release.id,):
             raise AlreadyLive(
                 f"release {release.id} has all of the traffic of '{deployment}' already.",
@@ -140,8 +148,7 @@ def decide(
     evidence = [release.id, *release.inputs[:2]]
     if proposal is not None:
         evidence += [id for id in (proposal.id, proposal.comparison_id) if id]
-    kept = [(id, metadata.record(id)) for id in dict.fromkeys(evidence)]
-    digests = {id: record_digest(record) for id, record in kept if record is not None}
+    digests = _digests(metadata, evidence)
     body = {
         "decision": decision,
         "release": release.id,
@@ -155,6 +162,7 @@ def decide(
         "at_us": at_us,
         "exempt": exempt or {},
         "experiment": experiment if unproved else "",
+        "proposal": proposal.id if proposal else "",
     }
     record = Record(new_id("appr"), KIND, f"{deployment}/{release.id}", tuple(digests), body)
     transaction.add(record)
@@ -163,6 +171,43 @@ def decide(
     transaction.event(f"release.{decision}", release.id, actor=actor, at_us=at_us, body=facts | {"approval": record.id})
     if proposal is not None:
         transaction.event(f"proposal.{decision}", proposal.id, actor=actor, at_us=at_us, body={"approval": record.id})
+    return _plain(record)
+
+
+def reject_open(
+    metadata: MetadataStore, transaction: Transaction, proposal: Proposal, *, reason: str, actor: str, at_us: int
+) -> Approval:
+    """End a proposal that has no challenger yet, in a transaction of the caller's; no release is decided on.
+
+    Raises NoReason, or StaleEvidence when its challenger came meanwhile, with nothing kept.
+    """
+    _check_reason("rejected", reason)
+    now = newest(metadata, proposal.model)
+    if now is None or (now.id, now.state) != (proposal.id, "open"):
+        raise StaleEvidence(
+            f"proposal {proposal.id} is not open any more.",
+            state="Nothing was decided.",
+            next=f"Look at `seatrial proposals show {proposal.id}`, then decide again.",
+        )
+    head = transaction.head("deployment", proposal.deployment)
+    digests = _digests(metadata, [proposal.id])
+    body = {
+        "decision": "rejected",
+        "release": "",
+        "proposal": proposal.id,
+        "deployment": proposal.deployment,
+        "generation": head.generation if head else 0,
+        "actor": actor,
+        "proposers": proposal.proposers,
+        "reason": reason,
+        "evidence": digests,
+        "at_us": at_us,
+    }
+    record = Record(new_id("appr"), KIND, f"{proposal.deployment}/{proposal.id}", tuple(digests), body)
+    transaction.add(record)
+    transaction.event(
+        "proposal.rejected", proposal.id, actor=actor, at_us=at_us, body={"approval": record.id, "reason": reason}
+    )
     return _plain(record)
 
 
@@ -213,6 +258,16 @@ def require(
                 next="Run `seatrial audit verify`.",
             )
     return found
+
+
+def _check_reason(decision: Decision, reason: str) -> None:
+    if not reason.strip():
+        raise NoReason(f"no reason was given for '{decision}'.", next='Say why, for whoever asks later: --reason "..."')
+
+
+def _digests(metadata: MetadataStore, ids: Sequence[str]) -> dict[str, str]:
+    kept = [(id, metadata.record(id)) for id in dict.fromkeys(ids)]
+    return {id: record_digest(record) for id, record in kept if record is not None}
 
 
 def _is_open(proposal: Proposal) -> bool:

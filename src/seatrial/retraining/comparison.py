@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seatrial.core.clock import from_us, iso, parse_time, to_us
+from seatrial.core.gain import by_how_much
 from seatrial.core.signature import Task
 from seatrial.core.windows import DAY_US, HOUR_US, hours_text
 from seatrial.stats.arrival import slowest_age
@@ -131,10 +132,10 @@ class Comparison(msgspec.Struct, frozen=True):
             return f"{self.verdict}: {len(self.days)} of {self.needed} whole days with labels{when}{of}"
         if self.gain is None or self.low is None or self.high is None:
             return f"{self.verdict}: whole days with labels so far: {len(self.days)}{of}"
+        higher, by, low, high = by_how_much(self.gain, self.low, self.high)
         return (
-            f"{self.verdict}: {self.loss} lower by {self.gain:.4f} a day on average "
-            f"(95 % between {self.low:.4f} and {self.high:.4f}), better on {self.better_days} of {len(self.days)} days"
-            + of
+            f"{self.verdict}: {self.loss} {'higher' if higher else 'lower'} by {by:.4f} a day on average "
+            f"(95 % between {low:.4f} and {high:.4f}), better on {self.better_days} of {len(self.days)} days" + of
         )
 
     @property

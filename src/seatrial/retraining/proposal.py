@@ -141,7 +141,8 @@ def standing(metadata: MetadataStore, record: Record) -> Proposal:
                 proposers.append(event.actor)
             case "proposal.trained":
                 run, challenger = event.body["run"], event.body["release"]
-                state = "judging" if challenger else "gates refused"
+                if state != "rejected":  # somebody may say no while it is being trained
+                    state = "judging" if challenger else "gates refused"
                 proposers.append(event.actor)
             case "proposal.compared":
                 comparison_id = event.body["comparison"]

@@ -209,7 +209,7 @@ class PredictionLog:
 
     def __init__(
         self,
-        root: Path,
+        root: str | Path,
         fsync: Fsync = "never",
         *,
         segment_bytes: int = 32 * 2**20,
@@ -219,7 +219,7 @@ class PredictionLog:
         when_full: WhenFull = "refuse",
         personal_key: Callable[[], bytes | None] | None = None,
     ) -> None:
-        self.root = root
+        self.root = root = Path(root)
         self.objects = objects
         self.ships = ships and objects is not None
         self.when_full = when_full

@@ -56,7 +56,8 @@ class Checked(msgspec.Struct, frozen=True):
 
     cadences: of each model, what should keep coming. silent: the open alerts on what did not. sent, waiting: messages.
     heartbeat: "sent", "not set", or why it was not taken. textfile: the file of gauges; empty when none is set.
-    routes: what is wrong with those that are declared or named by an on_call, by name, without any address.
+    routes: what is wrong with those that are declared or named by an on_call, by name, without any address; an
+        on_call that names no route at all is one of them.
     """
 
     at: str
@@ -438,6 +439,9 @@ class Alerting(Answering):
             for target in targets(model.on_call):
                 if address_of(urls, target) is None:
                     found.setdefault(target.partition(":")[2], f"'{model.name}' names it, and it has no address")
+            if model.on_call and not targets(model.on_call):
+                why = f"'{model.name}' has it as on_call, which is not \"route:NAME\", so nobody is told"
+                found[model.on_call] = found.get(model.on_call) or why
         return {name: why for name, why in sorted(found.items()) if why}
 
     def _is_reachable(self, on_call: str) -> bool:

@@ -89,7 +89,8 @@ def verify(
     sample: so many predictions, chosen by the seed.
     """
     notes: list[str] = []
-    counts = {piece: count for day in _days(window) for piece, count in _pieces(project, model, day)}
+    pieces = [piece for day in _days(window) for piece in _pieces(project, model, day)]
+    counts = {piece: online for piece, online, _ in pieces}
     total = sum(counts.values())
     chosen = None
     if sample is not None and sample < total:
@@ -133,6 +134,7 @@ def verify(
         features=features,
         releases=sorted(release for release in replays if release),
         notes=list(dict.fromkeys(notes)),
+        batch=sum(batch for _, _, batch in pieces),
     )
 
 
@@ -195,11 +197,14 @@ def _days(window: Window) -> list[Window]:
     return [Window(start, end) for start, end in pairwise(starts)]
 
 
-def _pieces(project: Workspace, model: Model, window: Window) -> list[tuple[Window, int]]:
-    """The window in pieces of at most `MOST` predictions, or of a second, with how many each holds."""
-    count = _answered_online(project, model, window, ["prediction_id", "arm"]).num_rows
+def _pieces(project: Workspace, model: Model, window: Window) -> list[tuple[Window, int, int]]:
+    """The window in pieces of at most `MOST` predictions, or of a second; with how many each holds, and how many of a
+    batch beside them."""
+    arms = project.log.rows(model=model.name, window=window, columns=["prediction_id", "arm"])["arm"]
+    batch: int = pc.sum(pc.equal(arms, ARM)).as_py() or 0
+    count = len(arms) - arms.null_count - batch
     if count <= MOST or window.end_us - window.start_us <= SECOND_US:
-        return [(window, count)]
+        return [(window, count, batch)]
     middle = (window.start_us + window.end_us) // 2
     halves = (Window(window.start_us, middle), Window(middle, window.end_us))
     return [piece for half in halves for piece in _pieces(project, model, half)]

@@ -88,6 +88,19 @@ def business_keys(rows: pa.Table, model: Model) -> list[str]:
     return ["|".join(iso(v) if isinstance(v, datetime) else str(v) for v in key) for key in zip(*columns, strict=True)]
 
 
+def labels_known(rows: pa.Table, by_us: int) -> NDArray[np.bool_]:
+    """(n,) Whether each row's label was known by then; of every one where no row says when it was."""
+    import numpy as np
+    import pyarrow.compute as pc
+
+    from seatrial.features.training_set import LABEL_KNOWN_AT
+
+    if LABEL_KNOWN_AT not in rows.column_names:
+        return np.ones(rows.num_rows, dtype=bool)
+    known: NDArray[np.bool_] = pc.fill_null(pc.less_equal(rows[LABEL_KNOWN_AT], instant(by_us)), False).to_numpy()
+    return known
+
+
 def measured(
     model: Model,
     rows: pa.Table,

@@ -335,7 +335,7 @@ class Labelled(msgspec.Struct, frozen=True):
 class Scored(msgspec.Struct, frozen=True):
     """Rows of history that were scored in batch.
 
-    logged: those that this release had not answered before. metrics: of those that have a label in the source.
+    logged: those that this release had not answered before. metrics: of those whose label is known by now.
     to: the outputs that have the answers as well. batch: the record of these; None when they had them already.
     """
 
