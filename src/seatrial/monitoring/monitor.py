@@ -7,18 +7,18 @@ what could not be looked at is said, never left out.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from seatrial.core.clock import from_us, iso
 from seatrial.core.errors import Failed, UsageError, did_you_mean
-from seatrial.core.windows import Window, parse_window
+from seatrial.core.windows import Window
 from seatrial.monitoring.definition import MIN_LABELS, PERFORMANCE, Alarm, Monitor
 from seatrial.monitoring.looks.alarms import MIN_ROWS, QUIET_START, evaluate
-from seatrial.monitoring.looks.arrival import arrival, ripe_rows
 from seatrial.monitoring.looks.attribution import Score, attribution
 from seatrial.monitoring.looks.outcome import NO_HARM, percent, with_outcome
 from seatrial.monitoring.looks.performance import performance
@@ -26,6 +26,7 @@ from seatrial.monitoring.looks.skew import METRIC as SKEW
 from seatrial.monitoring.looks.skew import alarm as skewed
 from seatrial.monitoring.looks.skew import behind
 from seatrial.monitoring.looks.system import system
+from seatrial.monitoring.looks.young import of_ripe
 from seatrial.monitoring.report import (
     FORMAT,
     AlarmResult,
@@ -39,7 +40,6 @@ from seatrial.monitoring.report import (
     Resources,
     Verdict,
 )
-from seatrial.monitoring.rows.baseline import chosen
 from seatrial.monitoring.watched import NOT_WATCHED, POLICY
 from seatrial.stats.metrics import MEAN
 
@@ -99,6 +99,7 @@ def make_report(
     policy: Sequence[AlarmResult] = (),
     score: Score | None = None,
     skew: Skew | None = None,
+    back: Sample | None = None,
 ) -> Report:
     """The report on `window` with what was known at `as_of_us`. Nothing is written, nothing raises for what data hold.
 
@@ -116,8 +117,10 @@ def make_report(
     resources: what the server took in the window.
     skew: what of the features that were given the offline join confirms.
     watched, policy: what the policy has seen, and its alarms (see `monitoring.policy.watch`).
+    back: predictions from further back than `sample`, without inputs, to see when labels come; None: there are none.
     """
     monitor = monitor or Monitor(sample.model)
+    back = sample if back is None else back
     inside = sample.within(window)
     figures = performance(inside, window, training=training, min_labels=_min_labels(monitor))
     drifted, checks = _compared(inside, reference, min(as_of_us, window.end_us))
@@ -125,10 +128,13 @@ def make_report(
     until_us = min(as_of_us, window.end_us)
     drifts = {window: drifted} if reference is not None else {}
 
-    def again(alarm: Alarm, rows: Sample) -> AlarmResult:
-        return evaluate(alarm, rows, until_us, reference, training, since_us=since_us, drifts=drifts)
+    def look(alarm: Alarm, rows: Sample, end_us: int) -> AlarmResult:
+        return evaluate(alarm, rows, end_us, reference, training, since_us=since_us, drifts=drifts)
 
-    alarms = [_by_ripe_rows(again(alarm, sample), alarm, sample, as_of_us, again) for alarm in monitor.every_alarm]
+    alarms = [
+        of_ripe(look(alarm, sample, until_us), alarm, back, as_of_us, partial(look, alarm, back))
+        for alarm in monitor.every_alarm
+    ]
     alarms += [*policy, *([skewed(skew, sample.model)] if skew else [])]
     judged = _judge(
         _Facts(
@@ -173,7 +179,7 @@ def make_report(
         attribution=None if reference is None else attribution(inside, drifted, reference, score),
         skew=skew,
     )
-    return with_outcome(report, sample, window, as_of_us, given=tested, business=business)
+    return with_outcome(report, sample, window, as_of_us, given=tested, business=business, back=back)
 
 
 def point(body: Mapping[str, Any]) -> Point:
@@ -205,25 +211,6 @@ def kept(body: Mapping[str, Any]) -> Report:
 
 def _min_labels(monitor: Monitor) -> int:
     return min((alarm.min_labels for alarm in monitor.every_alarm if alarm.of_performance), default=MIN_LABELS)
-
-
-def _by_ripe_rows(
-    found: AlarmResult,
-    alarm: Alarm,
-    sample: Sample,
-    as_of_us: int,
-    again: Callable[[Alarm, Sample], AlarmResult],
-) -> AlarmResult:
-    """An alarm of performance that fires on young labels, which are shown to be unlike those that come later, is judged
-    by the rows that are old enough to have theirs."""
-    if found.state != "fired" or not alarm.of_performance or sample.answers is not None:
-        return found
-    came = arrival(sample, parse_window(found.window), as_of_us)
-    if came.ripe is not False or not came.biased:
-        return found
-    judged = again(alarm, chosen(sample, ripe_rows(sample, as_of_us, came)))
-    why = "the labels that come first are unlike the others, so rows too young for theirs do not count"
-    return msgspec.structs.replace(judged, note="; ".join(one for one in (judged.note, why) if one))
 
 
 def _compared(inside: Sample, reference: Reference | None, until_us: int) -> tuple[Drift, list[Check]]:
@@ -463,6 +450,8 @@ def _never(facts: _Facts, alarm: AlarmResult) -> str:
 
 def _level(facts: _Facts) -> str:
     figures = facts.performance
+    if ripe := next((one for one in facts.alarms if one.judged and one.means is not None), None):
+        return _level_of_ripe(facts, ripe)
     if figures.observed is None:
         return "no label is known"
     known = f"with {percent(figures.labelled / figures.rows)} of the labels known"
@@ -473,6 +462,17 @@ def _level(facts: _Facts) -> str:
     else:
         numbers = f"the mean was {_number(figures.observed)}, it said {_number(figures.mean_score)}"
     return f"{numbers}, {known}"
+
+
+def _level_of_ripe(facts: _Facts, alarm: AlarmResult) -> str:
+    """The level of an older window that was judged, because the first labels of this one mislead."""
+    mean_score, observed = alarm.means or (None, None)
+    until = alarm.judged.partition("/")[2][:10]
+    if _is_share(facts):
+        numbers = f"{percent(observed or 0.0)} were {_outcome(facts)}, it said {percent(mean_score or 0.0)}"
+    else:
+        numbers = f"the mean was {_number(observed)}, it said {_number(mean_score)}"
+    return f"{numbers}, of predictions until {until}, whose labels are there"
 
 
 def _inputs(facts: _Facts, *, quiet: bool = False) -> str:

@@ -205,6 +205,7 @@ class AlarmResult(msgspec.Struct, frozen=True):
     """One alarm looked at. state: fired, quiet, or not enough data (then `note` says how much is missing).
 
     means: mean score and mean label over the alarm's window, of labelled rows; None without any.
+    judged: an older window that was judged in place of this one, whose first labels mislead; then numbers are of that.
     """
 
     name: str
@@ -221,6 +222,7 @@ class AlarmResult(msgspec.Struct, frozen=True):
     alert: str = ""
     note: str = ""
     means: tuple[float, float] | None = None
+    judged: str = ""
 
 
 class Mark(msgspec.Struct, frozen=True):

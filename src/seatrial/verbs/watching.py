@@ -51,6 +51,12 @@ SAMPLED = (
     "arm",
 )
 
+BACK_US = 60 * DAY_US
+"""How far before a report's window its predictions are read to see when labels come: as long as the retraining waits
+for labels if nobody says otherwise (`Retrain.judge_for`). Labels that take a month were never seen in two weeks, so
+the first ones, which come early because of what happened, passed for all. Without inputs, and beside the rows that are
+compared, because what moved before and what a baseline is must not change with it."""
+
 
 def _keeps_report(named: Mapping[str, Any]) -> bool:
     return bool(named.get("keep", True)) and named.get("against", "training") == "training"
@@ -181,7 +187,10 @@ class Watching(Alerting):
         require_an_age(chosen)
         with warnings.catch_warnings(record=True) as heard:
             warnings.simplefilter("always")
-            sample = self._sample(declared, self._reach(monitor, chosen, against), inputs=True)
+            reach = self._reach(monitor, chosen, against)
+            sample = self._sample(declared, reach, inputs=True)
+            longer = Window(max(min(reach.start_us, chosen.start_us - BACK_US), 0), reach.end_us)
+            back = self._sample(declared, longer, every_class=True)
         unread = list(dict.fromkeys(str(one.message) for one in heard if issubclass(one.category, LogWarning)))
         for one in heard:
             warnings.warn(one.message, one.category, stacklevel=2)
@@ -216,6 +225,7 @@ class Watching(Alerting):
             policy=policy,
             score=scorer(self._bundle(release)) if release else None,
             skew=self._skew(declared, monitor, chosen, carried=window is None),
+            back=back,
         )
         report = msgspec.structs.replace(report, findings=[*report.findings, *unread])
         silent = self._cadences(declared)
@@ -352,9 +362,16 @@ class Watching(Alerting):
         return msgspec.structs.replace(report, alarms=alarms)
 
     def _sample(
-        self, model: Model, window: Window | None, *, inputs: bool = False, deployment: str | None = None
+        self,
+        model: Model,
+        window: Window | None,
+        *,
+        inputs: bool = False,
+        deployment: str | None = None,
+        every_class: bool = False,
     ) -> Sample:
-        """The model's predictions of a window, with the labels known by now. inputs: with what the model was given."""
+        """The model's predictions of a window, with the labels known by now. inputs: with what the model was given.
+        every_class: without it, but with the probability of each class."""
         from seatrial.monitoring.rows.sample import from_log
         from seatrial.monitoring.rows.streamed import of_log
 
@@ -366,7 +383,7 @@ class Watching(Alerting):
         elif inputs:
             rows = self.log.rows(model=model.name, window=window, deployment=deployment)
         else:
-            rows = self._predictions(model, window, deployment)
+            rows = self._predictions(model, window, deployment, every_class=every_class)
         for prefix in ("field_", "feature_"):
             rows = self.without_persons(model, rows, prefix=prefix)
         sample = from_log(
@@ -382,13 +399,23 @@ class Watching(Alerting):
         )
         return sample if streamed is None else replace(sample, inputs=streamed)
 
-    def _predictions(self, model: Model, window: Window | None = None, deployment: str | None = None) -> pa.Table:
+    def _predictions(
+        self,
+        model: Model,
+        window: Window | None = None,
+        deployment: str | None = None,
+        *,
+        every_class: bool = False,
+    ) -> pa.Table:
         """Predictions without their inputs, but with the columns of the key where requests carried them."""
-        sampled = [*SAMPLED, *(["predicted_class"] if model.task == "multiclass" else ())]
+        from seatrial.stores.prediction_log import EVERY_CLASS
+
+        several = ["predicted_class", *([EVERY_CLASS] if every_class else ())]
+        sampled = [*SAMPLED, *(several if model.task == "multiclass" else ())]
         fields = [f"field_{name}" for name in model.key]
         rows = self.log.rows(model=model.name, window=window, deployment=deployment, columns=sampled, optional=fields)
         whole = set(fields) <= set(rows.column_names)
-        return rows if whole else rows.select(sampled)
+        return rows if whole else rows.drop_columns([name for name in fields if name in rows.column_names])
 
     def _monitor(self, model: str) -> Monitor:
         from seatrial.monitoring.definition import Monitor

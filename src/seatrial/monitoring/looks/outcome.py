@@ -49,14 +49,16 @@ def with_outcome(
     *,
     given: Baseline | None = None,
     business: Sequence[Business] = (),
+    back: Sample | None = None,
 ) -> Report:
     """The report with intervals, arrival, calibration, concept, slices and estimate, and what they found.
 
     sample: back from the window's end, with the labels known at `as_of_us`. given: labelled rows to compare with.
+    back: predictions from further back, without inputs, to see when labels come.
     """
     inside = sample.within(window)
     drawn = _drawn(inside)
-    came = arrival(sample, window, as_of_us)
+    came = arrival(sample if back is None else back, window, as_of_us)
     near = sample.few()
     close = near.within(window)
     base, why = (None, ONE_SIDED) if came.one_sided else baseline(near, window, given)
@@ -90,9 +92,9 @@ def with_outcome(
         next_ = (
             "Find out what changed in the world at that part of the rows; a retrain learns it, a check of data cannot."
         )
-    if not (
-        came.one_sided or (came.ripe is False and came.biased)
-    ):  # the labels that come first say nothing of the level
+    # the labels that come first may say nothing of the level
+    misleads = came.one_sided or (came.ripe is False and came.biased) or any(one.judged for one in report.alarms)
+    if not misleads:
         headline = _with_harm(headline, found["calibration"], found["slices"])
     return msgspec.structs.replace(
         report, **found, findings=list(dict.fromkeys(findings)), verdict=verdict, headline=headline, next=next_
