@@ -12,12 +12,13 @@ import pytest
 
 from seatrial import Project
 from seatrial.core.clock import to_us
-from seatrial.core.windows import Window
+from seatrial.core.windows import DAY_US, Window
 from seatrial.monitoring.pages.page import html
 from seatrial.releases.bundle import PROFILE, pack
 from seatrial.releases.manifest import file_entries
 from seatrial.scheduling.metering import Counted, Meter
 from seatrial.testing import FakeClock
+from seatrial.verbs.watching import _longer
 from tests.data.postgres_server import PostgresServer
 from tests.worlds import START, edit, write_project
 
@@ -167,3 +168,11 @@ def test_a_number_of_the_business_is_read_by_sql_and_its_history_from_kept_repor
         assert [one.metrics["business:revenue"] for one in report.history] == [120.0]
         assert [one.metrics["business:revenue"] for one in project.report_show("late").history] == [120.0]
         assert "What did it do for the business?" in html(report)
+
+
+@pytest.mark.parametrize(("a_day", "days"), [(0, 67), (1_000, 67), (100_000, 50), (1_000_000, 14)])
+def test_when_labels_come_is_seen_in_sixty_days_before_the_window_or_as_far_as_five_millions_reach(a_day, days):
+    """A window of a week, and as much before it is read anyway."""
+    end_us = to_us(START)
+    reach, chosen = (Window(end_us - back * DAY_US, end_us) for back in (14, 7))
+    assert _longer(reach, chosen, a_day * 14) == Window(end_us - days * DAY_US, end_us)

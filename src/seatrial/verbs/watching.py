@@ -56,6 +56,8 @@ BACK_US = 60 * DAY_US
 for labels if nobody says otherwise (`Retrain.judge_for`). Labels that take a month were never seen in two weeks, so
 the first ones, which come early because of what happened, passed for all. Without inputs, and beside the rows that are
 compared, because what moved before and what a baseline is must not change with it."""
+MOST_BACK = 5_000_000
+"""Predictions that are read for that: of busy models those of fewer days."""
 
 
 def _keeps_report(named: Mapping[str, Any]) -> bool:
@@ -189,8 +191,7 @@ class Watching(Alerting):
             warnings.simplefilter("always")
             reach = self._reach(monitor, chosen, against)
             sample = self._sample(declared, reach, inputs=True)
-            longer = Window(max(min(reach.start_us, chosen.start_us - BACK_US), 0), reach.end_us)
-            back = self._sample(declared, longer, every_class=True)
+            back = self._sample(declared, _longer(reach, chosen, sample.rows.num_rows), every_class=True)
         unread = list(dict.fromkeys(str(one.message) for one in heard if issubclass(one.category, LogWarning)))
         for one in heard:
             warnings.warn(one.message, one.category, stacklevel=2)
@@ -550,6 +551,13 @@ class Watching(Alerting):
         from seatrial.monitoring.monitor import point
 
         return [point(record.body) for record in self.metadata.records("report", model)]
+
+
+def _longer(reach: Window, chosen: Window, rows: int) -> Window:
+    """Where predictions are read from to see when labels come. rows: how many `reach` holds, which are read anyway."""
+    most_us = MOST_BACK * (reach.end_us - reach.start_us) // max(rows, 1)
+    start_us = max(chosen.start_us - BACK_US, reach.end_us - most_us, 0)
+    return Window(min(start_us, reach.start_us), reach.end_us)
 
 
 def _of_now(found: Skew, window: Window, every_us: int) -> bool:
