@@ -126,3 +126,10 @@ def test_labels_that_come_late_whatever_happened_do_not_wait_for_the_last():
     world.scores[world.at_us >= START_US + 53 * DAY_US] += 0.3
     found, _ = world.alarm(60, replace(GAP, window="7d"))
     assert (found.state, found.judged) == ("fired", "")
+
+
+@pytest.mark.parametrize(("day", "due"), [(20, ""), (60, ", which are due until 2013-06-30")])
+def test_labels_that_are_not_due_are_waited_for(day, due):
+    _, report = World().alarm(day)
+    assert report.verdict == "unknown"
+    assert report.next.startswith(f"Wait for the labels of these predictions{due}")

@@ -92,6 +92,10 @@ def with_outcome(
         next_ = (
             "Find out what changed in the world at that part of the rows; a retrain learns it, a check of data cannot."
         )
+    awaited = came.one_sided or came.ripe is False
+    if verdict == "unknown" and awaited and report.performance.labelled < FEWEST_OF_CONCEPT:
+        due = f", which are due until {came.ripe_at}" if came.ripe_at else ""
+        next_ = f"Wait for the labels of these predictions{due}, and tell them as they come."
     # the labels that come first may say nothing of the level
     misleads = came.one_sided or (came.ripe is False and came.biased) or any(one.judged for one in report.alarms)
     if not misleads:
