@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -19,6 +19,7 @@ from seatrial.core.errors import Failed, UsageError, did_you_mean
 from seatrial.core.windows import Window
 from seatrial.monitoring.definition import MIN_LABELS, PERFORMANCE, Alarm, Monitor
 from seatrial.monitoring.looks.alarms import MIN_ROWS, QUIET_START, evaluate
+from seatrial.monitoring.looks.arrival import arrival
 from seatrial.monitoring.looks.attribution import Score, attribution
 from seatrial.monitoring.looks.outcome import NO_HARM, percent, with_outcome
 from seatrial.monitoring.looks.performance import performance
@@ -131,8 +132,9 @@ def make_report(
     def look(alarm: Alarm, rows: Sample, end_us: int) -> AlarmResult:
         return evaluate(alarm, rows, end_us, reference, training, since_us=since_us, drifts=drifts)
 
+    arrived = cache(lambda of: arrival(back, of, as_of_us))
     alarms = [
-        of_ripe(look(alarm, sample, until_us), alarm, back, as_of_us, partial(look, alarm, back))
+        of_ripe(look(alarm, sample, until_us), alarm, back, as_of_us, partial(look, alarm, back), arrived)
         for alarm in monitor.every_alarm
     ]
     alarms += [*policy, *([skewed(skew, sample.model)] if skew else [])]
@@ -179,7 +181,7 @@ def make_report(
         attribution=None if reference is None else attribution(inside, drifted, reference, score),
         skew=skew,
     )
-    return with_outcome(report, sample, window, as_of_us, given=tested, business=business, back=back)
+    return with_outcome(report, sample, window, as_of_us, arrived(window), given=tested, business=business)
 
 
 def point(body: Mapping[str, Any]) -> Point:

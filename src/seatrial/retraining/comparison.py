@@ -27,7 +27,7 @@ from seatrial.core.clock import from_us, iso, parse_time, to_us
 from seatrial.core.gain import by_how_much
 from seatrial.core.signature import Task
 from seatrial.core.windows import DAY_US, HOUR_US, hours_text
-from seatrial.stats.arrival import slowest_age
+from seatrial.stats.arrival import arrival_curve, slowest_age
 from seatrial.stats.confidence import fewest_bounded, t_sequence
 from seatrial.stats.metrics import MEAN, METRICS, losses, measure
 
@@ -161,7 +161,8 @@ def ripe_after(
     past = at_us <= as_of_us
     waited = (as_of_us - at_us[past]).astype(np.float64)
     delays = np.where(known_us[past] <= as_of_us, np.maximum(known_us[past] - at_us[past], 0), np.nan)
-    return math.ceil(slowest_age(delays, waited, None if outcome is None else outcome[past], USUAL) or 0.0)
+    curve = arrival_curve(delays, waited)
+    return math.ceil(slowest_age(curve, delays, None if outcome is None else outcome[past], USUAL) or 0.0)
 
 
 def compare(

@@ -133,9 +133,9 @@ def judged_window(rows: Labelled, now_us: int, window_us: int) -> Window:
         return Window(now_us - window_us, now_us)
     ripe = Window(now_us - rows.ripe_us - window_us, now_us - rows.ripe_us)
     early, all_ = (gap_of(rows, ripe, known_us) for known_us in (ripe.end_us, now_us))
-    told = early.full and early.value is not None and all_.value is not None
-    alike = told and abs(early.value - all_.value) <= APART  # type: ignore[operator]
-    return Window(now_us - window_us, now_us) if alike else ripe
+    if not early.full or early.value is None or all_.value is None or abs(early.value - all_.value) > APART:
+        return ripe
+    return Window(now_us - window_us, now_us)
 
 
 def gap_of(rows: Labelled, window: Window, known_us: int) -> Gap:

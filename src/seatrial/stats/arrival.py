@@ -50,15 +50,15 @@ def arrival_curve(delays: NDArray[np.float64], waited: NDArray[np.float64]) -> A
 
 
 def slowest_age(
-    delays: NDArray[np.float64], waited: NDArray[np.float64], outcome: NDArray[np.int64] | None, share: float
+    curve: ArrivalCurve, delays: NDArray[np.float64], outcome: NDArray[np.int64] | None, share: float
 ) -> float | None:
     """The age by which this share of the labels that ever come is there, also of each outcome by itself: the rarest
     may be the slowest. None when none comes.
 
-    outcome: (n,) of classes, which one each label says; None of numbers. One of fewer than `FEWEST_OF_OUTCOME` labels
-    says nothing of its delay.
+    curve: of all delays. outcome: (n,) of classes, which one each label says; None of numbers. One of fewer than
+    `FEWEST_OF_OUTCOME` labels says nothing of its delay.
     """
-    whole = arrival_curve(delays, waited).age_of(share)
+    whole = curve.age_of(share)
     if whole is None or outcome is None:
         return whole
     ages = [whole]

@@ -211,7 +211,7 @@ def fit(
         parts = split(model, known)
         made = folds(model, known, parts.train) if model.cv_folds else []
     heard += [f"input '{name}' has the same value in every row" for name in known.constant]
-    heard += [known.first_labels] if model.task != "regression" and known.first_labels else []
+    heard += [words for words in (known.first_labels,) if words and model.task != "regression"]
     with controlled(model, heard):
         with watch.stage("fit"):
             fitted = fit_part(model, known, request, parts.train)

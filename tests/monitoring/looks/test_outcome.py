@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from seatrial.core.windows import Window, parse_window
+from seatrial.monitoring.looks.arrival import arrival
 from seatrial.monitoring.looks.outcome import with_outcome
 from tests.monitoring.pages.test_page import report
 from tests.monitoring.worlds import DAY_US, START_US, a_sample
@@ -24,28 +25,32 @@ def of_weeks(weeks: int, *, labels_after_days: float, nothing_for_days: int = 0)
     return a_sample(scores, labels, at_us=at_us, known_us=known_us), now_us
 
 
+def looked(made, sample, window, now_us):
+    return with_outcome(made, sample, window, now_us, arrival(sample, window, now_us))
+
+
 def test_a_window_too_young_for_its_labels_tells_what_the_newest_one_says_whose_labels_are_there():
     sample, now_us = of_weeks(6, labels_after_days=9)
-    found = with_outcome(report(), sample, Window(now_us - 7 * DAY_US, now_us), now_us).concept
+    found = looked(report(), sample, Window(now_us - 7 * DAY_US, now_us), now_us).concept
     stretch = parse_window(found.window)
     assert stretch.end_us - stretch.start_us == 7 * DAY_US
     assert 8 * DAY_US < now_us - stretch.end_us < 10 * DAY_US
     assert "in the newest window of this length whose labels are there" in found.words
     assert "of this window itself: not enough data" in found.note
-    its_own = with_outcome(report(), sample, stretch, now_us).concept
+    its_own = looked(report(), sample, stretch, now_us).concept
     assert (found.verdict, its_own.verdict, its_own.window) == ("same", "same", "")
     assert found.parts == its_own.parts
 
 
 def test_a_young_window_is_not_ok_when_the_newest_one_with_labels_shows_another_world():
     sample, now_us = of_weeks(6, labels_after_days=9, nothing_for_days=17)
-    made = with_outcome(report(verdict="ok"), sample, Window(now_us - 7 * DAY_US, now_us), now_us)
+    made = looked(report(verdict="ok"), sample, Window(now_us - 7 * DAY_US, now_us), now_us)
     assert (made.concept.verdict, made.verdict) == ("changed", "watch")
     assert "whose labels are there" in made.headline
 
 
 def test_no_other_window_is_looked_at_where_none_could_say_it():
     sample, now_us = of_weeks(2, labels_after_days=9)
-    found = with_outcome(report(), sample, Window(now_us - 7 * DAY_US, now_us), now_us).concept
+    found = looked(report(), sample, Window(now_us - 7 * DAY_US, now_us), now_us).concept
     assert found.verdict == "unknown"
     assert found.window == ""

@@ -56,7 +56,7 @@ def arrival(sample: Sample, window: Window, as_of_us: int) -> Arrival:
     ages = np.maximum((as_of_us - inside.at_us()) / HOUR_US, 0.0)
     outcomes = outcomes_of(sample)
     outcomes = None if outcomes is None else outcomes[sample.at_us() <= as_of_us]
-    usual = slowest_age(delays, waited, outcomes, USUAL)
+    usual = slowest_age(curve, delays, outcomes, USUAL)
     if one_sided(~np.isnan(delays), outcomes, waited >= (usual or 0.0)):
         return Arrival(known=known, one_sided=True, note=ONE_SIDED)
     last = min(int(inside.at_us()[-1]), as_of_us)

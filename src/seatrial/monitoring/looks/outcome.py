@@ -16,7 +16,7 @@ from seatrial.core.errors import SeatrialError
 from seatrial.core.windows import HOUR_US
 from seatrial.monitoring.figures import Arrival, Business, Calibration, Concept, Estimate, Interval, Slices
 from seatrial.monitoring.looks.alarms import QUIET_START
-from seatrial.monitoring.looks.arrival import ONE_SIDED, arrival, ripe_rows
+from seatrial.monitoring.looks.arrival import ONE_SIDED, ripe_rows
 from seatrial.monitoring.looks.calibration import blocks, calibration
 from seatrial.monitoring.looks.concept import FEWEST as FEWEST_OF_CONCEPT
 from seatrial.monitoring.looks.concept import concept
@@ -46,19 +46,18 @@ def with_outcome(
     sample: Sample,
     window: Window,
     as_of_us: int,
+    came: Arrival,
     *,
     given: Baseline | None = None,
     business: Sequence[Business] = (),
-    back: Sample | None = None,
 ) -> Report:
     """The report with intervals, arrival, calibration, concept, slices and estimate, and what they found.
 
-    sample: back from the window's end, with the labels known at `as_of_us`. given: labelled rows to compare with.
-    back: predictions from further back, without inputs, to see when labels come.
+    sample: back from the window's end, with the labels known at `as_of_us`. came: how those of the window arrive.
+    given: labelled rows to compare with.
     """
     inside = sample.within(window)
     drawn = _drawn(inside)
-    came = arrival(sample if back is None else back, window, as_of_us)
     near = sample.few()
     close = near.within(window)
     base, why = (None, ONE_SIDED) if came.one_sided else baseline(near, window, given)

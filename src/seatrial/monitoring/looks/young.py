@@ -17,13 +17,14 @@ from seatrial.core.clock import from_us, iso
 from seatrial.core.windows import HOUR_US, Window, parse_window
 from seatrial.monitoring.definition import Alarm
 from seatrial.monitoring.looks.alarms import QUIET_START
-from seatrial.monitoring.looks.arrival import APART, MINUTE_US, USUAL, arrival
+from seatrial.monitoring.looks.arrival import APART, MINUTE_US, USUAL
 from seatrial.monitoring.report import AlarmResult
 from seatrial.stats.metrics import MEAN, quantile_off
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from seatrial.monitoring.figures import Arrival
     from seatrial.monitoring.rows.sample import Sample
 
 ERRORS = 2
@@ -33,21 +34,26 @@ UNKNOWN = "nobody knows whether the labels that come first are like the others"
 
 
 def of_ripe(
-    found: AlarmResult, alarm: Alarm, sample: Sample, as_of_us: int, again: Callable[[int], AlarmResult]
+    found: AlarmResult,
+    alarm: Alarm,
+    sample: Sample,
+    as_of_us: int,
+    again: Callable[[int], AlarmResult],
+    arrived: Callable[[Window], Arrival],
 ) -> AlarmResult:
     """`found` of the alarm's own window, or what the newest window as long says whose labels are there.
 
     sample: back to before both windows, with the labels known at `as_of_us`. again: the alarm over the window that ends
-    at an instant.
+    at an instant. arrived: how the labels of a window of `sample` arrive.
 
     Where predictions do not reach back over such a window, `found` stands; but one that fired on labels of one class,
     or on labels that are shown to mislead, is not judged.
     """
-    if not alarm.of_performance or sample.answers is not None:
+    if not alarm.of_performance or sample.answers is not None or not (sample.label_delays_us() > 0).any():
         return found
     own = parse_window(found.window)
-    came = arrival(sample, own, as_of_us)
-    if came.ripe or not (sample.label_delays_us() > 0).any():
+    came = arrived(own)
+    if came.ripe:
         return found
     ripe = None if came.usual_hours is None else _ending(as_of_us - came.usual_hours * HOUR_US, alarm.window_us)
     inside = sample if ripe is None else sample.within(ripe)

@@ -41,7 +41,7 @@ from seatrial.monitoring.rows.reference import (
     plain,
 )
 from seatrial.monitoring.rows.sample import FEATURE, Answers, Error, Places, Sample
-from seatrial.stats.arrival import slowest_age
+from seatrial.stats.arrival import arrival_curve, slowest_age
 from seatrial.stats.profile import LARGEST
 from seatrial.stats.windowed import (
     chi_square_p_values,
@@ -503,7 +503,8 @@ def _all_outcomes_us(sample: Sample) -> int | None:
         return 0
     waited: Floats = known_us[told].max() - at_us.astype(np.float64)  # what came before says it where labels ceased
     outcomes = outcomes_of(sample)
-    usual = slowest_age(delays, np.maximum(waited, 0.0), outcomes, USUAL) or 0.0
+    curve = arrival_curve(delays, np.maximum(waited, 0.0))
+    usual = slowest_age(curve, delays, outcomes, USUAL) or 0.0
     if one_sided(told, outcomes, waited >= usual):
         return None
     return int(at_us[0] + usual) if usual else 0
